@@ -1,0 +1,29 @@
+"""Every dropout there is for Keras 3, and a bench that says where and how much of it a model wants.
+
+The names below are loaded when they are first used, so that the command's `--help` never waits for a framework.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "BadInput": "errors",
+    "Dropout": "layers",
+    "compare": "bench.comparison",
+    "place": "placement",
+    "sites": "placement",
+    "strip": "placement",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"keras_dropout.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

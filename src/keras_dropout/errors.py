@@ -1,0 +1,46 @@
+"""One form for every message about bad input: what, what was expected, what came; then how to mend it."""
+
+import math
+import numbers
+from typing import NoReturn
+
+
+class BadInput(ValueError):
+    """Input that cannot be used. Its text is two lines: what is wrong, and how to mend it."""
+
+
+def refuse(what: str, mend: str) -> NoReturn:
+    """Raise `BadInput` with the two lines that every message here has."""
+    raise BadInput(f"{what}\n{mend}")
+
+
+def check_rate(owner: str, rate: object) -> float:
+    """Return `rate` as a float in [0, 1], or refuse it."""
+    if isinstance(rate, numbers.Real) and not isinstance(rate, bool) and 0 <= float(rate) <= 1:
+        return float(rate)
+    refuse(
+        f"{owner}: rate must be a number in [0, 1]; got {rate!r}.",
+        "rate is the fraction that is dropped: to keep 80 % of the units write 0.2.",
+    )
+
+
+def check_whole(name: str, value: object, least: int, mend: str) -> int:
+    """Return `value` as an int of at least `least`, or refuse it."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", mend)
+
+
+def check_positive(name: str, value: object, mend: str) -> float:
+    """Return `value` as a finite float above 0, or refuse it."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if real and math.isfinite(value) and value > 0:
+        return float(value)
+    refuse(f"{name} must be a number above 0; got {value!r}.", mend)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...], mend: str = "") -> str:
+    """Return `value` if it is one of `choices`, or refuse it."""
+    if value in choices:
+        return value
+    refuse(f"unknown {name} {value!r}.", mend or f"Use one of: {', '.join(choices)}.")

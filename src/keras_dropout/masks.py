@@ -1,0 +1,105 @@
+"""The mask: a pure function of (key, step, position), computed where it is used and never stored.
+
+Requirements it meets:
+- the same key, step and shape give the same mask on every backend;
+- streams of different seeds have nothing in common: a seed is hashed to 64 bits before it is used;
+- a mask costs no memory traffic: it is integer arithmetic on the position, inside the kernel that multiplies.
+
+With `mix` a 32-bit finaliser of full avalanche (xor-shift, multiply, xor-shift, multiply, xor-shift), call number `step` of
+a stream with the words (a0, b0) has the 64-bit key
+
+    a = mix(mix(step ^ b0) + a0)        b = mix(mix(step + a0) ^ b0)
+
+and position i of that call has the 32 bits
+
+    bits(i) = mix(mix(i + mix(a)) ^ mix(b + 0x9E3779B9))
+
+The unit at i is kept if the upper 24 bits, as a whole number, are at least round(rate * 2**24). Rates are therefore multiples
+of 2**-24 (6e-8), exact in float32, and the scale 1 / (1 - rate) is that of the multiple really used.
+
+The formulas are written once, here, over the two things in which the backends' integers differ (see `Words`).
+"""
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+LEVELS = 2**24
+POSITIONS = 2**32
+
+
+class Words(NamedTuple):
+    """Unsigned 32-bit arithmetic of a backend, as far as operators do not already give it."""
+
+    constant: Callable[[int], Any]
+    shift_right: Callable[[Any, int], Any]
+
+
+def mix(x: Any, words: Words) -> Any:
+    """Hash a 32-bit word: one to one, and each input bit flips each output bit half of the time."""
+    x = x ^ words.shift_right(x, 16)
+    x = x * words.constant(0x7FEB352D)
+    x = x ^ words.shift_right(x, 15)
+    x = x * words.constant(0x846CA68B)
+    return x ^ words.shift_right(x, 16)
+
+
+def call_key(state: Any, words: Words) -> tuple[Any, Any]:
+    """The 64-bit key of one call, from a stream's state (a0, b0, step)."""
+    a0, b0, step = state[0], state[1], state[2]
+    return mix(mix(step ^ b0, words) + a0, words), mix(mix(step + a0, words) ^ b0, words)
+
+
+def draws(position: Any, key: tuple[Any, Any], words: Words) -> Any:
+    """24 random bits for each position, as a whole number in [0, 2**24)."""
+    a, b = key
+    inner = mix(position + mix(a, words), words)
+    return words.shift_right(mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words), 8)
+
+
+def seed_words(seed: int) -> tuple[int, int]:
+    """64 hashed bits of any whole number: neighbouring seeds have nothing in common."""
+    digest = hashlib.blake2b(str(int(seed)).encode(), digest_size=8, person=b"dropout seed").digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def derive_seed(seed: int, *roles: str | int) -> int:
+    """A 63-bit seed for one role of a run ("weights", "order", ("mask", 3)): a hash, never `seed + 1`."""
+    text = "/".join(str(part) for part in (int(seed), *roles))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+class Stream:
+    """The state from which a layer takes its masks: three 32-bit words (a0, b0, step) in one Keras variable.
+
+    `seed` is any whole number, or None for one drawn from Python's `random`, which `keras.utils.set_random_seed` fixes.
+    """
+
+    def __init__(self, seed: int | None = None):
+        import keras  # here, so that the formulas above can be used and tested without a backend
+
+        self._seed_words = seed_words(random.getrandbits(63) if seed is None else seed)
+        self.state = keras.Variable(
+            lambda shape, dtype: keras.ops.convert_to_tensor([*self._seed_words, 0], dtype=dtype),
+            shape=(3,),
+            dtype="uint32",
+            trainable=False,
+            name="mask_stream",
+        )
+
+    def next(self) -> Any:
+        """The state for one call; the next call gets the next step."""
+        state = self.state * 1  # a copy: torch would change it in place below
+        self.state.assign(state + self._one_step(state))
+        return state
+
+    def reseed(self, seed: int) -> None:
+        """Start again at step 0 with the masks of `seed`."""
+        self.state.assign([*seed_words(seed), 0])
+
+    @staticmethod
+    def _one_step(state: Any) -> Any:
+        import keras
+
+        return keras.ops.convert_to_tensor([0, 0, 1], dtype=keras.backend.standardize_dtype(state.dtype))
