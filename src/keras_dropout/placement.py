@@ -150,8 +150,8 @@ def _functional(model: keras.Model) -> keras.Model:
 def _rebuild(model: keras.Model, on_call: Callable, after_input: Mapping[str, keras.Layer]) -> keras.Model:
     """The model's graph run again through `on_call(layer, *args, **kwargs)`, with the same layers."""
     model = _functional(model)
-    fresh = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    replaced = {id(t): after_input[t.name](t) for t in fresh if t.name in after_input}
+    fresh = keras.tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input)
+    replaced = {id(t): after_input[t.name](t) for t in keras.tree.flatten(fresh) if t.name in after_input}
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.Model):

@@ -1,0 +1,214 @@
+"""What crosses borders in the bench: Variant, Study, Run, Result. Frozen, of plain values, each checked when made.
+
+A *study* is model + data + training settings + variants + seeds. A *run* is one training of one variant with one seed. A run is
+known by its key, a hash of everything that decides its result.
+"""
+
+import ast
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.errors import check_choice, check_whole, refuse
+
+BASELINE = "none"
+BACKENDS = ("jax", "tensorflow", "torch")
+ENGINES = ("compiled", "reference")
+# Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
+NUMERIC_VERSION = 1
+STATUSES = ("done", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named placement: site -> {"kind": layer class, "rate": rate, …}. `placement` None is the model as it is built."""
+
+    name: str
+    placement: Mapping[str, Mapping[str, Any]] | None
+
+    def __post_init__(self):
+        if not self.name or not isinstance(self.name, str):
+            refuse(f"a variant needs a name; got {self.name!r}.", 'Write NAME="SITE=RATE, …".')
+        for site, spec in (self.placement or {}).items():
+            check_study_rate(f"variant {self.name!r}, site {site!r}", spec["rate"])
+
+    @classmethod
+    def of(cls, name: str, placement: Mapping[str, Any] | None) -> "Variant":
+        """A variant from rates, dropout layers or {"kind", "rate", …} mappings by site."""
+        return cls(name, None if placement is None else {site: _spec(name, site, value) for site, value in placement.items()})
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        """A variant from NAME="SITE=RATE, SITE=Kind(rate, option=…)"."""
+        name, equals, places = text.partition("=")
+        mend = 'Write NAME="SITE=RATE, SITE=Kind(rate, option=…)", for example half="hidden=0.5".'
+        if not equals or not places.strip():
+            refuse(f"variant {text!r} has no placement.", mend)
+        placement: dict[str, Any] = {}
+        for place in re.split(r",(?![^(]*\))", places):
+            site, equals, value = (part.strip() for part in place.partition("="))
+            if not site or not value:
+                refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", mend)
+            placement[site] = _parse_value(value)
+        return cls.of(name.strip(), placement)
+
+
+def _parse_value(text: str) -> Any:
+    """A rate as the text has it, or the spec of a layer written Kind(rate, option=…)."""
+    call = re.fullmatch(r"(\w+)\((.*)\)", text, re.DOTALL)
+    if not call:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    try:
+        node = ast.parse(text, mode="eval").body
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+        rates = [ast.literal_eval(value) for value in node.args]
+    except (SyntaxError, ValueError):
+        refuse(f"cannot read the layer {text!r}.", "Write Kind(rate, option=value) with plain numbers, strings and tuples.")
+    if len(rates) > 1:
+        refuse(f"the layer {text!r} has more than one value without a name.", "Write Kind(rate, option=value).")
+    return {"kind": call[1], **({"rate": rates[0]} if rates else {}), **options}
+
+
+def _spec(variant: str, site: str, value: Any) -> dict[str, Any]:
+    if hasattr(value, "get_config"):
+        options = {k: v for k, v in value.get_config().items() if k not in ("name", "trainable", "dtype", "seed")}
+        value = {"kind": type(value).__name__, **options}
+    elif not isinstance(value, Mapping):
+        value = {"kind": "Dropout", "rate": value}
+    where = f"variant {variant!r}, site {site!r}"
+    if "rate" not in value:
+        refuse(f"{where}: {value['kind']} has no rate.", "Write Kind(rate, option=…).")
+    return {**value, "rate": check_study_rate(where, value["rate"])}
+
+
+def check_study_rate(where: str, rate: Any) -> float:
+    """A rate to be studied: in [0, 1); with 1 nothing is left to train."""
+    if isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool) and 0 <= float(rate) < 1:
+        return float(rate)
+    refuse(
+        f"{where}: rate must be a number in [0, 1); got {rate!r}.",
+        "rate is the fraction that is dropped: to keep 80 % of the units write 0.2.",
+    )
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a study says of its data: a name, a fingerprint of the contents, and the sizes of the three parts."""
+
+    name: str
+    fingerprint: str
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one variant with one seed."""
+
+    key: str
+    variant: Variant
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a comparison needs to know; plain values only, so that it can be stored and sent to a worker.
+
+    `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves.
+    """
+
+    target: str
+    data: DataFacts
+    model: Mapping[str, Any]
+    compiled: Mapping[str, Any]
+    split: str
+    backend: str
+    engine: str
+    epochs: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    baseline: str = BASELINE
+    names: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self):
+        check_whole("epochs", self.epochs, 1, "Give at least one epoch.")
+        check_whole("batch size", self.batch_size, 1, "Give at least one example a step, for example 32.")
+        check_choice("backend", self.backend, BACKENDS)
+        check_choice("engine", self.engine, ENGINES)
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            refuse(f"two variants have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.", "Rename one.")
+        check_choice("baseline", self.baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
+        if not self.seeds:
+            refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
+
+    def runs(self) -> list[Run]:
+        """All runs, by seed and then by variant, so that complete pairs come early."""
+        return [Run(self.key(variant, seed), variant, seed) for seed in self.seeds for variant in self.variants]
+
+    def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """Everything that decides a run's result, as plain values; names that Keras made up are replaced by positions."""
+        position = {name: f"#{number}" for number, name in enumerate(self.names)}
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {position.get(k, k): plain(v) for k, v in value.items() if k != "shared_object_id"}
+            if isinstance(value, (list, tuple)):
+                return [plain(v) for v in value]
+            return position.get(value, value) if isinstance(value, str) else value
+
+        return {
+            "numeric_version": NUMERIC_VERSION,
+            "model": plain(self.model),
+            "compiled": plain(self.compiled),
+            "placement": plain(variant.placement),
+            "data": self.data.fingerprint,
+            "split": [self.split, self.data.train, self.data.validation],
+            "backend": self.backend,
+            "engine": self.engine,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "seed": seed,
+        }
+
+    def key(self, variant: Variant, seed: int) -> str:
+        """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
+        text = json.dumps(self.deciding(variant, seed), sort_keys=True, default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended in.
+
+    `metrics` are those of the last epoch, {"test_loss": …, "train_accuracy": …}, measured with dropout off; `curves` has a list
+    per metric with one value per epoch ("loss" is the running mean in training, dropout on); `test_losses` one loss per test
+    example; `seconds` the time spent, compiling included.
+    """
+
+    status: str
+    seconds: float
+    epochs: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    test_losses: np.ndarray | None = field(default=None, repr=False, compare=False)
+    error: str | None = None
+    compilations: int = field(default=0, compare=False)
+
+    def __post_init__(self):
+        check_choice("status", self.status, STATUSES)
+        if self.status == "done" and not all(math.isfinite(value) for value in self.metrics.values()):
+            raise ValueError(f"a run that is done has finite metrics; got {dict(self.metrics)}")
+        if self.status == "failed" and not self.error:
+            raise ValueError("a run that failed says why")

@@ -1,0 +1,115 @@
+"""One run: build the model under the run's seed, put the variant's dropout in, train, measure with dropout off."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_dropout.layers as dropout_layers
+from keras_dropout.bench.data import Arrays
+from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.training.reference import ReferenceTraining
+from keras_dropout.errors import refuse
+from keras_dropout.layers.base import MaskLayer
+from keras_dropout.masks import derive_seed
+from keras_dropout.placement import adopt, place
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+class Trainer:
+    """Trains the runs of one study in this process, one after another; what was compiled for one serves the next."""
+
+    def __init__(self, study: Study, parts: dict[str, Arrays], divide_by: float):
+        self.study = study
+        self.parts = {part: (x, _labels(y)) for part, (x, y) in parts.items()}
+        self.divide_by = divide_by
+        if study.engine == "compiled":
+            from keras_dropout.bench.training.compiled import CompiledPrograms
+
+            self._start = CompiledPrograms(self.parts, study.batch_size, divide_by).start
+        else:
+            self._start = lambda model, variant: ReferenceTraining(model, self.parts, study.batch_size, divide_by)
+
+    def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None) -> Result:
+        """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch."""
+        started = time.perf_counter()
+        training = self._start(build(self.study, run), run.variant)
+        order = np.random.default_rng(derive_seed(run.seed, "order"))
+        curves: dict[str, list[float]] = {}
+        for epoch in range(1, self.study.epochs + 1):
+            logs = training.epoch(order.permutation(len(self.parts["train"][1])).astype("int32"))
+            logs |= self._measure(training, "validation")[0]
+            for name, value in logs.items():
+                curves.setdefault(name, []).append(value)
+            on_epoch(epoch, logs)
+            if not all(map(math.isfinite, logs.values())):
+                # JSON has no nan: the curves end with the last epoch that was finite.
+                curves = {name: values[:-1] for name, values in curves.items()}
+                return Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
+        metrics, test_losses = self._measure(training, "test")
+        metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
+        if not all(map(math.isfinite, metrics.values())):
+            return Result("diverged", _since(started), self.study.epochs, {}, curves, compilations=training.compilations)
+        return Result(
+            "done", _since(started), self.study.epochs, metrics, curves, test_losses, compilations=training.compilations
+        )
+
+    def _measure(self, training: Any, part: str) -> tuple[dict[str, float], np.ndarray]:
+        """Loss and metrics on a part with dropout off, and the loss of each example."""
+        y = self.parts[part][1]
+        predictions = training.predict(part)
+        losses = _losses(self.study.compiled["loss"], y, predictions)
+        model = training.model
+        model.reset_metrics()
+        logs = model.compute_metrics(None, keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions))
+        metrics = {name: float(value) for name, value in logs.items()} | {"loss": float(losses.mean(dtype="float64"))}
+        return {f"{part}_{name}": value for name, value in metrics.items()}, losses
+
+
+def build(study: Study, run: Run) -> keras.Model:
+    """The run's model, compiled, with initial weights that depend on the seed alone and masks on the seed and their layer."""
+    keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
+    if run.variant.placement is not None:
+        model = place(model, {site: layer_of(spec) for site, spec in run.variant.placement.items()})
+    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
+        model = adopt(model)
+    # Keras gives `layers` in the order of the data, a shared layer once.
+    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, MaskLayer)):
+        layer.stream.reseed(derive_seed(run.seed, "mask", number))
+    model.compile_from_config(copy.deepcopy(study.compiled))
+    return model
+
+
+def layer_of(spec: dict[str, Any]) -> keras.Layer:
+    """The layer that {"kind", "rate", …} describes."""
+    kind, options = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
+    if kind not in dropout_layers.__all__:
+        refuse(f"unknown dropout layer {kind!r}.", f"Use one of: {', '.join(dropout_layers.__all__)}.")
+    try:
+        return getattr(dropout_layers, kind)(**options)
+    except (TypeError, ValueError) as error:
+        refuse(f"{kind} cannot be made from {options}: {str(error).splitlines()[0]}", f"See help(keras_dropout.{kind}).")
+
+
+def _losses(loss: Any, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """The loss of each example, without penalties on weights."""
+    loss = keras.losses.get(loss)
+    if predictions.ndim == y.ndim + 1 and predictions.shape[-1] == 1:
+        y = y[..., None]
+    values = (loss.call if isinstance(loss, keras.losses.Loss) else loss)(keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions))
+    values = keras.ops.convert_to_numpy(values)
+    return values.reshape(len(values), -1).mean(axis=1)
+
+
+def _labels(y: np.ndarray) -> np.ndarray:
+    return y.astype("int32") if np.issubdtype(y.dtype, np.integer) else y.astype("float32")
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 3)

@@ -1,0 +1,33 @@
+"""Training by Keras's own `fit`, on any backend: the path of TensorFlow and PyTorch, and the oracle of the compiled one."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dropout.bench.data import Arrays
+
+EVALUATION_BATCH = 1000
+
+
+class ReferenceTraining:
+    """One model in training. `epoch(order)` trains over the examples in that order; `predict(part)` has dropout off."""
+
+    compilations = 1
+
+    def __init__(self, model: keras.Model, parts: dict[str, Arrays], batch_size: int, divide_by: float):
+        self.model = model
+        self._parts = {part: (_as_seen(x, divide_by), y) for part, (x, y) in parts.items()}
+        self._batch_size = batch_size
+
+    def epoch(self, order: np.ndarray) -> dict[str, float]:
+        x, y = self._parts["train"]
+        history = self.model.fit(x[order], y[order], batch_size=self._batch_size, shuffle=False, verbose=0).history
+        return {name: float(values[-1]) for name, values in history.items()}
+
+    def predict(self, part: str) -> np.ndarray:
+        return np.asarray(self.model.predict(self._parts[part][0], batch_size=EVALUATION_BATCH, verbose=0))
+
+
+def _as_seen(x: Any, divide_by: float) -> np.ndarray:
+    return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)
