@@ -108,7 +108,7 @@ class Ledger:
         }
         columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
         updates = ", ".join(f"{name} = excluded.{name}" for name in row if name != "key")
-        self._connection.execute(
+        self._write(
             f"INSERT INTO runs ({columns}) VALUES ({places}) ON CONFLICT (key) DO UPDATE SET {updates} WHERE runs.status = 'failed'",
             row,
         )
@@ -117,9 +117,13 @@ class Ledger:
         """Note which runs a command asked for."""
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
         row = (_now(), study.target, command, json.dumps(versions), json.dumps(machine), json.dumps(runs))
-        self._connection.execute(
-            "INSERT INTO studies (started, target, command, versions, machine, runs) VALUES (?, ?, ?, ?, ?, ?)", row
-        )
+        self._write("INSERT INTO studies (started, target, command, versions, machine, runs) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def _write(self, statement: str, row: Any) -> None:
+        try:
+            self._connection.execute(statement, row)
+        except sqlite3.OperationalError as error:
+            refuse(f"the ledger {self.path} cannot be written: {error}.", "What it holds is safe; free the disk, then run the command again.")
 
     def get(self, keys: Iterable[str]) -> dict[str, Result]:
         """The stored results of these runs, by key."""

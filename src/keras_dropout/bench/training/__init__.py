@@ -35,13 +35,17 @@ class Trainer:
         else:
             self._start = lambda model, variant: ReferenceTraining(model, self.parts, study.batch_size, divide_by)
 
-    def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None) -> Result:
-        """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch."""
+    def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
+        """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
+
+        `epochs` cuts the training short, to time it.
+        """
         started = time.perf_counter()
         training = self._start(build(self.study, run), run.variant)
         order = np.random.default_rng(derive_seed(run.seed, "order"))
         curves: dict[str, list[float]] = {}
-        for epoch in range(1, self.study.epochs + 1):
+        epochs = epochs or self.study.epochs
+        for epoch in range(1, epochs + 1):
             logs = training.epoch(order.permutation(len(self.parts["train"][1])).astype("int32"))
             logs |= self._measure(training, "validation")[0]
             for name, value in logs.items():
@@ -54,10 +58,8 @@ class Trainer:
         metrics, test_losses = self._measure(training, "test")
         metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
         if not all(map(math.isfinite, metrics.values())):
-            return Result("diverged", _since(started), self.study.epochs, {}, curves, compilations=training.compilations)
-        return Result(
-            "done", _since(started), self.study.epochs, metrics, curves, test_losses, compilations=training.compilations
-        )
+            return Result("diverged", _since(started), epochs, {}, curves, compilations=training.compilations)
+        return Result("done", _since(started), epochs, metrics, curves, test_losses, compilations=training.compilations)
 
     def _measure(self, training: Any, part: str) -> tuple[dict[str, float], np.ndarray]:
         """Loss and metrics on a part with dropout off, and the loss of each example."""

@@ -1,0 +1,491 @@
+"""The public `compare`: study + ledger -> paired statistics -> verdicts."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from keras_dropout.bench import execution
+from keras_dropout.bench.data import SPLITS, Data, from_arrays
+from keras_dropout.bench.ledger import Ledger, check_ledger_path, peek
+from keras_dropout.bench.progress import Display
+from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
+from keras_dropout.bench.report.page import write_page
+from keras_dropout.bench.statistics import Difference, compare_paired, smallest_p
+from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+
+DEFAULT_LEDGER = "keras-dropout.db"
+AS_BUILT = "as-built"
+_HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
+
+
+@dataclass
+class Comparison:
+    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give the same as data."""
+
+    study: Study
+    results: dict[str, Result] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics measured on test data, the loss first."""
+        names = {name for result in self.results.values() for name in result.metrics if name.startswith("test_")}
+        return sorted(names, key=lambda name: (name != "test_loss", name))
+
+    @property
+    def failed(self) -> list[tuple[Run, str]]:
+        """The runs that failed, with their errors."""
+        return [(run, self.results[run.key].error or "") for run in self.study.runs() if self._status(run) == "failed"]
+
+    @property
+    def missing(self) -> int:
+        """How many runs have no result yet."""
+        return sum(run.key not in self.results for run in self.study.runs())
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, str]]:
+        """variant -> metric -> `better`, `worse` or `no difference shown`, against the baseline."""
+        found: dict[str, dict[str, str]] = {}
+        for metric in self.metrics:
+            for name, difference in self.differences(metric).items():
+                found.setdefault(name, {})[metric] = difference.verdict
+        return found
+
+    def values(self, variant: Variant, metric: str) -> np.ndarray:
+        """One number per seed; nan where there is none."""
+        keys = (self.study.key(variant, seed) for seed in self.study.seeds)
+        return np.array([self.results[k].metrics.get(metric, np.nan) if k in self.results else np.nan for k in keys])
+
+    def differences(self, metric: str, baseline: str | None = None) -> dict[str, Difference]:
+        """Each variant's paired difference to `baseline` (the study's own by default) on a metric."""
+        baseline = baseline or self.study.baseline
+        by_name = {variant.name: self.values(variant, metric) for variant in self.study.variants}
+        check_choice("baseline", baseline, tuple(by_name))
+        rest = {name: values - by_name[baseline] for name, values in by_name.items() if name != baseline}
+        return compare_paired(rest, _higher_is_better(metric))
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain values: what `--json` prints. Numbers that do not exist are None."""
+        study = self.study
+        names = sorted({name for result in self.results.values() for name in result.metrics})
+        comparisons = [
+            {
+                "variant": name,
+                "baseline": study.baseline,
+                "metric": metric,
+                "difference": _number(found.mean),
+                "interval": found.interval and list(found.interval),
+                "p": found.p,
+                "p_adjusted": found.p_adjusted,
+                "pairs": found.pairs,
+                "verdict": found.verdict,
+            }
+            for metric in self.metrics
+            for name, found in self.differences(metric).items()
+        ]
+        return {
+            "study": {
+                "target": study.target,
+                "data": vars(study.data) | {"split": study.split},
+                "backend": study.backend,
+                "engine": study.engine,
+                "epochs": study.epochs,
+                "batch_size": study.batch_size,
+                "optimizer": study.compiled["optimizer"],
+                "seeds": list(study.seeds),
+                "baseline": study.baseline,
+            },
+            "variants": [
+                {
+                    "name": variant.name,
+                    "placement": variant.placement,
+                    "schedule": None,
+                    "runs": [self._run_document(variant, seed, names) for seed in study.seeds],
+                    "mean": {name: _number(_mean(self.values(variant, name))) for name in names},
+                    "sd": {name: _number(_sd(self.values(variant, name))) for name in names},
+                }
+                for variant in study.variants
+            ],
+            "comparisons": comparisons,
+            "warnings": self.warnings(),
+            "timing": self.timing,
+        }
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the table."""
+        study, pairs = self.study, len(self.study.seeds)
+        found = []
+        if study.split == "as-published":
+            found.append(
+                f"The {study.data.validation} validation examples are also trained on (split as-published): "
+                "validation figures are training figures in disguise."
+            )
+        if smallest_p(pairs) > 0.05:
+            found.append(
+                f"{pairs} seed(s) cannot show a difference: the smallest possible p is {smallest_p(pairs):.3g}. Use 6 seeds or more."
+            )
+        counts = {status: sum(self._status(run) == status for run in study.runs()) for status in ("diverged", "failed")}
+        found += [f"{count} run(s) {status}; their pairs are left out." for status, count in counts.items() if count]
+        if self.missing:
+            found.append(f"{self.missing} run(s) are not finished yet.")
+        return found
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with one row per run."""
+        try:
+            import pandas
+        except ImportError:
+            refuse("to_frame() needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
+        names = sorted({name for result in self.results.values() for name in result.metrics})
+        return pandas.DataFrame(
+            {"variant": variant.name, **self._run_document(variant, seed, names)}
+            for variant in self.study.variants
+            for seed in self.study.seeds
+        )
+
+    def save_report(self, path: str | Path) -> Path:
+        """Write the report, one HTML file that needs no network, and return its path."""
+        curves = {
+            variant.name: [self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results]
+            for variant in self.study.variants
+        }
+        pairs = {
+            metric: {
+                variant.name: [_number(v) for v in self.values(variant, metric) - self.values(self._baseline, metric)]
+                for variant in self.study.variants
+                if variant.name != self.study.baseline
+            }
+            for metric in self.metrics
+        }
+        made = {"command": self.command, "versions": execution.versions(), "machine": execution.machine()}
+        return write_page(Path(path), self.document(), curves, pairs, made)
+
+    def __rich__(self) -> Group:
+        parts: list[Any] = [self._means_table()]
+        parts += [self._differences_table(metric) for metric in self.metrics if len(self.study.variants) > 1]
+        parts += [Text(f"! {warning}", style="yellow") for warning in self.warnings()]
+        return Group(*parts)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, record=True, file=open(os.devnull, "w"))
+        console.print(self)
+        return console.export_text()
+
+    @property
+    def _baseline(self) -> Variant:
+        return next(variant for variant in self.study.variants if variant.name == self.study.baseline)
+
+    def _status(self, run: Run) -> str | None:
+        return self.results[run.key].status if run.key in self.results else None
+
+    def _run_document(self, variant: Variant, seed: int, names: Sequence[str]) -> dict[str, Any]:
+        key = self.study.key(variant, seed)
+        result = self.results.get(key)
+        return {
+            "key": key,
+            "seed": seed,
+            "status": result.status if result else "missing",
+            **{name: _number(result.metrics.get(name)) if result else None for name in names},
+            "seconds": result.seconds if result else None,
+            "epochs": result.epochs if result else None,
+            **({"error": result.error} if result and result.error else {}),
+        }
+
+    def _means_table(self) -> Table:
+        table = Table(title=f"{self.study.target}: mean and standard deviation over {len(self.study.seeds)} seeds", title_justify="left")
+        table.add_column("variant")
+        table.add_column("runs", justify="right")
+        for metric in self.metrics:
+            table.add_column(metric.replace("_", " "), justify="right")
+        table.add_column("train loss", justify="right")
+        table.add_column("gap (test - train loss)", justify="right")
+        for variant in self.study.variants:
+            loss, train = self.values(variant, "test_loss"), self.values(variant, "train_loss")
+            cells = [_mean_and_sd(self.values(variant, metric)) for metric in self.metrics]
+            table.add_row(
+                Text(variant.name), str(int(np.isfinite(loss).sum())), *cells, _mean_and_sd(train), _mean_and_sd(loss - train)
+            )
+        return table
+
+    def _differences_table(self, metric: str) -> Table:
+        better = "higher" if _higher_is_better(metric) else "lower"
+        title = f"{metric.replace('_', ' ')} against {self.study.baseline}, paired by seed ({better} is better)"
+        table = Table(title=title, title_justify="left")
+        for name in ("variant", "difference", "95 % interval", "p", "p adjusted", "verdict"):
+            table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
+        for name, found in self.differences(metric).items():
+            interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else "-"
+            mean = f"{found.mean:+.4f}" if found.pairs else "-"
+            table.add_row(Text(name), mean, interval, f"{found.p:.3f}", f"{found.p_adjusted:.3f}", found.verdict)
+        return table
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was found valid, with its data and the place of its ledger."""
+
+    study: Study
+    data: Data
+    ledger: Path
+    workers: int
+
+    def todo(self, known: Mapping[str, Result]) -> list[Run]:
+        """The runs that `known` lacks, each key once; failed ones are tried again."""
+        missing: dict[str, Run] = {}
+        for run in self.study.runs():
+            if run.key not in known or known[run.key].status == "failed":
+                missing.setdefault(run.key, run)
+        return list(missing.values())
+
+    def known(self) -> dict[str, Result]:
+        """What the ledger already has, read without changing it."""
+        return peek(self.ledger, {run.key for run in self.study.runs()})
+
+    def estimate_seconds(self, todo: Sequence[Run]) -> float:
+        """Wall time for `todo`, from a short training of its first run in a worker."""
+        if not todo:
+            return 0.0
+        one = execution.estimate_seconds(self.study, self.data, todo[0])
+        return one * -(-len(todo) // max(1, min(self.workers, len(todo))))
+
+    def carry_out(self, quiet: bool = False, command: str = "") -> Comparison:
+        """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger."""
+        started = time.perf_counter()
+        keys = {run.key for run in self.study.runs()}
+        with Ledger(self.ledger) as ledger:
+            ledger.put_study(self.study, command, execution.versions(), execution.machine())
+            found = Comparison(self.study, ledger.get(keys), command=command)
+            todo = self.todo(found.results)
+
+            def so_far(key: str, result: Result) -> Comparison:
+                found.results[key] = result
+                return found
+
+            with Display(len(todo), self.study.epochs, quiet, so_far) as display:
+                trained = execution.execute(self.study, self.data, todo, ledger, self.workers, display)
+            wall = time.perf_counter() - started
+            epochs = sum(result.epochs for result in trained)
+            found.timing = {
+                "wall_seconds": round(wall, 2),
+                "model_epochs": epochs,
+                "seconds_per_model_epoch": round(wall / epochs, 4) if epochs else None,
+                "workers": self.workers,
+                "compilations": sum(result.compilations for result in trained),
+            }
+        return found
+
+
+def compare(
+    target: Any,
+    data: Any = None,
+    *,
+    variants: Mapping[str, Any] | None = None,
+    ledger: str | Path = DEFAULT_LEDGER,
+    report: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Comparison:
+    """Train every variant of a study with every seed, and say which are better than the baseline.
+
+    `target` is a recipe's name, or a compiled Sequential or functional Keras model; with a model, `data` is
+    ((x_train, y_train), (x_test, y_test)). `variants` maps names to placements {site: rate or dropout layer}, a site being
+    "input", "hidden", "last", "all", a layer's name or a glob; None is the model as it is built. The baseline "none", the
+    model without dropout, is always there. The model is only read: each run starts from new weights.
+
+    `settings`: seeds (a number, or the seeds themselves), epochs, batch_size, optimizer, learning_rate, split ("held-out" or
+    "as-published", for recipes), validation_split (for your own data), data_dir, baseline, backend ("jax", "tensorflow",
+    "torch"), engine ("auto", "compiled", "reference"), workers. Runs that the ledger has are not trained again.
+
+    Raises `BadInput`, before anything is trained, for what cannot be used.
+    """
+    prepared = prepare(target, data, variants=variants, ledger=ledger, **settings)
+    if report is not None:
+        check_report_path(report)
+    found = prepared.carry_out(quiet=quiet, command="keras_dropout.compare(…) in Python")
+    if report is not None:
+        found.save_report(report)
+    return found
+
+
+def prepare(
+    target: Any,
+    data: Any = None,
+    *,
+    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
+    baseline: str = BASELINE,
+    seeds: int | Sequence[int] = 6,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    optimizer: str | None = None,
+    learning_rate: float | None = None,
+    split: str = SPLITS[0],
+    validation_split: float = 0.1,
+    data_dir: str | None = None,
+    backend: str = "jax",
+    engine: str = "auto",
+    workers: int | None = None,
+    ledger: str | Path = DEFAULT_LEDGER,
+) -> Prepared:
+    """Check everything and make the study; see `compare`. Nothing is written and nothing trained."""
+    execution.check_backend(backend)
+    check_choice("engine", engine, ("auto", *ENGINES))
+    if engine == "compiled" and backend != "jax":
+        refuse(f"the compiled engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
+    check_choice("split", split, SPLITS)
+    if isinstance(seeds, Sequence):
+        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
+    else:
+        seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
+    for name, value in (("epochs", epochs), ("batch size", batch_size), ("workers", workers)):
+        if value is not None:
+            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
+    if learning_rate is not None:
+        check_positive("learning rate", learning_rate, "For example 0.01.")
+    ledger = check_ledger_path(ledger)
+
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", backend)
+    if isinstance(target, str):
+        from keras_dropout.bench import recipes
+
+        recipe = recipes.find(target)
+        name, model = recipe.name, recipe.model()
+        ready = {variant.name: variant for variant in recipe.variants}
+        ready[AS_BUILT] = Variant(AS_BUILT, None)
+        default = [variant.name for variant in recipe.variants]
+        epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
+    else:
+        name, model = _check_model(target)
+        ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
+        ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
+        default = list(ready)
+        epochs, batch_size = epochs or 20, batch_size or 32
+    compiled = _compile_settings(model, optimizer, learning_rate)
+    chosen = _choose(variants, ready, default)
+    names = {variant.name: Variant(variant.name, _resolve(model, variant)) for variant in chosen}
+    names.setdefault(BASELINE, Variant(BASELINE, {}))
+    placed = sorted(names.values(), key=lambda variant: variant.name != BASELINE)
+    if isinstance(target, str):
+        loaded = recipe.data(data_dir)
+    else:
+        if data is None:
+            refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test)))")
+        loaded = from_arrays(data, validation_split)
+        if split != SPLITS[0]:
+            refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
+    study = Study(
+        target=name,
+        data=loaded.facts(split),
+        model=_model_settings(model),
+        compiled=compiled,
+        split=split,
+        backend=backend,
+        engine={"auto": "compiled" if backend == "jax" else "reference"}.get(engine, engine),
+        epochs=epochs,
+        batch_size=batch_size,
+        seeds=seeds,
+        variants=tuple(placed),
+        baseline=baseline,
+        names=(model.name, *(layer.name for layer in model.layers), *(tensor.name for tensor in model.inputs)),
+    )
+    return Prepared(study, loaded, ledger, workers or execution.usable_cores())
+
+
+def check_report_path(path: str | Path) -> None:
+    """Refuse a report that could not be written at the end."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")
+
+
+def _choose(variants: Any, ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
+    """The variants asked for: by name, as {name: placement}, or as they are; all the ready ones where none is."""
+    if not variants:
+        return [ready[name] for name in default]
+    if isinstance(variants, Mapping):
+        variants = [name if placement == name else Variant.of(name, placement) for name, placement in variants.items()]
+    for variant in variants:
+        if isinstance(variant, str) and variant not in ready:
+            refuse(f"unknown variant {variant!r}.", f'Use one of {", ".join(ready)}, or NAME="SITE=RATE, …".')
+    return [ready[variant] if isinstance(variant, str) else variant for variant in variants]
+
+
+def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
+    from keras_dropout.bench.training import layer_of
+    from keras_dropout.placement import resolve
+
+    if variant.placement is None:
+        return None
+    for spec in variant.placement.values():
+        layer_of(spec)
+    return resolve(model, variant.placement)
+
+
+def _check_model(model: Any) -> tuple[str, Any]:
+    from keras_dropout.placement import sites
+
+    sites(model)  # refuses what cannot be read
+    if not getattr(model, "compiled", False):
+        refuse(f"the model {model.name!r} is not compiled.", "Call model.compile(optimizer, loss, metrics) first.")
+    if len(model.outputs) != 1 or not isinstance(model.get_compile_config().get("loss"), (str, Mapping)):
+        refuse(f"the model {model.name!r} needs one output and one Keras loss.", 'For example compile(…, loss="mse").')
+    return model.name, model
+
+
+def _model_settings(model: Any) -> dict[str, Any]:
+    import keras
+
+    settings = keras.saving.serialize_keras_object(model)
+    return {name: value for name, value in settings.items() if name != "compile_config"}
+
+
+def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | None) -> dict[str, Any]:
+    """What the model was compiled with, with another optimizer or learning rate if asked for. The model stays as it is."""
+    import keras
+
+    made = model.optimizer
+    if optimizer is not None:
+        try:
+            made = keras.optimizers.get(optimizer)
+        except ValueError:
+            known = sorted(n.lower() for n in dir(keras.optimizers) if isinstance(getattr(keras.optimizers, n), type))
+            known = [name for name in known if name not in ("optimizer", "lossscaleoptimizer")]
+            refuse(f"unknown optimizer {optimizer!r}.", f"Use one of: {', '.join(known)}.")
+    if learning_rate is not None:
+        made = type(made).from_config(made.get_config() | {"learning_rate": learning_rate})
+    return model.get_compile_config() | {"optimizer": keras.optimizers.serialize(made)}
+
+
+def _higher_is_better(metric: str) -> bool:
+    return any(part in metric for part in _HIGHER_IS_BETTER)
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _sd(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
+
+
+def _mean_and_sd(values: np.ndarray) -> str:
+    mean, sd = _mean(values), _sd(values)
+    return "-" if np.isnan(mean) else f"{mean:.4f}" if np.isnan(sd) else f"{mean:.4f} ± {sd:.4f}"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

@@ -1,0 +1,81 @@
+"""The live display of an execution: runs done, the epoch of each worker, time left, and the table so far."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keras_dropout.bench.records import Result, Run
+
+
+class Display:
+    """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
+
+    `so_far(key, result)` takes in a finished run and gives what to draw below the bars.
+    """
+
+    def __init__(self, total: int, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any]):
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self._console,
+        )
+        self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
+        self._tasks: dict[int, Any] = {}
+        self._epochs = epochs
+        self._total = total
+        self._done = 0
+        self._so_far = so_far
+        self._table: Any = None
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def started(self, worker: int, run: Run) -> None:
+        label = f"worker {worker + 1}: {run.variant.name}, seed {run.seed}"
+        if worker not in self._tasks:
+            self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
+        self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
+        self._draw()
+
+    def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
+        self._bars.update(self._tasks[worker], completed=epoch)
+        self._bars.advance(self._all)
+        self._draw()
+
+    def ended(self, worker: int, run: Run, result: Result) -> None:
+        self._done += 1
+        # A run that ended early leaves fewer epochs to do.
+        self._bars.advance(self._all, self._epochs - result.epochs)
+        self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
+        self._table = self._so_far(run.key, result)
+        if self._live:
+            self._draw()
+            return
+        loss = f"test loss {result.metrics['test_loss']:.4f}" if result.metrics else result.error or result.status
+        self._console.print(
+            f"{self._done}/{self._total}  {run.variant.name}, seed {run.seed}: {loss} ({result.seconds:.0f} s)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _draw(self) -> None:
+        if self._live:
+            self._live.update(Group(self._bars, *([self._table] if self._table else [])))

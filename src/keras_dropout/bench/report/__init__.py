@@ -1,0 +1,1 @@
+"""The report: plain values in, one HTML file out. Computes no statistic."""

@@ -1,0 +1,81 @@
+"""The report's charts, as SVG text: made with Altair, rendered by vl-convert, nothing fetched."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+Curves = Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
+Pairs = Mapping[str, Sequence[float | None]]
+
+
+def learning_curves(curves: Curves, metric: str) -> str:
+    """Training and validation by epoch: a line for the mean over seeds, a band from the lowest to the highest seed."""
+    rows = []
+    for variant, runs in curves.items():
+        for part, name in (("training, dropout on", metric), ("validation", f"validation_{metric}")):
+            for epoch, values in enumerate(zip(*(run[name] for run in _longest(runs, name))), 1):
+                mean = sum(values) / len(values)
+                rows.append({"variant": variant, "part": part, "epoch": epoch, "mean": mean, "low": min(values), "high": max(values)})
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("epoch:Q", title="epoch"), color=_variant_color(list(curves)), detail=["variant:N", "part:N"]
+    )
+    scale = alt.Scale(zero=False)
+    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q")
+    dash = alt.StrokeDash("part:N", title=None, scale=alt.Scale(domain=["validation", "training, dropout on"], range=[[1, 0], [4, 3]]))
+    line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("mean:Q", scale=scale), strokeDash=dash)
+    return _svg((band + line).properties(width=400, height=260))
+
+
+def final_values(variants: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Each run as a dot, the mean as a tick."""
+    rows = [
+        {"variant": variant["name"], "value": run[metric], "seed": run["seed"]}
+        for variant in variants
+        for run in variant["runs"]
+        if run.get(metric) is not None
+    ]
+    names = [variant["name"] for variant in variants]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y("variant:N", sort=names, title=None), x=alt.X("value:Q", scale=alt.Scale(zero=False), title=_title(metric))
+    )
+    dots = base.mark_circle(size=45, opacity=0.65).encode(color=_variant_color(names, legend=False))
+    mean = base.mark_tick(thickness=2, size=22, color="black").encode(x="mean(value):Q")
+    return _svg((dots + mean).properties(width=400, height=alt.Step(34)))
+
+
+def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, metric: str) -> str:
+    """Forest plot: the mean difference with its 95 % interval, and each seed's pair as a dot."""
+    chosen = [row for row in comparisons if row["metric"] == metric]
+    names = [row["variant"] for row in chosen]
+    dots = [{"variant": name, "difference": value} for name in names for value in pairs[name] if value is not None]
+    bars = [{"variant": r["variant"], "low": r["interval"][0], "high": r["interval"][1]} for r in chosen if r["interval"]]
+    means = [{"variant": row["variant"], "difference": row["difference"]} for row in chosen if row["difference"] is not None]
+    row = alt.Y("variant:N", sort=names, title=None)
+    title = f"difference in {_title(metric)} to {chosen[0]['baseline'] if chosen else 'the baseline'}"
+    place = alt.X("difference:Q", title=title, scale=alt.Scale(zero=True))
+    zero = alt.Chart(alt.Data(values=[{"difference": 0}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
+    interval = alt.Chart(alt.Data(values=bars)).mark_rule(strokeWidth=2.5).encode(y=row, x=alt.X("low:Q", title=title), x2="high:Q")
+    mean = alt.Chart(alt.Data(values=means)).mark_point(shape="diamond", filled=True, size=110, color="black").encode(y=row, x=place)
+    seeds = alt.Chart(alt.Data(values=dots)).mark_circle(size=40, opacity=0.55, color="#d1495b").encode(y=row, x=place)
+    return _svg((zero + interval + seeds + mean).properties(width=400, height=alt.Step(34)))
+
+
+def _longest(runs: Sequence[Mapping[str, Sequence[float]]], name: str) -> list[Mapping[str, Sequence[float]]]:
+    """The runs that went all the way; one that diverged early would cut the mean of the others short."""
+    length = max((len(run.get(name, ())) for run in runs), default=0)
+    return [run for run in runs if length and len(run.get(name, ())) == length]
+
+
+def _variant_color(names: list[str], legend: bool = True) -> alt.Color:
+    more = {} if legend else {"legend": None}
+    return alt.Color("variant:N", title=None, scale=alt.Scale(domain=names, scheme="tableau10"), **more)
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _svg(chart: alt.Chart) -> str:
+    return vl_convert.vegalite_to_svg(chart.configure_view(stroke="#ddd").configure_legend(labelLimit=300).to_dict())

@@ -1,0 +1,60 @@
+"""The page: the values of a comparison and its charts in one HTML file that makes no request."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from keras_dropout.bench.report import charts
+from keras_dropout.errors import refuse
+
+
+def write_page(path: Path, document: Mapping[str, Any], curves: charts.Curves, pairs: Mapping[str, charts.Pairs], made: Mapping[str, Any]) -> Path:
+    """Write the page whole or not at all, and return its path.
+
+    `document` is what `compare --json` prints; `curves` has each variant's runs, `pairs` each metric's differences by variant;
+    `made` says how: command, versions, machine.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_dropout.bench.report", "."), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = lambda value, digits=4: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["signed"] = lambda value, digits=4: "–" if value is None else f"{value:+.{digits}f}"
+    metrics = list(pairs)
+    # Only figures with something to show: before the first run ends there is none.
+    trained = [name.removeprefix("test_") for name in metrics]
+    figures = {
+        "curves": {name: Markup(charts.learning_curves(curves, name)) for name in trained},
+        "finals": {name: Markup(charts.final_values(document["variants"], name)) for name in metrics},
+        "differences": {
+            name: Markup(charts.paired_differences(document["comparisons"], pairs[name], name)) for name in metrics if pairs[name]
+        },
+    }
+    data = json.dumps(document | {"curves": curves}, allow_nan=False).replace("<", "\\u003c")
+    html = environment.get_template("page.html").render(
+        document=document, metrics=metrics, figures=figures, made=made, data=Markup(data), sentences=_sentences(document)
+    )
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8") as file:
+            file.write(html)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
+    return path
+
+
+def _sentences(document: Mapping[str, Any]) -> list[str]:
+    """One sentence a variant: what its placement did to each metric."""
+    found: dict[str, list[str]] = {}
+    for row in document["comparisons"]:
+        words = f"{row['metric'].replace('_', ' ')} {row['verdict']}"
+        if row["interval"]:
+            words += f" ({row['difference']:+.4f}, 95 % interval {row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})"
+        found.setdefault(f"{row['variant']} against {row['baseline']}", []).append(words)
+    return [f"{name}: {'; '.join(words)}." for name, words in found.items()]

@@ -1,0 +1,168 @@
+"""The command: parses, calls one function, prints. Data go to stdout, everything else to stderr."""
+
+import json
+import os
+import shlex
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from keras_dropout import __version__
+from keras_dropout.errors import BadInput, refuse
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+_UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
+
+
+@app.callback(invoke_without_command=True)
+def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Whether, where and how much dropout a model wants, with proof."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def compare(
+    target: Annotated[str, typer.Argument(help="A recipe: fashion-mnist-mlp or digits-mlp.")],
+    variant: Annotated[
+        list[str] | None, typer.Option(help='NAME="SITE=RATE, SITE=Kind(rate, option=…)", or the name of a ready one. Repeatable.')
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="The variant that the others are compared with.")] = "none",
+    seeds: Annotated[int, typer.Option(help="Runs per variant, with the seeds 0, 1, 2, …")] = 6,
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer, for example adam. Default: the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's, or that of --optimizer.")] = None,
+    split: Annotated[str, typer.Option(help="held-out, or as-published (validation examples are trained on too).")] = "held-out",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
+    backend: Annotated[str, typer.Option(help="jax, tensorflow or torch.")] = "jax",
+    engine: Annotated[str, typer.Option(help="auto, compiled (jax only) or reference (Keras fit).")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes of one thread each. Default: one per core.")] = None,
+    ledger: Annotated[str, typer.Option(help="SQLite file that keeps every finished run.")] = "keras-dropout.db",
+    report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
+) -> None:
+    """Train every variant with every seed, and say which are better than the baseline.
+
+    Sites are input, hidden, last, all, a layer's name, or a glob. Ready variants: none, as-published, hidden, last.
+    Runs that the ledger has are not trained again; so the same command goes on after an interruption.
+
+    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
+    """
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from keras_dropout.bench.comparison import Comparison, check_report_path, prepare
+    from keras_dropout.bench.records import Variant
+
+    if report is not None:
+        check_report_path(report)
+    prepared = prepare(
+        target,
+        variants=[Variant.parse(text) if "=" in text else text for text in variant or []],
+        baseline=baseline,
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        split=split,
+        data_dir=data_dir,
+        backend=backend,
+        engine=engine,
+        workers=workers,
+        ledger=ledger,
+    )
+    if dry_run:
+        _print_plan(prepared, as_json)
+        return
+    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    try:
+        found = prepared.carry_out(quiet=quiet, command=command)
+    except KeyboardInterrupt:
+        found = Comparison(prepared.study, prepared.known(), command=command)
+        done = len(prepared.study.runs()) - found.missing
+        if found.results and not as_json:
+            _print(found)
+        print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if report is not None:
+        found.save_report(report)
+    if as_json:
+        print(json.dumps(found.document(), indent=1, allow_nan=False))
+    else:
+        _print(found)
+        if found.timing["model_epochs"]:
+            t = found.timing
+            print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
+    if report is not None:
+        print(f"Report: {report}", file=sys.stderr)
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print(found: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # A pipe has no width of its own: wide enough that no cell is cut.
+    (console if console.is_terminal else Console(width=120)).print(found)
+
+
+def _print_plan(prepared: Any, as_json: bool) -> None:
+    study, known = prepared.study, prepared.known()
+    todo = prepared.todo(known)
+    runs = {run.key for run in study.runs()}
+    seconds = prepared.estimate_seconds(todo)
+    plan = {
+        "target": study.target,
+        "variants": {variant.name: variant.placement for variant in study.variants},
+        "seeds": list(study.seeds),
+        "epochs": study.epochs,
+        "workers": prepared.workers,
+        "runs": len(runs),
+        "in_ledger": len(runs) - len(todo),
+        "to_train": len(todo),
+        "estimated_seconds": round(seconds, 1),
+    }
+    if as_json:
+        print(json.dumps(plan, indent=1))
+        return
+    print(f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, {study.epochs} epochs each, {study.split} split")
+    for variant in study.variants:
+        places = ", ".join(f"{site}={spec['kind']}({spec['rate']})" for site, spec in (variant.placement or {}).items())
+        print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
+    print(f"{plan['in_ledger']} of {plan['runs']} runs are in the ledger, {plan['to_train']} to train on {prepared.workers} worker(s)")
+    print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+
+
+def main() -> None:
+    """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
+    try:
+        status = app(standalone_mode=False)
+    except BadInput as error:
+        print(f"keras-dropout: {error}", file=sys.stderr)
+        sys.exit(2)
+    except _UsageError as error:
+        try:
+            refuse(error.format_message(), "See keras-dropout --help, or keras-dropout compare --help.")
+        except BadInput as shown:
+            print(f"keras-dropout: {shown}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted: nothing was started.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
