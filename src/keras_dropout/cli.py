@@ -55,6 +55,7 @@ def compare(
     """
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Keras loads TensorFlow where it is installed; this keeps it silent
     from keras_dropout.bench.comparison import Comparison, check_report_path, prepare
     from keras_dropout.bench.records import Variant
 
@@ -134,11 +135,15 @@ def _print_plan(prepared: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, indent=1))
         return
-    print(f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, {study.epochs} epochs each, {study.split} split")
+    print(
+        f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, {study.epochs} epochs each, {study.split} split"
+    )
     for variant in study.variants:
         places = ", ".join(f"{site}={spec['kind']}({spec['rate']})" for site, spec in (variant.placement or {}).items())
         print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
-    print(f"{plan['in_ledger']} of {plan['runs']} runs are in the ledger, {plan['to_train']} to train on {prepared.workers} worker(s)")
+    print(
+        f"{plan['in_ledger']} of {plan['runs']} runs are in the ledger, {plan['to_train']} to train on {prepared.workers} worker(s)"
+    )
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
 
 

@@ -55,7 +55,9 @@ class Site:
         """Whether `pattern` names this site: a group, a layer's name or a glob. Outputs are only meant by name."""
         if pattern in GROUPS:
             hidden = self.group == "hidden"
-            return {"input": self.group == "input", "hidden": hidden, "last": self.last, "all": hidden or self.group == "input"}[pattern]
+            return {"input": self.group == "input", "hidden": hidden, "last": self.last, "all": hidden or self.group == "input"}[
+                pattern
+            ]
         return pattern == self.name or (self.group != "output" and fnmatch.fnmatchcase(self.name, pattern))
 
 
@@ -138,7 +140,7 @@ def _functional(model: keras.Model) -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape).")
-        return keras.Model(model.inputs, model.outputs)
+        return keras.Model(model.inputs[0], model.outputs[0])
     if type(model) is not keras.Model and type(model).__name__ != "Functional":
         refuse(
             f"{type(model).__name__} is a subclassed model: what its call does cannot be seen from outside.",

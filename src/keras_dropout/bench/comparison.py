@@ -156,7 +156,9 @@ class Comparison:
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs no network, and return its path."""
         curves = {
-            variant.name: [self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results]
+            variant.name: [
+                self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results
+            ]
             for variant in self.study.variants
         }
         pairs = {
@@ -204,7 +206,9 @@ class Comparison:
         }
 
     def _means_table(self) -> Table:
-        table = Table(title=f"{self.study.target}: mean and standard deviation over {len(self.study.seeds)} seeds", title_justify="left")
+        table = Table(
+            title=f"{self.study.target}: mean and standard deviation over {len(self.study.seeds)} seeds", title_justify="left"
+        )
         table.add_column("variant")
         table.add_column("runs", justify="right")
         for metric in self.metrics:

@@ -59,7 +59,9 @@ class Ledger:
             self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             self._prepare()
         except sqlite3.OperationalError as error:
-            refuse(f"the ledger {path} cannot be written: {error}.", "Check the permissions and the disk, or choose another --ledger.")
+            refuse(
+                f"the ledger {path} cannot be written: {error}.", "Check the permissions and the disk, or choose another --ledger."
+            )
         except sqlite3.DatabaseError:
             refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
 
@@ -74,7 +76,10 @@ class Ledger:
         if tables and application != _APPLICATION_ID:
             refuse(f"{self.path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
         if version > SCHEMA_VERSION:
-            refuse(f"{self.path} was written by a newer keras-dropout (schema {version}).", "Upgrade with pip install -U keras-dropout.")
+            refuse(
+                f"{self.path} was written by a newer keras-dropout (schema {version}).",
+                "Upgrade with pip install -U keras-dropout.",
+            )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         if version == 0:
@@ -123,7 +128,10 @@ class Ledger:
         try:
             self._connection.execute(statement, row)
         except sqlite3.OperationalError as error:
-            refuse(f"the ledger {self.path} cannot be written: {error}.", "What it holds is safe; free the disk, then run the command again.")
+            refuse(
+                f"the ledger {self.path} cannot be written: {error}.",
+                "What it holds is safe; free the disk, then run the command again.",
+            )
 
     def get(self, keys: Iterable[str]) -> dict[str, Result]:
         """The stored results of these runs, by key."""
@@ -155,7 +163,9 @@ def check_ledger_path(path: str | Path) -> Path:
                 pass
             path.unlink()
         except OSError as error:
-            refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to.")
+            refuse(
+                f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to."
+            )
         return path
     try:
         with path.open("r+b") as file:

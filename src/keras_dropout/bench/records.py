@@ -148,7 +148,9 @@ class Study:
         check_choice("engine", self.engine, ENGINES)
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
-            refuse(f"two variants have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.", "Rename one.")
+            refuse(
+                f"two variants have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.", "Rename one."
+            )
         check_choice("baseline", self.baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
         if not self.seeds:
             refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")

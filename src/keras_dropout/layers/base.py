@@ -27,7 +27,7 @@ class MaskLayer(keras.Layer):
             refuse(f"{type(self).__name__}: seed must be a whole number or None; got {seed!r}.", "Leave it out for a random one.")
         self.seed = seed
         self.stream = Stream(seed)
-        self._state = _State(keras.Variable(rate, dtype="float32", trainable=False, name="rate"), self.stream.state)
+        self._state = _State(keras.Variable(rate, dtype="float32", trainable=False, autocast=False, name="rate"), self.stream.state)
         self.supports_masking = True
         self._build_at_init()
 

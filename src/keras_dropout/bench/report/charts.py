@@ -17,13 +17,17 @@ def learning_curves(curves: Curves, metric: str) -> str:
         for part, name in (("training, dropout on", metric), ("validation", f"validation_{metric}")):
             for epoch, values in enumerate(zip(*(run[name] for run in _longest(runs, name))), 1):
                 mean = sum(values) / len(values)
-                rows.append({"variant": variant, "part": part, "epoch": epoch, "mean": mean, "low": min(values), "high": max(values)})
+                rows.append(
+                    {"variant": variant, "part": part, "epoch": epoch, "mean": mean, "low": min(values), "high": max(values)}
+                )
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("epoch:Q", title="epoch"), color=_variant_color(list(curves)), detail=["variant:N", "part:N"]
     )
     scale = alt.Scale(zero=False)
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q")
-    dash = alt.StrokeDash("part:N", title=None, scale=alt.Scale(domain=["validation", "training, dropout on"], range=[[1, 0], [4, 3]]))
+    dash = alt.StrokeDash(
+        "part:N", title=None, scale=alt.Scale(domain=["validation", "training, dropout on"], range=[[1, 0], [4, 3]])
+    )
     line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("mean:Q", scale=scale), strokeDash=dash)
     return _svg((band + line).properties(width=400, height=260))
 
@@ -57,7 +61,9 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     place = alt.X("difference:Q", title=title, scale=alt.Scale(zero=True))
     zero = alt.Chart(alt.Data(values=[{"difference": 0}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
     interval = alt.Chart(alt.Data(values=bars)).mark_rule(strokeWidth=2.5).encode(y=row, x=alt.X("low:Q", title=title), x2="high:Q")
-    mean = alt.Chart(alt.Data(values=means)).mark_point(shape="diamond", filled=True, size=110, color="black").encode(y=row, x=place)
+    mean = (
+        alt.Chart(alt.Data(values=means)).mark_point(shape="diamond", filled=True, size=110, color="black").encode(y=row, x=place)
+    )
     seeds = alt.Chart(alt.Data(values=dots)).mark_circle(size=40, opacity=0.55, color="#d1495b").encode(y=row, x=place)
     return _svg((zero + interval + seeds + mean).properties(width=400, height=alt.Step(34)))
 

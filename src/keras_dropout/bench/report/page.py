@@ -14,14 +14,19 @@ from keras_dropout.bench.report import charts
 from keras_dropout.errors import refuse
 
 
-def write_page(path: Path, document: Mapping[str, Any], curves: charts.Curves, pairs: Mapping[str, charts.Pairs], made: Mapping[str, Any]) -> Path:
+def write_page(
+    path: Path, document: Mapping[str, Any], curves: charts.Curves, pairs: Mapping[str, charts.Pairs], made: Mapping[str, Any]
+) -> Path:
     """Write the page whole or not at all, and return its path.
 
     `document` is what `compare --json` prints; `curves` has each variant's runs, `pairs` each metric's differences by variant;
     `made` says how: command, versions, machine.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_dropout.bench.report", "."), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["number"] = lambda value, digits=4: "–" if value is None else f"{value:.{digits}f}"
     environment.filters["signed"] = lambda value, digits=4: "–" if value is None else f"{value:+.{digits}f}"

@@ -104,7 +104,9 @@ def _losses(loss: Any, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     loss = keras.losses.get(loss)
     if predictions.ndim == y.ndim + 1 and predictions.shape[-1] == 1:
         y = y[..., None]
-    values = (loss.call if isinstance(loss, keras.losses.Loss) else loss)(keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions))
+    values = (loss.call if isinstance(loss, keras.losses.Loss) else loss)(
+        keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions)
+    )
     values = keras.ops.convert_to_numpy(values)
     return values.reshape(len(values), -1).mean(axis=1)
 

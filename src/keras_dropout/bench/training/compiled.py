@@ -54,7 +54,9 @@ class _Program:
         self._seen = programs._seen
         self.compilations = 0
         # On XLA's CPU backend a convolution inside a scan is many times slower than outside: there the loop is Python's.
-        self._scans = jax.default_backend() != "cpu" or not any(isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers())
+        self._scans = jax.default_backend() != "cpu" or not any(
+            isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers()
+        )
         self.epoch = jax.jit(self._epoch, donate_argnums=0) if self._scans else self._epoch
         self.predict = jax.jit(self._predict) if self._scans else self._predict
         self._step_once = self._step if self._scans else jax.jit(self._step, donate_argnums=0)

@@ -1,0 +1,51 @@
+# `make run` and `make test` do all set-up themselves, in .venv. `make help` lists the rest.
+PYTHON ?= python3
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What must hold on every backend; each needs a process of its own.
+EVERY_BACKEND = tests/test_masks.py tests/test_placement.py tests/layers
+
+.PHONY: help run install test test-all lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/.for-run  ## compare dropout placements on the tutorial's experiment: a table and report.html
+	$(BIN)/keras-dropout compare fashion-mnist-mlp --report report.html
+
+install: .venv/.for-development  ## the development environment in .venv, all three backends
+
+test: lint  ## lint, then the tests, the fast ones, on three backends
+	$(BIN)/python -m pytest -q -m "not slow"
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -m "not slow" $(EVERY_BACKEND)
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(EVERY_BACKEND)
+
+test-all: lint  ## the slow tests too
+	$(BIN)/python -m pytest -q
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q $(EVERY_BACKEND)
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -q $(EVERY_BACKEND)
+
+lint: .venv/.for-development  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+bench: .venv/.for-development  ## speed, as ratios measured side by side
+	$(BIN)/python benchmarks/dropout_product.py
+	$(BIN)/python benchmarks/training.py
+
+clean:  ## remove what the other targets made, but no ledger and no data
+	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html
+
+# Debian's python3 may come without venv: virtualenv then makes the environment.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv || { rm -rf .venv; $(PYTHON) -m pip install --quiet --target .venv-tools virtualenv \
+	  && PYTHONPATH=.venv-tools $(PYTHON) -m virtualenv --quiet .venv; }
+
+.venv/.for-run: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -c constraints.txt -e ".[jax]"
+	touch $@
+
+.venv/.for-development: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) torch==2.13.0
+	$(PIP) -c constraints.txt -e ".[dev]" tensorflow-cpu
+	touch $@ .venv/.for-run

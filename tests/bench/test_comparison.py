@@ -1,0 +1,231 @@
+"""compare() from Python, on the reader's own model; what a comparison gives; the report."""
+
+import html.parser
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dropout
+from keras_dropout.bench.comparison import Comparison, prepare
+from keras_dropout.bench.records import Result
+from keras_dropout.errors import BadInput
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
+
+
+def made_up(tmp_path, difference=0.1, **settings) -> Comparison:
+    """A real study with results that are numbers of ours: variant k is `difference * k` better than the baseline."""
+    study = prepare("digits-mlp", ledger=tmp_path / "r.db", epochs=2, **settings).study
+    results = {}
+    for run in study.runs():
+        rank = [variant.name for variant in study.variants].index(run.variant.name)
+        noise = np.random.default_rng([run.seed, rank]).normal(0, 0.005)
+        loss = 1 + 0.3 * run.seed - difference * rank + noise
+        metrics = {"test_loss": loss, "test_accuracy": 1 - loss / 4, "train_loss": loss / 2}
+        curves = {name: [2.0, loss] for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
+        results[run.key] = Result("done", 1.0, 2, metrics, curves)
+    return Comparison(study, results, {"wall_seconds": 1.0}, "keras-dropout compare digits-mlp")
+
+
+def test_pairing_by_seed_finds_what_the_spread_over_seeds_hides(tmp_path):
+    found = made_up(tmp_path)
+    assert found.verdicts == {
+        name: {"test_loss": "better", "test_accuracy": "better"} for name in ("as-published", "hidden", "last")
+    }
+    assert found.differences("test_loss")["hidden"].mean == pytest.approx(-0.2, abs=0.02)
+    assert found.differences("test_loss", baseline="last")["hidden"].verdict == "worse"
+
+
+def test_too_few_seeds_are_said(tmp_path):
+    found = made_up(tmp_path, seeds=5)
+    assert set(found.verdicts["hidden"].values()) == {"no difference shown"}
+    assert any("cannot show a difference" in warning for warning in found.warnings())
+
+
+def test_the_leaking_split_is_said(tmp_path):
+    assert any("also trained on" in warning for warning in made_up(tmp_path, split="as-published").warnings())
+    assert made_up(tmp_path).warnings() == []
+
+
+def test_the_document_has_the_promised_fields(tmp_path):
+    document = json.loads(json.dumps(made_up(tmp_path).document(), allow_nan=False))
+    assert {"study", "variants", "comparisons", "timing"} <= set(document)
+    assert {"target", "data", "backend", "engine", "epochs", "batch_size", "seeds"} <= set(document["study"])
+    assert {"name", "fingerprint", "train", "validation", "test"} <= set(document["study"]["data"])
+    hidden = next(variant for variant in document["variants"] if variant["name"] == "hidden")
+    assert hidden["placement"]["hidden_1"] == {"kind": "Dropout", "rate": 0.2}
+    assert {"key", "seed", "status", "test_loss", "test_accuracy", "seconds", "epochs"} <= set(hidden["runs"][0])
+    assert hidden["mean"]["test_loss"] == pytest.approx(np.mean([run["test_loss"] for run in hidden["runs"]]))
+    assert {"variant", "baseline", "metric", "difference", "interval", "p", "p_adjusted", "pairs", "verdict"} == set(
+        document["comparisons"][0]
+    )
+
+
+def test_missing_failed_and_diverged_runs_are_shown_and_left_out(tmp_path):
+    found = made_up(tmp_path)
+    runs = {(run.variant.name, run.seed): run.key for run in found.study.runs()}
+    found.results[runs["hidden", 0]] = Result("diverged", 1.0, 1)
+    found.results[runs["last", 1]] = Result("failed", 1.0, 0, error="OutOfMemory: too big")
+    del found.results[runs["last", 2]]
+    text = str(found)
+    assert found.differences("test_loss")["hidden"].pairs == 5
+    assert found.differences("test_loss")["last"].pairs == 4
+    for words in ("1 run(s) diverged", "1 run(s) failed", "1 run(s) are not finished"):
+        assert words in text
+    json.dumps(found.document(), allow_nan=False)
+
+
+def test_to_frame_has_a_row_per_run(tmp_path):
+    frame = made_up(tmp_path).to_frame()
+    assert len(frame) == 24
+    assert frame.groupby("variant")["test_loss"].mean().idxmin() == "last"
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href") and not (value or "").startswith("#")]
+
+
+def test_the_report_is_one_file_that_needs_no_network(tmp_path):
+    text = made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert page.addresses == []
+    assert page.tags.count("svg") == 6  # two metrics: final figures, differences, curves
+    assert page.tags.count("script") == 1  # the data
+    assert len(text) < 1_000_000
+    for words in ("keras-dropout compare digits-mlp", "fingerprint", f"keras {keras.__version__}", "hidden against none"):
+        assert words in text
+    embedded = text.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(embedded)["comparisons"] == made_up(tmp_path).document()["comparisons"]
+    assert list(tmp_path.glob("*.html")) == [tmp_path / "report.html"]
+
+
+def test_the_report_escapes_what_users_name(tmp_path):
+    nasty = "<script>alert(1)</script>"
+    found = made_up(tmp_path, variants={nasty: {"hidden": 0.5}})
+    found.command = f"compare --variant '{nasty}'"
+    text = found.save_report(tmp_path / "report.html").read_text()
+    assert Page(text).tags.count("script") == 1
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_report_of_nothing_yet_is_a_page(tmp_path):
+    found = made_up(tmp_path)
+    found.results.clear()
+    assert "24 run(s) are not finished" in found.save_report(tmp_path / "report.html").read_text()
+
+
+OWN_MODEL = """
+import keras, numpy as np
+import keras_dropout
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(300, 8)).astype("float32"), rng.integers(0, 2, 300)
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")])
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+before = model.get_weights()
+found = keras_dropout.compare(model, ((x[:200], y[:200]), (x[200:], y[200:])), variants={"half": {"hidden": 0.5}}, seeds=2, epochs=2)
+assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
+print(found.to_frame().to_json(orient="records"))
+"""
+
+
+def test_own_model_in_a_script_without_a_guard(tmp_path):
+    """Workers must not run the user's script again; and the second time nothing is trained."""
+    (tmp_path / "script.py").write_text(OWN_MODEL)
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    outputs = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(json.loads(done.stdout))
+    assert outputs[0] == outputs[1]
+    assert [row["status"] for row in outputs[0]] == ["done"] * 4
+
+
+def own(**settings):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)])
+    if settings.pop("compile", True):
+        model.compile("sgd", "mse")
+    x = np.ones((10, 3), "float32")
+    return prepare(model, settings.pop("data", ((x, x[:, 0]), (x, x[:, 0]))), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"compile": False}, "not compiled"),
+        ({"data": None}, "needs data"),
+        ({"split": "as-published"}, "for recipes"),
+        ({"variants": {"a": {"nowhere": 0.5}}}, "unknown site"),
+        ({"variants": {"a": {"hidden": 1.0}}}, "got 1.0"),
+        ({"variants": {"a": {"hidden": {"kind": "Dropuot", "rate": 0.1}}}}, "unknown dropout layer"),
+        ({"variants": {"a": {"hidden": keras_dropout.Dropout(0.5)}}, "baseline": "b"}, "unknown baseline"),
+        ({"seeds": [1, -2]}, "got -2"),
+        ({"seeds": 2.5}, "got 2.5"),
+        ({"learning_rate": float("nan")}, "got nan"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused_before_anything_is_made(settings, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        own(**settings)
+    assert words in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):
+    """SIGKILL to a worker in the middle: that run fails and says so, the others are trained; then only it is trained again."""
+    prepared = prepare("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=1, ledger=tmp_path / "r.db")
+    killer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, signal, sys, time\n"
+            "while True:\n"
+            "    pids = open(f'/proc/{sys.argv[1]}/task/{sys.argv[1]}/children').read().split()\n"
+            "    for pid in pids:\n"
+            "        if b'spawn_main' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+            "            time.sleep(0.2); os.kill(int(pid), signal.SIGKILL); sys.exit()\n"
+            "    time.sleep(0.05)\n",
+            str(os.getpid()),
+        ]
+    )
+    first = prepared.carry_out(quiet=True)
+    killer.wait(30)
+    assert [error for _, error in first.failed] == [f"the worker process died (exit code {-signal.SIGKILL})"]
+    assert sum(result.status == "done" for result in first.results.values()) == 3
+    second = prepared.carry_out(quiet=True)
+    assert second.failed == []
+    assert second.timing["model_epochs"] == 3
+    untouched = prepare("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=2, ledger=tmp_path / "other.db").carry_out(
+        quiet=True
+    )
+    assert {key: result.metrics for key, result in second.results.items()} == {k: r.metrics for k, r in untouched.results.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_other_backends_train(backend, tmp_path):
+    found = keras_dropout.compare(
+        "digits-mlp", variants={"hidden": "hidden"}, seeds=1, epochs=5, backend=backend, ledger=Path(tmp_path, "r.db"), quiet=True
+    )
+    assert found.failed == []
+    for result in found.results.values():
+        assert result.metrics["test_accuracy"] > 0.7

@@ -1,0 +1,164 @@
+"""Finding, verifying, splitting and fingerprinting data. The real Fashion-MNIST is found, or fetched, once."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_dropout.bench import data
+from keras_dropout.errors import BadInput
+
+IMAGES = "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.fixture(scope="module")
+def real():
+    return data.fashion_mnist()
+
+
+@pytest.fixture
+def folder(real, tmp_path):
+    """A copy of the real files, to be damaged."""
+    source = data._find_fashion_mnist(None)
+    for name in data._FASHION_MNIST:
+        shutil.copy(source / name, tmp_path / name)
+    return tmp_path
+
+
+def refusal(act):
+    with pytest.raises(BadInput) as caught:
+        act()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    return lines[0]
+
+
+def test_fashion_mnist_is_the_published_one(real):
+    assert real.train[0].shape == (60000, 28, 28)
+    assert real.test[0].shape == (10000, 28, 28)
+    assert real.train[0].dtype == np.uint8
+    assert np.bincount(real.train[1]).tolist() == [6000] * 10
+    assert real.train[1][:5].tolist() == [9, 0, 0, 3, 0]
+    assert round(float(real.train[0].mean()), 2) == 72.94
+
+
+def test_held_out_examples_are_not_trained_on(real):
+    parts = real.parts("held-out")
+    assert {part: len(y) for part, (_, y) in parts.items()} == {"train": 55000, "validation": 5000, "test": 10000}
+    np.testing.assert_array_equal(np.concatenate([parts["validation"][0], parts["train"][0]]), real.train[0])
+
+
+def test_the_published_split_leaks(real):
+    parts = real.parts("as-published")
+    assert len(parts["train"][1]) == 60000
+    np.testing.assert_array_equal(parts["train"][0][:5000], parts["validation"][0])
+
+
+def test_a_given_folder_is_used(folder, real, monkeypatch):
+    assert data.fashion_mnist(folder).fingerprint() == real.fingerprint()
+    monkeypatch.setenv(data.DATA_VARIABLE, str(folder))
+    assert data._find_fashion_mnist(None) == folder
+
+
+def test_the_keras_cache_comes_before_the_system(folder, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(folder / "home"))
+    cache = folder / "home" / "datasets" / "fashion-mnist"
+    cache.mkdir(parents=True)
+    for name in data._FASHION_MNIST:
+        shutil.copy(folder / name, cache / name)
+    assert data._find_fashion_mnist(None) == cache
+
+
+def test_a_truncated_file_is_named(folder):
+    content = (folder / IMAGES).read_bytes()
+    for size in (0, 5, 100, len(content) // 2, len(content) - 1):
+        (folder / IMAGES).write_bytes(content[:size])
+        assert IMAGES in refusal(lambda: data.fashion_mnist(folder))
+
+
+def test_a_flipped_byte_is_noticed(folder):
+    content = bytearray((folder / IMAGES).read_bytes())
+    for place in (1, len(content) // 2, len(content) - 6):
+        damaged = content.copy()
+        damaged[place] ^= 0xFF
+        (folder / IMAGES).write_bytes(damaged)
+        assert IMAGES in refusal(lambda: data.fashion_mnist(folder))
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / IMAGES).unlink()
+    assert f"{IMAGES} is missing" in refusal(lambda: data.fashion_mnist(folder))
+
+
+def test_other_content_is_noticed(folder):
+    (folder / IMAGES).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0"))
+    assert "checksum" in refusal(lambda: data.fashion_mnist(folder))
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    assert "does not exist" in refusal(lambda: data.fashion_mnist(tmp_path / "no"))
+    assert "holds no" in refusal(lambda: data.fashion_mnist(tmp_path))
+
+
+def test_the_debian_package_is_unpacked_without_root(tmp_path):
+    if not shutil.which("apt-get"):
+        pytest.skip("needs apt-get")
+    assert data._unpack_debian_package(tmp_path / "fashion-mnist")
+    assert data.fashion_mnist(tmp_path).train[0].shape == (60000, 28, 28)
+
+
+def test_digits():
+    digits = data.digits()
+    assert (digits.train[0].shape, digits.test[0].shape) == ((1437, 8, 8), (360, 8, 8))
+    assert digits.train[0].dtype == np.uint8
+
+
+def arrays(count=20):
+    x = np.arange(count * 3, dtype="float32").reshape(count, 3)
+    return (x, np.arange(count)), (x[:5], np.arange(5))
+
+
+def test_own_arrays_are_split_at_random_but_always_the_same():
+    first, again = data.from_arrays(arrays(), 0.25), data.from_arrays(arrays(), 0.25)
+    assert first.fingerprint() == again.fingerprint()
+    parts = first.parts("held-out")
+    assert (len(parts["train"][1]), len(parts["validation"][1])) == (15, 5)
+    assert sorted([*parts["train"][1], *parts["validation"][1]]) == list(range(20))
+    np.testing.assert_array_equal(parts["train"][0][:, 0], parts["train"][1] * 3)
+
+
+def test_fingerprint_sees_content_type_shape_and_scale():
+    (x, y), test = arrays()
+    changed = x.copy()
+    changed[3, 1] += 1
+    variants = [
+        data.Data("d", *pair, validation=2, divide_by=by)
+        for pair, by in [
+            (((x, y), test), 1.0),
+            (((changed, y), test), 1.0),
+            (((x.astype("float64"), y), test), 1.0),
+            (((x.reshape(20, 1, 3), y), test), 1.0),
+            (((x, y[::-1]), test), 1.0),
+            (((x, y), (test[0] + 1, test[1])), 1.0),
+            (((x, y), test), 255.0),
+        ]
+    ]
+    assert len({each.fingerprint() for each in variants}) == len(variants)
+
+
+@pytest.mark.parametrize(
+    ("bad", "share"),
+    [
+        (None, 0.1),
+        ((1, 2), 0.1),
+        (((np.ones(3), np.ones(2)), (np.ones(3), np.ones(3))), 0.1),
+        (((np.ones(0), np.ones(0)), (np.ones(3), np.ones(3))), 0.1),
+        (((np.array(["a", None]), np.ones(2)), (np.ones(3), np.ones(3))), 0.1),
+        (arrays(), 0.0),
+        (arrays(), 1.5),
+        (arrays(1), 0.5),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(bad, share):
+    refusal(lambda: data.from_arrays(bad, share))

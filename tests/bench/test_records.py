@@ -1,0 +1,128 @@
+"""Variants as they are written, and the keys by which runs are known."""
+
+import dataclasses
+
+import pytest
+
+from keras_dropout.bench.records import DataFacts, Result, Study, Variant
+from keras_dropout.errors import BadInput
+
+FACTS = DataFacts("d", "f" * 32, 90, 10, 20)
+
+
+def study(**changes):
+    settings = dict(
+        target="t",
+        data=FACTS,
+        model={"config": {"name": "m", "layers": [{"name": "dense_3", "units": 4}]}},
+        compiled={"loss": "mse"},
+        split="held-out",
+        backend="jax",
+        engine="compiled",
+        epochs=2,
+        batch_size=8,
+        seeds=(0, 1),
+        variants=(Variant("none", {}), Variant.of("half", {"dense_3": 0.5})),
+        names=("m", "dense_3"),
+    )
+    return Study(**(settings | changes))
+
+
+def keys(a_study):
+    return [run.key for run in a_study.runs()]
+
+
+@pytest.mark.parametrize(
+    ("text", "placement"),
+    [
+        ("a=hidden=0.5", {"hidden": {"kind": "Dropout", "rate": 0.5}}),
+        (" b = input=.1 , last = 0 ", {"input": {"kind": "Dropout", "rate": 0.1}, "last": {"kind": "Dropout", "rate": 0.0}}),
+        (
+            "c=x=Dropout(0.2, noise_shape=(None, 1)), y=0.3",
+            {"x": {"kind": "Dropout", "rate": 0.2, "noise_shape": (None, 1)}, "y": {"kind": "Dropout", "rate": 0.3}},
+        ),
+        ("d=x=Dropout(rate=0.2)", {"x": {"kind": "Dropout", "rate": 0.2}}),
+    ],
+)
+def test_variants_are_read(text, placement):
+    found = Variant.parse(text)
+    assert found.name == text.partition("=")[0].strip()
+    assert found.placement == placement
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=",
+        "a=hidden",
+        "a=hidden=",
+        "a==0.5",
+        "a=hidden=1",
+        "a=hidden=-0.1",
+        "a=hidden=nan",
+        "a=hidden=abc",
+        "a=x=Dropout(",
+        "=x=0.5",
+    ]
+    + ["a=x=Dropout(0.1, 0.2)", "a=x=Dropout()", "a=x=Dropout(__import__('os'))", "a=hidden=1.0", "a=hidden=inf"],
+)
+def test_variants_that_cannot_be_read_are_refused(text):
+    with pytest.raises(BadInput) as caught:
+        Variant.parse(text)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_runs_come_by_seed_so_that_pairs_come_early():
+    assert [(run.seed, run.variant.name) for run in study().runs()] == [(0, "none"), (0, "half"), (1, "none"), (1, "half")]
+
+
+def test_keys_do_not_depend_on_names_that_keras_made_up():
+    renamed = study(
+        target="other",
+        model={"config": {"name": "m2", "layers": [{"name": "dense_7", "units": 4}]}},
+        variants=(Variant("none", {}), Variant.of("other name", {"dense_7": 0.5})),
+        names=("m2", "dense_7"),
+    )
+    assert keys(renamed) == keys(study())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"batch_size": 16},
+        {"split": "as-published"},
+        {"backend": "torch", "engine": "reference"},
+        {"engine": "reference"},
+        {"compiled": {"loss": "mae"}},
+        {"data": dataclasses.replace(FACTS, fingerprint="0" * 32)},
+        {"model": {"config": {"name": "m", "layers": [{"name": "dense_3", "units": 5}]}}},
+    ],
+    ids=str,
+)
+def test_keys_depend_on_everything_that_decides(change):
+    assert not set(keys(study(**change))) & set(keys(study()))
+
+
+def test_keys_depend_on_seed_and_placement():
+    assert len(set(keys(study()))) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"batch_size": 0}, {"backend": "x"}, {"engine": "x"}, {"seeds": ()}, {"baseline": "x"}]
+    + [{"variants": (Variant("none", {}), Variant("none", None))}],
+    ids=str,
+)
+def test_a_study_checks_itself(change):
+    with pytest.raises(BadInput):
+        study(**change)
+
+
+def test_a_result_checks_itself():
+    with pytest.raises(ValueError, match="finite"):
+        Result("done", 1.0, 1, {"test_loss": float("nan")})
+    with pytest.raises(ValueError, match="says why"):
+        Result("failed", 1.0, 1)
+    with pytest.raises(BadInput):
+        Result("perhaps", 1.0, 1)

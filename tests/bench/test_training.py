@@ -1,0 +1,193 @@
+"""The compiled epoch against Keras `fit`, in one process: same seed, same masks, same weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dropout import Dropout
+from keras_dropout.bench import recipes
+from keras_dropout.bench.comparison import prepare
+from keras_dropout.bench.records import Result, Variant
+from keras_dropout.bench.training import Trainer, build
+from keras_dropout.bench.training.compiled import CompiledPrograms
+from keras_dropout.bench.training.reference import ReferenceTraining
+
+L = keras.layers
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the compiled engine runs on JAX")
+
+
+def blobs(count=203, shape=(6,), classes=3):
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, classes, count)
+    x = generator.normal(size=(count, *shape)).astype("float32") + y.reshape(-1, *[1] * len(shape))
+    return (x[:150], y[:150]), (x[150:], y[150:])
+
+
+def train(model, tmp_path, engine, variants=None, number=0, epochs=3, **settings) -> Result:
+    prepared = prepare(
+        model,
+        settings.pop("data", blobs()),
+        variants=variants,
+        engine=engine,
+        epochs=epochs,
+        batch_size=32,
+        ledger=tmp_path / "r.db",
+        **settings,
+    )
+    run = prepared.study.runs()[number]
+    return Trainer(prepared.study, prepared.data.parts(prepared.study.split), prepared.data.divide_by).train(run)
+
+
+def perceptron(optimizer="sgd", **layer):
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16, "relu", **layer), L.Dense(8, "relu"), L.Dense(3, "softmax")])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def convnet():
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def normalised():
+    layers = [keras.Input((6,)), L.Dense(16), L.BatchNormalization(), L.ReLU(), Dropout(0.3), L.Dense(3, "softmax")]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def regression():
+    model = keras.Sequential([keras.Input((6,)), L.Dense(8, "tanh"), L.Dense(1)])
+    model.compile("rmsprop", "mse", metrics=["mae"])
+    return model
+
+
+CASES = {
+    "sgd": lambda: perceptron(),
+    "adam": lambda: perceptron("adam"),
+    "momentum and decay": lambda: perceptron(
+        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 30), momentum=0.9, nesterov=True, clipnorm=1.0)
+    ),
+    "penalty": lambda: perceptron(kernel_regularizer="l2"),
+    "batch normalisation and averaged weights": normalised,
+    "convolution": convnet,
+    "regression": regression,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("number", [0, 1], ids=["without dropout", "with dropout"])
+def test_compiled_is_keras_fit(name, number, tmp_path):
+    data = blobs(shape=(6, 6, 1)) if name == "convolution" else blobs()
+    found, expected = (
+        train(CASES[name](), tmp_path, engine, {"half": {"hidden": 0.5}}, number, data=data) for engine in ("compiled", "reference")
+    )
+    assert found.status == expected.status == "done"
+    assert set(found.metrics) == set(expected.metrics)
+    for metric, value in expected.metrics.items():
+        assert found.metrics[metric] == pytest.approx(value, rel=1e-4), metric
+    for curve, values in expected.curves.items():
+        np.testing.assert_allclose(found.curves[curve], values, rtol=1e-4, err_msg=curve)
+    np.testing.assert_allclose(found.test_losses, expected.test_losses, rtol=2e-3, atol=1e-5)
+
+
+def test_measures_are_those_of_keras_evaluate(tmp_path):
+    prepared = prepare("digits-mlp", epochs=2, ledger=tmp_path / "r.db", engine="reference")
+    study, parts = prepared.study, prepared.data.parts("held-out")
+    found = Trainer(study, parts, 16.0).train(study.runs()[0])
+    model = build(study, study.runs()[0])
+    training = ReferenceTraining(model, parts, 32, 16.0)
+    order = np.random.default_rng(__import__("keras_dropout.masks", fromlist=["x"]).derive_seed(0, "order"))
+    for _ in range(2):
+        training.epoch(order.permutation(len(parts["train"][1])))
+    loss, accuracy = model.evaluate(parts["test"][0].astype("float32") / np.float32(16), parts["test"][1], verbose=0)
+    assert found.metrics["test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert found.metrics["test_accuracy"] == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_the_published_subclass_and_its_twin_train_to_the_same_weights():
+    """Real images, the tutorial's sizes, several steps with a last smaller batch, one shared dropout layer called four times."""
+    arrays = recipes.find("fashion-mnist-mlp").data(None)
+    part = {"train": (arrays.train[0][:1000], arrays.train[1][:1000].astype("int32"))}
+    twin = recipes.find("fashion-mnist-mlp").model()
+    published = recipes.compile_as_published(recipes.CustomModel())
+    published.build((None, 28, 28))
+    order = np.random.default_rng(0).permutation(1000).astype("int32")
+    initial, weights, programs = twin.get_weights(), {}, CompiledPrograms(part, 32, 255.0)
+    for name, model in (("twin", twin), ("published", published)):
+        model.set_weights(initial)
+        next(layer for layer in model.layers if isinstance(layer, Dropout)).stream.reseed(5)
+        training = programs.start(model, Variant(name, {name: {"kind": name, "rate": 0}}))
+        for _ in range(2):
+            training.epoch(order)
+        weights[name] = training.weights()
+    for ours, theirs, before in zip(weights["twin"], weights["published"], initial):
+        np.testing.assert_array_equal(ours, theirs)
+        assert not np.array_equal(ours, before)
+    published.set_weights(initial)
+    published.dropout.stream.reseed(5)
+    by_fit = ReferenceTraining(published, part, 32, 255.0)
+    for _ in range(2):
+        by_fit.epoch(order)
+    for ours, theirs in zip(weights["twin"], published.get_weights()):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_published_sizes():
+    assert recipes.find("fashion-mnist-mlp").model().count_params() == 183770
+    published = recipes.CustomModel()
+    published.build((None, 28, 28))
+    assert published.count_params() == 183770
+
+
+def test_variants_of_a_seed_share_initial_weights_and_seeds_do_not(tmp_path):
+    study = prepare("digits-mlp", seeds=2, ledger=tmp_path / "r.db").study
+    models = {(run.variant.name, run.seed): build(study, run).get_weights() for run in study.runs()}
+    for (_, seed), weights in models.items():
+        for ours, theirs in zip(weights, models["none", seed]):
+            np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(models["none", 0][0], models["none", 1][0])
+
+
+def test_one_program_serves_every_seed_and_rate(tmp_path):
+    prepared = prepare(
+        "digits-mlp", variants={f"r{n}": {"hidden": n / 10} for n in range(1, 5)}, seeds=2, epochs=1, ledger=tmp_path / "r.db"
+    )
+    trainer = Trainer(prepared.study, prepared.data.parts("held-out"), 16.0)
+    results = [trainer.train(run) for run in prepared.study.runs()]
+    compiled = [result.compilations > 0 for result in results]
+    assert sum(compiled) == 2  # with dropout and without
+    assert len({result.metrics["test_loss"] for result in results}) == len(results)
+
+
+def test_a_run_does_not_depend_on_what_was_trained_before_it(tmp_path):
+    prepared = prepare("digits-mlp", seeds=2, epochs=2, ledger=tmp_path / "r.db")
+    parts, runs = prepared.data.parts("held-out"), prepared.study.runs()
+    forward = {run.key: Trainer.train(trainer, run) for trainer in [Trainer(prepared.study, parts, 16.0)] for run in runs}
+    backward = {
+        run.key: Trainer.train(trainer, run) for trainer in [Trainer(prepared.study, parts, 16.0)] for run in reversed(runs)
+    }
+    assert {key: result.metrics for key, result in forward.items()} == {key: result.metrics for key, result in backward.items()}
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_run_that_diverges_is_a_result(engine, tmp_path):
+    (x, y), test = blobs()
+    x = x.copy()
+    x[3] = np.inf
+    result = train(perceptron(), tmp_path, engine, data=((x, y), test))
+    assert result.status == "diverged"
+    assert result.metrics == {}
+    assert all(np.isfinite(values).all() for values in result.curves.values())
+
+
+def test_keras_dropout_in_a_model_trains_as_ours(tmp_path):
+    def model(dropout):
+        model = keras.Sequential([keras.Input((6,)), L.Dense(16, "relu"), dropout, L.Dense(3, "softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    ours, theirs = (train(model(d), tmp_path, "compiled", {"as-built": None}, 1) for d in (Dropout(0.4), L.Dropout(0.4)))
+    assert ours.metrics["test_loss"] == pytest.approx(theirs.metrics["test_loss"], abs=0.2)
+    assert theirs.curves["loss"] != train(model(L.Dropout(0.4)), tmp_path, "compiled", {"as-built": None}, 0).curves["loss"]

@@ -1,0 +1,201 @@
+"""The command as its users meet it: in a process of its own, on real data, with good and bad input, and killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import pytest
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
+DIGITS = ("compare", "digits-mlp", "--ledger", "runs.db")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "keras_dropout.cli", *arguments]
+
+
+def run(tmp_path, *arguments, timeout=200, **more):
+    return subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=timeout, **more)
+
+
+def without_timings(text):
+    """The comparison without what depends on the clock."""
+    document = json.loads(text)
+    del document["timing"]
+    for variant in document["variants"]:
+        for each in variant["runs"]:
+            del each["seconds"]
+    return document
+
+
+BAD = {
+    "unknown recipe": (["compare", "fashion"], "unknown recipe 'fashion'"),
+    "unknown command": (["comparee"], "comparee"),
+    "unknown option": ([*DIGITS, "--sedes", "3"], "--sedes"),
+    "unknown site": ([*DIGITS, "--variant", "a=nowhere=0.2"], "unknown site 'nowhere'"),
+    "unknown variant": ([*DIGITS, "--variant", "a"], "unknown variant 'a'"),
+    "rate 1.0": ([*DIGITS, "--variant", "a=hidden=1.0"], "got 1.0"),
+    "rate -0.1": ([*DIGITS, "--variant", "a=hidden=-0.1"], "got -0.1"),
+    "rate nan": ([*DIGITS, "--variant", "a=hidden=nan"], "got nan"),
+    "rate abc": ([*DIGITS, "--variant", "a=hidden=abc"], "got 'abc'"),
+    "0 seeds": ([*DIGITS, "--seeds", "0"], "seeds must be"),
+    "0 epochs": ([*DIGITS, "--epochs", "0"], "epochs must be"),
+    "-3 epochs": ([*DIGITS, "--epochs", "-3"], "epochs must be"),
+    "abc epochs": ([*DIGITS, "--epochs", "abc"], "abc"),
+    "batch size 0": ([*DIGITS, "--batch-size", "0"], "batch size must be"),
+    "0 workers": ([*DIGITS, "--workers", "0"], "workers must be"),
+    "negative learning rate": ([*DIGITS, "--learning-rate", "-0.1"], "learning rate must be"),
+    "unknown optimizer": ([*DIGITS, "--optimizer", "adamm"], "unknown optimizer 'adamm'"),
+    "unknown backend": ([*DIGITS, "--backend", "theano"], "unknown backend 'theano'"),
+    "unknown engine": ([*DIGITS, "--engine", "fast"], "unknown engine 'fast'"),
+    "unknown split": ([*DIGITS, "--split", "half"], "unknown split 'half'"),
+    "compiled engine elsewhere": ([*DIGITS, "--backend", "torch", "--engine", "compiled"], "runs on jax"),
+    "ledger is text": (["compare", "digits-mlp", "--ledger", "text.db"], "not an SQLite file"),
+    "ledger without folder": (["compare", "digits-mlp", "--ledger", "no/runs.db"], "does not exist"),
+    "ledger cannot be written": (["compare", "digits-mlp", "--ledger", "/proc/runs.db"], "cannot be written"),
+    "report without folder": ([*DIGITS, "--report", "no/r.html"], "cannot be written there"),
+    "truncated data": (["compare", "fashion-mnist-mlp", "--ledger", "runs.db", "--data-dir", "data"], "broken or truncated"),
+    "no such data": (["compare", "fashion-mnist-mlp", "--ledger", "runs.db", "--data-dir", "nowhere"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_two_lines_and_exit_2(name, tmp_path):
+    arguments, words = BAD[name]
+    (tmp_path / "text.db").write_text("this is no database at all")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    before = sorted(tmp_path.rglob("*"))
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("keras-dropout: ")
+    assert words in lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_backend_that_is_not_installed_names_the_extra(tmp_path):
+    code = (
+        "import importlib.util as u, sys\n"
+        "found = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'torch' else found(name, *more)\n"
+        "sys.argv = ['keras-dropout', 'compare', 'digits-mlp', '--backend', 'torch']\n"
+        "from keras_dropout.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "pip install 'keras-dropout[torch]'" in done.stderr
+
+
+def test_version_and_help(tmp_path):
+    assert re.fullmatch(r"\d+\.\d+.*\n", run(tmp_path, "--version").stdout)
+    text = run(tmp_path, "compare", "--help").stdout
+    for option in ("--variant", "--seeds", "--dry-run", "--ledger", "--report", "--json"):
+        assert option in text
+
+
+def test_dry_run_plans_and_makes_nothing(tmp_path):
+    done = run(tmp_path, *DIGITS, "--epochs", "3", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "0 of 24 runs are in the ledger, 24 to train" in done.stdout
+    assert "hidden: hidden_1=Dropout(0.2), hidden_2=Dropout(0.2)" in done.stdout
+    assert "estimated time" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_way_on_one_worker_and_on_two(tmp_path):
+    """Identical metrics to the last bit; the second time nothing is trained; the report is there."""
+    arguments = ["compare", "digits-mlp", "--seeds", "2", "--epochs", "3", "--json", "--quiet"]
+    one = run(tmp_path, *arguments, "--workers", "1", "--ledger", "one.db")
+    two = run(tmp_path, *arguments, "--workers", "2", "--ledger", "two.db", "--report", "r.html")
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    assert without_timings(one.stdout) == without_timings(two.stdout)
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    again = run(tmp_path, *arguments, "--ledger", "two.db")
+    assert json.loads(again.stdout)["timing"]["model_epochs"] == 0
+    assert without_timings(again.stdout) == without_timings(one.stdout)
+
+
+def children(process):
+    try:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start_and_wait(tmp_path, arguments, finished):
+    """The command, once it has said that so many runs have ended; and its workers."""
+    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(finished):
+        line = process.stderr.readline()
+        assert re.match(r"\d+/\d+ ", line), line + process.stderr.read()
+    workers = children(process)
+    assert workers
+    return process, workers
+
+
+def test_kill_9_loses_no_finished_run(tmp_path):
+    arguments = [*DIGITS, "--seeds", "3", "--epochs", "40", "--json"]
+    process, workers = start_and_wait(tmp_path, arguments, finished=3)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, workers)), "the workers outlived the command"
+    resumed = run(tmp_path, *arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["timing"]["model_epochs"] <= 9 * 40
+    whole = run(tmp_path, "compare", "digits-mlp", "--ledger", "whole.db", "--seeds", "3", "--epochs", "40", "--json", "--quiet")
+    assert without_timings(resumed.stdout) == without_timings(whole.stdout)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "200"], finished=2)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "finished run(s) are kept in runs.db" in err
+    assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 200" in err.splitlines()[-1]
+    assert "not finished yet" in out
+    assert not any(map(alive, workers))
+
+
+def test_a_variant_that_cannot_be_trained_fails_alone(tmp_path):
+    """A mask of a shape that does not fit shows only when the model is built: those runs fail, the others are compared, exit 1."""
+    bad = "bad=hidden_1=Dropout(0.2, noise_shape=(None, 3))"
+    done = run(tmp_path, *DIGITS, "--variant", bad, "--variant", "hidden", "--seeds", "1", "--epochs", "2")
+    assert done.returncode == 1, done.stderr
+    assert "1 run(s) failed" in done.stdout
+    assert "failed: bad, seed 0: BadInput: Dropout: noise_shape" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_published_result_reproduces(tmp_path):
+    done = run(tmp_path, "compare", "fashion-mnist-mlp", "--json", "--quiet", timeout=3000)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    mean = {variant["name"]: variant["mean"] for variant in document["variants"]}
+    assert 0.310 < mean["as-published"]["test_loss"] < 0.335
+    assert 0.876 < mean["as-published"]["test_accuracy"] < 0.890
+    assert mean["none"]["test_loss"] > mean["as-published"]["test_loss"]
+    assert mean["none"]["train_accuracy"] > 0.94
+    assert document["study"]["data"]["validation"] == 5000

@@ -1,0 +1,68 @@
+"""Imports go down the ladder, every file stands on it, and frameworks are imported in few places."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
+LADDER = """
+.
+errors
+masks bench bench.report
+backends.jax backends.tensorflow backends.torch
+backends
+layers.base
+layers.units
+layers
+placement bench.records bench.statistics
+bench.data bench.ledger bench.progress bench.report.charts
+bench.recipes bench.training.reference bench.report.page
+bench.training.compiled
+bench.training
+bench.execution
+bench.comparison
+cli
+"""
+RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}
+FILES = {
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".") or ".": p for p in ROOT.rglob("*.py")
+}
+FRAMEWORKS = {
+    "jax": {"backends.jax", "bench.training.compiled"},
+    "tensorflow": {"backends.tensorflow"},
+    "torch": {"backends.torch"},
+}
+
+
+def imports(path: Path):
+    """(line, full name) for each import in the file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: write the full module name"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+
+
+def ours(name: str) -> str:
+    short = name.removeprefix("keras_dropout.")
+    return short if short in FILES else short.rpartition(".")[0] or "."
+
+
+def test_every_file_has_a_rung():
+    assert set(FILES) == set(RUNG)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_go_down(name):
+    for line, other in imports(FILES[name]):
+        if other.startswith("keras_dropout."):
+            assert RUNG[ours(other)] < RUNG[name], f"{name}:{line} imports {other}, which does not stand below it"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_frameworks_stay_in_their_modules(name):
+    for line, other in imports(FILES[name]):
+        top = other.partition(".")[0]
+        assert name in FRAMEWORKS.get(top, {name}), f"{name}:{line} imports {top}"

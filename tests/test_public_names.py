@@ -1,0 +1,37 @@
+"""The public names, and what loading them costs."""
+
+import subprocess
+import sys
+
+import keras_dropout
+
+HEAVY = ("keras", "jax", "tensorflow", "torch", "numpy", "scipy", "altair")
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*(m for m in {HEAVY} if m in sys.modules), sep='\\n')"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return set(output.splitlines()) & set(HEAVY)
+
+
+def test_every_public_name_resolves_and_is_documented():
+    for name in keras_dropout.__all__:
+        assert getattr(keras_dropout, name).__doc__, name
+    assert set(keras_dropout.__all__) <= set(dir(keras_dropout))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(keras_dropout, "Dropuot")
+
+
+def test_import_loads_no_framework():
+    assert loaded_after("import keras_dropout") == set()
+
+
+def test_help_loads_no_framework():
+    code = "sys.argv = ['keras-dropout', 'compare', '--help']\nfrom keras_dropout.cli import main\ntry: main()\nexcept SystemExit: pass"
+    assert loaded_after(code) == set()
+
+
+def test_the_check_sees_a_framework():
+    assert "keras" in loaded_after("import keras_dropout; keras_dropout.Dropout")
