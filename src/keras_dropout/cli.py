@@ -136,7 +136,8 @@ def _print_plan(prepared: Any, as_json: bool) -> None:
         print(json.dumps(plan, indent=1))
         return
     print(
-        f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, {study.epochs} epochs each, {study.split} split"
+        f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, "
+        f"{study.epochs} epochs each, {study.split} split"
     )
     for variant in study.variants:
         places = ", ".join(f"{site}={spec['kind']}({spec['rate']})" for site, spec in (variant.placement or {}).items())

@@ -73,13 +73,14 @@ def derive_seed(seed: int, *roles: str | int) -> int:
 class Stream:
     """The state from which a layer takes its masks: three 32-bit words (a0, b0, step) in one Keras variable.
 
-    `seed` is any whole number, or None for one drawn from Python's `random`, which `keras.utils.set_random_seed` fixes.
+    `seed` is any whole number, or None for one drawn from Python's `random`, which `keras.utils.set_random_seed` fixes; drawn as
+    Keras draws it, so that a model keeps its initial weights when Keras's dropout layers in it are replaced by ours.
     """
 
     def __init__(self, seed: int | None = None):
         import keras  # here, so that the formulas above can be used and tested without a backend
 
-        self._seed_words = seed_words(random.getrandbits(63) if seed is None else seed)
+        self._seed_words = seed_words(random.randint(1, int(1e9)) if seed is None else seed)
         self.state = keras.Variable(
             lambda shape, dtype: keras.ops.convert_to_tensor([*self._seed_words, 0], dtype=dtype),
             shape=(3,),

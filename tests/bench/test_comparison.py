@@ -137,7 +137,8 @@ x, y = rng.normal(size=(300, 8)).astype("float32"), rng.integers(0, 2, 300)
 model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")])
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 before = model.get_weights()
-found = keras_dropout.compare(model, ((x[:200], y[:200]), (x[200:], y[200:])), variants={"half": {"hidden": 0.5}}, seeds=2, epochs=2)
+data = (x[:200], y[:200]), (x[200:], y[200:])
+found = keras_dropout.compare(model, data, variants={"half": {"hidden": 0.5}}, seeds=2, epochs=2)
 assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
 print(found.to_frame().to_json(orient="records"))
 """
@@ -201,7 +202,7 @@ def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):
             "while True:\n"
             "    pids = open(f'/proc/{sys.argv[1]}/task/{sys.argv[1]}/children').read().split()\n"
             "    for pid in pids:\n"
-            "        if b'spawn_main' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+            "        if int(pid) != os.getpid() and b'spawn_main' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
             "            time.sleep(0.2); os.kill(int(pid), signal.SIGKILL); sys.exit()\n"
             "    time.sleep(0.05)\n",
             str(os.getpid()),

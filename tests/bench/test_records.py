@@ -11,20 +11,20 @@ FACTS = DataFacts("d", "f" * 32, 90, 10, 20)
 
 
 def study(**changes):
-    settings = dict(
-        target="t",
-        data=FACTS,
-        model={"config": {"name": "m", "layers": [{"name": "dense_3", "units": 4}]}},
-        compiled={"loss": "mse"},
-        split="held-out",
-        backend="jax",
-        engine="compiled",
-        epochs=2,
-        batch_size=8,
-        seeds=(0, 1),
-        variants=(Variant("none", {}), Variant.of("half", {"dense_3": 0.5})),
-        names=("m", "dense_3"),
-    )
+    settings = {
+        "target": "t",
+        "data": FACTS,
+        "model": {"config": {"name": "m", "layers": [{"name": "dense_3", "units": 4}]}},
+        "compiled": {"loss": "mse"},
+        "split": "held-out",
+        "backend": "jax",
+        "engine": "compiled",
+        "epochs": 2,
+        "batch_size": 8,
+        "seeds": (0, 1),
+        "variants": (Variant("none", {}), Variant.of("half", {"dense_3": 0.5})),
+        "names": ("m", "dense_3"),
+    }
     return Study(**(settings | changes))
 
 

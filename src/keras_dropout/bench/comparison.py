@@ -1,5 +1,6 @@
 """The public `compare`: study + ledger -> paired statistics -> verdicts."""
 
+import io
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +30,7 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", 
 
 @dataclass
 class Comparison:
-    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give the same as data."""
+    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data."""
 
     study: Study
     results: dict[str, Result] = field(default_factory=dict)
@@ -132,7 +133,7 @@ class Comparison:
             )
         if smallest_p(pairs) > 0.05:
             found.append(
-                f"{pairs} seed(s) cannot show a difference: the smallest possible p is {smallest_p(pairs):.3g}. Use 6 seeds or more."
+                f"{pairs} seed(s) cannot show a difference: the smallest possible p is {smallest_p(pairs):.3g}. Use 6 or more."
             )
         counts = {status: sum(self._status(run) == status for run in study.runs()) for status in ("diverged", "failed")}
         found += [f"{count} run(s) {status}; their pairs are left out." for status, count in counts.items() if count]
@@ -179,11 +180,9 @@ class Comparison:
         return Group(*parts)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, record=True, file=open(os.devnull, "w"))
+        console = Console(width=100, file=io.StringIO())
         console.print(self)
-        return console.export_text()
+        return console.file.getvalue()
 
     @property
     def _baseline(self) -> Variant:

@@ -153,7 +153,7 @@ class _Pool:
 
     def start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        log = tempfile.NamedTemporaryFile("r", prefix="keras-dropout-worker-", errors="replace")
+        log = tempfile.NamedTemporaryFile("r", prefix="keras-dropout-worker-", errors="replace")  # noqa: SIM115 - `end` closes it
         process = self._context.Process(target=_work, args=(theirs, log.name), daemon=True)
         with _main_out_of_sight():
             process.start()

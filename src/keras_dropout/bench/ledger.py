@@ -6,6 +6,8 @@ logging lets several commands share a ledger and leaves it whole when one is kil
 
 import json
 import sqlite3
+import tempfile
+import time
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from keras_dropout.errors import refuse
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
+_PATIENCE = 60.0  # seconds to wait for another process's transaction
 _SCHEMA = """
 CREATE TABLE studies (
     id INTEGER PRIMARY KEY,
@@ -56,7 +59,7 @@ class Ledger:
     def __init__(self, path: str | Path):
         self.path = check_ledger_path(path)
         try:
-            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             self._prepare()
         except sqlite3.OperationalError as error:
             refuse(
@@ -80,7 +83,7 @@ class Ledger:
                 f"{self.path} was written by a newer keras-dropout (schema {version}).",
                 "Upgrade with pip install -U keras-dropout.",
             )
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous = FULL")
         if version == 0:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -90,6 +93,17 @@ class Ledger:
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._connection.execute("COMMIT")
+
+    def _use_write_ahead_log(self) -> None:
+        # SQLite does not wait for its lock here, as it does elsewhere, when another command is making the same file.
+        deadline = time.monotonic() + _PATIENCE
+        while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Store a finished run in one transaction. A failed run is replaced by a later try; others are never overwritten."""
@@ -113,10 +127,8 @@ class Ledger:
         }
         columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
         updates = ", ".join(f"{name} = excluded.{name}" for name in row if name != "key")
-        self._write(
-            f"INSERT INTO runs ({columns}) VALUES ({places}) ON CONFLICT (key) DO UPDATE SET {updates} WHERE runs.status = 'failed'",
-            row,
-        )
+        retry = f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE runs.status = 'failed'"
+        self._write(f"INSERT INTO runs ({columns}) VALUES ({places}) {retry}", row)
 
     def put_study(self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Note which runs a command asked for."""
@@ -143,7 +155,7 @@ def peek(path: str | Path, keys: Iterable[str]) -> dict[str, Result]:
     path = check_ledger_path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
-    connection = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=60)
+    connection = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
     try:
         return _get(connection, keys)
     finally:
@@ -159,9 +171,7 @@ def check_ledger_path(path: str | Path) -> Path:
         refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
     if not path.exists():
         try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
-            with path.open("xb"):
-                pass
-            path.unlink()
+            tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
             refuse(
                 f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to."

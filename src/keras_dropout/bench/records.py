@@ -51,12 +51,23 @@ class Variant:
         if not equals or not places.strip():
             refuse(f"variant {text!r} has no placement.", mend)
         placement: dict[str, Any] = {}
-        for place in re.split(r",(?![^(]*\))", places):
+        for place in _split_outside_parentheses(places):
             site, equals, value = (part.strip() for part in place.partition("="))
             if not site or not value:
                 refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", mend)
             placement[site] = _parse_value(value)
         return cls.of(name.strip(), placement)
+
+
+def _split_outside_parentheses(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _parse_value(text: str) -> Any:

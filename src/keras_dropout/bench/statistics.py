@@ -35,8 +35,8 @@ def compare_paired(differences: dict[str, np.ndarray], higher_is_better: bool) -
 
     p-values come from flipping the signs of whole seeds: where a variant does nothing, its differences are as likely as their
     negatives. The flips are the same for all variants, and the adjusted p-value is Westfall and Young's step-down maximum of |t|
-    over variants (1993, algorithm 2.8): it holds the chance of any wrong verdict at 5 % and, unlike Bonferroni or Holm on p-values that
-    cannot go below 2 / 2**pairs, it still lets six seeds decide among several variants.
+    over variants (1993, algorithm 2.8): it holds the chance of any wrong verdict at 5 % and, unlike Bonferroni or Holm on p-values
+    that cannot go below 2 / 2**pairs, it still lets six seeds decide among several variants.
 
     A verdict needs both: adjusted p at most 0.05 and a 95 % interval without zero.
     """

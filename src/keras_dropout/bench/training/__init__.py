@@ -55,6 +55,7 @@ class Trainer:
                 # JSON has no nan: the curves end with the last epoch that was finite.
                 curves = {name: values[:-1] for name, values in curves.items()}
                 return Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
+        training.finish()
         metrics, test_losses = self._measure(training, "test")
         metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
         if not all(map(math.isfinite, metrics.values())):

@@ -121,6 +121,15 @@ class CompiledTraining:
     def predict(self, part: str) -> np.ndarray:
         return np.asarray(self._program.predict(self._state[:2], self._parts[part][0]))
 
+    def finish(self) -> None:
+        """Put averaged weights in place, where the optimizer keeps such."""
+        optimizer, (trainable, rest, slots, metrics) = self.model.optimizer, self._state
+        now = [*zip(self.model.trainable_variables, trainable), *zip(optimizer.variables, slots)]
+        with keras.StatelessScope(state_mapping=now) as scope:
+            optimizer.finalize_variable_values(self.model.trainable_variables)
+        final = [scope.get_current_value(variable) for variable in self.model.trainable_variables]
+        self._state = (final, rest, slots, metrics)
+
     def weights(self) -> list[Any]:
         """The trainable values as they are now."""
         return [np.asarray(value) for value in self._state[0]]

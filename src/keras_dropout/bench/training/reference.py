@@ -17,6 +17,9 @@ class ReferenceTraining:
 
     def __init__(self, model: keras.Model, parts: dict[str, Arrays], batch_size: int, divide_by: float):
         self.model = model
+        # `fit` puts averaged weights in place when it ends; here it ends once an epoch, and `finish` does it.
+        self._finalize = model.optimizer.finalize_variable_values
+        model.optimizer.finalize_variable_values = lambda variables: None
         self._parts = {part: (_as_seen(x, divide_by), y) for part, (x, y) in parts.items()}
         self._batch_size = batch_size
 
@@ -24,6 +27,10 @@ class ReferenceTraining:
         x, y = self._parts["train"]
         history = self.model.fit(x[order], y[order], batch_size=self._batch_size, shuffle=False, verbose=0).history
         return {name: float(values[-1]) for name, values in history.items()}
+
+    def finish(self) -> None:
+        """Put averaged weights in place, where the optimizer keeps such."""
+        self._finalize(self.model.trainable_variables)
 
     def predict(self, part: str) -> np.ndarray:
         return np.asarray(self.model.predict(self._parts[part][0], batch_size=EVALUATION_BATCH, verbose=0))
