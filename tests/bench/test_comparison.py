@@ -159,6 +159,15 @@ def test_own_model_in_a_script_without_a_guard(tmp_path):
     assert [row["status"] for row in outputs[0]] == ["done"] * 4
 
 
+def test_the_same_study_made_again_has_the_same_keys(tmp_path):
+    """Whatever names Keras counts up in between."""
+    first, again = (prepare("digits-mlp", ledger=tmp_path / "r.db").study for _ in range(2))
+    assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
+    first, again = (own(ledger=tmp_path / "r.db", optimizer="adam").study for _ in range(2))
+    assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
+    assert len({run.key for run in first.runs()}) == len(first.runs()) - len(first.seeds)  # as built is without dropout
+
+
 def own(**settings):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)])
     if settings.pop("compile", True):

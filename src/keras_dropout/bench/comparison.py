@@ -468,7 +468,9 @@ def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | 
             refuse(f"unknown optimizer {optimizer!r}.", f"Use one of: {', '.join(known)}.")
     if learning_rate is not None:
         made = type(made).from_config(made.get_config() | {"learning_rate": learning_rate})
-    return model.get_compile_config() | {"optimizer": keras.optimizers.serialize(made)}
+    settings = keras.optimizers.serialize(made)
+    settings["config"].pop("name", None)  # counted up by Keras with every optimizer made; it would change the runs' keys
+    return model.get_compile_config() | {"optimizer": settings}
 
 
 def _higher_is_better(metric: str) -> bool:
