@@ -10,6 +10,7 @@ import importlib.util
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -221,7 +222,7 @@ def _work(connection: Connection, log: str) -> None:
             except (BrokenPipeError, ConnectionResetError):
                 return
             except Exception as error:  # one run's failure is that run's result
-                text = " ".join(str(error).split())[:500]
+                text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]  # Keras colours its messages
                 result = Result("failed", round(time.perf_counter() - started, 3), 0, error=f"{type(error).__name__}: {text}")
             connection.send(("ended", result))
 
