@@ -21,6 +21,7 @@ bench.recipes bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
 bench.execution
+bench.planning
 bench.comparison
 cli
 """

@@ -56,12 +56,13 @@ def compare(
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Keras loads TensorFlow where it is installed; this keeps it silent
-    from keras_dropout.bench.comparison import Comparison, check_report_path, prepare
+    from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
+    from keras_dropout.bench.planning import make_plan
     from keras_dropout.bench.records import Variant
 
     if report is not None:
         check_report_path(report)
-    prepared = prepare(
+    plan = make_plan(
         target,
         variants=[Variant.parse(text) if "=" in text else text for text in variant or []],
         baseline=baseline,
@@ -78,14 +79,14 @@ def compare(
         ledger=ledger,
     )
     if dry_run:
-        _print_plan(prepared, as_json)
+        _print_plan(plan, as_json)
         return
     command = shlex.join(["keras-dropout", *sys.argv[1:]])
     try:
-        found = prepared.carry_out(quiet=quiet, command=command)
+        found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
-        found = Comparison(prepared.study, prepared.known(), command=command)
-        done = len(prepared.study.runs()) - found.missing
+        found = Comparison(plan.study, plan.known(), command=command)
+        done = len(plan.study.runs()) - found.missing
         if found.results and not as_json:
             _print(found)
         print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
@@ -116,24 +117,24 @@ def _print(found: Any) -> None:
     (console if console.is_terminal else Console(width=120)).print(found)
 
 
-def _print_plan(prepared: Any, as_json: bool) -> None:
-    study, known = prepared.study, prepared.known()
-    todo = prepared.todo(known)
+def _print_plan(plan: Any, as_json: bool) -> None:
+    study, known = plan.study, plan.known()
+    todo = plan.todo(known)
     runs = {run.key for run in study.runs()}
-    seconds = prepared.estimate_seconds(todo)
-    plan = {
+    seconds = plan.estimate_seconds(todo)
+    shown = {
         "target": study.target,
         "variants": {variant.name: variant.placement for variant in study.variants},
         "seeds": list(study.seeds),
         "epochs": study.epochs,
-        "workers": prepared.workers,
+        "workers": plan.workers,
         "runs": len(runs),
         "in_ledger": len(runs) - len(todo),
         "to_train": len(todo),
         "estimated_seconds": round(seconds, 1),
     }
     if as_json:
-        print(json.dumps(plan, indent=1))
+        print(json.dumps(shown, indent=1))
         return
     print(
         f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, "
@@ -143,7 +144,7 @@ def _print_plan(prepared: Any, as_json: bool) -> None:
         places = ", ".join(f"{site}={spec['kind']}({spec['rate']})" for site, spec in (variant.placement or {}).items())
         print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
     print(
-        f"{plan['in_ledger']} of {plan['runs']} runs are in the ledger, {plan['to_train']} to train on {prepared.workers} worker(s)"
+        f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {shown['to_train']} to train on {plan.workers} worker(s)"
     )
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
 

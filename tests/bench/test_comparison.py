@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import keras_dropout
-from keras_dropout.bench.comparison import Comparison, prepare
+from keras_dropout.bench.comparison import Comparison, carry_out
+from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.errors import BadInput
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the co
 
 def made_up(tmp_path, difference=0.1, **settings) -> Comparison:
     """A real study with results that are numbers of ours: variant k is `difference * k` better than the baseline."""
-    study = prepare("digits-mlp", ledger=tmp_path / "r.db", epochs=2, **settings).study
+    study = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=2, **settings).study
     results = {}
     for run in study.runs():
         rank = [variant.name for variant in study.variants].index(run.variant.name)
@@ -161,7 +162,7 @@ def test_own_model_in_a_script_without_a_guard(tmp_path):
 
 def test_the_same_study_made_again_has_the_same_keys(tmp_path):
     """Whatever names Keras counts up in between."""
-    first, again = (prepare("digits-mlp", ledger=tmp_path / "r.db").study for _ in range(2))
+    first, again = (make_plan("digits-mlp", ledger=tmp_path / "r.db").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
     first, again = (own(ledger=tmp_path / "r.db", optimizer="adam").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
@@ -173,7 +174,7 @@ def own(**settings):
     if settings.pop("compile", True):
         model.compile("sgd", "mse")
     x = np.ones((10, 3), "float32")
-    return prepare(model, settings.pop("data", ((x, x[:, 0]), (x, x[:, 0]))), **settings)
+    return make_plan(model, settings.pop("data", ((x, x[:, 0]), (x, x[:, 0]))), **settings)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_bad_arguments_are_refused_before_anything_is_made(settings, words, tmp_
 
 def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):
     """SIGKILL to a worker in the middle: that run fails and says so, the others are trained; then only it is trained again."""
-    prepared = prepare("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=1, ledger=tmp_path / "r.db")
+    plan = make_plan("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=1, ledger=tmp_path / "r.db")
     killer = subprocess.Popen(
         [
             sys.executable,
@@ -217,16 +218,15 @@ def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):
             str(os.getpid()),
         ]
     )
-    first = prepared.carry_out(quiet=True)
+    first = carry_out(plan, quiet=True)
     killer.wait(30)
     assert [error for _, error in first.failed] == [f"the worker process died (exit code {-signal.SIGKILL})"]
     assert sum(result.status == "done" for result in first.results.values()) == 3
-    second = prepared.carry_out(quiet=True)
+    second = carry_out(plan, quiet=True)
     assert second.failed == []
     assert second.timing["model_epochs"] == 3
-    untouched = prepare("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=2, ledger=tmp_path / "other.db").carry_out(
-        quiet=True
-    )
+    other = make_plan("digits-mlp", variants=["hidden"], seeds=2, epochs=3, workers=2, ledger=tmp_path / "other.db")
+    untouched = carry_out(other, quiet=True)
     assert {key: result.metrics for key, result in second.results.items()} == {k: r.metrics for k, r in untouched.results.items()}
 
 

@@ -14,7 +14,7 @@ def study(**changes):
     settings = {
         "target": "t",
         "data": FACTS,
-        "model": {"config": {"name": "m", "layers": [{"name": "dense_3", "units": 4}]}},
+        "model": {"config": {"name": "m", "layers": [{"config": {"name": "dense_3", "units": 4}}]}},
         "compiled": {"loss": "mse"},
         "split": "held-out",
         "backend": "jax",
@@ -23,7 +23,6 @@ def study(**changes):
         "batch_size": 8,
         "seeds": (0, 1),
         "variants": (Variant("none", {}), Variant.of("half", {"dense_3": 0.5})),
-        "names": ("m", "dense_3"),
     }
     return Study(**(settings | changes))
 
@@ -79,9 +78,8 @@ def test_runs_come_by_seed_so_that_pairs_come_early():
 def test_keys_do_not_depend_on_names_that_keras_made_up():
     renamed = study(
         target="other",
-        model={"config": {"name": "m2", "layers": [{"name": "dense_7", "units": 4}]}},
+        model={"config": {"name": "m2", "layers": [{"config": {"name": "dense_7", "units": 4}}]}},
         variants=(Variant("none", {}), Variant.of("other name", {"dense_7": 0.5})),
-        names=("m2", "dense_7"),
     )
     assert keys(renamed) == keys(study())
 
@@ -96,7 +94,7 @@ def test_keys_do_not_depend_on_names_that_keras_made_up():
         {"engine": "reference"},
         {"compiled": {"loss": "mae"}},
         {"data": dataclasses.replace(FACTS, fingerprint="0" * 32)},
-        {"model": {"config": {"name": "m", "layers": [{"name": "dense_3", "units": 5}]}}},
+        {"model": {"config": {"name": "m", "layers": [{"config": {"name": "dense_3", "units": 5}}]}}},
     ],
     ids=str,
 )

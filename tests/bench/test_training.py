@@ -6,7 +6,7 @@ import pytest
 
 from keras_dropout import Dropout
 from keras_dropout.bench import recipes
-from keras_dropout.bench.comparison import prepare
+from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result, Variant
 from keras_dropout.bench.training import Trainer, build
 from keras_dropout.bench.training.compiled import CompiledPrograms
@@ -25,7 +25,7 @@ def blobs(count=203, shape=(6,), classes=3):
 
 
 def train(model, tmp_path, engine, variants=None, number=0, epochs=3, **settings) -> Result:
-    prepared = prepare(
+    plan = make_plan(
         model,
         settings.pop("data", blobs()),
         variants=variants,
@@ -35,8 +35,8 @@ def train(model, tmp_path, engine, variants=None, number=0, epochs=3, **settings
         ledger=tmp_path / "r.db",
         **settings,
     )
-    run = prepared.study.runs()[number]
-    return Trainer(prepared.study, prepared.data.parts(prepared.study.split), prepared.data.divide_by).train(run)
+    run = plan.study.runs()[number]
+    return Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by).train(run)
 
 
 def perceptron(optimizer="sgd", **layer):
@@ -94,8 +94,8 @@ def test_compiled_is_keras_fit(name, number, tmp_path):
 
 
 def test_measures_are_those_of_keras_evaluate(tmp_path):
-    prepared = prepare("digits-mlp", epochs=2, ledger=tmp_path / "r.db", engine="reference")
-    study, parts = prepared.study, prepared.data.parts("held-out")
+    plan = make_plan("digits-mlp", epochs=2, ledger=tmp_path / "r.db", engine="reference")
+    study, parts = plan.study, plan.data.parts("held-out")
     found = Trainer(study, parts, 16.0).train(study.runs()[0])
     model = build(study, study.runs()[0])
     training = ReferenceTraining(model, parts, 32, 16.0)
@@ -143,7 +143,7 @@ def test_published_sizes():
 
 
 def test_variants_of_a_seed_share_initial_weights_and_seeds_do_not(tmp_path):
-    study = prepare("digits-mlp", seeds=2, ledger=tmp_path / "r.db").study
+    study = make_plan("digits-mlp", seeds=2, ledger=tmp_path / "r.db").study
     models = {(run.variant.name, run.seed): build(study, run).get_weights() for run in study.runs()}
     for (_, seed), weights in models.items():
         for ours, theirs in zip(weights, models["none", seed]):
@@ -152,23 +152,21 @@ def test_variants_of_a_seed_share_initial_weights_and_seeds_do_not(tmp_path):
 
 
 def test_one_program_serves_every_seed_and_rate(tmp_path):
-    prepared = prepare(
+    plan = make_plan(
         "digits-mlp", variants={f"r{n}": {"hidden": n / 10} for n in range(1, 5)}, seeds=2, epochs=1, ledger=tmp_path / "r.db"
     )
-    trainer = Trainer(prepared.study, prepared.data.parts("held-out"), 16.0)
-    results = [trainer.train(run) for run in prepared.study.runs()]
+    trainer = Trainer(plan.study, plan.data.parts("held-out"), 16.0)
+    results = [trainer.train(run) for run in plan.study.runs()]
     compiled = [result.compilations > 0 for result in results]
     assert sum(compiled) == 2  # with dropout and without
     assert len({result.metrics["test_loss"] for result in results}) == len(results)
 
 
 def test_a_run_does_not_depend_on_what_was_trained_before_it(tmp_path):
-    prepared = prepare("digits-mlp", seeds=2, epochs=2, ledger=tmp_path / "r.db")
-    parts, runs = prepared.data.parts("held-out"), prepared.study.runs()
-    forward = {run.key: Trainer.train(trainer, run) for trainer in [Trainer(prepared.study, parts, 16.0)] for run in runs}
-    backward = {
-        run.key: Trainer.train(trainer, run) for trainer in [Trainer(prepared.study, parts, 16.0)] for run in reversed(runs)
-    }
+    plan = make_plan("digits-mlp", seeds=2, epochs=2, ledger=tmp_path / "r.db")
+    parts, runs = plan.data.parts("held-out"), plan.study.runs()
+    forward = {run.key: Trainer.train(trainer, run) for trainer in [Trainer(plan.study, parts, 16.0)] for run in runs}
+    backward = {run.key: Trainer.train(trainer, run) for trainer in [Trainer(plan.study, parts, 16.0)] for run in reversed(runs)}
     assert {key: result.metrics for key, result in forward.items()} == {key: result.metrics for key, result in backward.items()}
 
 

@@ -150,7 +150,6 @@ class Study:
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     baseline: str = BASELINE
-    names: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self):
         check_whole("epochs", self.epochs, 1, "Give at least one epoch.")
@@ -172,7 +171,7 @@ class Study:
 
     def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Everything that decides a run's result, as plain values; names that Keras made up are replaced by positions."""
-        position = {name: f"#{number}" for number, name in enumerate(self.names)}
+        position = {name: f"#{number}" for number, name in enumerate(_names(self.model))}
 
         def plain(value: Any) -> Any:
             if isinstance(value, Mapping):
@@ -199,6 +198,12 @@ class Study:
         """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
         text = json.dumps(self.deciding(variant, seed), sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _names(model: Mapping[str, Any]) -> list[str]:
+    """The names of a serialised model and of all layers in it."""
+    config = model.get("config", {})
+    return [config.get("name", ""), *(name for layer in config.get("layers", ()) for name in _names(layer))]
 
 
 @dataclass(frozen=True)
