@@ -95,6 +95,7 @@ def test_a_backend_that_is_not_installed_names_the_extra(tmp_path):
 
 
 def test_version_and_help(tmp_path):
+    assert run(tmp_path).stdout == run(tmp_path, "--help").stdout != ""
     assert re.fullmatch(r"\d+\.\d+.*\n", run(tmp_path, "--version").stdout)
     text = run(tmp_path, "compare", "--help").stdout
     for option in ("--variant", "--seeds", "--dry-run", "--ledger", "--report", "--json"):

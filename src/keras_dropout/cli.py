@@ -11,7 +11,7 @@ import typer
 from keras_dropout import __version__
 from keras_dropout.errors import BadInput, refuse
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 
 
@@ -152,7 +152,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
     try:
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except BadInput as error:
         print(f"keras-dropout: {error}", file=sys.stderr)
         sys.exit(2)

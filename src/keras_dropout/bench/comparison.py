@@ -240,9 +240,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         found = Comparison(plan.study, ledger.get(keys), command=command)
         todo = plan.todo(found.results)
 
-        def so_far(key: str, result: Result) -> Comparison:
+        def so_far(key: str, result: Result) -> Group:
             found.results[key] = result
-            return found
+            return found.__rich__()
 
         with Display(len(todo), plan.study.epochs, quiet, so_far) as display:
             trained = execution.execute(plan.study, plan.data, todo, ledger, plan.workers, display)

@@ -104,21 +104,22 @@ def execute(study: Study, data: Data, runs: Sequence[Run], ledger: Ledger, worke
     return results
 
 
-def estimate_seconds(study: Study, data: Data, run: Run) -> float:
-    """Seconds that one run takes in a worker, from a training of three epochs: the first compiles, the others count."""
+def time_run(study: Study, data: Data, run: Run) -> tuple[float, float]:
+    """Seconds before a worker's first epoch ends, and seconds of a whole run after that; from a training of three epochs."""
     with _Pool(study, data) as pool:
         worker = pool.start()
-        worker.give(run, epochs=min(3, study.epochs))
-        marks = [time.perf_counter()]
+        worker.give(run, epochs=3)
+        started, ends = time.perf_counter(), []
         while True:
             for _, (kind, *values) in pool.messages():
                 if kind == "epoch":
-                    marks.append(time.perf_counter())
-                    continue
-                if values[0].status == "failed":
+                    ends.append(time.perf_counter())
+                elif values[0].status == "failed":
                     refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
-                an_epoch = min(b - a for a, b in zip(marks[1:] or marks, marks[2:] or [time.perf_counter()]))
-                return marks[min(1, len(marks) - 1)] - marks[0] + an_epoch * study.epochs
+                else:
+                    ends = ends or [time.perf_counter()]
+                    an_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+                    return ends[0] - started, an_epoch * study.epochs
 
 
 @dataclass

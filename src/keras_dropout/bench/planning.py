@@ -1,5 +1,6 @@
 """What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,8 @@ class Plan:
         """Wall time for `todo`, from a short training of its first run in a worker."""
         if not todo:
             return 0.0
-        one = execution.estimate_seconds(self.study, self.data, todo[0])
-        return one * -(-len(todo) // max(1, min(self.workers, len(todo))))
+        start, each = execution.time_run(self.study, self.data, todo[0])
+        return start + each * math.ceil(len(todo) / self.workers)
 
 
 def make_plan(

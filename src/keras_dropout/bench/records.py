@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -196,8 +197,15 @@ class Study:
 
     def key(self, variant: Variant, seed: int) -> str:
         """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
-        text = json.dumps(self.deciding(variant, seed), sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return self._keys[variant.name, seed]
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, int], str]:
+        def key(variant: Variant, seed: int) -> str:
+            text = json.dumps(self.deciding(variant, seed), sort_keys=True, default=repr)
+            return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+        return {(variant.name, seed): key(variant, seed) for variant in self.variants for seed in self.seeds}
 
 
 def _names(model: Mapping[str, Any]) -> list[str]:
