@@ -58,9 +58,13 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     means = [{"variant": row["variant"], "difference": row["difference"]} for row in chosen if row["difference"] is not None]
     row = alt.Y("variant:N", sort=names, title=None)
     title = f"difference in {_title(metric)} to {chosen[0]['baseline'] if chosen else 'the baseline'}"
-    place = alt.X("difference:Q", title=title, scale=alt.Scale(zero=True))
+    place = alt.X("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     zero = alt.Chart(alt.Data(values=[{"difference": 0}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
-    interval = alt.Chart(alt.Data(values=bars)).mark_rule(strokeWidth=2.5).encode(y=row, x=alt.X("low:Q", title=title), x2="high:Q")
+    interval = (
+        alt.Chart(alt.Data(values=bars))
+        .mark_rule(strokeWidth=2.5)
+        .encode(y=row, x=alt.X("low:Q", title=title, axis=alt.Axis(tickCount=5)), x2="high:Q")
+    )
     mean = (
         alt.Chart(alt.Data(values=means)).mark_point(shape="diamond", filled=True, size=110, color="black").encode(y=row, x=place)
     )
