@@ -6,3 +6,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+STARTS_PROCESSES = ("test_docs.py", "test_comparison.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first: those that start processes of their own come last."""
+    items.sort(key=lambda item: STARTS_PROCESSES.index(item.path.name) if item.path.name in STARTS_PROCESSES else -1)

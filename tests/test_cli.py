@@ -39,6 +39,7 @@ BAD = {
     "unknown option": ([*DIGITS, "--sedes", "3"], "--sedes"),
     "unknown site": ([*DIGITS, "--variant", "a=nowhere=0.2"], "unknown site 'nowhere'"),
     "unknown variant": ([*DIGITS, "--variant", "a"], "unknown variant 'a'"),
+    "variant twice": ([*DIGITS, "--variant", "a=hidden=0.1", "--variant", "a=last=0.2"], "same name"),
     "rate 1.0": ([*DIGITS, "--variant", "a=hidden=1.0"], "got 1.0"),
     "rate -0.1": ([*DIGITS, "--variant", "a=hidden=-0.1"], "got -0.1"),
     "rate nan": ([*DIGITS, "--variant", "a=hidden=nan"], "got nan"),
@@ -140,6 +141,13 @@ def alive(pid):
         return False
 
 
+def assert_gone(workers):
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, workers)), "the workers outlived the command"
+
+
 def start_and_wait(tmp_path, arguments, finished):
     """The command, once it has said that so many runs have ended; and its workers."""
     process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -156,10 +164,7 @@ def test_kill_9_loses_no_finished_run(tmp_path):
     process, workers = start_and_wait(tmp_path, arguments, finished=3)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(alive, workers)), "the workers outlived the command"
+    assert_gone(workers)
     resumed = run(tmp_path, *arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["timing"]["model_epochs"] <= 9 * 40
@@ -176,7 +181,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert "finished run(s) are kept in runs.db" in err
     assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 200" in err.splitlines()[-1]
     assert "not finished yet" in out
-    assert not any(map(alive, workers))
+    assert_gone(workers)
 
 
 def test_a_variant_that_cannot_be_trained_fails_alone(tmp_path):

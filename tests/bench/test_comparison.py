@@ -166,11 +166,25 @@ def test_the_same_study_made_again_has_the_same_keys(tmp_path):
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
     first, again = (own(ledger=tmp_path / "r.db", optimizer="adam").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
-    assert len({run.key for run in first.runs()}) == len(first.runs()) - len(first.seeds)  # as built is without dropout
+
+
+def test_ready_variants_of_an_own_model(tmp_path):
+    study = own(ledger=tmp_path / "r.db").study
+    assert [variant.name for variant in study.variants] == ["none", "hidden", "last"]
+    assert len({run.key for run in study.runs()}) == 2 * 6  # its one hidden layer is its last
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    assert [variant.name for variant in own(model=model, ledger=tmp_path / "r.db").study.variants] == [
+        "none",
+        "as-built",
+        "hidden",
+        "last",
+    ]
 
 
 def own(**settings):
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)])
+    model = settings.pop("model", None) or keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(1)]
+    )
     if settings.pop("compile", True):
         model.compile("sgd", "mse")
     x = np.ones((10, 3), "float32")
@@ -187,6 +201,7 @@ def own(**settings):
         ({"variants": {"a": {"hidden": 1.0}}}, "got 1.0"),
         ({"variants": {"a": {"hidden": {"kind": "Dropuot", "rate": 0.1}}}}, "unknown dropout layer"),
         ({"variants": {"a": {"hidden": keras_dropout.Dropout(0.5)}}, "baseline": "b"}, "unknown baseline"),
+        ({"variants": {"none": {"hidden": 0.5}}}, "is the model without dropout"),
         ({"seeds": [1, -2]}, "got -2"),
         ({"seeds": 2.5}, "got 2.5"),
         ({"learning_rate": float("nan")}, "got nan"),

@@ -95,16 +95,19 @@ def make_plan(
         default = [variant.name for variant in recipe.variants]
         epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
     else:
+        from keras_dropout.placement import is_dropout
+
         name, model = _check_model(target)
         ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
         ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
-        default = list(ready)
+        # A model that is built without dropout is the baseline.
+        default = [name for name in ready if name != AS_BUILT or any(map(is_dropout, model.layers))]
         epochs, batch_size = epochs or 20, batch_size or 32
     compiled = _compile_settings(model, optimizer, learning_rate)
     chosen = _choose(variants, ready, default)
-    names = {variant.name: Variant(variant.name, _resolve(model, variant)) for variant in chosen}
-    names.setdefault(BASELINE, Variant(BASELINE, {}))
-    placed = sorted(names.values(), key=lambda variant: variant.name != BASELINE)
+    placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
+    if any(variant.name == BASELINE for variant in placed):
+        refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     if isinstance(target, str):
         loaded = recipe.data(data_dir)
     else:
@@ -124,7 +127,7 @@ def make_plan(
         epochs=epochs,
         batch_size=batch_size,
         seeds=seeds,
-        variants=tuple(placed),
+        variants=(ready[BASELINE], *placed),
         baseline=baseline,
     )
     return Plan(study, loaded, ledger, workers or execution.usable_cores())
