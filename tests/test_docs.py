@@ -19,7 +19,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the docu
 
 @pytest.mark.parametrize("module", ["keras_dropout.layers.units", "keras_dropout.placement"])
 def test_examples_in_docstrings(module):
-    found = doctest.testmod(importlib.import_module(module), extraglobs=None)
+    found = doctest.testmod(importlib.import_module(module))
     assert found.attempted > 0
     assert found.failed == 0
 
