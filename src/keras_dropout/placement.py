@@ -73,7 +73,10 @@ def sites(model: keras.Model) -> list[Site]:
 
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one."""
-    known = sites(model)
+    return _resolve(sites(model), placement)
+
+
+def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     resolved: dict[str, Any] = {}
     for pattern, value in placement.items():
         named = [site.name for site in known if site.matches(pattern)]
@@ -97,9 +100,9 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
     ['InputLayer', 'Dense', 'Dropout', 'Dense']
     """
-    resolved = resolve(model, placement)
-    chosen = {name: _new_layer(value) for name, value in resolved.items()}
-    calls = {site.name: call for site, call in _walk(model)}
+    walked = _walk(model)
+    chosen = {name: _new_layer(value) for name, value in _resolve([site for site, _ in walked], placement).items()}
+    calls = {site.name: call for site, call in walked}
     after_call = {calls[name]: layer for name, layer in chosen.items() if isinstance(calls[name], int)}
     counter = iter(range(10**9))
 

@@ -24,10 +24,9 @@ from typing import Any, Protocol
 
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.records import BACKENDS, Result, Run, Study
 from keras_dropout.errors import check_choice, refuse
 
-_PACKAGES = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 _DEAD = "the worker process died"
 
@@ -42,8 +41,8 @@ class Observer(Protocol):
 
 def check_backend(backend: str) -> str:
     """Refuse a backend that is unknown or not installed, before anything is loaded."""
-    check_choice("backend", backend, tuple(_PACKAGES))
-    if importlib.util.find_spec(_PACKAGES[backend]) is None:
+    check_choice("backend", backend, BACKENDS)
+    if importlib.util.find_spec(backend) is None:
         refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'")
     return backend
 

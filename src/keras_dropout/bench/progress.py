@@ -32,6 +32,7 @@ class Display:
         )
         self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
         self._tasks: dict[int, Any] = {}
+        self._reached: dict[int, int] = {}  # worker -> epochs done of its run
         self._epochs = epochs
         self._total = total
         self._done = 0
@@ -52,17 +53,19 @@ class Display:
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
         self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
+        self._reached[worker] = 0
         self._draw()
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
+        self._reached[worker] = epoch
         self._bars.update(self._tasks[worker], completed=epoch)
         self._bars.advance(self._all)
         self._draw()
 
     def ended(self, worker: int, run: Run, result: Result) -> None:
         self._done += 1
-        # A run that ended early leaves fewer epochs to do.
-        self._bars.advance(self._all, self._epochs - result.epochs)
+        # A run that ended early, however it did, leaves no epochs to do.
+        self._bars.advance(self._all, self._epochs - self._reached[worker])
         self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
         self._table = self._so_far(run.key, result)
         if self._live:
