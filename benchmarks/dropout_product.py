@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from report import write
 
-from keras_dropout.backends.jax import mask_product
+from keras_dropout.noise import bernoulli_product
 
 SHAPE = (32 * 1024, 1024)
 ROUNDS = 15
@@ -32,7 +32,7 @@ def bernoulli(key):
 STATE = jnp.array([1, 2, 3], "uint32")
 PRODUCTS = {
     "x * 1.25": lambda x, rate: x * 1.25,
-    "keras_dropout, hash": lambda x, rate: mask_product(x, STATE, rate, x.shape),
+    "keras_dropout, hash": lambda x, rate: bernoulli_product(x, STATE, rate, x.shape),
     "jax.random.bernoulli, threefry2x32": bernoulli(jax.random.key(0)),
     "jax.random.bernoulli, philox4x32": bernoulli(jax.random.key(0, impl="philox4x32")),
 }

@@ -12,6 +12,7 @@ errors
 masks bench bench.report
 backends.jax backends.tensorflow backends.torch
 backends
+noise
 layers.base
 layers.units
 layers

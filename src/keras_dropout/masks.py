@@ -10,12 +10,18 @@ a stream with the words (a0, b0) has the 64-bit key
 
     a = mix(mix(step ^ b0) + a0)        b = mix(mix(step + a0) ^ b0)
 
-and position i of that call has the 32 bits
+and position i = high * 2**32 + low of that call (a 64-bit number: no input is so large that it wraps) has the 32 bits
 
-    bits(i) = mix(mix(i + mix(a)) ^ mix(b + 0x9E3779B9))
+    bits(i) = mix(mix(low + mix(a)) ^ mix((b ^ mix(high)) + 0x9E3779B9))
 
-The unit at i is kept if the upper 24 bits, as a whole number, are at least round(rate * 2**24). Rates are therefore multiples
-of 2**-24 (6e-8), exact in float32, and the scale 1 / (1 - rate) is that of the multiple really used.
+where mix(0) = 0, so that `high` costs nothing below 2**32 elements. The upper 24 bits are the draw d, a whole number:
+
+    Bernoulli   the unit at i is kept if d >= round(rate * 2**24)
+    uniform     d / 2**24, in [0, 1)
+    normal      sqrt(2) * erfinv((2 d + 1) / 2**24 - 1), symmetric about 0, at most 5.42 away from it
+
+Rates are therefore multiples of 2**-24 (6e-8), exact in float32: a rate is off by at most 3e-8, and not at all in its mean,
+since the scale 1 / (1 - rate) is that of the multiple really used.
 
 The formulas are written once, here, over the two things in which the backends' integers differ (see `Words`).
 """
@@ -26,7 +32,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 LEVELS = 2**24
-POSITIONS = 2**32
+POSITIONS = 2**32  # what the low word of a position can tell apart
 
 
 class Words(NamedTuple):
@@ -51,10 +57,12 @@ def call_key(state: Any, words: Words) -> tuple[Any, Any]:
     return mix(mix(step ^ b0, words) + a0, words), mix(mix(step + a0, words) ^ b0, words)
 
 
-def draws(position: Any, key: tuple[Any, Any], words: Words) -> Any:
-    """24 random bits for each position, as a whole number in [0, 2**24)."""
+def draws(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
+    """24 random bits for each position, as a whole number in [0, 2**24). `high` is left out where it is 0."""
     a, b = key
-    inner = mix(position + mix(a, words), words)
+    if high is not None:
+        b = b ^ mix(high, words)
+    inner = mix(low + mix(a, words), words)
     return words.shift_right(mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words), 8)
 
 

@@ -1,9 +1,14 @@
-"""The mask product on each backend, behind one function: `mask_product(x, state, rate, mask_shape)`.
+"""What each backend must do for the masks, behind one interface; everything else is written in `keras.ops`.
 
-    y = where(kept, x / (1 - rate), 0)      kept = draws(position in mask_shape) >= round(rate * 2**24)
+    draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
+    fold(state, number)                       the state of sub-stream `number` of one call
+    recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static), which backward applies again to what comes upstream
 
-`state` is what `masks.Stream.next` gives, `rate` a float32 scalar tensor, `mask_shape` broadcasts to x's shape. Backward
-computes the mask again from the state: nothing of x's size is kept for it.
+`state` is what `masks.Stream.next` gives. `recomputed` is for functions that multiply each element of x by a factor of the other
+tensors: such a function is its own transpose, so that nothing of x's size is kept for backward.
+
+The same hash runs everywhere, compiled or not, and is fused everywhere: under JAX by `jit`, also when called eagerly; on
+TensorFlow by XLA, also inside a graph that is not compiled; on PyTorch by `torch.compile`, or block by block in the cache.
 """
 
 import importlib

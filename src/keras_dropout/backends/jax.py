@@ -1,37 +1,96 @@
-"""The mask product on JAX: unsigned 32-bit words, one fused kernel under `jit`."""
+"""Masks on JAX: unsigned 32-bit words, one fused kernel, also when called outside `jit`.
+
+Inside `shard_map` an input that varies over mesh axes is taken as split along its first axis, in the order of the mesh's axes:
+each position then has the mask that it has on one device. (With `check_vma=False` JAX does not tell what varies.)
+"""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from keras_dropout import masks
 from keras_dropout.errors import refuse
-from keras_dropout.masks import LEVELS, POSITIONS, Words, call_key, draws
+from keras_dropout.masks import POSITIONS, Words, call_key
 
 WORDS = Words(constant=jnp.uint32, shift_right=lambda x, n: x >> jnp.uint32(n))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def mask_product(x: jax.Array, state: jax.Array, rate: jax.Array, mask_shape: tuple[int, ...]) -> jax.Array:
+@partial(jax.jit, static_argnames="shape")
+def draws(state: jax.Array, shape: tuple[int, ...], like: jax.Array | None = None) -> jax.Array:
     """See `keras_dropout.backends`."""
-    size = math.prod(mask_shape)
-    if size > POSITIONS:
-        refuse(f"a mask has at most 2**32 positions; got shape {mask_shape}.", "Share the mask along an axis (noise_shape).")
-    position = jax.lax.iota(jnp.uint32, size).reshape(mask_shape)
-    level = jnp.round(rate * LEVELS).astype(jnp.uint32)
-    kept = draws(position, call_key(state, WORDS), WORDS) >= level
-    real = jnp.promote_types(x.dtype, jnp.float32)
-    scale = LEVELS / jnp.maximum(LEVELS - level.astype(real), 1)
-    return jnp.where(kept, x * scale.astype(x.dtype), jnp.zeros((), x.dtype))
+    low, high = _positions(shape, _shard_axes(shape, like))
+    return masks.draws(low, call_key(state, WORDS), WORDS, high)
 
 
-def _forward(x, state, rate, mask_shape):
-    return mask_product(x, state, rate, mask_shape), (state, rate)
+@jax.jit
+def fold(state: jax.Array, number: jax.Array | int) -> jax.Array:
+    """See `keras_dropout.backends`."""
+    return jnp.stack([*call_key(state, WORDS), jnp.asarray(number, jnp.uint32)])
 
 
-def _backward(mask_shape, saved, upstream):
-    return mask_product(upstream, *saved, mask_shape), None, None
+def recomputed(apply: Callable, x: jax.Array, tensors: tuple, **static: Any) -> jax.Array:
+    """See `keras_dropout.backends`."""
+    return _recomputed(apply, tuple(static.items()), jnp.asarray(x), tensors)
 
 
-mask_product.defvjp(_forward, _backward)
+@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _recomputed(apply, static, x, tensors):
+    return apply(x, *tensors, **dict(static))
+
+
+def _forward(apply, static, x, tensors):
+    return _recomputed(apply, static, x, tensors), tensors
+
+
+def _backward(apply, static, tensors, upstream):
+    return _recomputed(apply, static, upstream, tensors), None
+
+
+_recomputed.__wrapped__.defvjp(_forward, _backward)
+
+
+def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:
+    """Low and high word of each position of a mask of `shape`, which is one of several shards along its first axis."""
+    size = math.prod(shape) * math.prod(jax.lax.axis_size(axis) for axis in axes)
+    if size <= POSITIONS:
+        low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+        return (low + _shard(axes) * jnp.uint32(math.prod(shape)) if axes else low), None
+    # A position is row * width + column, with as few axes as possible in a row, so that both fit 32 bits.
+    split = next(k for k in range(1, len(shape) + 1) if math.prod(shape[k:]) < POSITIONS)
+    rows, width = math.prod(shape[:split]), math.prod(shape[split:])
+    if rows > POSITIONS:
+        refuse(f"an axis of a mask has at most 2**32 entries; got shape {shape}.", "Split the axis in two.")
+    row = jax.lax.iota(jnp.uint32, rows).reshape(shape[:split] + (1,) * (len(shape) - split))
+    row = row + _shard(axes) * jnp.uint32(rows) if axes else row
+    low, high = _wide_product(row, width)
+    low_end = low + jax.lax.iota(jnp.uint32, width).reshape(shape[split:])
+    return low_end, high + (low_end < low).astype(jnp.uint32)
+
+
+def _wide_product(x: jax.Array, factor: int) -> tuple[jax.Array, jax.Array]:
+    """The low and the high word of x * factor, from 16-bit halves: JAX has no 64-bit integers by default."""
+    half = jnp.uint32(0xFFFF)
+    x0, x1, f0, f1 = x & half, x >> 16, jnp.uint32(factor & 0xFFFF), jnp.uint32(factor >> 16)
+    low, inner, outer = x0 * f0, x0 * f1, x1 * f0
+    middle = (low >> 16) + (inner & half) + (outer & half)
+    return x * jnp.uint32(factor), x1 * f1 + (inner >> 16) + (outer >> 16) + (middle >> 16)
+
+
+def _shard_axes(shape: tuple[int, ...], like: jax.Array | None) -> tuple[str, ...]:
+    if like is None or not shape or shape[0] != like.shape[0]:
+        return ()
+    kind = jax.typeof(like)
+    varying = kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # JAX renamed it
+    return tuple(axis for axis in jax.sharding.get_abstract_mesh().axis_names if axis in varying) if varying else ()
+
+
+def _shard(axes: tuple[str, ...]) -> jax.Array:
+    index = jnp.uint32(0)
+    for axis in axes:
+        index = index * jnp.uint32(jax.lax.axis_size(axis)) + jax.lax.axis_index(axis).astype(jnp.uint32)
+    return index

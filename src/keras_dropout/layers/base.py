@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout import backends
+from keras_dropout import noise
 from keras_dropout.errors import check_rate, refuse
 from keras_dropout.masks import Stream
 
@@ -53,7 +53,7 @@ class MaskLayer(keras.Layer):
         if not training:
             return inputs
         shape = self.mask_shape(tuple(ops.shape(inputs)))
-        return backends.current().mask_product(inputs, self.stream.next(), ops.convert_to_tensor(self._state.rate), shape)
+        return noise.bernoulli_product(inputs, self.stream.next(), self._state.rate, shape)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape

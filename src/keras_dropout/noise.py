@@ -1,0 +1,95 @@
+"""The random quantities that layers are made of, written once for all backends over the draws of `keras_dropout.backends`.
+
+`state` is what `masks.Stream.next` gives, a fresh one for each call (or `fold(state, n)`, sub-stream n of a call); `rate` is a
+float or a float32 scalar tensor; shapes are tuples, with a symbolic size where TensorFlow has one. A shape of 1 along an axis
+shares the draw along it.
+"""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dropout import backends
+from keras_dropout.masks import LEVELS
+
+
+def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool = True) -> Any:
+    """x * m / (1 - rate) with m ~ Bernoulli(1 - rate) of `shape`, or x * m where not `scaled`.
+
+    What is dropped is selected away: a dropped nan or inf is 0. Nothing of x's size is kept for backward.
+    """
+    return _product(_bernoulli, x, state, rate, shape, scaled=scaled)
+
+
+def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
+    """x * e with e ~ N(1, rate / (1 - rate)) of `shape`: the moments of the Bernoulli product. rate < 1.
+
+    Nothing of x's size is kept for backward.
+    """
+    return _product(_gaussian, x, state, rate, shape)
+
+
+def kept(state: Any, rate: Any, shape: tuple) -> Any:
+    """A mask: true with probability 1 - rate, for each entry of `shape`."""
+    draws = backends.current().draws(state, tuple(shape))
+    return draws >= ops.cast(_level(rate), draws.dtype)
+
+
+def uniform(state: Any, shape: tuple) -> Any:
+    """float32 in [0, 1), in steps of 2**-24."""
+    return ops.cast(backends.current().draws(state, tuple(shape)), "float32") / LEVELS
+
+
+def normal(state: Any, shape: tuple) -> Any:
+    """float32 of mean 0 and variance 1."""
+    return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape))))
+
+
+def logistic(state: Any, shape: tuple) -> Any:
+    """float32 log(u / (1 - u)) of a uniform u, always finite."""
+    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape))))
+
+
+def fold(state: Any, number: Any) -> Any:
+    """The state of sub-stream `number` of one call: independent of the others and of the call's own draws."""
+    return backends.current().fold(state, number)
+
+
+def _product(apply, x, state, rate, shape, **options):
+    shape = tuple(shape)
+    # A symbolic size cannot be part of a compiled function's name, so it goes as a tensor.
+    if not all(isinstance(n, int) for n in shape):
+        return backends.current().recomputed(apply, x, (state, _tensor(rate), ops.stack(shape)), rank=len(shape), **options)
+    return backends.current().recomputed(apply, x, (state, _tensor(rate)), shape=shape, **options)
+
+
+def _tensor(rate):
+    return ops.convert_to_tensor(rate, "float32")
+
+
+def _bernoulli(x, state, rate, sizes=None, *, shape=None, rank=None, scaled):
+    draws = backends.current().draws(state, shape or tuple(sizes[k] for k in range(rank)), x)
+    level = _level(rate)
+    real = keras.backend.result_type(x.dtype, "float32")
+    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1) if scaled else 1
+    product = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
+    return ops.where(draws >= ops.cast(level, draws.dtype), product, ops.zeros((), x.dtype))
+
+
+def _gaussian(x, state, rate, sizes=None, *, shape=None, rank=None):
+    draws = backends.current().draws(state, shape or tuple(sizes[k] for k in range(rank)), x)
+    real = keras.backend.result_type(x.dtype, "float32")
+    spread = ops.cast(ops.sqrt(2 * rate / (1 - rate)), real)
+    noise = spread * ops.cast(ops.erfinv(_symmetric(draws)), real)
+    return ops.cast(ops.cast(x, real) * (1 + noise), x.dtype)
+
+
+def _level(rate):
+    return ops.round(ops.cast(rate, "float32") * LEVELS)
+
+
+def _symmetric(draws):
+    """Draws as odd multiples of 2**-24 in (-1, 1), all of them exact in float32."""
+    return ops.cast(2 * ops.cast(draws, "int32") + (1 - LEVELS), "float32") / LEVELS
