@@ -17,7 +17,10 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
 
 
-@pytest.mark.parametrize("module", ["keras_dropout.layers.units", "keras_dropout.placement"])
+MODULES = [*(f"keras_dropout.layers.{group}" for group in ("units", "regions", "paths")), "keras_dropout.placement"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings(module):
     found = doctest.testmod(importlib.import_module(module))
     assert found.attempted > 0

@@ -14,7 +14,7 @@ backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
-layers.units
+layers.units layers.regions layers.paths
 layers
 placement bench.records bench.statistics
 bench.data bench.ledger bench.progress bench.report.charts

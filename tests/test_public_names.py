@@ -20,6 +20,12 @@ def test_every_public_name_resolves_and_is_documented():
     assert set(keras_dropout.__all__) <= set(dir(keras_dropout))
 
 
+def test_every_layer_is_public():
+    from keras_dropout import layers
+
+    assert set(layers.__all__) == {name for name, home in keras_dropout._HOME.items() if home == "layers"}
+
+
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(keras_dropout, "Dropuot")
 

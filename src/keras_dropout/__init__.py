@@ -8,9 +8,12 @@ from typing import Any
 
 __version__ = "0.1.0.dev0"
 
-_HOME = {
+_LAYERS = """
+AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropPath Dropout FeatureAlphaDropout GaussianDropout
+LayerDrop PatchDropout ScheduledDropPath ShakeDrop SpatialDropout1D SpatialDropout2D SpatialDropout3D StochasticDepth linear_decay
+"""
+_HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",
-    "Dropout": "layers",
     "compare": "bench.comparison",
     "place": "placement",
     "sites": "placement",

@@ -14,13 +14,15 @@ def refuse(what: str, mend: str) -> NoReturn:
     raise BadInput(f"{what}\n{mend}")
 
 
-def check_rate(owner: str, rate: object) -> float:
-    """Return `rate` as a float in [0, 1], or refuse it."""
+def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:
+    """Return `rate` as a float in [0, 1], or refuse it. `one_is` says why 1 itself cannot be used, where it cannot."""
     if isinstance(rate, numbers.Real) and not isinstance(rate, bool) and 0 <= float(rate) <= 1:
+        if one_is and float(rate) == 1:
+            refuse(f"{owner}: {name} must be in [0, 1); got {rate!r}.", f"At rate 1 {one_is}; use a smaller rate.")
         return float(rate)
     refuse(
-        f"{owner}: rate must be a number in [0, 1]; got {rate!r}.",
-        "rate is the fraction that is dropped: to keep 80 % of the units write 0.2.",
+        f"{owner}: {name} must be a number in [0, 1{')' if one_is else ']'}; got {rate!r}.",
+        f"{name} is the fraction that is dropped: to keep 80 % of the units write 0.2.",
     )
 
 
@@ -37,6 +39,13 @@ def check_positive(name: str, value: object, mend: str) -> float:
     if real and math.isfinite(value) and value > 0:
         return float(value)
     refuse(f"{name} must be a number above 0; got {value!r}.", mend)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False, or refuse it."""
+    if isinstance(value, bool):
+        return value
+    refuse(f"{name} must be True or False; got {value!r}.", "Write one of the two.")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...], mend: str = "") -> str:

@@ -6,6 +6,7 @@ shares the draw along it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,7 +21,7 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
 
     What is dropped is selected away: a dropped nan or inf is 0. Nothing of x's size is kept for backward.
     """
-    return _product(_bernoulli, x, state, rate, shape, scaled=scaled)
+    return product(_bernoulli, x, state, rate, shape, scaled=scaled)
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
@@ -28,7 +29,17 @@ def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
 
     Nothing of x's size is kept for backward.
     """
-    return _product(_gaussian, x, state, rate, shape)
+    return product(_gaussian, x, state, rate, shape)
+
+
+def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, **options: Any) -> Any:
+    """`apply(x, state, rate, shape, **options)`, which multiplies each element of x by something that x does not decide.
+
+    Backward calls it again on what comes upstream, so that nothing of x's size is kept. `apply` is a function of a module and
+    the options can be hashed. A symbolic size in `shape` is x's own.
+    """
+    known = tuple(n if isinstance(n, int) else None for n in shape)
+    return backends.current().recomputed(_with_sizes, x, (state, _tensor(rate)), factor=apply, shape=known, **options)
 
 
 def kept(state: Any, rate: Any, shape: tuple) -> Any:
@@ -57,32 +68,28 @@ def fold(state: Any, number: Any) -> Any:
     return backends.current().fold(state, number)
 
 
-def _product(apply, x, state, rate, shape, **options):
-    shape = tuple(shape)
-    # A symbolic size cannot be part of a compiled function's name, so it goes as a tensor.
-    if not all(isinstance(n, int) for n in shape):
-        return backends.current().recomputed(apply, x, (state, _tensor(rate), ops.stack(shape)), rank=len(shape), **options)
-    return backends.current().recomputed(apply, x, (state, _tensor(rate)), shape=shape, **options)
+def _with_sizes(x, state, rate, *, factor, shape, **options):
+    sizes = tuple(n if m is None else m for m, n in zip(shape, ops.shape(x))) if None in shape else shape
+    return factor(x, state, rate, sizes, **options)
 
 
 def _tensor(rate):
     return ops.convert_to_tensor(rate, "float32")
 
 
-def _bernoulli(x, state, rate, sizes=None, *, shape=None, rank=None, scaled):
-    draws = backends.current().draws(state, shape or tuple(sizes[k] for k in range(rank)), x)
+def _bernoulli(x, state, rate, shape, *, scaled):
+    draws = backends.current().draws(state, shape, x)
     level = _level(rate)
     real = keras.backend.result_type(x.dtype, "float32")
-    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1) if scaled else 1
-    product = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
-    return ops.where(draws >= ops.cast(level, draws.dtype), product, ops.zeros((), x.dtype))
+    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1)
+    x = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
+    return ops.where(draws >= ops.cast(level, draws.dtype), x, ops.zeros((), x.dtype))
 
 
-def _gaussian(x, state, rate, sizes=None, *, shape=None, rank=None):
-    draws = backends.current().draws(state, shape or tuple(sizes[k] for k in range(rank)), x)
+def _gaussian(x, state, rate, shape):
     real = keras.backend.result_type(x.dtype, "float32")
     spread = ops.cast(ops.sqrt(2 * rate / (1 - rate)), real)
-    noise = spread * ops.cast(ops.erfinv(_symmetric(draws)), real)
+    noise = spread * ops.cast(ops.erfinv(_symmetric(backends.current().draws(state, shape, x))), real)
     return ops.cast(ops.cast(x, real) * (1 + noise), x.dtype)
 
 

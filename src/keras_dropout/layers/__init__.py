@@ -1,5 +1,35 @@
 """The dropout layers, grouped by what is dropped."""
 
-from keras_dropout.layers.units import Dropout
+from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
+from keras_dropout.layers.regions import (
+    Cutout,
+    DropBlock1D,
+    DropBlock2D,
+    DropBlock3D,
+    PatchDropout,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
+from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
 
-__all__ = ["Dropout"]
+__all__ = [
+    "AlphaDropout",
+    "Cutout",
+    "DropBlock1D",
+    "DropBlock2D",
+    "DropBlock3D",
+    "DropPath",
+    "Dropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "LayerDrop",
+    "PatchDropout",
+    "ScheduledDropPath",
+    "ShakeDrop",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "StochasticDepth",
+    "linear_decay",
+]

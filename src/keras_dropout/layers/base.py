@@ -1,5 +1,6 @@
-"""What every layer that multiplies by a Bernoulli mask shares: the rate, the stream of masks, the call, the config."""
+"""What the layers share: rates and a stream of masks as state, saved and configured once for all of them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -7,77 +8,129 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import noise
-from keras_dropout.errors import check_rate, refuse
+from keras_dropout.errors import check_choice, check_rate, refuse
 from keras_dropout.masks import Stream
 
 
-class MaskLayer(keras.Layer):
-    """A layer that drops with one rate. A subclass says along which axes a mask is shared, by `mask_shape`.
+class Rate:
+    """An attribute of a layer that holds a rate in a variable: setting it takes effect at the next step, without compiling again.
 
-    The rate lives in a variable: setting `layer.rate`, also in the middle of a training and also from 0, takes effect at the next
-    step without compiling again. Rate and stream are state but not weights: they are in `variables`, so that every backend
-    carries them through a step, and in saved files, so that a resumed training goes on with the masks it would have had;
-    they are not in `weights`, so that weight lists and counts are those of a model without dropout.
+    `one_is` says why the rate cannot be 1, where it cannot.
     """
 
-    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        rate = check_rate(type(self).__name__, rate)
+    def __init__(self, one_is: str | None = None):
+        self.one_is = one_is
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        if layer is None:
+            return self
+        value = np.float32(ops.convert_to_numpy(getattr(layer.state, self.name)))
+        return float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
+
+    def __set__(self, layer: Any, value: float) -> None:
+        rate = check_rate(type(layer).__name__, value, self.name, self.one_is)
+        if hasattr(layer.state, self.name):
+            getattr(layer.state, self.name).assign(rate)
+        else:
+            variable = keras.Variable(rate, dtype="float32", trainable=False, autocast=False, name=self.name)
+            setattr(layer.state, self.name, variable)
+
+
+class Stochastic:
+    """A layer's random state: its rates and its stream of masks. Comes first among the bases of a Keras layer.
+
+    Rates and stream are state but not weights: they are in `variables`, so that every backend carries them through a step, and
+    in saved files, so that a resumed training goes on with the masks it would have had; they are not in `weights`, so that
+    weight lists and counts are those of a model without dropout.
+    """
+
+    state: SimpleNamespace
+
+    def start(self, seed: int | None, **rates: float) -> None:
+        """Make the state; to be called once, after Keras's own constructor."""
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             refuse(f"{type(self).__name__}: seed must be a whole number or None; got {seed!r}.", "Leave it out for a random one.")
         self.seed = seed
+        # In a plain object: as attributes of the layer Keras would count the variables as weights.
+        self.state = SimpleNamespace()
+        for name, rate in rates.items():
+            setattr(self, name, rate)
         self.stream = Stream(seed)
-        self._state = _State(keras.Variable(rate, dtype="float32", trainable=False, autocast=False, name="rate"), self.stream.state)
+        self.state.stream = self.stream.state
         self.supports_masking = True
-        self._build_at_init()
-
-    @property
-    def rate(self) -> float:
-        """The fraction of units dropped in training; can be set at any time."""
-        value = np.float32(ops.convert_to_numpy(self._state.rate))
-        return float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
-
-    @rate.setter
-    def rate(self, value: float) -> None:
-        self._state.rate.assign(check_rate(type(self).__name__, value))
 
     @property
     def variables(self) -> list[keras.Variable]:
-        return [*super().variables, self._state.rate, self._state.stream]
+        return [*super().variables, *vars(self.state).values()]
+
+    def save_own_variables(self, store: dict) -> None:
+        super().save_own_variables(store)
+        for name, variable in vars(self.state).items():
+            value = ops.convert_to_numpy(variable)
+            store[name] = value.astype("uint32") if name == "stream" else value
+
+    def load_own_variables(self, store: dict) -> None:
+        # A file written for a model with Keras's own dropout holds nothing for this layer: it starts as constructed.
+        stored = {name: store[name] for name in store.keys()}  # noqa: SIM118 - Keras's stores are not iterable
+        own = {name: stored.pop(name) for name in vars(self.state) if name in stored}
+        super().load_own_variables(stored)
+        for name, value in own.items():
+            getattr(self.state, name).assign(np.asarray(value))
+
+    def get_config(self) -> dict:
+        rates = {name: getattr(self, name) for name in vars(self.state) if name != "stream"}
+        return {**super().get_config(), **rates, "seed": self.seed}
+
+
+class MaskLayer(Stochastic, keras.Layer):
+    """A layer that drops parts of its input with one rate. A subclass says what, by `mask_shape` or by `drop`."""
+
+    rate = Rate()
+    ranks: range | None = None  # of the inputs, where not all are accepted
+    layout = ""  # the axes of the inputs, for the message about a wrong rank
+
+    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.start(seed, rate=rate)
+        self._build_at_init()
 
     def mask_shape(self, shape: tuple) -> tuple:
         """The shape of the mask for inputs of `shape`: 1 on an axis that shares it."""
         return shape
 
+    def drop(self, inputs: Any, state: Any) -> Any:
+        """The output in training; `state` gives this call's randomness."""
+        return noise.bernoulli_product(inputs, state, self.state.rate, self.mask_shape(tuple(ops.shape(inputs))))
+
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training:
-            return inputs
-        shape = self.mask_shape(tuple(ops.shape(inputs)))
-        return noise.bernoulli_product(inputs, self.stream.next(), self._state.rate, shape)
+        self.check_inputs(inputs)
+        return self.drop(inputs, self.stream.next()) if training else inputs
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Refuse inputs of a type or rank that cannot be meant."""
+        check_floating(type(self).__name__, inputs)
+        if self.ranks is not None and len(inputs.shape) not in self.ranks:
+            rank = self.ranks[0] if len(self.ranks) == 1 else f"{self.ranks[0]} or more"
+            refuse(
+                f"{type(self).__name__}: inputs must have rank {rank}, {self.layout}; got shape {tuple(inputs.shape)}.",
+                "Reshape them, or use the layer for this number of axes.",
+            )
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
-    def save_own_variables(self, store: dict) -> None:
-        super().save_own_variables(store)
-        store["rate"] = ops.convert_to_numpy(self._state.rate)
-        store["stream"] = ops.convert_to_numpy(self._state.stream).astype("uint32")
 
-    def load_own_variables(self, store: dict) -> None:
-        # A file written for a model with keras.layers.Dropout holds nothing for this layer: it starts as constructed.
-        stored = {name: store[name] for name in store.keys()}  # noqa: SIM118 - Keras's stores are not iterable
-        own = {name: stored.pop(name) for name in ("rate", "stream") if name in stored}
-        super().load_own_variables(stored)
-        for name, value in own.items():
-            getattr(self._state, name).assign(np.asarray(value))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+def check_floating(owner: str, inputs: Any) -> None:
+    """Refuse whole numbers and truth values: a mask scales what it keeps."""
+    kind = keras.backend.standardize_dtype(inputs.dtype)
+    if "float" not in kind:
+        refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")
 
 
-class _State:
-    """Two variables in a plain object: as attributes of the layer Keras would count them as weights."""
-
-    def __init__(self, rate: keras.Variable, stream: keras.Variable):
-        self.rate = rate
-        self.stream = stream
+def check_data_format(owner: str, data_format: str | None) -> str:
+    """Return "channels_first" or "channels_last"; None is Keras's own setting."""
+    value = data_format or keras.config.image_data_format()
+    return check_choice(f"data_format for {owner}", value, ("channels_first", "channels_last"))

@@ -3,13 +3,38 @@
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_dropout import noise
 from keras_dropout.errors import refuse
-from keras_dropout.layers.base import MaskLayer
+from keras_dropout.layers.base import MaskLayer, Rate, check_data_format
+
+
+class _UnitLayer(MaskLayer):
+    """A layer with Keras's `noise_shape`."""
+
+    def __init__(self, rate: float, noise_shape: tuple | None = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.noise_shape = None if noise_shape is None else _check_noise_shape(type(self).__name__, noise_shape)
+
+    def mask_shape(self, shape: tuple) -> tuple:
+        if self.noise_shape is None:
+            return shape
+        fits = len(self.noise_shape) == len(shape)
+        # A symbolic size (TensorFlow's dynamic batch) can only be compared at run time, where broadcasting does it.
+        if not fits or any(isinstance(n, int) and isinstance(m, int) and m not in (1, n) for m, n in zip(self.noise_shape, shape)):
+            refuse(
+                f"{type(self).__name__}: noise_shape {self.noise_shape} does not broadcast to inputs of shape {shape}.",
+                "Give one entry per axis: None for the input's own size, or 1 to share the mask along the axis.",
+            )
+        return tuple(n if m is None else m for m, n in zip(self.noise_shape, shape))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "noise_shape": self.noise_shape}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class Dropout(MaskLayer):
+class Dropout(_UnitLayer):
     """Drop single units at random in training, and scale the others up so that the mean is kept.
 
         y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per unit
@@ -30,32 +55,120 @@ class Dropout(MaskLayer):
     [0.0, 2.0]
     """
 
-    def __init__(self, rate: float, noise_shape: tuple | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(rate, seed=seed, **kwargs)
-        self.noise_shape = None if noise_shape is None else _check_noise_shape(noise_shape)
 
-    def mask_shape(self, shape: tuple) -> tuple:
-        if self.noise_shape is None:
-            return shape
-        fits = len(self.noise_shape) == len(shape)
-        # A symbolic size (TensorFlow's dynamic batch) can only be compared at run time, where broadcasting does it.
-        if not fits or any(isinstance(n, int) and isinstance(m, int) and m not in (1, n) for m, n in zip(self.noise_shape, shape)):
-            refuse(
-                f"Dropout: noise_shape {self.noise_shape} does not broadcast to inputs of shape {shape}.",
-                "Give one entry per axis: None for the input's own size, or 1 to share the mask along the axis.",
-            )
-        return tuple(n if m is None else m for m, n in zip(self.noise_shape, shape))
+@keras.saving.register_keras_serializable("keras_dropout")
+class GaussianDropout(MaskLayer):
+    """Multiply each unit by Gaussian noise of the mean and variance that dropout's mask has.
+
+        y = x * e,    e ~ N(1, rate / (1 - rate)), one draw per unit
+
+    Shapes:        any shape -> the same.
+    Inference:     y = x.
+    Arguments:     rate: as in Dropout, in [0, 1). seed: whole number.
+    Source:        Srivastava et al. 2014, JMLR 15:1929-1958, section 10; Wang and Manning 2013.
+    Differs from:  keras.layers.GaussianDropout in what Dropout differs in, and in that rate 1, where the variance is infinite, is
+                   refused when the layer is made. Nothing is exactly 0, and e is negative with probability
+                   Phi(-sqrt((1 - rate) / rate)), 16 % at rate 0.5.
+
+    >>> import numpy as np
+    >>> y = GaussianDropout(0.2, seed=0)(np.ones((500, 500), "float32"), training=True)
+    >>> round(float(np.var(np.asarray(y))), 2)
+    0.25
+    """
+
+    rate = Rate(one_is="the noise has infinite variance")
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        return noise.gaussian_product(inputs, state, self.state.rate, tuple(ops.shape(inputs)))
+
+
+_SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
+_NOTHING_LEFT = "nothing is left whose variance could be kept"
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class AlphaDropout(_UnitLayer):
+    """Set units to the value at which SELU saturates, and keep mean 0 and variance 1.
+
+        y = A (m x + (1 - m) s) + B,    m ~ Bernoulli(1 - rate),    s = -1.7580993408473766
+        A = ((1 - rate) (1 + rate s^2))^(-1/2),    B = -A rate s
+
+    Shapes:        any shape -> the same.
+    Inference:     y = x.
+    Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape: as in Dropout. seed:
+                   whole number.
+    Source:        Klambauer et al. 2017, arXiv:1706.02515.
+    Differs from:  keras.layers.AlphaDropout in what Dropout differs in, and in that rate 1 is refused when the layer is made.
+                   Mean and variance are kept for inputs of mean 0 and variance 1 only, as behind SELU with LeCun's normal
+                   initialisation.
+
+    >>> import numpy as np
+    >>> y = AlphaDropout(0.5, seed=0)(np.zeros((4, 8), "float32"), training=True)
+    >>> sorted({round(float(v), 4) for v in np.asarray(y).ravel()})
+    [-0.7792, 0.7792]
+    """
+
+    rate = Rate(one_is=_NOTHING_LEFT)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        return _alpha(inputs, state, self.state.rate, self.mask_shape(tuple(ops.shape(inputs))))
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class FeatureAlphaDropout(MaskLayer):
+    """Alpha dropout of whole features: set all of a channel to the value at which SELU saturates.
+
+        y as in AlphaDropout, with one draw m per example and channel
+
+    Shapes:        (batch, ..., channels), or (batch, channels, ...) with channels first -> the same; rank 3 or more.
+    Inference:     y = x.
+    Arguments:     rate: fraction of channels dropped, in [0, 1). data_format: "channels_last" or "channels_first"; Keras's
+                   setting if left out. seed: whole number.
+    Source:        Klambauer et al. 2017, arXiv:1706.02515; as torch.nn.FeatureAlphaDropout.
+    Differs from:  torch's in that the channels' axis can be either. Not in Keras.
+
+    >>> import numpy as np
+    >>> y = FeatureAlphaDropout(0.5, seed=1)(np.zeros((1, 5, 6), "float32"), training=True)
+    >>> bool((np.asarray(y) == np.asarray(y)[:, :1]).all())
+    True
+    """
+
+    rate = Rate(one_is=_NOTHING_LEFT)
+    ranks = range(3, 99)
+    layout = "(batch, ..., channels)"
+
+    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.data_format = check_data_format(type(self).__name__, data_format)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        batch, *middle, last = ops.shape(inputs)
+        spatial = [1] * len(middle)
+        shape = (batch, *spatial, last) if self.data_format == "channels_last" else (batch, middle[0], *spatial)
+        return _alpha(inputs, state, self.state.rate, shape)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "noise_shape": self.noise_shape}
+        return {**super().get_config(), "data_format": self.data_format}
 
 
-def _check_noise_shape(noise_shape: object) -> tuple:
+def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
+    rate = ops.convert_to_tensor(rate)
+    scale = ops.rsqrt((1 - rate) * (1 + rate * _SATURATION**2))
+    shift = ops.where(noise.kept(state, rate, shape), -scale * rate * _SATURATION, scale * (1 - rate) * _SATURATION)
+    real = keras.backend.result_type(x.dtype, "float32")
+    product = ops.cast(noise.bernoulli_product(x, state, rate, shape, scaled=False), real)
+    return ops.cast(product * ops.cast(scale, real) + ops.cast(shift, real), x.dtype)
+
+
+def _check_noise_shape(owner: str, noise_shape: object) -> tuple:
     entries = tuple(noise_shape) if isinstance(noise_shape, (tuple, list)) else (noise_shape,)
     whole = all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in entries)
     if isinstance(noise_shape, (tuple, list)) and whole:
         return entries
     refuse(
-        f"Dropout: noise_shape must be a tuple of whole numbers above 0 and None; got {noise_shape!r}.",
+        f"{owner}: noise_shape must be a tuple of whole numbers above 0 and None; got {noise_shape!r}.",
         "For inputs (batch, steps, features), (None, 1, None) shares the mask over the steps.",
     )

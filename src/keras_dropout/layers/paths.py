@@ -1,0 +1,212 @@
+"""Layers that drop paths: residual branches and whole layers."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dropout import noise
+from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
+from keras_dropout.layers.base import MaskLayer, Rate, Stochastic
+
+_MODES = ("row", "batch")
+
+
+class _PathLayer(MaskLayer):
+    """A layer with one draw per example ("row") or one for all of them ("batch")."""
+
+    def __init__(self, rate: float, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.mode = check_choice(f"mode for {type(self).__name__}", mode, _MODES)
+
+    def mask_shape(self, shape: tuple) -> tuple:
+        return (shape[0] if self.mode == "row" else 1,) + (1,) * (len(shape) - 1)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class StochasticDepth(_PathLayer):
+    """Drop a residual branch at random in training; put it behind the branch, before the sum.
+
+        y = f * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per example or one per batch;    block: x + y
+
+    Shapes:        any shape -> the same.
+    Inference:     y = f.
+    Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", one draw per example, or "batch", one for all.
+                   seed: whole number.
+    Source:        Huang et al. 2016, arXiv:1603.09382. Usual rates rise with depth: see linear_decay.
+    Differs from:  the paper in scaling in training instead of at inference, as timm and torchvision do, and in its default of
+                   one draw per example (the paper draws per batch). `DropPath` is another name for it. What is called "drop
+                   connect" in EfficientNet is this method.
+
+    >>> import numpy as np
+    >>> y = StochasticDepth(0.5, seed=0)(np.ones((6, 3), "float32"), training=True)
+    >>> {tuple(float(v) for v in row) for row in np.asarray(y)} == {(0.0, 0.0, 0.0), (2.0, 2.0, 2.0)}
+    True
+    """
+
+
+DropPath = StochasticDepth
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class ScheduledDropPath(_PathLayer):
+    """Drop paths with a rate that grows linearly over training.
+
+        y = f * m / (1 - r),    r = rate * min(1, step / steps),    m ~ Bernoulli(1 - r)
+
+    Shapes:        any shape -> the same.
+    Inference:     y = f.
+    Arguments:     rate: the final fraction of paths dropped, in [0, 1]. steps: training steps until it is reached. mode, seed: as
+                   in StochasticDepth.
+    Source:        Zoph et al. 2018, arXiv:1707.07012.
+    Differs from:  NASNet's published code in that the rate depends on time only; multiply it by (cell + 1) / cells for the
+                   code's default. The step is the layer's own count of training calls, saved with the model.
+
+    >>> import numpy as np
+    >>> layer = ScheduledDropPath(1.0, steps=2, seed=0)
+    >>> [float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(3)][0::2]
+    [1.0, 0.0]
+    """
+
+    def __init__(self, rate: float, steps: int, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, mode=mode, seed=seed, **kwargs)
+        self.steps = check_whole("ScheduledDropPath: steps", steps, 1, "It is the number of training steps until the full rate.")
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        progress = ops.minimum(ops.cast(state[2], "float32") / self.steps, 1)
+        rate = ops.convert_to_tensor(self.state.rate) * progress
+        return noise.bernoulli_product(inputs, state, rate, self.mask_shape(tuple(ops.shape(inputs))))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class ShakeDrop(_PathLayer):
+    """Scale a residual branch by a random factor in training, and its gradient by another one.
+
+        y = (b + a - b a) f,    dy/df = b + c - b c,    b ~ Bernoulli(1 - rate), a ~ U(alpha), c ~ U(beta)
+
+    Shapes:        any shape -> the same.
+    Inference:     y = (q + (1 - q) E[a]) f with q = 1 - rate, the mean of what training does.
+    Arguments:     rate: probability in [0, 1] that a branch is shaken; 0.5 in the last block of the paper, linear in depth. alpha,
+                   beta: ranges of the forward and backward factors. mode: "row", draws per example, or "batch". seed: whole
+                   number.
+    Source:        Yamada et al. 2018, arXiv:1802.02375. Behind the last batch normalisation of the branch.
+    Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference, right only where E[a] = 0.
+
+    >>> import numpy as np
+    >>> float(np.asarray(ShakeDrop(0.5)(np.ones((1, 1), "float32"))).sum())
+    0.5
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        alpha: tuple[float, float] = (-1.0, 1.0),
+        beta: tuple[float, float] = (0.0, 1.0),
+        mode: str = "row",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(rate, mode=mode, seed=seed, **kwargs)
+        self.alpha, self.beta = _check_range("alpha", alpha), _check_range("beta", beta)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        self.check_inputs(inputs)
+        if training:
+            return self.drop(inputs, self.stream.next())
+        shaken = ops.convert_to_tensor(self.state.rate)
+        return inputs * ops.cast(1 - shaken + shaken * sum(self.alpha) / 2, inputs.dtype)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        shape = self.mask_shape(tuple(ops.shape(inputs)))
+        whole = noise.kept(noise.fold(state, 0), self.state.rate, shape)
+        forward, backward = (
+            ops.cast(ops.where(whole, 1.0, low + (high - low) * noise.uniform(noise.fold(state, k), shape)), inputs.dtype)
+            for k, (low, high) in enumerate((self.alpha, self.beta), start=1)
+        )
+        return ops.stop_gradient(inputs * (forward - backward)) + inputs * backward
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class LayerDrop(Stochastic, keras.layers.Wrapper):
+    """Skip a whole layer at random in training.
+
+        y = layer(x) with probability 1 - rate, else x;    one draw per call, for the whole batch
+
+    Shapes:        those of the layer, whose outputs have the shape of its inputs.
+    Inference:     y = layer(x).
+    Arguments:     rate: probability in [0, 1] that the layer is skipped; 0.2 in the paper. layer: the layer, or a model. seed:
+                   whole number.
+    Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556.
+    Differs from:  stochastic depth: what is kept is not scaled, and the shortcut is inside `layer`. The layer is computed and then
+                   selected away, so that compiled programs keep their shape: skipping saves no time.
+
+    >>> import numpy as np
+    >>> layer = LayerDrop(0.5, keras.layers.Rescaling(3.0), seed=0)
+    >>> {float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(20)} == {1.0, 3.0}
+    True
+    """
+
+    rate = Rate()
+
+    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self.start(seed, rate=rate)
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        options = {"training": training} if self.layer._call_has_training_arg else {}
+        outputs = self.layer(inputs, **options)
+        if tuple(outputs.shape) != tuple(inputs.shape):
+            refuse(
+                f"LayerDrop: the layer must keep the shape; it makes {tuple(outputs.shape)} of {tuple(inputs.shape)}.",
+                "Wrap a residual block or a layer of the same width.",
+            )
+        if not training:
+            return outputs
+        runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
+        return ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+
+def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:
+    """Rates of stochastic depth that grow linearly over the blocks of a network.
+
+        rate_l = l / depth * rate,    l = 1 .. depth
+
+    Arguments:     rate: that of the last block. depth: number of blocks. first: the rate of the first block, with the others
+                   evenly between; 0 gives the rule of timm, Swin and ConvNeXt.
+    Source:        Huang et al. 2016, arXiv:1603.09382: rate 0.5.
+    Differs from:  EfficientNet's code, which starts at 0 and never reaches the rate: (l - 1) / depth * rate.
+
+    >>> linear_decay(0.5, 5)
+    [0.1, 0.2, 0.3, 0.4, 0.5]
+    >>> linear_decay(0.5, 6, first=0)
+    [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    """
+    rate = check_rate("linear_decay", rate)
+    depth = check_whole("linear_decay: depth", depth, 1, "It is the number of blocks.")
+    if first is None:
+        return [round(rate * block / depth, 12) for block in range(1, depth + 1)]
+    first = check_rate("linear_decay", first, "first")
+    return [round(first + (rate - first) * block / max(depth - 1, 1), 12) for block in range(depth)]
+
+
+def _check_range(name: str, value: object) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if low <= high:
+        return low, high
+    refuse(f"ShakeDrop: {name} must be two numbers, low and high; got {value!r}.", "The paper's are (-1, 1) and (0, 1).")
