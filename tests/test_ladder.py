@@ -16,6 +16,9 @@ noise
 layers.base
 layers.units layers.regions layers.paths
 layers
+testing.backend
+testing.contract
+testing
 placement bench.records bench.statistics
 bench.data bench.ledger bench.progress bench.report.charts
 bench.recipes bench.training.reference bench.report.page
@@ -31,9 +34,9 @@ FILES = {
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".") or ".": p for p in ROOT.rglob("*.py")
 }
 FRAMEWORKS = {
-    "jax": {"backends.jax", "bench.training.compiled"},
-    "tensorflow": {"backends.tensorflow"},
-    "torch": {"backends.torch"},
+    "jax": {"backends.jax", "bench.training.compiled", "testing.backend"},
+    "tensorflow": {"backends.tensorflow", "testing.backend"},
+    "torch": {"backends.torch", "testing.backend"},
 }
 
 

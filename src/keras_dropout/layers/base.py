@@ -1,5 +1,6 @@
 """What the layers share: rates and a stream of masks as state, saved and configured once for all of them."""
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +122,50 @@ class MaskLayer(Stochastic, keras.Layer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
+
+
+class MaskWrapper(Stochastic, keras.layers.Wrapper):
+    """A layer around another one, on whose computation it acts with one rate."""
+
+    rate = Rate()
+
+    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+        if not isinstance(layer, keras.Layer):
+            refuse(f"{type(self).__name__}: layer must be a Keras layer; got {layer!r}.", "Write the rate first, then the layer.")
+        super().__init__(layer, **kwargs)
+        self.start(seed, rate=rate)
+
+    def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:
+        """The wrapped layer's outputs, with other `values` in some of its variables for this call.
+
+        Gradients flow through the values to what they were made of; what the call changes in other variables stays.
+        """
+        if self.layer._call_has_training_arg:
+            options["training"] = training
+        if not values:
+            return self.layer(inputs, **options)
+        values = list(values)
+        given = {id(variable) for variable, _ in values}
+        # Every variable is named: inside another scope, as in a compiled step, its value is that of the scope.
+        values += [(variable, variable.value) for variable in self.layer.variables if id(variable) not in given]
+        with keras.StatelessScope(values, collect_losses=True) as scope:
+            before = {id(variable): scope.get_current_value(variable) for variable, _ in values}
+            outputs = self.layer(inputs, **options)
+        for loss in scope.losses:
+            self.add_loss(loss)
+        for variable, _ in values:
+            after = scope.get_current_value(variable)
+            if after is not before[id(variable)]:
+                variable.assign(after)
+        return outputs
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return self.layer.compute_output_shape(input_shape)
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "MaskWrapper":
+        layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
+        return cls(**{**config, "layer": layer})
 
 
 def check_floating(owner: str, inputs: Any) -> None:

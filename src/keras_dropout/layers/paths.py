@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, Rate, Stochastic
+from keras_dropout.layers.base import MaskLayer, MaskWrapper
 
 _MODES = ("row", "batch")
 
@@ -137,7 +137,7 @@ class ShakeDrop(_PathLayer):
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class LayerDrop(Stochastic, keras.layers.Wrapper):
+class LayerDrop(MaskWrapper):
     """Skip a whole layer at random in training.
 
         y = layer(x) with probability 1 - rate, else x;    one draw per call, for the whole batch
@@ -156,15 +156,8 @@ class LayerDrop(Stochastic, keras.layers.Wrapper):
     True
     """
 
-    rate = Rate()
-
-    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
-        super().__init__(layer, **kwargs)
-        self.start(seed, rate=rate)
-
-    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
-        options = {"training": training} if self.layer._call_has_training_arg else {}
-        outputs = self.layer(inputs, **options)
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        outputs = self.call_layer(inputs, training)
         if tuple(outputs.shape) != tuple(inputs.shape):
             refuse(
                 f"LayerDrop: the layer must keep the shape; it makes {tuple(outputs.shape)} of {tuple(inputs.shape)}.",
@@ -174,9 +167,6 @@ class LayerDrop(Stochastic, keras.layers.Wrapper):
             return outputs
         runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
         return ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
 
 
 def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:

@@ -14,7 +14,7 @@ from keras_dropout.bench.data import Arrays
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.errors import refuse
-from keras_dropout.layers.base import MaskLayer
+from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.placement import adopt, place
 
@@ -83,7 +83,7 @@ def build(study: Study, run: Run) -> keras.Model:
     elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
         model = adopt(model)
     # Keras gives `layers` in the order of the data, a shared layer once.
-    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, MaskLayer)):
+    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(run.seed, "mask", number))
     model.compile_from_config(copy.deepcopy(study.compiled))
     return model

@@ -1,0 +1,94 @@
+"""What the contract needs of a backend: the gradient of a training call, and a compiled training step."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
+    """d sum(upstream * layer(x, training=True)) / dx."""
+    return _BACKENDS[keras.backend.backend()].gradient(layer, x, upstream)
+
+
+def compiled_training(layer: keras.Layer) -> Any:
+    """A function x -> layer(x, training=True), compiled as the backend does; `traces()` says how often."""
+    return _BACKENDS[keras.backend.backend()](layer)
+
+
+class _Jax:
+    def __init__(self, layer):
+        import jax
+
+        self.layer, self.count = layer, 0
+
+        def step(trainable, rest, x):
+            self.count += 1
+            return layer.stateless_call(trainable, rest, x, training=True)
+
+        self.step = jax.jit(step)
+
+    def __call__(self, x):
+        layer = self.layer
+        y, rest = self.step([v.value for v in layer.trainable_variables], [v.value for v in layer.non_trainable_variables], x)
+        for variable, value in zip(layer.non_trainable_variables, rest):
+            variable.assign(value)
+        return np.asarray(y, "float32")
+
+    def traces(self):
+        return self.count
+
+    @staticmethod
+    def gradient(layer, x, upstream):
+        import jax
+
+        values = [[v.value for v in group] for group in (layer.trainable_variables, layer.non_trainable_variables)]
+        return np.asarray(jax.grad(lambda x: (layer.stateless_call(*values, x, training=True)[0] * upstream).sum())(ops.array(x)))
+
+
+class _TensorFlow:
+    def __init__(self, layer):
+        import tensorflow as tf
+
+        self.step = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+
+    def __call__(self, x):
+        return ops.convert_to_numpy(ops.cast(self.step(ops.convert_to_tensor(x)), "float32"))
+
+    def traces(self):
+        return self.step.experimental_get_tracing_count()
+
+    @staticmethod
+    def gradient(layer, x, upstream):
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(layer(x, training=True) * upstream)
+        return ops.convert_to_numpy(tape.gradient(y, x))
+
+
+class _Torch:
+    """Eager, as Keras runs it by default."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x):
+        return ops.convert_to_numpy(ops.cast(self.layer(x, training=True), "float32"))
+
+    def traces(self):
+        return 1
+
+    @staticmethod
+    def gradient(layer, x, upstream):
+        import torch
+
+        x = torch.tensor(x, requires_grad=True)
+        (layer(x, training=True) * torch.tensor(upstream)).sum().backward()
+        return ops.convert_to_numpy(x.grad)
+
+
+_BACKENDS = {"jax": _Jax, "tensorflow": _TensorFlow, "torch": _Torch}

@@ -1,0 +1,374 @@
+"""The contract of a dropout layer: named properties, each checked on real calls on the backend of this process.
+
+    check_layer(MyDropout, [Case({"rate": 0.3}, shape=(64, 20))])
+
+raises `BrokenContract` with one line for each property that does not hold. A case says how the layer is made and called, along
+which axes one draw is shared, and, with a reason, which properties are not meant to hold.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dropout.testing import backend
+
+SIGMAS = 5.5  # standard errors: beyond them by chance once in 30 million checks
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to make and call a layer.
+
+    arguments     of the constructor, without `seed`; a function that makes them where they hold layers
+    shape         of the inputs, with the batch
+    shared        axes along which all units share one draw
+    drops         how training shows: "zeros" (dropped units are 0, the rest scaled by 1 / (1 - rate)), "noise" (each unit gets its
+                  own factor) or "other" (the frequency of drops is not looked at)
+    inputs        function of a random generator that makes the inputs; by default uniform in [1, 2)
+    inference     function (layer, inputs) -> outputs at inference; by default the inputs themselves
+    weights       number of weights that the layer has; a dropout layer has none
+    exempt        property -> why it is not meant to hold
+    bad           further arguments that must be refused, each merged into `arguments`
+    """
+
+    arguments: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    shape: tuple[int, ...]
+    shared: tuple[int, ...] = ()
+    drops: str = "zeros"
+    inputs: Callable[[np.random.Generator], np.ndarray] | None = None
+    inference: Callable[[Any, np.ndarray], np.ndarray] | None = None
+    weights: int = 0
+    exempt: Mapping[str, str] = field(default_factory=dict)
+    bad: tuple[Mapping[str, Any], ...] = ()
+
+    def made(self) -> dict:
+        return dict(self.arguments() if callable(self.arguments) else self.arguments)
+
+    def x(self) -> np.ndarray:
+        generator = np.random.default_rng(0)
+        return self.inputs(generator) if self.inputs else generator.uniform(1, 2, self.shape).astype("float32")
+
+
+class BrokenContract(AssertionError):
+    """A layer that does not do what a dropout layer must."""
+
+
+def check_layer(cls: type, cases: Case | Iterable[Case]) -> None:
+    """Check every property of the contract on each case; raise `BrokenContract` with a line for each that does not hold."""
+    broken = [
+        f"{name}: {message}" for case in ([cases] if isinstance(cases, Case) else cases) for name, message in violations(cls, case)
+    ]
+    if broken:
+        raise BrokenContract(f"{cls.__name__} breaks its contract.\n" + "\n".join(broken))
+
+
+def violations(cls: type, case: Case, only: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """(property, what was seen) for each property that does not hold."""
+    unknown = {*case.exempt, *only} - set(PROPERTIES)
+    if unknown:
+        raise ValueError(f"no such property: {', '.join(sorted(unknown))}.\nThey are: {', '.join(PROPERTIES)}.")
+    found = []
+    for name in only or PROPERTIES:
+        if name in case.exempt:
+            continue
+        try:
+            PROPERTIES[name](_Subject(cls, case))
+        except Exception as error:
+            found.append((name, f"{'' if isinstance(error, AssertionError) else type(error).__name__ + ': '}{error}".strip()))
+    return found
+
+
+class _Subject:
+    """A layer class under one case."""
+
+    def __init__(self, cls: type, case: Case):
+        self.cls, self.case, self.x = cls, case, case.x()
+
+    def layer(self, seed: int | None = 11, **changes: Any) -> Any:
+        if seed is not None:
+            keras.utils.set_random_seed(1)  # layers with weights start alike
+        layer = self.cls(**{**self.case.made(), **changes}, seed=seed)
+        layer.build(self.x.shape)
+        return layer
+
+    def train(self, layer: Any, x: np.ndarray | None = None) -> np.ndarray:
+        return _numpy(layer(self.x if x is None else x, training=True))
+
+    def infer(self, layer: Any) -> np.ndarray:
+        return _numpy(layer(self.x, training=False))
+
+    def factors(self, layer: Any) -> np.ndarray:
+        """What each unit was multiplied by."""
+        return self.train(layer) / self.x
+
+
+def _numpy(x: Any) -> np.ndarray:
+    x = x if "float64" in str(x.dtype) or "float" not in str(x.dtype) else ops.cast(x, "float32")
+    return np.asarray(ops.convert_to_numpy(x))
+
+
+def _same(a: np.ndarray, b: np.ndarray, what: str, tolerance: float = 1e-5) -> None:
+    assert a.shape == b.shape, f"{what}: shape {a.shape} instead of {b.shape}"
+    worst = np.abs(a.astype("float64") - b).max(initial=0)
+    assert np.allclose(a, b, rtol=tolerance, atol=tolerance), f"{what}: off by up to {worst:.3g}"
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two outputs' deviations from their means."""
+    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-30))
+
+
+def identity_at_inference(s: _Subject) -> None:
+    layer = s.layer()
+    expected = s.case.inference(layer, s.x) if s.case.inference else s.x
+    _same(s.infer(layer), expected, "output at inference", 1e-5 if s.case.inference else 0)
+    _same(_numpy(layer(s.x)), expected, "output without `training`", 1e-5 if s.case.inference else 0)
+
+
+def identity_at_rate_zero(s: _Subject) -> None:
+    layer = s.layer(rate=0)
+    _same(s.train(layer), s.infer(layer), "output in training at rate 0")
+
+
+def mean_is_kept(s: _Subject) -> None:
+    layer, draws = s.layer(), 200
+    outputs = np.stack([s.train(layer).astype("float64") for _ in range(draws)])
+    expected = s.infer(layer)
+    # Draws are independent from call to call, if not from unit to unit: the mean of a call is what is averaged.
+    per_call = (outputs - expected).reshape(draws, -1).mean(axis=1)
+    error = per_call.std(ddof=1) / np.sqrt(draws)
+    bias = per_call.mean()
+    assert abs(bias) <= SIGMAS * error + 1e-4 * np.abs(expected).mean(), (
+        f"mean is off by {bias:.4g}, {abs(bias / error):.1f} standard errors"
+    )
+
+
+def units_share_draws(s: _Subject) -> None:
+    factors = s.factors(s.layer())
+    for axis in range(factors.ndim):
+        constant = np.allclose(factors, factors.take([0], axis), rtol=1e-4)
+        assert constant == (axis in s.case.shared), f"draws are {'' if constant else 'not '}shared along axis {axis}"
+
+
+def drop_frequency(s: _Subject) -> None:
+    if s.case.drops == "other":
+        return
+    layer = s.layer()
+    first = tuple(0 if axis in s.case.shared else slice(None) for axis in range(s.x.ndim))
+    factors = np.stack([s.factors(layer)[first] for _ in range(20)])
+    rate = layer.rate
+    if s.case.drops == "zeros":
+        dropped = (factors == 0).mean()
+        error = np.sqrt(rate * (1 - rate) / factors.size)
+        assert abs(dropped - rate) <= SIGMAS * error, (
+            f"{dropped:.4f} dropped at rate {rate}, {abs(dropped - rate) / error:.1f} standard errors off"
+        )
+    else:
+        expected, variance = rate / (1 - rate), factors.var()
+        error = expected * np.sqrt(2 / factors.size)
+        assert abs(variance - expected) <= SIGMAS * error, f"variance of the noise is {variance:.4f}, expected {expected:.4f}"
+
+
+def same_seed_same_masks(s: _Subject) -> None:
+    one, same = s.layer(), s.layer()
+    for call in range(2):
+        _same(s.train(one), s.train(same), f"call {call + 1} of two layers with one seed", 0)
+
+
+def other_seed_other_masks(s: _Subject) -> None:
+    for a, b, what in ((s.layer(11), s.layer(12), "seeds 11 and 12"), (s.layer(None), s.layer(None), "two layers without a seed")):
+        _independent(s, [s.train(a) for _ in range(30)], [s.train(b) for _ in range(30)], what)
+    ahead, behind = s.layer(11), s.layer(12)
+    s.train(ahead)
+    _independent(s, [s.train(ahead) for _ in range(30)], [s.train(behind) for _ in range(30)], "seeds 11, a step ahead, and 12")
+
+
+def _independent(s: _Subject, one: list[np.ndarray], other: list[np.ndarray], what: str) -> None:
+    base = s.infer(s.layer())
+    if one[0].shape != base.shape:
+        base = 0
+    correlations = [_agreement(a - base, b - base) for a, b in zip(one, other)]
+    # A lasting offset correlates two independent outputs too, so the comparison is with draws further apart of the same layers.
+    shuffled = [_agreement(a - base, b - base) for a, b in zip(one, other[7:] + other[:7])]
+    spread = np.std(shuffled, ddof=1) + 1e-3
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other)), f"{what} draw the same masks"
+    gap = np.mean(correlations) - np.mean(shuffled)
+    assert gap <= SIGMAS * spread * np.sqrt(2 / len(one)), f"masks of {what} go together (correlation {np.mean(correlations):.2f})"
+
+
+def fresh_mask_each_call(s: _Subject) -> None:
+    layer = s.layer()
+    calls = [s.train(layer) for _ in range(31)]
+    assert any(a.shape != b.shape or not np.array_equal(a, b) for a, b in itertools.pairwise(calls)), (
+        "every call draws the same mask"
+    )
+    _independent(s, calls[:-1], calls[1:], "neighbouring calls")
+
+
+def gradient_matches(s: _Subject) -> None:
+    """The derivative along a random direction, against a finite difference with the same mask."""
+    generator = np.random.default_rng(5)
+    shape = s.train(s.layer()).shape
+    upstream, direction = (generator.normal(size=n).astype("float32") for n in (shape, s.x.shape))
+    step = 1e-2
+    ahead, behind = (s.train(s.layer(), s.x + sign * step * direction).astype("float64") for sign in (1, -1))
+    expected = ((ahead - behind) * upstream).sum() / (2 * step)
+    found = float((backend.gradient(s.layer(), s.x, upstream) * direction).sum())
+    size = np.linalg.norm(upstream * np.ones(shape)) * np.abs((ahead - behind) / (2 * step)).max()
+    assert abs(found - expected) <= 5e-3 * size, f"gradient along a direction is {found:.5g}, expected {expected:.5g}"
+
+
+def rate_can_change_while_compiled(s: _Subject) -> None:
+    layer = s.layer(rate=0)
+    step = backend.compiled_training(layer)
+    assert np.allclose(step(s.x), s.infer(layer), rtol=1e-5, atol=1e-5), "something is dropped at rate 0"
+    layer.rate = 0.5
+    changed = [not np.allclose(step(s.x), s.infer(layer), rtol=1e-5, atol=1e-5) for _ in range(20)]
+    assert any(changed), "a rate raised from 0 is ignored by the compiled step"
+    layer.rate = 0
+    assert np.allclose(step(s.x), s.infer(layer), rtol=1e-5, atol=1e-5), "a rate set to 0 is ignored by the compiled step"
+    assert step.traces() <= 1, f"a changed rate compiled the step {step.traces()} times"
+
+
+def half_precision(s: _Subject) -> None:
+    for policy in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
+        layer = s.layer(dtype=policy)
+        y = layer(s.x, training=True)
+        assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype, f"output is {y.dtype} under {policy}"
+        assert np.isfinite(_numpy(y)).all(), f"output is not finite under {policy}"
+        _same(_numpy(y), s.train(s.layer()), f"output under {policy}", 0.05)
+
+
+def any_batch_size(s: _Subject) -> None:
+    layer = s.layer()
+    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
+    model = keras.Model(inputs, layer(inputs))
+    for rows in (len(s.x), max(1, len(s.x) // 3)):
+        assert len(model.predict_on_batch(s.x[:rows])) == rows
+        assert len(_numpy(model(s.x[:rows], training=True))) == rows
+
+
+def masking_is_passed_on(s: _Subject) -> None:
+    layer = s.layer()
+    assert layer.supports_masking, "supports_masking is False"
+    mask = ops.convert_to_tensor(np.ones(s.x.shape[:2], bool))
+    assert layer.compute_mask(ops.convert_to_tensor(s.x), mask) is mask, "a padding mask is not passed on"
+
+
+def config_round_trip(s: _Subject) -> None:
+    layer = s.layer(name="twin", dtype="mixed_bfloat16", trainable=False)
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer), custom_objects={s.cls.__name__: s.cls})
+    assert type(twin) is s.cls, f"comes back as {type(twin).__name__}"
+    _same_config(layer, twin)
+    assert twin.dtype_policy.name == "mixed_bfloat16", "the dtype policy is lost"
+    assert twin.trainable is False, "`trainable` is lost"
+    for name in s.case.made():
+        if isinstance(getattr(layer, name, None), (int, float, str, bool, tuple)):
+            assert getattr(twin, name) == getattr(layer, name), f"{name} is {getattr(twin, name)} instead of {getattr(layer, name)}"
+
+
+def _same_config(layer: Any, other: Any) -> None:
+    ours, theirs = (keras.saving.serialize_keras_object(each)["config"] for each in (layer, other))
+    assert ours.keys() == theirs.keys(), "the configs have other entries"
+    changed = [key for key in ours if ours[key] != theirs[key]]
+    assert not changed, f"changed in the config: {', '.join(changed)}"
+
+
+def saved_model_goes_on(s: _Subject) -> None:
+    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
+    layer = s.layer()
+    model = keras.Model(inputs, layer(inputs))
+    s.train(layer)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        loaded = keras.saving.load_model(Path(folder) / "model.keras", custom_objects={s.cls.__name__: s.cls})
+    _same(_numpy(loaded(s.x, training=True)), _numpy(model(s.x, training=True)), "next training output of a loaded model", 1e-6)
+
+
+def clone_keeps_the_layer(s: _Subject) -> None:
+    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
+    layer = s.layer()
+    clone = keras.models.clone_model(keras.Model(inputs, layer(inputs))).layers[-1]
+    assert clone is not layer, "the clone is the layer itself"
+    assert type(clone) is s.cls, f"the clone is a {type(clone).__name__}"
+    _same_config(layer, clone)
+
+
+def compiled_equals_eager(s: _Subject) -> None:
+    step = backend.compiled_training(s.layer())
+    layer = s.layer()
+    for call in range(2):
+        _same(step(s.x), s.train(layer), f"compiled against eager, call {call + 1}", 1e-4)
+
+
+def symbolic_shape(s: _Subject) -> None:
+    symbolic = s.layer()(keras.KerasTensor((None, *s.x.shape[1:]), dtype=str(s.x.dtype)))
+    real = s.infer(s.layer()).shape
+    assert len(symbolic.shape) == len(real)
+    assert all(a in (None, b) for a, b in zip(symbolic.shape, real)), f"symbolic shape {symbolic.shape}, real {real}"
+
+
+def bad_arguments_are_refused(s: _Subject) -> None:
+    symbolic_seed = keras.KerasTensor((), dtype="int32")
+    wrong = [{"rate": value} for value in (-0.1, 1.5, float("nan"), "0.5", None, True)]
+    wrong += [{"seed": value} for value in (1.5, "a", symbolic_seed)] + list(s.case.bad)
+    for change in wrong:
+        refused = _refusal(lambda: s.cls(**{**s.case.made(), **change}))  # noqa: B023 - called at once
+        assert refused, f"{change} is accepted"
+        assert len(refused.splitlines()) == 2, f"{change} is refused in {len(refused.splitlines())} lines, not two"
+
+
+def wrong_inputs_are_refused(s: _Subject) -> None:
+    refused = _refusal(lambda: s.cls(**s.case.made(), seed=1)(ops.ones(s.x.shape, dtype="int32"), training=True))
+    assert refused, "whole numbers are accepted as inputs"
+    assert "float" in refused, "the message about whole numbers as inputs does not say what is expected"
+
+
+def _refusal(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def state_is_no_weight(s: _Subject) -> None:
+    layer = s.layer()
+    assert len(layer.weights) == s.case.weights, f"{len(layer.weights)} weights, expected {s.case.weights}"
+    assert len(layer.variables) > s.case.weights, "no state is carried: the masks cannot be fresh in a compiled step"
+
+
+PROPERTIES: dict[str, Callable[[_Subject], None]] = {
+    check.__name__: check
+    for check in (
+        identity_at_inference,
+        identity_at_rate_zero,
+        mean_is_kept,
+        units_share_draws,
+        drop_frequency,
+        same_seed_same_masks,
+        other_seed_other_masks,
+        fresh_mask_each_call,
+        gradient_matches,
+        rate_can_change_while_compiled,
+        half_precision,
+        any_batch_size,
+        masking_is_passed_on,
+        config_round_trip,
+        saved_model_goes_on,
+        clone_keeps_the_layer,
+        compiled_equals_eager,
+        symbolic_shape,
+        bad_arguments_are_refused,
+        wrong_inputs_are_refused,
+        state_is_no_weight,
+    )
+}
