@@ -63,6 +63,11 @@ class Stochastic:
         self.state.stream = self.stream.state
         self.supports_masking = True
 
+    @classmethod
+    def free_rates(cls) -> set[str]:
+        """The rates that can be changed without compiling again."""
+        return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, Rate)}
+
     @property
     def variables(self) -> list[keras.Variable]:
         return [*super().variables, *vars(self.state).values()]
