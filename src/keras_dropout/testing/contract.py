@@ -10,7 +10,9 @@ one for each). So repetitions start from a layer's restored state, not from a se
 from layers with different seeds, not from many calls of one.
 """
 
+import functools
 import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -109,8 +111,10 @@ def _broken(cls: type, case: Case, only: Iterable[str] = ()) -> list[tuple[str, 
 
 
 def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0] if isinstance(error, AssertionError) else f"{type(error).__name__}: {lines[0]}"
+    # Keras puts a line of its own before the message of an error in a call, and escape codes around it.
+    text = re.sub(r"\x1b\[\d+m|^Exception encountered when calling .*", "", str(error)).strip()
+    line = text.splitlines()[0] if text else ""
+    return line if isinstance(error, AssertionError) else f"{type(error).__name__}: {line}"
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -138,10 +142,11 @@ class _Subject:
     def infer(self, layer: Any) -> np.ndarray:
         return _numpy(layer(self.x, training=False))
 
-    def outputs(self, layers: int, calls: int = 1) -> np.ndarray:
-        """Training outputs (layers, calls, ...) of layers with seeds far apart."""
-        made = (self.layer(100 + 17 * number) for number in range(layers))
-        return np.stack([[self.train(layer).astype("float64") for _ in range(calls)] for layer in made])
+    @functools.cached_property
+    def sample(self) -> np.ndarray:
+        """Training outputs of 5 calls of each of 40 layers with seeds far apart: (40, 5, ...)."""
+        layers = (self.layer(100 + 17 * number) for number in range(40))
+        return np.stack([[self.train(layer) for _ in range(5)] for layer in layers]).astype("float64")
 
     def factors(self, layer: Any) -> np.ndarray:
         """What each unit was multiplied by."""
@@ -215,10 +220,10 @@ def finite_at_rate_one(s: _Subject) -> None:
 
 
 def mean_is_kept(s: _Subject) -> None:
-    layers, expected = 40, s.infer(s.layer())
+    expected = s.infer(s.layer())
     # Units may share draws and calls may repeat them: what is independent is a layer's mean over all its units and calls.
-    means = (s.outputs(layers, calls=5) - expected).reshape(layers, -1).mean(axis=1)
-    bias, error = means.mean(), means.std(ddof=1) / np.sqrt(layers) + 1e-5 * np.abs(expected).mean()
+    means = (s.sample - expected).reshape(40, -1).mean(axis=1)
+    bias, error = means.mean(), means.std(ddof=1) / np.sqrt(40) + 1e-5 * np.abs(expected).mean()
     assert abs(bias) <= SIGMAS * error, f"mean is off by {bias:.4g}, {abs(bias / error):.1f} standard errors"
 
 
@@ -233,7 +238,7 @@ def drop_frequency(s: _Subject) -> None:
     if s.case.drops == "other":
         return
     first = tuple(0 if axis in s.case.shared else slice(None) for axis in range(s.x.ndim))
-    factors = (s.outputs(layers=40)[:, 0] / s.x)[:, *first]
+    factors = (s.sample[:, 0] / s.x)[:, *first]
     rate = float(ops.convert_to_numpy(s.layer().rate))
     if s.case.drops == "zeros":
         shares = (factors == 0).reshape(40, -1).mean(axis=1)
