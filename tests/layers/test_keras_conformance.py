@@ -18,7 +18,7 @@ class _Conformance(TestCase):
         super().assertLen(iterable, expected_len + (self.state if msg == "Unexpected number of torch_params" else 0), msg)
 
 
-def check(cls, case):
+def check(cls, case, **options):
     x = ops.convert_to_tensor(case.x())
     layer = cls(**case.made())
     layer(x)
@@ -35,6 +35,7 @@ def check(cls, case):
         expected_num_losses=len(layer.losses),
         supports_masking=None if "masking_is_passed_on" in case.exempt else True,
         run_mixed_precision_check="half_precision" not in case.exempt,
+        **options,
     )
 
 
@@ -46,4 +47,4 @@ def test_keras_own_test_of_a_layer(name, number):
 
 def test_keras_own_test_sees_a_fault():
     with pytest.raises(AssertionError, match="Unexpected number of non_trainable_weights"):
-        check(RateIsAWeight, RateIsAWeight.case)
+        check(RateIsAWeight, RateIsAWeight.case, custom_objects={"RateIsAWeight": RateIsAWeight})
