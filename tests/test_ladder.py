@@ -18,6 +18,7 @@ layers.units layers.regions layers.paths
 layers
 testing.backend
 testing.contract
+testing.faults
 testing
 placement bench.records bench.statistics
 bench.data bench.ledger bench.progress bench.report.charts
