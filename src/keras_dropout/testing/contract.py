@@ -318,7 +318,7 @@ def symbolic_shape(s: _Subject) -> None:
 
 def bad_arguments_are_refused(s: _Subject) -> None:
     symbolic_seed = keras.KerasTensor((), dtype="int32")
-    wrong = [{"rate": value} for value in (-0.1, 1.5, float("nan"), "0.5", None, True)]
+    wrong = [{"rate": value} for value in (-0.1, 1.5, float("nan"), "0.5", None, True)] if "rate" in s.case.made() else []
     wrong += [{"seed": value} for value in (1.5, "a", symbolic_seed)] + list(s.case.bad)
     for change in wrong:
         refused = _refusal(lambda: s.cls(**{**s.case.made(), **change}))  # noqa: B023 - called at once
