@@ -3,11 +3,18 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_dropout
 from keras_dropout import layers
 from keras_dropout.testing import Case, check_layer
 
+RATELESS = dict.fromkeys(("identity_at_rate_zero", "rate_can_change_while_compiled"), "there is no rate")
+UNBOUNDED = dict.fromkeys(
+    ("identity_at_rate_zero", "rate_can_change_while_compiled"),
+    "a learned rate is never 0; tests/layers/test_learned.py changes it in a compiled step",
+)
+OWN_POLICY = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_learned.py sets it for both"}
 BLOCKS = {
     "drop_frequency": "the share of a map varies with how its blocks overlap; tests/layers/test_regions.py has its expectation",
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
@@ -19,6 +26,12 @@ def signs(shape):
     return lambda generator: (generator.choice([-1, 1], shape) * generator.uniform(1, 2, shape)).astype("float32")
 
 
+def dense(layer, x, kernel=None):
+    kernel, bias = (ops.convert_to_numpy(each) for each in (layer.layer.kernel if kernel is None else kernel, layer.layer.bias))
+    return x @ kernel + bias
+
+
+INPUT = keras.layers.InputLayer((3,))
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
 SHAPE = (64, 5, 16)
 CASES = {
@@ -130,6 +143,85 @@ CASES = {
     # weights
     # steps
     # learned
+    "ConcreteDropout": [
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Dense(16, bias_initializer="ones")},  # at 0.5 the relaxed mask has no bias
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+            bad=({"rate": 0}, ONE_LESS, {"temperature": 0}, {"weight_regularizer": -1}, {"spatial": 1}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Conv2D(2, 2, padding="same"), "temperature": 0.5},
+            (64, 4, 5, 2),
+            drops="other",
+            inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+        ),
+    ],
+    "VariationalDropout": [
+        Case(
+            lambda options=options: {"rate": 0.3, "layer": keras.layers.Dense(16), "kl_weight": 0.01, **options},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+            bad=({"rate": 0}, {"rate": 0.51}, {"kl_weight": -1}, {"noise": "both"}, {"per": "batch"}, {"layer": INPUT}),
+        )
+        for options in (
+            {},
+            {"per": "weight"},
+            {"noise": "inputs", "per": "unit"},
+        )
+    ],
+    "SparseVariationalDropout": [
+        Case(
+            lambda: {"layer": keras.layers.Dense(16, bias_initializer="ones"), "kl_weight": 0.01, "log_variance": -3.0},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x, layer.pruned().kernel),
+            weights=3,
+            exempt={"mean_is_kept": "leaves weights out at inference"} | RATELESS | OWN_POLICY,
+            bad=({"kl_weight": -1}, {"threshold": float("nan")}, {"log_variance": "a"}, {"layer": INPUT}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"layer": keras.layers.Conv2D(2, 2, padding="same"), "kl_weight": 0.01, "log_variance": -3.0, "threshold": 9.0},
+            (64, 4, 5, 2),
+            drops="other",
+            inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
+            weights=3,
+            exempt=RATELESS | OWN_POLICY,
+        ),
+    ],
+    "Standout": [
+        Case(
+            lambda: {"layer": keras.layers.Dense(16, bias_initializer="ones"), "beta": 0.5},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x) / (1 + np.exp(-dense(layer, x) - 0.5)),
+            weights=2,
+            exempt={"gradient_matches": "the mask depends on the inputs; tests/layers/test_learned.py has the gradient"}
+            | RATELESS
+            | OWN_POLICY,
+            bad=({"alpha": "a"}, {"beta": float("inf")}, {"layer": INPUT}, {"layer": 0.5}),
+        )
+    ],
+    "TargetedDropout": [
+        Case(
+            lambda by=by: {"rate": 0.5, "layer": keras.layers.Dense(16), "targeted": 0.75, "by": by},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=2,
+            exempt={"mean_is_kept": "the method does not scale what it keeps"} | OWN_POLICY,
+            bad=({"targeted": 1.5}, {"by": "rows"}, {"layer": 0.5}),
+        )
+        for by in ("weights", "units")
+    ],
 }
 NO_LAYERS = {"DropPath", "linear_decay"}
 

@@ -1,5 +1,12 @@
 """The dropout layers, grouped by what is dropped."""
 
+from keras_dropout.layers.learned import (
+    ConcreteDropout,
+    SparseVariationalDropout,
+    Standout,
+    TargetedDropout,
+    VariationalDropout,
+)
 from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
 from keras_dropout.layers.regions import (
     Cutout,
@@ -15,6 +22,7 @@ from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropou
 
 __all__ = [
     "AlphaDropout",
+    "ConcreteDropout",
     "Cutout",
     "DropBlock1D",
     "DropBlock2D",
@@ -27,9 +35,13 @@ __all__ = [
     "PatchDropout",
     "ScheduledDropPath",
     "ShakeDrop",
+    "SparseVariationalDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "Standout",
     "StochasticDepth",
+    "TargetedDropout",
+    "VariationalDropout",
     "linear_decay",
 ]
