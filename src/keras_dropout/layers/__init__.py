@@ -11,6 +11,7 @@ from keras_dropout.layers.regions import (
     SpatialDropout2D,
     SpatialDropout3D,
 )
+from keras_dropout.layers.steps import LockedDropout, RecurrentDropout, VariationalRNNDropout, Zoneout
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
 
 __all__ = [
@@ -24,12 +25,16 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
+    "LockedDropout",
     "PatchDropout",
+    "RecurrentDropout",
     "ScheduledDropPath",
     "ShakeDrop",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
     "StochasticDepth",
+    "VariationalRNNDropout",
+    "Zoneout",
     "linear_decay",
 ]
