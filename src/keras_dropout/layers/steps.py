@@ -203,12 +203,11 @@ class VariationalRNNDropout(_RecurrentWrapper):
         self.recurrent_rate = rate if recurrent_rate is None else recurrent_rate
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
-        cell, (batch, _, features) = self.layer.cell, ops.shape(inputs)
+        batch, _, features = ops.shape(inputs)
         inputs = noise.bernoulli_product(inputs, noise.fold(state, 0), self.state.rate, (batch, 1, features))
-        x, step = _plain_steps(cell, inputs)
-        recurrent = _Kept(
-            _flags(noise.fold(state, 1), self.state.recurrent_rate, (batch, cell.units), x.dtype), self.state.recurrent_rate
-        )
+        x, step = _plain_steps(self.layer.cell, inputs)
+        rate, shape = self.state.recurrent_rate, (batch, self.layer.cell.units)
+        recurrent = _Kept(_flags(noise.fold(state, 1), rate, shape, x.dtype), rate)
         return x, [], lambda x, states: step(x, states, recurrent=recurrent)
 
 
@@ -307,7 +306,7 @@ class Zoneout(_RecurrentWrapper):
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
         sizes = self.layer.state_size
-        rates = [self.state.rate] + [self.state.cell_rate] * (len(sizes) - 1) if len(sizes) > 1 else [self.state.rate]
+        rates = [self.state.rate] + [self.state.cell_rate for _ in sizes[1:]]
         x, plain = _plain_steps(self.layer.cell, inputs)
         if state is None:
             rates = [ops.cast(rate, x.dtype) for rate in rates]
