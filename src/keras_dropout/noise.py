@@ -48,6 +48,11 @@ def kept(state: Any, rate: Any, shape: tuple) -> Any:
     return draws >= ops.cast(_level(rate), draws.dtype)
 
 
+def scale(rate: Any, dtype: str = "float32") -> Any:
+    """1 / (1 - rate) for the rate that masks really have, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
+    return LEVELS / ops.maximum(LEVELS - ops.cast(_level(rate), dtype), 1)
+
+
 def uniform(state: Any, shape: tuple) -> Any:
     """float32 in [0, 1), in steps of 2**-24."""
     return ops.cast(backends.current().draws(state, tuple(shape)), "float32") / LEVELS
@@ -81,8 +86,7 @@ def _bernoulli(x, state, rate, shape, *, scaled):
     draws = backends.current().draws(state, shape, x)
     level = _level(rate)
     real = keras.backend.result_type(x.dtype, "float32")
-    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1)
-    x = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
+    x = ops.cast(ops.cast(x, real) * scale(rate, real), x.dtype) if scaled else x
     return ops.where(draws >= ops.cast(level, draws.dtype), x, ops.zeros((), x.dtype))
 
 

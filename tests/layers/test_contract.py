@@ -34,6 +34,21 @@ def dense(layer, x, kernel=None):
 INPUT = keras.layers.InputLayer((3,))
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
 SHAPE = (64, 5, 16)
+
+
+def recurrent(layer=keras.layers.LSTM, **arguments):
+    """Around 4 units that return sequences: the outputs then have the shape of the inputs.
+
+    Unrolled, since a loop is compiled again at each call that is not compiled; tests/layers/test_steps.py has loops.
+    """
+    return lambda: {"rate": 0.3, "layer": layer(4, return_sequences=True, unroll=True), **arguments}
+
+
+def plain(layer, x):
+    return np.asarray(keras.ops.convert_to_numpy(layer.layer(x)))
+
+
+GATES = {"mean_is_kept": "a mean does not pass through gates; tests/layers/test_steps.py has that of one step"}
 CASES = {
     # units
     "Dropout": [
@@ -142,6 +157,43 @@ CASES = {
     # attention
     # weights
     # steps
+    "LockedDropout": [Case({"rate": 0.3}, SHAPE, shared=(1,)), Case({"rate": 0.3}, (32, 4, 3, 8), shared=(1,))],
+    "VariationalRNNDropout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            inference=plain,
+            weights=3,
+            exempt=GATES,
+            bad=({"recurrent_rate": 2}, {"layer": keras.layers.LSTMCell(4)}, {"layer": keras.layers.GRU(4, dropout=0.1)}),
+        )
+    ],
+    "RecurrentDropout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            inference=plain,
+            weights=3,
+            exempt=GATES,
+            bad=({"per": "batch"}, {"layer": keras.layers.SimpleRNN(4)}, {"layer": keras.layers.LSTM(4, stateful=True)}),
+        ),
+        Case(recurrent(keras.layers.GRU, per="sequence"), (16, 3, 4), drops="other", inference=plain, weights=3, exempt=GATES),
+    ],
+    "Zoneout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            exempt={
+                **GATES,
+                "identity_at_inference": "inference is the expectation of each step; tests/layers/test_steps.py has it",
+            },
+            weights=3,
+            bad=({"cell_rate": -1}, {"layer": keras.layers.RNN([keras.layers.LSTMCell(4)] * 2)}, {"layer": keras.layers.Dense(4)}),
+        )
+    ],
     # learned
     "ConcreteDropout": [
         Case(

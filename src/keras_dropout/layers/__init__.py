@@ -18,6 +18,7 @@ from keras_dropout.layers.regions import (
     SpatialDropout2D,
     SpatialDropout3D,
 )
+from keras_dropout.layers.steps import LockedDropout, RecurrentDropout, VariationalRNNDropout, Zoneout
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
+    "LockedDropout",
     "PatchDropout",
+    "RecurrentDropout",
     "ScheduledDropPath",
     "ShakeDrop",
     "SparseVariationalDropout",
@@ -43,5 +46,7 @@ __all__ = [
     "StochasticDepth",
     "TargetedDropout",
     "VariationalDropout",
+    "VariationalRNNDropout",
+    "Zoneout",
     "linear_decay",
 ]
