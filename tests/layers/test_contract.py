@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_dropout
 from keras_dropout import layers
 from keras_dropout.testing import Case, check_layer
 
+INNER = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_weights.py has one policy for both"}
 BLOCKS = {
     "drop_frequency": "the share of a map varies with how its blocks overlap; tests/layers/test_regions.py has its expectation",
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
@@ -19,7 +21,15 @@ def signs(shape):
     return lambda generator: (generator.choice([-1, 1], shape) * generator.uniform(1, 2, shape)).astype("float32")
 
 
+def with_lora(layer, shape):
+    """The layer with an adapter that does something: Keras starts it at 0."""
+    layer.build(shape)
+    layer.enable_lora(3, b_initializer="glorot_uniform")
+    return layer
+
+
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
+MERGED = "Keras saves an adapter merged into the kernel; tests/layers/test_weights.py saves one"
 SHAPE = (64, 5, 16)
 CASES = {
     # units
@@ -128,6 +138,79 @@ CASES = {
     # tokens
     # attention
     # weights
+    "DropConnect": [
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Dense(16, bias_initializer="normal")},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: x @ ops.convert_to_numpy(layer.layer.kernel) + ops.convert_to_numpy(layer.layer.bias),
+            weights=2,
+            exempt=INNER,
+            bad=(ONE_LESS, {"per": "unit"}, {"drop_bias": 1}, {"inference": "sample"}),
+        ),
+        Case(
+            lambda: {
+                "rate": 0.3,
+                "layer": keras.layers.Dense(16, "tanh", bias_initializer="normal"),
+                "inference": "gaussian",
+                "drop_bias": False,
+            },
+            (64, 16),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer(x)),
+            weights=2,
+            exempt=INNER
+            | {
+                "mean_is_kept": "the mean over normal values is near that of training; tests/layers/test_weights.py has both",
+                "identity_at_rate_zero": "tests/layers/test_weights.py has it, within the error of the sum",
+                "rate_can_change_while_compiled": "changes inference too; tests/layers/test_weights.py has it",
+            },
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "per": "batch"},
+            (8, 6, 5, 3),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=2,
+            exempt=INNER | {"masking_is_passed_on": "Conv2D does not"},
+        ),
+    ],
+    "WeightDrop": [
+        Case(  # linear in the kernel over two steps, so that the mean is kept
+            lambda: {"rate": 0.3, "layer": keras.layers.SimpleRNN(8, activation="linear", return_sequences=True)},
+            (32, 2, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER,
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True))},
+            (16, 5, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=6,
+            exempt=INNER | {"mean_is_kept": "not linear in the weights"},
+        ),
+    ],
+    "LoRADropout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.Dense(16), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=4,
+            exempt=INNER | {"saved_model_goes_on": MERGED},
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.EinsumDense("btc,cd->btd", (None, 16)), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER | {"saved_model_goes_on": MERGED, "masking_is_passed_on": "EinsumDense does not"},
+        ),
+    ],
     # steps
     # learned
 }

@@ -12,6 +12,7 @@ from keras_dropout.layers.regions import (
     SpatialDropout3D,
 )
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
+from keras_dropout.layers.weights import DropConnect, LoRADropout, WeightDrop
 
 __all__ = [
     "AlphaDropout",
@@ -19,11 +20,13 @@ __all__ = [
     "DropBlock1D",
     "DropBlock2D",
     "DropBlock3D",
+    "DropConnect",
     "DropPath",
     "Dropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
+    "LoRADropout",
     "PatchDropout",
     "ScheduledDropPath",
     "ShakeDrop",
@@ -31,5 +34,6 @@ __all__ = [
     "SpatialDropout2D",
     "SpatialDropout3D",
     "StochasticDepth",
+    "WeightDrop",
     "linear_decay",
 ]
