@@ -177,7 +177,7 @@ CASES = {
     ],
     "WeightDrop": [
         Case(  # linear in the kernel over two steps, so that the mean is kept
-            lambda: {"rate": 0.3, "layer": keras.layers.SimpleRNN(8, activation="linear", return_sequences=True)},
+            lambda: {"rate": 0.3, "layer": keras.layers.SimpleRNN(8, activation="linear", return_sequences=True, unroll=True)},
             (32, 2, 8),
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
@@ -185,8 +185,8 @@ CASES = {
             exempt=INNER,
         ),
         Case(
-            lambda: {"rate": 0.3, "layer": keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True))},
-            (16, 5, 8),
+            lambda: {"rate": 0.3, "layer": keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True, unroll=True))},
+            (16, 3, 8),
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
             weights=6,
