@@ -37,7 +37,7 @@ def step(model, x, loss="mse"):
     """What one step of gradient descent at rate 1 subtracts from each weight: its gradient."""
     before = model.get_weights()
     model.compile(keras.optimizers.SGD(1.0), loss)
-    model.fit(x, np.ones(model.compute_output_shape(x.shape), "float32"), batch_size=len(x), verbose=0)
+    model.fit(x, np.ones(model.compute_output_shape(x.shape), "float32"), batch_size=len(x), shuffle=False, verbose=0)
     return [old - new for old, new in zip(before, model.get_weights())]
 
 
@@ -113,7 +113,7 @@ def test_gaussian_inference_is_the_mean_over_normal_values(activation, drop_bias
         "gelu": lambda u: u * numpy(1 + ops.erf(u / math.sqrt(2))) / 2,
     }[activation](u)
     error = samples.std(0) / math.sqrt(len(u))
-    assert (np.abs(numpy(layer(x)) - samples.mean(0)) < 5 * error).all()
+    assert (np.abs(numpy(layer(x)) - samples.mean(0)) < 5 * error + 1e-6).all()
 
 
 def test_gaussian_inference_is_nearer_to_the_mean_of_training_than_the_plain_layer():
@@ -216,7 +216,8 @@ def test_activity_regularizers_of_the_wrapped_layer_still_count(options):
 
 
 def lora(layer, shape=(None, 5), alpha=None):
-    layer.build(shape)
+    if not layer.built:
+        layer.build(shape)
     layer.enable_lora(2, lora_alpha=alpha, b_initializer="glorot_uniform")
     return layer
 
@@ -443,7 +444,7 @@ EVERY = {
     "example": lambda **options: DropConnect(0.3, layers.Dense(4, "relu", **options), seed=0),
     "gaussian": lambda **options: DropConnect(0.3, layers.Dense(4, "tanh", **options), inference="gaussian", seed=0),
     "batch": lambda **options: DropConnect(0.3, layers.Conv1D(4, 3, **options), per="batch", seed=0),
-    "weights": lambda **options: WeightDrop(0.3, layers.LSTM(4, **options), seed=0),
+    "weights": lambda **options: WeightDrop(0.3, layers.LSTM(4, recurrent_initializer="he_normal", **options), seed=0),
     "lora": lambda **options: LoRADropout(0.3, layers.Dense(4, lora_rank=2, **options), seed=0),
 }
 
@@ -466,12 +467,14 @@ def test_models_train_and_survive_saving(kind, tmp_path):
 @pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", EVERY)
 def test_half_precision_keeps_type_and_values(kind, policy):
-    x, outputs = normal(6, 6, 3), []
+    x, outputs, weights = normal(6, 6, 3), [], None
     for each in ("float32", policy):
-        keras.utils.set_random_seed(0)
         layer = EVERY[kind](dtype=each)
         layer = type(layer).from_config(layer.get_config() | {"dtype": each})
-        outputs += [[layer(x, training=training) for training in (True, False)]]
+        layer.build(x.shape)
+        weights = weights or [normal(*w.shape, seed=n) / 2 for n, w in enumerate(layer.weights)]
+        layer.set_weights(weights)
+        outputs.append([layer(x, training=training) for training in (True, False)])
         assert {keras.backend.standardize_dtype(y.dtype) for y in outputs[-1]} == {layer.compute_dtype}
     for wide, half in zip(*outputs):
         np.testing.assert_allclose(numpy(ops.cast(half, "float32")), numpy(wide), atol=0.05, rtol=0.05)
