@@ -14,7 +14,7 @@ backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
-layers.units layers.regions layers.paths layers.learned layers.steps
+layers.units layers.regions layers.paths layers.learned layers.steps layers.weights
 layers
 testing.backend
 testing.contract

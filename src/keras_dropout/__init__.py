@@ -10,9 +10,9 @@ __version__ = "0.1.0.dev0"
 
 _LAYERS = """
 AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropPath Dropout FeatureAlphaDropout GaussianDropout
-ConcreteDropout LayerDrop LockedDropout PatchDropout RecurrentDropout ScheduledDropPath ShakeDrop SparseVariationalDropout
-SpatialDropout1D SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout VariationalDropout
-VariationalRNNDropout Zoneout linear_decay
+ConcreteDropout DropConnect LayerDrop LoRADropout LockedDropout PatchDropout RecurrentDropout ScheduledDropPath ShakeDrop
+SparseVariationalDropout SpatialDropout1D SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout
+VariationalDropout VariationalRNNDropout WeightDrop Zoneout linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",

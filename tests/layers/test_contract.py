@@ -15,6 +15,7 @@ UNBOUNDED = dict.fromkeys(
     "a learned rate is never 0; tests/layers/test_learned.py changes it in a compiled step",
 )
 OWN_POLICY = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_learned.py sets it for both"}
+INNER = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_weights.py has one policy for both"}
 BLOCKS = {
     "drop_frequency": "the share of a map varies with how its blocks overlap; tests/layers/test_regions.py has its expectation",
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
@@ -32,7 +33,15 @@ def dense(layer, x, kernel=None):
 
 
 INPUT = keras.layers.InputLayer((3,))
+def with_lora(layer, shape):
+    """The layer with an adapter that does something: Keras starts it at 0."""
+    layer.build(shape)
+    layer.enable_lora(3, b_initializer="glorot_uniform")
+    return layer
+
+
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
+MERGED = "Keras saves an adapter merged into the kernel; tests/layers/test_weights.py saves one"
 SHAPE = (64, 5, 16)
 
 
@@ -156,6 +165,79 @@ CASES = {
     # tokens
     # attention
     # weights
+    "DropConnect": [
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Dense(16, bias_initializer="normal")},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: x @ ops.convert_to_numpy(layer.layer.kernel) + ops.convert_to_numpy(layer.layer.bias),
+            weights=2,
+            exempt=INNER,
+            bad=(ONE_LESS, {"per": "unit"}, {"drop_bias": 1}, {"inference": "sample"}),
+        ),
+        Case(
+            lambda: {
+                "rate": 0.3,
+                "layer": keras.layers.Dense(16, "tanh", bias_initializer="normal"),
+                "inference": "gaussian",
+                "drop_bias": False,
+            },
+            (64, 16),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer(x)),
+            weights=2,
+            exempt=INNER
+            | {
+                "mean_is_kept": "the mean over normal values is near that of training; tests/layers/test_weights.py has both",
+                "identity_at_rate_zero": "tests/layers/test_weights.py has it, within the error of the sum",
+                "rate_can_change_while_compiled": "changes inference too; tests/layers/test_weights.py has it",
+            },
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "per": "batch"},
+            (8, 6, 5, 3),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=2,
+            exempt=INNER | {"masking_is_passed_on": "Conv2D does not"},
+        ),
+    ],
+    "WeightDrop": [
+        Case(  # linear in the kernel over two steps, so that the mean is kept
+            lambda: {"rate": 0.3, "layer": keras.layers.SimpleRNN(8, activation="linear", return_sequences=True, unroll=True)},
+            (32, 2, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER,
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True, unroll=True))},
+            (16, 3, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=6,
+            exempt=INNER | {"mean_is_kept": "not linear in the weights"},
+        ),
+    ],
+    "LoRADropout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.Dense(16), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=4,
+            exempt=INNER | {"saved_model_goes_on": MERGED},
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.EinsumDense("btc,cd->btd", (None, 16)), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER | {"saved_model_goes_on": MERGED, "masking_is_passed_on": "EinsumDense does not"},
+        ),
+    ],
     # steps
     "LockedDropout": [Case({"rate": 0.3}, SHAPE, shared=(1,)), Case({"rate": 0.3}, (32, 4, 3, 8), shared=(1,))],
     "VariationalRNNDropout": [

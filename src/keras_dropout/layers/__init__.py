@@ -20,6 +20,7 @@ from keras_dropout.layers.regions import (
 )
 from keras_dropout.layers.steps import LockedDropout, RecurrentDropout, VariationalRNNDropout, Zoneout
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
+from keras_dropout.layers.weights import DropConnect, LoRADropout, WeightDrop
 
 __all__ = [
     "AlphaDropout",
@@ -28,12 +29,14 @@ __all__ = [
     "DropBlock1D",
     "DropBlock2D",
     "DropBlock3D",
+    "DropConnect",
     "DropPath",
     "Dropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
     "LockedDropout",
+    "LoRADropout",
     "PatchDropout",
     "RecurrentDropout",
     "ScheduledDropPath",
@@ -48,5 +51,6 @@ __all__ = [
     "VariationalDropout",
     "VariationalRNNDropout",
     "Zoneout",
+    "WeightDrop",
     "linear_decay",
 ]

@@ -155,7 +155,7 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
         values = list(values)
         given = {id(variable) for variable, _ in values}
         # Every variable is named: inside another scope, as in a compiled step, its value is that of the scope.
-        values += [(variable, variable.value) for variable in self.layer.variables if id(variable) not in given]
+        values += [(variable, variable.value) for variable in self.inner_variables() if id(variable) not in given]
         with keras.StatelessScope(values, collect_losses=True) as scope:
             before = {id(variable): scope.get_current_value(variable) for variable, _ in values}
             outputs = self.layer(inputs, **options)
@@ -163,9 +163,13 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
             self.add_loss(loss)
         for variable, _ in values:
             after = scope.get_current_value(variable)
-            if after is not before[id(variable)]:
+            if id(variable) not in given and after is not before[id(variable)]:
                 variable.assign(after)
         return outputs
+
+    def inner_variables(self) -> list[keras.Variable]:
+        """The variables that a call of the wrapped layer may use or change."""
+        return self.layer.variables
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
