@@ -1,5 +1,6 @@
 """The dropout layers, grouped by what is dropped."""
 
+from keras_dropout.layers.attention import AttentionDropout, DropHead, DropKey
 from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
 from keras_dropout.layers.regions import (
     Cutout,
@@ -11,16 +12,21 @@ from keras_dropout.layers.regions import (
     SpatialDropout2D,
     SpatialDropout3D,
 )
+from keras_dropout.layers.tokens import EmbeddingDropout, TokenDropout, WordDropout
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
 
 __all__ = [
     "AlphaDropout",
+    "AttentionDropout",
     "Cutout",
     "DropBlock1D",
     "DropBlock2D",
     "DropBlock3D",
+    "DropHead",
+    "DropKey",
     "DropPath",
     "Dropout",
+    "EmbeddingDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
@@ -31,5 +37,7 @@ __all__ = [
     "SpatialDropout2D",
     "SpatialDropout3D",
     "StochasticDepth",
+    "TokenDropout",
+    "WordDropout",
     "linear_decay",
 ]
