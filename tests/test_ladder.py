@@ -14,7 +14,7 @@ backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
-layers.units layers.regions layers.paths layers.learned layers.steps layers.weights
+layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
 testing.backend
 testing.contract

@@ -22,13 +22,13 @@ def oracle_mix(x):
         return x ^ (x >> U(16))
 
 
-def oracle_draws(seed, step, count):
+def oracle_draws(seed, step, count, high=0):
     """The 24 bits of each position, from the formulas in the module's docstring, in numpy's unsigned integers."""
     digest = hashlib.blake2b(str(seed).encode(), digest_size=8, person=b"dropout seed").digest()
     a0, b0 = np.frombuffer(digest, "<u4")
     with np.errstate(over="ignore"):
         a = oracle_mix(oracle_mix(U(step) ^ b0) + a0)
-        b = oracle_mix(oracle_mix(U(step) + a0) ^ b0)
+        b = oracle_mix(oracle_mix(U(step) + a0) ^ b0) ^ oracle_mix(U(high))
         bits = oracle_mix(oracle_mix(np.arange(count, dtype=U) + oracle_mix(a)) ^ oracle_mix(b + U(0x9E3779B9)))
     return bits >> U(8)
 
@@ -82,6 +82,16 @@ def test_draws_are_uniform_and_independent_along_positions_and_steps():
     bits = (draws >> U(23)).astype(float) - 0.5
     for neighbour in (bits[:, 1:] * bits[:, :-1], bits[1:] * bits[:-1], bits[:, 784:] * bits[:, :-784]):
         assert abs(neighbour.mean()) < 5 * 0.25 / np.sqrt(neighbour.size)
+
+
+def test_masks_at_positions_are_those_of_the_oracle():
+    positions = np.array([[5, 0, 4999], [5, 17, 0]], "int32")
+    for high in (None, 0, 3, 2**31 - 1):
+        state = masks.Stream(42).next()
+        above = None if high is None else keras.ops.convert_to_tensor([[high]], "int32")
+        found = noise.kept_at(state, 0.3, keras.ops.convert_to_tensor(positions), above)
+        expected = oracle_draws(42, 0, 5000, high or 0)[positions] >= round(float(np.float32(0.3)) * 2**24)
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
 
 
 def test_each_call_takes_the_next_step():

@@ -9,10 +9,11 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _LAYERS = """
-AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropPath Dropout FeatureAlphaDropout GaussianDropout
-ConcreteDropout DropConnect LayerDrop LoRADropout LockedDropout PatchDropout RecurrentDropout ScheduledDropPath ShakeDrop
-SparseVariationalDropout SpatialDropout1D SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout
-VariationalDropout VariationalRNNDropout WeightDrop Zoneout linear_decay
+AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropHead DropKey DropPath
+Dropout EmbeddingDropout FeatureAlphaDropout GaussianDropout LayerDrop LoRADropout LockedDropout PatchDropout RecurrentDropout
+ScheduledDropPath ShakeDrop SparseVariationalDropout SpatialDropout1D SpatialDropout2D SpatialDropout3D Standout
+StochasticDepth TargetedDropout TokenDropout VariationalDropout VariationalRNNDropout WeightDrop WordDropout Zoneout
+linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",

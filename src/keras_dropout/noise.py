@@ -48,6 +48,31 @@ def kept(state: Any, rate: Any, shape: tuple) -> Any:
     return draws >= ops.cast(_level(rate), draws.dtype)
 
 
+def kept_at(state: Any, rate: Any, low: Any, high: Any = None) -> Any:
+    """As `kept`, for the entries at the positions high * 2**32 + low: equal positions have equal draws.
+
+    `low` and `high` are whole numbers that broadcast to each other. A mask of a table's size is never made to look up parts of it.
+    """
+    draws = backends.current().draws_at(state, low, high)
+    return draws >= ops.cast(_level(rate), draws.dtype)
+
+
+def kept_in_part(state: Any, rate: Any, shape: tuple, allowed: Any = None) -> Any:
+    """As `kept`, but never none along the last axis: where all would go, the one with the highest draw stays.
+
+    That one is among those `allowed` (a mask of `shape`), where any is.
+    """
+    draws = uniform(state, shape)
+    ranked = draws if allowed is None else ops.where(allowed, draws, -1.0)
+    return ops.logical_or(draws >= ops.cast(rate, "float32"), ranked >= ops.max(ranked, axis=-1, keepdims=True))
+
+
+def masked(x: Any, kept: Any, scale: Any = 1) -> Any:
+    """x * scale where `kept`, else 0, in x's type; the scale is multiplied in float32 or better."""
+    real = keras.backend.result_type(x.dtype, "float32")
+    return ops.where(kept, ops.cast(ops.cast(x, real) * ops.cast(scale, real), x.dtype), ops.zeros((), x.dtype))
+
+
 def scale(rate: Any, dtype: str = "float32") -> Any:
     """1 / (1 - rate) for the rate that masks really have, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
     return LEVELS / ops.maximum(LEVELS - ops.cast(_level(rate), dtype), 1)

@@ -40,6 +40,38 @@ def with_lora(layer, shape):
     return layer
 
 
+def ids(*shape):
+    return lambda generator: generator.integers(2, 50, shape).astype("int32")
+
+
+def attention(**options):
+    return keras.layers.MultiHeadAttention(4, 3, **options)
+
+
+def attended(layer, x):
+    """Multi-head self-attention, written out."""
+    wrapped = layer.layer
+    parts = (wrapped.query_dense, wrapped.key_dense, wrapped.value_dense, wrapped.output_dense)
+    (wq, bq), (wk, bk), (wv, bv), (wo, bo) = ([keras.ops.convert_to_numpy(w) for w in part.weights] for part in parts)
+    q, k, v = (np.einsum("btf,fnh->bnth", x, w) + b[:, None] for w, b in ((wq, bq), (wk, bk), (wv, bv)))
+    scores = np.exp(np.einsum("bnth,bnsh->bnts", q, k) / np.sqrt(q.shape[-1]))
+    return np.einsum("bnts,bnsh,nhf->btf", scores / scores.sum(axis=-1, keepdims=True), v, wo) + bo
+
+
+TABLE = keras.initializers.RandomUniform(1, 2, seed=3)
+OF_IDS = {
+    "gradient_matches": "ids have no gradient",
+    "wrong_inputs_are_refused": "whole numbers are right here",
+}
+ATTENTION = {
+    "half_precision": "the wrapped layer has a policy of its own; tests/layers/test_attention.py has it",
+}
+ATTENTION_BAD = (
+    {"layer": keras.layers.Dense(3)},
+    {"layer": attention(dropout=0.1)},
+    {"layer": attention(attention_axes=(1, 2))},
+    {"layer": attention(use_gate=True)},
+)
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
 MERGED = "Keras saves an adapter merged into the kernel; tests/layers/test_weights.py saves one"
 SHAPE = (64, 5, 16)
@@ -163,7 +195,73 @@ CASES = {
         )
     ],
     # tokens
+    "EmbeddingDropout": [
+        Case(
+            lambda per=per: {"rate": 0.3, "layer": keras.layers.Embedding(50, 6, embeddings_initializer=TABLE), "per": per},
+            (64, 8),
+            drops="other",
+            inputs=ids(64, 8),
+            inference=lambda layer, x: keras.ops.convert_to_numpy(layer.layer.embeddings)[x],
+            weights=1,
+            exempt=OF_IDS
+            | {
+                "units_share_draws": "the outputs have an axis more; tests/layers/test_tokens.py says which share",
+                "half_precision": "the embedding has a policy of its own; tests/layers/test_tokens.py has it",
+                "masking_is_passed_on": "the padding mask is made of the ids; tests/layers/test_tokens.py follows it",
+            },
+            bad=({"layer": keras.layers.Dense(3)}, {"per": "word"}),
+        )
+        for per in ("batch", "sequence")
+    ],
+    "WordDropout": [
+        Case(
+            {"rate": 0.3, "unknown": 1},
+            (64, 8),
+            drops="other",
+            inputs=ids(64, 8),
+            exempt=OF_IDS | {"mean_is_kept": "ids have no mean", "half_precision": "ids keep their type"},
+            bad=({"unknown": -1}, {"unknown": 1.0}, {"protect": 3}, {"protect": (-1,)}, {"protect": "ab"}),
+        )
+    ],
+    "TokenDropout": [
+        Case({"rate": 0.3}, (64, 8, 5), shared=(2,), bad=({"scale": "mean"},)),
+        Case({"rate": 0.5, "scale": "kept"}, (64, 8, 5), shared=(2,), drops="other"),
+        Case({"rate": 0.3, "scale": "none"}, (64, 8, 5), shared=(2,), drops="other", exempt={"mean_is_kept": "nothing is scaled"}),
+    ],
     # attention
+    "AttentionDropout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION,
+            bad=ATTENTION_BAD,
+        )
+    ],
+    "DropKey": [
+        Case(
+            lambda: {"rate": 0.3, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION | {"mean_is_kept": "the mean of a softmax of masked logits is another one"},
+            bad=ATTENTION_BAD,
+        )
+    ],
+    "DropHead": [
+        Case(
+            lambda: {"rate": 0.5, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION,
+            bad=ATTENTION_BAD,
+        )
+    ],
     # weights
     "DropConnect": [
         Case(

@@ -1,6 +1,7 @@
 """What each backend must do for the masks, behind one interface; everything else is written in `keras.ops`.
 
     draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
+    draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static), which backward applies again to what comes upstream
 

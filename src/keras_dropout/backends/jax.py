@@ -27,6 +27,13 @@ def draws(state: jax.Array, shape: tuple[int, ...], like: jax.Array | None = Non
 
 
 @jax.jit
+def draws_at(state: jax.Array, low: jax.Array, high: jax.Array | None = None) -> jax.Array:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else high.astype(jnp.uint32)
+    return masks.draws(low.astype(jnp.uint32), call_key(state, WORDS), WORDS, high)
+
+
+@jax.jit
 def fold(state: jax.Array, number: jax.Array | int) -> jax.Array:
     """See `keras_dropout.backends`."""
     return jnp.stack([*call_key(state, WORDS), jnp.asarray(number, jnp.uint32)])

@@ -30,6 +30,12 @@ def draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...], like: tf.Tensor 
     return masks.draws(tf.cast(position, tf.uint32), call_key(state, WORDS), WORDS, high)
 
 
+def draws_at(state: tf.Tensor, low: tf.Tensor, high: tf.Tensor | None = None) -> tf.Tensor:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else tf.cast(high, tf.uint32)
+    return masks.draws(tf.cast(low, tf.uint32), call_key(state, WORDS), WORDS, high)
+
+
 def fold(state: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     """See `keras_dropout.backends`."""
     return tf.stack([*call_key(state, WORDS), tf.cast(number, tf.uint32)])

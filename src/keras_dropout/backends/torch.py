@@ -31,6 +31,12 @@ def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None
     return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high).reshape(shape)
 
 
+def draws_at(state: torch.Tensor, low: torch.Tensor, high: torch.Tensor | None = None) -> torch.Tensor:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else high.to(torch.int32)
+    return masks.draws(low.to(torch.int32), call_key(state.to(torch.int32), WORDS), WORDS, high)
+
+
 def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
     """See `keras_dropout.backends`."""
     state = state.to(torch.int32)

@@ -7,6 +7,7 @@ from keras_dropout.layers.learned import (
     TargetedDropout,
     VariationalDropout,
 )
+from keras_dropout.layers.attention import AttentionDropout, DropHead, DropKey
 from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
 from keras_dropout.layers.regions import (
     Cutout,
@@ -19,19 +20,24 @@ from keras_dropout.layers.regions import (
     SpatialDropout3D,
 )
 from keras_dropout.layers.steps import LockedDropout, RecurrentDropout, VariationalRNNDropout, Zoneout
+from keras_dropout.layers.tokens import EmbeddingDropout, TokenDropout, WordDropout
 from keras_dropout.layers.units import AlphaDropout, Dropout, FeatureAlphaDropout, GaussianDropout
 from keras_dropout.layers.weights import DropConnect, LoRADropout, WeightDrop
 
 __all__ = [
     "AlphaDropout",
     "ConcreteDropout",
+    "AttentionDropout",
     "Cutout",
     "DropBlock1D",
     "DropBlock2D",
     "DropBlock3D",
     "DropConnect",
+    "DropHead",
+    "DropKey",
     "DropPath",
     "Dropout",
+    "EmbeddingDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
@@ -52,5 +58,7 @@ __all__ = [
     "VariationalRNNDropout",
     "Zoneout",
     "WeightDrop",
+    "TokenDropout",
+    "WordDropout",
     "linear_decay",
 ]
