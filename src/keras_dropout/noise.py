@@ -2,7 +2,8 @@
 
 `state` is what `masks.Stream.next` gives, a fresh one for each call (or `fold(state, n)`, sub-stream n of a call); `rate` is a
 float or a float32 scalar tensor; shapes are tuples, with a symbolic size where TensorFlow has one. A shape of 1 along an axis
-shares the draw along it.
+shares the draw along it. `like` is the tensor whose entries the draws are for, where there is one: from it JAX learns which part of
+the whole a device holds inside `shard_map`.
 """
 
 import math
@@ -42,9 +43,9 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, **opti
     return backends.current().recomputed(_with_sizes, x, (state, _tensor(rate)), factor=apply, shape=known, **options)
 
 
-def kept(state: Any, rate: Any, shape: tuple) -> Any:
+def kept(state: Any, rate: Any, shape: tuple, like: Any = None) -> Any:
     """A mask: true with probability 1 - rate, for each entry of `shape`."""
-    draws = backends.current().draws(state, tuple(shape))
+    draws = backends.current().draws(state, tuple(shape), like)
     return draws >= ops.cast(_level(rate), draws.dtype)
 
 
@@ -78,19 +79,19 @@ def scale(rate: Any, dtype: str = "float32") -> Any:
     return LEVELS / ops.maximum(LEVELS - ops.cast(_level(rate), dtype), 1)
 
 
-def uniform(state: Any, shape: tuple) -> Any:
+def uniform(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 in [0, 1), in steps of 2**-24."""
-    return ops.cast(backends.current().draws(state, tuple(shape)), "float32") / LEVELS
+    return ops.cast(backends.current().draws(state, tuple(shape), like), "float32") / LEVELS
 
 
-def normal(state: Any, shape: tuple) -> Any:
+def normal(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 of mean 0 and variance 1."""
-    return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape))))
+    return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
-def logistic(state: Any, shape: tuple) -> Any:
+def logistic(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 log(u / (1 - u)) of a uniform u, always finite."""
-    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape))))
+    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
 def fold(state: Any, number: Any) -> Any:

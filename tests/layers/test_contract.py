@@ -33,6 +33,8 @@ def dense(layer, x, kernel=None):
 
 
 INPUT = keras.layers.InputLayer((3,))
+
+
 def with_lora(layer, shape):
     """The layer with an adapter that does something: Keras starts it at 0."""
     layer.build(shape)

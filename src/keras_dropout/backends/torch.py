@@ -24,11 +24,8 @@ def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None
     """See `keras_dropout.backends`."""
     state = state.to(torch.int32)
     size = math.prod(shape)
-    if state.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _draws_in_blocks(state, size).reshape(shape)
-    position = torch.arange(size, dtype=torch.int32 if size <= POSITIONS // 2 else torch.int64, device=state.device)
-    high = (position >> 32).to(torch.int32) if size > POSITIONS else None
-    return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high).reshape(shape)
+    blocks = state.device.type == "cpu" and not torch.compiler.is_compiling()
+    return (_draws_in_blocks if blocks else _draws_at_once)(state, 0, size).reshape(shape)
 
 
 def draws_at(state: torch.Tensor, low: torch.Tensor, high: torch.Tensor | None = None) -> torch.Tensor:
@@ -61,15 +58,22 @@ class _Recomputed(torch.autograd.Function):
         return None, None, ctx.function(upstream, *tensors, **ctx.static), *[None] * len(tensors)
 
 
-def _draws_in_blocks(state: torch.Tensor, size: int) -> torch.Tensor:
+def _draws_at_once(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """The draws of the positions from `start` to `stop`."""
+    position = torch.arange(start, stop, dtype=torch.int32 if stop <= POSITIONS // 2 else torch.int64, device=state.device)
+    high = (position >> 32).to(torch.int32) if stop > POSITIONS else None
+    return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high)
+
+
+def _draws_in_blocks(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """The same, where `start` is that of a block."""
     key = call_key(state.tolist(), _BLOCK_WORDS)
-    result = torch.empty(size, dtype=torch.int32)
-    first = torch.arange(min(size, _BLOCK), dtype=torch.int32)
+    result = torch.empty(stop - start, dtype=torch.int32)
+    first = torch.arange(min(len(result), _BLOCK), dtype=torch.int32)
     low, spare = torch.empty_like(first), torch.empty_like(first)
-    for start in range(0, size, _BLOCK):
-        block = result[start : start + _BLOCK]
-        torch.add(first, WORDS.constant(start % POSITIONS), out=low)
-        high = start // POSITIONS
+    for position, block in zip(range(start, stop, _BLOCK), result.split(_BLOCK)):
+        torch.add(first, WORDS.constant(position % POSITIONS), out=low)
+        high = position // POSITIONS
         block.copy_(masks.draws(_InPlace(low, spare), key, _BLOCK_WORDS, high or None)[: len(block)])
     return result
 

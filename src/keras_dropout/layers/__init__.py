@@ -1,5 +1,6 @@
 """The dropout layers, grouped by what is dropped."""
 
+from keras_dropout.layers.attention import AttentionDropout, DropHead, DropKey
 from keras_dropout.layers.learned import (
     ConcreteDropout,
     SparseVariationalDropout,
@@ -7,7 +8,6 @@ from keras_dropout.layers.learned import (
     TargetedDropout,
     VariationalDropout,
 )
-from keras_dropout.layers.attention import AttentionDropout, DropHead, DropKey
 from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
 from keras_dropout.layers.regions import (
     Cutout,
@@ -26,8 +26,8 @@ from keras_dropout.layers.weights import DropConnect, LoRADropout, WeightDrop
 
 __all__ = [
     "AlphaDropout",
-    "ConcreteDropout",
     "AttentionDropout",
+    "ConcreteDropout",
     "Cutout",
     "DropBlock1D",
     "DropBlock2D",
@@ -41,8 +41,8 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "LayerDrop",
-    "LockedDropout",
     "LoRADropout",
+    "LockedDropout",
     "PatchDropout",
     "RecurrentDropout",
     "ScheduledDropPath",
@@ -54,11 +54,11 @@ __all__ = [
     "Standout",
     "StochasticDepth",
     "TargetedDropout",
+    "TokenDropout",
     "VariationalDropout",
     "VariationalRNNDropout",
-    "Zoneout",
     "WeightDrop",
-    "TokenDropout",
     "WordDropout",
+    "Zoneout",
     "linear_decay",
 ]
