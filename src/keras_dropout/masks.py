@@ -59,11 +59,16 @@ def call_key(state: Any, words: Words) -> tuple[Any, Any]:
 
 def draws(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
     """24 random bits for each position, as a whole number in [0, 2**24). `high` is left out where it is 0."""
+    return words.shift_right(bits(low, key, words, high), 8)
+
+
+def bits(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
+    """The 32 random bits of each position, of which the upper 24 are used."""
     a, b = key
     if high is not None:
         b = b ^ mix(high, words)
     inner = mix(low + mix(a, words), words)
-    return words.shift_right(mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words), 8)
+    return mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words)
 
 
 def seed_words(seed: int) -> tuple[int, int]:
