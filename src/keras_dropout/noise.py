@@ -83,10 +83,12 @@ def _tensor(rate):
 def _bernoulli(x, state, rate, shape, *, scaled):
     draws = backends.current().draws(state, shape, x)
     level = _level(rate)
-    real = keras.backend.result_type(x.dtype, "float32")
-    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1)
-    x = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
-    return ops.where(draws >= ops.cast(level, draws.dtype), x, ops.zeros((), x.dtype))
+    kept = draws >= ops.cast(level, draws.dtype)
+    if scaled:
+        real = keras.backend.result_type(x.dtype, "float32")
+        scale = LEVELS / (LEVELS - ops.cast(level, real))  # infinite at rate 1, where nothing is kept
+        x = ops.cast(ops.cast(x, real) * scale, x.dtype)
+    return ops.where(kept, x, ops.zeros((), x.dtype))
 
 
 def _gaussian(x, state, rate, shape):

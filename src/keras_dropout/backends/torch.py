@@ -19,7 +19,7 @@ WORDS = Words(
     constant=lambda n: n - (n >> 31 << 32),
     shift_right=lambda x, n: (x >> n) & ((1 << (32 - n)) - 1),
 )
-_BLOCK = 2**16
+_BLOCK = 2**17
 
 
 def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None = None) -> torch.Tensor:
