@@ -22,7 +22,7 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
 
     What is dropped is selected away: a dropped nan or inf is 0. Nothing of x's size is kept for backward.
     """
-    return product(_bernoulli, x, state, rate, shape, scaled=scaled)
+    return product(_bernoulli, x, state, rate, shape, pointwise=True, scaled=scaled)
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
@@ -30,17 +30,20 @@ def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
 
     Nothing of x's size is kept for backward.
     """
-    return product(_gaussian, x, state, rate, shape)
+    return product(_gaussian, x, state, rate, shape, pointwise=True)
 
 
-def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, **options: Any) -> Any:
+def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, pointwise: bool = False, **options: Any) -> Any:
     """`apply(x, state, rate, shape, **options)`, which multiplies each element of x by something that x does not decide.
 
     Backward calls it again on what comes upstream, so that nothing of x's size is kept. `apply` is a function of a module and
-    the options can be hashed. A symbolic size in `shape` is x's own.
+    the options can be hashed. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
+    `backends.current().draws(state, shape, x)`, and multiplies each element by what its own draw gives: it may then be called on
+    parts of x.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
-    return backends.current().recomputed(_with_sizes, x, (state, _tensor(rate)), factor=apply, shape=known, **options)
+    tensors = state, _tensor(rate)
+    return backends.current().recomputed(_with_sizes, x, tensors, pointwise=pointwise, factor=apply, shape=known, **options)
 
 
 def kept(state: Any, rate: Any, shape: tuple, like: Any = None) -> Any:

@@ -39,7 +39,7 @@ def fold(state: jax.Array, number: jax.Array | int) -> jax.Array:
     return jnp.stack([*call_key(state, WORDS), jnp.asarray(number, jnp.uint32)])
 
 
-def recomputed(apply: Callable, x: jax.Array, tensors: tuple, **static: Any) -> jax.Array:
+def recomputed(apply: Callable, x: jax.Array, tensors: tuple, *, pointwise: bool, **static: Any) -> jax.Array:
     """See `keras_dropout.backends`."""
     return _recomputed(apply, tuple(static.items()), jnp.asarray(x), tensors)
 
