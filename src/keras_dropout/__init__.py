@@ -9,8 +9,9 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _LAYERS = """
-AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropPath Dropout FeatureAlphaDropout GaussianDropout
-LayerDrop PatchDropout ScheduledDropPath ShakeDrop SpatialDropout1D SpatialDropout2D SpatialDropout3D StochasticDepth linear_decay
+AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropEdge DropPath Dropout FeatureAlphaDropout GaussianDropout
+LayerDrop PatchDropout RandomErasing ScheduledDropPath ShakeDrop ShakeShake SpatialDropout1D SpatialDropout2D SpatialDropout3D
+StochasticDepth linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",
