@@ -215,19 +215,16 @@ class DropEdge(MaskLayer):
     (True, 6.0)
     """
 
-    ranks = range(2, 4)
-    layout = "(batch, nodes, nodes)"
-
     def __init__(self, rate: float, *, normalize: str = "symmetric", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
         self.normalize = check_choice("normalize for DropEdge", normalize, ("symmetric", "row", "none"))
 
     def check_inputs(self, inputs: Any) -> None:
         super().check_inputs(inputs)
-        if inputs.shape[-1] != inputs.shape[-2]:
+        if len(inputs.shape) not in (2, 3) or inputs.shape[-1] != inputs.shape[-2]:
             refuse(
-                f"DropEdge: an adjacency matrix has as many rows as columns; got shape {tuple(inputs.shape)}.",
-                "Give (batch, nodes, nodes), with entry (i, j) the weight of the edge between i and j.",
+                f"DropEdge: inputs must be adjacency matrices, (batch, nodes, nodes); got shape {tuple(inputs.shape)}.",
+                "Entry (i, j) is the weight of the edge between the nodes i and j, 0 where there is none.",
             )
 
     def call(self, inputs: Any, training: bool = False) -> Any:

@@ -374,10 +374,10 @@ class RandomErasing(_ImageLayer):
         share = self.scale[0] + (self.scale[1] - self.scale[0]) * share
         # Both edges fit where area / width**2 <= ratio <= height**2 / area; the share is at most 1, so that some ratio always does.
         fits = ops.log(share * height / width), ops.log(height / (share * width))
-        low, high = (ops.clip(math.log(end), *fits) for end in self.ratio)
+        low, high = (ops.minimum(ops.maximum(fits[0], math.log(end)), fits[1]) for end in self.ratio)
         stretch = ops.exp((low + (high - low) * turn) / 2)
         root = ops.sqrt(share * height * width)
-        edges = [ops.clip(ops.round(edge), 1, n) for edge, n in ((root * stretch, height), (root / stretch, width))]
+        edges = [ops.minimum(ops.maximum(ops.round(n), 1), most) for n, most in ((root * stretch, height), (root / stretch, width))]
         firsts = [ops.floor(place * (n - edge + 1)) for place, edge, n in zip(places, edges, (height, width))]
         inside = ops.logical_and(erased, ops.logical_not(_outside(inputs, axes, firsts, edges)))
         return ops.where(inside, ops.cast(self.value, inputs.dtype), inputs)
