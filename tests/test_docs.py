@@ -17,7 +17,11 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
 
 
-MODULES = [*(f"keras_dropout.layers.{group}" for group in ("units", "regions", "paths")), "keras_dropout.placement"]
+MODULES = [
+    *(f"keras_dropout.layers.{group}" for group in ("units", "regions", "paths")),
+    "keras_dropout.companions",
+    "keras_dropout.placement",
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

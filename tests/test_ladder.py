@@ -15,7 +15,7 @@ backends
 noise
 layers.base
 layers.units layers.regions layers.paths
-layers
+layers companions
 testing.backend
 testing.contract
 testing

@@ -15,6 +15,9 @@ StochasticDepth linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",
+    "MaxNorm": "companions",
+    "MultiSampleDropout": "companions",
+    "RDrop": "companions",
     "compare": "bench.comparison",
     "place": "placement",
     "sites": "placement",

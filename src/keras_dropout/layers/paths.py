@@ -163,10 +163,12 @@ class ShakeShake(Stochastic, keras.Layer):
         self._build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        for branch in inputs if isinstance(inputs, (list, tuple)) else [inputs]:
+        branches = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        for branch in branches:
             check_floating("ShakeShake", branch)
-        self.compute_output_shape([b.shape for b in inputs] if isinstance(inputs, (list, tuple)) else inputs.shape)
-        first, second = inputs if isinstance(inputs, (list, tuple)) else (inputs[:, 0], inputs[:, 1])
+        shapes = [tuple(branch.shape) for branch in branches]
+        self.compute_output_shape(shapes if isinstance(inputs, (list, tuple)) else shapes[0])
+        first, second = branches if len(branches) == 2 else (inputs[:, 0], inputs[:, 1])
         if not training:
             return (first + second) / 2
         state = self.stream.next()
