@@ -15,8 +15,9 @@ backends
 noise
 layers.base
 layers.units layers.regions layers.paths
-layers companions
-testing.backend
+layers
+companions
+catalogue testing.backend
 testing.contract
 testing
 placement bench.records bench.statistics

@@ -8,6 +8,8 @@ from keras import ops
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_whole, refuse
 from keras_dropout.layers.units import Dropout
 
+__all__ = ["MaxNorm", "MultiSampleDropout", "RDrop"]
+
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class RDrop(keras.Model):
@@ -83,7 +85,7 @@ class _Divergence(keras.losses.Loss):
     """(KL(p || q) + KL(q || p)) / 2, reduced, weighted and masked as Keras does with losses."""
 
     def __init__(self, outputs: str, from_logits: bool):
-        super().__init__()
+        super().__init__(name="divergence")
         self.outputs, self.from_logits = outputs, check_flag("from_logits", from_logits)
 
     def call(self, p: Any, q: Any) -> Any:
