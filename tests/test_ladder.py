@@ -16,7 +16,8 @@ noise
 layers.base
 layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
-testing.backend
+companions
+catalogue testing.backend
 testing.contract
 testing.faults
 testing

@@ -9,14 +9,17 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _LAYERS = """
-AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropHead DropKey DropPath
-Dropout EmbeddingDropout FeatureAlphaDropout GaussianDropout LayerDrop LoRADropout LockedDropout PatchDropout RecurrentDropout
-ScheduledDropPath ShakeDrop SparseVariationalDropout SpatialDropout1D SpatialDropout2D SpatialDropout3D Standout
-StochasticDepth TargetedDropout TokenDropout VariationalDropout VariationalRNNDropout WeightDrop WordDropout Zoneout
-linear_decay
+AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropEdge DropHead DropKey
+DropPath Dropout EmbeddingDropout FeatureAlphaDropout GaussianDropout LayerDrop LoRADropout LockedDropout PatchDropout
+RandomErasing RecurrentDropout ScheduledDropPath ShakeDrop ShakeShake SparseVariationalDropout SpatialDropout1D
+SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout TokenDropout VariationalDropout
+VariationalRNNDropout WeightDrop WordDropout Zoneout linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",
+    "MaxNorm": "companions",
+    "MultiSampleDropout": "companions",
+    "RDrop": "companions",
     "compare": "bench.comparison",
     "place": "placement",
     "sites": "placement",

@@ -109,6 +109,33 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command()
+def layers(
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """List every dropout method of the library, or show one in full.
+
+    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), example (a call, with the
+    library's names and keras), input_shape and input_dtype (a batch that the example accepts; null for what is no layer).
+
+    Examples: keras-dropout layers · keras-dropout layers DropBlock2D
+    """
+    os.environ["KERAS_BACKEND"] = "numpy"  # to read docstrings, no framework need be installed
+    from keras_dropout import catalogue
+
+    shown = catalogue.methods() if name is None else {name: catalogue.method(name)}
+    if as_json:
+        print(json.dumps([method.document() for method in shown.values()], indent=1))
+    elif name is not None:
+        print(shown[name])
+    else:
+        width = max(map(len, shown))
+        for group in dict.fromkeys(method.group for method in shown.values()):
+            print(catalogue.title(group))
+            print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
+
+
 def _print(found: Any) -> None:
     from rich.console import Console
 

@@ -74,6 +74,11 @@ ATTENTION_BAD = (
     {"layer": attention(attention_axes=(1, 2))},
     {"layer": attention(use_gate=True)},
 )
+def normalized(edges, normalize):
+    degrees = edges.sum(axis=-1, keepdims=True)
+    return {"symmetric": edges / np.sqrt(degrees * degrees.swapaxes(-1, -2)), "row": edges / degrees, "none": edges}[normalize]
+
+
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
 MERGED = "Keras saves an adapter merged into the kernel; tests/layers/test_weights.py saves one"
 SHAPE = (64, 5, 16)
@@ -139,6 +144,17 @@ CASES = {
             bad=({"size": 0},),
         )
     ],
+    "RandomErasing": [
+        Case(
+            {"rate": 0.5, **more},
+            shape,
+            shared=shared,
+            drops="other",
+            exempt={"mean_is_kept": "the method does not scale what is left"},
+            bad=({"scale": (0, 0.3)}, {"scale": (0.3, 1.1)}, {"ratio": (2, 1)}, {"ratio": 1}, {"value": "noise"}),
+        )
+        for more, shape, shared in (({}, (64, 9, 8, 3), (3,)), ({"data_format": "channels_first"}, (64, 3, 9, 8), (1,)))
+    ],
     "PatchDropout": [
         Case(
             {"rate": 0.5},
@@ -181,6 +197,33 @@ CASES = {
             exempt={"gradient_matches": "the gradient has a factor of its own by design"},
             bad=({"alpha": (1, 0)}, {"mode": "column"}),
         )
+    ],
+    "ShakeShake": [
+        Case(
+            {},
+            (512, 2, 4),
+            drops="other",
+            inference=lambda layer, x: x.mean(axis=1),
+            exempt={
+                "units_share_draws": "two branches become one; tests/layers/test_shake_shake.py looks at the weights",
+                "gradient_matches": "the gradient has a factor of its own by design",
+                "masking_is_passed_on": "steps cannot be masked where the second axis holds the branches",
+                **dict.fromkeys(
+                    ("identity_at_rate_zero", "rate_can_change_while_compiled", "bad_arguments_are_refused"), "it has no rate"
+                ),
+            },
+        )
+    ],
+    "DropEdge": [
+        Case(
+            {"rate": 0.3, "normalize": normalize},
+            (32, 7, 7),
+            drops="other",
+            inference=lambda layer, x: normalized(x, layer.normalize),
+            exempt={"mean_is_kept": "the method does not scale what it keeps"},
+            bad=({"normalize": "column"},),
+        )
+        for normalize in ("symmetric", "row", "none")
     ],
     "LayerDrop": [
         Case(

@@ -1,4 +1,4 @@
-"""Layers that drop paths: residual branches and whole layers."""
+"""Layers that drop paths: residual branches, whole layers, edges of a graph."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, MaskWrapper
+from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating
 
 _MODES = ("row", "batch")
 
@@ -134,6 +134,126 @@ class ShakeDrop(_PathLayer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class ShakeShake(Stochastic, keras.Layer):
+    """Mix two residual branches by a random weight in training, and their gradients by another one.
+
+        y = a f1 + (1 - a) f2,    dy/df1 = b,  dy/df2 = 1 - b,    a, b ~ U(0, 1), independent
+
+    Shapes:        [f1, f2] of one shape -> that shape; or one tensor (batch, 2, ...) -> (batch, ...), where a grouped convolution
+                   computes both branches.
+    Inference:     y = (f1 + f2) / 2.
+    Arguments:     mode: "row", draws per example, the paper's best, or "batch". seed: whole number.
+    Source:        Gastaldi 2017, arXiv:1705.07485.
+    Differs from:  nothing in the paper. There is no rate: the range of the weights is the method.
+
+    >>> import numpy as np
+    >>> f = np.ones((4, 3), "float32")
+    >>> y = np.asarray(ShakeShake(seed=0)([f, 0 * f], training=True))
+    >>> bool((y == y[:, :1]).all() and (0 <= y).all() and (y < 1).all()), len(set(y[:, 0].tolist()))
+    (True, 4)
+    """
+
+    def __init__(self, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.start(seed)
+        self.mode = check_choice("mode for ShakeShake", mode, _MODES)
+        self._build_at_init()
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        branches = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        for branch in branches:
+            check_floating("ShakeShake", branch)
+        shapes = [tuple(branch.shape) for branch in branches]
+        self.compute_output_shape(shapes if isinstance(inputs, (list, tuple)) else shapes[0])
+        first, second = branches if len(branches) == 2 else (inputs[:, 0], inputs[:, 1])
+        if not training:
+            return (first + second) / 2
+        state = self.stream.next()
+        shape = (ops.shape(first)[0] if self.mode == "row" else 1,) + (1,) * (len(first.shape) - 1)
+        forward, backward = (ops.cast(noise.uniform(noise.fold(state, k), shape), first.dtype) for k in range(2))
+        gap = first - second
+        return ops.stop_gradient((forward - backward) * gap) + second + backward * gap
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        if input_shape and isinstance(input_shape[0], (list, tuple)):
+            if len(input_shape) == 2 and len({tuple(shape) for shape in input_shape}) == 1:
+                return tuple(input_shape[0])
+        elif len(input_shape) > 1 and input_shape[1] == 2:
+            return (input_shape[0], *input_shape[2:])
+        shown = [tuple(shape) if isinstance(shape, (list, tuple)) else shape for shape in input_shape]
+        refuse(
+            f"ShakeShake: inputs must be two branches of one shape; got shape {shown}.",
+            "Call it on [f1, f2], or on one tensor (batch, 2, ...).",
+        )
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return next((m for m in mask if m is not None), None) if isinstance(mask, (list, tuple)) else None
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class DropEdge(MaskLayer):
+    """Take random edges out of a graph's adjacency matrix in training, and normalise what is left.
+
+        y = D^(-1/2) (A * m) D^(-1/2),    D = degrees of A * m,    m_ij = m_ji ~ Bernoulli(1 - rate), m_ii = 1
+
+    Shapes:        (batch, nodes, nodes) or (nodes, nodes), dense, with or without weights -> the same.
+    Inference:     y = D^(-1/2) A D^(-1/2): all edges, normalised alike.
+    Arguments:     rate: fraction of edges dropped, in [0, 1]; 1 leaves the self-loops. normalize: "symmetric" as above,
+                   "row" for D^(-1) (A * m), or "none", where another layer does it. seed: whole number.
+    Source:        Rong et al. 2020, arXiv:1907.10903. Add the identity to A first, as graph convolutions do.
+    Differs from:  PyTorch Geometric's dropout_edge in that the shape stays (an edge list would get shorter, and with it every
+                   compiled program change), an undirected edge goes in both directions at once, and self-loops are neither
+                   dropped nor doubled. A node without edges gets zeros, not nan. Of a directed graph i -> j and j -> i go together.
+
+    >>> import numpy as np
+    >>> y = np.asarray(DropEdge(0.5, normalize="none", seed=0)(np.ones((6, 6), "float32"), training=True))
+    >>> bool((y == y.T).all()), float(np.diag(y).sum())
+    (True, 6.0)
+    """
+
+    def __init__(self, rate: float, *, normalize: str = "symmetric", seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.normalize = check_choice("normalize for DropEdge", normalize, ("symmetric", "row", "none"))
+
+    def check_inputs(self, inputs: Any) -> None:
+        super().check_inputs(inputs)
+        if len(inputs.shape) not in (2, 3) or inputs.shape[-1] != inputs.shape[-2]:
+            refuse(
+                f"DropEdge: inputs must be adjacency matrices, (batch, nodes, nodes); got shape {tuple(inputs.shape)}.",
+                "Entry (i, j) is the weight of the edge between the nodes i and j, 0 where there is none.",
+            )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        self.check_inputs(inputs)
+        return self._normalized(self.drop(inputs, self.stream.next()) if training else inputs)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        shape = tuple(ops.shape(inputs))
+        drawn = noise.kept(state, self.state.rate, shape)
+        row, column = (ops.expand_dims(ops.arange(shape[-1]), axis) for axis in (1, 0))
+        kept = ops.where(row < column, drawn, ops.swapaxes(drawn, -1, -2))
+        return ops.where(ops.logical_or(kept, row == column), inputs, ops.zeros((), inputs.dtype))
+
+    def _normalized(self, edges: Any) -> Any:
+        if self.normalize == "none":
+            return edges
+        weights = ops.cast(edges, keras.backend.result_type(edges.dtype, "float32"))
+        degrees = ops.sum(weights, axis=-1, keepdims=True)
+        linked = degrees > 0
+        degrees = ops.where(linked, degrees, ops.ones((), weights.dtype))
+        if self.normalize == "row":
+            return ops.cast(weights / degrees, edges.dtype)
+        scale = ops.where(linked, ops.rsqrt(degrees), ops.zeros((), weights.dtype))
+        return ops.cast(weights * scale * ops.swapaxes(scale, -1, -2), edges.dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "normalize": self.normalize}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")

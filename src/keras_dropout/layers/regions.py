@@ -302,14 +302,88 @@ class Cutout(_ImageLayer):
 def _square(x, state, rate, shape, *, axes, size):
     draws = current().draws(state, shape, x)
     outside = draws[:, 0] >= ops.cast(ops.round(rate * 2**24), draws.dtype)
-    outside = ops.reshape(outside, (-1, 1, 1, 1))
+    firsts = []
     for k, (axis, edge) in enumerate(zip(axes, size), start=1):
-        n = ops.shape(x)[axis]
-        centre = ops.floor(ops.cast(draws[:, k], "float32") / 2**24 * ops.cast(n, "float32"))
-        first = ops.reshape(centre - edge // 2, (-1, 1, 1, 1))
-        index = ops.reshape(ops.cast(ops.arange(n), "float32"), [-1 if a == axis else 1 for a in range(4)])
-        outside = ops.logical_or(outside, ops.logical_or(index < first, index >= first + edge))
-    return ops.where(outside, x, ops.zeros((), x.dtype))
+        centre = ops.floor(ops.cast(draws[:, k], "float32") / 2**24 * ops.cast(ops.shape(x)[axis], "float32"))
+        firsts.append(centre - edge // 2)
+    return ops.where(
+        ops.logical_or(ops.reshape(outside, (-1, 1, 1, 1)), _outside(x, axes, firsts, size)), x, ops.zeros((), x.dtype)
+    )
+
+
+def _outside(x, axes, firsts, edges):
+    """Is a position of an image outside the rectangle that begins at `firsts` and has `edges`, one of each per image?"""
+    result = False
+    for axis, first, edge in zip(axes, firsts, edges):
+        first, edge = (n if isinstance(n, int) else ops.reshape(n, (-1, 1, 1, 1)) for n in (first, edge))
+        index = ops.reshape(ops.cast(ops.arange(ops.shape(x)[axis]), "float32"), [-1 if a == axis else 1 for a in range(4)])
+        result = ops.logical_or(result, ops.logical_or(index < first, index >= first + edge))
+    return result
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class RandomErasing(_ImageLayer):
+    """Fill a rectangle of random size, proportions and place in each image in training.
+
+        y = value inside, x outside;    area / image ~ U(scale),    log(height / width) ~ U(log ratio),    place ~ U(where it fits)
+
+    Shapes:        (batch, height, width, channels), or channels first -> the same.
+    Inference:     y = x.
+    Arguments:     rate: fraction of images that are erased from, in [0, 1]; 0.5 in the paper. scale: least and largest share of
+                   the image, 0.02 to 0.4 in the paper. ratio: least and largest height / width. value: what is filled in.
+                   data_format, seed: as in SpatialDropout2D.
+    Source:        Zhong et al. 2020, arXiv:1708.04896; defaults as torchvision's.
+    Differs from:  the paper and torchvision, which try until a rectangle fits or give up after ten times, in drawing the
+                   ratio from those at which the area fits: always inside the image, and never given up. The paper fills with
+                   noise. keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and
+                   its sides are independent, so that neither area nor ratio is what is asked for.
+
+    >>> import numpy as np
+    >>> y = np.asarray(RandomErasing(1, scale=(0.25, 0.25), ratio=(1, 1), seed=0)(np.ones((1, 8, 8, 3), "float32"), training=True))
+    >>> int((y[0, :, :, 0] == 0).sum())
+    16
+    """
+
+    ranks = range(4, 5)
+    layout = "(batch, height, width, channels)"
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        scale: tuple[float, float] = (0.02, 0.33),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        value: float = 0.0,
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(rate, data_format=data_format, seed=seed, **kwargs)
+        self.scale = _positive_range("RandomErasing: scale", scale, 1, "It is a share of the image, as in (0.02, 0.33).")
+        self.ratio = _positive_range("RandomErasing: ratio", ratio, math.inf, "It is height / width, as in (0.3, 3.3).")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            refuse(f"RandomErasing: value must be a number; got {value!r}.", "0 is the mean of normalised images.")
+        self.value = float(value)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        axes = self.spatial_axes(4)
+        batch, *_ = ops.shape(inputs)
+        height, width = (ops.cast(ops.shape(inputs)[axis], "float32") for axis in axes)
+        erased = ops.logical_not(noise.kept(noise.fold(state, 0), self.state.rate, (batch, 1, 1, 1)))
+        share, turn, *places = ops.unstack(noise.uniform(noise.fold(state, 1), (4, batch)), 4)
+        share = self.scale[0] + (self.scale[1] - self.scale[0]) * share
+        # Both edges fit where area / width**2 <= ratio <= height**2 / area; the share is at most 1, so that some ratio always does.
+        fits = ops.log(share * height / width), ops.log(height / (share * width))
+        low, high = (ops.minimum(ops.maximum(fits[0], math.log(end)), fits[1]) for end in self.ratio)
+        stretch = ops.exp((low + (high - low) * turn) / 2)
+        root = ops.sqrt(share * height * width)
+        edges = [ops.minimum(ops.maximum(ops.round(n), 1), most) for n, most in ((root * stretch, height), (root / stretch, width))]
+        firsts = [ops.floor(place * (n - edge + 1)) for place, edge, n in zip(places, edges, (height, width))]
+        inside = ops.logical_and(erased, ops.logical_not(_outside(inputs, axes, firsts, edges)))
+        return ops.where(inside, ops.cast(self.value, inputs.dtype), inputs)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "scale": self.scale, "ratio": self.ratio, "value": self.value}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -386,3 +460,13 @@ def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:
     if len(values) != count:
         refuse(f"{owner}: {name} must be one number or {count} of them; got {value!r}.", "Give one per spatial axis.")
     return tuple(check_whole(f"{owner}: {name}", n, 1, "It is a length in units of the map.") for n in values)
+
+
+def _positive_range(name: str, value: object, most: float, mend: str) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if 0 < low <= high <= most and high < math.inf:
+        return low, high
+    refuse(f"{name} must be two numbers, low and high, above 0{' and at most 1' if most == 1 else ''}; got {value!r}.", mend)
