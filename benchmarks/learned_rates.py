@@ -112,7 +112,8 @@ def sparse() -> list[dict]:
     plain = lenet(lambda layer: layer)
     plain.fit(*train, batch_size=64, epochs=EPOCHS, verbose=0)
     rows = [figures("plain", plain, test)]
-    rows += [figures(f"pruned, kl_weight {share:g} / N", pruned(share), test) for share in SHARES]
+    for share in SHARES:
+        rows.append(figures(f"pruned, kl_weight {share:g} / N", pruned(share), test) | {"kl_share": share})
     for row in rows:
         row["times_fewer"] = rows[0]["weights"] / row["weights"]
         print(

@@ -134,12 +134,13 @@ class _LearnedRate(_OnKernel):
 
     @rate.setter
     def rate(self, value: float) -> None:
-        self._rate = check_rate(type(self).__name__, value)
+        value = check_rate(type(self).__name__, value)
         if not 0 < value <= self.highest or value == 1:
             refuse(
                 f"{type(self).__name__}: rate must be in (0, {self.highest:g}{')' if self.highest == 1 else ']'}; got {value!r}.",
                 "It is learned as log(rate / (1 - rate)), which has no end; start at 0.1, say.",
             )
+        self._rate = value
         if self.built:
             self.logit.assign(ops.full(self.logit.shape, _logit(value), "float32"))
 
