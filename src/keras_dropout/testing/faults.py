@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import noise
-from keras_dropout.errors import check_rate
 from keras_dropout.layers.base import MaskWrapper, check_floating
 from keras_dropout.layers.units import Dropout
 from keras_dropout.masks import LEVELS
