@@ -314,12 +314,12 @@ def test_everything_is_finite_at_any_rate_and_precision(cls, rate, dtype):
 @layers
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_draws_the_same(cls, dtype):
-    def found(dtype):
+    def found(dtype, options):
         keras.utils.set_random_seed(4)
         return call(cls(0.4, attention(dtype=dtype), seed=0, dtype=dtype), **options)
 
     for options in ({}, OPTIONS["padding"]):
-        half, whole = found(dtype), found("float32")
+        half, whole = found(dtype, options), found("float32", options)
         np.testing.assert_allclose(numpy(half), numpy(whole), atol=0.1)
 
 

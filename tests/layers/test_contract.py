@@ -74,6 +74,8 @@ ATTENTION_BAD = (
     {"layer": attention(attention_axes=(1, 2))},
     {"layer": attention(use_gate=True)},
 )
+
+
 def normalized(edges, normalize):
     degrees = edges.sum(axis=-1, keepdims=True)
     return {"symmetric": edges / np.sqrt(degrees * degrees.swapaxes(-1, -2)), "row": edges / degrees, "none": edges}[normalize]

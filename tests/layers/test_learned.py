@@ -1,6 +1,10 @@
 """What layers that learn their rates promise, on the backend of this process."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras

@@ -1,14 +1,7 @@
 """The dropout layers, grouped by what is dropped."""
 
 from keras_dropout.layers.attention import AttentionDropout, DropHead, DropKey
-from keras_dropout.layers.learned import (
-    ConcreteDropout,
-    SparseVariationalDropout,
-    Standout,
-    TargetedDropout,
-    VariationalDropout,
-)
-from keras_dropout.layers.paths import DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
+from keras_dropout.layers.learned import ConcreteDropout, SparseVariationalDropout, Standout, TargetedDropout, VariationalDropout
 from keras_dropout.layers.paths import (
     DropEdge,
     DropPath,
@@ -18,6 +11,7 @@ from keras_dropout.layers.paths import (
     ShakeShake,
     StochasticDepth,
     linear_decay,
+)
 from keras_dropout.layers.regions import (
     Cutout,
     DropBlock1D,
@@ -43,9 +37,9 @@ __all__ = [
     "DropBlock2D",
     "DropBlock3D",
     "DropConnect",
+    "DropEdge",
     "DropHead",
     "DropKey",
-    "DropEdge",
     "DropPath",
     "Dropout",
     "EmbeddingDropout",
@@ -55,12 +49,12 @@ __all__ = [
     "LoRADropout",
     "LockedDropout",
     "PatchDropout",
+    "RandomErasing",
     "RecurrentDropout",
     "ScheduledDropPath",
     "ShakeDrop",
-    "SparseVariationalDropout",
-    "RandomErasing",
     "ShakeShake",
+    "SparseVariationalDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
