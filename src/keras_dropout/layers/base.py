@@ -141,6 +141,8 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
                 f"{type(self).__name__}: layer must be a Keras layer; got {layer!r}.",
                 "Write the rate first, where there is one, then the layer.",
             )
+        if kwargs.get("dtype") is None:
+            kwargs["dtype"] = layer.dtype_policy
         super().__init__(layer, **kwargs)
 
     def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:
