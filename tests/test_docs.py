@@ -11,17 +11,15 @@ from pathlib import Path
 import keras
 import pytest
 
+from keras_dropout import layers
 from keras_dropout.bench import data
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
 
 
-MODULES = [
-    *(f"keras_dropout.layers.{group}" for group in ("units", "regions", "paths")),
-    "keras_dropout.companions",
-    "keras_dropout.placement",
-]
+GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem != "base")
+MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), "keras_dropout.placement", "keras_dropout.testing"]
 
 
 @pytest.mark.parametrize("module", MODULES)

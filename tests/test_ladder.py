@@ -14,11 +14,12 @@ backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
-layers.units layers.regions layers.paths
+layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
 companions
 catalogue testing.backend
 testing.contract
+testing.faults
 testing
 placement bench.records bench.statistics
 bench.data bench.ledger bench.progress bench.report.charts

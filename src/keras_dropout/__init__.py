@@ -9,9 +9,11 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _LAYERS = """
-AlphaDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropEdge DropPath Dropout FeatureAlphaDropout GaussianDropout
-LayerDrop PatchDropout RandomErasing ScheduledDropPath ShakeDrop ShakeShake SpatialDropout1D SpatialDropout2D SpatialDropout3D
-StochasticDepth linear_decay
+AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropEdge DropHead DropKey
+DropPath Dropout EmbeddingDropout FeatureAlphaDropout GaussianDropout LayerDrop LoRADropout LockedDropout PatchDropout
+RandomErasing RecurrentDropout ScheduledDropPath ShakeDrop ShakeShake SparseVariationalDropout SpatialDropout1D
+SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout TokenDropout VariationalDropout
+VariationalRNNDropout WeightDrop WordDropout Zoneout linear_decay
 """
 _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "BadInput": "errors",

@@ -31,6 +31,8 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 LEVELS = 2**24
 POSITIONS = 2**32  # what the low word of a position can tell apart
 
@@ -59,11 +61,16 @@ def call_key(state: Any, words: Words) -> tuple[Any, Any]:
 
 def draws(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
     """24 random bits for each position, as a whole number in [0, 2**24). `high` is left out where it is 0."""
+    return words.shift_right(bits(low, key, words, high), 8)
+
+
+def bits(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
+    """The 32 random bits of each position, of which the upper 24 are used."""
     a, b = key
     if high is not None:
         b = b ^ mix(high, words)
     inner = mix(low + mix(a, words), words)
-    return words.shift_right(mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words), 8)
+    return mix(inner ^ mix(b + words.constant(0x9E3779B9), words), words)
 
 
 def seed_words(seed: int) -> tuple[int, int]:
@@ -99,16 +106,13 @@ class Stream:
 
     def next(self) -> Any:
         """The state for one call; the next call gets the next step."""
-        state = self.state * 1  # a copy: torch would change it in place below
-        self.state.assign(state + self._one_step(state))
+        from keras import ops
+
+        state = ops.copy(self.state)  # a copy: torch would change it in place below
+        # From an array: of a list, Keras makes a tensor five times as slowly.
+        self.state.assign(state + ops.convert_to_tensor(np.array([0, 0, 1], self.state.dtype)))
         return state
 
     def reseed(self, seed: int) -> None:
         """Start again at step 0 with the masks of `seed`."""
         self.state.assign([*seed_words(seed), 0])
-
-    @staticmethod
-    def _one_step(state: Any) -> Any:
-        import keras
-
-        return keras.ops.convert_to_tensor([0, 0, 1], dtype=keras.backend.standardize_dtype(state.dtype))

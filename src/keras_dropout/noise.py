@@ -2,7 +2,8 @@
 
 `state` is what `masks.Stream.next` gives, a fresh one for each call (or `fold(state, n)`, sub-stream n of a call); `rate` is a
 float or a float32 scalar tensor; shapes are tuples, with a symbolic size where TensorFlow has one. A shape of 1 along an axis
-shares the draw along it.
+shares the draw along it. `like` is the tensor whose entries the draws are for, where there is one: from it JAX learns which part of
+the whole a device holds inside `shard_map`.
 """
 
 import math
@@ -21,7 +22,7 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
 
     What is dropped is selected away: a dropped nan or inf is 0. Nothing of x's size is kept for backward.
     """
-    return product(_bernoulli, x, state, rate, shape, scaled=scaled)
+    return product(_bernoulli, x, state, rate, shape, pointwise=True, scaled=scaled)
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
@@ -29,38 +30,71 @@ def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
 
     Nothing of x's size is kept for backward.
     """
-    return product(_gaussian, x, state, rate, shape)
+    return product(_gaussian, x, state, rate, shape, pointwise=True)
 
 
-def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, **options: Any) -> Any:
+def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, pointwise: bool = False, **options: Any) -> Any:
     """`apply(x, state, rate, shape, **options)`, which multiplies each element of x by something that x does not decide.
 
     Backward calls it again on what comes upstream, so that nothing of x's size is kept. `apply` is a function of a module and
-    the options can be hashed. A symbolic size in `shape` is x's own.
+    the options can be hashed. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
+    `backends.current().draws(state, shape, x)`, and multiplies each element by what its own draw gives: it may then be called on
+    parts of x.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
-    return backends.current().recomputed(_with_sizes, x, (state, _tensor(rate)), factor=apply, shape=known, **options)
+    tensors = state, _tensor(rate)
+    return backends.current().recomputed(_with_sizes, x, tensors, pointwise=pointwise, factor=apply, shape=known, **options)
 
 
-def kept(state: Any, rate: Any, shape: tuple) -> Any:
+def kept(state: Any, rate: Any, shape: tuple, like: Any = None) -> Any:
     """A mask: true with probability 1 - rate, for each entry of `shape`."""
-    draws = backends.current().draws(state, tuple(shape))
+    draws = backends.current().draws(state, tuple(shape), like)
     return draws >= ops.cast(_level(rate), draws.dtype)
 
 
-def uniform(state: Any, shape: tuple) -> Any:
+def kept_at(state: Any, rate: Any, low: Any, high: Any = None) -> Any:
+    """As `kept`, for the entries at the positions high * 2**32 + low: equal positions have equal draws.
+
+    `low` and `high` are whole numbers that broadcast to each other. A mask of a table's size is never made to look up parts of it.
+    """
+    draws = backends.current().draws_at(state, low, high)
+    return draws >= ops.cast(_level(rate), draws.dtype)
+
+
+def kept_in_part(state: Any, rate: Any, shape: tuple, allowed: Any = None) -> Any:
+    """As `kept`, but never none along the last axis: where all would go, the one with the highest draw stays.
+
+    That one is among those `allowed` (a mask of `shape`), where any is.
+    """
+    draws = uniform(state, shape)
+    ranked = draws if allowed is None else ops.where(allowed, draws, -1.0)
+    return ops.logical_or(draws >= ops.cast(rate, "float32"), ranked >= ops.max(ranked, axis=-1, keepdims=True))
+
+
+def masked(x: Any, kept: Any, scale: Any = 1) -> Any:
+    """x * scale where `kept`, else 0, in x's type; the scale is multiplied in float32 or better."""
+    real = keras.backend.result_type(x.dtype, "float32")
+    return ops.where(kept, ops.cast(ops.cast(x, real) * ops.cast(scale, real), x.dtype), ops.zeros((), x.dtype))
+
+
+def scale(rate: Any, dtype: str = "float32") -> Any:
+    """1 / (1 - rate) for the rate that masks really have, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
+    return LEVELS / ops.maximum(LEVELS - ops.cast(_level(rate), dtype), 1)
+
+
+def uniform(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 in [0, 1), in steps of 2**-24."""
-    return ops.cast(backends.current().draws(state, tuple(shape)), "float32") / LEVELS
+    return ops.cast(backends.current().draws(state, tuple(shape), like), "float32") / LEVELS
 
 
-def normal(state: Any, shape: tuple) -> Any:
+def normal(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 of mean 0 and variance 1."""
-    return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape))))
+    return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
-def logistic(state: Any, shape: tuple) -> Any:
+def logistic(state: Any, shape: tuple, like: Any = None) -> Any:
     """float32 log(u / (1 - u)) of a uniform u, always finite."""
-    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape))))
+    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
 def fold(state: Any, number: Any) -> Any:
@@ -81,8 +115,7 @@ def _bernoulli(x, state, rate, shape, *, scaled):
     draws = backends.current().draws(state, shape, x)
     level = _level(rate)
     real = keras.backend.result_type(x.dtype, "float32")
-    scale = LEVELS / ops.maximum(LEVELS - ops.cast(level, real), 1)
-    x = ops.cast(ops.cast(x, real) * scale, x.dtype) if scaled else x
+    x = ops.cast(ops.cast(x, real) * scale(rate, real), x.dtype) if scaled else x
     return ops.where(draws >= ops.cast(level, draws.dtype), x, ops.zeros((), x.dtype))
 
 

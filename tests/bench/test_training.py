@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dropout import Dropout
+from keras_dropout import Dropout, PatchDropout
 from keras_dropout.bench import recipes
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result, Variant
@@ -119,7 +119,7 @@ def test_the_published_subclass_and_its_twin_train_to_the_same_weights():
     for name, model in (("twin", twin), ("published", published)):
         model.set_weights(initial)
         next(layer for layer in model.layers if isinstance(layer, Dropout)).stream.reseed(5)
-        training = programs.start(model, Variant(name, {name: {"kind": name, "rate": 0}}))
+        training = programs.start(model, Variant(name, {name: {"kind": "Dropout", "rate": 0}}))
         for _ in range(2):
             training.epoch(order)
         weights[name] = training.weights()
@@ -160,6 +160,20 @@ def test_one_program_serves_every_seed_and_rate(tmp_path):
     compiled = [result.compilations > 0 for result in results]
     assert sum(compiled) == 2  # with dropout and without
     assert len({result.metrics["test_loss"] for result in results}) == len(results)
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.75])
+def test_a_rate_that_decides_a_shape_is_part_of_the_program(rate, tmp_path):
+    """The second variant to be trained drops its own number of patches, not the first one's."""
+    model = keras.Sequential([keras.Input((8, 6), name="rows"), L.GlobalAveragePooling1D(), L.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    variants = {f"r{n}": {"rows": PatchDropout(n, prefix=0)} for n in (0.5, rate)}
+    data = blobs(shape=(8, 6))
+    plan = make_plan(model, data, variants=variants, epochs=2, seeds=1, ledger=tmp_path / "r.db")
+    trainer = Trainer(plan.study, plan.data.parts("held-out"), 1)
+    found = [trainer.train(run) for run in plan.study.runs()][-1]
+    alone = train(model, tmp_path, "compiled", variants, number=-1, epochs=2, seeds=1, data=data)
+    assert found.metrics == alone.metrics
 
 
 def test_a_run_does_not_depend_on_what_was_trained_before_it(tmp_path):

@@ -3,11 +3,19 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_dropout
 from keras_dropout import layers
 from keras_dropout.testing import Case, check_layer
 
+RATELESS = dict.fromkeys(("identity_at_rate_zero", "rate_can_change_while_compiled"), "there is no rate")
+UNBOUNDED = dict.fromkeys(
+    ("identity_at_rate_zero", "rate_can_change_while_compiled"),
+    "a learned rate is never 0; tests/layers/test_learned.py changes it in a compiled step",
+)
+OWN_POLICY = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_learned.py sets it for both"}
+INNER = {"half_precision": "the wrapped layer has a policy of its own; tests/layers/test_weights.py has one policy for both"}
 BLOCKS = {
     "drop_frequency": "the share of a map varies with how its blocks overlap; tests/layers/test_regions.py has its expectation",
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
@@ -19,13 +27,78 @@ def signs(shape):
     return lambda generator: (generator.choice([-1, 1], shape) * generator.uniform(1, 2, shape)).astype("float32")
 
 
+def dense(layer, x, kernel=None):
+    kernel, bias = (ops.convert_to_numpy(each) for each in (layer.layer.kernel if kernel is None else kernel, layer.layer.bias))
+    return x @ kernel + bias
+
+
+INPUT = keras.layers.InputLayer((3,))
+
+
+def with_lora(layer, shape):
+    """The layer with an adapter that does something: Keras starts it at 0."""
+    layer.build(shape)
+    layer.enable_lora(3, b_initializer="glorot_uniform")
+    return layer
+
+
+def ids(*shape):
+    return lambda generator: generator.integers(2, 50, shape).astype("int32")
+
+
+def attention(**options):
+    return keras.layers.MultiHeadAttention(4, 3, **options)
+
+
+def attended(layer, x):
+    """Multi-head self-attention, written out."""
+    wrapped = layer.layer
+    parts = (wrapped.query_dense, wrapped.key_dense, wrapped.value_dense, wrapped.output_dense)
+    (wq, bq), (wk, bk), (wv, bv), (wo, bo) = ([keras.ops.convert_to_numpy(w) for w in part.weights] for part in parts)
+    q, k, v = (np.einsum("btf,fnh->bnth", x, w) + b[:, None] for w, b in ((wq, bq), (wk, bk), (wv, bv)))
+    scores = np.exp(np.einsum("bnth,bnsh->bnts", q, k) / np.sqrt(q.shape[-1]))
+    return np.einsum("bnts,bnsh,nhf->btf", scores / scores.sum(axis=-1, keepdims=True), v, wo) + bo
+
+
+TABLE = keras.initializers.RandomUniform(1, 2, seed=3)
+OF_IDS = {
+    "gradient_matches": "ids have no gradient",
+    "wrong_inputs_are_refused": "whole numbers are right here",
+}
+ATTENTION = {
+    "half_precision": "the wrapped layer has a policy of its own; tests/layers/test_attention.py has it",
+}
+ATTENTION_BAD = (
+    {"layer": keras.layers.Dense(3)},
+    {"layer": attention(dropout=0.1)},
+    {"layer": attention(attention_axes=(1, 2))},
+    {"layer": attention(use_gate=True)},
+)
+
+
 def normalized(edges, normalize):
     degrees = edges.sum(axis=-1, keepdims=True)
     return {"symmetric": edges / np.sqrt(degrees * degrees.swapaxes(-1, -2)), "row": edges / degrees, "none": edges}[normalize]
 
 
 ALPHA = {"mean_is_kept": "for inputs of mean 0 and variance 1 only; tests/layers/test_units.py has its moments"}
+MERGED = "Keras saves an adapter merged into the kernel; tests/layers/test_weights.py saves one"
 SHAPE = (64, 5, 16)
+
+
+def recurrent(layer=keras.layers.LSTM, **arguments):
+    """Around 4 units that return sequences: the outputs then have the shape of the inputs.
+
+    Unrolled, since a loop is compiled again at each call that is not compiled; tests/layers/test_steps.py has loops.
+    """
+    return lambda: {"rate": 0.3, "layer": layer(4, return_sequences=True, unroll=True), **arguments}
+
+
+def plain(layer, x):
+    return np.asarray(keras.ops.convert_to_numpy(layer.layer(x)))
+
+
+GATES = {"mean_is_kept": "a mean does not pass through gates; tests/layers/test_steps.py has that of one step"}
 CASES = {
     # units
     "Dropout": [
@@ -169,10 +242,265 @@ CASES = {
         )
     ],
     # tokens
+    "EmbeddingDropout": [
+        Case(
+            lambda per=per: {"rate": 0.3, "layer": keras.layers.Embedding(50, 6, embeddings_initializer=TABLE), "per": per},
+            (64, 8),
+            drops="other",
+            inputs=ids(64, 8),
+            inference=lambda layer, x: keras.ops.convert_to_numpy(layer.layer.embeddings)[x],
+            weights=1,
+            exempt=OF_IDS
+            | {
+                "units_share_draws": "the outputs have an axis more; tests/layers/test_tokens.py says which share",
+                "half_precision": "the embedding has a policy of its own; tests/layers/test_tokens.py has it",
+                "masking_is_passed_on": "the padding mask is made of the ids; tests/layers/test_tokens.py follows it",
+            },
+            bad=({"layer": keras.layers.Dense(3)}, {"per": "word"}),
+        )
+        for per in ("batch", "sequence")
+    ],
+    "WordDropout": [
+        Case(
+            {"rate": 0.3, "unknown": 1},
+            (64, 8),
+            drops="other",
+            inputs=ids(64, 8),
+            exempt=OF_IDS | {"mean_is_kept": "ids have no mean", "half_precision": "ids keep their type"},
+            bad=({"unknown": -1}, {"unknown": 1.0}, {"protect": 3}, {"protect": (-1,)}, {"protect": "ab"}),
+        )
+    ],
+    "TokenDropout": [
+        Case({"rate": 0.3}, (64, 8, 5), shared=(2,), bad=({"scale": "mean"},)),
+        Case({"rate": 0.5, "scale": "kept"}, (64, 8, 5), shared=(2,), drops="other"),
+        Case({"rate": 0.3, "scale": "none"}, (64, 8, 5), shared=(2,), drops="other", exempt={"mean_is_kept": "nothing is scaled"}),
+    ],
     # attention
+    "AttentionDropout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION,
+            bad=ATTENTION_BAD,
+        )
+    ],
+    "DropKey": [
+        Case(
+            lambda: {"rate": 0.3, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION | {"mean_is_kept": "the mean of a softmax of masked logits is another one"},
+            bad=ATTENTION_BAD,
+        )
+    ],
+    "DropHead": [
+        Case(
+            lambda: {"rate": 0.5, "layer": attention()},
+            (16, 5, 6),
+            drops="other",
+            inference=attended,
+            weights=8,
+            exempt=ATTENTION,
+            bad=ATTENTION_BAD,
+        )
+    ],
     # weights
+    "DropConnect": [
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Dense(16, bias_initializer="normal")},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: x @ ops.convert_to_numpy(layer.layer.kernel) + ops.convert_to_numpy(layer.layer.bias),
+            weights=2,
+            exempt=INNER,
+            bad=(ONE_LESS, {"per": "unit"}, {"drop_bias": 1}, {"inference": "sample"}),
+        ),
+        Case(
+            lambda: {
+                "rate": 0.3,
+                "layer": keras.layers.Dense(16, "tanh", bias_initializer="normal"),
+                "inference": "gaussian",
+                "drop_bias": False,
+            },
+            (64, 16),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer(x)),
+            weights=2,
+            exempt=INNER
+            | {
+                "mean_is_kept": "the mean over normal values is near that of training; tests/layers/test_weights.py has both",
+                "identity_at_rate_zero": "tests/layers/test_weights.py has it, within the error of the sum",
+                "rate_can_change_while_compiled": "changes inference too; tests/layers/test_weights.py has it",
+            },
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "per": "batch"},
+            (8, 6, 5, 3),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=2,
+            exempt=INNER | {"masking_is_passed_on": "Conv2D does not"},
+        ),
+    ],
+    "WeightDrop": [
+        Case(  # linear in the kernel over two steps, so that the mean is kept
+            lambda: {"rate": 0.3, "layer": keras.layers.SimpleRNN(8, activation="linear", return_sequences=True, unroll=True)},
+            (32, 2, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER,
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True, unroll=True))},
+            (16, 3, 8),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=6,
+            exempt=INNER | {"mean_is_kept": "not linear in the weights"},
+        ),
+    ],
+    "LoRADropout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.Dense(16), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=4,
+            exempt=INNER | {"saved_model_goes_on": MERGED},
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.EinsumDense("btc,cd->btd", (None, 16)), SHAPE)},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=3,
+            exempt=INNER | {"saved_model_goes_on": MERGED, "masking_is_passed_on": "EinsumDense does not"},
+        ),
+    ],
     # steps
+    "LockedDropout": [Case({"rate": 0.3}, SHAPE, shared=(1,)), Case({"rate": 0.3}, (32, 4, 3, 8), shared=(1,))],
+    "VariationalRNNDropout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            inference=plain,
+            weights=3,
+            exempt=GATES,
+            bad=({"recurrent_rate": 2}, {"layer": keras.layers.LSTMCell(4)}, {"layer": keras.layers.GRU(4, dropout=0.1)}),
+        )
+    ],
+    "RecurrentDropout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            inference=plain,
+            weights=3,
+            exempt=GATES,
+            bad=({"per": "batch"}, {"layer": keras.layers.SimpleRNN(4)}, {"layer": keras.layers.LSTM(4, stateful=True)}),
+        ),
+        Case(recurrent(keras.layers.GRU, per="sequence"), (16, 3, 4), drops="other", inference=plain, weights=3, exempt=GATES),
+    ],
+    "Zoneout": [
+        Case(
+            recurrent(),
+            (16, 3, 4),
+            drops="other",
+            exempt={
+                **GATES,
+                "identity_at_inference": "inference is the expectation of each step; tests/layers/test_steps.py has it",
+            },
+            weights=3,
+            bad=({"cell_rate": -1}, {"layer": keras.layers.RNN([keras.layers.LSTMCell(4)] * 2)}, {"layer": keras.layers.Dense(4)}),
+        )
+    ],
     # learned
+    "ConcreteDropout": [
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Dense(16, bias_initializer="ones")},  # at 0.5 the relaxed mask has no bias
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+            bad=({"rate": 0}, ONE_LESS, {"temperature": 0}, {"weight_regularizer": -1}, {"spatial": 1}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Conv2D(2, 2, padding="same"), "temperature": 0.5},
+            (64, 4, 5, 2),
+            drops="other",
+            inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+        ),
+    ],
+    "VariationalDropout": [
+        Case(
+            lambda options=options: {"rate": 0.3, "layer": keras.layers.Dense(16), "kl_weight": 0.01, **options},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=3,
+            exempt=UNBOUNDED | OWN_POLICY,
+            bad=({"rate": 0}, {"rate": 0.51}, {"kl_weight": -1}, {"noise": "both"}, {"per": "batch"}, {"layer": INPUT}),
+        )
+        for options in (
+            {},
+            {"per": "weight"},
+            {"noise": "inputs", "per": "unit"},
+        )
+    ],
+    "SparseVariationalDropout": [
+        Case(
+            lambda: {"layer": keras.layers.Dense(16, bias_initializer="ones"), "kl_weight": 0.01, "log_variance": -3.0},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x, layer.pruned().kernel),
+            weights=3,
+            exempt={"mean_is_kept": "leaves weights out at inference"} | RATELESS | OWN_POLICY,
+            bad=({"kl_weight": -1}, {"threshold": float("nan")}, {"log_variance": "a"}, {"layer": INPUT}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"layer": keras.layers.Conv2D(2, 2, padding="same"), "kl_weight": 0.01, "log_variance": -3.0, "threshold": 9.0},
+            (64, 4, 5, 2),
+            drops="other",
+            inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
+            weights=3,
+            exempt=RATELESS | OWN_POLICY,
+        ),
+    ],
+    "Standout": [
+        Case(
+            lambda: {"layer": keras.layers.Dense(16, bias_initializer="ones"), "beta": 0.5},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x) / (1 + np.exp(-dense(layer, x) - 0.5)),
+            weights=2,
+            exempt={"gradient_matches": "the mask depends on the inputs; tests/layers/test_learned.py has the gradient"}
+            | RATELESS
+            | OWN_POLICY,
+            bad=({"alpha": "a"}, {"beta": float("inf")}, {"layer": INPUT}, {"layer": 0.5}),
+        )
+    ],
+    "TargetedDropout": [
+        Case(
+            lambda by=by: {"rate": 0.5, "layer": keras.layers.Dense(16), "targeted": 0.75, "by": by},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=2,
+            exempt={"mean_is_kept": "the method does not scale what it keeps"} | OWN_POLICY,
+            bad=({"targeted": 1.5}, {"by": "rows"}, {"layer": 0.5}),
+        )
+        for by in ("weights", "units")
+    ],
 }
 NO_LAYERS = {"DropPath", "linear_decay"}
 

@@ -1,11 +1,13 @@
 """What each backend must do for the masks, behind one interface; everything else is written in `keras.ops`.
 
     draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
+    draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static), which backward applies again to what comes upstream
 
 `state` is what `masks.Stream.next` gives. `recomputed` is for functions that multiply each element of x by a factor of the other
-tensors: such a function is its own transpose, so that nothing of x's size is kept for backward.
+tensors: such a function is its own transpose, so that nothing of x's size is kept for backward. It is told whether the function is
+`pointwise`: whether the factor of an element, where `shape` is that of x, depends on the element's position alone.
 
 The same hash runs everywhere, compiled or not, and is fused everywhere: under JAX by `jit`, also when called eagerly; on
 TensorFlow by XLA, also inside a graph that is not compiled; on PyTorch by `torch.compile`, or block by block in the cache.

@@ -27,12 +27,19 @@ def draws(state: jax.Array, shape: tuple[int, ...], like: jax.Array | None = Non
 
 
 @jax.jit
+def draws_at(state: jax.Array, low: jax.Array, high: jax.Array | None = None) -> jax.Array:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else high.astype(jnp.uint32)
+    return masks.draws(low.astype(jnp.uint32), call_key(state, WORDS), WORDS, high)
+
+
+@jax.jit
 def fold(state: jax.Array, number: jax.Array | int) -> jax.Array:
     """See `keras_dropout.backends`."""
     return jnp.stack([*call_key(state, WORDS), jnp.asarray(number, jnp.uint32)])
 
 
-def recomputed(apply: Callable, x: jax.Array, tensors: tuple, **static: Any) -> jax.Array:
+def recomputed(apply: Callable, x: jax.Array, tensors: tuple, *, pointwise: bool, **static: Any) -> jax.Array:
     """See `keras_dropout.backends`."""
     return _recomputed(apply, tuple(static.items()), jnp.asarray(x), tensors)
 
@@ -56,15 +63,16 @@ _recomputed.__wrapped__.defvjp(_forward, _backward)
 
 def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:
     """Low and high word of each position of a mask of `shape`, which is one of several shards along its first axis."""
-    size = math.prod(shape) * math.prod(jax.lax.axis_size(axis) for axis in axes)
-    if size <= POSITIONS:
+    shards = math.prod(jax.lax.axis_size(axis) for axis in axes)
+    if math.prod(shape) * shards <= POSITIONS:
         low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
         return (low + _shard(axes) * jnp.uint32(math.prod(shape)) if axes else low), None
     # A position is row * width + column, with as few axes as possible in a row, so that both fit 32 bits.
     split = next(k for k in range(1, len(shape) + 1) if math.prod(shape[k:]) < POSITIONS)
     rows, width = math.prod(shape[:split]), math.prod(shape[split:])
-    if rows > POSITIONS:
-        refuse(f"an axis of a mask has at most 2**32 entries; got shape {shape}.", "Split the axis in two.")
+    if rows * shards > POSITIONS:
+        whole = (shape[0] * shards, *shape[1:])
+        refuse(f"an axis of a mask has at most 2**32 entries; got shape {whole}.", "Split the axis in two.")
     row = jax.lax.iota(jnp.uint32, rows).reshape(shape[:split] + (1,) * (len(shape) - split))
     row = row + _shard(axes) * jnp.uint32(rows) if axes else row
     low, high = _wide_product(row, width)

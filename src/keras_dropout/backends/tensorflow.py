@@ -22,6 +22,17 @@ WORDS = Words(
 
 def draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...], like: tf.Tensor | None = None) -> tf.Tensor:
     """See `keras_dropout.backends`."""
+    if all(isinstance(n, int) for n in shape):
+        return _compiled_draws(tuple(shape))(state)
+    return _draws(state, shape)
+
+
+@functools.cache
+def _compiled_draws(shape: tuple[int, ...]) -> Callable:
+    return tf.function(lambda state: _draws(state, shape), jit_compile=True, autograph=False)
+
+
+def _draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...]) -> tf.Tensor:
     size = tf.reduce_prod(tf.cast(shape, tf.int64))
     position = tf.reshape(tf.range(size), shape)
     known = all(isinstance(n, int) for n in shape)
@@ -30,22 +41,31 @@ def draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...], like: tf.Tensor 
     return masks.draws(tf.cast(position, tf.uint32), call_key(state, WORDS), WORDS, high)
 
 
+def draws_at(state: tf.Tensor, low: tf.Tensor, high: tf.Tensor | None = None) -> tf.Tensor:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else tf.cast(high, tf.uint32)
+    return masks.draws(tf.cast(low, tf.uint32), call_key(state, WORDS), WORDS, high)
+
+
 def fold(state: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     """See `keras_dropout.backends`."""
     return tf.stack([*call_key(state, WORDS), tf.cast(number, tf.uint32)])
 
 
-def recomputed(apply: Callable, x: tf.Tensor, tensors: tuple, **static: Any) -> tf.Tensor:
+def recomputed(apply: Callable, x: tf.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> tf.Tensor:
     """See `keras_dropout.backends`."""
-    compiled = _compiled(apply, **static)
+    return _product(apply, **static)(tf.convert_to_tensor(x), *tensors)
+
+
+@functools.cache
+def _product(apply: Callable, **static: Any) -> Callable:
+    # A function of its own: of a partial one, TensorFlow would look at each fixed argument again in every call.
+    @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+    def compiled(x, *tensors):
+        return apply(x, *tensors, **static)
 
     @tf.custom_gradient
     def product(x, *tensors):
         return compiled(x, *tensors), lambda upstream: (compiled(upstream, *tensors), *[None] * len(tensors))
 
-    return product(tf.convert_to_tensor(x), *tensors)
-
-
-@functools.cache
-def _compiled(apply: Callable, **static: Any) -> Callable:
-    return tf.function(functools.partial(apply, **static), jit_compile=True, reduce_retracing=True)
+    return product

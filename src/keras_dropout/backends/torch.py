@@ -1,13 +1,15 @@
 """Masks on PyTorch: int32 words that wrap, since torch has no arithmetic on unsigned ones.
 
-`torch.compile` fuses them; in eager mode on a CPU they are computed block by block, in place, so that the 25 steps of the hash stay
-in the cache: that is faster than torch's own generator, which draws one number after the other.
+`torch.compile` fuses them. In eager mode on a CPU they are computed block by block, so that the 19 steps of the hash stay in the
+cache, in place, and by numpy, whose integers are unsigned and whose calls cost a third of torch's; a product of x and its mask
+goes over x by blocks, too. torch's own generator, which draws one number after the other, is slower.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from keras_dropout import masks
@@ -24,72 +26,108 @@ def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None
     """See `keras_dropout.backends`."""
     state = state.to(torch.int32)
     size = math.prod(shape)
-    if state.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _draws_in_blocks(state, size).reshape(shape)
-    position = torch.arange(size, dtype=torch.int32 if size <= POSITIONS // 2 else torch.int64, device=state.device)
-    high = (position >> 32).to(torch.int32) if size > POSITIONS else None
-    return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high).reshape(shape)
+    start = getattr(like, "first_position", 0)
+    return (_draws_in_blocks if _eager_on_cpu(state) else _draws_at_once)(state, start, start + size).reshape(shape)
+
+
+def draws_at(state: torch.Tensor, low: torch.Tensor, high: torch.Tensor | None = None) -> torch.Tensor:
+    """See `keras_dropout.backends`."""
+    high = None if high is None else high.to(torch.int32)
+    return masks.draws(low.to(torch.int32), call_key(state.to(torch.int32), WORDS), WORDS, high)
 
 
 def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
     """See `keras_dropout.backends`."""
     state = state.to(torch.int32)
-    return torch.stack([*call_key(state, WORDS), torch.as_tensor(number, dtype=torch.int32, device=state.device)])
+    key = call_key(state.tolist(), _PLAIN_WORDS) if _eager_on_cpu(state) else call_key(state, WORDS)
+    words = [WORDS.constant(word % POSITIONS) if isinstance(word, int) else word for word in (*key, number)]
+    return torch.stack([torch.as_tensor(word, dtype=torch.int32, device=state.device) for word in words])
 
 
-def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, **static: Any) -> torch.Tensor:
+def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> torch.Tensor:
     """See `keras_dropout.backends`."""
-    return _Recomputed.apply(apply, static, x, *tensors)
+    return _Recomputed.apply(_by_blocks if pointwise else _whole, apply, static, x, *tensors)
 
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, apply, static, x, *tensors):
+    def forward(ctx, how, apply, static, x, *tensors):
         ctx.save_for_backward(*tensors)
-        ctx.function, ctx.static = apply, static
-        return apply(x, *tensors, **static)
+        ctx.function = how, apply, static
+        return how(apply, static, x, tensors)
 
     @staticmethod
     def backward(ctx, upstream):
+        how, apply, static = ctx.function
         tensors = ctx.saved_tensors
-        return None, None, ctx.function(upstream, *tensors, **ctx.static), *[None] * len(tensors)
+        return None, None, None, how(apply, static, upstream, tensors), *[None] * len(tensors)
 
 
-def _draws_in_blocks(state: torch.Tensor, size: int) -> torch.Tensor:
-    key = call_key(state.tolist(), _BLOCK_WORDS)
-    result = torch.empty(size, dtype=torch.int32)
-    first = torch.arange(min(size, _BLOCK), dtype=torch.int32)
-    low, spare = torch.empty_like(first), torch.empty_like(first)
-    for start in range(0, size, _BLOCK):
-        block = result[start : start + _BLOCK]
-        torch.add(first, WORDS.constant(start % POSITIONS), out=low)
-        high = start // POSITIONS
-        block.copy_(masks.draws(_InPlace(low, spare), key, _BLOCK_WORDS, high or None)[: len(block)])
-    return result
+def _whole(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> torch.Tensor:
+    return apply(x, *tensors, **static)
+
+
+def _by_blocks(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> torch.Tensor:
+    if x.numel() <= _BLOCK or static["shape"] != tuple(x.shape) or not _eager_on_cpu(x):
+        return apply(x, *tensors, **static)
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    from_, to = x.view(-1), y.view(-1)
+    for start in range(0, len(to), _BLOCK):
+        block = from_[start : start + _BLOCK]
+        block.first_position = start
+        to[start : start + _BLOCK] = apply(block, *tensors, **{**static, "shape": tuple(block.shape)})
+    return y
+
+
+def _eager_on_cpu(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _draws_at_once(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """The draws of the positions from `start` to `stop`."""
+    position = torch.arange(start, stop, dtype=torch.int32 if stop <= POSITIONS // 2 else torch.int64, device=state.device)
+    high = (position >> 32).to(torch.int32) if stop > POSITIONS else None
+    return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high)
+
+
+def _draws_in_blocks(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """The same, where `start` is that of a block."""
+    key = call_key(state.tolist(), _PLAIN_WORDS)
+    result = np.empty(stop - start, np.uint32)
+    low = np.empty(min(len(result), _BLOCK), np.uint32)
+    for position in range(start, stop, _BLOCK):
+        block = result[position - start :][:_BLOCK]
+        words = low[: len(block)]
+        np.add(_POSITIONS_OF_BLOCK[: len(block)], np.uint32(position % POSITIONS), out=words)
+        masks.draws(_InPlace(words, spare=block), key, _PLAIN_WORDS, position // POSITIONS or None)  # ends in what is spare
+    return torch.from_numpy(result.view(np.int32))
+
+
+_POSITIONS_OF_BLOCK = np.arange(_BLOCK, dtype=np.uint32)
 
 
 class _InPlace:
-    """A block of 32-bit words whose operators change it, where those of a tensor would make another one."""
+    """A block of 32-bit words whose operators change it, where those of an array would make another one."""
 
-    def __init__(self, words: torch.Tensor, spare: torch.Tensor):
+    def __init__(self, words: np.ndarray, spare: np.ndarray):
         self.words, self.spare = words, spare
 
     def __add__(self, other: int) -> "_InPlace":
-        self.words.add_(WORDS.constant(other % POSITIONS))
+        np.add(self.words, np.uint32(other % POSITIONS), out=self.words)
         return self
 
-    def __xor__(self, other: "torch.Tensor | int") -> "_InPlace":
-        self.words.bitwise_xor_(WORDS.constant(other % POSITIONS) if isinstance(other, int) else other)
+    def __xor__(self, other: np.ndarray | int) -> "_InPlace":
+        np.bitwise_xor(self.words, np.uint32(other % POSITIONS) if isinstance(other, int) else other, out=self.words)
         return self
 
     def __mul__(self, other: int) -> "_InPlace":
-        self.words.mul_(WORDS.constant(other % POSITIONS))
+        np.multiply(self.words, np.uint32(other), out=self.words)
         return self
 
-    def __rshift__(self, n: int) -> torch.Tensor:
-        torch.bitwise_right_shift(self.words, n, out=self.spare)
-        return self.spare.bitwise_and_((1 << (32 - n)) - 1)
+    def __rshift__(self, n: int) -> np.ndarray:
+        return np.right_shift(self.words, np.uint32(n), out=self.spare)
 
 
-# A block's key is in Python's whole numbers: they do not wrap, so that they are cut to 32 bits where the upper ones would matter.
-_BLOCK_WORDS = Words(constant=int, shift_right=lambda x, n: (x % POSITIONS if isinstance(x, int) else x) >> n)
+# A key is in Python's whole numbers: they do not wrap, so that they are cut to 32 bits where the upper ones would matter.
+_PLAIN_WORDS = Words(constant=int, shift_right=lambda x, n: (x % POSITIONS if isinstance(x, int) else x) >> n)

@@ -32,12 +32,15 @@ class Rate:
         return float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
 
     def __set__(self, layer: Any, value: float) -> None:
-        rate = check_rate(type(layer).__name__, value, self.name, self.one_is)
+        value = self.check(layer, value)
         if hasattr(layer.state, self.name):
-            getattr(layer.state, self.name).assign(rate)
+            getattr(layer.state, self.name).assign(value)
         else:
-            variable = keras.Variable(rate, dtype="float32", trainable=False, autocast=False, name=self.name)
+            variable = keras.Variable(value, dtype="float32", trainable=False, autocast=False, name=self.name)
             setattr(layer.state, self.name, variable)
+
+    def check(self, layer: Any, value: Any) -> float:
+        return check_rate(type(layer).__name__, value, self.name, self.one_is)
 
 
 class Stochastic:
@@ -62,6 +65,11 @@ class Stochastic:
         self.stream = Stream(seed)
         self.state.stream = self.stream.state
         self.supports_masking = True
+
+    @classmethod
+    def free_rates(cls) -> set[str]:
+        """The rates that can be changed without compiling again."""
+        return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, Rate)}
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -124,16 +132,16 @@ class MaskLayer(Stochastic, keras.Layer):
         return input_shape
 
 
-class MaskWrapper(Stochastic, keras.layers.Wrapper):
-    """A layer around another one, on whose computation it acts with one rate."""
+class LayerWrapper(Stochastic, keras.layers.Wrapper):
+    """A layer around another one, on whose computation it acts. A subclass calls `start`."""
 
-    rate = Rate()
-
-    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+    def __init__(self, layer: keras.Layer, **kwargs: Any):
         if not isinstance(layer, keras.Layer):
-            refuse(f"{type(self).__name__}: layer must be a Keras layer; got {layer!r}.", "Write the rate first, then the layer.")
+            refuse(
+                f"{type(self).__name__}: layer must be a Keras layer; got {layer!r}.",
+                "Write the rate first, where there is one, then the layer.",
+            )
         super().__init__(layer, **kwargs)
-        self.start(seed, rate=rate)
 
     def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:
         """The wrapped layer's outputs, with other `values` in some of its variables for this call.
@@ -147,7 +155,7 @@ class MaskWrapper(Stochastic, keras.layers.Wrapper):
         values = list(values)
         given = {id(variable) for variable, _ in values}
         # Every variable is named: inside another scope, as in a compiled step, its value is that of the scope.
-        values += [(variable, variable.value) for variable in self.layer.variables if id(variable) not in given]
+        values += [(variable, variable.value) for variable in self.inner_variables() if id(variable) not in given]
         with keras.StatelessScope(values, collect_losses=True) as scope:
             before = {id(variable): scope.get_current_value(variable) for variable, _ in values}
             outputs = self.layer(inputs, **options)
@@ -155,17 +163,31 @@ class MaskWrapper(Stochastic, keras.layers.Wrapper):
             self.add_loss(loss)
         for variable, _ in values:
             after = scope.get_current_value(variable)
-            if after is not before[id(variable)]:
+            if id(variable) not in given and after is not before[id(variable)]:
                 variable.assign(after)
         return outputs
+
+    def inner_variables(self) -> list[keras.Variable]:
+        """The variables that a call of the wrapped layer may use or change."""
+        return self.layer.variables
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
 
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "MaskWrapper":
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "LayerWrapper":
         layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
         return cls(**{**config, "layer": layer})
+
+
+class MaskWrapper(LayerWrapper):
+    """A layer around another one, on whose computation it acts with one rate."""
+
+    rate = Rate()
+
+    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self.start(seed, rate=rate)
 
 
 def check_floating(owner: str, inputs: Any) -> None:

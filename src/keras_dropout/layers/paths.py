@@ -125,9 +125,9 @@ class ShakeDrop(_PathLayer):
 
     def drop(self, inputs: Any, state: Any) -> Any:
         shape = self.mask_shape(tuple(ops.shape(inputs)))
-        whole = noise.kept(noise.fold(state, 0), self.state.rate, shape)
+        whole = noise.kept(noise.fold(state, 0), self.state.rate, shape, inputs)
         forward, backward = (
-            ops.cast(ops.where(whole, 1.0, low + (high - low) * noise.uniform(noise.fold(state, k), shape)), inputs.dtype)
+            ops.cast(ops.where(whole, 1.0, low + (high - low) * noise.uniform(noise.fold(state, k), shape, inputs)), inputs.dtype)
             for k, (low, high) in enumerate((self.alpha, self.beta), start=1)
         )
         return ops.stop_gradient(inputs * (forward - backward)) + inputs * backward

@@ -424,7 +424,7 @@ class PatchDropout(Stochastic, keras.Layer):
         if not training or self.rate == 0:
             return inputs
         batch, tokens, _ = ops.shape(inputs)
-        scores = noise.uniform(self.stream.next(), (batch, tokens - self.prefix))
+        scores = noise.uniform(self.stream.next(), (batch, tokens - self.prefix), inputs)
         chosen = ops.argsort(scores, axis=1)[:, :kept]
         chosen = (ops.sort(chosen, axis=1) if self.ordered else chosen) + self.prefix
         patches = ops.take_along_axis(inputs, ops.expand_dims(ops.cast(chosen, "int32"), -1), axis=1)

@@ -157,7 +157,7 @@ class FeatureAlphaDropout(MaskLayer):
 def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
     rate = ops.convert_to_tensor(rate)
     scale = ops.rsqrt((1 - rate) * (1 + rate * _SATURATION**2))
-    shift = ops.where(noise.kept(state, rate, shape), -scale * rate * _SATURATION, scale * (1 - rate) * _SATURATION)
+    shift = ops.where(noise.kept(state, rate, shape, x), -scale * rate * _SATURATION, scale * (1 - rate) * _SATURATION)
     real = keras.backend.result_type(x.dtype, "float32")
     product = ops.cast(noise.bernoulli_product(x, state, rate, shape, scaled=False), real)
     return ops.cast(product * ops.cast(scale, real) + ops.cast(shift, real), x.dtype)

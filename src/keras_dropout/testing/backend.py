@@ -8,7 +8,7 @@ from keras import ops
 
 
 def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
-    """d sum(upstream * layer(x, training=True)) / dx."""
+    """d sum(upstream * layer(x, training=True)) / dx: zeros where the outputs do not depend on x."""
     return _BACKENDS[keras.backend.backend()].gradient(layer, x, upstream)
 
 
@@ -67,7 +67,7 @@ class _TensorFlow:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = tf.reduce_sum(layer(x, training=True) * upstream)
-        return ops.convert_to_numpy(tape.gradient(y, x))
+        return ops.convert_to_numpy(tape.gradient(y, x, unconnected_gradients=tf.UnconnectedGradients.ZERO))
 
 
 class _Torch:
@@ -87,8 +87,10 @@ class _Torch:
         import torch
 
         x = torch.tensor(x, requires_grad=True)
-        (layer(x, training=True) * torch.tensor(upstream)).sum().backward()
-        return ops.convert_to_numpy(x.grad)
+        y = (layer(x, training=True) * torch.tensor(upstream)).sum()
+        if y.requires_grad:
+            y.backward()
+        return np.zeros_like(upstream, shape=tuple(x.shape)) if x.grad is None else ops.convert_to_numpy(x.grad)
 
 
 _BACKENDS = {"jax": _Jax, "tensorflow": _TensorFlow, "torch": _Torch}

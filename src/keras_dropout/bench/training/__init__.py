@@ -90,12 +90,17 @@ def build(study: Study, run: Run) -> keras.Model:
 
 
 def layer_of(spec: dict[str, Any]) -> keras.Layer:
-    """The layer that {"kind", "rate", …} describes."""
+    """The layer that {"kind", "rate", …} describes, one that stands at a site by itself."""
     kind, options = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
-    if kind not in dropout_layers.__all__:
-        refuse(f"unknown dropout layer {kind!r}.", f"Use one of: {', '.join(dropout_layers.__all__)}.")
+    alone = {
+        name: cls
+        for name, cls in vars(dropout_layers).items()
+        if name in dropout_layers.__all__ and isinstance(cls, type) and not issubclass(cls, keras.layers.Wrapper)
+    }
+    if kind not in alone:
+        refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(alone))}.")
     try:
-        return getattr(dropout_layers, kind)(**options)
+        return alone[kind](**options)
     except (TypeError, ValueError) as error:
         refuse(f"{kind} cannot be made from {options}: {str(error).splitlines()[0]}", f"See help(keras_dropout.{kind}).")
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from keras_dropout import layers
 from keras_dropout.bench.data import Arrays
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
@@ -31,8 +32,11 @@ class CompiledPrograms:
 
     def start(self, model: keras.Model, variant: Variant) -> "CompiledTraining":
         """Begin the training of a freshly built and compiled model."""
-        placement = variant.placement
-        architecture = placement and {s: {k: v for k, v in spec.items() if k != "rate"} for s, spec in placement.items()}
+        # A rate is no part of the program where it is a variable; PatchDropout's decides a shape.
+        architecture = variant.placement and {
+            site: {name: value for name, value in spec.items() if name not in getattr(layers, spec["kind"]).free_rates()}
+            for site, spec in variant.placement.items()
+        }
         key = json.dumps(architecture, sort_keys=True, default=repr)
         x, y = self.parts["train"]
         # Keras's own way to make the variables of optimizer and metrics without a step; it has no public name.

@@ -1,0 +1,159 @@
+"""Layers that drop tokens: words of a vocabulary, ids of a sequence, vectors of a sequence."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dropout import noise
+from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.layers.base import MaskLayer, MaskWrapper
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class EmbeddingDropout(MaskWrapper):
+    """Drop words of the vocabulary: wherever a dropped word occurs, its vector is 0.
+
+        y_t = E[x_t] * m[x_t] / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per word of the vocabulary
+
+    Shapes:        whole numbers of any shape, (batch, ...) -> (batch, ..., features).
+    Inference:     y = layer(x).
+    Arguments:     rate: fraction of words dropped, in [0, 1]; 0.1 in AWD-LSTM. layer: a keras.layers.Embedding. per: "batch", one
+                   set of words for a whole call, or "sequence", another one for each example. seed: whole number.
+    Source:        Gal and Ghahramani 2016, arXiv:1512.05287 (per sequence); Merity et al. 2017, arXiv:1708.02182 (per batch).
+    Differs from:  AWD-LSTM's and fastai's in that no mask of the vocabulary's size is made: a draw is a function of the word's id,
+                   so the cost is that of the words that occur. The padding mask is the embedding's own.
+
+    >>> import numpy as np
+    >>> layer = EmbeddingDropout(0.5, keras.layers.Embedding(9, 4, embeddings_initializer="ones"), seed=0)
+    >>> y = np.asarray(layer(np.array([[1, 2, 3, 1], [3, 2, 1, 1]]), training=True))[..., 0]
+    >>> bool((y[0, [0, 1, 2]] == y[1, [2, 1, 0]]).all()), sorted({float(v) for v in y.ravel()})
+    (True, [0.0, 2.0])
+    """
+
+    def __init__(self, rate: float, layer: keras.Layer, *, per: str = "batch", seed: int | None = None, **kwargs: Any):
+        if not isinstance(layer, keras.layers.Embedding):
+            refuse(
+                f"EmbeddingDropout: layer must be a keras.layers.Embedding; got {layer!r}.",
+                "Write the rate first, then the embedding; for vectors that come from elsewhere use TokenDropout.",
+            )
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        self.per = check_choice("per for EmbeddingDropout", per, ("batch", "sequence"))
+        self.autocast = False  # as in Embedding: ids in floating point would lose their last digits
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        vectors = self.call_layer(inputs, training)
+        if not training:
+            return vectors
+        words = ops.cast(inputs, "int32")
+        sequence = None
+        if self.per == "sequence":
+            sequence = ops.reshape(ops.arange(ops.shape(words)[0], dtype="int32"), (-1,) + (1,) * (len(words.shape) - 1))
+        kept = noise.kept_at(self.stream.next(), self.state.rate, words, sequence)
+        return noise.masked(vectors, ops.expand_dims(kept, -1), noise.scale(self.state.rate))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return self.layer.compute_mask(inputs, mask)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "per": self.per}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class WordDropout(MaskLayer):
+    """Replace words by the unknown word: ids come in, ids go out.
+
+        y_t = unknown where m_t = 0, else x_t,    m_t ~ Bernoulli(1 - rate), one draw per token; m_t = 1 if x_t is protected
+
+    Shapes:        whole numbers of any shape and type -> the same.
+    Inference:     y = x.
+    Arguments:     rate: fraction of the tokens that are not protected which become unknown, in [0, 1]. unknown: the id to replace
+                   them by. protect: ids that always stay, by default 0, the usual padding; add those that start and end a
+                   sequence. seed: whole number.
+    Source:        Dai and Le 2015, arXiv:1511.01432; Bowman et al. 2015, arXiv:1511.06349, for the inputs of a decoder.
+    Differs from:  TokenDropout, which sets vectors to 0, in that the model learns the unknown word's vector with it. Not in Keras.
+
+    >>> import numpy as np
+    >>> np.asarray(WordDropout(0.9, unknown=1, seed=0)(np.array([[5, 6, 7, 0, 0]]), training=True)).tolist()
+    [[1, 1, 1, 0, 0]]
+    """
+
+    def __init__(self, rate: float, unknown: int, *, protect: Iterable[int] = (0,), seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.unknown = check_whole("WordDropout: unknown", unknown, 0, "It is the id that replaces a word.")
+        if isinstance(protect, str) or not isinstance(protect, Iterable):
+            refuse(f"WordDropout: protect must be a tuple of ids; got {protect!r}.", "Write (0,) for padding, () for none.")
+        self.protect = tuple(check_whole("WordDropout: ids to protect", i, 0, "They are ids of the vocabulary.") for i in protect)
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        stays = noise.kept(state, self.state.rate, tuple(ops.shape(inputs)))
+        for word in self.protect:
+            stays = ops.logical_or(stays, ops.equal(inputs, ops.cast(word, inputs.dtype)))
+        return ops.where(stays, inputs, ops.cast(self.unknown, inputs.dtype))
+
+    def check_inputs(self, inputs: Any) -> None:
+        kind = keras.backend.standardize_dtype(inputs.dtype)
+        if "int" not in kind:
+            refuse(
+                f"WordDropout: inputs must be ids, whole numbers; got {kind}.",
+                'Write keras.Input(shape, dtype="int32"), and put the layer in front of the embedding.',
+            )
+        largest = max(self.unknown, *self.protect, 0)
+        if largest > np.iinfo(kind).max:
+            refuse(f"WordDropout: id {largest} does not fit inputs of type {kind}.", "Give the inputs as int32.")
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> keras.KerasTensor:
+        self.check_inputs(inputs)
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "unknown": self.unknown, "protect": self.protect}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class TokenDropout(MaskLayer):
+    """Drop whole tokens: all of a token's vector is 0.
+
+        y_t = x_t * m_t * scale,    m_t ~ Bernoulli(1 - rate), one draw per token
+        scale = 1 / (1 - rate) for "rate",    tokens / kept tokens of the sequence for "kept",    1 for "none"
+
+    With "kept" the mean over a sequence is the mean over the tokens that are left, and one token at least is left.
+
+    Shapes:        (batch, tokens, features) -> the same.
+    Inference:     y = x.
+    Arguments:     rate: fraction of tokens dropped, in [0, 1]; 0.3 in deep averaging networks. scale: "rate", which keeps each
+                   token's mean; "kept", for averages over tokens (GlobalAveragePooling1D); "none". Padded tokens, by Keras's mask,
+                   are not counted. seed: whole number.
+    Source:        Iyyer et al. 2015, ACL, "Deep unordered composition rivals syntactic methods" (scale "kept").
+    Differs from:  the code of deep averaging networks in that tokens keep their places, so that the shape does not change.
+                   SpatialDropout1D drops features, along all tokens.
+
+    >>> import numpy as np
+    >>> y = np.asarray(TokenDropout(0.5, scale="kept", seed=0)(np.ones((1, 6, 2), "float32"), training=True))
+    >>> sorted({float(v) for v in y.ravel()}), y.mean(axis=1).tolist()
+    ([0.0, 2.0], [[1.0, 1.0]])
+    """
+
+    ranks = range(3, 4)
+    layout = "(batch, tokens, features)"
+
+    def __init__(self, rate: float, *, scale: str = "rate", seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        self.scale = check_choice("scale for TokenDropout", scale, ("rate", "kept", "none"))
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        self.check_inputs(inputs)
+        if not training:
+            return inputs
+        state, (batch, tokens, _) = self.stream.next(), ops.shape(inputs)
+        if self.scale != "kept":
+            return noise.bernoulli_product(inputs, state, self.state.rate, (batch, tokens, 1), scaled=self.scale == "rate")
+        present = ops.ones((batch, tokens), "bool") if mask is None else ops.cast(mask, "bool")
+        kept = ops.logical_and(noise.kept_in_part(state, self.state.rate, (batch, tokens), present), present)
+        present, left = (ops.sum(ops.cast(each, "float32"), axis=1, keepdims=True) for each in (present, kept))
+        return noise.masked(inputs, ops.expand_dims(kept, -1), ops.expand_dims(present / ops.maximum(left, 1), -1))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "scale": self.scale}

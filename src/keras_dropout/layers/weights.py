@@ -1,0 +1,295 @@
+"""Layers that drop weights."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dropout import noise
+from keras_dropout.errors import check_choice, check_flag, refuse
+from keras_dropout.layers.base import MaskWrapper, Rate, check_floating
+
+
+class _WeightWrapper(MaskWrapper):
+    """A layer around another one, whose weights it drops."""
+
+    def build(self, input_shape: tuple) -> None:
+        super().build(input_shape)
+        self.input_spec = self.layer.input_spec
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
+
+    def masked(self, weight: Any, state: Any) -> Any:
+        """The weight with a mask of its own shape."""
+        weight = ops.convert_to_tensor(weight)
+        return noise.bernoulli_product(weight, state, self.state.rate, tuple(weight.shape))
+
+    def activated(self, values: Any) -> Any:
+        """The wrapped layer's activation of values that were not computed by the layer itself."""
+        return self.regularized(self.layer.activation(values))
+
+    def regularized(self, outputs: Any) -> Any:
+        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
+        outputs = ops.cast(outputs, self.layer.compute_dtype)
+        if self.layer.activity_regularizer is not None:
+            loss = self.layer.activity_regularizer(outputs)
+            self.add_loss(loss / ops.maximum(ops.cast(ops.shape(outputs)[0], loss.dtype), 1))
+        return outputs
+
+
+# Not of each unit alone: their mean under noise is no integral over one normal variable.
+_COUPLED = tuple(getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu"))
+# The trapezoidal rule against the normal density: more exact than Gauss-Hermite of as many points where the spread is wide.
+_POINTS = np.linspace(-5.5, 5.5, 33)
+_WEIGHTS = np.exp(-(_POINTS**2) / 2) / np.exp(-(_POINTS**2) / 2).sum()
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class DropConnect(_WeightWrapper):
+    """Drop single weights of a layer at random in training, and scale the others up so that their mean is kept.
+
+        y = a(x (W * M) / (1 - rate) + b * m / (1 - rate)),    M, m ~ Bernoulli(1 - rate), one draw per weight
+
+    Shapes:        those of the layer.
+    Inference:     "mean": y = a(x W + b). "gaussian": y = E[a(u)], where u ~ N(x W + b, rate / (1 - rate) (x^2 W^2 + b^2)) has the
+                   moments of training; exact for linear and relu, else a sum over 33 points (off by 1e-8 for tanh where the
+                   standard deviation of u is 1, by 1e-4 where it is 3; by 3e-3 of it for an activation with a corner).
+    Arguments:     rate: fraction of weights dropped, in [0, 1). layer: the layer. per: "example", masks of its own for each entry
+                   of the first axis, for Dense only, at the cost of batch x kernel; or "batch", one mask for the whole batch,
+                   for any layer with a `kernel`. drop_bias: whether the bias is dropped too. inference: "mean" or "gaussian",
+                   the latter for Dense with an activation of each unit alone. seed: whole number.
+    Source:        Wan et al. 2013, ICML, PMLR 28(3):1058-1066: rate 0.5, a mask per example, biases masked, Gaussian inference.
+    Differs from:  the paper in scaling in training, in "mean" as the default at inference, and in that "gaussian" computes the
+                   mean that the paper estimates from 1000 samples. What is called "drop connect" in EfficientNet is
+                   StochasticDepth.
+
+    >>> import numpy as np
+    >>> layer = DropConnect(0.5, keras.layers.Dense(4, kernel_initializer="ones", use_bias=False), seed=0)
+    >>> y = np.asarray(layer(np.ones((100, 1), "float32"), training=True))
+    >>> sorted({float(v) for v in y.ravel()}), bool((y == y[:1]).all())
+    ([0.0, 2.0], False)
+    """
+
+    rate = Rate(one_is="no weight is left, and the variance that the others make up for is infinite")
+
+    def __init__(
+        self,
+        rate: float,
+        layer: keras.Layer,
+        *,
+        per: str = "example",
+        drop_bias: bool = True,
+        inference: str = "mean",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        self.per = check_choice("per for DropConnect", per, ("example", "batch"))
+        self.drop_bias = check_flag("DropConnect: drop_bias", drop_bias)
+        self.inference = check_choice("inference for DropConnect", inference, ("mean", "gaussian"))
+        if per == "example" and not _is_plain(layer, keras.layers.Dense):
+            refuse(
+                f'DropConnect: per="example" masks the kernel of a Dense layer that is not quantized; got {layer!r}.',
+                'Write per="batch", one mask of the kernel for the whole batch.',
+            )
+        if inference == "gaussian" and not _is_plain(layer, keras.layers.Dense):
+            refuse(
+                f'DropConnect: inference="gaussian" is for a Dense layer that is not quantized; got {layer!r}.',
+                'Write inference="mean".',
+            )
+        if inference == "gaussian" and (layer.activation in _COUPLED or isinstance(layer.activation, keras.layers.Softmax)):
+            refuse(
+                f'DropConnect: inference="gaussian" needs an activation of each unit alone; got {layer.activation!r}.',
+                'Write inference="mean", or put the activation into a layer of its own behind this one.',
+            )
+
+    def build(self, input_shape: tuple) -> None:
+        super().build(input_shape)
+        self.dropped_weights()
+
+    def dropped_weights(self) -> list[keras.Variable]:
+        """The layer's kernel, and its bias if that is dropped too."""
+        kernel, bias = getattr(self.layer, "kernel", None), getattr(self.layer, "bias", None)
+        if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
+            refuse(
+                f"DropConnect: layer must have a kernel that is one floating-point variable; got {self.layer!r}.",
+                "Wrap a layer such as Dense, EinsumDense or Conv2D; for recurrent layers use WeightDrop, with LoRA LoRADropout.",
+            )
+        return [kernel, bias] if self.drop_bias and isinstance(bias, keras.Variable) else [kernel]
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        check_floating("DropConnect", inputs)
+        if not training:
+            return self.expected(inputs) if self.inference == "gaussian" else self.call_layer(inputs, training)
+        state = self.stream.next()
+        if self.per == "example":
+            return self.activated(self.for_each_example(inputs, state))
+        dropped = enumerate(self.dropped_weights())
+        return self.call_layer(inputs, training, [(weight, self.masked(weight, noise.fold(state, n))) for n, weight in dropped])
+
+    def for_each_example(self, inputs: Any, state: Any) -> Any:
+        """The values before activation, with masks of its own for each example."""
+        dtype = self.layer.compute_dtype
+        batch, *middle, last = ops.shape(inputs)
+
+        def masked(weight, number):
+            each = ops.broadcast_to(ops.cast(weight, dtype), (batch, *weight.shape))
+            return noise.bernoulli_product(each, noise.fold(state, number), self.state.rate, (batch, *weight.shape))
+
+        kernel, *bias = self.dropped_weights()
+        rows = ops.reshape(ops.cast(inputs, dtype), (batch, math.prod(middle), last))
+        values = ops.matmul(rows, masked(kernel, 0))
+        if bias:
+            values = values + ops.expand_dims(masked(*bias, 1), 1)
+        elif self.layer.bias is not None:
+            values = values + ops.cast(self.layer.bias, dtype)
+        return ops.reshape(values, (batch, *middle, kernel.shape[-1]))
+
+    def expected(self, inputs: Any) -> Any:
+        """The mean of the activation over normal values before it, with the moments of training."""
+        layer = self.layer
+        real = keras.backend.result_type(layer.compute_dtype, "float32")  # squares overflow in half precision
+        x, kernel = ops.cast(inputs, real), ops.cast(layer.kernel, real)
+        mean, variance = ops.matmul(x, kernel), ops.matmul(ops.square(x), ops.square(kernel))
+        if layer.bias is not None:
+            bias = ops.cast(layer.bias, real)
+            mean = mean + bias
+            variance = variance + ops.square(bias) if self.drop_bias else variance
+        rate = ops.cast(self.state.rate, real)
+        return self.regularized(_normal_mean(layer.activation, mean, variance * rate / (1 - rate)))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "per": self.per, "drop_bias": self.drop_bias, "inference": self.inference}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class WeightDrop(_WeightWrapper):
+    """Drop single weights between the hidden states of a recurrent layer at random in training.
+
+        h_t = cell(x_t, h_{t-1}; U * M / (1 - rate)),    M ~ Bernoulli(1 - rate) of U's shape, one for the batch and all steps
+
+    Shapes:        those of the layer; also takes its `initial_state` and `mask`.
+    Inference:     the layer as it is.
+    Arguments:     rate: fraction of the recurrent weights dropped, in [0, 1]. layer: LSTM, GRU, SimpleRNN, RNN of cells that have
+                   a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has a mask of its own. seed: whole
+                   number.
+    Source:        Merity, Keskar and Socher 2017, arXiv:1708.02182: rate 0.5.
+    Differs from:  the paper's code in that nothing is dropped at inference, which its option `variational` does.
+
+    >>> import numpy as np
+    >>> ones = {"recurrent_initializer": "ones", "kernel_initializer": "ones", "activation": "linear"}
+    >>> layer = WeightDrop(0.5, keras.layers.SimpleRNN(1, return_sequences=True, **ones), seed=0)
+    >>> calls = [layer(np.ones((1, 3, 1), "float32"), training=True) for _ in range(20)]
+    >>> sorted({tuple(float(h) for h in np.asarray(y).ravel()) for y in calls})
+    [(1.0, 1.0, 1.0), (1.0, 3.0, 7.0)]
+    """
+
+    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        if _cells(layer) == [layer]:
+            refuse(f"WeightDrop: layer must be a recurrent layer; got {layer!r}.", "Use DropConnect for the kernels of others.")
+
+    def build(self, sequences_shape: tuple, initial_state_shape: Any = None) -> None:
+        super().build(sequences_shape)
+        self.recurrent_kernels()
+
+    def recurrent_kernels(self) -> list[keras.Variable]:
+        """The kernels between hidden states, one for each cell."""
+        kernels = [getattr(cell, "recurrent_kernel", None) for cell in _cells(self.layer)]
+        if not all(isinstance(kernel, keras.Variable) for kernel in kernels):
+            refuse(
+                f"WeightDrop: each cell must have a variable recurrent_kernel; got {_cells(self.layer)!r}.",
+                "Name the cell's kernel so, or use one of Keras's cells.",
+            )
+        return kernels
+
+    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+        check_floating("WeightDrop", sequences)
+        given = {"initial_state": initial_state, "mask": mask}
+        options = {name: value for name, value in given.items() if value is not None}
+        if not training:
+            return self.call_layer(sequences, training, **options)
+        state = self.stream.next()
+        kernels = enumerate(self.recurrent_kernels())
+        values = [(kernel, self.masked(kernel, noise.fold(state, n))) for n, kernel in kernels]
+        return self.call_layer(sequences, training, values, **options)
+
+    def inner_variables(self) -> list[keras.Variable]:
+        states = getattr(self.layer, "states", None)  # of a stateful layer: Keras does not list them
+        return [*self.layer.variables, *keras.tree.flatten(states or [])]
+
+    def compute_output_shape(self, sequences_shape: tuple, initial_state_shape: Any = None) -> Any:
+        return self.layer.compute_output_shape(sequences_shape)
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class LoRADropout(_WeightWrapper):
+    """Drop inputs of a layer's low-rank adapter at random in training, and none of the layer's own.
+
+        y = a(x W + b + alpha / rank * (x * m / (1 - rate)) A B),    m ~ Bernoulli(1 - rate), one draw per input unit
+
+    Shapes:        those of the layer.
+    Inference:     the layer as it is, y = a(x (W + alpha / rank * A B) + b).
+    Arguments:     rate: fraction of the adapter's inputs dropped, in [0, 1]. layer: Dense or EinsumDense with LoRA, by `lora_rank`
+                   or `enable_lora`. seed: whole number.
+    Source:        Hu et al. 2021, arXiv:2106.09685; as `lora_dropout` in PEFT.
+    Differs from:  Keras, which has no dropout in its adapters. Keras saves an adapter merged into the kernel and loads A = B = 0:
+                   a loaded model predicts the same, but its adapter has to be started anew before training goes on.
+
+    >>> import numpy as np
+    >>> layer = LoRADropout(0.5, keras.layers.Dense(2, lora_rank=1), seed=0)
+    >>> x = np.ones((4, 3), "float32")
+    >>> bool(np.allclose(layer(x, training=True), layer(x), atol=1e-6))  # B is 0 at first
+    True
+    """
+
+    def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        if not _is_plain(layer, keras.layers.Dense, keras.layers.EinsumDense) or not layer.lora_rank:
+            refuse(
+                f"LoRADropout: layer must be Dense or EinsumDense with LoRA, not quantized; got {layer!r}.",
+                "Make it with lora_rank=..., or call its enable_lora(rank) first.",
+            )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        check_floating("LoRADropout", inputs)
+        if not training:
+            return self.call_layer(inputs, training)
+        layer = self.layer
+        x = ops.cast(inputs, layer.compute_dtype)
+        # The kernel holds the adapter already, so that what is added is what dropout changes.
+        change = noise.bernoulli_product(x, self.stream.next(), self.state.rate, tuple(ops.shape(x))) - x
+        a, b = (ops.cast(weight, x.dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
+        kernel = ops.cast(layer.kernel, x.dtype)
+        if isinstance(layer, keras.layers.Dense):
+            values, adapted = ops.matmul(x, kernel), ops.matmul(ops.matmul(change, a), b)
+        else:
+            values, adapted = ops.einsum(layer.equation, x, kernel), ops.einsum(layer.equation, change, ops.matmul(a, b))
+        values = values + layer.lora_alpha / layer.lora_rank * adapted
+        return self.activated(values if layer.bias is None else values + ops.cast(layer.bias, x.dtype))
+
+
+def _is_plain(layer: keras.Layer, *kinds: type) -> bool:
+    """Whether the layer computes as one of `kinds` does, so that its computation can be done here."""
+    return any(type(layer).call is kind.call for kind in kinds) and layer.quantization_mode is None
+
+
+def _cells(layer: Any) -> list:
+    """The cells inside a recurrent layer; the layer itself if it has none."""
+    parts = [getattr(layer, name) for name in ("forward_layer", "backward_layer", "cell") if hasattr(layer, name)]
+    parts += getattr(layer, "cells", [])
+    return [cell for part in parts for cell in _cells(part)] or [layer]
+
+
+def _normal_mean(activation: Any, mean: Any, variance: Any) -> Any:
+    """E[activation(u)] for u ~ N(mean, variance)."""
+    if activation is keras.activations.linear:
+        return mean
+    spread = ops.sqrt(ops.maximum(variance, 1e-20))  # above 0: divided by below
+    if activation is keras.activations.relu:
+        z = mean / spread
+        return mean * (1 + ops.erf(z / math.sqrt(2))) / 2 + spread * ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
+    return sum(float(weight) * activation(mean + float(point) * spread) for point, weight in zip(_POINTS, _WEIGHTS))
