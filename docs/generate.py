@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
 
-from keras_dropout import Dropout, LayerDrop, MaxNorm, MultiSampleDropout, RDrop, ScheduledDropPath, ShakeShake, catalogue
+import keras_dropout as kd
+from keras_dropout import catalogue
 from keras_dropout.catalogue import Method
 
 HERE = Path(__file__).resolve().parent
@@ -57,15 +60,9 @@ def of_ones(method: Method) -> Picture:
         return Picture([numbered("example", y)], f"rows: {steps}, columns: {last}")
     if (y == y[..., :1]).all():
         return Picture([numbered("example", y[..., 0])], "rows: height, columns: width, all channels alike")
-    if y.ndim == 4:
-        rows = [[(f"example {i}, channel {c}" if c == 1 else f"channel {c}", m) for c, m in each(x)] for i, x in enumerate(y, 1)]
-        return Picture(rows, "rows: height, columns: width")
-    rows = [[(f"depth {d}, channel {c}" if c == 1 else f"channel {c}", m) for c, m in each(x)] for d, x in enumerate(y[0], 1)]
-    return Picture(rows, "one example; rows: height, columns: width")
-
-
-def each(maps: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    return [(c + 1, maps[..., c]) for c in range(maps.shape[-1])]
+    maps, word = (y, "an example") if y.ndim == 4 else (y[0], "a depth, of one example")
+    rows = [numbered("channel", np.moveaxis(image, -1, 0)) for image in maps]
+    return Picture(rows, f"one row of maps: {word}; rows: height, columns: width")
 
 
 def numbered(word: str, panels: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -88,20 +85,20 @@ def patches() -> Picture:
 
 
 def scheduled_paths() -> Picture:
-    layer = ScheduledDropPath(0.8, steps=20, seed=1)
+    layer = kd.ScheduledDropPath(0.8, steps=20, seed=1)
     steps = [array(layer(np.ones((8, 1), "float32"), training=True))[:, 0] > 0 for _ in range(32)]
     return Picture([[("", np.stack(steps, axis=1))]], "rows: examples, columns: training steps; full rate from step 20")
 
 
 def shake_shake() -> Picture:
     branch = np.ones((8, 8), "float32")
-    rows = [array(ShakeShake(seed=1)(pair, training=True)) for pair in ([branch, 0 * branch], [0 * branch, branch])]
+    rows = [array(kd.ShakeShake(seed=1)(pair, training=True)) for pair in ([branch, 0 * branch], [0 * branch, branch])]
     return Picture([[("share of branch 1", rows[0]), ("share of branch 2", rows[1])]], "rows: examples, columns: units")
 
 
 def layer_drop() -> Picture:
     """A layer that triples: what is still 1 has skipped it."""
-    layers = [LayerDrop(0.1 * depth, keras.layers.Rescaling(3.0), seed=depth) for depth in range(1, 7)]
+    layers = [kd.LayerDrop(0.1 * depth, keras.layers.Rescaling(3.0), seed=depth) for depth in range(1, 7)]
     runs = [[float(array(layer(np.ones((1, 1), "float32"), training=True)).item() == 3) for _ in range(28)] for layer in layers]
     return Picture([[("", np.array(runs))]], "rows: six layers with rates 0.1 to 0.6, columns: training steps")
 
@@ -116,14 +113,14 @@ def linear_decay() -> Picture:
 
 def two_passes() -> Picture:
     keras.utils.set_random_seed(1)
-    model = RDrop(keras.Sequential([keras.Input((14,)), Dropout(0.3, seed=1)]))
+    model = kd.RDrop(keras.Sequential([keras.Input((14,)), kd.Dropout(0.3, seed=1)]))
     passes = [array(model(np.ones((8, 14), "float32"), training=True)) for _ in range(2)]
     return Picture([[("pass 1", passes[0]), ("pass 2", passes[1])]], "the same batch twice; rows: examples, columns: units")
 
 
 def samples() -> Picture:
     same = keras.layers.Identity
-    y = array(MultiSampleDropout(0.3, same(), same(), samples=4, seed=1)(np.ones((6, 8), "float32"), training=True))
+    y = array(kd.MultiSampleDropout(0.3, same(), same(), samples=4, seed=1)(np.ones((6, 8), "float32"), training=True))
     return Picture(
         [numbered("sample", y.reshape(4, 6, 8))], "the same features under four masks; rows: examples, columns: features"
     )
@@ -132,10 +129,159 @@ def samples() -> Picture:
 def norms() -> Picture:
     kernel = np.random.default_rng(1).normal(size=(12, 14)).astype("float32")
     bars = []
-    for weights in (kernel, array(MaxNorm(3.0)(kernel))):
+    for weights in (kernel, array(kd.MaxNorm(3.0)(kernel))):
         norm = np.sqrt((weights.astype("float64") ** 2).sum(axis=0))
         bars.append((norm >= np.arange(10, 0, -1)[:, None] / 2 - 1e-3).astype(float))
     return Picture([[("before", bars[0]), ("after, limit 3", bars[1])]], "columns: units, height: norm of their weights, in halves")
+
+
+def kernel_of(layer: keras.Layer, inputs: int = 8) -> np.ndarray:
+    """The kernel of the Dense layer in `layer`, as it is in a call: a unit vector brings up one row of it."""
+    return array(layer(np.eye(inputs, dtype="float32"), training=True))
+
+
+def dense(units: int = 24, kernel: str = "ones") -> keras.layers.Dense:
+    return keras.layers.Dense(units, kernel_initializer=kernel, use_bias=False)
+
+
+def drop_connect() -> Picture:
+    kernel = kernel_of(kd.DropConnect(0.3, dense(), per="batch", seed=1))
+    return Picture([[("", kernel)]], 'a kernel, per="batch"; rows: inputs, columns: units')
+
+
+def targeted() -> Picture:
+    keras.utils.set_random_seed(1)
+    layer = kd.TargetedDropout(0.66, dense(kernel="random_uniform"), targeted=0.75, seed=1)
+    return Picture([[("", np.abs(kernel_of(layer)))]], "the sizes of a kernel's weights; rows: inputs, columns: units")
+
+
+def sparse_variational() -> Picture:
+    layer = kd.SparseVariationalDropout(dense(), kl_weight=0.0, log_variance=-2.0, seed=1)
+    return Picture([[("", kernel_of(layer))]], "a kernel of ones; rows: inputs, columns: units")
+
+
+def lora() -> Picture:
+    layer = kd.LoRADropout(0.3, keras.layers.Dense(24, kernel_initializer="zeros", lora_rank=24), seed=1)
+    layer.build((None, 24))
+    for adapter in (layer.layer.lora_kernel_a, layer.layer.lora_kernel_b):
+        adapter.assign(np.eye(24))
+    y = array(layer(np.ones((8, 24), "float32"), training=True))
+    return Picture([[("", y)]], "rows: examples, columns: inputs of the adapter")
+
+
+def of_inputs(layer: keras.Layer) -> Picture:
+    """A layer with the identity as kernel shows what becomes of its inputs."""
+    return Picture(
+        [[("", array(layer(np.ones((8, 24), "float32"), training=True)))]], "rows: examples, columns: inputs of the layer"
+    )
+
+
+def concrete() -> Picture:
+    return of_inputs(kd.ConcreteDropout(0.3, dense(kernel="identity"), seed=1))
+
+
+def variational() -> Picture:
+    return of_inputs(kd.VariationalDropout(0.3, dense(kernel="identity"), kl_weight=0.0, seed=1))
+
+
+def standout() -> Picture:
+    layer = kd.Standout(dense(kernel="identity"), alpha=1.0, seed=1)
+    x = np.broadcast_to(np.linspace(-3, 3, 24, dtype="float32"), (8, 24))
+    kept = array(layer(x, training=True)) != 0
+    return Picture([[("", kept.astype(float))]], "rows: examples, columns: units, from -3 to 3 before the activation")
+
+
+def simple(wrapper: type, rate: float, kernel: str, recurrent: str, x: np.ndarray, **options) -> np.ndarray:
+    """States of a linear recurrent layer of 12 units."""
+    rnn = keras.layers.SimpleRNN(
+        12,
+        activation="linear",
+        kernel_initializer=kernel,
+        recurrent_initializer=recurrent,
+        use_bias=False,
+        return_sequences=True,
+    )
+    return array(wrapper(rate, rnn, seed=1, **options)(x.astype("float32"), training=True))
+
+
+def weight_drop() -> Picture:
+    """A unit vector at the first step, and nothing at the second, brings up a row of the recurrent kernel."""
+    x = np.stack([np.eye(12), np.zeros((12, 12))], axis=1)
+    y = simple(kd.WeightDrop, 0.3, "identity", "ones", x)
+    return Picture([[("", y[:, 1])]], "a recurrent kernel; rows and columns: units")
+
+
+def variational_rnn() -> Picture:
+    x = np.ones((2, 7, 12))
+    inputs = simple(kd.VariationalRNNDropout, 0.3, "identity", "zeros", x, recurrent_rate=0.0)
+    x[:, 1:] = 0
+    hidden = simple(kd.VariationalRNNDropout, 0.0, "identity", "identity", x, recurrent_rate=0.3) > 0
+    titles = ("inputs", "hidden state", "inputs", "hidden state")
+    grids = (inputs[0], hidden[0].astype(float), inputs[1], hidden[1].astype(float))
+    return Picture([list(zip(titles, grids))], "two examples; rows: steps, columns: units")
+
+
+def recurrent_dropout() -> Picture:
+    """Gates open to the update and closed to the past: the cell is the update."""
+    lstm = keras.layers.LSTM(12, kernel_initializer="zeros", recurrent_initializer="zeros", return_sequences=True)
+    layer = kd.RecurrentDropout(0.3, lstm, seed=1)
+    layer.build((None, 7, 1))
+    lstm.cell.bias.assign(np.repeat([50.0, -50.0, 50.0, 50.0], 12))
+    y = array(layer(np.ones((3, 7, 1), "float32"), training=True))
+    return Picture([numbered("example", y)], "updates of an LSTM; rows: steps, columns: units")
+
+
+def zoneout() -> Picture:
+    x = np.broadcast_to(np.arange(1.0, 8.0)[None, :, None], (3, 7, 12))
+    new = simple(kd.Zoneout, 0.3, "identity", "zeros", x) == x
+    return Picture(
+        [numbered("example", new.astype(float))], "blue: new state, pale: that of the step before; rows: steps, columns: units"
+    )
+
+
+def embedding() -> Picture:
+    ids = (np.arange(8)[:, None] + np.arange(24)) % 8
+    layer = kd.EmbeddingDropout(0.3, keras.layers.Embedding(8, 1, embeddings_initializer="ones"), seed=1)
+    y = array(layer(ids, training=True))[..., 0]
+    return Picture([[("", y)]], "the same eight words in every sentence, each time one further; rows: sentences, columns: words")
+
+
+def words() -> Picture:
+    ids = np.full((8, 24), 5, "int32")
+    kept = array(kd.WordDropout(0.3, unknown=2, seed=1)(ids, training=True)) == ids
+    return Picture([[("", kept.astype(float))]], "pale: the unknown word; rows: sentences, columns: words")
+
+
+def attention_weights(wrapper: type) -> Picture:
+    """Queries and keys of zeros give even weights; values of unit vectors bring them up."""
+    tokens = 12
+    attention = keras.layers.MultiHeadAttention(1, tokens, use_bias=False)
+    layer = wrapper(0.3, attention, seed=1)
+    x = np.broadcast_to(np.eye(tokens, dtype="float32"), (3, tokens, tokens))
+    layer(x)
+    zeros, one = np.zeros((tokens, 1, tokens)), np.eye(tokens)
+    attention.set_weights([zeros, zeros, one[:, None], one[None]])
+    return Picture([numbered("example", array(layer(x, training=True)))], "weights of one head; rows: queries, columns: keys")
+
+
+def attention_dropout() -> Picture:
+    return attention_weights(kd.AttentionDropout)
+
+
+def drop_key() -> Picture:
+    return attention_weights(kd.DropKey)
+
+
+def drop_head() -> Picture:
+    """Head h hands feature h on."""
+    heads = 12
+    attention = keras.layers.MultiHeadAttention(heads, 1, use_bias=False)
+    layer = kd.DropHead(0.3, attention, seed=1)
+    x = np.ones((8, 1, heads), "float32")
+    layer(x)
+    zeros, one = np.zeros((heads, heads, 1)), np.eye(heads)
+    attention.set_weights([zeros, zeros, one[..., None], one[:, None]])
+    return Picture([[("", array(layer(x, training=True))[:, 0])]], "rows: examples, columns: heads")
 
 
 SPECIAL: dict[str, Callable[[], Picture]] = {
@@ -144,6 +290,22 @@ SPECIAL: dict[str, Callable[[], Picture]] = {
     "ShakeShake": shake_shake,
     "LayerDrop": layer_drop,
     "linear_decay": linear_decay,
+    "DropConnect": drop_connect,
+    "WeightDrop": weight_drop,
+    "LoRADropout": lora,
+    "VariationalRNNDropout": variational_rnn,
+    "RecurrentDropout": recurrent_dropout,
+    "Zoneout": zoneout,
+    "EmbeddingDropout": embedding,
+    "WordDropout": words,
+    "AttentionDropout": attention_dropout,
+    "DropKey": drop_key,
+    "DropHead": drop_head,
+    "ConcreteDropout": concrete,
+    "VariationalDropout": variational,
+    "SparseVariationalDropout": sparse_variational,
+    "Standout": standout,
+    "TargetedDropout": targeted,
     "RDrop": two_passes,
     "MultiSampleDropout": samples,
     "MaxNorm": norms,
@@ -203,9 +365,9 @@ def page(methods: dict[str, Method]) -> str:
     """docs/layers.md."""
     parts = [
         "# The methods",
-        "Made from the docstrings by `make docs`; `keras-dropout layers` prints the same in a terminal. Each picture is what the layer\n"
-        "itself does: to ones, with the seed of its example, unless the caption says otherwise. Blue is kept, the stronger the larger\n"
-        "the factor; pale is dropped; orange is negative.",
+        "Made from the docstrings by `make docs`; `keras-dropout layers` prints the same in a terminal. Each picture is\n"
+        "what the layer itself does: to ones, with the seed of its example, unless the caption says otherwise. Blue is kept,\n"
+        "the stronger the larger the factor; pale is dropped; orange is negative.",
     ]
     groups = list(dict.fromkeys(method.group for method in methods.values()))
     for group in groups:
