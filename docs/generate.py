@@ -55,9 +55,8 @@ def of_ones(method: Method) -> Picture:
     if y.ndim == 2:
         return Picture([[("", y)]], "rows: examples, columns: units")
     if y.ndim == 3:
-        last = "nodes" if method.name == "DropEdge" else "channels"
-        steps = "nodes" if method.name == "DropEdge" else "steps"
-        return Picture([numbered("example", y)], f"rows: {steps}, columns: {last}")
+        axes = {"DropEdge": "nodes, columns: nodes", "TokenDropout": "tokens, columns: features"}
+        return Picture([numbered("example", y)], f"rows: {axes.get(method.name, 'steps, columns: channels')}")
     if (y == y[..., :1]).all():
         return Picture([numbered("example", y[..., 0])], "rows: height, columns: width, all channels alike")
     maps, word = (y, "an example") if y.ndim == 4 else (y[0], "a depth, of one example")
@@ -213,11 +212,11 @@ def weight_drop() -> Picture:
 
 def variational_rnn() -> Picture:
     x = np.ones((2, 7, 12))
-    inputs = simple(kd.VariationalRNNDropout, 0.3, "identity", "zeros", x, recurrent_rate=0.0)
+    inputs = simple(kd.VariationalRNNDropout, 0.3, "identity", "zeros", x, recurrent_rate=0.0) > 0
     x[:, 1:] = 0
     hidden = simple(kd.VariationalRNNDropout, 0.0, "identity", "identity", x, recurrent_rate=0.3) > 0
     titles = ("inputs", "hidden state", "inputs", "hidden state")
-    grids = (inputs[0], hidden[0].astype(float), inputs[1], hidden[1].astype(float))
+    grids = (inputs[0], hidden[0], inputs[1], hidden[1])
     return Picture([list(zip(titles, grids))], "two examples; rows: steps, columns: units")
 
 
@@ -314,7 +313,7 @@ SPECIAL: dict[str, Callable[[], Picture]] = {
 
 def svg(picture: Picture, name: str) -> str:
     """The squares of a row that look alike are one dashed line: a file of some kilobytes."""
-    largest = max(np.abs(grid).max() for row in picture.panels for _, grid in row)
+    largest = max(float(np.abs(grid).max()) for row in picture.panels for _, grid in row)
     pitch, y, width = CELL + GAP, 0, 0
     lines: dict[tuple[str, float], list[str]] = {}
     texts = []

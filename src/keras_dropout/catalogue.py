@@ -32,7 +32,7 @@ _EXAMPLES: dict[str, tuple] = {
     "DropBlock1D": ("DropBlock1D(0.3, block_size=4, seed=1)", (3, 16, 8)),
     "DropBlock2D": ("DropBlock2D(0.2, block_size=3, seed=1)", (2, 10, 10, 4)),
     "DropBlock3D": ("DropBlock3D(0.2, block_size=2, seed=1)", (2, 3, 7, 7, 4)),
-    "Cutout": ("Cutout(0.8, size=6, seed=1)", (5, 12, 12, 3)),
+    "Cutout": ("Cutout(0.8, size=6, seed=2)", (5, 12, 12, 3)),
     "RandomErasing": ("RandomErasing(0.8, seed=1)", (5, 12, 12, 3)),
     "PatchDropout": ("PatchDropout(0.5, prefix=1, seed=1)", (4, 17, 8)),
     # paths
