@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
-EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/layers tests/testing
+EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/layers tests/testing
 
-.PHONY: help run install test test-all lint bench clean
+.PHONY: help run install test test-all lint docs bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test-all: lint  ## the slow tests too
 lint: .venv/.for-development  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+docs: .venv/.for-development  ## write docs/layers.md and its pictures from the docstrings and the layers
+	$(BIN)/python docs/generate.py
 
 bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py

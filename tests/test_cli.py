@@ -11,6 +11,8 @@ import time
 import keras
 import pytest
 
+import keras_dropout
+
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
 DIGITS = ("compare", "digits-mlp", "--ledger", "runs.db")
 
@@ -36,6 +38,7 @@ def without_timings(text):
 BAD = {
     "unknown recipe": (["compare", "fashion"], "unknown recipe 'fashion'"),
     "unknown command": (["comparee"], "comparee"),
+    "unknown method": (["layers", "Dropuot"], "unknown method 'Dropuot'"),
     "unknown option": ([*DIGITS, "--sedes", "3"], "--sedes"),
     "unknown site": ([*DIGITS, "--variant", "a=nowhere=0.2"], "unknown site 'nowhere'"),
     "unknown variant": ([*DIGITS, "--variant", "a"], "unknown variant 'a'"),
@@ -104,6 +107,34 @@ def test_version_and_help(tmp_path):
     text = run(tmp_path, "compare", "--help").stdout
     for option in ("--variant", "--seeds", "--dry-run", "--ledger", "--report", "--json"):
         assert option in text
+
+
+def test_layers_lists_every_method_in_a_line(tmp_path):
+    done = run(tmp_path, "layers")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    methods = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    shown = json.loads(run(tmp_path, "layers", "--json").stdout)
+    assert [line.split(maxsplit=1) for line in methods] == [[each["name"], each["summary"]] for each in shown]
+    fields = {"name", "group", "summary", "reference", "differs", "example", "input_shape", "input_dtype"}
+    assert all(set(each) == fields for each in shown)
+    assert {each["name"] for each in shown} == {
+        name for name, home in keras_dropout._HOME.items() if home in ("layers", "companions")
+    }
+
+
+def test_layers_shows_one_method_in_full(tmp_path):
+    text = run(tmp_path, "layers", "DropBlock2D").stdout
+    for part in ("DropBlock2D(rate: float", "Source:", "arXiv:1810.12890", "Differs from:", "Example:"):
+        assert part in text
+    (one,) = json.loads(run(tmp_path, "layers", "DropBlock2D", "--json").stdout)
+    assert one["name"] == "DropBlock2D"
+
+
+def test_layers_names_the_closest_method(tmp_path):
+    done = run(tmp_path, "layers", "dropblock_2d")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1].startswith("Did you mean DropBlock2D?")
 
 
 def test_dry_run_plans_and_makes_nothing(tmp_path):

@@ -32,18 +32,41 @@ _EXAMPLES: dict[str, tuple] = {
     "DropBlock1D": ("DropBlock1D(0.3, block_size=4, seed=1)", (3, 16, 8)),
     "DropBlock2D": ("DropBlock2D(0.2, block_size=3, seed=1)", (2, 10, 10, 4)),
     "DropBlock3D": ("DropBlock3D(0.2, block_size=2, seed=1)", (2, 3, 7, 7, 4)),
-    "Cutout": ("Cutout(0.8, size=6, seed=1)", (5, 12, 12, 3)),
+    "Cutout": ("Cutout(0.8, size=6, seed=2)", (5, 12, 12, 3)),
     "RandomErasing": ("RandomErasing(0.8, seed=1)", (5, 12, 12, 3)),
     "PatchDropout": ("PatchDropout(0.5, prefix=1, seed=1)", (4, 17, 8)),
     # paths
     "StochasticDepth": ("StochasticDepth(0.4, seed=1)", (8, 24)),
     "DropPath": ("DropPath(0.4, seed=1)", (8, 24)),
     "ScheduledDropPath": ("ScheduledDropPath(0.8, steps=20, seed=1)", (8, 24)),
-    "ShakeDrop": ("ShakeDrop(0.5, seed=1)", (8, 24)),
+    "ShakeDrop": ("ShakeDrop(0.5, seed=3)", (8, 24)),
     "ShakeShake": ("ShakeShake(seed=1)", (8, 2, 24)),
     "DropEdge": ("DropEdge(0.4, seed=1)", (2, 12, 12)),
     "LayerDrop": ("LayerDrop(0.3, keras.layers.Dense(24, activation='relu'), seed=1)", (8, 24)),
     "linear_decay": ("linear_decay(0.5, 12)", None),
+    # weights
+    "DropConnect": ("DropConnect(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
+    "WeightDrop": ("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
+    "LoRADropout": ("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
+    # steps
+    "LockedDropout": ("LockedDropout(0.3, seed=1)", (3, 7, 12)),
+    "VariationalRNNDropout": ("VariationalRNNDropout(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
+    "RecurrentDropout": ("RecurrentDropout(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
+    "Zoneout": ("Zoneout(0.3, keras.layers.GRU(12, return_sequences=True), seed=1)", (8, 7, 16)),
+    # tokens
+    "EmbeddingDropout": ("EmbeddingDropout(0.3, keras.layers.Embedding(100, 12), seed=1)", (8, 24), "int32"),
+    "WordDropout": ("WordDropout(0.3, unknown=2, seed=1)", (8, 24), "int32"),
+    "TokenDropout": ("TokenDropout(0.3, seed=1)", (3, 7, 12)),
+    # attention
+    "AttentionDropout": ("AttentionDropout(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
+    "DropKey": ("DropKey(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
+    "DropHead": ("DropHead(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
+    # learned
+    "ConcreteDropout": ("ConcreteDropout(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
+    "VariationalDropout": ("VariationalDropout(0.3, keras.layers.Dense(24), kl_weight=1e-4, seed=1)", (8, 16)),
+    "SparseVariationalDropout": ("SparseVariationalDropout(keras.layers.Dense(24), kl_weight=1e-4, seed=1)", (8, 16)),
+    "Standout": ("Standout(keras.layers.Dense(24), seed=1)", (8, 16)),
+    "TargetedDropout": ("TargetedDropout(0.66, keras.layers.Dense(24), targeted=0.75, seed=1)", (8, 16)),
     # companions
     "RDrop": ("RDrop(keras.Sequential([keras.Input((24,)), Dropout(0.3, seed=1), keras.layers.Dense(3, 'softmax')]))", (8, 24)),
     "MultiSampleDropout": ("MultiSampleDropout(0.3, keras.layers.Dense(24), keras.layers.Dense(3, 'softmax'), seed=1)", (8, 24)),

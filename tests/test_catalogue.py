@@ -1,0 +1,69 @@
+"""The catalogue: complete, and true: every example is made and called, on the backend of this process."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_dropout
+from keras_dropout import BadInput, catalogue
+
+METHODS = catalogue.methods()
+CALLED = [name for name, method in METHODS.items() if method.input_shape]
+
+
+def test_every_public_layer_and_companion_is_there():
+    assert set(METHODS) == {name for name, home in keras_dropout._HOME.items() if home in ("layers", "companions")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_what_it_is(name):
+    """A new one needs the docstring's sections, and a row in `catalogue._EXAMPLES`."""
+    document = METHODS[name].document()
+    assert document["name"] == name
+    assert document["example"], f"{name} has no example in keras_dropout.catalogue"
+    assert document["example"].startswith(f"{name}(")
+    assert document["summary"].endswith(".")
+    assert len(document["summary"]) < 120
+    for field in ("reference", "differs"):
+        assert document[field], field
+        assert "\n" not in document[field]
+    assert METHODS[name].formula
+    called = issubclass(METHODS[name].value, keras.Layer) if isinstance(METHODS[name].value, type) else False
+    assert bool(document["input_shape"]) == bool(document["input_dtype"]) == called
+    assert catalogue.title(document["group"])
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_examples_run_in_training_and_at_inference(name):
+    method = METHODS[name]
+    x = np.ones(method.input_shape, method.input_dtype)
+    layer = method.make()
+    assert type(layer).__name__ == method.value.__name__
+    for training in (False, True):
+        y = ops.convert_to_numpy(layer(x, training=training))
+        assert np.isfinite(y).all()
+        symbolic = method.make()(keras.KerasTensor((None, *method.input_shape[1:]), method.input_dtype), training=training)
+        assert len(symbolic.shape) == y.ndim
+        assert all(a in (None, b) for a, b in zip(symbolic.shape, y.shape)), (symbolic.shape, y.shape)
+
+
+def test_examples_that_are_no_layers_run():
+    assert METHODS["linear_decay"].make()[-1] == 0.5
+    kernel = METHODS["MaxNorm"].make()(ops.ones((100, 2)))
+    np.testing.assert_allclose(np.linalg.norm(ops.convert_to_numpy(kernel), axis=0), 3, rtol=1e-5)
+
+
+def test_sections_are_read_from_a_docstring():
+    summary, formula, sections = catalogue._parts(
+        "Drop it.\n\n    y = x * m\n\nShapes: any.\nSource:        Me 2020,\n               page 3.\nDiffers from:  all.\n\n>>> 1\n1"
+    )
+    assert (summary, formula) == ("Drop it.", "    y = x * m")
+    assert sections == {"Shapes": "any.", "Source": "Me 2020, page 3.", "Differs from": "all."}
+
+
+@pytest.mark.parametrize(("name", "close"), [("Dropuot", "Dropout"), ("zone_out", "Zoneout"), ("rdrop", "RDrop")])
+def test_an_unknown_name_is_refused_with_the_closest(name, close):
+    with pytest.raises(BadInput, match=f"unknown method '{name}'") as caught:
+        catalogue.method(name)
+    assert str(caught.value).splitlines()[1].startswith(f"Did you mean {close}?")
