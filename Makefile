@@ -31,6 +31,7 @@ lint: .venv/.for-development  ## ruff: rules and format
 
 bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
+	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/training.py
 
 clean:  ## remove what the other targets made, but no ledger and no data
