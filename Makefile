@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
-EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/layers tests/testing
+EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/test_catalogue.py \
+  tests/layers tests/testing
+# A process a core.
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 .PHONY: help run install test test-all lint docs bench clean
 
@@ -16,14 +19,14 @@ run: .venv/.for-run  ## compare dropout placements on the tutorial's experiment:
 install: .venv/.for-development  ## the development environment in .venv, all three backends
 
 test: lint  ## lint, then the tests, the fast ones, on three backends
-	$(BIN)/python -m pytest -q -m "not slow"
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -m "not slow" $(EVERY_BACKEND)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(EVERY_BACKEND)
+	$(PYTEST) -m "not slow"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(EVERY_BACKEND)
+	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(EVERY_BACKEND)
 
 test-all: lint  ## the slow tests too
-	$(BIN)/python -m pytest -q
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q $(EVERY_BACKEND)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -q $(EVERY_BACKEND)
+	$(PYTEST)
+	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)
+	KERAS_BACKEND=torch $(PYTEST) $(EVERY_BACKEND)
 
 lint: .venv/.for-development  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -325,7 +325,8 @@ def half_precision(s: _Subject) -> None:
     start = _values(full)
     expected = s.train(full)
     before = keras.config.dtype_policy()
-    for policy in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
+    # Weights are not made in half precision: not every initializer of Keras can.
+    for policy in ("mixed_float16", "mixed_bfloat16", *(() if s.case.weights else ("float16", "bfloat16"))):
         keras.config.set_dtype_policy(policy)  # for a wrapped layer too
         try:
             layer = _restored(s.layer(), start)
