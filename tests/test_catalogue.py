@@ -21,8 +21,8 @@ def test_a_method_says_what_it_is(name):
     """A new one needs the docstring's sections, and a row in `catalogue._EXAMPLES`."""
     document = METHODS[name].document()
     assert document["name"] == name
-    assert document["example"], f"{name} has no example in keras_dropout.catalogue"
-    assert document["example"].startswith(f"{name}(")
+    assert METHODS[name].example, f"{name} has no example in keras_dropout.catalogue"
+    assert METHODS[name].example.startswith(f"{name}(")
     assert document["summary"].endswith(".")
     assert len(document["summary"]) < 120
     for field in ("reference", "differs"):
@@ -30,7 +30,7 @@ def test_a_method_says_what_it_is(name):
         assert "\n" not in document[field]
     assert METHODS[name].formula
     called = issubclass(METHODS[name].value, keras.Layer) if isinstance(METHODS[name].value, type) else False
-    assert bool(document["input_shape"]) == bool(document["input_dtype"]) == called
+    assert bool(document["input_shape"]) == bool(document["input_dtype"]) == bool(document["example"]) == called
     assert catalogue.title(document["group"])
 
 

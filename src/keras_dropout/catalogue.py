@@ -98,14 +98,14 @@ class Method:
         return eval(self.example, {"keras": keras, **_public()})
 
     def document(self) -> dict:
-        """The method as in the JSON of `keras-dropout layers`."""
+        """The method as in the JSON of `keras-dropout layers`: what is no layer has no example there."""
         return {
             "name": self.name,
             "group": self.group,
             "summary": self.summary,
             "reference": self.sections.get("Source"),
             "differs": self.sections.get("Differs from"),
-            "example": self.example,
+            "example": self.example if self.input_shape else None,
             "input_shape": self.input_shape and list(self.input_shape),
             "input_dtype": self.input_dtype,
         }
