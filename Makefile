@@ -34,6 +34,7 @@ docs: .venv/.for-development  ## write docs/layers.md and its pictures from the 
 
 bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
+	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/training.py
 
 clean:  ## remove what the other targets made, but no ledger and no data

@@ -120,30 +120,16 @@ def battery(layout: str, seed: int, tests: list[int]) -> None:
 
 def _test_numbers() -> dict[str, int]:
     """dieharder's number of each test, by the name that its results have."""
-    names = [
-        "diehard_birthdays",
-        "diehard_operm5",
-        "diehard_rank_32x32",
-        "diehard_rank_6x8",
-        "diehard_bitstream",
-        "diehard_opso",
-        "diehard_oqso",
-        "diehard_dna",
-        "diehard_count_1s_str",
-        "diehard_count_1s_byt",
-        "diehard_parking_lot",
-        "diehard_2dsphere",
-        "diehard_3dsphere",
-        "diehard_squeeze",
-        "diehard_sums",
-        "diehard_runs",
-        "diehard_craps",
-        "marsaglia_tsang_gcd",
-    ]
-    later = {100: "sts_monobit sts_runs sts_serial", 200: "rgb_bitdist rgb_minimum_distance rgb_permutations rgb_lagged_sum"}
-    later[204] = "rgb_kstest_test dab_bytedistrib dab_dct dab_filltree dab_filltree2 dab_monobit2"
-    numbers = {name: number for number, name in enumerate(names)}
-    return numbers | {name: first + k for first, group in later.items() for k, name in enumerate(group.split())}
+    groups = {
+        0: "birthdays operm5 rank_32x32 rank_6x8 bitstream opso oqso dna count_1s_str count_1s_byt parking_lot 2dsphere 3dsphere "
+        "squeeze sums runs craps",
+        17: "marsaglia_tsang_gcd",
+        100: "sts_monobit sts_runs sts_serial",
+        200: "rgb_bitdist rgb_minimum_distance rgb_permutations rgb_lagged_sum rgb_kstest_test",
+        205: "dab_bytedistrib dab_dct dab_filltree dab_filltree2 dab_monobit2",
+    }
+    names = {first + k: name for first, group in groups.items() for k, name in enumerate(group.split())}
+    return {f"diehard_{name}" if number < 17 else name: number for number, name in names.items()}
 
 
 def _store(part: str, entry: dict, results: list[dict], repeats: list[dict]) -> None:

@@ -56,8 +56,8 @@ def test_examples_that_are_no_layers_run():
 
 def test_sections_are_read_from_a_docstring():
     summary, formula, sections = catalogue._parts(
-        "Drop it.\n\n    y = x * m\n\nShapes: any.\n"
-        "Source:        Me 2020,\n               page 3.\nDiffers from:  all.\n\n>>> 1\n1"
+        "Drop it.\n\n    y = x * m\n\nShapes: any.\nSource:        Me 2020,\n               page 3.\nDiffers from:  all.\n\n"
+        ">>> 1\n1"
     )
     assert (summary, formula) == ("Drop it.", "    y = x * m")
     assert sections == {"Shapes": "any.", "Source": "Me 2020, page 3.", "Differs from": "all."}

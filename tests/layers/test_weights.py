@@ -453,10 +453,10 @@ EVERY = {
 def test_models_train_and_survive_saving(kind, tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6, 3)), EVERY[kind](), layers.Flatten(), layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.compile(keras.optimizers.Adam(0.05), "mse")
     x = normal(64, 6, 3)
-    history = model.fit(x, x.sum((1, 2)), epochs=15, batch_size=25, verbose=0).history["loss"]  # 25, 25, 14
-    assert history[-1] < 0.8 * history[0]
+    history = model.fit(x, x.sum((1, 2)), epochs=8, batch_size=25, verbose=0).history["loss"]  # 25, 25, 14
+    assert history[-1] < 0.7 * history[0]
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
@@ -464,7 +464,7 @@ def test_models_train_and_survive_saving(kind, tmp_path):
         np.testing.assert_allclose(numpy(loaded(x, training=True)), numpy(model(x, training=True)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", EVERY)
 def test_half_precision_keeps_type_and_values(kind, policy):
     x, outputs, weights = normal(6, 6, 3), [], None

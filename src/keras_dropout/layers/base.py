@@ -60,6 +60,7 @@ class Stochastic:
         self.seed = seed
         # In a plain object: as attributes of the layer Keras would count the variables as weights.
         self.state = SimpleNamespace()
+        vars(self)["saved_state"] = _SavedState(self.state)  # past Keras's list of inner layers, not past its saving
         for name, rate in rates.items():
             setattr(self, name, rate)
         self.stream = Stream(seed)
@@ -75,23 +76,32 @@ class Stochastic:
     def variables(self) -> list[keras.Variable]:
         return [*super().variables, *vars(self.state).values()]
 
+    def get_config(self) -> dict:
+        rates = {name: getattr(self, name) for name in vars(self.state) if name != "stream"}
+        return {**super().get_config(), **rates, "seed": self.seed}
+
+
+class _SavedState(keras.Layer):
+    """A layer's random state in saved files: a place of its own beside the layer's weights.
+
+    There Keras's own dropout layers, which have no weights, do not come across it, and ours do not miss it where it is not: files
+    of weights move between models with theirs and with ours.
+    """
+
+    def __init__(self, state: SimpleNamespace):
+        super().__init__()
+        self.state = state
+
     def save_own_variables(self, store: dict) -> None:
-        super().save_own_variables(store)
         for name, variable in vars(self.state).items():
             value = ops.convert_to_numpy(variable)
             store[name] = value.astype("uint32") if name == "stream" else value
 
     def load_own_variables(self, store: dict) -> None:
-        # A file written for a model with Keras's own dropout holds nothing for this layer: it starts as constructed.
-        stored = {name: store[name] for name in store.keys()}  # noqa: SIM118 - Keras's stores are not iterable
-        own = {name: stored.pop(name) for name in vars(self.state) if name in stored}
-        super().load_own_variables(stored)
-        for name, value in own.items():
-            getattr(self.state, name).assign(np.asarray(value))
-
-    def get_config(self) -> dict:
-        rates = {name: getattr(self, name) for name in vars(self.state) if name != "stream"}
-        return {**super().get_config(), **rates, "seed": self.seed}
+        stored = set(store.keys())  # Keras's stores cannot be iterated
+        for name, variable in vars(self.state).items():
+            if name in stored:
+                variable.assign(np.asarray(store[name]))
 
 
 class MaskLayer(Stochastic, keras.Layer):
@@ -128,6 +138,10 @@ class MaskLayer(Stochastic, keras.Layer):
                 "Reshape them, or use the layer for this number of axes.",
             )
 
+    def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        self.check_inputs(inputs)  # when a model is made, not first when it runs
+        return super().compute_output_spec(inputs, *args, **options)
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
@@ -141,6 +155,8 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
                 f"{type(self).__name__}: layer must be a Keras layer; got {layer!r}.",
                 "Write the rate first, where there is one, then the layer.",
             )
+        if kwargs.get("dtype") is None:
+            kwargs["dtype"] = layer.dtype_policy
         super().__init__(layer, **kwargs)
 
     def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:
@@ -199,5 +215,5 @@ def check_floating(owner: str, inputs: Any) -> None:
 
 def check_data_format(owner: str, data_format: str | None) -> str:
     """Return "channels_first" or "channels_last"; None is Keras's own setting."""
-    value = data_format or keras.config.image_data_format()
+    value = str(data_format or keras.config.image_data_format()).lower()  # in any case, as Keras
     return check_choice(f"data_format for {owner}", value, ("channels_first", "channels_last"))

@@ -113,7 +113,7 @@ class _RecurrentWrapper(MaskWrapper):
 
     def _loop(self, x: Any, flags: list, step: Callable, initial_state: Any, mask: Any) -> Any:
         # Keras's loop takes one tensor: the masks go beside the inputs, so that nothing random happens inside the loop.
-        parts = [x, *flags]
+        parts = [ops.cast(x, self.layer.cell.compute_dtype), *flags]
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))[:-1]
 
         def call(packed, states):
@@ -205,10 +205,10 @@ class VariationalRNNDropout(_RecurrentWrapper):
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
         batch, _, features = ops.shape(inputs)
         inputs = noise.bernoulli_product(inputs, noise.fold(state, 0), self.state.rate, (batch, 1, features))
-        x, step = _plain_steps(self.layer.cell, inputs)
-        rate, shape = self.state.recurrent_rate, (batch, self.layer.cell.units)
-        recurrent = _Kept(_flags(noise.fold(state, 1), rate, shape, x.dtype), rate)
-        return x, [], lambda x, states: step(x, states, recurrent=recurrent)
+        cell, rate = self.layer.cell, self.state.recurrent_rate
+        recurrent = _Kept(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
+        step = _STEPS[type(cell)](cell)
+        return inputs, [], lambda x, states: step(x, states, recurrent=recurrent)
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -242,12 +242,12 @@ class RecurrentDropout(_RecurrentWrapper):
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
         cell, (batch, length, _), rate = self.layer.cell, ops.shape(inputs), self.state.rate
-        x, step = _plain_steps(cell, inputs)
+        step = _STEPS[type(cell)](cell)
         if self.per == "step":
-            flags = _flags(state, rate, (batch, length, cell.units), x.dtype)
-            return x, [flags], lambda x, flags, states: step(x, states, candidate=_Kept(flags, rate))
-        candidate = _Kept(_flags(state, rate, (batch, cell.units), x.dtype), rate)
-        return x, [], lambda x, states: step(x, states, candidate=candidate)
+            flags = _flags(state, rate, (batch, length, cell.units), cell.compute_dtype)
+            return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_Kept(flags, rate))
+        candidate = _Kept(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
+        return inputs, [], lambda x, states: step(x, states, candidate=candidate)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "per": self.per}
@@ -305,22 +305,27 @@ class Zoneout(_RecurrentWrapper):
             )
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
-        sizes = self.layer.state_size
+        cell, sizes = self.layer.cell, self.layer.state_size
         rates = [self.state.rate] + [self.state.cell_rate for _ in sizes[1:]]
-        x, plain = _plain_steps(self.layer.cell, inputs)
+
+        def plain(x, states):
+            _, new = cell(x, states)  # Keras passes `training` on
+            return new if keras.tree.is_nested(new) else [new]
+
         if state is None:
-            rates = [ops.cast(rate, x.dtype) for rate in rates]
-            return x, [], lambda x, states: [r * old + (1 - r) * new for r, old, new in zip(rates, states, plain(x, states))]
+            shares = [ops.cast(rate, cell.compute_dtype) for rate in rates]
+            return inputs, [], lambda x, states: [z * old + (1 - z) * new for z, old, new in zip(shares, states, plain(x, states))]
         batch, length, _ = ops.shape(inputs)
         updated = [
-            _flags(noise.fold(state, k), rate, (batch, length, size), x.dtype) for k, (rate, size) in enumerate(zip(rates, sizes))
+            _flags(noise.fold(state, k), rate, (batch, length, size), cell.compute_dtype)
+            for k, (rate, size) in enumerate(zip(rates, sizes))
         ]
 
         def step(x, *rest):
             *updated, states = rest
             return [ops.where(u > 0, new, old) for u, old, new in zip(updated, states, plain(x, states))]
 
-        return x, updated, step
+        return inputs, updated, step
 
 
 def _flags(state: Any, rate: Any, shape: tuple, dtype: str) -> Any:
@@ -343,74 +348,58 @@ def _whole(x: Any) -> Any:
     return x
 
 
-def _plain_steps(cell: Any, inputs: Any) -> tuple[Any, Callable]:
-    """The layer's own steps: what goes into each, and (input, states) -> states.
-
-    A step of Keras's cells takes two functions: `recurrent` acts on h where it meets the recurrent kernel, `candidate` on the
-    update. What does not depend on the states is computed for all steps at once.
-    """
-    inputs = ops.cast(inputs, cell.compute_dtype)
-    return _STEPS.get(type(cell), _any_cell)(cell, inputs)
+# The steps of Keras's cells, as functions (inputs, states) -> states that take two more: `recurrent` acts on h where it meets the
+# recurrent kernel, `candidate` on the update. (To multiply the inputs of all steps by the kernel before the loop is no gain: under
+# XLA on a CPU a training step then takes up to twice as long.)
 
 
-def _weight(variable: Any, like: Any) -> Any:
-    return ops.cast(ops.convert_to_tensor(variable), like.dtype)
+def _weights(cell: Any) -> tuple[Any, Any, Any]:
+    bias = cell.bias if cell.use_bias else ops.zeros(())
+    return tuple(ops.cast(ops.convert_to_tensor(w), cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel, bias))
 
 
-def _lstm(cell: keras.layers.LSTMCell, inputs: Any) -> tuple[Any, Callable]:
-    kernel = _weight(cell.recurrent_kernel, inputs)
-    x = ops.matmul(inputs, _weight(cell.kernel, inputs))
+def _lstm(cell: keras.layers.LSTMCell) -> Callable:
+    kernel, recurrent_kernel, bias = _weights(cell)
     gate, activation = cell.recurrent_activation, cell.activation
 
     def step(x, states, recurrent=_whole, candidate=_whole):
         h, c = states
-        i, f, g, o = ops.split(x + ops.matmul(recurrent(h), kernel), 4, axis=-1)
+        i, f, g, o = ops.split(ops.matmul(x, kernel) + ops.matmul(recurrent(h), recurrent_kernel) + bias, 4, axis=-1)
         c = gate(f) * c + gate(i) * candidate(activation(g))
         return [gate(o) * activation(c), c]
 
-    return x + _weight(cell.bias, inputs) if cell.use_bias else x, step
+    return step
 
 
-def _gru(cell: keras.layers.GRUCell, inputs: Any) -> tuple[Any, Callable]:
-    kernel = _weight(cell.recurrent_kernel, inputs)
-    x = ops.matmul(inputs, _weight(cell.kernel, inputs))
+def _gru(cell: keras.layers.GRUCell) -> Callable:
+    kernel, recurrent_kernel, bias = _weights(cell)
     gate, activation, reset_after = cell.recurrent_activation, cell.activation, cell.reset_after
-    bias = recurrent_bias = 0
-    if cell.use_bias:
-        bias = _weight(cell.bias, inputs)
-        bias, recurrent_bias = (bias[0], bias[1]) if reset_after else (bias, 0)
-    gates, update = kernel[:, : 2 * cell.units], kernel[:, 2 * cell.units :]
+    bias, recurrent_bias = (bias[0], bias[1]) if cell.use_bias and reset_after else (bias, 0)
+    for_gates, for_update = ops.split(recurrent_kernel, [2 * cell.units], axis=-1)
 
     def step(x, states, recurrent=_whole, candidate=_whole):
         (h,) = states
         seen = recurrent(h)
-        x_z, x_r, x_g = ops.split(x, 3, axis=-1)
+        x_z, x_r, x_g = ops.split(ops.matmul(x, kernel) + bias, 3, axis=-1)
         if reset_after:
-            h_z, h_r, h_g = ops.split(ops.matmul(seen, kernel) + recurrent_bias, 3, axis=-1)
+            h_z, h_r, h_g = ops.split(ops.matmul(seen, recurrent_kernel) + recurrent_bias, 3, axis=-1)
             g = x_g + gate(x_r + h_r) * h_g
         else:
-            h_z, h_r = ops.split(ops.matmul(seen, gates), 2, axis=-1)
-            g = x_g + ops.matmul(gate(x_r + h_r) * seen, update)
+            h_z, h_r = ops.split(ops.matmul(seen, for_gates), 2, axis=-1)
+            g = x_g + ops.matmul(gate(x_r + h_r) * seen, for_update)
         z = gate(x_z + h_z)
         return [z * h + (1 - z) * candidate(activation(g))]
 
-    return x + bias, step
+    return step
 
 
-def _simple(cell: keras.layers.SimpleRNNCell, inputs: Any) -> tuple[Any, Callable]:
-    kernel = _weight(cell.recurrent_kernel, inputs)
-    x = ops.matmul(inputs, _weight(cell.kernel, inputs))
-    return x + _weight(cell.bias, inputs) if cell.use_bias else x, lambda x, states, recurrent=_whole: [
-        cell.activation(x + ops.matmul(recurrent(states[0]), kernel))
-    ]
+def _simple(cell: keras.layers.SimpleRNNCell) -> Callable:
+    kernel, recurrent_kernel, bias = _weights(cell)
 
+    def step(x, states, recurrent=_whole):
+        return [cell.activation(ops.matmul(x, kernel) + ops.matmul(recurrent(states[0]), recurrent_kernel) + bias)]
 
-def _any_cell(cell: Any, inputs: Any) -> tuple[Any, Callable]:
-    def step(x, states):
-        _, states = cell(x, states)  # Keras passes `training` on
-        return list(states) if keras.tree.is_nested(states) else [states]
-
-    return inputs, step
+    return step
 
 
 _STEPS = {keras.layers.LSTMCell: _lstm, keras.layers.GRUCell: _gru, keras.layers.SimpleRNNCell: _simple}

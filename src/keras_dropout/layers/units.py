@@ -1,5 +1,6 @@
 """Layers that drop single units."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -20,14 +21,15 @@ class _UnitLayer(MaskLayer):
     def mask_shape(self, shape: tuple) -> tuple:
         if self.noise_shape is None:
             return shape
-        fits = len(self.noise_shape) == len(shape)
+        entries = (1,) * (len(shape) - len(self.noise_shape)) + self.noise_shape
         # A symbolic size (TensorFlow's dynamic batch) can only be compared at run time, where broadcasting does it.
-        if not fits or any(isinstance(n, int) and isinstance(m, int) and m not in (1, n) for m, n in zip(self.noise_shape, shape)):
+        clash = any(isinstance(n, int) and isinstance(m, int) and m not in (1, n) for m, n in zip(entries, shape))
+        if clash or len(entries) > len(shape):
             refuse(
                 f"{type(self).__name__}: noise_shape {self.noise_shape} does not broadcast to inputs of shape {shape}.",
                 "Give one entry per axis: None for the input's own size, or 1 to share the mask along the axis.",
             )
-        return tuple(n if m is None else m for m, n in zip(self.noise_shape, shape))
+        return tuple(n if m is None else m for m, n in zip(entries, shape))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "noise_shape": self.noise_shape}
@@ -42,8 +44,8 @@ class Dropout(_UnitLayer):
     Shapes:        any shape -> the same.
     Inference:     y = x.
     Arguments:     rate: fraction of units dropped, in [0, 1]; 1 gives zeros. noise_shape: shape of the mask, None on an axis
-                   for the input's own size, 1 to share one draw along it. seed: whole number; layers with the same seed
-                   draw the same masks in the same order.
+                   for the input's own size, 1 to share one draw along it; leading axes that it lacks count as 1. seed: whole
+                   number; layers with the same seed draw the same masks in the same order.
     Source:        Hinton et al. 2012, arXiv:1207.0580; Srivastava et al. 2014, JMLR 15:1929-1958.
     Differs from:  keras.layers.Dropout in that `rate` can be changed at any time, also from 0, without compiling again; the
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask
@@ -164,9 +166,8 @@ def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
 
 
 def _check_noise_shape(owner: str, noise_shape: object) -> tuple:
-    entries = tuple(noise_shape) if isinstance(noise_shape, (tuple, list)) else (noise_shape,)
-    whole = all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in entries)
-    if isinstance(noise_shape, (tuple, list)) and whole:
+    entries = tuple(noise_shape) if isinstance(noise_shape, Iterable) and not isinstance(noise_shape, str) else ("not a shape",)
+    if all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in entries):
         return entries
     refuse(
         f"{owner}: noise_shape must be a tuple of whole numbers above 0 and None; got {noise_shape!r}.",

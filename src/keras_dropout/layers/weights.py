@@ -73,7 +73,7 @@ class DropConnect(_WeightWrapper):
     ([0.0, 2.0], False)
     """
 
-    rate = Rate(one_is="no weight is left, and the variance that the others make up for is infinite")
+    rate = Rate(one_is="no weight is left to make up for those dropped")
 
     def __init__(
         self,

@@ -324,8 +324,13 @@ def half_precision(s: _Subject) -> None:
     full = s.layer()
     start = _values(full)
     expected = s.train(full)
+    before = keras.config.dtype_policy()
     for policy in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
-        layer = _restored(s.layer(dtype=policy), start)
+        keras.config.set_dtype_policy(policy)  # for a wrapped layer too
+        try:
+            layer = _restored(s.layer(), start)
+        finally:
+            keras.config.set_dtype_policy(before)
         y = layer(s.x, training=True)
         assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype, f"output is {y.dtype} under {policy}"
         assert np.isfinite(_numpy(y)).all(), f"output is not finite under {policy}"
