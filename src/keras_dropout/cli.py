@@ -116,8 +116,8 @@ def layers(
 ) -> None:
     """List every dropout method of the library, or show one in full.
 
-    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with the
-    library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
+    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with
+    the library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
 
     Examples: keras-dropout layers · keras-dropout layers DropBlock2D
     """
