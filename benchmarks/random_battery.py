@@ -12,7 +12,8 @@ repeated with 5 times the samples on the bits of another seed. Below 1e-6 it say
     correlations    the draws of neighbouring seeds, steps, layers and sub-streams, at every shift against each other, and each bit
                     of the one against each bit of the other
 
-Run: python benchmarks/random_battery.py long|steps|correlations [--tests 0,2,102] [--seed N]   (dieharder: hours of one core)
+Run: python benchmarks/random_battery.py long|steps|correlations [--seed N] [--tests 0,2,102 | --again]
+A layout takes dieharder an hour or more of one core, correlations some minutes.
 The figures go to benchmarks/results/random_battery.json as they come, each part to its own entry.
 """
 
@@ -107,15 +108,26 @@ def battery(layout: str, seed: int, tests: list[int]) -> None:
         for result in dieharder(layout, seed, *run):
             results.append(result)
             _store(layout, entry, results, repeats)
-    numbers = _test_numbers()
-    for weak in [result for result in results if result["verdict"] != "PASSED"]:
-        arguments = ("-d", str(numbers[weak["test"]]), "-n", str(weak["ntuple"]), "-p", str(MORE_SAMPLES))
-        for result in dieharder(layout, seed + 1, *arguments):
-            # Some tests report several sizes whatever is asked for.
-            if result["ntuple"] == weak["ntuple"]:
-                repeats.append({**result, "seed": seed + 1})
-                _store(layout, entry, results, repeats)
+    for result in repeated(layout, seed + 1, results):
+        repeats.append(result)
+        _store(layout, entry, results, repeats)
     _store(layout, entry | {"complete": True}, results, repeats)
+
+
+def repeated(layout: str, seed: int, results: list[dict]) -> Iterator[dict[str, Any]]:
+    """Those of `results` that did not pass, with more samples and on the bits of another seed."""
+    numbers = _test_numbers()
+    for number, size in sorted({(numbers[r["test"]], r["ntuple"]) for r in results if r["verdict"] != "PASSED"}):
+        for result in dieharder(layout, seed, "-d", str(number), "-n", str(size), "-p", str(MORE_SAMPLES)):
+            if result["ntuple"] == size:  # some tests report several sizes whatever is asked for
+                yield {**result, "seed": seed}
+
+
+def again(layout: str, seed: int) -> None:
+    """Repeat once more what did not pass in the stored results of a layout, and add that to them."""
+    for result in repeated(layout, seed, json.loads(RESULTS.read_text())[layout]["tests"]):
+        stored = json.loads(RESULTS.read_text())[layout]
+        _store(layout, stored, stored["tests"], [*stored["repeated"], result])
 
 
 def _test_numbers() -> dict[str, int]:
@@ -205,7 +217,7 @@ def made() -> dict[str, Any]:
 
 def write(part: str, entry: dict[str, Any]) -> None:
     """Put a part's entry into the results, with what it was made by."""
-    entry = made() | entry
+    entry = made() | entry  # what was made by an earlier command keeps it
     RESULTS.parent.mkdir(exist_ok=True)
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     fresh = RESULTS.with_suffix(".part")
@@ -218,8 +230,11 @@ def main() -> None:
     parser.add_argument("part", choices=[*STREAMS, "correlations"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tests", default="", help="dieharder's numbers of some tests, with commas; all of them if left out")
+    parser.add_argument("--again", action="store_true", help="repeat, on this seed, the stored tests that did not pass")
     chosen = parser.parse_args()
-    if chosen.part == "correlations":
+    if chosen.again:
+        again(chosen.part, chosen.seed)
+    elif chosen.part == "correlations":
         correlations(chosen.seed)
     else:
         battery(chosen.part, chosen.seed, [int(number) for number in chosen.tests.split(",") if number])
