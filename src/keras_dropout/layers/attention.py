@@ -183,7 +183,8 @@ class DropKey(_AttentionWrapper):
 
     >>> import numpy as np
     >>> layer = DropKey(0.9, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
-    >>> bool(np.isfinite(np.asarray(layer(np.ones((3, 5, 8), "float32"), training=True))).all())
+    >>> y = layer(np.ones((3, 5, 8), "float32"), training=True)
+    >>> bool(np.isfinite(ops.convert_to_numpy(y)).all())
     True
     """
 

@@ -27,10 +27,9 @@ class EmbeddingDropout(MaskWrapper):
                    so the cost is that of the words that occur. The padding mask is the embedding's own.
 
     >>> import numpy as np
-    >>> layer = EmbeddingDropout(0.5, keras.layers.Embedding(9, 4, embeddings_initializer="ones"), seed=0)
-    >>> y = np.asarray(layer(np.array([[1, 2, 3, 1], [3, 2, 1, 1]]), training=True))[..., 0]
-    >>> bool((y[0, [0, 1, 2]] == y[1, [2, 1, 0]]).all()), sorted({float(v) for v in y.ravel()})
-    (True, [0.0, 2.0])
+    >>> layer = EmbeddingDropout(0.5, keras.layers.Embedding(9, 4, embeddings_initializer="ones"), seed=1)
+    >>> ops.convert_to_numpy(layer(np.array([[1, 2, 3, 1], [3, 2, 1, 1]]), training=True))[..., 0].tolist()
+    [[2.0, 0.0, 2.0, 2.0], [2.0, 0.0, 2.0, 2.0]]
     """
 
     def __init__(self, rate: float, layer: keras.Layer, *, per: str = "batch", seed: int | None = None, **kwargs: Any):
@@ -131,7 +130,7 @@ class TokenDropout(MaskLayer):
                    SpatialDropout1D drops features, along all tokens.
 
     >>> import numpy as np
-    >>> y = np.asarray(TokenDropout(0.5, scale="kept", seed=0)(np.ones((1, 6, 2), "float32"), training=True))
+    >>> y = np.asarray(TokenDropout(0.5, scale="kept", seed=1)(np.ones((1, 6, 2), "float32"), training=True))
     >>> sorted({float(v) for v in y.ravel()}), y.mean(axis=1).tolist()
     ([0.0, 2.0], [[1.0, 1.0]])
     """
