@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
-EVERY_BACKEND = tests/test_masks.py tests/test_placement.py tests/layers
+EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/layers
 
 .PHONY: help run install test test-all lint bench clean
 
