@@ -1,5 +1,6 @@
 """Layers that drop paths: residual branches, whole layers, edges of a graph."""
 
+import math
 from typing import Any
 
 import keras
@@ -317,6 +318,6 @@ def _check_range(name: str, value: object) -> tuple[float, float]:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
-    if low <= high:
+    if -math.inf < low <= high < math.inf:
         return low, high
-    refuse(f"ShakeDrop: {name} must be two numbers, low and high; got {value!r}.", "The paper's are (-1, 1) and (0, 1).")
+    refuse(f"ShakeDrop: {name} must be two finite numbers, low and high; got {value!r}.", "The paper's are (-1, 1) and (0, 1).")
