@@ -16,26 +16,34 @@ CLOCK = os.environ.get("BENCHMARK_CLOCK", "wall")  # or "processor", set by `on_
 _now = time.process_time if CLOCK == "processor" else time.perf_counter
 
 
+SLOW = 3.0  # seconds after which a contestant takes no further turn
+
+
 def medians(contestants: dict[str, Callable[[], Any]], wait: Callable[[Any], Any], rounds: int, least: float) -> dict[str, float]:
     """Seconds of one call of each: medians over rounds in which all take their turn, each for at least `least` seconds.
 
-    The first calls, which compile, are not counted.
+    The first calls, which compile, are not counted. Whoever has used up `SLOW` seconds is out of the rounds that are left: some
+    are a thousand times as slow as others.
     """
-    calls = {}
+    calls, seconds = {}, {}
     for name, run in contestants.items():
         wait(run())
-        start = _now()
-        wait(run())
-        calls[name] = max(1, min(200, int(least / max(_now() - start, 1e-9))))
-    seconds = {name: [] for name in contestants}
+        once = _timed(run, wait, 1)
+        calls[name] = max(1, min(200, int(least / max(once, 1e-9))))
+        seconds[name] = [once] if once > SLOW else []
     for _ in range(rounds):
         for name, run in contestants.items():
-            start = _now()
-            for _ in range(calls[name]):
-                result = run()
-            wait(result)
-            seconds[name].append((_now() - start) / calls[name])
+            if sum(seconds[name]) * calls[name] < SLOW:
+                seconds[name].append(_timed(run, wait, calls[name]) / calls[name])
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _timed(run: Callable[[], Any], wait: Callable[[Any], Any], calls: int) -> float:
+    start = _now()
+    for _ in range(calls):
+        result = run()
+    wait(result)
+    return _now() - start
 
 
 def on_each_backend(script: str, backends: tuple[str, ...], *arguments: str, cpu_time: bool = False) -> list[dict]:
