@@ -1,9 +1,9 @@
 """The random quantities that layers are made of, written once for all backends over the draws of `keras_dropout.backends`.
 
 `state` is what `masks.Stream.next` gives, a fresh one for each call (or `fold(state, n)`, sub-stream n of a call); `rate` is a
-float or a float32 scalar tensor; shapes are tuples, with a symbolic size where TensorFlow has one. A shape of 1 along an axis
-shares the draw along it. `like` is the tensor whose entries the draws are for, where there is one: from it JAX learns which part of
-the whole a device holds inside `shard_map`.
+Python number or a float32 scalar tensor (a number costs nothing where each operation is a call); shapes are tuples, with a symbolic
+size where TensorFlow has one. A shape of 1 along an axis shares the draw along it. `like` is the tensor whose entries the draws are
+for, where there is one: from it JAX learns which part of the whole a device holds inside `shard_map`.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_dropout import backends
@@ -48,8 +49,7 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
 
 def kept(state: Any, rate: Any, shape: tuple, like: Any = None) -> Any:
     """A mask: true with probability 1 - rate, for each entry of `shape`."""
-    draws = backends.current().draws(state, tuple(shape), like)
-    return draws >= ops.cast(_level(rate), draws.dtype)
+    return _reaches(backends.current().draws(state, tuple(shape), like), _level(rate))
 
 
 def kept_at(state: Any, rate: Any, low: Any, high: Any = None) -> Any:
@@ -57,8 +57,7 @@ def kept_at(state: Any, rate: Any, low: Any, high: Any = None) -> Any:
 
     `low` and `high` are whole numbers that broadcast to each other. A mask of a table's size is never made to look up parts of it.
     """
-    draws = backends.current().draws_at(state, low, high)
-    return draws >= ops.cast(_level(rate), draws.dtype)
+    return _reaches(backends.current().draws_at(state, low, high), _level(rate))
 
 
 def kept_in_part(state: Any, rate: Any, shape: tuple, allowed: Any = None) -> Any:
@@ -79,7 +78,8 @@ def masked(x: Any, kept: Any, scale: Any = 1) -> Any:
 
 def scale(rate: Any, dtype: str = "float32") -> Any:
     """1 / (1 - rate) for the rate that masks really have, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
-    return LEVELS / ops.maximum(LEVELS - ops.cast(_level(rate), dtype), 1)
+    level = _level(rate)
+    return LEVELS / (max(LEVELS - level, 1) if isinstance(level, int) else ops.maximum(LEVELS - ops.cast(level, dtype), 1))
 
 
 def uniform(state: Any, shape: tuple, like: Any = None) -> Any:
@@ -112,22 +112,29 @@ def _tensor(rate):
 
 
 def _bernoulli(x, state, rate, shape, *, scaled):
-    draws = backends.current().draws(state, shape, x)
-    level = _level(rate)
-    real = keras.backend.result_type(x.dtype, "float32")
-    x = ops.cast(ops.cast(x, real) * scale(rate, real), x.dtype) if scaled else x
-    return ops.where(draws >= ops.cast(level, draws.dtype), x, ops.zeros((), x.dtype))
+    kept = _reaches(backends.current().draws(state, shape, x), _level(rate))
+    if scaled:
+        real = keras.backend.result_type(x.dtype, "float32")
+        x = ops.cast(ops.cast(x, real) * scale(rate, real), x.dtype)
+    return ops.where(kept, x, ops.zeros((), x.dtype))
 
 
 def _gaussian(x, state, rate, shape):
     real = keras.backend.result_type(x.dtype, "float32")
-    spread = ops.cast(ops.sqrt(2 * rate / (1 - rate)), real)
+    variance = 2 * rate / (1 - rate)
+    spread = math.sqrt(variance) if isinstance(variance, float) else ops.cast(ops.sqrt(variance), real)
     noise = spread * ops.cast(ops.erfinv(_symmetric(backends.current().draws(state, shape, x))), real)
     return ops.cast(ops.cast(x, real) * (1 + noise), x.dtype)
 
 
 def _level(rate):
+    if isinstance(rate, (int, float)):
+        return round(float(np.float32(rate)) * LEVELS)
     return ops.round(ops.cast(rate, "float32") * LEVELS)
+
+
+def _reaches(draws, level):
+    return draws >= (level if isinstance(level, int) else ops.cast(level, draws.dtype))
 
 
 def _symmetric(draws):

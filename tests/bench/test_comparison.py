@@ -202,7 +202,7 @@ def own(**settings):
         ({"split": "as-published"}, "for recipes"),
         ({"variants": {"a": {"nowhere": 0.5}}}, "unknown site"),
         ({"variants": {"a": {"hidden": 1.0}}}, "got 1.0"),
-        ({"variants": {"a": {"hidden": {"kind": "Dropuot", "rate": 0.1}}}}, "unknown dropout layer"),
+        ({"variants": {"a": {"hidden": {"kind": "Dropuot", "rate": 0.1}}}}, "no dropout layer 'Dropuot'"),
         ({"variants": {"a": {"hidden": keras_dropout.Dropout(0.5)}}, "baseline": "b"}, "unknown baseline"),
         ({"variants": {"none": {"hidden": 0.5}}}, "is the model without dropout"),
         ({"seeds": [1, -2]}, "got -2"),

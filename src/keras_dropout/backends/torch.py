@@ -46,7 +46,10 @@ def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
 
 def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> torch.Tensor:
     """See `keras_dropout.backends`."""
-    return _Recomputed.apply(_by_blocks if pointwise else _whole, apply, static, x, *tensors)
+    how = _by_blocks if pointwise else _whole
+    if _eager_on_cpu(x) and not (x.requires_grad and torch.is_grad_enabled()):
+        return how(apply, static, x, tensors)
+    return _Recomputed.apply(how, apply, static, x, *tensors)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -64,10 +67,16 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _whole(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> torch.Tensor:
-    return apply(x, *tensors, **static)
+    return apply(x, *_numbers(tensors), **static)
+
+
+def _numbers(tensors: tuple) -> list:
+    """The tensors, with scalars as Python numbers in eager calls on a CPU: a call with a scalar tensor costs microseconds."""
+    return [tensor.item() if tensor.dim() == 0 and _eager_on_cpu(tensor) else tensor for tensor in tensors]
 
 
 def _by_blocks(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> torch.Tensor:
+    tensors = _numbers(tensors)
     if x.numel() <= _BLOCK or static["shape"] != tuple(x.shape) or not _eager_on_cpu(x):
         return apply(x, *tensors, **static)
     x = x.contiguous()

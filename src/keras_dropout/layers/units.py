@@ -157,12 +157,12 @@ class FeatureAlphaDropout(MaskLayer):
 
 
 def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
-    rate = ops.convert_to_tensor(rate)
-    scale = ops.rsqrt((1 - rate) * (1 + rate * _SATURATION**2))
-    shift = ops.where(noise.kept(state, rate, shape, x), -scale * rate * _SATURATION, scale * (1 - rate) * _SATURATION)
+    # m x + (1 - m) s = m (x - s) + s: one product with one mask.
     real = keras.backend.result_type(x.dtype, "float32")
-    product = ops.cast(noise.bernoulli_product(x, state, rate, shape, scaled=False), real)
-    return ops.cast(product * ops.cast(scale, real) + ops.cast(shift, real), x.dtype)
+    product = noise.bernoulli_product(ops.cast(x, real) - _SATURATION, state, rate, shape, scaled=False)
+    kept = ops.cast(1 - ops.convert_to_tensor(rate), real)
+    scale = ops.rsqrt(kept * (1 + (1 - kept) * _SATURATION**2))
+    return ops.cast(scale * (product + kept * _SATURATION), x.dtype)
 
 
 def _check_noise_shape(owner: str, noise_shape: object) -> tuple:

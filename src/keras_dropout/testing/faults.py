@@ -160,8 +160,9 @@ class ConfigIncomplete(_Fault):
 class StreamNotSaved(_Fault):
     """Saves weights only: a training that is resumed starts again with the first masks."""
 
-    def save_own_variables(self, store: dict) -> None:
-        keras.Layer.save_own_variables(self, store)
+    def start(self, seed: int | None, **rates: float) -> None:
+        super().start(seed, **rates)
+        del vars(self)["saved_state"]
 
 
 class CloneShares(MaskWrapper):
