@@ -43,7 +43,7 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
     parts of x.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
-    tensors = state, _tensor(rate)
+    x, tensors = ops.convert_to_tensor(x), (state, _tensor(rate))
     return backends.current().recomputed(_with_sizes, x, tensors, pointwise=pointwise, factor=apply, shape=known, **options)
 
 
