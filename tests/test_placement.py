@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dropout import BadInput, Dropout, place, sites, strip
+from keras_dropout import BadInput, Dropout, PatchDropout, place, sites, strip
 from keras_dropout.placement import adopt, is_dropout, resolve
 
 L = keras.layers
@@ -94,6 +94,8 @@ def test_a_placement_replaces_the_dropout_that_is_there():
     for dropout in (L.Dropout(0.5), L.GaussianDropout(0.5), Dropout(0.5)):
         assert not any(map(is_dropout, strip(perceptron(dropout)).layers))
         assert dropped_behind(place(perceptron(dropout), {"last": 0.2})) == ["b"]
+    patches = keras.Sequential([keras.Input((9, 4)), PatchDropout(0.5), L.GlobalAveragePooling1D(), L.Dense(3)])
+    assert not any(map(is_dropout, strip(patches).layers))
 
 
 def test_training_drops_where_it_was_put():

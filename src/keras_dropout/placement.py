@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_dropout.errors import check_rate, refuse
-from keras_dropout.layers import Dropout
+from keras_dropout.layers import Dropout, PatchDropout
 from keras_dropout.layers.base import MaskLayer
 
 GROUPS = ("input", "hidden", "last", "all")
@@ -63,7 +63,7 @@ class Site:
 
 def is_dropout(layer: Any) -> bool:
     """Whether `layer` is a dropout layer, ours or one of Keras's."""
-    return isinstance(layer, (MaskLayer, *_FOREIGN))
+    return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN))
 
 
 def sites(model: keras.Model) -> list[Site]:
