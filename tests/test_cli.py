@@ -12,6 +12,7 @@ import keras
 import pytest
 
 import keras_dropout
+from keras_dropout import cli
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
 DIGITS = ("compare", "digits-mlp", "--ledger", "runs.db")
@@ -71,21 +72,37 @@ BAD = {
 }
 
 
+def check_refusal(status, out, err, words):
+    assert status == 2, err
+    assert out == ""
+    lines = err.strip().splitlines()
+    assert len(lines) == 2, err
+    assert lines[0].startswith("keras-dropout: ")
+    assert words in lines[0]
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_two_lines_and_exit_2(name, tmp_path):
+def test_bad_input_is_two_lines_and_exit_2(name, tmp_path, monkeypatch, capsys):
+    """The command's own entry point, in this process: it is the start of Keras that takes seconds."""
     arguments, words = BAD[name]
     (tmp_path / "text.db").write_text("this is no database at all")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08\x00")
     before = sorted(tmp_path.rglob("*"))
-    done = run(tmp_path, *arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 2, done.stderr
-    assert lines[0].startswith("keras-dropout: ")
-    assert words in lines[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # the command sets it: put back afterwards
+    monkeypatch.setattr(sys, "argv", ["keras-dropout", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    check_refusal(ended.value.code, *capsys.readouterr(), words)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["unknown recipe", "unknown option", "rate 1.0"])
+def test_bad_input_to_a_process_of_its_own(name, tmp_path):
+    arguments, words = BAD[name]
+    done = run(tmp_path, *arguments)
+    check_refusal(done.returncode, done.stdout, done.stderr, words)
 
 
 def test_a_backend_that_is_not_installed_names_the_extra(tmp_path):
