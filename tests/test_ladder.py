@@ -21,6 +21,8 @@ catalogue testing.backend
 testing.contract
 testing.faults
 testing
+graph
+survey
 placement bench.records bench.statistics
 bench.data bench.ledger bench.progress bench.report.charts
 bench.recipes bench.training.reference bench.report.page

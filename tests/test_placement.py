@@ -125,7 +125,6 @@ REFUSED = [
     (lambda: sites(Subclassed()), "subclassed"),
     (lambda: sites(keras.Sequential([L.Dense(3)])), "not built"),
     (lambda: sites("model"), "got str"),
-    (lambda: sites(keras.Sequential([keras.Input((4, 4)), perceptron()])), "holds another model"),
 ]
 
 

@@ -22,6 +22,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "RDrop": "companions",
     "compare": "bench.comparison",
     "place": "placement",
+    "set_rate": "placement",
     "sites": "placement",
     "strip": "placement",
 }

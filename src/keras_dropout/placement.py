@@ -1,210 +1,253 @@
-"""Sites, and models with dropout put there or taken away.
+"""Sites, and models with dropout put there, taken away, or set to another rate.
 
-Works on Sequential and functional models without nested models. A placement describes a model completely: putting one in
-first takes out the dropout that is there.
+A placement describes a model completely: putting one in first takes out the dropout that is there.
 """
 
 import fnmatch
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from keras_dropout.errors import check_rate, refuse
-from keras_dropout.layers import Dropout, PatchDropout
-from keras_dropout.layers.base import MaskLayer
+from keras_dropout import graph, layers
+from keras_dropout.errors import BadInput, check_rate, refuse
+from keras_dropout.layers import Dropout
+from keras_dropout.layers.base import LayerWrapper, Stochastic
+from keras_dropout.masks import derive_seed
+from keras_dropout.survey import GROUPS, Site, inner_layer, is_dropout, survey, without_dropout
 
-GROUPS = ("input", "hidden", "last", "all")
-_FOREIGN = (
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.AlphaDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-# A site is behind these: dropping what goes into an activation or a normalisation is another method.
-_PART_OF_LAYER = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.ELU,
-    keras.layers.PReLU,
-    keras.layers.Softmax,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place where dropout is or can be put: an input, or the output of a layer with weights, behind its activation.
-
-    `group` is "input", "hidden" or "output"; `last` marks the hidden sites that feed an output layer; `shape` is without
-    the batch.
-    """
-
-    name: str
-    group: str
-    last: bool
-    shape: tuple
-
-    def matches(self, pattern: str) -> bool:
-        """Whether `pattern` names this site: a group, a layer's name or a glob. Outputs are only meant by name."""
-        if pattern in GROUPS:
-            hidden = self.group == "hidden"
-            return {"input": self.group == "input", "hidden": hidden, "last": self.last, "all": hidden or self.group == "input"}[
-                pattern
-            ]
-        return pattern == self.name or (self.group != "output" and fnmatch.fnmatchcase(self.name, pattern))
-
-
-def is_dropout(layer: Any) -> bool:
-    """Whether `layer` is a dropout layer, ours or one of Keras's."""
-    return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN))
+# What they do at prediction is another function than that of the layer alone.
+_ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 
 
 def sites(model: keras.Model) -> list[Site]:
-    """The sites of a Sequential or functional model, in the order of the data."""
-    return [site for site, _ in _walk(model)]
+    """The sites of a model, in the order of the data.
+
+    The model is Sequential, functional, with nested models and shared layers, or a subclass of `keras.Model` whose `call` can be
+    followed; others are refused. Nothing in it is changed.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu", name="d"), keras.layers.Dense(1, name="out")])
+    >>> [(site.name, site.group, site.shape) for site in sites(model)][1:]
+    [('d', 'hidden', (8,)), ('out', 'output', (1,))]
+    """
+    return [place.site for place in survey(graph.read(model))]
 
 
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
-    """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one."""
+    """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one.
+
+    A group, a class of layers and a glob mean those of their sites where the method fits; a name means its site.
+    """
     return _resolve(sites(model), placement)
-
-
-def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
-    resolved: dict[str, Any] = {}
-    for pattern, value in placement.items():
-        named = [site.name for site in known if site.matches(pattern)]
-        if not named:
-            refuse(
-                f"unknown site {pattern!r}: the model has no such site.",
-                f"Use one of the groups {', '.join(GROUPS)}, a glob, or a layer: {', '.join(site.name for site in known)}.",
-            )
-        resolved.update(dict.fromkeys(named, value))
-    return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
 
 def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     """A new model with dropout at the sites of `placement` and nowhere else.
 
-    `placement` maps a site (a name, a glob, or the group input, hidden, last or all) to a rate or a dropout layer; a layer
-    named for several sites is copied for each. The new model shares its layers, hence its weights, with `model`, and is
-    not compiled.
+    `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
+    layer, or {"kind": class, "rate": …}, with which a method that goes around a layer is put around the one at the site. A
+    layer for several sites is copied for each, with a seed derived from its own. Dropout that is there is taken out, also that
+    of recurrent and attention layers.
+
+    The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
+    at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
-    ['InputLayer', 'Dense', 'Dropout', 'Dense']
+    ['Dense', 'Dropout', 'Dense']
     """
-    walked = _walk(model)
-    chosen = {name: _new_layer(value) for name, value in _resolve([site for site, _ in walked], placement).items()}
-    calls = {site.name: call for site, call in walked}
-    after_call = {calls[name]: layer for name, layer in chosen.items() if isinstance(calls[name], int)}
-    counter = iter(range(10**9))
-
-    def on_call(layer, *args, **kwargs):
-        number = next(counter)
-        out = args[0] if is_dropout(layer) else layer(*args, **kwargs)
-        return after_call[number](out) if number in after_call else out
-
-    return _rebuild(model, on_call, {name: layer for name, layer in chosen.items() if not isinstance(calls[name], int)})
+    known = sites(model)
+    _resolve(known, placement)  # refused before anything is copied
+    made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
+    new = rewire(made, placement)
+    for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
+        warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
+    if made.compiled:
+        new.compile_from_config(made.get_compile_config())
+        graph.carry_optimizer(made.optimizer, new)
+    return new
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """A new model without dropout layers. It shares its other layers with `model`, and is not compiled."""
+    """A new model without dropout; all else as `place` has it."""
     return place(model, {})
+
+
+def rewire(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
+    """`place` without the copy: the new model has the layers of `model`, which is not to be used again, and is not compiled."""
+    read = graph.read(model)
+    places = survey(read)
+    chosen = _resolve([each.site for each in places], placement)
+    several = len(chosen) > 1
+    after: dict[int, keras.Layer] = {}  # by node
+    instead: dict[int, keras.Layer] = {}  # by layer
+    after_input: dict[str, keras.Layer] = {}
+    for call in read.calls:
+        if (bare := without_dropout(call.layer)) is not call.layer and id(call.layer) not in instead:
+            instead[id(call.layer)] = bare
+    for each in places:
+        if each.site.name not in chosen:
+            continue
+        value = chosen[each.site.name]
+        if each.calls and _goes_around(value):
+            old = each.calls[0].layer
+            instead[id(old)] = layer_for(value, instead.get(id(old), old))
+            continue
+        layer = layer_for(value, derive=each.site.name if several else None)
+        if each.behind:
+            after |= {id(call.node): layer for call in each.behind}
+        else:
+            after_input[each.site.name] = layer
+    touched = [c.node for c in read.calls if is_dropout(c.layer) or id(c.layer) in instead or id(c.node) in after]
+
+    def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
+        if is_dropout(layer):
+            return args[0]
+        out = instead.get(id(layer), layer)(*args, **kwargs)
+        return keras.tree.map_structure(after[id(node)], out) if id(node) in after else out
+
+    def on_input(tensor: Any) -> Any:
+        return after_input[tensor.name](tensor) if tensor.name in after_input else tensor
+
+    new = graph.rebuild(model, touched, on_call, on_input)
+    for call in read.calls:
+        if id(call.layer) in instead:
+            _take_over(inner_layer(instead[id(call.layer)]), inner_layer(call.layer))
+    return new
 
 
 def adopt(model: keras.Model) -> keras.Model:
     """A new model in which each `keras.layers.Dropout` is replaced by ours, shared layers staying shared."""
     ours: dict[int, Dropout] = {}
+    touched = [call.node for call in graph.read(model).calls if type(call.layer) is keras.layers.Dropout]
 
-    def on_call(layer, *args, **kwargs):
+    def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
         if type(layer) is keras.layers.Dropout:
             layer = ours.setdefault(id(layer), Dropout(layer.rate, noise_shape=layer.noise_shape, name=layer.name))
         return layer(*args, **kwargs)
 
-    return _rebuild(model, on_call, {})
+    return graph.rebuild(model, touched, on_call)
 
 
-def _new_layer(value: Any) -> keras.Layer:
-    if isinstance(value, keras.Layer):
-        return type(value).from_config({k: v for k, v in value.get_config().items() if k != "name"})
-    return Dropout(check_rate("placement", value))
+def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
+    """Set the rates of the model's dropout layers, in place and without compiling anything again.
 
-
-def _functional(model: keras.Model) -> keras.Model:
+    `rate` is for all of them; or a mapping from layers (a name or a glob of a dropout layer, or whatever names a site that has
+    dropout) to rates, where a later one wins. Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
+    """
     if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass a built Sequential or functional model.")
-    if isinstance(model, keras.Sequential):
-        if not model.built:
-            refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape).")
-        return keras.Model(model.inputs[0], model.outputs[0])
-    if type(model) is not keras.Model and type(model).__name__ != "Functional":
-        refuse(
-            f"{type(model).__name__} is a subclassed model: what its call does cannot be seen from outside.",
-            "Write it as a Sequential or functional model.",
-        )
-    return model
+        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
+    found = {layer.name: layer for layer in model._flatten_layers() if is_dropout(layer) or isinstance(layer, LayerWrapper)}
+    if not found:
+        refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
+    wanted: dict[str, float] = {}
+    for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
+        names = fnmatch.filter(found, pattern) or _dropout_at(model, pattern)
+        if not names:
+            refuse(f"no dropout layer {pattern!r} in the model.", f"Its dropout layers: {', '.join(found)}.")
+        wanted |= dict.fromkeys(names, value)
+    for name, value in wanted.items():
+        layer = found[name]
+        if not isinstance(layer, Stochastic) or "rate" not in layer.free_rates():
+            owner = type(layer).__module__.partition(".")[0]
+            refuse(
+                f"the rate of {name!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.",
+                "Make a new model: keras_dropout.place(model, {site: rate}).",
+            )
+        check_rate(name, value)
+    for name, value in wanted.items():
+        found[name].rate = value
 
 
-def _rebuild(model: keras.Model, on_call: Callable, after_input: Mapping[str, keras.Layer]) -> keras.Model:
-    """The model's graph run again through `on_call(layer, *args, **kwargs)`, with the same layers."""
-    model = _functional(model)
-    fresh = keras.tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), model.input)
-    replaced = {id(t): after_input[t.name](t) for t in keras.tree.flatten(fresh) if t.name in after_input}
+def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None = None) -> keras.Layer:
+    """The layer that a value of a placement asks for, put around a layer where it is a method that does so.
 
-    def call(layer, *args, **kwargs):
-        if isinstance(layer, keras.Model):
-            refuse(f"the model holds another model, {layer.name!r}.", "Call its layers directly in one flat model.")
-        return on_call(layer, *keras.tree.map_structure(lambda t: replaced.get(id(t), t), args), **kwargs)
+    `derive` names the site where there are several: a seed is then another one at each.
+    """
+    if isinstance(value, keras.Layer):
+        if isinstance(value, keras.layers.Wrapper) and not is_dropout(value):
+            refuse(
+                f"{type(value).__name__} goes around a layer; as a value of a placement it has one already.",
+                f'Write {{"kind": "{type(value).__name__}", "rate": …}}: it is put around the layer at the site.',
+            )
+        cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
+    elif isinstance(value, Mapping):
+        cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in ("kind", "schedule")}
+    else:
+        cls, options = Dropout, {"rate": check_rate("placement", value)}
+    if derive is not None and options.get("seed") is not None:
+        options["seed"] = derive_seed(options["seed"], derive)
+    try:
+        if around is not None:
+            return cls(layer=around, **options)
+        return cls.from_config(options) if isinstance(value, keras.Layer) else cls(**options)
+    except BadInput:
+        raise
+    except (TypeError, ValueError) as error:
+        name, why = cls.__name__, str(error).splitlines()[0]
+        refuse(f"{name} cannot be made from {options}: {why}", f"See help(keras_dropout.{name}).")
 
-    return keras.models.clone_model(model, input_tensors=fresh, clone_function=lambda layer: layer, call_function=call)
+
+def _class(kind: Any) -> type:
+    known = {name: getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)}
+    if kind not in known:
+        refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(known))}.")
+    return known[kind]
 
 
-def _walk(model: keras.Model) -> list[tuple[Site, int | str]]:
-    """Each site with the number of the call behind which it is (for an input: its name)."""
-    calls: list[tuple[keras.Layer, list[int], Any]] = []
+def _method(value: Any) -> str:
+    """The name of the method that a value of a placement asks for."""
+    if isinstance(value, Mapping):
+        return str(value.get("kind"))
+    return type(value).__name__ if isinstance(value, keras.Layer) else "Dropout"
 
-    def record(layer, *args, **kwargs):
-        out = args[0] if is_dropout(layer) else layer(*args, **kwargs)
-        tensors = [id(t) for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-        calls.append((layer, tensors, out))
-        return out
 
-    rebuilt = _rebuild(model, record, {})
-    users: dict[int, list[int]] = {}
-    for number, (layer, tensors, _) in enumerate(calls):
-        for tensor in tensors if not is_dropout(layer) else ():
-            users.setdefault(tensor, []).append(number)
+def _goes_around(value: Any) -> bool:
+    return isinstance(value, Mapping) and issubclass(_class(value.get("kind")), keras.layers.Wrapper)
 
-    def behind(number: int) -> int:
-        """The last of the activations and normalisations that only `number`'s output goes through."""
-        after = users.get(id(calls[number][2]), [])
-        if len(after) == 1 and isinstance(calls[after[0]][0], _PART_OF_LAYER):
-            return behind(after[0])
-        return number
 
-    def next_weights(number: int) -> set[int]:
-        """The next calls with weights on every way from call `number` to an output."""
-        found: set[int] = set()
-        for user in users.get(id(calls[number][2]), []):
-            found |= {user} if user in weighted else next_weights(user)
-        return found
+def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
+    resolved: dict[str, Any] = {}
+    for pattern, value in placement.items():
+        named = [site for site in known if site.matches(pattern)]
+        names = ", ".join(site.name for site in known)
+        if not named:
+            refuse(
+                f"unknown site {pattern!r}: the model has no such site.",
+                f"Use one of the groups {', '.join(GROUPS)}, a class of layers, a glob, or a site: {names}.",
+            )
+        method, exact = _method(value), [site for site in named if site.name == pattern]
+        if exact or not hasattr(layers, method):
+            chosen = exact or named
+        elif not (chosen := [site for site in named if method in site.methods]):
+            fitting = [site.name for site in known if method in site.methods]
+            here = f"At {named[0].name} fit: {', '.join(named[0].methods) or 'none'}."
+            refuse(f"{method} fits no site of {pattern!r}.", f"It fits {', '.join(fitting)}." if fitting else here)
+        resolved.update(dict.fromkeys((site.name for site in chosen), value))
+    return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
-    weighted = [n for n, (layer, _, _) in enumerate(calls) if layer.weights and not isinstance(layer, _PART_OF_LAYER)]
-    outputs = {n for n in weighted if not next_weights(n)}
-    found: list[tuple[Site, int | str]] = [(Site(t.name, "input", False, tuple(t.shape[1:])), t.name) for t in rebuilt.inputs]
-    names = {site.name for site, _ in found}
-    for number in weighted:
-        layer, _, out = calls[number]
-        if layer.name not in names and isinstance(out, keras.KerasTensor):  # a shared layer's first call is its site
-            names.add(layer.name)
-            group = "output" if number in outputs else "hidden"
-            last = group == "hidden" and bool(next_weights(number) & outputs)
-            found.append((Site(layer.name, group, last, tuple(out.shape[1:])), behind(number)))
-    return found
+
+def _dropout_at(model: keras.Model, pattern: str) -> list[str]:
+    """The names of the dropout layers at the sites that `pattern` names."""
+    try:
+        known = sites(model)
+    except BadInput:  # a model that cannot be read has layers with names all the same
+        return []
+    return [d["layer"].rpartition("/")[2] for site in known if site.matches(pattern) for d in site.dropout]
+
+
+def _acting_at_prediction(model: keras.Model) -> set[str]:
+    wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, LayerWrapper)]
+    return {
+        type(layer).__name__
+        for layer in wrappers
+        if type(layer).__name__ in _ACT_AT_PREDICTION or getattr(layer, "inference", "mean") != "mean"
+    }
+
+
+def _take_over(new: keras.Layer, old: keras.Layer) -> None:
+    """Give a layer that was made again the weights of the old one."""
+    if new is not old:
+        new.set_weights(old.get_weights())
+        new.trainable = old.trainable
