@@ -190,7 +190,7 @@ def trace(model: keras.Model) -> keras.Model:
     """A functional model with the layers of a subclassed one, found by calling it on symbolic inputs.
 
     Refused where the two could differ: where `call` does other things in training than otherwise (but for passing `training` on),
-    uses weights of its own, adds losses, cannot be called symbolically, or where the class trains in a way of its own.
+    uses weights of its own, cannot be called symbolically (as where it adds losses), or where the class trains in a way of its own.
     """
     name = f"{type(model).__name__} is a subclassed model"
     mend = "Write it as a Sequential or functional model."
@@ -207,8 +207,6 @@ def trace(model: keras.Model) -> keras.Model:
         refuse(f"{name} whose call cannot be followed: {_first_line(error)}", mend)
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
         refuse(f"{name} whose call takes another way in training.", mend)
-    if model._losses:
-        refuse(f"{name} whose call adds losses.", mend)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
     frozen = [n.operation.name for n in nodes(seen) if _training(n) and not flags[id(n)]]
     if frozen:
