@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors
-masks bench bench.report
+masks targets bench bench.report
 backends.jax backends.tensorflow backends.torch
 backends
 noise

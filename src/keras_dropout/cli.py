@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,8 @@ from keras_dropout import __version__
 from keras_dropout.errors import BadInput, refuse
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function.")]
+_Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.")]
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 
 
@@ -37,7 +40,7 @@ def compare(
     learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's, or that of --optimizer.")] = None,
     split: Annotated[str, typer.Option(help="held-out, or as-published (validation examples are trained on too).")] = "held-out",
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
-    backend: Annotated[str, typer.Option(help="jax, tensorflow or torch.")] = "jax",
+    backend: _Backend = "jax",
     engine: Annotated[str, typer.Option(help="auto, compiled (jax only) or reference (Keras fit).")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Processes of one thread each. Default: one per core.")] = None,
     ledger: Annotated[str, typer.Option(help="SQLite file that keeps every finished run.")] = "keras-dropout.db",
@@ -53,9 +56,7 @@ def compare(
 
     Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
     """
-    os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Keras loads TensorFlow where it is installed; this keeps it silent
+    _choose_backend(backend)
     from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
     from keras_dropout.bench.planning import make_plan
     from keras_dropout.bench.records import Variant
@@ -110,6 +111,67 @@ def compare(
 
 
 @app.command()
+def sites(
+    model: _Model,
+    backend: _Backend = "jax",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """Show every place in a model where dropout is or could go, in the order of the data.
+
+    The fields of --json: name, kind (of layer), group (input, hidden, output, normalisation), last (feeds an output), shape
+    (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
+    there is: layer, kind, rate), methods (those of the catalogue that fit).
+
+    Examples: keras-dropout sites model.keras · keras-dropout sites train.py:build_model --json
+    """
+    _choose_backend(backend)
+    from keras_dropout import placement
+    from keras_dropout.targets import load_model
+
+    found = placement.sites(load_model(model))
+    if as_json:
+        print(json.dumps([site.document() for site in found], indent=1))
+    else:
+        _print(_sites_table(found))
+
+
+@app.command()
+def place(
+    model: _Model,
+    put: Annotated[list[str] | None, typer.Option(help='"SITE=RATE, SITE=Kind(rate, option=…)". Repeatable.')] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Put nothing: only take out what there is.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", help="The .keras file to write.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    backend: _Backend = "jax",
+) -> None:
+    """Write a model with other dropout: the same weights, the same predictions.
+
+    What dropout there is, is taken out first: a placement describes a model completely. Compile settings and the state of the
+    optimizer are kept.
+
+    Examples: keras-dropout place model.keras --put "hidden=0.2, input=0.1" -o new.keras ·
+    keras-dropout place model.keras --strip -o bare.keras
+    """
+    from keras_dropout.bench.records import Variant
+
+    if not put and not strip:
+        refuse("nothing to put.", 'Write --put "hidden=0.2", or --strip to take out the dropout there is.')
+    if put and strip:
+        refuse("--put and --strip together.", "--put takes out what there is by itself: leave --strip out.")
+    placement = dict(Variant.parse(f"put={', '.join(put)}").placement) if put else {}
+    path = _output_path(output, ".keras", force)
+    _choose_backend(backend)
+    from keras_dropout import placement as placing
+    from keras_dropout.targets import load_model
+
+    old = load_model(model)
+    new = placing.place(old, placement)
+    new.save(path)
+    print(path)
+    _print(_sites_table(placing.sites(new)), file=sys.stderr)
+
+
+@app.command()
 def layers(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
@@ -136,12 +198,57 @@ def layers(
             print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
 
 
-def _print(found: Any) -> None:
+def _choose_backend(backend: str) -> None:
+    from keras_dropout.bench.execution import check_backend
+
+    os.environ["KERAS_BACKEND"] = check_backend(backend)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Keras loads TensorFlow where it is installed; this keeps it silent
+
+
+def _output_path(path: str, ending: str, force: bool) -> Path:
+    """Refuse a file that cannot be written, before anything is done."""
+    if not path.endswith(ending):
+        refuse(f"the output must be a {ending} file; got {path!r}.", f"For example: -o new{ending}")
+    found = Path(path)
+    if found.exists() and not force:
+        refuse(f"{path} is there already.", "Choose another -o, or write over it with --force.")
+    if not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
+        refuse(f"{path} cannot be written there.", "Name a file in a folder that exists and that you can write to.")
+    return found
+
+
+def _sites_table(found: Any) -> Any:
+    """The sites as a tree, what is in a nested model set in below its name; then which methods fit where."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
+        table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
+    fits = {methods: number for number, methods in enumerate(dict.fromkeys(site.methods for site in found), 1)}
+    above: list[str] = []
+    for site in found:
+        *models, name = site.name.split("/")
+        for depth, model in enumerate(models):
+            if above[: depth + 1] != models[: depth + 1]:
+                table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
+        above = models
+        dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
+        group = "hidden, last" if site.last else site.group
+        shape = " x ".join("?" if size is None else str(size) for size in site.shape)
+        cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
+        table.add_row(*map(Text, cells), str(fits[site.methods]))
+    return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))
+
+
+def _print(found: Any, file: Any = None) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(file=file)
     # A pipe has no width of its own: wide enough that no cell is cut.
-    (console if console.is_terminal else Console(width=120)).print(found)
+    (console if console.is_terminal else Console(width=120, file=file)).print(found)
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

@@ -1,0 +1,141 @@
+"""Models and functions that a command names: a `.keras` file, `file.py:function` or `module:function`.
+
+A file of a model is loaded in Keras's safe mode: nothing in it is executed. A Python file is code that the user names, and only
+that runs.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.errors import BadInput, refuse
+
+
+def is_function(target: str) -> bool:
+    """Whether a text has the form file.py:function or module:function."""
+    where, colon, name = target.rpartition(":")
+    return bool(colon and where) and name.isidentifier() and "\\" not in name
+
+
+def load_model(target: str | Path, **facts: Any) -> Any:
+    """The Keras model that `target` names.
+
+    A function is called with those of `facts` (such as input_shape and outputs) that its parameters name.
+    """
+    target = str(target)
+    if is_function(target):
+        function = load_function(target)
+        model = _call(target, function, facts)
+        import keras
+
+        if not isinstance(model, keras.Model):
+            refuse(f"{target} returned {type(model).__name__}, not a Keras model.", "End the function with: return model")
+        return model
+    return _load_file(Path(target))
+
+
+def load_function(target: str) -> Callable:
+    """The function that `file.py:function` or `module:function` names; its file is run once in a process."""
+    where, _, name = target.rpartition(":")
+    module = import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        refuse(f"{where} has no function {name!r}.", f"{hint}It has: {', '.join(known) or 'none'}.")
+    return found
+
+
+def import_file(path: Path) -> Any:
+    """The module that a Python file is, under a name of its own that is the same in every process."""
+    path = path.resolve()
+    if not path.is_file():
+        refuse(f"{path} does not exist.", "Name a Python file: file.py:function")
+    name = f"keras_dropout_target_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as when run as a script
+        try:
+            spec.loader.exec_module(module)
+        except BadInput:
+            raise
+        except Exception as error:  # whatever the user's file does
+            del sys.modules[name]
+            refuse(f"{path.name} cannot be run: {type(error).__name__}: {_first_line(error)}", "Run it with python to see where.")
+        finally:
+            sys.path.remove(str(path.parent))
+    return sys.modules[name]
+
+
+def _import_module(name: str) -> Any:
+    sys.path.insert(0, "")  # as python -m has it
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        refuse(f"the module {name!r} cannot be imported: {error}.", "Write file.py:function, or install the module.")
+    finally:
+        sys.path.remove("")
+
+
+def _call(target: str, function: Callable, facts: dict[str, Any]) -> Any:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        parameters = {}
+    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    missing = [name for name in needed if name not in facts]
+    if missing:
+        refuse(
+            f"{target} needs the argument(s) {', '.join(missing)}, which are not known here.",
+            "Its arguments may be input_shape and outputs, which are taken from the data, or have default values.",
+        )
+    try:
+        return function(**{name: value for name, value in facts.items() if name in parameters})
+    except BadInput:
+        raise
+    except Exception as error:  # whatever the user's function does
+        refuse(f"{target} failed: {type(error).__name__}: {_first_line(error)}", "Call it in Python to see where.")
+
+
+def _load_file(path: Path) -> Any:
+    if not path.exists():
+        refuse(f"the model {path} does not exist.", "Name a .keras file, or a function that builds a model: file.py:function")
+    if path.suffix != ".keras":
+        refuse(
+            f"{path} is not a .keras file.", 'Save the model with model.save("model.keras"), or name a function: file.py:function'
+        )
+    if not zipfile.is_zipfile(path):
+        refuse(f"{path} is broken or no Keras model: it does not unpack.", "Save the model again.")
+    import keras
+
+    try:
+        return keras.models.load_model(path, safe_mode=True)
+    except Exception as error:  # Keras raises as it likes
+        text = " ".join(str(error).split())
+        if "safe mode" in text or "lambda" in text.lower() or "unsafe" in text.lower():
+            refuse(
+                f"{path} holds code (a Lambda layer), which is not run.",
+                "Trust it by building the model in a function of your own, file.py:function, or replace the Lambda layer.",
+            )
+        if "Could not locate" in text or "custom object" in text.lower():
+            unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
+            refuse(
+                f"{path} needs a class that is not known here: {unknown[1] if unknown else text[:200]}.",
+                "Load it in a function that imports the class, and name that: file.py:function",
+            )
+        refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", "Save the model again with this version of Keras.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]
