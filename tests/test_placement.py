@@ -116,6 +116,26 @@ def test_adopt_replaces_keras_dropout_and_keeps_sharing():
     assert [(type(layer), layer.rate, layer.name) for layer in found] == [(Dropout, 0.25, "d")]
 
 
+class DropPath(L.Layer):
+    """As another library has it."""
+
+    def __init__(self, rate, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+
+    def call(self, x, training=False):
+        return keras.random.dropout(x, self.rate, noise_shape=(None, 1)) if training else x
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+def test_layers_of_other_libraries_are_known_by_name():
+    model = perceptron(DropPath(0.3))
+    assert {d["kind"]: d["rate"] for site in sites(model) for d in site.dropout} == {"DropPath": 0.3}
+    assert not any(map(is_dropout, strip(model).layers))
+
+
 def text_model():
     ids = keras.Input((7,), dtype="int32", name="ids")
     x = L.Bidirectional(L.LSTM(4, return_sequences=True, dropout=0.2), name="two_ways")(L.Embedding(30, 8, name="words")(ids))

@@ -22,6 +22,8 @@ _FOREIGN = (
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
 )
+# Layers of other libraries, and of keras.applications, that are known by name: they pass on what they get except in training.
+_FOREIGN_NAMES = ("DropPath", "StochasticDepth", "DropBlock1D", "DropBlock2D", "DropBlock3D")
 _NORMALISATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -95,9 +97,11 @@ class Place:
 
 
 def is_dropout(layer: Any) -> bool:
-    """Whether `layer` is a dropout layer, ours or one of Keras's."""
+    """Whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
+    if isinstance(layer, keras.Layer) and type(layer).__name__ in _FOREIGN_NAMES and not layer.weights:
+        return True
     return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN))
 
 

@@ -5,7 +5,6 @@ that runs.
 """
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -56,12 +55,12 @@ def load_function(target: str) -> Callable:
 
 
 def import_file(path: Path) -> Any:
-    """The module that a Python file is, under a name of its own that is the same in every process."""
+    """The module that a Python file is; run once in a process, under the name that `module_name` gives it."""
     path = path.resolve()
-    if not path.is_file():
-        refuse(f"{path} does not exist.", "Name a Python file: file.py:function")
-    name = f"keras_dropout_target_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
+    if path.suffix != ".py" or not path.is_file():
+        refuse(f"{path} is no Python file that exists.", "Name a Python file: file.py:function")
+    name = module_name(path)
+    if getattr(sys.modules.get(name), "__file__", None) != str(path):
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
@@ -76,6 +75,11 @@ def import_file(path: Path) -> Any:
         finally:
             sys.path.remove(str(path.parent))
     return sys.modules[name]
+
+
+def module_name(path: str | Path) -> str:
+    """The name of a user's file as a module: it stands in saved configurations, so it is the same in every process and folder."""
+    return f"_keras_dropout_source_{Path(path).stem}"
 
 
 def _import_module(name: str) -> Any:

@@ -1,0 +1,140 @@
+"""Study files: everything that `compare` can be told, in TOML."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.bench.records import Variant
+from keras_dropout.errors import refuse
+
+# Names are those of the options of the command, with _ for -; each with what it says of itself in a fresh file.
+SETTINGS = {
+    "baseline": '"none"             # the variant that the others are compared with',
+    "seeds": "6                     # runs per variant; six are the fewest that can show a difference",
+    "epochs": "20",
+    "batch_size": "32",
+    "optimizer": '"adam"            # default: what the model is compiled with',
+    "learning_rate": "0.001",
+    "early_stopping": "5            # epochs without a better validation loss; the best epoch counts",
+    "class_weight": '"balanced"',
+    "from_weights": "true           # fine-tuning: every run starts from the model's own weights",
+    "backend": '"jax"               # or "tensorflow", "torch"',
+    "engine": '"auto"               # or "compiled", "reference"',
+    "workers": "2                   # default: one per core",
+    "split": '"held-out"            # recipes: or "as-published"',
+    "data_dir": '"data"             # recipes: where their files are',
+    "ledger": '"keras-dropout.db"   # keeps every finished run',
+    "report": '"report.html"',
+}
+DATA = {
+    "source": '"table.csv"          # .npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function',
+    "target": '"price"              # tables: the column to predict, or a list of columns',
+    "text": '"review"               # tables: the column with the text',
+    "group": '"patient"             # tables: no group is in two parts',
+    "time": '"date"                 # tables: the test data are the latest',
+    "weight": '"weight"             # tables: of each example in the loss',
+    "test_data": '"test.csv"        # default: a part of source',
+    "test_split": "0.2",
+    "validation_split": "0.1",
+    "task": '"auto"                 # or "classification", "regression"',
+    "image_size": "[32, 32]         # images: height and width",
+    "divide_by": "255               # the model sees x / divide_by",
+    "vocabulary": "10000            # text: words that are told apart",
+    "length": "200                  # text: words of an example",
+}
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings of a study file: those of `compare`, `target`, `variants`, and "data_options" with those of the data.
+
+    A variant is a text as after `--variant NAME=`, a table from sites to rates, texts or {kind, rate, …}, or true for a ready one.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        refuse(f"the study file {path} does not exist.", "keras-dropout init TARGET writes one.")
+    except OSError as error:
+        refuse(f"the study file {path} cannot be read: {error.strerror}.", "Check its permissions.")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        refuse(
+            f"the study file {path} is no TOML: {error}.", "Texts stand in quotes, and a table is headed by its name: [variants]"
+        )
+    data, variants = content.pop("data", {}), content.pop("variants", {})
+    for name, table in (("data", data), ("variants", variants)):
+        if not isinstance(table, Mapping):
+            refuse(f"{path}: {name} must be a table; got {table!r}.", f"Head it with [{name}].")
+    _check_names(path, content, ("target", *SETTINGS), "")
+    _check_names(path, data, tuple(DATA), "in [data] ")
+    settings: dict[str, Any] = dict(content)
+    if data:
+        settings["data"] = data.pop("source", None)
+        if settings["data"] is None:
+            refuse(f"{path}: [data] has no source.", 'Write source = "table.csv".')
+        settings["data_options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    if variants:
+        settings["variants"] = [_variant(name, value) for name, value in variants.items()]
+    return settings
+
+
+def write(target: str, sites: Sequence[Any], data: str | None = None) -> str:
+    """A commented study file for a target with these sites."""
+    inputs = [site.name for site in sites if site.group == "input"]
+    hidden = [site for site in sites if site.group == "hidden"]
+    first = hidden[0].name if hidden else inputs[0]
+    lines = [
+        "# A study: keras-dropout compare --study FILE. What is commented out has the value shown, or is left to the model.",
+        f"target = {_quote(target)}",
+        "",
+        *(f"# {name} = {value}" for name, value in SETTINGS.items()),
+        "",
+        "[data]" if data else "# [data]",
+        *(f"# {name} = {value}" for name, value in DATA.items() if name != "source" or not data),
+        *([f"source = {_quote(data)}"] if data else []),
+        "",
+        "# What is compared with the baseline, the model without dropout. Sites are input, hidden, last, all, a class of layers,",
+        "# a glob, or one of these; a group means those of its sites where the method fits:",
+        *(
+            f"#   {site.name}  ({site.kind}, {site.group}{', last' if site.last else ''}): {', '.join(site.methods)}"
+            for site in sites
+        ),
+        "[variants]",
+        'hidden = "hidden=0.2"' if hidden else f'input = "{first}=0.2"',
+        *(['last = "last=0.5"'] if hidden else []),
+        "# as-built = true                    # with the dropout that the model has",
+        f'# both = "{inputs[0]}=0.1, hidden=0.3"',
+        '# early = "hidden=early(0.1, until=0.25)"',
+        "",
+        "# [variants.mixed]                   # the same, one line for each site",
+        f"# {_quote(first)} = 0.3",
+        '# last = { kind = "GaussianDropout", rate = 0.5 }',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _variant(name: str, value: Any) -> Variant | str:
+    if value is True:
+        return name
+    if isinstance(value, str):
+        return Variant.parse(f"{name}={value}")
+    if isinstance(value, Mapping):
+        return Variant.of(name, value)
+    refuse(
+        f"variant {name!r} must be a text, a table of sites, or true for a ready one; got {value!r}.",
+        f'Write {name} = "hidden=0.2".',
+    )
+
+
+def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in table:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{hint}Use: {', '.join(known)}.")
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
