@@ -1,0 +1,112 @@
+"""Study files: read, refused, and written so that every commented line can be used."""
+
+import re
+import tomllib
+
+import keras
+import pytest
+
+from keras_dropout import BadInput, sites
+from keras_dropout.bench import study_file
+from keras_dropout.bench.records import Variant
+
+L = keras.layers
+GOOD = """
+target = "model.py:build"
+seeds = 8
+early_stopping = 5
+
+[data]
+source = "houses.csv"
+target = ["price", "rent"]
+image_size = [32, 32]
+
+[variants]
+as-built = true
+weak = "hidden=0.1, input=0.05"
+
+[variants.mixed]
+"block/conv" = { kind = "SpatialDropout2D", rate = 0.3 }
+last = 0.5
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return study_file.read(path)
+
+
+def test_a_study_file_is_what_the_options_would_be(tmp_path):
+    assert read(tmp_path, GOOD) == {
+        "target": "model.py:build",
+        "seeds": 8,
+        "early_stopping": 5,
+        "data": "houses.csv",
+        "data_options": {"target": ("price", "rent"), "image_size": (32, 32)},
+        "variants": [
+            "as-built",
+            Variant.parse("weak=hidden=0.1, input=0.05"),
+            Variant.parse("mixed=block/conv=SpatialDropout2D(0.3), last=0.5"),
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seeds = ", "is no TOML"),
+        ("sedes = 6", "Did you mean seeds?"),
+        ("[data]\nsource = 'a.csv'\ntagret = 'x'", "Did you mean target?"),
+        ("[data]\ntarget = 'x'", "[data] has no source"),
+        ("data = 'a.csv'", "data must be a table"),
+        ("[variants]\na = 3", "must be a text, a table of sites, or true"),
+        ("[variants]\na = 'hidden'", "is not SITE=RATE"),
+        ("[variants]\na = 'hidden=1.5'", "got 1.5"),
+        ("[variants.a]\nhidden = { kind = 'Dropout' }", "has no rate"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(text, words, tmp_path):
+    with pytest.raises(BadInput) as caught:
+        read(tmp_path, text)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="does not exist"):
+        study_file.read(tmp_path / "none.toml")
+
+
+@pytest.fixture
+def fresh():
+    model = keras.Sequential([keras.Input((4,), name="x"), L.Dense(8, name='a "b"'), L.Dense(8, name="c"), L.Dense(1, name="d")])
+    return study_file.write("model.keras", sites(model), "table.csv")
+
+
+def test_a_fresh_file_is_a_study(fresh, tmp_path):
+    found = read(tmp_path, fresh)
+    assert found == {
+        "target": "model.keras",
+        "data": "table.csv",
+        "data_options": {},
+        "variants": [Variant.parse("hidden=hidden=0.2"), Variant.parse("last=last=0.5")],
+    }
+    for name in ("x  (Input, input)", 'a "b"  (Dense, hidden)', "c  (Dense, hidden, last)", "d  (Dense, output)"):
+        assert f"#   {name}: Dropout" in fresh
+
+
+def test_every_commented_line_of_a_fresh_file_can_be_used(fresh, tmp_path):
+    lines = [re.sub(r"^# (?=[\w-]+ = |\"|\[)", "", line) for line in fresh.splitlines()]
+    content = tomllib.loads("\n".join(lines))
+    assert set(study_file.SETTINGS) <= set(content)
+    assert set(study_file.DATA) <= set(content["data"])
+    found = read(tmp_path, "\n".join(lines))
+    assert [v if isinstance(v, str) else v.name for v in found["variants"]] == [
+        "hidden",
+        "last",
+        "as-built",
+        "both",
+        "early",
+        "mixed",
+    ]
