@@ -21,9 +21,9 @@ catalogue testing.backend
 testing.contract
 testing.faults
 testing
-placement bench.records bench.statistics
-bench.data bench.ledger bench.progress bench.report.charts
-bench.recipes bench.training.reference bench.report.page
+placement bench.records bench.statistics bench.splits bench.tables bench.folders
+bench.data bench.readers bench.ledger bench.progress bench.report.charts
+bench.files bench.recipes bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
 bench.execution
