@@ -98,8 +98,10 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
     }
     task, outputs, parts = _settle(name, parts, options.task, raw.classes)
     train = parts.get("all") or parts["train"]
-    classes = train.y if task == "classification" and train.y.ndim == 1 and train.groups is None and train.times is None else None
     notes = [*raw.notes]
+    classes = _classes_of(train.y) if task == "classification" else None
+    if train.groups is not None or train.times is not None:
+        classes = None
     if classes is not None:
         rare = np.flatnonzero(np.bincount(classes) == 1)
         notes += [f"class {raw.classes[n] if raw.classes else n} has one example" for n in rare]
@@ -117,10 +119,11 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
     train = train.take(np.concatenate([split.validation, split.train]))
     if "validation" in parts:
         train, validation = train.after(parts["validation"]), len(parts["validation"])
-    if classes is not None or (task == "classification" and train.y.ndim == 1):
-        lacking = np.setdiff1d(np.arange(outputs), train.y[validation:])
+    learners = train.take(np.arange(validation, len(train)))
+    if task == "classification" and (trained := _classes_of(learners.y)) is not None:
+        lacking = np.setdiff1d(np.arange(outputs), trained)
         notes += [f"class {raw.classes[n] if raw.classes else n} has no training example" for n in lacking]
-    encode, learned = raw.learn(each(train.x, lambda x: x[validation:]))
+    encode, learned = raw.learn(learners.x)
     x, x_test = encode(train.x), encode(test.x)
     _check_same(name, x, x_test)
     how = (
@@ -206,6 +209,11 @@ def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str
 
 def _one_hot(y: np.ndarray) -> bool:
     return y.ndim == 2 and y.shape[1] > 1 and all(((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in pieces(y))
+
+
+def _classes_of(y: np.ndarray) -> np.ndarray | None:
+    """The class number of each example, if it has one."""
+    return y if y.ndim == 1 else y.argmax(axis=1) if _one_hot(y) else None
 
 
 def _task_of(what: str, ys: dict[str, np.ndarray], task: str, classes: tuple[str, ...]) -> str:

@@ -6,10 +6,11 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -147,6 +148,8 @@ def _in_tar(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
                 yield _steps(member.name), content
+        if archive.fileobj.tell() == archive.offset:  # tarfile takes a file that ends between two members for a whole one
+            raise EOFError("it has no end mark")
 
 
 def _in_zip(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
@@ -155,10 +158,11 @@ def _in_zip(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
             yield _steps(member.filename), None if member.is_dir() else archive.read(member)
 
 
-def read_images(files: Sequence[File], size: tuple[int, int] | None) -> np.ndarray:
-    """The images as uint8 (files, height, width, channels): one channel where all are grey, else red, green and blue.
+def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callable[[Sequence[File]], np.ndarray]:
+    """encode, learned from the training files; encode(files) gives uint8 (files, height, width, channels).
 
-    Each is resized to `size` (height, width), bilinearly; without it all must be of one size.
+    One channel where all training images are grey, else red, green and blue. Each image is resized to `size` (height, width),
+    bilinearly; without it all must be of the first one's size.
     """
     try:
         from PIL import Image
@@ -167,30 +171,36 @@ def read_images(files: Sequence[File], size: tuple[int, int] | None) -> np.ndarr
     if size is not None:
         size = tuple(check_whole("image_size", side, 1, "It is height and width in pixels: for example (32, 32).") for side in size)
 
-    def pixels(file: File) -> tuple[np.ndarray, bool]:
+    def opened(file: File) -> Image.Image:
+        image = Image.open(io.BytesIO(file.read()))
+        if image.mode[0] in "IF":
+            refuse(f"{file.name} has {image.mode} pixels, not 8 bits a channel.", "Convert it to 8 bits, or give arrays.")
+        return image
+
+    def readable(act: Callable[[File], Any], file: File) -> Any:
         try:
-            image = Image.open(io.BytesIO(file.read()))
-            grey = image.mode in ("1", "L", "LA")
-            if image.mode[0] in "IF":
-                refuse(
-                    f"{file.name} has {image.mode} pixels, not 8 bits a channel.", "Convert it to 8 bits, or give arrays (.npz)."
-                )
-            image = image.convert("RGB")
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+            return act(file)
         except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             refuse(f"{file.name} is no image that can be read: {error}.", "Get a whole copy, or delete it.")
-        return np.asarray(image), grey
 
-    first, _ = pixels(files[0])
-    images = np.empty((len(files), *first.shape), np.uint8)
-    all_grey = True
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(files), 1024):  # in pieces, so that only these are held twice
-            piece = files[start : start + 1024]
-            for n, (image, grey) in enumerate(threads.map(pixels, piece), start):
-                if image.shape != first.shape:
-                    sizes = " and ".join("{1}x{0}".format(*shape) for shape in (first.shape, image.shape))
-                    refuse(f"{files[n].name}: the images are of different sizes, {sizes} (width x height).", "Give image_size.")
-                images[n], all_grey = image, all_grey and grey
-    return images[..., :1].copy() if all_grey else images
+    mode = "L" if all(readable(opened, file).mode in ("1", "L", "LA") for file in train) else "RGB"
+    height, width = size or readable(opened, train[0]).size[::-1]
+
+    def pixels(file: File) -> np.ndarray:
+        image = opened(file).convert(mode)
+        if image.size != (width, height):
+            if size is None:
+                sizes = f"{width}x{height} and {image.width}x{image.height}"
+                refuse(f"{file.name}: the images are of different sizes, {sizes} (width x height).", "Give image_size.")
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(height, width, -1)
+
+    def encode(files: Sequence[File]) -> np.ndarray:
+        images = np.empty((len(files), height, width, len(mode)), np.uint8)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            for start in range(0, len(files), 1024):  # in pieces, so that only these are held twice
+                for n, image in enumerate(threads.map(partial(readable, pixels), files[start : start + 1024]), start):
+                    images[n] = image
+        return images
+
+    return encode

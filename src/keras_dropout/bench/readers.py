@@ -197,9 +197,10 @@ def _load(path: Path, mapped: bool = False) -> Any:
     except FileNotFoundError:
         refuse(f"{path} does not exist.", "Give the path of a file.")
     except (ValueError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error) or "Python objects" in str(error):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             refuse(f"{path} holds Python objects, which are never loaded: they can run code.", "Save arrays of numbers.")
-        refuse(f"{path} is broken or no NumPy file: {error}.", "Write it with numpy.savez or numpy.save.")
+        why = "" if "pickle" in str(error) else f": {error}"  # NumPy takes whatever it does not know for a pickle
+        refuse(f"{path} is broken or no NumPy file{why}.", "Write it with numpy.savez or numpy.save.")
 
 
 def _read_mapped(paths: list[Path]) -> Raw:
@@ -241,9 +242,7 @@ def _read_class_folders(path: Path, options: Options) -> Raw:
     found = folders.read_folders(path)
     parts = {part: Examples(*pair) for part, pair in found.parts.items()}
     if found.kind == "images":
-        return Raw(
-            "images", parts, found.classes, found.notes, lambda train: (lambda x: folders.read_images(x, options.image_size), {})
-        )
+        return Raw("images", parts, found.classes, found.notes, lambda train: (folders.learn_images(train, options.image_size), {}))
     for part, examples in parts.items():
         texts = np.array([tables.decode(file.read(), file.name) for file in examples.x], object)
         parts[part] = replace(examples, x=texts)
