@@ -99,6 +99,12 @@ def test_one_hot_answers_stay_one_hot_and_are_divided_by_class(tmp_path):
     assert data.test[1].sum(axis=0).tolist() == [6, 6, 6]
 
 
+def test_truth_values_are_two_classes(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X > 3, y=Y > 0)
+    data, about = files.load(tmp_path / "a.npz")
+    assert (about.outputs, data.train[1].dtype, data.train[0].dtype) == (2, "int32", "bool")
+
+
 @pytest.mark.parametrize(("task", "dtype"), [("auto", "int32"), ("classification", "int32"), ("regression", "float32")])
 def test_the_task_of_whole_numbers(tmp_path, task, dtype):
     x, y = labelled(60)
@@ -313,6 +319,21 @@ def test_dates_and_half_empty_constants(tmp_path, random):
     assert "column day holds dates: left out" in about.notes
 
 
+def test_nullable_columns(tmp_path):
+    """pandas' own types with missing values are as good as floats with NaN."""
+    n = np.arange(60)
+    table = pd.DataFrame({"a": n % 7, "b": n % 2 == 0, "w": n, "y": n % 3}).astype(
+        {"a": "Int64", "b": "boolean", "w": "Int64", "y": "Int64"}
+    )
+    table.loc[[4, 9], ["a", "b"]] = pd.NA
+    table.loc[[20], "y"] = pd.NA
+    table.to_parquet(tmp_path / "a.parquet")
+    data, about = files.load(tmp_path / "a.parquet", target="y", weight="w")
+    assert about.features == ("a", "a missing", "b=False", "b=True", "b missing", "b other")
+    assert about.classes == ("0", "1", "2")
+    np.testing.assert_array_equal(data.train[0][:, 1], np.isin(data.train[2], [4, 9]))
+
+
 def test_a_rare_class_trains_and_is_said(tmp_path, random):
     kinds = np.array(["a", "b"])[np.arange(60) % 2].astype(object)
     kinds[17] = "once"
@@ -469,6 +490,7 @@ def texts():
 def test_texts_become_word_numbers(tmp_path):
     pd.DataFrame(texts(), columns=["label", "said"]).to_csv(tmp_path / "a.csv", index=False)
     data, about = files.load(tmp_path / "a.csv", target="label", text="said", length=6)
+    assert about.notes == ()
     assert (about.kind, about.classes, about.input_shape, about.vocabulary) == ("text", ("bad", "good"), (6,), 12)
     assert data.train[0].dtype == np.int32
     # film and good 36 times, the others 18 times or fewer: the most frequent first, then by the alphabet
@@ -542,6 +564,8 @@ def test_reviews(example):
     data, about = files.load(example("reviews"), target="category", text="text", group="movie_name", length=40)
     assert (about.classes, about.vocabulary, about.input_shape) == (("fresh", "rotten"), 10000, (40,))
     assert (np.bincount(data.train[1]) + np.bincount(data.test[1])).tolist() == [2455, 2411]
+    _, about = files.load(example("reviews"), target="category", text="text")
+    assert about.notes == ("column movie_name is not used",)
 
 
 @pytest.mark.slow
@@ -632,6 +656,7 @@ REFUSED = {
     "one npy": (save_bytes("a.npy", b""), {}, "inputs and answers are needed"),
     "no target named": (save_csv(), {}, "no target column is named"),
     "no such target": (save_csv(), {"target": "Y"}, "no target column 'Y'; the columns are a, y"),
+    "one column twice": (save_csv(), {"target": "y", "text": "y"}, "'y' is named as target and text"),
     "no such text": (save_csv(), {"target": "y", "text": "b"}, "no text column 'b'"),
     "no such group": (save_csv(), {"target": "y", "group": "b"}, "no group column 'b'"),
     "one class in a table": (save_csv(y=["no"] * 30), {"target": "y"}, "all examples have the label no"),
@@ -705,6 +730,7 @@ REFUSED = {
     "two sizes": (save_images(lambda c: c.update({"cat/07.png": png("RGB", (5, 6))})), {}, "of different sizes, 4x6 and 5x6"),
     "16 bits": (save_images(lambda c: c.update({"bee/03.png": png("I;16")})), {}, "not 8 bits a channel"),
     "an image size of 0": (save_images(lambda c: c), {"image_size": (0, 4)}, "image_size must be"),
+    "an image size of one number": (save_images(lambda c: c), {"image_size": 32}, "must be height and width in pixels; got 32"),
     "an image beside the classes": (save_images(lambda c: c.update({"x.png": b""})), {}, "x.png stands in no class folder"),
     "images and texts": (save_images(lambda c: c.update({"bee/03.txt": b"x"})), {}, "both images and .txt files"),
     "neither": (save_images(lambda c: {"a/b.doc": b"x", "c/d.doc": b"x"}), {}, "no image and no .txt"),

@@ -129,7 +129,7 @@ def _entries(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | Path | Non
             yield from (((*folder.relative_to(source).parts, name), folder / name) for name in names)
         return
     try:
-        yield from _in_zip(source) if source.suffix == ".zip" else _in_tar(source)
+        yield from _in_zip(source) if source.suffix.lower() == ".zip" else _in_tar(source)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError, ValueError) as error:
         refuse(f"{source} is broken, truncated or locked: {error}.", "Get a whole copy, or unpack it and name the folder.")
 

@@ -50,6 +50,9 @@ class Options:
             if not 0 < getattr(self, name) < 1:
                 refuse(f"{name} must lie between 0 and 1; got {getattr(self, name)!r}.", "For example 0.1.")
 
+        if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
+            refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
+
     def refuse_columns(self, source: str) -> None:
         """Refuse options that name a column, for data that have none."""
         for name in ("target", "text", "group", "time", "weight"):
@@ -270,8 +273,12 @@ def _read_table(path: Path, options: Options) -> Raw:
     targets = [options.target] if isinstance(options.target, str) else list(options.target)
     roles = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
     roles = {role: name for role, name in roles.items() if name is not None}
-    for role, name in [*(("target", name) for name in targets), *roles.items()]:
+    taken = [*(("target", name) for name in targets), *roles.items()]
+    for role, name in taken:
         tables.column(table, name, role)
+        others = [other for other, its in taken if its == name]
+        if len(others) > 1:
+            refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
     numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
     notes = [f"column {name} numbers the rows: left out" for name in numbered]
     for role, needed in (("target", targets), ("text", [roles[role] for role in roles if role == "text"])):
@@ -296,10 +303,11 @@ def _read_table(path: Path, options: Options) -> Raw:
         if not tables.is_number(table[roles["weight"]]):
             refuse(f"the weight column {roles['weight']!r} does not hold numbers.", "Name a column of numbers of at least 0.")
         weights = table[roles["weight"]].to_numpy("float64", na_value=np.nan)
+    features = table.drop(columns=[*targets, *roles.values(), *numbered])
     if "text" in roles:
+        notes += [f"column {name} is not used" for name in features.columns]
         texts = table[roles["text"]].astype(str).to_numpy(object)
         return Raw("text", {"all": Examples(texts, y, weights, groups, times)}, classes, tuple(notes), _word_learner(options))
-    features = table.drop(columns=[*targets, *roles.values(), *numbered])
     return Raw("table", {"all": Examples(features, y, weights, groups, times)}, classes, tuple(notes), _column_learner)
 
 

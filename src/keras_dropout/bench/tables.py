@@ -25,10 +25,10 @@ def read_table(path: Path) -> "pd.DataFrame":
     except ImportError:
         refuse(f"{path} is a table, and pandas is not installed.", "pip install 'keras-dropout[tables]'")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+            table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
@@ -66,7 +66,9 @@ def is_number(values: "pd.Series") -> bool:
 
 def numbers_rows(values: "pd.Series") -> bool:
     """True for 0, 1, 2, … or 1, 2, 3, … from the first row to the last: an index, which would give sorted answers away."""
-    return values.dtype.kind in "iu" and values.iloc[0] in (0, 1) and bool((values.diff().iloc[1:] == 1).all())
+    if values.dtype.kind not in "iu" or values.isna().any():
+        return False
+    return values.iloc[0] in (0, 1) and bool((values.diff().iloc[1:] == 1).all())
 
 
 def moments(values: "pd.Series") -> np.ndarray:
