@@ -8,24 +8,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
-errors
-masks targets bench bench.report
+errors evidence
+masks schedules targets bench bench.report
 backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
 layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
-companions
+companions callbacks
 catalogue testing.backend
 testing.contract
 testing.faults
 testing
 graph
 survey
-placement bench.records bench.statistics
-bench.data bench.ledger bench.progress bench.report.charts
-bench.recipes bench.training.reference bench.report.page
+inspection placement
+mistakes
+bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
+bench.streams
+bench.data bench.readers bench.ledger bench.progress bench.report.charts
+bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
 bench.execution

@@ -1,0 +1,286 @@
+"""The user's own data: read, checked, divided, encoded, and described in plain words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench import splits
+from keras_dropout.bench.data import Data
+from keras_dropout.bench.readers import Examples, Options, Raw, each, from_names, named, pieces, read
+from keras_dropout.errors import refuse
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What was loaded, in plain values. Shapes are of one example; dicts where there are several inputs or outputs."""
+
+    kind: str  # "arrays", "table", "images" or "text"
+    task: str | dict[str, str]  # "classification" or "regression"
+    input_shape: Shape | dict[str, Shape]
+    outputs: int | dict[str, int]  # classes, or numbers to predict
+    split: str
+    classes: tuple[str, ...] = ()  # the names of classes 0, 1, …, where they have names
+    features: tuple[str, ...] = ()  # the columns of an encoded table
+    vocabulary: int = 0  # of texts: word numbers are below it
+    notes: tuple[str, ...] = ()
+
+
+def load(source: str | Path, *, test_data: str | Path | None = None, **options: Any) -> tuple[Data, Description]:
+    """The data in `source`, divided and ready for training, and what they are.
+
+    `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target`;
+    .txt or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz
+    or .zip, maybe with train/, test/ and validation/ above the classes.
+
+    Options, each by name: `target` (a column, or several with numbers to predict), `text` (the column with the text), `group`
+    (a column: no group is in two parts), `time` (a column: the test data are the latest), `weight` (a column: of each example
+    in the loss), `test_split` (0.2: share of all examples, where there are no test data in `source` or `test_data`),
+    `validation_split` (0.1: share of the rest), `task` ("auto", "classification" or "regression"), `image_size` (height, width),
+    `divide_by` (1: the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
+    split. Bad input raises `BadInput`.
+    """
+    chosen = Options(**options)
+    raw = read(str(source), chosen)
+    if test_data is not None:
+        task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
+        raw = _with_test(raw, read(str(test_data), replace(chosen, task=task, group=None, time=None)), str(test_data))
+    return _prepare(Path(str(source).partition(",")[0]).name, raw, chosen)
+
+
+def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data, Description]:
+    """The data that a function returned, and what they are: ((x, y), (x_test, y_test)), (x, y), or a dict named as in an .npz.
+
+    A pair may be a triple with weights; x and y may be dicts of arrays. `options` as in `load`.
+    """
+    chosen = Options(**options)
+    chosen.refuse_columns(name)
+    form = "Return ((x, y), (x_test, y_test)), (x, y), or a dict with the names of an .npz."
+    if isinstance(value, Mapping):
+        return _prepare(name, from_names(value, name), chosen)
+    if not isinstance(value, tuple | list) or len(value) not in (2, 3):
+        refuse(f"{name} must give arrays; got {type(value).__name__}.", form)
+    two_parts = len(value) == 2 and all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in value)
+    parts = {}
+    for part, arrays in (zip(("train", "test"), value)) if two_parts else [("all", value)]:
+        try:
+            parts[part] = Examples(*(each(array, np.asarray) for array in arrays))
+        except ValueError:  # rows of different lengths
+            refuse(f"{name}: the {part} data are not plain arrays.", form)
+    return _prepare(name, Raw("arrays", parts), chosen)
+
+
+def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
+    if "test" in raw.parts or list(other.parts) != ["all"]:
+        refuse(f"the test data {source} are given beside parts, or have parts themselves.", "Give test data once, undivided.")
+    if raw.kind != other.kind:
+        refuse(f"the test data {source} are {other.kind}, and the others are {raw.kind}.", "Give both in one form.")
+    test = other.parts["all"]
+    if raw.classes:
+        unknown = [name for name in other.classes if name not in raw.classes]
+        if unknown:
+            refuse(f"{source}: the class {unknown[0]!r} is not in the training data.", f"They have {', '.join(raw.classes)}.")
+        test = replace(test, y=np.array([raw.classes.index(name) for name in other.classes], "int32")[test.y])
+    notes = tuple(f"test data: {note}" for note in other.notes if note not in raw.notes)
+    return replace(raw, parts={**raw.parts, "test": test}, notes=raw.notes + notes)
+
+
+def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
+    """Check, divide, learn the encoding from the training examples, encode, describe."""
+    parts = {
+        part: _checked(f"{name}: the {'' if part == 'all' else part + ' '}data", examples, raw.kind == "arrays")
+        for part, examples in raw.parts.items()
+    }
+    task, outputs, parts = _settle(name, parts, options.task, raw.classes)
+    train = parts.get("all") or parts["train"]
+    notes = [*raw.notes]
+    classes = _classes_of(train.y) if task == "classification" else None
+    if train.groups is not None or train.times is not None:
+        classes = None
+    if classes is not None:
+        rare = np.flatnonzero(np.bincount(classes) == 1)
+        notes += [f"class {raw.classes[n] if raw.classes else n} has one example" for n in rare]
+    split = splits.divide(
+        len(train),
+        test=0 if "test" in parts else options.test_split,
+        validation=0 if "validation" in parts else options.validation_split,
+        seed=options.seed,
+        classes=classes,
+        groups=train.groups,
+        times=train.times,
+    )
+    test = parts["test"] if "test" in parts else train.take(split.test)
+    validation = len(split.validation)
+    train = train.take(np.concatenate([split.validation, split.train]))
+    if "validation" in parts:
+        train, validation = train.after(parts["validation"]), len(parts["validation"])
+    learners = train.take(np.arange(validation, len(train)))
+    if task == "classification" and (trained := _classes_of(learners.y)) is not None:
+        lacking = np.setdiff1d(np.arange(outputs), trained)
+        notes += [f"class {raw.classes[n] if raw.classes else n} has no training example" for n in lacking]
+    encode, learned = raw.learn(learners.x)
+    x, x_test = encode(train.x), encode(test.x)
+    _check_same(name, x, x_test)
+    how = (
+        "by group"
+        if train.groups is not None
+        else "by time"
+        if train.times is not None
+        else "by class"
+        if classes is not None
+        else ""
+    )
+    description = Description(
+        raw.kind,
+        task,
+        each(x, lambda array: array.shape[1:]),
+        outputs,
+        _sentence(how, parts, len(train) - validation, validation, len(test), options),
+        raw.classes,
+        learned.get("features", ()),
+        learned.get("vocabulary", 0),
+        (*notes, *learned.get("notes", ())),
+    )
+    return Data(name, _part(x, train), _part(x_test, test), validation, options.divide_by), description
+
+
+def _part(x: Any, examples: Examples) -> tuple:
+    return (x, examples.y) if examples.weights is None else (x, examples.y, examples.weights)
+
+
+def _sentence(how: str, parts: dict[str, Examples], train: int, validation: int, test: int, options: Options) -> str:
+    sizes = f"{train:,} training, {validation:,} validation and {test:,} test examples"
+    given = [part for part in ("validation", "test") if part in parts]
+    drawn = [part for part in ("validation", "test") if part not in parts]
+    said = [f"{' and '.join(given)} data as given"] if given else []
+    if drawn:
+        chance = "" if how == "by time" else f"at random, seed {options.seed}"
+        said.append(f"{' and '.join(drawn)} data divided off {how}{', ' if how and chance else ''}{chance}")
+    return f"{sizes}: {'; '.join(said)}"
+
+
+def _checked(what: str, examples: Examples, plain: bool) -> Examples:
+    """The examples, after a look at lengths, types, NaN and weights; x is an array only if it is `plain`."""
+    x = {f"x {key}".strip(): array for key, array in named(examples.x).items()}
+    others = {f"y {key}".strip(): array for key, array in named(examples.y).items()}
+    others |= {} if examples.weights is None else {"weights": examples.weights}
+    shapes = {label: array.shape for label, array in {**x, **others}.items()}
+    if () in shapes.values() or len({shape[0] for shape in shapes.values()}) != 1 or shapes[next(iter(x))][0] == 0:
+        refuse(f"{what} do not match: {_shapes(shapes)}.", "The first axis is the examples: as many in each, and at least one.")
+    for label, array in ({**x, **others} if plain else others).items():
+        if array.dtype.kind not in "biuf":
+            refuse(f"{what}: {label} holds {array.dtype}, not numbers.", "Give arrays of one number type and shape.")
+        wrong = sum(piece.size - int(np.isfinite(piece).sum()) for piece in pieces(array)) if array.dtype.kind == "f" else 0
+        if wrong:
+            refuse(
+                f"{what}: {label} holds {wrong:,} value(s) that are NaN or infinite.", "Fill them in, or leave these examples out."
+            )
+    if examples.weights is None:
+        return examples
+    weights = examples.weights
+    if weights.ndim != 1 or (weights < 0).any() or not weights.any():
+        refuse(f"{what}: weights must be one number of at least 0 an example, not all 0.", "Leave an example out, or weigh it 0.")
+    return replace(examples, weights=weights.astype("float32"))
+
+
+def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str, ...]) -> tuple[Any, Any, dict[str, Examples]]:
+    """(task, outputs, parts with y as class numbers or float32); dicts where there are several outputs."""
+    first = next(iter(parts.values())).y
+    if any(named(examples.y).keys() != named(first).keys() for examples in parts.values()):
+        refuse(f"{name}: the parts have different outputs.", "Give each part the same names.")
+    tasks, outputs = {}, {}
+    settled: dict[str, dict[str, np.ndarray]] = {part: {} for part in parts}
+    for output in named(first):
+        ys = {part: named(examples.y)[output] for part, examples in parts.items()}
+        what = f"{name}: y{' ' + output if output else ''}"
+        tasks[output] = _task_of(what, ys, task, classes)
+        outputs[output], ys = (_as_classes if tasks[output] == "classification" else _as_numbers)(what, ys, classes)
+        for part, y in ys.items():
+            settled[part][output] = y
+    several = isinstance(first, dict)
+    parts = {part: replace(examples, y=settled[part] if several else settled[part][""]) for part, examples in parts.items()}
+    return (tasks, outputs, parts) if several else (tasks[""], outputs[""], parts)
+
+
+def _one_hot(y: np.ndarray) -> bool:
+    return y.ndim == 2 and y.shape[1] > 1 and all(((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in pieces(y))
+
+
+def _classes_of(y: np.ndarray) -> np.ndarray | None:
+    """The class number of each example, if it has one."""
+    return y if y.ndim == 1 else y.argmax(axis=1) if _one_hot(y) else None
+
+
+def _task_of(what: str, ys: dict[str, np.ndarray], task: str, classes: tuple[str, ...]) -> str:
+    if task != "auto" and not classes:
+        return task
+    y = next(iter(ys.values()))
+    if classes or _one_hot(y) or (y.dtype.kind in "biu" and y[:1].size == 1):
+        return "classification"
+    if y.dtype.kind == "f":
+        return "regression"
+    refuse(f"{what} of shape {y.shape} holds whole numbers: classes or quantities?", "Say task classification or regression.")
+
+
+def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
+    """(number of classes, y as int32 class numbers; one-hot y stays as it is)."""
+    learned = [part for part in ys if part != "test"]
+    if all(_one_hot(y) for y in ys.values()):
+        used = np.any([y.any(axis=0) for part, y in ys.items() if part in learned], axis=0)
+        if used.sum() < 2 or len({y.shape[1] for y in ys.values()}) > 1:
+            refuse(
+                f"{what}: one-hot answers with {used.sum()} class(es) in use.",
+                "At least two classes, as many columns in each part.",
+            )
+        return len(used), ys
+    for part, y in ys.items():
+        if any((piece != np.round(piece)).any() or (piece < 0).any() for piece in pieces(y)):
+            refuse(
+                f"{what} holds labels that are negative or not whole.",
+                "Number the classes 0, 1, 2, …; for quantities say task regression.",
+            )
+        ys = {**ys, part: (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).astype("int32")}
+    found = np.unique(np.concatenate([np.unique(ys[part]) for part in learned]))
+    if len(found) < 2:
+        only = f"the label {classes[found[0]] if classes else found[0]!s}"
+        refuse(f"{what}: all examples have {only}.", "There is nothing to learn: at least two classes are needed.")
+    if not np.array_equal(found, np.arange(len(found))):
+        refuse(
+            f"{what} holds the labels {_some(found)}, which are not 0 to {len(found) - 1}.",
+            "Number the classes 0, 1, 2, … without a gap; for quantities say task regression.",
+        )
+    if "test" in ys and ys["test"].max() >= len(found):
+        refuse(f"{what}: the test label {ys['test'].max()} is not in the training data.", f"They have 0 to {len(found) - 1}.")
+    return len(found), ys
+
+
+def _as_numbers(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
+    """(numbers to predict for an example, y as float32)."""
+    first = next(iter(ys.values()))
+    low, high = (function([function(piece) for piece in pieces(first)]) for function in (np.min, np.max))
+    if low == high:
+        refuse(f"{what} is {low} for all examples.", "There is nothing to learn from a constant.")
+    shapes = {y.shape[1:] for y in ys.values()}
+    if len(shapes) > 1:
+        refuse(f"{what} has different shapes in the parts: {' and '.join(map(str, shapes))}.", "Give one shape to all parts.")
+    return first[:1].size, {part: y if y.dtype == np.float32 else y.astype("float32") for part, y in ys.items()}
+
+
+def _some(values: np.ndarray) -> str:
+    shown = ", ".join(map(str, values[:6]))
+    return f"{shown}, …, {values[-1]}" if len(values) > 7 else ", ".join(map(str, values))
+
+
+def _check_same(name: str, x: Any, x_test: Any) -> None:
+    shapes, others = ({key: array.shape[1:] for key, array in named(value).items()} for value in (x, x_test))
+    if shapes != others:
+        refuse(f"{name}: training inputs have shape {_shapes(shapes)}, test inputs {_shapes(others)}.", "Give both in one shape.")
+
+
+def _shapes(shapes: dict[str, Shape]) -> str:
+    return ", ".join(f"{key} {shape}".strip() for key, shape in shapes.items())

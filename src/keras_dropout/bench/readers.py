@@ -1,0 +1,343 @@
+"""Files into examples: each kind of file is read as it is; nothing is divided or learned yet."""
+
+import atexit
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_dropout.bench import folders, tables
+from keras_dropout.errors import check_choice, check_positive, refuse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASKS = ("auto", "classification", "regression")
+_PIECE = 64 << 20  # bytes of an array on disk that are in memory at a time
+_KNOWN = ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder of class folders, or such a folder as .tar, .tar.gz or .zip"
+_NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs), or x and y."
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read and divide the data. `files.load` says what each means."""
+
+    target: str | Sequence[str] | None = None
+    text: str | None = None
+    group: str | None = None
+    time: str | None = None
+    weight: str | None = None
+    test_split: float = 0.2
+    validation_split: float = 0.1
+    task: str = "auto"
+    image_size: tuple[int, int] | None = None
+    divide_by: float = 1
+    vocabulary: int = 10000
+    length: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("task", self.task, TASKS)
+        check_positive("divide_by", self.divide_by, "The model sees x / divide_by: 255 for images, 1 to leave them as they are.")
+        for name in ("test_split", "validation_split"):
+            if not 0 < getattr(self, name) < 1:
+                refuse(f"{name} must lie between 0 and 1; got {getattr(self, name)!r}.", "For example 0.1.")
+
+        if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
+            refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
+
+    def refuse_columns(self, source: str) -> None:
+        """Refuse options that name a column, for data that have none."""
+        for name in ("target", "text", "group", "time", "weight"):
+            if getattr(self, name) is not None:
+                refuse(f"{source} has no columns, so there is no {name} {getattr(self, name)!r}.", f"Leave {name} out.")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a part. x is an array, a dict of arrays, a table, or an object array of texts or of image files."""
+
+    x: Any
+    y: Any
+    weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    times: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(named(self.y).values())))
+
+    def take(self, index: np.ndarray) -> "Examples":
+        """The examples of these numbers, in this order."""
+        fields = (self.x, self.y, self.weights, self.groups, self.times)
+        return Examples(*(None if field is None else each(field, lambda array: _take(array, index)) for field in fields))
+
+    def after(self, first: "Examples") -> "Examples":
+        """These examples behind `first`."""
+        if any(
+            named(a).keys() != named(b).keys() for a, b in ((self.x, first.x), (self.y, first.y), (self.weights, first.weights))
+        ):
+            refuse("the training and validation data have different inputs, outputs or weights.", "Give each part the same names.")
+
+        def join(theirs: Any, ours: Any) -> Any:
+            if isinstance(ours, dict):
+                return {name: join(theirs[name], ours[name]) for name in ours}
+            if theirs.shape[1:] != ours.shape[1:]:
+                refuse(
+                    f"validation data of shape {theirs.shape} do not fit training data of {ours.shape}.",
+                    "Give one shape to all parts.",
+                )
+            return np.concatenate([theirs, ours])
+
+        return Examples(
+            *(None if b is None else join(a, b) for a, b in ((first.x, self.x), (first.y, self.y), (first.weights, self.weights)))
+        )
+
+
+Encode = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What was read: examples by part ("all", or "train" and maybe "validation" and "test") and what is known of them.
+
+    `learn` takes x of the training examples and returns (encode, what it adds to a description).
+    """
+
+    kind: str
+    parts: dict[str, Examples]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    learn: Callable[[Any], tuple[Encode, dict[str, Any]]] = lambda train: (lambda x: x, {})
+
+
+def named(value: Any) -> dict[str, Any]:
+    """A dict as it is, nothing as an empty one, and any other value under the name ""."""
+    return value if isinstance(value, dict) else {} if value is None else {"": value}
+
+
+def each(value: Any, function: Callable[[Any], Any]) -> Any:
+    """function(value), or of each value of a dict."""
+    return {name: function(inner) for name, inner in value.items()} if isinstance(value, dict) else function(value)
+
+
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The array in pieces along its first axis, small enough for memory."""
+    step = max(1, _PIECE // max(1, array[:1].nbytes))
+    return (array[start : start + step] for start in range(0, len(array), step))
+
+
+def _take(array: Any, index: np.ndarray) -> Any:
+    if hasattr(array, "iloc"):
+        return array.iloc[index]
+    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+        return array[index[0] : index[0] + len(index)]
+    return _reordered_on_disk(array, index) if isinstance(array, np.memmap) else array[index]
+
+
+def _reordered_on_disk(array: np.memmap, index: np.ndarray) -> np.memmap:
+    """array[index] as an array on disk, in a temporary folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="keras-dropout-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "reordered.npy"
+    try:
+        with path.open("wb") as file:  # written, not mapped: a full disk is then an error and no crash
+            header = {
+                "descr": np.lib.format.dtype_to_descr(array.dtype),
+                "fortran_order": False,
+                "shape": (len(index), *array.shape[1:]),
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            step = max(1, _PIECE // max(1, array[:1].nbytes))
+            for start in range(0, len(index), step):
+                np.ascontiguousarray(array[index[start : start + step]]).tofile(file)
+    except OSError as error:
+        refuse(
+            f"a reordered copy of the data cannot be written to {folder}: {error.strerror or error}.",
+            "Free disk space, or set TMPDIR.",
+        )
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def read(source: str, options: Options) -> Raw:
+    """What is in `source`, by its ending."""
+    if "," in source:
+        options.refuse_columns(source)
+        return _read_mapped([Path(part.strip()) for part in source.split(",")])
+    path = Path(source)
+    if not path.exists():
+        refuse(f"{path} does not exist.", "Give the path of a file or folder.")
+    ending = path.suffix.lower()
+    if ending in (".csv", ".parquet") or (ending == ".tsv" and (options.target or options.text)):
+        return _read_table(path, options)
+    options.refuse_columns(source)
+    if path.is_dir() or path.name.lower().endswith(folders.ARCHIVES):
+        return _read_class_folders(path, options)
+    if ending == ".npz":
+        return from_names(_load(path), str(path))
+    if ending in (".txt", ".tsv"):
+        texts, labels = tables.read_lines(path)
+        y, classes = _codes(labels, str(path))
+        return Raw("text", {"all": Examples(texts, y)}, classes, learn=_word_learner(options))
+    if ending == ".npy":
+        refuse(f"{path} is one array; inputs and answers are needed.", "Give both, with a comma between them: x.npy,y.npy")
+    refuse(f"{path}: the ending {ending or 'none'} is not known.", f"Known: {_KNOWN}.")
+
+
+def _load(path: Path, mapped: bool = False) -> Any:
+    """The array or arrays in a NumPy file; never a pickle."""
+    try:
+        if mapped:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        refuse(f"{path} does not exist.", "Give the path of a file.")
+    except (ValueError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            refuse(f"{path} holds Python objects, which are never loaded: they can run code.", "Save arrays of numbers.")
+        why = "" if "pickle" in str(error) else f": {error}"  # NumPy takes whatever it does not know for a pickle
+        refuse(f"{path} is broken or no NumPy file{why}.", "Write it with numpy.savez or numpy.save.")
+
+
+def _read_mapped(paths: list[Path]) -> Raw:
+    if len(paths) not in (2, 3) or any(path.suffix != ".npy" for path in paths):
+        refuse(f"{','.join(map(str, paths))} is not x.npy,y.npy or x.npy,y.npy,weights.npy.", f"Known: {_KNOWN}.")
+    x, *others = (_load(path, mapped=True) for path in paths)
+    y, *weights = (np.array(array) if array.ndim < 2 else array for array in others)
+    return Raw("arrays", {"all": Examples(x, y, *weights)})
+
+
+def from_names(arrays: Mapping[str, Any], source: str) -> Raw:
+    """The parts in arrays called x_train, y_test, w_val, x_train_NAME and so on, or x and y."""
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    other = []
+    for name, array in arrays.items():
+        match = re.fullmatch(r"(x|y|w)(?:_(train|test|val|validation))?(?:_(.+))?", name)
+        if not match:
+            other.append(name)
+            continue
+        role, part, inner = match.groups()
+        part = {None: "all", "val": "validation"}.get(part, part)
+        found.setdefault(part, {}).setdefault(role, {})[inner or ""] = np.asarray(array)
+    if ("all" in found) == ("train" in found) or ("all" in found and len(found) > 1):
+        refuse(f"{source} holds the arrays {', '.join(arrays) or 'none'}.", _NPZ)
+    parts = {}
+    for part, roles in found.items():
+        if "x" not in roles or "y" not in roles or any("" in inner and len(inner) > 1 for inner in roles.values()):
+            refuse(f"{source} does not give x and y, once or each with names, for the {part} data: {', '.join(arrays)}.", _NPZ)
+        if list(roles.get("w", [""])) != [""]:
+            refuse(
+                f"{source} has weights for one input or output.", "Weights are of examples: name them w_train, w_test, w_val or w."
+            )
+        x, y, w = (inner.get("", inner) if inner else None for inner in (roles.get(role) for role in "xyw"))
+        parts[part] = Examples(x, y, w)
+    return Raw("arrays", parts, notes=(f"not used: {', '.join(other)}",) if other else ())
+
+
+def _read_class_folders(path: Path, options: Options) -> Raw:
+    found = folders.read_folders(path)
+    parts = {part: Examples(*pair) for part, pair in found.parts.items()}
+    if found.kind == "images":
+        return Raw("images", parts, found.classes, found.notes, lambda train: (folders.learn_images(train, options.image_size), {}))
+    for part, examples in parts.items():
+        texts = np.array([tables.decode(file.read(), file.name) for file in examples.x], object)
+        parts[part] = replace(examples, x=texts)
+    return Raw("text", parts, found.classes, found.notes, _word_learner(options))
+
+
+def _word_learner(options: Options) -> Callable[[Any], tuple[Encode, dict[str, Any]]]:
+    def learn(train: np.ndarray) -> tuple[Encode, dict[str, Any]]:
+        encode, words = tables.learn_words(train, options.vocabulary, options.length)
+        return encode, {"vocabulary": len(words) + 2}
+
+    return learn
+
+
+def _column_learner(train: "pd.DataFrame") -> tuple[Encode, dict[str, Any]]:
+    encode, names, notes = tables.learn_columns(train)
+    return encode, {"features": tuple(names), "notes": tuple(notes)}
+
+
+def _read_table(path: Path, options: Options) -> Raw:
+    table = tables.read_table(path)
+    rows = len(table)
+    if not options.target:
+        refuse(f"{path} is a table, and no target column is named.", f"Name one with target: {', '.join(table.columns)}.")
+    targets = [options.target] if isinstance(options.target, str) else list(options.target)
+    roles = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
+    roles = {role: name for role, name in roles.items() if name is not None}
+    taken = [*(("target", name) for name in targets), *roles.items()]
+    for role, name in taken:
+        tables.column(table, name, role)
+        others = [other for other, its in taken if its == name]
+        if len(others) > 1:
+            refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
+    numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
+    notes = [f"column {name} numbers the rows: left out" for name in numbered]
+    for role, needed in (("target", targets), ("text", [roles[role] for role in roles if role == "text"])):
+        missing = table[needed].isna().any(axis=1)
+        if missing.any():
+            notes.append(f"{missing.sum():,} of {len(table):,} rows have no {role}: left out")
+            table = table[~missing]
+    if not len(table):
+        refuse(f"{path}: {'; '.join(notes)}.", "Is it the right column?")
+    y, classes = _answers(table[targets], options.task, some_missing=len(table) < rows)
+    if len(targets) == 1 and tables.is_number(table[targets[0]]):
+        chosen = f"taken as {len(classes)} classes" if classes else "taken as a quantity"
+        notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
+    groups = None
+    if "group" in roles:
+        if table[roles["group"]].isna().any():
+            refuse(f"the group column {roles['group']!r} is empty in some rows.", "Fill it in, or leave these rows out.")
+        groups = np.unique(table[roles["group"]].astype(str).to_numpy(object), return_inverse=True)[1]
+    times = tables.moments(table[roles["time"]]) if "time" in roles else None
+    weights = None
+    if "weight" in roles:
+        if not tables.is_number(table[roles["weight"]]):
+            refuse(f"the weight column {roles['weight']!r} does not hold numbers.", "Name a column of numbers of at least 0.")
+        weights = table[roles["weight"]].to_numpy("float64", na_value=np.nan)
+    features = table.drop(columns=[*targets, *roles.values(), *numbered])
+    if "text" in roles:
+        notes += [f"column {name} is not used" for name in features.columns]
+        texts = table[roles["text"]].astype(str).to_numpy(object)
+        return Raw("text", {"all": Examples(texts, y, weights, groups, times)}, classes, tuple(notes), _word_learner(options))
+    return Raw("table", {"all": Examples(features, y, weights, groups, times)}, classes, tuple(notes), _column_learner)
+
+
+def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(y, class names): class numbers for texts, True and False, and few whole numbers; else float32 and no names."""
+    for name in targets.columns:
+        if not tables.is_number(targets[name]) and (len(targets.columns) > 1 or task == "regression"):
+            refuse(
+                f"the target column {name!r} does not hold numbers.", "Regression, and several targets, need columns of numbers."
+            )
+    if len(targets.columns) > 1:
+        if task == "classification":
+            refuse(f"classification has one target; got {', '.join(targets.columns)}.", "Name one column.")
+        return targets.to_numpy("float32"), ()
+    values = targets.iloc[:, 0]
+    if tables.is_number(values):
+        numbers = values.to_numpy("float64")
+        # pandas reads a column of whole numbers as floats where some are missing
+        whole = (values.dtype.kind in "iu" or some_missing) and (numbers == np.round(numbers)).all()
+        if task == "regression" or (task == "auto" and not (whole and len(np.unique(numbers)) <= tables.MOST_CLASSES)):
+            return numbers.astype("float32"), ()
+        return _codes(numbers.astype("int64") if whole else numbers, f"target {values.name!r}")
+    return _codes(values.astype(str).to_numpy(object), f"target {values.name!r}")
+
+
+def _codes(labels: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers in the order of the labels, and the labels' names."""
+    names, codes = np.unique(labels, return_inverse=True)
+    if len(names) > max(2, len(labels) // 2):
+        refuse(
+            f"{source}: {len(names)} different labels for {len(labels)} examples.", "Classes need examples: is it the right column?"
+        )
+    return codes.astype("int32"), tuple(str(name) for name in names)
