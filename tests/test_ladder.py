@@ -21,7 +21,8 @@ catalogue testing.backend
 testing.contract
 testing.faults
 testing
-placement bench.records bench.statistics
+placement bench.records bench.statistics bench.arrays bench.source
+bench.streams
 bench.data bench.ledger bench.progress bench.report.charts
 bench.recipes bench.training.reference bench.report.page
 bench.training.compiled

@@ -22,6 +22,7 @@ from keras_dropout.errors import refuse
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
+_BEST = "best_epoch"  # stands among the metrics
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
 _SCHEMA = """
 CREATE TABLE studies (
@@ -41,7 +42,7 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')),
     seconds REAL NOT NULL,
     epochs INTEGER NOT NULL,
-    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch
+    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch; with early stopping also "best_epoch", which they are of
     curves TEXT NOT NULL,         -- JSON: name -> one number an epoch
     test_losses BLOB,             -- zlib of little-endian float32, one for each test example
     error TEXT,
@@ -108,6 +109,7 @@ class Ledger:
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Store a finished run in one transaction. A failed run is replaced by a later try; others are never overwritten."""
         losses = result.test_losses
+        best = {} if result.best_epoch is None else {_BEST: result.best_epoch}
         row = {
             "key": run.key,
             "target": study.target,
@@ -116,7 +118,7 @@ class Ledger:
             "status": result.status,
             "seconds": result.seconds,
             "epochs": result.epochs,
-            "metrics": json.dumps(dict(result.metrics)),
+            "metrics": json.dumps(dict(result.metrics) | best),
             "curves": json.dumps(dict(result.curves)),
             "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
             "error": result.error,
@@ -200,7 +202,9 @@ def _get(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Resul
         if row := connection.execute(query, (key,)).fetchone():
             status, seconds, epochs, metrics, curves, losses, error = row
             losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-            found[key] = Result(status, seconds, epochs, json.loads(metrics), json.loads(curves), losses, error)
+            metrics = json.loads(metrics)
+            best = metrics.pop(_BEST, None)
+            found[key] = Result(status, seconds, epochs, metrics, json.loads(curves), losses, error, best_epoch=best)
     return found
 
 
