@@ -24,7 +24,7 @@ testing
 placement bench.records bench.statistics bench.arrays bench.source
 bench.streams
 bench.data bench.ledger bench.progress bench.report.charts
-bench.recipes bench.training.reference bench.report.page
+bench.recipes bench.acceptance bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
 bench.execution

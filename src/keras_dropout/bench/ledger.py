@@ -4,6 +4,7 @@ One row of `runs` is one finished run, written in one transaction; `studies` say
 logging lets several commands share a ledger and leaves it whole when one is killed.
 """
 
+import contextlib
 import json
 import sqlite3
 import tempfile
@@ -157,11 +158,18 @@ def peek(path: str | Path, keys: Iterable[str]) -> dict[str, Result]:
     path = check_ledger_path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
-    connection = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
-    try:
+    with contextlib.closing(_open_to_read(path)) as connection:
         return _get(connection, keys)
-    finally:
-        connection.close()
+
+
+def asked_for(path: str | Path) -> list[set[str]]:
+    """The keys of the runs that each study in the ledger asked for, the latest study first; none where there is no ledger."""
+    path = check_ledger_path(path)
+    if not path.exists() or not path.stat().st_size:
+        return []
+    with contextlib.closing(_open_to_read(path)) as connection:
+        rows = connection.execute("SELECT runs FROM studies ORDER BY id DESC").fetchall()
+    return [{run["key"] for run in json.loads(runs)} for (runs,) in rows]
 
 
 def check_ledger_path(path: str | Path) -> Path:
@@ -187,6 +195,10 @@ def check_ledger_path(path: str | Path) -> Path:
     if header and header != b"SQLite format 3\0":
         refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
     return path
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
 
 
 def _read_header(connection: sqlite3.Connection) -> tuple[int, int, int]:

@@ -195,7 +195,7 @@ class Study:
         options = {
             "class_weight": self.class_weight and {str(number): float(w) for number, w in self.class_weight.items()},
             "early_stopping": self.early_stopping,
-            "weights": self._weights_hash,
+            "weights": self.weights_hash,
             "source": self._source_hash,
             # Test losses were not weighted at first; this tells the runs apart.
             "weighted_loss": True if self.compiled.get("loss_weights") is not None else None,
@@ -220,7 +220,8 @@ class Study:
         return self._keys[variant.name, seed]
 
     @cached_property
-    def _weights_hash(self) -> str | None:
+    def weights_hash(self) -> str | None:
+        """A hash of the weights that every run starts from."""
         if self.weights is None:
             return None
         digest = hashlib.sha256()

@@ -1,7 +1,9 @@
 """One run: build the model under the run's seed, put the variant's dropout in, train, measure with dropout off."""
 
 import copy
+import dataclasses
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,8 +13,8 @@ import numpy as np
 
 import keras_dropout.layers as dropout_layers
 from keras_dropout.bench import arrays
-from keras_dropout.bench.data import Part
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.errors import refuse
 from keras_dropout.layers.base import Stochastic
@@ -27,8 +29,25 @@ class Trainer:
 
     def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
         self.study = study
-        parts = {name: Part(*part) for name, part in parts.items()}
-        self.parts = {name: part._replace(y=arrays.each(_labels, part.y)) for name, part in parts.items()}
+        self.parts = {name: Part(*part) for name, part in parts.items()}
+        self._divide_by = divide_by
+        self._start: Callable | None = None
+
+    def _begin(self, run: Run) -> Any:
+        """The run's model, ready for its first epoch."""
+        model = build(self.study, run)
+        if self._start is None:
+            self._prepare(model)
+        return self._start(model, run.variant)
+
+    def _prepare(self, model: keras.Model) -> None:
+        """Bring the data in the form that the model and its engine take."""
+        study = self.study
+        for name, (x, y, weights) in self.parts.items():
+            y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
+            if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
+                weights = arrays.each(lambda _, weights=weights: weights, y)  # one weight for all outputs, as in `fit`
+            self.parts[name] = Part(x, y, weights)
         train = self.parts["train"]
         if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
             train = train._replace(weights=class_weights(train.y, study.class_weight))
@@ -36,9 +55,9 @@ class Trainer:
         if study.engine == "compiled":
             from keras_dropout.bench.training.compiled import CompiledPrograms
 
-            self._start = CompiledPrograms(taught, study.batch_size, divide_by).start
+            self._start = CompiledPrograms(taught, study.batch_size, self._divide_by).start
         else:
-            self._start = lambda model, variant: ReferenceTraining(model, taught, study.batch_size, divide_by)
+            self._start = lambda model, variant: ReferenceTraining(model, taught, study.batch_size, self._divide_by)
 
     def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
         """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
@@ -48,7 +67,7 @@ class Trainer:
         the training short, to time it.
         """
         started = time.perf_counter()
-        training = self._start(build(self.study, run), run.variant)
+        training = self._begin(run)
         order = np.random.default_rng(derive_seed(run.seed, "order"))
         curves: dict[str, list[float]] = {}
         epochs, patience = epochs or self.study.epochs, self.study.early_stopping
@@ -79,7 +98,7 @@ class Trainer:
 
     def time_step(self, run: Run, seconds: float = 2.0) -> float:
         """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
-        training = self._start(build(self.study, run), run.variant)
+        training = self._begin(run)
         size = self.study.batch_size
         order = np.arange(arrays.count(self.parts["train"].y), dtype="int32")
 
@@ -131,18 +150,43 @@ def build(study: Study, run: Run) -> keras.Model:
     Where the study starts from given weights, all runs have those.
     """
     keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
-    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
-    if study.weights is not None:
-        model.set_weights(study.weights)
-    if run.variant.placement is not None:
-        model = place(model, {site: layer_of(spec) for site, spec in run.variant.placement.items()})
-    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
-        model = adopt(model)
+    model = make(study, run.variant)
     # Keras gives `layers` in the order of the data, a shared layer once.
     for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(run.seed, "mask", number))
+    return model
+
+
+def make(study: Study, variant: Variant) -> keras.Model:
+    """The study's model with a variant's dropout, compiled."""
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
+    if study.weights is not None:
+        model.set_weights(study.weights)
+    if variant.placement is not None:
+        model = place(model, {site: layer_of(spec) for site, spec in variant.placement.items()})
+    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
+        model = adopt(model)
     model.compile_from_config(copy.deepcopy(study.compiled))
     return model
+
+
+def why_not_compiled(study: Study, data: Data) -> str | None:
+    """What goes wrong when a training step of the study's model is compiled, found without running it; None where nothing does."""
+    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[-1]
+    part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
+    state = random.getstate()
+    try:
+        trainer, model = (
+            Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by),
+            make(study, variant),
+        )
+        trainer._prepare(model)
+        trainer._start(model, variant).trace()
+    except Exception as error:  # whatever the reader's own train_step, layers and losses raise
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    finally:
+        random.setstate(state)
+    return None
 
 
 def layer_of(spec: dict[str, Any]) -> keras.Layer:
@@ -163,11 +207,9 @@ def layer_of(spec: dict[str, Any]) -> keras.Layer:
 
 def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[tuple[str, float | None, np.ndarray]]:
     """(name, weight in the sum, loss of each example with its sample weight) of each output, without penalties on weights."""
-    single = not keras.tree.is_nested(predictions)
-    if not single:
-        y = _like(model, y, predictions)
-        if keras.tree.is_nested(weights):
-            weights = _like(model, weights, predictions)
+    if keras.tree.is_nested(predictions):
+        y = keras.tree.pack_sequence_as(predictions, keras.tree.flatten(y))
+        weights = None if weights is None else keras.tree.pack_sequence_as(predictions, keras.tree.flatten(weights))
     found = []
     # Keras has resolved strings, lists and dicts of losses there; it has no public name.
     for path, loss, weight, name in model._compile_loss._flat_losses:
@@ -187,11 +229,11 @@ def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[
     return found
 
 
-def _like(model: keras.Model, values: Any, outputs: Any) -> Any:
-    """`values` for each output, in the structure in which the model gives its outputs."""
-    if isinstance(values, dict) and not isinstance(outputs, dict):
-        values = [values[name] for name in model.output_names]
-    return keras.tree.pack_sequence_as(outputs, keras.tree.flatten(values))
+def _in_order(model: keras.Model, values: Any) -> Any:
+    """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
+    if isinstance(values, dict) and getattr(model, "outputs", None) and not isinstance(model.output, dict):
+        return tuple(values[name] for name in model.output_names)
+    return values
 
 
 def _mean(values: np.ndarray) -> float:

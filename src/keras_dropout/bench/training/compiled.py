@@ -158,6 +158,11 @@ class CompiledTraining:
             self._state, logs = self._program.epoch(self._state, rows, data)
         return {name: float(value) for name, value in logs.items()}
 
+    def trace(self) -> None:
+        """Go through a training step as compiling does, to see whether it can be compiled; nothing is computed."""
+        order, data = next(self._programs.feed("train", np.arange(1, dtype="int32"), 1))
+        jax.eval_shape(self._program._step, self._state, order, data)
+
     def predict(self, part: str) -> Any:
         whole = np.arange(self._programs.examples(part))
         pieces = [
