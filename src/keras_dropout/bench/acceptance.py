@@ -183,7 +183,8 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
     import keras
 
     if getattr(model, "inputs", None):
-        expected = model.input if isinstance(model.input, dict) else {tensor.name: tensor for tensor in model.inputs}
+        structure = None if isinstance(model, keras.Sequential) else model.input
+        expected = structure if isinstance(structure, dict) else {tensor.name: tensor for tensor in model.inputs}
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in expected.items())
         given = arrays.named(part.x)
         got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
@@ -202,7 +203,7 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
                     f"input {name!r} takes the shape {tuple(tensor.shape)}; the {role} data have {array.shape}.",
                     "Reshape the data, or change the model's Input.",
                 )
-        return model.output
+        return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
     symbols = keras.tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), _kind(x)), part.x)
     try:
         return model(symbols, training=False)

@@ -231,8 +231,11 @@ def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[
 
 def _in_order(model: keras.Model, values: Any) -> Any:
     """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
-    if isinstance(values, dict) and getattr(model, "outputs", None) and not isinstance(model.output, dict):
-        return tuple(values[name] for name in model.output_names)
+    if isinstance(values, dict) and getattr(model, "outputs", None):
+        if isinstance(model, keras.Sequential):
+            return next(iter(values.values()))
+        if not isinstance(model.output, dict):
+            return tuple(values[name] for name in model.output_names)
     return values
 
 
