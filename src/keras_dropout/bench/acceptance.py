@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import numbers
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -61,7 +60,6 @@ def check_can_be_made_again(settings: Mapping[str, Any], compiled: Mapping[str, 
                 f"{', '.join(sorted(names))} is defined in {module}, which the processes that train cannot import.",
                 "Put it in a module that can be imported, or in a file that holds the model too: TARGET file.py:function.",
             )
-    state = random.getstate()  # initialisers draw from it, and the reader's own program may too
     try:
         model = keras.saving.deserialize_keras_object(copy.deepcopy(settings))
         model.compile_from_config(copy.deepcopy(compiled))
@@ -71,8 +69,6 @@ def check_can_be_made_again(settings: Mapping[str, Any], compiled: Mapping[str, 
             "Register your own classes and functions with @keras.saving.register_keras_serializable(), and try "
             "keras.models.load_model on the saved model.",
         )
-    finally:
-        random.setstate(state)
     return tuple(module for module in modules if module != MODULE)
 
 
@@ -139,7 +135,9 @@ def _find_spec(module: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    # Keras puts what went wrong at the end of a long text about what it tried.
+    text = str(error).rpartition("Exception encountered:")[2].strip()
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0][:300]}"
 
 
 def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> None:

@@ -43,7 +43,7 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')),
     seconds REAL NOT NULL,
     epochs INTEGER NOT NULL,
-    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch; with early stopping also "best_epoch", which they are of
+    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch (early stopping: of "best_epoch", also here)
     curves TEXT NOT NULL,         -- JSON: name -> one number an epoch
     test_losses BLOB,             -- zlib of little-endian float32, one for each test example
     error TEXT,

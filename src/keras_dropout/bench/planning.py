@@ -1,12 +1,13 @@
 """What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
 
+import contextlib
 import copy
 import dataclasses
 import math
 import os
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ class Plan:
         return start + each * math.ceil(len(todo) / self.workers)
 
 
+@contextlib.contextmanager
+def _without_random_numbers() -> Iterator[None]:
+    """Leave Python's `random` as it was: layers that are made draw from it, and the reader's program may too."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@_without_random_numbers()
 def make_plan(
     target: Any,
     data: Any = None,
@@ -224,15 +236,12 @@ def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any
         refuse(f"from_weights must be True or a file of weights; got {from_weights!r}.", mend)
     if not Path(from_weights).is_file():
         refuse(f"the file of weights {from_weights} does not exist.", mend)
-    state = random.getstate()  # as in `acceptance`
     try:
         filled = keras.saving.deserialize_keras_object(copy.deepcopy(dict(settings)))
         filled.load_weights(from_weights)
     except Exception as error:  # h5py, zipfile and Keras each raise their own
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
-    finally:
-        random.setstate(state)
     return tuple(filled.get_weights())
 
 

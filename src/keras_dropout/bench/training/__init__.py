@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -174,18 +173,13 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     """What goes wrong when a training step of the study's model is compiled, found without running it; None where nothing does."""
     few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[-1]
     part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
-    state = random.getstate()
+    trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
     try:
-        trainer, model = (
-            Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by),
-            make(study, variant),
-        )
+        model = make(study, variant)
         trainer._prepare(model)
         trainer._start(model, variant).trace()
     except Exception as error:  # whatever the reader's own train_step, layers and losses raise
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    finally:
-        random.setstate(state)
     return None
 
 
