@@ -45,7 +45,7 @@ def test_fashion_mnist_is_the_published_one(real):
 
 def test_held_out_examples_are_not_trained_on(real):
     parts = real.parts("held-out")
-    assert {part: len(y) for part, (_, y) in parts.items()} == {"train": 55000, "validation": 5000, "test": 10000}
+    assert {name: len(part.y) for name, part in parts.items()} == {"train": 55000, "validation": 5000, "test": 10000}
     np.testing.assert_array_equal(np.concatenate([parts["validation"][0], parts["train"][0]]), real.train[0])
 
 

@@ -32,6 +32,7 @@ class Comparison:
     results: dict[str, Result] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    engine_reason: str = ""
 
     @property
     def metrics(self) -> list[str]:
@@ -96,9 +97,13 @@ class Comparison:
                 "data": vars(study.data) | {"split": study.split},
                 "backend": study.backend,
                 "engine": study.engine,
+                "engine_reason": self.engine_reason,
                 "epochs": study.epochs,
                 "batch_size": study.batch_size,
                 "optimizer": study.compiled["optimizer"],
+                "class_weight": study.class_weight,
+                "early_stopping": study.early_stopping,
+                "from_weights": study.weights_hash,
                 "seeds": list(study.seeds),
                 "baseline": study.baseline,
             },
@@ -126,6 +131,11 @@ class Comparison:
             found.append(
                 f"The {study.data.validation} validation examples are also trained on (split as-published): "
                 "validation figures are training figures in disguise."
+            )
+        if study.weights is not None:
+            found.append(
+                "Every run starts from the same given weights: seeds vary the order of the batches and the masks only, "
+                "not the initial weights, and say nothing about other pretrained weights."
             )
         if smallest_p(pairs) > 0.05:
             found.append(
@@ -197,6 +207,7 @@ class Comparison:
             **{name: _number(result.metrics.get(name)) if result else None for name in names},
             "seconds": result.seconds if result else None,
             "epochs": result.epochs if result else None,
+            **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
             **({"error": result.error} if result and result.error else {}),
         }
 
@@ -237,7 +248,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     keys = {run.key for run in plan.study.runs()}
     with Ledger(plan.ledger) as ledger:
         ledger.put_study(plan.study, command, execution.versions(), execution.machine())
-        found = Comparison(plan.study, ledger.get(keys), command=command)
+        found = Comparison(plan.study, ledger.get(keys), command=command, engine_reason=plan.engine_reason)
         todo = plan.todo(found.results)
 
         def so_far(key: str, result: Result) -> Group:
@@ -270,14 +281,20 @@ def compare(
 ) -> Comparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
 
-    `target` is a recipe's name, or a compiled Sequential or functional Keras model; with a model, `data` is
-    ((x_train, y_train), (x_test, y_test)). `variants` maps names to placements {site: rate or dropout layer}, a site being
-    "input", "hidden", "last", "all", a layer's name or a glob; None is the model as it is built. The baseline "none", the
-    model without dropout, is always there. The model is only read: each run starts from new weights.
+    `target` is a recipe's name, or a compiled Keras model; with a model, `data` is ((x_train, y_train), (x_test, y_test)). x and y
+    may be dicts or tuples of arrays for several inputs and outputs, each pair may have sample weights as a third member, and in
+    place of a pair a tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`). `variants`
+    maps names to placements {site: rate or dropout layer}, a site being "input", "hidden", "last", "all", a layer's name or a
+    glob; None is the model as it is built. The baseline "none", the model without dropout, is always there. The model is only
+    read, and trained as it was compiled: optimizer, its learning-rate schedule, losses, metrics and augmentation layers are kept.
+    Each run starts from new weights.
 
-    `settings`: seeds (a number, or the seeds themselves), epochs, batch_size, optimizer, learning_rate, split ("held-out" or
-    "as-published", for recipes), validation_split (for your own data), data_dir, baseline, backend ("jax", "tensorflow",
-    "torch"), engine ("auto", "compiled", "reference"), workers. Runs that the ledger has are not trained again.
+    `settings`: seeds (a number, or the seeds themselves), epochs, batch_size, optimizer, learning_rate; class_weight ({class:
+    weight}, or "balanced"); early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest
+    is measured); from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen
+    layers stay frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir,
+    baseline, backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", or "auto": on your own model a few steps
+    of each are timed), workers. Runs that the ledger has are not trained again.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

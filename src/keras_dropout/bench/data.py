@@ -12,79 +12,137 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_dropout.bench.arrays import blocks, count, each, leaves, mapped, named, rearrange
 from keras_dropout.bench.records import DataFacts
+from keras_dropout.bench.streams import is_stream, read
 from keras_dropout.errors import check_choice, refuse
 
 DATA_VARIABLE = "KERAS_DROPOUT_DATA"
 SPLITS = ("held-out", "as-published")
-Arrays = tuple[np.ndarray, np.ndarray]
+
+
+class Part(NamedTuple):
+    """Examples: inputs, answers and, where given, a weight each.
+
+    `x` and `y` are arrays whose first axis is the examples; a dict or tuple of such for a model with several inputs or outputs.
+    `weights` is one array, or is built like `y`.
+    """
+
+    x: Any
+    y: Any
+    weights: Any = None
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test arrays. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
+    """Training and test examples. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
 
-    The first `validation` training examples are the validation data.
+    The first `validation` training examples are the validation data. Inputs that are mapped from a file (`np.memmap`) stay there.
     """
 
     name: str
-    train: Arrays = field(repr=False)
-    test: Arrays = field(repr=False)
+    train: Part = field(repr=False)
+    test: Part = field(repr=False)
     validation: int
     divide_by: float = 1.0
 
-    def parts(self, split: str) -> dict[str, Arrays]:
-        """The arrays of "train", "validation" and "test".
+    def __post_init__(self):
+        for name in ("train", "test"):
+            part = Part(*getattr(self, name))
+            object.__setattr__(self, name, part._replace(x=each(mapped, part.x)))
+
+    def parts(self, split: str) -> dict[str, Part]:
+        """The examples of "train", "validation" and "test".
 
         In "held-out" the validation examples are left out of training. In "as-published" they stay in it: a leak, kept to
         reproduce experiments that were made so.
         """
         check_choice("split", split, SPLITS)
-        x, y = self.train
         start = self.validation if split == "held-out" else 0
-        return {"train": (x[start:], y[start:]), "validation": (x[: self.validation], y[: self.validation]), "test": self.test}
+        train, validation = (_rows(self.train, rows) for rows in (slice(start, None), slice(self.validation)))
+        return {"train": train, "validation": validation, "test": self.test}
 
     def facts(self, split: str) -> DataFacts:
         """Name, fingerprint and sizes."""
-        sizes = {part: len(y) for part, (_, y) in self.parts(split).items()}
+        sizes = {name: count(part.y) for name, part in self.parts(split).items()}
         return DataFacts(self.name, self.fingerprint(), **sizes)
 
     def fingerprint(self) -> str:
-        """A hash of the contents, types and shapes of all arrays, and of the scale."""
+        """A hash of the contents, types and shapes of all arrays, of their names, and of the scale."""
         digest = hashlib.sha256(repr(float(self.divide_by)).encode())
-        for array in (*self.train, *self.test):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+        for part in (self.train, self.test):
+            for role, arrays in part._asdict().items():
+                if role == "weights" and arrays is not None:
+                    digest.update(b"weights")
+                for name, array in named(arrays) if arrays is not None else ():
+                    digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+                    for block in blocks(array):
+                        digest.update(np.ascontiguousarray(block))
         return digest.hexdigest()[:32]
 
 
-def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays") -> Data:
-    """Data from ((x_train, y_train), (x_test, y_test)).
+def _rows(part: Part, index: Any) -> Part:
+    return Part(*(arrays if arrays is None else rearrange(arrays, index) for arrays in part))
+
+
+_FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them."
+
+
+def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays", rank: int | None = None) -> Data:
+    """Data from ((x_train, y_train), (x_test, y_test)), each pair also with sample weights as a third member.
+
+    x and y may be dicts or tuples of arrays, for several inputs and outputs. An x that is a `np.memmap` (of
+    `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch DataLoader or Keras
+    PyDataset, batched or not, is read once, so that every variant and seed sees the same examples: one that shuffles gives
+    another order, hence other data, each time. `rank` is the number of axes of a batch of inputs.
 
     A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
     """
-    form = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them."
-    try:
-        train, test = (tuple(np.asarray(array) for array in part) for part in data)
-        (x, y), (x_test, y_test) = train, test
-    except (TypeError, ValueError):
-        refuse(f"data must be two pairs of arrays; got {type(data).__name__}.", form)
-    for part, inputs, answers in (("training", x, y), ("test", x_test, y_test)):
-        if inputs.ndim < 1 or answers.ndim < 1 or len(inputs) != len(answers) or not len(inputs):
-            refuse(f"the {part} data have {inputs.shape} inputs and {answers.shape} answers.", form)
-        if inputs.dtype == object or answers.dtype == object:
-            refuse(f"the {part} data are not plain arrays.", "Pass arrays of one number type and shape.")
+    if is_stream(data) or not isinstance(data, (tuple, list)) or len(data) != 2:
+        refuse(f"data must be a pair for training and one for testing; got {type(data).__name__}.", _FORM)
+    train, test = (_part(part, role, rank) for part, role in zip(data, ("training", "test")))
     if not 0 < validation_split < 1:
         refuse(f"validation_split must lie between 0 and 1; got {validation_split!r}.", "For example 0.1.")
-    held_out = max(1, round(len(x) * validation_split))
-    if held_out == len(x):
+    number = count(train.y)
+    held_out = max(1, round(number * validation_split))
+    if held_out == number:
         refuse("no training example is left beside the validation data.", "Pass more data or a smaller validation_split.")
-    order = np.random.default_rng(0).permutation(len(x))
-    return Data(name, (x[order], y[order]), (x_test, y_test), held_out)
+    order = np.random.default_rng(0).permutation(number)
+    return Data(name, _rows(train._replace(x=each(mapped, train.x)), order), test, held_out)
+
+
+def _part(data: Any, role: str, rank: int | None) -> Part:
+    if is_stream(data):
+        data = read(data, rank)
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        refuse(f"the {role} data must be (x, y) or (x, y, weights); got {type(data).__name__}.", _FORM)
+    part = Part(*(arrays if arrays is None else _arrays(arrays, role) for arrays in data))
+    if part.weights is not None:
+        part = part._replace(weights=each(lambda array: np.asarray(array, "float32"), part.weights))
+    every = [array for arrays in part if arrays is not None for array in leaves(arrays)]
+    if not every or not all(array.ndim for array in every) or len({len(array) for array in every}) != 1 or not len(every[0]):
+        shapes = " and ".join(str(array.shape) for array in every)
+        refuse(f"the {role} data have arrays of the shapes {shapes}: not the same number of examples, or none.", _FORM)
+    return part
+
+
+def _arrays(value: Any, role: str) -> Any:
+    """The array or arrays in `value`: a dict, or a tuple of what is already arrays, is several."""
+    if isinstance(value, dict):
+        return {name: _arrays(one, role) for name, one in value.items()}
+    if isinstance(value, tuple) and value and all(hasattr(one, "shape") or isinstance(one, (dict, tuple)) for one in value):
+        return tuple(_arrays(one, role) for one in value)
+    try:
+        array = value if isinstance(value, np.memmap) else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError):
+        refuse(f"the {role} data are not plain arrays.", "Pass arrays of one number type and shape.")
+    if array.dtype.kind in "OSU":
+        refuse(f"the {role} data are not numbers; got {array.dtype}.", "Pass arrays of one number type and shape.")
+    return array
 
 
 def digits() -> Data:

@@ -5,6 +5,8 @@ are written to the ledger at once, by the process that the user started; a worke
 """
 
 import contextlib
+import dataclasses
+import importlib
 import importlib.metadata
 import importlib.util
 import multiprocessing
@@ -22,9 +24,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from keras_dropout.bench.data import Data
+from keras_dropout.bench.data import Data, Part
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
+from keras_dropout.bench.source import MODULE, load_source
 from keras_dropout.errors import check_choice, refuse
 
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
@@ -121,6 +124,18 @@ def time_run(study: Study, data: Data, run: Run) -> tuple[float, float]:
                     return ends[0] - started, an_epoch * study.epochs
 
 
+def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
+    """Seconds of a training step in each engine, measured in one worker, one after the other; for an engine that cannot train
+    the run, what went wrong."""
+    with _Pool(study, data) as pool:
+        pool.start().give(run, engines=tuple(engines))
+        while True:
+            for _, (kind, *values) in pool.messages():
+                if kind == "timed":
+                    return values[0]
+                refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
+
+
 @dataclass
 class _Worker:
     number: int
@@ -130,10 +145,11 @@ class _Worker:
     run: Run | None = field(default=None)
     since: float = 0.0
 
-    def give(self, run: Run, epochs: int | None = None) -> None:
+    def give(self, run: Run, epochs: int | None = None, engines: Sequence[str] = ()) -> None:
+        """A run to train, for fewer `epochs` where given; or, with `engines`, to time a step of in each of them."""
         self.run, self.since = run, time.perf_counter()
         with contextlib.suppress(OSError):  # a worker that is gone shows when we listen to it
-            self.connection.send((run, epochs))
+            self.connection.send((run, epochs, engines))
 
 
 class _Pool:
@@ -141,7 +157,7 @@ class _Pool:
 
     def __init__(self, study: Study, data: Data):
         self._context = multiprocessing.get_context("spawn")
-        self._task = (study, data.parts(study.split), data.divide_by)
+        self._task = (study, data.parts(study.split), data.divide_by)  # sent once to each worker, not with every run
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> "_Pool":
@@ -176,7 +192,7 @@ class _Pool:
         self.workers.remove(worker)
 
     def messages(self) -> Iterator[tuple[_Worker, tuple]]:
-        """Wait for workers to say something: ("epoch", number, logs), ("ended", result), or ("died", result)."""
+        """Wait for workers to say something: ("epoch", number, logs), ("ended" or "died", result), or ("timed", seconds)."""
         by_connection = {worker.connection: worker for worker in self.workers if worker.run}
         for connection in wait(by_connection) if by_connection else ():
             worker = by_connection[connection]
@@ -212,19 +228,44 @@ def _work(connection: Connection, log: str) -> None:
         _fix_environment(study.backend)
         trainer = None
         while True:
-            run, epochs = connection.recv()
+            run, epochs, engines = connection.recv()
             started = time.perf_counter()
             try:
                 from keras_dropout.bench.training import Trainer
 
+                _import_what_the_model_needs(study)
+                if engines:
+                    connection.send(("timed", {engine: _time_engine(study, parts, divide_by, run, engine) for engine in engines}))
+                    continue
                 trainer = trainer or Trainer(study, parts, divide_by)
                 result = trainer.train(run, lambda *values: connection.send(("epoch", *values)), epochs)
             except (BrokenPipeError, ConnectionResetError):
                 return
             except Exception as error:  # one run's failure is that run's result
-                text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]  # Keras colours its messages
-                result = Result("failed", round(time.perf_counter() - started, 3), 0, error=f"{type(error).__name__}: {text}")
+                result = Result("failed", round(time.perf_counter() - started, 3), 0, error=_one_line(error))
             connection.send(("ended", result))
+
+
+def _import_what_the_model_needs(study: Study) -> None:
+    """Import what defines the reader's own layers and losses, which thereby registers them with Keras."""
+    if study.source is not None and MODULE not in sys.modules:
+        load_source(study.source)
+    for module in study.modules:
+        importlib.import_module(module)
+
+
+def _time_engine(study: Study, parts: dict[str, Part], divide_by: float, run: Run, engine: str) -> float | str:
+    from keras_dropout.bench.training import Trainer
+
+    try:
+        return Trainer(dataclasses.replace(study, engine=engine), parts, divide_by).time_step(run)
+    except Exception as error:  # this engine's failure is its answer
+        return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]  # Keras colours its messages
+    return f"{type(error).__name__}: {text}"
 
 
 def _fix_environment(backend: str) -> None:

@@ -4,6 +4,7 @@ One row of `runs` is one finished run, written in one transaction; `studies` say
 logging lets several commands share a ledger and leaves it whole when one is killed.
 """
 
+import contextlib
 import json
 import sqlite3
 import tempfile
@@ -22,6 +23,7 @@ from keras_dropout.errors import refuse
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
+_BEST = "best_epoch"  # stands among the metrics
 _PATIENCE = 60.0  # seconds to wait for another process's transaction
 _SCHEMA = """
 CREATE TABLE studies (
@@ -41,7 +43,7 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')),
     seconds REAL NOT NULL,
     epochs INTEGER NOT NULL,
-    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch
+    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch (early stopping: of "best_epoch", also here)
     curves TEXT NOT NULL,         -- JSON: name -> one number an epoch
     test_losses BLOB,             -- zlib of little-endian float32, one for each test example
     error TEXT,
@@ -108,6 +110,7 @@ class Ledger:
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Store a finished run in one transaction. A failed run is replaced by a later try; others are never overwritten."""
         losses = result.test_losses
+        best = {} if result.best_epoch is None else {_BEST: result.best_epoch}
         row = {
             "key": run.key,
             "target": study.target,
@@ -116,7 +119,7 @@ class Ledger:
             "status": result.status,
             "seconds": result.seconds,
             "epochs": result.epochs,
-            "metrics": json.dumps(dict(result.metrics)),
+            "metrics": json.dumps(dict(result.metrics) | best),
             "curves": json.dumps(dict(result.curves)),
             "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
             "error": result.error,
@@ -155,11 +158,18 @@ def peek(path: str | Path, keys: Iterable[str]) -> dict[str, Result]:
     path = check_ledger_path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
-    connection = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
-    try:
+    with contextlib.closing(_open_to_read(path)) as connection:
         return _get(connection, keys)
-    finally:
-        connection.close()
+
+
+def asked_for(path: str | Path) -> list[set[str]]:
+    """The keys of the runs that each study in the ledger asked for, the latest study first; none where there is no ledger."""
+    path = check_ledger_path(path)
+    if not path.exists() or not path.stat().st_size:
+        return []
+    with contextlib.closing(_open_to_read(path)) as connection:
+        rows = connection.execute("SELECT runs FROM studies ORDER BY id DESC").fetchall()
+    return [{run["key"] for run in json.loads(runs)} for (runs,) in rows]
 
 
 def check_ledger_path(path: str | Path) -> Path:
@@ -187,6 +197,10 @@ def check_ledger_path(path: str | Path) -> Path:
     return path
 
 
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
+
+
 def _read_header(connection: sqlite3.Connection) -> tuple[int, int, int]:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -200,7 +214,9 @@ def _get(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Resul
         if row := connection.execute(query, (key,)).fetchone():
             status, seconds, epochs, metrics, curves, losses, error = row
             losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-            found[key] = Result(status, seconds, epochs, json.loads(metrics), json.loads(curves), losses, error)
+            metrics = json.loads(metrics)
+            best = metrics.pop(_BEST, None)
+            found[key] = Result(status, seconds, epochs, metrics, json.loads(curves), losses, error, best_epoch=best)
     return found
 
 

@@ -1,18 +1,23 @@
 """What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
 
+import contextlib
+import copy
+import dataclasses
 import math
 import os
+import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench import execution
+from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
-from keras_dropout.bench.ledger import check_ledger_path, peek
+from keras_dropout.bench.ledger import asked_for, check_ledger_path, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
-from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+from keras_dropout.bench.source import check_source
+from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 
 DEFAULT_LEDGER = "keras-dropout.db"
 AS_BUILT = "as-built"
@@ -20,12 +25,13 @@ AS_BUILT = "as-built"
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that was found valid, with its data and the place of its ledger."""
+    """A study that was found valid, with its data and the place of its ledger; and why it has the engine it has."""
 
     study: Study
     data: Data
     ledger: Path
     workers: int
+    engine_reason: str = ""
 
     def todo(self, known: Mapping[str, Result]) -> list[Run]:
         """The runs that `known` lacks, each key once; failed ones are tried again."""
@@ -47,6 +53,17 @@ class Plan:
         return start + each * math.ceil(len(todo) / self.workers)
 
 
+@contextlib.contextmanager
+def _without_random_numbers() -> Iterator[None]:
+    """Leave Python's `random` as it was: layers that are made draw from it, and the reader's program may too."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@_without_random_numbers()
 def make_plan(
     target: Any,
     data: Any = None,
@@ -58,15 +75,22 @@ def make_plan(
     batch_size: int | None = None,
     optimizer: str | None = None,
     learning_rate: float | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    early_stopping: int | None = None,
+    from_weights: bool | str | Path | None = None,
     split: str = SPLITS[0],
     validation_split: float = 0.1,
     data_dir: str | None = None,
     backend: str = "jax",
     engine: str = "auto",
     workers: int | None = None,
+    source: str | Path | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
-    """Check everything and make the study; see `compare`. Raises `BadInput`."""
+    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`.
+
+    `source` is the Python file that the model came from, where `source.load_source` read one.
+    """
     execution.check_backend(backend)
     check_choice("engine", engine, ("auto", *ENGINES))
     if engine == "compiled" and backend != "jax":
@@ -76,12 +100,19 @@ def make_plan(
         seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
-    for name, value in (("epochs", epochs), ("batch size", batch_size), ("workers", workers)):
+    counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}
+    for name, value in counts.items():
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
     if learning_rate is not None:
         check_positive("learning rate", learning_rate, "For example 0.01.")
+    if early_stopping is not None and split != SPLITS[0]:
+        refuse(
+            f"early stopping needs validation data of their own; the split {split} trains on them.",
+            f"Use --split {SPLITS[0]}.",
+        )
     ledger = check_ledger_path(ledger)
+    source = None if source is None else str(check_source(source))
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
@@ -95,42 +126,123 @@ def make_plan(
         default = [variant.name for variant in recipe.variants]
         epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
     else:
-        from keras_dropout.placement import is_dropout
-
         name, model = _check_model(target)
         ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
         ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
-        # A model that is built without dropout is the baseline.
-        default = [name for name in ready if name != AS_BUILT or any(map(is_dropout, model.layers))]
+        default = [name for name in ready if _makes_sense(model, ready[name])]
+        if default == [BASELINE] and not variants:
+            refuse(
+                f"the model {name!r} has no place for dropout: no hidden layer with weights.",
+                'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
+            )
         epochs, batch_size = epochs or 20, batch_size or 32
     compiled = _compile_settings(model, optimizer, learning_rate)
     chosen = _choose(variants, ready, default)
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
+    settings, modules = acceptance.settings_of(model), ()
     if isinstance(target, str):
+        if from_weights is True:
+            refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
         loaded = recipe.data(data_dir)
     else:
-        if data is None:
-            refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test)))")
-        loaded = from_arrays(data, validation_split)
+        modules = acceptance.check_can_be_made_again(settings, compiled, source is not None)
+        loaded = _load(model, data, validation_split)
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
+    acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
     study = Study(
         target=name,
         data=loaded.facts(split),
-        model=_model_settings(model),
+        model=settings,
         compiled=compiled,
         split=split,
         backend=backend,
-        engine={"auto": "compiled" if backend == "jax" else "reference"}.get(engine, engine),
+        engine="compiled" if backend == "jax" else "reference",
         epochs=epochs,
         batch_size=batch_size,
         seeds=seeds,
         variants=(ready[BASELINE], *placed),
         baseline=baseline,
+        class_weight=acceptance.resolve_class_weight(class_weight, loaded.parts(split)["train"], model, compiled["loss"]),
+        early_stopping=early_stopping,
+        weights=_starting_weights(model, settings, from_weights),
+        modules=modules,
+        source=source,
     )
-    return Plan(study, loaded, ledger, workers or execution.usable_cores())
+    engine, reason = _choose_engine(study, loaded, ledger, engine, isinstance(target, str))
+    return Plan(dataclasses.replace(study, engine=engine), loaded, ledger, workers or execution.usable_cores(), reason)
+
+
+def _load(model: Any, data: Any, validation_split: float) -> Data:
+    if data is None:
+        refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test)))")
+    if isinstance(data, Data):
+        return data
+    inputs = getattr(model, "inputs", None)
+    return from_arrays(data, validation_split, rank=len(inputs[0].shape) if inputs else None)
+
+
+def _choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bool) -> tuple[str, str]:
+    """The engine to train in, and why. Measured where that is left open, unless the ledger shows what was chosen before."""
+    if study.backend != "jax":
+        return "reference", f"reference: the only engine on {study.backend}"
+    if recipe:
+        return ("compiled", "compiled: the recipe's own") if asked == "auto" else (asked, f"{asked}: asked for")
+    if asked != "auto":
+        if asked == "compiled" and (error := _why_not_compiled(study, data)):
+            refuse(f"the compiled engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
+        return asked, f"{asked}: asked for"
+    keys = {engine: {run.key for run in dataclasses.replace(study, engine=engine).runs()} for engine in ENGINES}
+    for earlier in asked_for(ledger):
+        for engine in ENGINES:
+            if keys[engine] & earlier:
+                return engine, f"{engine}: as for the runs of this study that are in the ledger"
+    found = execution.time_engines(study, data, Run("", study.variants[-1], study.seeds[0]), ENGINES)
+    times = {engine: value for engine, value in found.items() if isinstance(value, float)}
+    if not times:
+        refuse(f"the model {study.target!r} cannot be trained: {found['reference']}", "Try model.fit on the same data.")
+    engine = min(times, key=times.get)
+    other = next(each for each in ENGINES if each != engine)
+    if other not in times:
+        return engine, f"{engine}: {other} cannot train this model ({found[other]})"
+    return engine, f"{engine}: {times[engine] * 1e3:.3g} ms a step, {times[other] * 1e3:.3g} ms in {other} (measured)"
+
+
+def _why_not_compiled(study: Study, data: Data) -> str | None:
+    import keras
+
+    if keras.backend.backend() != "jax":  # only a worker can tell
+        found = execution.time_engines(study, data, Run("", study.variants[-1], study.seeds[0]), ("compiled",))["compiled"]
+        return found if isinstance(found, str) else None
+    from keras_dropout.bench.training import why_not_compiled
+
+    return why_not_compiled(study, data)
+
+
+def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any) -> tuple | None:
+    """The weights that every run starts from: the model's own for True, those in a file for its path."""
+    import keras
+
+    if from_weights is None:
+        return None
+    if from_weights is True:
+        if not model.built:
+            refuse(f"the model {model.name!r} has no weights yet: it is not built.", "Call it on some data first.")
+        return tuple(model.get_weights())
+    mend = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
+    if not isinstance(from_weights, (str, Path)) or not str(from_weights).endswith((".weights.h5", ".keras")):
+        refuse(f"from_weights must be True or a file of weights; got {from_weights!r}.", mend)
+    if not Path(from_weights).is_file():
+        refuse(f"the file of weights {from_weights} does not exist.", mend)
+    try:
+        filled = keras.saving.deserialize_keras_object(copy.deepcopy(dict(settings)))
+        filled.load_weights(from_weights)
+    except Exception as error:  # h5py, zipfile and Keras each raise their own
+        text = " ".join((str(error) or type(error).__name__).split())[:300]
+        refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
+    return tuple(filled.get_weights())
 
 
 def _choose(variants: Any, ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
@@ -159,19 +271,22 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
 def _check_model(model: Any) -> tuple[str, Any]:
     from keras_dropout.placement import sites
 
-    sites(model)  # refuses what cannot be read
-    if not getattr(model, "compiled", False):
-        refuse(f"the model {model.name!r} is not compiled.", "Call model.compile(optimizer, loss, metrics) first.")
-    if len(model.outputs) != 1 or not isinstance(model.get_compile_config().get("loss"), (str, Mapping)):
-        refuse(f"the model {model.name!r} needs one output and one Keras loss.", 'For example compile(…, loss="mse").')
+    if not sites(model):  # which refuses what cannot be read
+        refuse(f"the model {model.name!r} has no place for dropout.", "Give it a layer with weights.")
+    acceptance.check_compiled(model)
     return model.name, model
 
 
-def _model_settings(model: Any) -> dict[str, Any]:
-    import keras
+def _makes_sense(model: Any, variant: Variant) -> bool:
+    """Whether a ready variant says something about this model; one that is built without dropout is the baseline as built."""
+    from keras_dropout.placement import is_dropout, resolve
 
-    settings = keras.saving.serialize_keras_object(model)
-    return {name: value for name, value in settings.items() if name != "compile_config"}
+    if variant.name == AS_BUILT:
+        return any(map(is_dropout, model.layers))
+    try:
+        return variant.name == BASELINE or bool(resolve(model, variant.placement))
+    except BadInput:
+        return False
 
 
 def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | None) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,9 @@ class Run:
 class Study:
     """Everything that a comparison needs to know; plain values only, so that it can be stored and sent to a worker.
 
-    `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves.
+    `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves. `class_weight` maps classes to
+    weights in training; `early_stopping` is the patience in epochs; `weights` are those that every run starts from, in the order
+    of the model's; `modules` and the Python file `source` are what a worker must import before it can make the model.
     """
 
     target: str
@@ -151,8 +154,15 @@ class Study:
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     baseline: str = BASELINE
+    class_weight: Mapping[int, float] | None = None
+    early_stopping: int | None = None
+    weights: Sequence[np.ndarray] | None = field(default=None, repr=False, compare=False)
+    modules: tuple[str, ...] = field(default=(), repr=False)
+    source: str | None = None
 
     def __post_init__(self):
+        if self.early_stopping is not None:
+            check_whole("early stopping", self.early_stopping, 1, "Give the epochs to wait for a better validation loss, or None.")
         check_whole("epochs", self.epochs, 1, "Give at least one epoch.")
         check_whole("batch size", self.batch_size, 1, "Give at least one example a step, for example 32.")
         check_choice("backend", self.backend, BACKENDS)
@@ -181,6 +191,15 @@ class Study:
                 return [plain(v) for v in value]
             return position.get(value, value) if isinstance(value, str) else value
 
+        # Only where they are used, so that the keys of other studies stay what they were.
+        options = {
+            "class_weight": self.class_weight and {str(number): float(w) for number, w in self.class_weight.items()},
+            "early_stopping": self.early_stopping,
+            "weights": self.weights_hash,
+            "source": self._source_hash,
+            # Test losses were not weighted at first; this tells the runs apart.
+            "weighted_loss": True if self.compiled.get("loss_weights") is not None else None,
+        }
         return {
             "numeric_version": NUMERIC_VERSION,
             "model": plain(self.model),
@@ -193,11 +212,27 @@ class Study:
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "seed": seed,
+            **{name: value for name, value in options.items() if value is not None},
         }
 
     def key(self, variant: Variant, seed: int) -> str:
         """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
         return self._keys[variant.name, seed]
+
+    @cached_property
+    def weights_hash(self) -> str | None:
+        """A hash of the weights that every run starts from."""
+        if self.weights is None:
+            return None
+        digest = hashlib.sha256()
+        for array in self.weights:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def _source_hash(self) -> str | None:
+        return None if self.source is None else hashlib.sha256(Path(self.source).read_bytes()).hexdigest()[:32]
 
     @cached_property
     def _keys(self) -> dict[tuple[str, int], str]:
@@ -218,9 +253,9 @@ def _names(model: Mapping[str, Any]) -> list[str]:
 class Result:
     """What a run ended in.
 
-    `metrics` are those of the last epoch, {"test_loss": …, "train_accuracy": …}, measured with dropout off; `curves` has a list
-    per metric with one value per epoch ("loss" is the running mean in training, dropout on); `test_losses` one loss per test
-    example; `seconds` the time spent, compiling included.
+    `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
+    with dropout off; `curves` has a list per metric with one value per epoch ("loss" is the running mean in training, dropout on);
+    `test_losses` one loss per test example; `seconds` the time spent, compiling included.
     """
 
     status: str
@@ -231,6 +266,7 @@ class Result:
     test_losses: np.ndarray | None = field(default=None, repr=False, compare=False)
     error: str | None = None
     compilations: int = field(default=0, compare=False)
+    best_epoch: int | None = None
 
     def __post_init__(self):
         check_choice("status", self.status, STATUSES)

@@ -1,17 +1,19 @@
 """One run: build the model under the run's seed, put the variant's dropout in, train, measure with dropout off."""
 
 import copy
+import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 import keras_dropout.layers as dropout_layers
-from keras_dropout.bench.data import Arrays
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench import arrays
+from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.errors import refuse
 from keras_dropout.layers.base import Stochastic
@@ -24,29 +26,53 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 class Trainer:
     """Trains the runs of one study in this process, one after another; what was compiled for one serves the next."""
 
-    def __init__(self, study: Study, parts: dict[str, Arrays], divide_by: float):
+    def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
         self.study = study
-        self.parts = {part: (x, _labels(y)) for part, (x, y) in parts.items()}
-        self.divide_by = divide_by
+        self.parts = {name: Part(*part) for name, part in parts.items()}
+        self._divide_by = divide_by
+        self._start: Callable | None = None
+
+    def _begin(self, run: Run) -> Any:
+        """The run's model, ready for its first epoch."""
+        model = build(self.study, run)
+        if self._start is None:
+            self._prepare(model)
+        return self._start(model, run.variant)
+
+    def _prepare(self, model: keras.Model) -> None:
+        """Bring the data in the form that the model and its engine take."""
+        study = self.study
+        for name, (x, y, weights) in self.parts.items():
+            y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
+            if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
+                weights = arrays.each(lambda _, weights=weights: weights, y)  # one weight for all outputs, as in `fit`
+            self.parts[name] = Part(x, y, weights)
+        train = self.parts["train"]
+        if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
+            train = train._replace(weights=class_weights(train.y, study.class_weight))
+        taught = self.parts | {"train": train}
         if study.engine == "compiled":
             from keras_dropout.bench.training.compiled import CompiledPrograms
 
-            self._start = CompiledPrograms(self.parts, study.batch_size, divide_by).start
+            self._start = CompiledPrograms(taught, study.batch_size, self._divide_by).start
         else:
-            self._start = lambda model, variant: ReferenceTraining(model, self.parts, study.batch_size, divide_by)
+            self._start = lambda model, variant: ReferenceTraining(model, taught, study.batch_size, self._divide_by)
 
     def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
         """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
 
-        `epochs` cuts the training short, to time it.
+        With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
+        measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`. `epochs` cuts
+        the training short, to time it.
         """
         started = time.perf_counter()
-        training = self._start(build(self.study, run), run.variant)
+        training = self._begin(run)
         order = np.random.default_rng(derive_seed(run.seed, "order"))
         curves: dict[str, list[float]] = {}
-        epochs = epochs or self.study.epochs
+        epochs, patience = epochs or self.study.epochs, self.study.early_stopping
+        best: tuple[float, int | None, Any] = (math.inf, None, None)  # validation loss, epoch, values
         for epoch in range(1, epochs + 1):
-            logs = training.epoch(order.permutation(len(self.parts["train"][1])).astype("int32"))
+            logs = training.epoch(order.permutation(arrays.count(self.parts["train"].y)).astype("int32"))
             logs |= self._measure(training, "validation")[0]
             for name, value in logs.items():
                 curves.setdefault(name, []).append(value)
@@ -55,38 +81,106 @@ class Trainer:
                 # JSON has no nan: the curves end with the last epoch that was finite.
                 curves = {name: values[:-1] for name, values in curves.items()}
                 return Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
+            if patience and logs["validation_loss"] < best[0]:
+                best = (logs["validation_loss"], epoch, training.snapshot())
+            elif patience and epoch - best[1] >= patience:
+                break
+        if patience:
+            training.restore(best[2])
         training.finish()
         metrics, test_losses = self._measure(training, "test")
         metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
+        ended = {"compilations": training.compilations, "best_epoch": best[1]}
         if not all(map(math.isfinite, metrics.values())):
-            return Result("diverged", _since(started), epochs, {}, curves, compilations=training.compilations)
-        return Result("done", _since(started), epochs, metrics, curves, test_losses, compilations=training.compilations)
+            return Result("diverged", _since(started), epoch, {}, curves, **ended)
+        return Result("done", _since(started), epoch, metrics, curves, test_losses, **ended)
 
-    def _measure(self, training: Any, part: str) -> tuple[dict[str, float], np.ndarray]:
-        """Loss and metrics on a part with dropout off, and the loss of each example."""
-        y = self.parts[part][1]
-        predictions = training.predict(part)
-        losses = _losses(self.study.compiled["loss"], y, predictions)
-        model = training.model
+    def time_step(self, run: Run, seconds: float = 2.0) -> float:
+        """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
+        training = self._begin(run)
+        size = self.study.batch_size
+        order = np.arange(arrays.count(self.parts["train"].y), dtype="int32")
+
+        def once(steps: int) -> float:
+            started = time.perf_counter()
+            training.epoch(order[: steps * size])
+            return (time.perf_counter() - started) / steps
+
+        once(1)
+        single = once(1)
+        steps = max(1, min(len(order) // size, int(seconds / 2 / single)))
+        if steps == 1:
+            return single
+        once(steps)  # a number of steps of its own is compiled anew
+        return min(once(steps), once(steps))
+
+    def _measure(self, training: Any, name: str) -> tuple[dict[str, float], np.ndarray]:
+        """Loss and metrics on a part with dropout off, as Keras's `evaluate`, and the weighted loss of each example.
+
+        Penalties on weights are no part of the loss.
+        """
+        model, (_, y, weights) = training.model, self.parts[name]
+        predictions = training.predict(name)
+        losses = _losses(model, y, predictions, weights)
+        total = sum(each if weight is None else each * np.float32(weight) for _, weight, each in losses)
         model.reset_metrics()
-        logs = model.compute_metrics(None, keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions))
-        metrics = {name: float(value) for name, value in logs.items()} | {"loss": float(losses.mean(dtype="float64"))}
-        return {f"{part}_{name}": value for name, value in metrics.items()}, losses
+        tensors = [None if a is None else arrays.each(keras.ops.convert_to_tensor, a) for a in (y, weights)]
+        seen = keras.tree.map_structure(keras.ops.convert_to_tensor, predictions)
+        found = model.compute_metrics(None, tensors[0], seen, sample_weight=tensors[1])
+        metrics = {metric: float(value) for metric, value in found.items()}
+        if len(losses) > 1:  # Keras gives the loss of each output too, before it is weighted
+            metrics |= {f"{output}_loss": _mean(each) for output, _, each in losses}
+        metrics["loss"] = _mean(total)
+        return {f"{name}_{metric}": value for metric, value in metrics.items()}, total
+
+
+def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
+    """A weight for each example from its class, 1 for classes that are not named, as Keras's `fit(class_weight=…)`."""
+    classes = arrays.classes(y)
+    weights = np.ones(len(classes), "float32")
+    for number, weight in by_class.items():
+        weights[classes == number] = weight
+    return weights
 
 
 def build(study: Study, run: Run) -> keras.Model:
-    """The run's model, compiled, with initial weights that depend on the seed alone and masks on the seed and their layer."""
+    """The run's model, compiled, with initial weights that depend on the seed alone and masks on the seed and their layer.
+
+    Where the study starts from given weights, all runs have those.
+    """
     keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
-    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
-    if run.variant.placement is not None:
-        model = place(model, {site: layer_of(spec) for site, spec in run.variant.placement.items()})
-    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
-        model = adopt(model)
+    model = make(study, run.variant)
     # Keras gives `layers` in the order of the data, a shared layer once.
     for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(run.seed, "mask", number))
+    return model
+
+
+def make(study: Study, variant: Variant) -> keras.Model:
+    """The study's model with a variant's dropout, compiled."""
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
+    if study.weights is not None:
+        model.set_weights(study.weights)
+    if variant.placement is not None:
+        model = place(model, {site: layer_of(spec) for site, spec in variant.placement.items()})
+    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
+        model = adopt(model)
     model.compile_from_config(copy.deepcopy(study.compiled))
     return model
+
+
+def why_not_compiled(study: Study, data: Data) -> str | None:
+    """What goes wrong when a training step of the study's model is compiled, found without running it; None where nothing does."""
+    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[-1]
+    part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
+    trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
+    try:
+        model = make(study, variant)
+        trainer._prepare(model)
+        trainer._start(model, variant).trace()
+    except Exception as error:  # whatever the reader's own train_step, layers and losses raise
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    return None
 
 
 def layer_of(spec: dict[str, Any]) -> keras.Layer:
@@ -105,16 +199,42 @@ def layer_of(spec: dict[str, Any]) -> keras.Layer:
         refuse(f"{kind} cannot be made from {options}: {str(error).splitlines()[0]}", f"See help(keras_dropout.{kind}).")
 
 
-def _losses(loss: Any, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """The loss of each example, without penalties on weights."""
-    loss = keras.losses.get(loss)
-    if predictions.ndim == y.ndim + 1 and predictions.shape[-1] == 1:
-        y = y[..., None]
-    values = (loss.call if isinstance(loss, keras.losses.Loss) else loss)(
-        keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predictions)
-    )
-    values = keras.ops.convert_to_numpy(values)
-    return values.reshape(len(values), -1).mean(axis=1)
+def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[tuple[str, float | None, np.ndarray]]:
+    """(name, weight in the sum, loss of each example with its sample weight) of each output, without penalties on weights."""
+    if keras.tree.is_nested(predictions):
+        y = keras.tree.pack_sequence_as(predictions, keras.tree.flatten(y))
+        weights = None if weights is None else keras.tree.pack_sequence_as(predictions, keras.tree.flatten(weights))
+    found = []
+    # Keras has resolved strings, lists and dicts of losses there; it has no public name.
+    for path, loss, weight, name in model._compile_loss._flat_losses:
+        answers, outputs, counts = y, predictions, weights
+        for step in path:
+            answers, outputs = answers[step], outputs[step]
+            counts = counts[step] if keras.tree.is_nested(counts) else counts
+        if outputs.ndim == answers.ndim + 1 and outputs.shape[-1] == 1:
+            answers = answers[..., None]
+        values = loss.call(keras.ops.convert_to_tensor(answers), keras.ops.convert_to_tensor(outputs))
+        values = keras.ops.convert_to_numpy(values)
+        if counts is not None:
+            counts = counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim)) if counts.ndim < values.ndim else counts
+            counts = counts[..., 0] if counts.ndim > values.ndim else counts
+            values = values * (counts / counts.mean() if loss.reduction == "mean_with_sample_weight" else counts)
+        found.append((name, weight, values.reshape(len(values), -1).mean(axis=1)))
+    return found
+
+
+def _in_order(model: keras.Model, values: Any) -> Any:
+    """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
+    if isinstance(values, dict) and getattr(model, "outputs", None):
+        if isinstance(model, keras.Sequential):
+            return next(iter(values.values()))
+        if not isinstance(model.output, dict):
+            return tuple(values[name] for name in model.output_names)
+    return values
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype="float64"))
 
 
 def _labels(y: np.ndarray) -> np.ndarray:

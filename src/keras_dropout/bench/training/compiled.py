@@ -5,6 +5,7 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,21 +14,26 @@ import keras
 import numpy as np
 
 from keras_dropout import layers
-from keras_dropout.bench.data import Arrays
+from keras_dropout.bench import arrays
+from keras_dropout.bench.data import Part
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
 _CONVOLUTIONS += (keras.layers.SeparableConv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a larger part goes there in pieces of whole batches
 
 
 class CompiledPrograms:
     """The data on the device, and one compiled program per architecture: rates and seeds are data, not code."""
 
-    def __init__(self, parts: dict[str, Arrays], batch_size: int, divide_by: float):
-        self.parts = {part: (jnp.asarray(x), jnp.asarray(y)) for part, (x, y) in parts.items()}
+    def __init__(self, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.batch_size = batch_size
         self.divide_by = divide_by
+        # (x, y), or (x, y, weights): what Keras's train_step takes.
+        data = {name: tuple(a for a in part if a is not None) for name, part in parts.items()}
+        self._whole = {name: _to_device(part) for name, part in data.items() if arrays.size(part) <= ON_DEVICE}
+        self._in_pieces = {name: part for name, part in data.items() if name not in self._whole}
         self._programs: dict[str, _Program] = {}
 
     def start(self, model: keras.Model, variant: Variant) -> "CompiledTraining":
@@ -38,15 +44,42 @@ class CompiledPrograms:
             for site, spec in variant.placement.items()
         }
         key = json.dumps(architecture, sort_keys=True, default=repr)
-        x, y = self.parts["train"]
+        _, first = next(self.feed("train", np.arange(1), 1))
         # Keras's own way to make the variables of optimizer and metrics without a step; it has no public name.
-        model._symbolic_build(data_batch=(self._seen(x[:1]), y[:1]))
+        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))
         if key not in self._programs:
             self._programs[key] = _Program(model, self)
         return CompiledTraining(self._programs[key], model, self)
 
-    def _seen(self, x: jax.Array) -> jax.Array:
-        return x if self.divide_by == 1 else x.astype(jnp.float32) / jnp.float32(self.divide_by)
+    def feed(self, part: str, order: np.ndarray, multiple: int) -> Iterator[tuple[np.ndarray, tuple]]:
+        """(indices, data on the device) that give the examples in this order: at once, or a multiple of examples at a time."""
+        if part in self._whole:
+            yield order, self._whole[part]
+            return
+        data = self._in_pieces[part]
+        row = -(-arrays.size(data) // arrays.count(data))
+        step = max(1, ON_DEVICE // (row * multiple)) * multiple
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
+            yield np.arange(len(rows), dtype="int32"), _to_device(arrays.take(data, rows))
+
+    def examples(self, part: str) -> int:
+        """How many there are in a part."""
+        return arrays.count((self._whole.get(part) or self._in_pieces[part])[0])
+
+    def _seen(self, data: tuple) -> tuple:
+        """The data with their inputs as the model sees them."""
+        if self.divide_by == 1:
+            return data
+        return (jax.tree.map(lambda x: x.astype(jnp.float32) / jnp.float32(self.divide_by), data[0]), *data[1:])
+
+
+def _to_device(data: tuple) -> tuple:
+    return arrays.each(lambda a: jnp.asarray(np.asarray(a)), data)
+
+
+def _take(data: Any, index: Any) -> Any:
+    return jax.tree.map(lambda a: a[index], data)
 
 
 class _Program:
@@ -66,37 +99,39 @@ class _Program:
         self._step_once = self._step if self._scans else jax.jit(self._step, donate_argnums=0)
         self._predict_once = self._predict_batch if self._scans else jax.jit(self._predict_batch)
 
-    def _epoch(self, state: tuple, order: jax.Array, x: jax.Array, y: jax.Array) -> tuple[tuple, dict]:
-        """One epoch over the examples in `order`, a last smaller batch included, and the metrics over it."""
+    def _epoch(self, state: tuple, order: jax.Array, data: tuple) -> tuple[tuple, dict]:
+        """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh."""
         self.compilations += self._scans  # runs only while jax traces it
         count, size = order.shape[0], self._batch_size
         batches = order[: count - count % size].reshape(-1, size)
         if self._scans:
-            state = jax.lax.scan(lambda state, batch: (self._step_once(state, batch, x, y), None), state, batches)[0]
+            state = jax.lax.scan(lambda state, batch: (self._step_once(state, batch, data), None), state, batches)[0]
         else:
             for batch in batches:
-                state = self._step_once(state, batch, x, y)
+                state = self._step_once(state, batch, data)
         if count % size:
-            state = self._step_once(state, order[count - count % size :], x, y)
+            state = self._step_once(state, order[count - count % size :], data)
         with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, state[3]))):
             return state, self.model.get_metrics_result()
 
-    def _step(self, state: tuple, batch: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
-        return self.model.train_step(state, (self._seen(x[batch]), y[batch]))[1]
+    def _step(self, state: tuple, batch: jax.Array, data: tuple) -> tuple:
+        return self.model.train_step(state, self._seen(_take(data, batch)))[1]
 
-    def _predict(self, weights: tuple, x: jax.Array) -> jax.Array:
+    def _predict(self, weights: tuple, x: Any) -> Any:
         self.compilations += self._scans
-        count, size = x.shape[0], EVALUATION_BATCH
-        whole = x[: count - count % size].reshape(-1, size, *x.shape[1:])
-        if self._scans:
-            done = jax.lax.map(lambda batch: self._predict_once(weights, batch), whole)
-        else:
-            done = jnp.stack([self._predict_once(weights, batch) for batch in whole]) if len(whole) else whole
-        rest = [self._predict_once(weights, x[count - count % size :])] if count % size else []
-        return jnp.concatenate([done.reshape(-1, *done.shape[2:])] * (count >= size) + rest)
+        count, size = arrays.count(x), EVALUATION_BATCH
+        whole = jax.tree.map(lambda a: a[: count - count % size].reshape(-1, size, *a.shape[1:]), x)
+        done = []
+        if count >= size and self._scans:
+            done = [jax.lax.map(lambda batch: self._predict_once(weights, batch), whole)]
+            done = [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), done[0])]
+        elif count >= size:
+            done = [self._predict_once(weights, _take(whole, number)) for number in range(count // size)]
+        rest = [self._predict_once(weights, _take(x, slice(count - count % size, None)))] if count % size else []
+        return jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *done, *rest)
 
-    def _predict_batch(self, weights: tuple, x: jax.Array) -> jax.Array:
-        return self.model.stateless_call(*weights, self._seen(x), training=False)[0]
+    def _predict_batch(self, weights: tuple, x: Any) -> Any:
+        return self.model.stateless_call(*weights, self._seen((x,))[0], training=False)[0]
 
 
 class CompiledTraining:
@@ -105,7 +140,7 @@ class CompiledTraining:
     def __init__(self, program: _Program, model: keras.Model, programs: CompiledPrograms):
         self.model = program.model
         self._program = program
-        self._parts = programs.parts
+        self._programs = programs
         self._before = program.compilations
         groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
         # Copies, because the program may take the memory of what it is given.
@@ -118,12 +153,31 @@ class CompiledTraining:
         return self._program.compilations - self._before
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
-        state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
-        self._state, logs = self._program.epoch(state, order, *self._parts["train"])
+        self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
+        for rows, data in self._programs.feed("train", order, self._programs.batch_size):
+            self._state, logs = self._program.epoch(self._state, rows, data)
         return {name: float(value) for name, value in logs.items()}
 
-    def predict(self, part: str) -> np.ndarray:
-        return np.asarray(self._program.predict(self._state[:2], self._parts[part][0]))
+    def trace(self) -> None:
+        """Go through a training step as compiling does, to see whether it can be compiled; nothing is computed."""
+        order, data = next(self._programs.feed("train", np.arange(1, dtype="int32"), 1))
+        jax.eval_shape(self._program._step, self._state, order, data)
+
+    def predict(self, part: str) -> Any:
+        whole = np.arange(self._programs.examples(part))
+        pieces = [
+            jax.tree.map(np.asarray, self._program.predict(self._state[:2], data[0]))
+            for _, data in self._programs.feed(part, whole, EVALUATION_BATCH)
+        ]
+        return jax.tree.map(lambda *pieces: np.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
+
+    def snapshot(self) -> tuple:
+        """The values of model and optimizer as they are now."""
+        return jax.tree.map(jnp.copy, self._state[:3])
+
+    def restore(self, values: tuple) -> None:
+        """Go back to the values of a snapshot, which is used up by it."""
+        self._state = (*values, self._state[3])
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""

@@ -5,9 +5,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import Arrays
+from keras_dropout.bench import arrays
+from keras_dropout.bench.data import Part
 
 EVALUATION_BATCH = 1000
+IN_MEMORY = 2**30  # bytes of a part's inputs and answers: larger ones are taken a few batches at a time
 
 
 class ReferenceTraining:
@@ -15,26 +17,76 @@ class ReferenceTraining:
 
     compilations = 1
 
-    def __init__(self, model: keras.Model, parts: dict[str, Arrays], batch_size: int, divide_by: float):
+    def __init__(self, model: keras.Model, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.model = model
         # `fit` puts averaged weights in place when it ends; here it ends once an epoch, and `finish` does it.
         self._finalize = model.optimizer.finalize_variable_values
         model.optimizer.finalize_variable_values = lambda variables: None
-        self._parts = {part: (_as_seen(x, divide_by), y) for part, (x, y) in parts.items()}
+        parts = {name: Part(*part) for name, part in parts.items()}
+        self._small = {name: arrays.size((part.x, part.y)) <= IN_MEMORY for name, part in parts.items()}
+        self._parts = {
+            name: part._replace(x=arrays.each(lambda x: as_seen(np.asarray(x), divide_by), part.x)) if self._small[name] else part
+            for name, part in parts.items()
+        }
         self._batch_size = batch_size
+        self._divide_by = divide_by
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
-        x, y = self._parts["train"]
-        history = self.model.fit(x[order], y[order], batch_size=self._batch_size, shuffle=False, verbose=0).history
+        part = self._parts["train"]
+        if self._small["train"]:
+            x, y, weights = (None if a is None else arrays.take(a, order) for a in part)
+            settings = {"x": x, "y": y, "sample_weight": weights, "batch_size": self._batch_size, "shuffle": False}
+        else:
+            settings = {"x": _Batches(part, order, self._batch_size, self._divide_by), "shuffle": False}
+        history = self.model.fit(**settings, verbose=0).history
         return {name: float(values[-1]) for name, values in history.items()}
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""
         self._finalize(self.model.trainable_variables)
 
-    def predict(self, part: str) -> np.ndarray:
-        return np.asarray(self.model.predict(self._parts[part][0], batch_size=EVALUATION_BATCH, verbose=0))
+    def predict(self, part: str) -> Any:
+        x = self._parts[part].x
+        if self._small[part]:
+            return self.model.predict(x, batch_size=EVALUATION_BATCH, verbose=0)
+        batches = _Batches(Part(x, None), np.arange(arrays.count(x)), EVALUATION_BATCH, self._divide_by)
+        return self.model.predict(batches, verbose=0)
+
+    def snapshot(self) -> list[np.ndarray]:
+        """The values of model and optimizer as they are now."""
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables()]
+
+    def restore(self, values: list[np.ndarray]) -> None:
+        """Go back to the values of a snapshot."""
+        for variable, value in zip(self._variables(), values):
+            variable.assign(value)
+
+    def weights(self) -> list[np.ndarray]:
+        """The trainable values as they are now."""
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.model.trainable_variables]
+
+    def _variables(self) -> list[keras.Variable]:
+        model = self.model
+        return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
 
 
-def _as_seen(x: Any, divide_by: float) -> np.ndarray:
+class _Batches(keras.utils.PyDataset):
+    """Examples in an order, read from where they are a batch at a time."""
+
+    def __init__(self, part: Part, order: np.ndarray, batch_size: int, divide_by: float):
+        super().__init__()
+        self._part, self._order, self._size, self._divide_by = part, order, batch_size, divide_by
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, number: int) -> tuple:
+        rows = self._order[number * self._size : (number + 1) * self._size]
+        x, *rest = (arrays.take(a, rows) for a in self._part if a is not None)
+        return (arrays.each(lambda a: as_seen(a, self._divide_by), x), *rest)
+
+
+def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
+    """The inputs as the model sees them."""
     return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)

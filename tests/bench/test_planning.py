@@ -1,0 +1,368 @@
+"""What cannot be studied is refused before anything is trained or written; and how the engine is chosen."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_dropout.bench import execution
+from keras_dropout.bench.comparison import carry_out
+from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.source import load_source
+from keras_dropout.errors import BadInput
+
+L = keras.layers
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="plans are made for the compiled engine")
+
+_rng = np.random.default_rng(0)
+X = _rng.normal(size=(80, 4)).astype("float32")
+LABELS = np.arange(80) % 3
+ONE_HOT = np.eye(3, dtype="float32")[LABELS]
+
+
+def perceptron(loss="sparse_categorical_crossentropy", width=3, **settings):
+    layers = [keras.Input((4,), name="row"), L.Dense(6, "relu"), L.Dense(width, settings.pop("activation", "softmax"))]
+    model = keras.Sequential(layers, name="mine")
+    if loss is not None:
+        model.compile("sgd", loss, **settings)
+    return model
+
+
+def regression(width=1):
+    return perceptron("mse", width, activation=None)
+
+
+def binary():
+    return perceptron("binary_crossentropy", 1, activation="sigmoid")
+
+
+def two_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    hidden = L.Dense(4)(L.Add()([a, b]))
+    model = keras.Model([a, b], [L.Dense(3, "softmax", name="kind")(hidden), L.Dense(1, name="size")(hidden)])
+    model.compile("sgd", {"kind": "sparse_categorical_crossentropy", "size": "mse"})
+    return model
+
+
+def pair(x, y, *weights):
+    cut = [keras.tree.map_structure(lambda a: a[:60], each) for each in (x, y, *weights)]
+    return tuple(cut), tuple(keras.tree.map_structure(lambda a: a[60:], each) for each in (x, y, *weights))
+
+
+def changed(array, value, row=3):
+    array = array.copy()
+    array[row] = value
+    return array
+
+
+BOTH = {"kind": LABELS, "size": X[:, 0]}
+SETTINGS = {"engine": "compiled", "batch_size": 8, "seeds": 1, "epochs": 1}
+
+
+def planned(model, data, tmp_path, **settings):
+    return make_plan(model, data, ledger=tmp_path / "r.db", **(SETTINGS | settings))
+
+
+LABELLED = pair(X, LABELS)
+REFUSALS = {  # name: (model, data, settings, words of the first line)
+    "nan in a feature": (
+        perceptron,
+        lambda: pair(changed(X, np.nan), LABELS),
+        {},
+        "inputs hold nan or infinity, in 1 of 60",
+    ),
+    "infinity in the test data": (perceptron, lambda: pair(changed(X, np.inf, 70), LABELS), {}, "test inputs hold nan or infinity"),
+    "nan in a named input": (
+        two_inputs,
+        lambda: pair({"a": X, "b": changed(X, np.nan)}, BOTH),
+        {},
+        "training inputs 'b' hold nan",
+    ),
+    "nan in targets": (regression, lambda: pair(X, changed(X[:, 0], np.nan)), {}, "training targets hold nan"),
+    "one class": (perceptron, lambda: pair(X, LABELS * 0 + 2), {}, "training targets are all the same (2)"),
+    "one class, one-hot": (
+        lambda: perceptron("categorical_crossentropy"),
+        lambda: pair(X, ONE_HOT[LABELS * 0]),
+        {},
+        "are all the same (0)",
+    ),
+    "constant numbers": (regression, lambda: pair(X, np.full(80, 1.5)), {}, "are all the same (1.5)"),
+    "label too large": (perceptron, lambda: pair(X, LABELS + 1), {}, "from 0 to 2, one for each unit; got 1 to 3"),
+    "label in the test data only": (perceptron, lambda: pair(X, changed(LABELS, 7, 70)), {}, "test targets must be class numbers"),
+    "negative label": (perceptron, lambda: pair(X, LABELS - 1), {}, "got -1 to 1"),
+    "label in a fraction": (perceptron, lambda: pair(X, LABELS + 0.5), {}, "must be class numbers; got"),
+    "label of two classes": (binary, lambda: LABELLED, {}, "must lie between 0 and 1 for a binary loss; got 0 to 2"),
+    "one-hot for a sparse loss": (perceptron, lambda: pair(X, ONE_HOT), {}, "a sparse loss takes one class number"),
+    "numbers for a one-hot loss": (
+        lambda: perceptron(keras.losses.CategoricalCrossentropy()),
+        lambda: pair(X, LABELS),
+        {},
+        "have the shape (60,); the model gives (None, 3)",
+    ),
+    "targets of another width": (lambda: regression(2), lambda: pair(X, X[:, :3]), {}, "the model gives (None, 2)"),
+    "targets of one output": (two_inputs, lambda: pair((X, X), LABELS), {}, "has the output(s) kind (None, 3), size (None, 1)"),
+    "targets of another name": (
+        two_inputs,
+        lambda: pair((X, X), {"kind": LABELS, "length": X[:, 0]}),
+        {},
+        "the training targets are kind (60,), length (60,)",
+    ),
+    "inputs of another width": (
+        perceptron,
+        lambda: pair(X[:, :3], LABELS),
+        {},
+        "takes the shape (None, 4); the training data have (60, 3)",
+    ),
+    "one input of two": (two_inputs, lambda: pair(X, BOTH), {}, "takes the input(s) a (None, 4), b (None, 4)"),
+    "inputs of other names": (two_inputs, lambda: pair({"a": X, "c": X}, BOTH), {}, "the training data have a (60, 4), c (60, 4)"),
+    "fewer rows than a batch": (
+        perceptron,
+        lambda: pair(X, LABELS),
+        {"batch_size": 64},
+        "54 training examples, fewer",
+    ),
+    "negative weight": (perceptron, lambda: pair(X, LABELS, changed(np.ones(80), -1)), {}, "weights must be at least 0; got -1.0"),
+    "weight nan": (perceptron, lambda: pair(X, LABELS, changed(np.ones(80), np.nan)), {}, "weights must be at least 0; got nan"),
+    "weights all 0": (perceptron, lambda: pair(X, LABELS, np.zeros(80)), {}, "weights are all 0"),
+    "too few weights": (perceptron, lambda: ((X, LABELS, np.ones(79)), (X, LABELS)), {}, "not the same number of examples"),
+    "not compiled": (lambda: perceptron(None), lambda: LABELLED, {}, "'mine' is not compiled"),
+    "without a loss": (lambda: no_loss(), lambda: LABELLED, {}, "compiled without a loss"),
+    "unknown class": (perceptron, lambda: LABELLED, {"class_weight": {3: 2.0}}, "names the class 3"),
+    "class by name": (perceptron, lambda: LABELLED, {"class_weight": {"cat": 2.0}}, "names the class 'cat'"),
+    "negative class weight": (
+        perceptron,
+        lambda: pair(X, LABELS),
+        {"class_weight": {1: -2.0}},
+        "of at least 0; got -2.0",
+    ),
+    "unknown word": (perceptron, lambda: LABELLED, {"class_weight": "equal"}, "unknown class weight 'equal'"),
+    "class weights in regression": (regression, lambda: pair(X, X[:, 0]), {"class_weight": "balanced"}, "are for classification"),
+    "class and sample weights": (
+        perceptron,
+        lambda: pair(X, LABELS, np.ones(80)),
+        {"class_weight": "balanced"},
+        "Keras takes one of them",
+    ),
+    "class weights for two outputs": (
+        two_inputs,
+        lambda: pair((X, X), BOTH),
+        {"class_weight": "balanced"},
+        "for models with one",
+    ),
+    "no place for dropout": (lambda: no_hidden_layer(), lambda: LABELLED, {}, "has no place for dropout"),
+    "no patience": (
+        perceptron,
+        lambda: pair(X, LABELS),
+        {"early_stopping": 0},
+        "must be a whole number of at least 1; got 0",
+    ),
+    "no file of weights": (perceptron, lambda: LABELLED, {"from_weights": "no.weights.h5"}, "does not exist"),
+    "another kind of file": (perceptron, lambda: LABELLED, {"from_weights": "w.pkl"}, "got 'w.pkl'"),
+    "a lambda as loss": (lambda: perceptron(lambda y, p: ops.mean(p)), lambda: LABELLED, {}, "holds a lambda"),
+    "a loss that is not registered": (
+        lambda: perceptron(unknown_loss),
+        lambda: pair(X, LABELS),
+        {},
+        "unknown_loss is not Keras's",
+    ),
+    "a metric that is not registered": (
+        lambda: perceptron(metrics=[unknown_loss]),
+        lambda: pair(X, LABELS),
+        {},
+        "unknown_loss is not Keras's",
+    ),
+    "a layer that is not registered": (lambda: with_layer(Unknown()), lambda: LABELLED, {}, "Unknown is not Keras's own"),
+    "a layer without a configuration": (
+        lambda: with_layer(Mute(2)),
+        lambda: LABELLED,
+        {},
+        "cannot be made again from its configuration: TypeError: Mute",
+    ),
+    "a layer of a lambda": (lambda: with_layer(L.Lambda(lambda x: x)), lambda: LABELLED, {}, "holds a lambda"),
+    "a layer of a notebook": (lambda: with_layer(elsewhere()), lambda: LABELLED, {}, "is defined in __main__"),
+}
+
+
+def no_loss():
+    model = perceptron(None)
+    model.compile("sgd")
+    return model
+
+
+def no_hidden_layer():
+    model = keras.Sequential([keras.Input((4,), name="row"), L.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def unknown_loss(y, predictions):
+    return ops.mean(predictions, -1)
+
+
+class Unknown(L.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mute(L.Layer):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, inputs):
+        return inputs
+
+
+def elsewhere():
+    """A layer as a script or notebook defines it."""
+    cls = type("Ad_hoc", (L.Layer,), {"call": lambda self, inputs: inputs, "__module__": "__main__"})
+    return keras.saving.register_keras_serializable("tests")(cls)()
+
+
+def with_layer(layer):
+    model = keras.Sequential([keras.Input((4,)), L.Dense(6), layer, L.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.filterwarnings("ignore:.*lambda")
+def test_what_cannot_be_studied_is_refused(name, tmp_path):
+    model, data, settings, words = REFUSALS[name]
+    with pytest.raises(BadInput) as caught:
+        planned(model(), data(), tmp_path, **settings)
+    first, _ = str(caught.value).splitlines()
+    assert words in first
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_weights_in_a_file(tmp_path):
+    other = perceptron(width=5)
+    other.save_weights(tmp_path / "other.weights.h5")
+    (tmp_path / "broken.weights.h5").write_bytes((tmp_path / "other.weights.h5").read_bytes()[:500])
+    for name in ("other", "broken"):
+        with pytest.raises(BadInput, match="does not fit the model"):
+            planned(perceptron(), pair(X, LABELS), tmp_path, from_weights=tmp_path / f"{name}.weights.h5")
+
+
+def test_early_stopping_needs_validation_data_of_its_own(tmp_path):
+    with pytest.raises(BadInput, match="validation data of their own"):
+        make_plan("digits-mlp", split="as-published", early_stopping=3, ledger=tmp_path / "r.db")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "settings"),
+    [
+        (perceptron, lambda: pair(X, LABELS[:, None]), {}),
+        (perceptron, lambda: pair(X, LABELS.astype("float32")), {}),
+        (binary, lambda: pair(X, LABELS > 1), {}),
+        (binary, lambda: pair(X, (LABELS > 1)[:, None].astype("float32")), {}),
+        (regression, lambda: pair(X, X[:, 0]), {}),
+        (lambda: regression(2), lambda: pair(X, X[:, :2]), {}),
+        (two_inputs, lambda: pair((X, X), (LABELS, X[:, 0])), {}),
+        (two_inputs, lambda: pair({"b": X, "a": X}, BOTH, np.ones(80)), {}),
+        (no_hidden_layer, lambda: LABELLED, {"variants": {"input": {"input": 0.2}}}),
+        (lambda: perceptron("crossentropy"), lambda: LABELLED, {}),
+    ],
+)
+def test_what_fits_is_planned(model, data, settings, tmp_path):
+    assert planned(model(), data(), tmp_path, **settings).study.runs()
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn(tmp_path):
+    utils = pytest.importorskip("sklearn.utils.class_weight")
+    labels = np.repeat([0, 1, 2], [50, 20, 10])[np.random.default_rng(1).permutation(80)]
+    plan = planned(perceptron(), pair(X, labels), tmp_path, class_weight="balanced")
+    y = plan.data.parts("held-out")["train"].y
+    expected = utils.compute_class_weight("balanced", classes=np.arange(3), y=y)
+    assert list(plan.study.class_weight.values()) == pytest.approx(list(expected))
+    assert sum(plan.study.class_weight[label] for label in y) == pytest.approx(len(y))
+
+
+def test_options_that_are_left_out_leave_the_keys_alone(tmp_path):
+    """And each that is used makes other runs."""
+
+    def keys(**settings):
+        return planned(perceptron(), pair(X, LABELS), tmp_path, **settings).study.runs()[0].key
+
+    plain = keys()
+    assert keys(class_weight=None, early_stopping=None, from_weights=None) == plain
+    others = [keys(class_weight={0: 2.0}), keys(class_weight="balanced"), keys(early_stopping=2), keys(early_stopping=3)]
+    assert len({plain, *others}) == 5
+
+
+def test_planning_draws_no_random_number_of_the_reader(tmp_path):
+    keras.utils.set_random_seed(3)
+    expected = perceptron().get_weights()[0]
+    keras.utils.set_random_seed(3)
+    model, data = regression(), pair(X, X[:, 0])
+    keras.utils.set_random_seed(3)
+    planned(model, data, tmp_path)
+    np.testing.assert_array_equal(perceptron().get_weights()[0], expected)
+
+
+SOURCE = """
+import keras, numpy as np
+from keras import ops
+
+@keras.saving.register_keras_serializable("mine")
+class OwnLayer(keras.layers.Layer):
+    def call(self, inputs):
+        return ops.tanh(inputs)
+
+@keras.saving.register_keras_serializable("mine")
+def own_loss(y, predictions):
+    return ops.mean(ops.square(ops.reshape(y, (-1, 1)) - predictions), -1)
+
+@keras.saving.register_keras_serializable("mine")
+class ByHand(keras.optimizers.SGD):
+    def update_step(self, gradient, variable, learning_rate):
+        scale = 1.0 if np.isfinite(np.asarray(gradient)).all() else 0.0
+        super().update_step(gradient * scale, variable, learning_rate)
+
+def build(optimizer="sgd"):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6), OwnLayer(), keras.layers.Dense(1)])
+    model.compile(optimizer, own_loss, run_eagerly=optimizer != "sgd")
+    return model
+"""
+
+
+def test_a_models_own_file_is_run_in_the_workers_too(tmp_path):
+    (tmp_path / "model.py").write_text(SOURCE)
+    source = load_source(tmp_path / "model.py")
+    settings = {"source": tmp_path / "model.py", "variants": {"half": {"hidden": 0.5}}, "workers": 1}
+    plan = planned(source.build(), pair(X, X[:, 0]), tmp_path, **settings)
+    assert [result.status for result in carry_out(plan, quiet=True).results.values()] == ["done", "done"]
+    (tmp_path / "model.py").write_text(SOURCE + "# changed")
+    assert plan.study.runs()[0].key != planned(source.build(), pair(X, X[:, 0]), tmp_path, **settings).study.runs()[0].key
+
+
+def test_what_cannot_be_compiled_is_refused_or_trained_by_fit(tmp_path):
+    (tmp_path / "model.py").write_text(SOURCE)
+    source = load_source(tmp_path / "model.py")
+    model, data = source.build(source.ByHand(0.1)), pair(X, X[:, 0])
+    with pytest.raises(BadInput, match="the compiled engine cannot train this model: TracerArrayConversionError"):
+        planned(model, data, tmp_path, source=tmp_path / "model.py")
+    plan = planned(model, data, tmp_path, source=tmp_path / "model.py", engine="auto")
+    assert plan.study.engine == "reference"
+    assert "compiled cannot train this model (TracerArrayConversionError" in plan.engine_reason
+
+
+def test_the_engine_is_measured_once_and_then_kept(tmp_path, monkeypatch):
+    """Whatever a second measurement would find, more seeds and other variants included."""
+    data = pair(X, LABELS)
+    plan = planned(perceptron(), data, tmp_path, engine="auto", variants={"a": {"hidden": 0.5}}, workers=1)
+    assert plan.study.engine in plan.engine_reason
+    assert "ms a step" in plan.engine_reason
+    document = carry_out(plan, quiet=True).document()
+    assert document["study"]["engine_reason"] == plan.engine_reason
+    for engine in ("compiled", "reference"):
+        times = {"compiled": 1.0, "reference": 1.0, engine: 0.5}
+        monkeypatch.setattr(execution, "time_engines", lambda *_, times=times: times)
+        again = planned(perceptron(), data, tmp_path, engine="auto", variants={"b": {"last": 0.1}}, seeds=3)
+        assert again.study.engine == plan.study.engine
+        assert "in the ledger" in again.engine_reason
+        other = planned(perceptron(), data, tmp_path, engine="auto", epochs=2)
+        assert other.study.engine == engine
+        assert f"{engine}: 500 ms a step" in other.engine_reason
