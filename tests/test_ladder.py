@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
-errors
+errors evidence
 masks bench bench.report
 backends.jax backends.tensorflow backends.torch
 backends
@@ -23,7 +23,8 @@ testing.faults
 testing
 graph
 survey
-placement bench.records bench.statistics
+inspection placement bench.records bench.statistics
+mistakes
 bench.data bench.ledger bench.progress bench.report.charts
 bench.recipes bench.training.reference bench.report.page
 bench.training.compiled
