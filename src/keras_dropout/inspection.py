@@ -3,6 +3,7 @@
 Nothing in the model is changed: it is run in a scope that throws away what its layers want to remember.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,26 +113,28 @@ class Inspection:
         rng = np.random.default_rng(0)
         return [(2 * rng.random((8, *(n or 3 for n in shape)))).astype(dtype) for _, _, shape, dtype in self.graph.inputs]
 
-    def predict(self, **options: Any) -> tuple[list[np.ndarray], list[keras.Layer]]:
-        """The outputs of `model(x, **options)`, and the batch normalisations whose moving statistics that call changes."""
-        x = [rows[:BATCH] for rows in self.rows or ()]
+    def predict(self, times: int = 1, **options: Any) -> tuple[list[list[np.ndarray]], list[keras.Layer]]:
+        """The outputs of `model(x, **options)`, called so many times, and the batch normalisations whose statistics that moves."""
+        x: Any = [rows[:BATCH] for rows in self.rows or ()]
         if self.graph.calls:
             given = iter(x)
             x = keras.tree.map_structure(lambda _: next(given), graph.functional(self.model).input)
         else:
             x = x[0] if len(x) == 1 else x
         with keras.StatelessScope() as scope:
-            outputs = keras.tree.flatten(self.model(x, **options))
-        norms = [each for _, each in self.layers if isinstance(each, keras.layers.BatchNormalization)]
+            outputs = [keras.tree.flatten(self.model(x, **options)) for _ in range(times)]
+        norms = [each for each in self.model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
         moved = [each for each in norms if scope.get_current_value(each.moving_mean) is not None]
-        return [keras.ops.convert_to_numpy(output) for output in outputs], moved
+        return [[keras.ops.convert_to_numpy(each) for each in output] for output in outputs], moved
 
     def varies_at_prediction(self, call: Call) -> bool:
         """Whether the layer's output at training=False differs from call to call."""
         if self.rows is None:
             return False
-        found = self._run([call], [rows[:8] for rows in self.rows], False, with_layer=True)
-        return found[call]
+        with keras.StatelessScope():
+            args, options = next((a, o) for each, a, o in self._steps([r[:8] for r in self.rows], False) if each is call)
+            one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
+        return differ(one, two)
 
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
         """The shift of the variance of what goes into each normalisation, where it varies at all.
@@ -143,11 +146,15 @@ class Inspection:
         moments: dict[tuple[Call, bool], list] = {}
         for training in (False, True):
             with keras.StatelessScope():
-                for _ in range(draws if training else 1):
-                    for start in range(0, rows, BATCH):
-                        batch = [each[start : start + BATCH] for each in self.data]
-                        for call, values in self._run(calls, batch, training).items():
+                for _, start in itertools.product(range(draws if training else 1), range(0, rows, BATCH)):
+                    left = set(calls)
+                    for call, args, _ in self._steps([each[start : start + BATCH] for each in self.data], training):
+                        if call in left:
+                            left.remove(call)
+                            values = keras.ops.convert_to_numpy(args[0])
                             moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
+                        if not left:
+                            break
         shifts = {}
         for call in calls:
             still, dropped = (_variance(moments[call, training]) for training in (False, True))
@@ -157,34 +164,21 @@ class Inspection:
                 shifts[call] = Shift(float(ratios.mean()), float(ratios.min()), float(ratios.max()), len(ratios), rows)
         return shifts
 
-    def _run(self, calls: list[Call], rows: list[np.ndarray], training: bool, with_layer: bool = False) -> dict[Call, Any]:
-        """What goes into each of the calls when the graph is run; `training` is for its dropout layers.
-
-        `with_layer`: instead whether two calls of the layer on that give different outputs.
-        """
+    def _steps(self, rows: list[np.ndarray], training: bool) -> Iterator[tuple[Call, tuple, dict]]:
+        """Run the graph: each call with its arguments, before it is made. `training` is for dropout layers, the others predict."""
         values = {number: keras.ops.convert_to_tensor(each) for (_, number, *_), each in zip(self.graph.inputs, rows)}
-        left = Counter(tensor for call in self.graph.calls for tensor in set(call.inputs))
-        wanted, found = set(calls), {}
+        uses = Counter(tensor for call in self.graph.calls for tensor in set(call.inputs))
         for call in self.graph.calls:
             tensors = {id(t): values[number] for t, number in zip(call.node.input_tensors, call.inputs)}
             args, options = call.node.arguments.fill_in(tensors)
             if getattr(call.layer, "_call_has_training_arg", False):
                 options = {**options, "training": training and is_dropout(call.layer)}
-            if call in wanted and with_layer:
-                with keras.StatelessScope():
-                    one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
-                found[call] = any(not np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in zip(one, two))
-            elif call in wanted:
-                found[call] = keras.ops.convert_to_numpy(args[0])
-            if len(found) == len(wanted):
-                return found
-            outputs = keras.tree.flatten(call.layer(*args, **options))
-            values.update(zip(call.outputs, outputs))
+            yield call, args, options
+            values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
             for tensor in set(call.inputs):  # a large model's tensors do not all fit
-                left[tensor] -= 1
-                if not left[tensor]:
+                uses[tensor] -= 1
+                if not uses[tensor]:
                     del values[tensor]
-        return found
 
 
 def look(model: Any, data: Any = None) -> Inspection:
@@ -200,6 +194,11 @@ def look(model: Any, data: Any = None) -> Inspection:
     except BadInput as error:
         read, reason = Graph([], [], []), str(error).splitlines()[0]
     return Inspection(model, found, read, reason, None if data is None else _rows(read, data))
+
+
+def differ(one: list, two: list) -> bool:
+    """Whether two lists of tensors differ anywhere."""
+    return any(not np.array_equal(*map(keras.ops.convert_to_numpy, pair), equal_nan=True) for pair in zip(one, two))
 
 
 def rate(layer: Any) -> float:
@@ -272,6 +271,8 @@ def _rows(read: Graph, data: Any) -> list[np.ndarray]:
             refuse(f"data: input {name!r} takes rows of shape {shape}, two at least; got an array of shape {array.shape}.", mend)
         if dtype != "string" and not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             refuse(f"data: input {name!r} takes numbers ({dtype}); got an array of {array.dtype}.", mend)
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            refuse(f"data: input {name!r} has nan or inf in it.", "Drop these rows or fill them in.")
     chosen = np.unique(np.linspace(0, len(arrays[0]) - 1, ROWS).astype(int))
     types = [dtype for *_, dtype in read.inputs] or [None] * len(arrays)
     return [array[chosen].astype(dtype) if dtype not in (None, "string") else array[chosen] for array, dtype in zip(arrays, types)]
