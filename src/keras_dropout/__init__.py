@@ -20,6 +20,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "MaxNorm": "companions",
     "MultiSampleDropout": "companions",
     "RDrop": "companions",
+    "check": "mistakes",
     "compare": "bench.comparison",
     "place": "placement",
     "set_rate": "placement",

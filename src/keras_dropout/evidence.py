@@ -1,0 +1,114 @@
+"""What is known about each mistake that `mistakes` finds: the evidence, where it is from, and how to mend the mistake.
+
+Numbers are published ones, or were measured with Keras 3.15.1 on JAX, TensorFlow and torch; the tests measure those again.
+"""
+
+from typing import NamedTuple
+
+_MEASURED = "measured with Keras 3.15.1 on JAX, TensorFlow and torch"
+_SRIVASTAVA = "Srivastava et al. 2014, JMLR 15:1929-1958"
+_KLAMBAUER = "Klambauer et al. 2017, arXiv:1706.02515"
+
+
+class Known(NamedTuple):
+    """What is known about a mistake."""
+
+    evidence: str
+    source: str
+    mend: str
+
+
+KNOWN = {
+    "dropout-before-batch-normalisation": Known(
+        "At prediction the normalisation divides by the larger variance that it saw in training. DenseNet on CIFAR-100: accuracy "
+        "77.42 % without dropout, 68.55 % with rate 0.5 in each bottleneck. Wide ResNets suffer less.",
+        "Li et al. 2019, CVPR, arXiv:1801.05134",
+        "Put the dropout behind the last batch normalisation, or use a smaller rate.",
+    ),
+    "dropout-after-softmax": Known(
+        "What is kept no longer sums to 1. The cross-entropy of an example is 16.1 and has no gradient where its class is "
+        f"dropped, and categorical_crossentropy is nan where all classes are ({_MEASURED}).",
+        f"keras.losses.categorical_crossentropy; {_SRIVASTAVA}, drop hidden and input units only",
+        "Put the dropout before the layer with the softmax.",
+    ),
+    "dropout-on-logits": Known(
+        "No weights follow that could make up for what is dropped: a logit of 0 is a statement about its class, and an output of "
+        "0 an error in a regression.",
+        f"{_SRIVASTAVA}, drop hidden and input units only",
+        "Put the dropout before the output layer.",
+    ),
+    "elementwise-on-convolution-maps": Known(
+        "Neighbours in a map carry the same information, so that what is dropped is still seen. ResNet-50 on ImageNet: accuracy "
+        "76.51 % without dropout, 78.13 % with blocks of maps dropped.",
+        "Tompson et al. 2015, arXiv:1411.4280; Ghiasi, Lin and Le 2018, arXiv:1810.12890",
+        "Use SpatialDropout2D or DropBlock2D there (3D for volumes).",
+    ),
+    "keras-rate-0": Known(
+        f"Made with rate 0 the layer has no seed generator: with a rate set later, training stops in AttributeError ({_MEASURED}).",
+        "keras/src/layers/regularization/dropout.py",
+        "Use keras_dropout.Dropout(0.0), whose rate can be raised at any time, or leave the layer out.",
+    ),
+    "alpha-without-selu": Known(
+        "Alpha dropout sets units to -1.758, the value at which SELU saturates, and keeps mean 0 and variance 1 only for inputs "
+        "that have them, as behind SELU.",
+        _KLAMBAUER,
+        "Use Dropout there, or make the network a self-normalising one: selu and lecun_normal in every layer.",
+    ),
+    "selu-with-plain-dropout": Known(
+        "A self-normalising network needs the variance to stay 1; dropout with zeros makes it 1 / (1 - rate).",
+        _KLAMBAUER,
+        "Use AlphaDropout, or FeatureAlphaDropout for whole channels; the paper's rates are 0.05 to 0.1.",
+    ),
+    "shared-seed": Known(
+        "At each step the layers draw the same numbers: the same masks at one shape and rate, at a lower rate a part of what the "
+        f"other drops, at a smaller shape the beginning of the other's mask ({_MEASURED}; keras_dropout's layers likewise).",
+        "keras/src/random/seed_generator.py",
+        "Leave the seeds out and call keras.utils.set_random_seed first, or give each layer a seed of its own.",
+    ),
+    "neighbouring-seeds": Known(
+        "On torch Keras adds the step to the seed: seed s at step k + 1 is seed s + 1 at step k (measured with Keras 3.15.1; not "
+        "so on JAX and TensorFlow).",
+        "keras/src/backend/torch/random.py",
+        "Leave the seeds out and call keras.utils.set_random_seed first, or use keras_dropout's layers, which hash their seeds.",
+    ),
+    "recurrent-dropout": Known(
+        "With any recurrent_dropout Keras takes the steps one by one, in training and at prediction. A user reports 17 minutes "
+        "instead of 40 seconds on a GPU (TensorFlow 2.1).",
+        "tensorflow/tensorflow#38236; keras/src/layers/rnn/lstm.py",
+        "Set it to 0 and put a layer of keras_dropout around: WeightDrop (fused in training too), VariationalRNNDropout or "
+        "RecurrentDropout (fused at prediction).",
+    ),
+    "attention-dropout": Known(
+        f"Keras takes its fused attention only where dropout is 0, whether it trains or not ({_MEASURED}).",
+        "keras/src/layers/attention/multi_head_attention.py; bayesflow-org/bayesflow#754",
+        "Make the layer with dropout=0 and put keras_dropout.AttentionDropout around it (for MultiHeadAttention).",
+    ),
+    "live-rate": Known(
+        "On JAX and TensorFlow a rate set after the first step is ignored until the model is compiled again; on torch it is obeyed "
+        "(measured with Keras 3.15.1).",
+        "keras-team/keras#8826",
+        "Call compile() after setting it; or use keras_dropout's layers and set_rate, which need no compiling.",
+    ),
+    "training-frozen": Known(
+        "In Keras 3 the flag that a functional model is called with overrules the one fixed in it: predict and evaluate give "
+        f"training=False, model(x) gives none ({_MEASURED}; loaded models too).",
+        "keras/src/models/functional.py; keras-team/keras#18129",
+        "Leave training=True out of the graph, and turn dropout on when you sample.",
+    ),
+    "drops-at-prediction": Known(
+        "predict and evaluate give other numbers each time, and no argument turns that off.",
+        "keras-team/keras#18129",
+        "Pass the layer's own `training` on, and turn dropout on when you sample.",
+    ),
+    "mc-wrapper-batch-normalisation": Known(
+        "A prediction then depends on the other examples in its batch and changes all later ones: 30 calls with training=True "
+        f"took a moving mean from 0 to between 0.66 and 0.80 ({_MEASURED}).",
+        "keras-team/keras#9412; tensorflow/tensorflow#60640",
+        "Turn on the dropout layers only; batch normalisation stays at training=False.",
+    ),
+    "keep-probability-as-rate": Known(
+        "Papers and TensorFlow 1 give the probability to keep, in the original 0.8 for inputs and 0.5 for hidden units.",
+        f"{_SRIVASTAVA}; tf.nn.dropout of TensorFlow 1.15: rate = 1 - keep_prob",
+        "If the number is what is to be kept, write 1 minus it; else try smaller rates as well: keras_dropout.compare.",
+    ),
+}
