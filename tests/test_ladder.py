@@ -9,14 +9,14 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors
-masks bench bench.report
+masks schedules bench bench.report
 backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
 layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
-companions
+companions callbacks
 catalogue testing.backend
 testing.contract
 testing.faults

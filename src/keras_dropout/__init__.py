@@ -20,15 +20,18 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "MaxNorm": "companions",
     "MultiSampleDropout": "companions",
     "RDrop": "companions",
+    "RateScheduler": "callbacks",
     "compare": "bench.comparison",
     "place": "placement",
     "sites": "placement",
     "strip": "placement",
 }
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "schedules"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "schedules":
+        return importlib.import_module("keras_dropout.schedules")
     if name in _HOME:
         return getattr(importlib.import_module(f"keras_dropout.{_HOME[name]}"), name)
     raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
