@@ -16,8 +16,8 @@ class RateScheduler(keras.callbacks.Callback):
 
         layer.rate = schedule((epoch + batch / batches) / epochs),    before each batch that changes it
 
-    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or several by name of layer or glob, where
-                   a later pattern wins. epochs: the length of the whole training, where `fit` is called for a part of it; `fit`'s
+    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or several by layer, its name or a glob,
+                   where a later one wins. epochs: the length of the whole training, where `fit` is called for a part of it; `fit`'s
                    own `epochs` by default. Training that goes on longer keeps the last rate.
     Progress:      where `fit` cannot know the number of batches (a generator), that of the epoch before counts, and in the first
                    epoch the rate stays. With `steps_per_execution` the rate is that of the first step of each execution. A training
@@ -81,7 +81,7 @@ class RateScheduler(keras.callbacks.Callback):
         layers = [each for each in self.model._flatten_layers() if hasattr(each, "rate") and not isinstance(each, keras.Model)]
         chosen: dict[keras.Layer, schedules.Schedule] = {}
         for pattern, schedule in self.schedules.items():
-            named = [layer for layer in layers if layer.name == pattern or fnmatch.fnmatchcase(layer.name, pattern)]
+            named = [layer for layer in layers if layer is pattern or _matches(layer.name, pattern)]
             if not named:
                 refuse(
                     f"RateScheduler: the model has no dropout layer {pattern!r}.",
@@ -100,3 +100,7 @@ class RateScheduler(keras.callbacks.Callback):
                     )
             chosen |= dict.fromkeys(named, schedule)
         return chosen
+
+
+def _matches(name: str, pattern: Any) -> bool:
+    return isinstance(pattern, str) and (name == pattern or fnmatch.fnmatchcase(name, pattern))

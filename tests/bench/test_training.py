@@ -8,10 +8,11 @@ from keras_dropout import Dropout, PatchDropout
 from keras_dropout.bench import recipes
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result, Variant
-from keras_dropout.bench.training import Trainer, build
+from keras_dropout.bench.training import Trainer, build, scheduled
 from keras_dropout.bench.training.compiled import CompiledPrograms
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.masks import derive_seed
+from keras_dropout.schedules import Early, Late, Linear, Step
 
 L = keras.layers
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the compiled engine runs on JAX")
@@ -91,6 +92,66 @@ def test_compiled_is_keras_fit(name, number, tmp_path):
     for curve, values in expected.curves.items():
         np.testing.assert_allclose(found.curves[curve], values, rtol=1e-4, err_msg=curve)
     np.testing.assert_allclose(found.test_losses, expected.test_losses, rtol=2e-3, atol=1e-5)
+
+
+SCHEDULED = {
+    "one schedule": {"hidden": "linear(0.6, 0.0)"},
+    "a schedule at each site": {"input": 0.1, "dense*": Step([0.0, 0.5], at=[0.5])},
+    "over depth": {"hidden": "DropPath(curriculum(0.5), over_depth=True)"},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+@pytest.mark.parametrize("model", ["sgd", "batch normalisation and averaged weights", "convolution"])
+def test_compiled_is_keras_fit_with_schedules(name, model, tmp_path):
+    data = blobs(shape=(6, 6, 1)) if model == "convolution" else blobs()
+    variants = {
+        "a": {site.replace("dense", "conv" if model == "convolution" else "dense"): v for site, v in SCHEDULED[name].items()}
+    }
+    found, expected = (train(CASES[model](), tmp_path, engine, variants, 1, data=data) for engine in ("compiled", "reference"))
+    assert set(found.curves) == set(expected.curves)
+    for curve, values in expected.curves.items():
+        np.testing.assert_allclose(found.curves[curve], values, rtol=1e-4, err_msg=curve)
+    np.testing.assert_allclose(found.test_losses, expected.test_losses, rtol=2e-3, atol=1e-5)
+
+
+def test_a_schedule_is_that_of_the_layer_at_its_site(tmp_path):
+    """Each layer's rate is its own schedule's, whatever other layers of dropout there were."""
+    model = keras.Sequential(
+        [keras.Input((6,)), Dropout(0.5, seed=1), L.Dense(16, name="a"), L.Dense(8, name="b"), L.Dense(3, "softmax")]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    placement = {"b": Late(0.3, start=0.5), "input": 0.1, "a": "early(0.2, until=0.5)"}
+    plan = make_plan(model, blobs(), variants={"v": placement}, epochs=2, ledger=tmp_path / "r.db")
+    run = plan.study.runs()[1]
+    built = build(plan.study, run)
+    by_size = {layer.output.shape[-1]: schedule for layer, schedule in scheduled(built, run.variant).items()}
+    assert by_size == {16: Early(0.2, until=0.5), 8: Late(0.3, start=0.5)}
+    assert [layer.rate for layer in built.layers if isinstance(layer, Dropout)] == [0.1, 0.2, 0.3]
+
+
+def test_one_program_serves_all_schedules_rates_and_seeds(tmp_path):
+    rates = {"a": 0.3, "b": Linear(0.5, 0.0), "c": "curriculum(0.4)", "d": "step([0.0, 0.6], at=[0.5])", "e": Late(0.3, start=0.4)}
+    plan = make_plan(
+        perceptron(),
+        blobs(),
+        variants={name: {"hidden": rate} for name, rate in rates.items()},
+        seeds=2,
+        epochs=2,
+        ledger=tmp_path / "r",
+    )
+    trainer = Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by)
+    results = [trainer.train(run) for run in plan.study.runs() if run.variant.name != "none"]
+    assert len(results) == 10
+    assert results[0].compilations > 0
+    assert [result.compilations for result in results[1:]] == [0] * 9
+    assert len({result.metrics["test_loss"] for result in results}) == 10
+
+
+def test_a_schedule_at_a_constant_rate_is_that_rate(tmp_path):
+    fixed, moving = (train(perceptron(), tmp_path, "compiled", {"a": {"hidden": r}}, 1) for r in (0.4, Linear(0.4, 0.4)))
+    assert fixed.curves == moving.curves
+    assert fixed.metrics == moving.metrics
 
 
 def test_measures_are_those_of_keras_evaluate(tmp_path):

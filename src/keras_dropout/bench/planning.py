@@ -13,6 +13,7 @@ from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import check_ledger_path, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_LEDGER = "keras-dropout.db"
 AS_BUILT = "as-built"
@@ -153,7 +154,7 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
         return None
     for spec in variant.placement.values():
         layer_of(spec)
-    return resolve(model, variant.placement)
+    return spread_over_depth(resolve(model, variant.placement))
 
 
 def _check_model(model: Any) -> tuple[str, Any]:

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 import keras_dropout.layers as dropout_layers
+from keras_dropout import schedules
 from keras_dropout.bench.data import Arrays
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.errors import refuse
 from keras_dropout.layers.base import Stochastic
@@ -33,7 +34,7 @@ class Trainer:
 
             self._start = CompiledPrograms(self.parts, study.batch_size, divide_by).start
         else:
-            self._start = lambda model, variant: ReferenceTraining(model, self.parts, study.batch_size, divide_by)
+            self._start = lambda model, variant, *rates: ReferenceTraining(model, self.parts, study.batch_size, divide_by, *rates)
 
     def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
         """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
@@ -41,7 +42,8 @@ class Trainer:
         `epochs` cuts the training short, to time it.
         """
         started = time.perf_counter()
-        training = self._start(build(self.study, run), run.variant)
+        model = build(self.study, run)
+        training = self._start(model, run.variant, scheduled(model, run.variant), self.study.epochs)
         order = np.random.default_rng(derive_seed(run.seed, "order"))
         curves: dict[str, list[float]] = {}
         epochs = epochs or self.study.epochs
@@ -79,7 +81,9 @@ def build(study: Study, run: Run) -> keras.Model:
     keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
     model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
     if run.variant.placement is not None:
-        model = place(model, {site: layer_of(spec) for site, spec in run.variant.placement.items()})
+        # The seed tells `scheduled` the site; it gives no masks, as all streams are seeded below.
+        specs = enumerate(run.variant.placement.items())
+        model = place(model, {site: layer_of({**spec, "seed": number}) for number, (site, spec) in specs})
     elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
         model = adopt(model)
     # Keras gives `layers` in the order of the data, a shared layer once.
@@ -89,9 +93,19 @@ def build(study: Study, run: Run) -> keras.Model:
     return model
 
 
+def scheduled(model: keras.Model, variant: Variant) -> dict[keras.Layer, schedules.Schedule]:
+    """The layers of a model from `build` whose rates follow schedules."""
+    specs = dict(enumerate((variant.placement or {}).values()))
+    moving = {n: (getattr(dropout_layers, spec["kind"]), spec["schedule"]) for n, spec in specs.items() if "schedule" in spec}
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, Stochastic) and layer.seed in moving]
+    placed = [layer for layer in layers if isinstance(layer, moving[layer.seed][0])]
+    return {layer: schedules.from_document(moving[layer.seed][1]) for layer in placed}
+
+
 def layer_of(spec: dict[str, Any]) -> keras.Layer:
     """The layer that {"kind", "rate", …} describes, one that stands at a site by itself."""
-    kind, options = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
+    kind = spec["kind"]
+    options = {name: value for name, value in spec.items() if name not in ("kind", "schedule", "over_depth")}
     alone = {
         name: cls
         for name, cls in vars(dropout_layers).items()
@@ -99,6 +113,10 @@ def layer_of(spec: dict[str, Any]) -> keras.Layer:
     }
     if kind not in alone:
         refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(alone))}.")
+    if "schedule" in spec and "rate" not in alone[kind].free_rates():
+        refuse(
+            f"the rate of {kind} cannot follow a schedule: it is learned or decides a shape.", "Give it a rate, for example 0.2."
+        )
     try:
         return alone[kind](**options)
     except (TypeError, ValueError) as error:

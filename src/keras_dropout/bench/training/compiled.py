@@ -5,6 +5,9 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 """
 
 import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,13 +19,15 @@ from keras_dropout import layers
 from keras_dropout.bench.data import Arrays
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
+from keras_dropout.layers.base import Stochastic
+from keras_dropout.schedules import Schedule
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
 _CONVOLUTIONS += (keras.layers.SeparableConv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 class CompiledPrograms:
-    """The data on the device, and one compiled program per architecture: rates and seeds are data, not code."""
+    """The data on the device, and one compiled program per architecture: rates, their schedules and seeds are data, not code."""
 
     def __init__(self, parts: dict[str, Arrays], batch_size: int, divide_by: float):
         self.parts = {part: (jnp.asarray(x), jnp.asarray(y)) for part, (x, y) in parts.items()}
@@ -30,11 +35,21 @@ class CompiledPrograms:
         self.divide_by = divide_by
         self._programs: dict[str, _Program] = {}
 
-    def start(self, model: keras.Model, variant: Variant) -> "CompiledTraining":
-        """Begin the training of a freshly built and compiled model."""
+    def start(
+        self,
+        model: keras.Model,
+        variant: Variant,
+        schedules: Mapping[keras.Layer, Schedule] = MappingProxyType({}),
+        epochs: int = 1,
+    ) -> "CompiledTraining":
+        """Begin the training of a freshly built and compiled model; the layers in `schedules` follow them over `epochs`."""
         # A rate is no part of the program where it is a variable; PatchDropout's decides a shape.
         architecture = variant.placement and {
-            site: {name: value for name, value in spec.items() if name not in getattr(layers, spec["kind"]).free_rates()}
+            site: {
+                name: value
+                for name, value in spec.items()
+                if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
+            }
             for site, spec in variant.placement.items()
         }
         key = json.dumps(architecture, sort_keys=True, default=repr)
@@ -43,10 +58,15 @@ class CompiledPrograms:
         model._symbolic_build(data_batch=(self._seen(x[:1]), y[:1]))
         if key not in self._programs:
             self._programs[key] = _Program(model, self)
-        return CompiledTraining(self._programs[key], model, self)
+        return CompiledTraining(self._programs[key], model, self, schedules, epochs)
 
     def _seen(self, x: jax.Array) -> jax.Array:
         return x if self.divide_by == 1 else x.astype(jnp.float32) / jnp.float32(self.divide_by)
+
+
+def _layers_with_rate(model: keras.Model) -> list[Stochastic]:
+    """The layers whose rate is a variable, in an order that depends on the architecture alone."""
+    return [each for each in model._flatten_layers() if isinstance(each, Stochastic) and "rate" in each.free_rates()]
 
 
 class _Program:
@@ -57,6 +77,8 @@ class _Program:
         self._batch_size = programs.batch_size
         self._seen = programs._seen
         self.compilations = 0
+        position = {id(variable): number for number, variable in enumerate(model.non_trainable_variables)}
+        self._rates = [position[id(layer.state.rate)] for layer in _layers_with_rate(model)]
         # On XLA's CPU backend a convolution inside a scan is many times slower than outside: there the loop is Python's.
         self._scans = jax.default_backend() != "cpu" or not any(
             isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers()
@@ -66,22 +88,31 @@ class _Program:
         self._step_once = self._step if self._scans else jax.jit(self._step, donate_argnums=0)
         self._predict_once = self._predict_batch if self._scans else jax.jit(self._predict_batch)
 
-    def _epoch(self, state: tuple, order: jax.Array, x: jax.Array, y: jax.Array) -> tuple[tuple, dict]:
-        """One epoch over the examples in `order`, a last smaller batch included, and the metrics over it."""
+    def _epoch(self, state: tuple, order: jax.Array, rates: jax.Array, x: jax.Array, y: jax.Array) -> tuple[tuple, dict]:
+        """One epoch over the examples in `order`, a last smaller batch included, and the metrics over it.
+
+        `rates` has a row for each step, with the rate of each layer.
+        """
         self.compilations += self._scans  # runs only while jax traces it
         count, size = order.shape[0], self._batch_size
         batches = order[: count - count % size].reshape(-1, size)
         if self._scans:
-            state = jax.lax.scan(lambda state, batch: (self._step_once(state, batch, x, y), None), state, batches)[0]
+            steps = (batches, rates[: len(batches)])
+            state = jax.lax.scan(lambda state, step: (self._step_once(state, *step, x, y), None), state, steps)[0]
         else:
-            for batch in batches:
-                state = self._step_once(state, batch, x, y)
+            for batch, now in zip(batches, rates):
+                state = self._step_once(state, batch, now, x, y)
         if count % size:
-            state = self._step_once(state, order[count - count % size :], x, y)
+            state = self._step_once(state, order[count - count % size :], rates[-1], x, y)
         with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, state[3]))):
             return state, self.model.get_metrics_result()
 
-    def _step(self, state: tuple, batch: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
+    def _step(self, state: tuple, batch: jax.Array, rates: jax.Array, x: jax.Array, y: jax.Array) -> tuple:
+        trainable, rest, *others = state
+        rest = list(rest)
+        for position, rate in zip(self._rates, rates):
+            rest[position] = rate
+        state = (trainable, rest, *others)
         return self.model.train_step(state, (self._seen(x[batch]), y[batch]))[1]
 
     def _predict(self, weights: tuple, x: jax.Array) -> jax.Array:
@@ -102,8 +133,17 @@ class _Program:
 class CompiledTraining:
     """One model in training: its values, going through the program of its architecture."""
 
-    def __init__(self, program: _Program, model: keras.Model, programs: CompiledPrograms):
+    def __init__(
+        self,
+        program: _Program,
+        model: keras.Model,
+        programs: CompiledPrograms,
+        schedules: Mapping[keras.Layer, Schedule],
+        epochs: int,
+    ):
         self.model = program.model
+        self._schedules = [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
+        self._epoch, self._epochs, self._batch_size = 0, epochs, programs.batch_size
         self._program = program
         self._parts = programs.parts
         self._before = program.compilations
@@ -119,8 +159,18 @@ class CompiledTraining:
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
         state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
-        self._state, logs = self._program.epoch(state, order, *self._parts["train"])
+        self._state, logs = self._program.epoch(state, order, self._rates(len(order)), *self._parts["train"])
+        self._epoch += 1
         return {name: float(value) for name, value in logs.items()}
+
+    def _rates(self, examples: int) -> np.ndarray:
+        """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
+        steps = math.ceil(examples / self._batch_size)
+        progress = np.minimum((self._epoch + np.arange(steps) / steps) / self._epochs, 1)
+        rates = np.empty((steps, len(self._schedules)), "float32")
+        for column, schedule in enumerate(self._schedules):
+            rates[:, column] = schedule(progress) if isinstance(schedule, Schedule) else schedule
+        return rates
 
     def predict(self, part: str) -> np.ndarray:
         return np.asarray(self._program.predict(self._state[:2], self._parts[part][0]))
