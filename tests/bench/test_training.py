@@ -96,7 +96,7 @@ def test_compiled_is_keras_fit(name, number, tmp_path):
 
 SCHEDULED = {
     "one schedule": {"hidden": "linear(0.6, 0.0)"},
-    "a schedule at each site": {"input": 0.1, "dense*": Step([0.0, 0.5], at=[0.5])},
+    "a schedule beside a rate": {"hidden": 0.1, "last": Step([0.0, 0.5], at=[0.5])},
     "over depth": {"hidden": "DropPath(curriculum(0.5), over_depth=True)"},
 }
 
@@ -105,10 +105,9 @@ SCHEDULED = {
 @pytest.mark.parametrize("model", ["sgd", "batch normalisation and averaged weights", "convolution"])
 def test_compiled_is_keras_fit_with_schedules(name, model, tmp_path):
     data = blobs(shape=(6, 6, 1)) if model == "convolution" else blobs()
-    variants = {
-        "a": {site.replace("dense", "conv" if model == "convolution" else "dense"): v for site, v in SCHEDULED[name].items()}
-    }
-    found, expected = (train(CASES[model](), tmp_path, engine, variants, 1, data=data) for engine in ("compiled", "reference"))
+    found, expected = (
+        train(CASES[model](), tmp_path, engine, {"a": SCHEDULED[name]}, 1, data=data) for engine in ("compiled", "reference")
+    )
     assert set(found.curves) == set(expected.curves)
     for curve, values in expected.curves.items():
         np.testing.assert_allclose(found.curves[curve], values, rtol=1e-4, err_msg=curve)
@@ -118,15 +117,15 @@ def test_compiled_is_keras_fit_with_schedules(name, model, tmp_path):
 def test_a_schedule_is_that_of_the_layer_at_its_site(tmp_path):
     """Each layer's rate is its own schedule's, whatever other layers of dropout there were."""
     model = keras.Sequential(
-        [keras.Input((6,)), Dropout(0.5, seed=1), L.Dense(16, name="a"), L.Dense(8, name="b"), L.Dense(3, "softmax")]
+        [keras.Input((6,)), L.Dense(16, name="a"), Dropout(0.5, seed=1), L.Dense(8, name="b"), L.Dense(4, name="c"), L.Dense(3)]
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
-    placement = {"b": Late(0.3, start=0.5), "input": 0.1, "a": "early(0.2, until=0.5)"}
+    placement = {"c": Late(0.3, start=0.5), "a": 0.1, "b": "early(0.2, until=0.5)"}
     plan = make_plan(model, blobs(), variants={"v": placement}, epochs=2, ledger=tmp_path / "r.db")
     run = plan.study.runs()[1]
     built = build(plan.study, run)
     by_size = {layer.output.shape[-1]: schedule for layer, schedule in scheduled(built, run.variant).items()}
-    assert by_size == {16: Early(0.2, until=0.5), 8: Late(0.3, start=0.5)}
+    assert by_size == {8: Early(0.2, until=0.5), 4: Late(0.3, start=0.5)}
     assert [layer.rate for layer in built.layers if isinstance(layer, Dropout)] == [0.1, 0.2, 0.3]
 
 
