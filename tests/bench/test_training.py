@@ -94,23 +94,25 @@ def test_compiled_is_keras_fit(name, number, tmp_path):
     np.testing.assert_allclose(found.test_losses, expected.test_losses, rtol=2e-3, atol=1e-5)
 
 
-SCHEDULED = {
-    "one schedule": {"hidden": "linear(0.6, 0.0)"},
-    "a schedule beside a rate": {"hidden": 0.1, "last": Step([0.0, 0.5], at=[0.5])},
-    "over depth": {"hidden": "DropPath(curriculum(0.5), over_depth=True)"},
-}
+SCHEDULED = [
+    ("sgd", {"hidden": "linear(0.6, 0.0)"}),
+    ("sgd", {"hidden": 0.1, "last": Step([0.0, 0.5], at=[0.5])}),
+    ("sgd", {"hidden": "DropPath(curriculum(0.5), over_depth=True)"}),
+    ("batch normalisation and averaged weights", {"hidden": Linear(0.6, 0.0)}),
+    ("convolution", {"hidden": "SpatialDropout2D(linear(0.6, 0.0))"}),
+]
 
 
-@pytest.mark.parametrize("name", SCHEDULED)
-@pytest.mark.parametrize("model", ["sgd", "batch normalisation and averaged weights", "convolution"])
-def test_compiled_is_keras_fit_with_schedules(name, model, tmp_path):
-    data = blobs(shape=(6, 6, 1)) if model == "convolution" else blobs()
+@pytest.mark.parametrize(("name", "placement"), SCHEDULED, ids=str)
+def test_compiled_is_keras_fit_with_schedules(name, placement, tmp_path):
+    data = blobs(shape=(6, 6, 1)) if name == "convolution" else blobs()
     found, expected = (
-        train(CASES[model](), tmp_path, engine, {"a": SCHEDULED[name]}, 1, data=data) for engine in ("compiled", "reference")
+        train(CASES[name](), tmp_path, engine, {"a": placement}, 1, data=data) for engine in ("compiled", "reference")
     )
     assert set(found.curves) == set(expected.curves)
     for curve, values in expected.curves.items():
-        np.testing.assert_allclose(found.curves[curve], values, rtol=1e-4, err_msg=curve)
+        # Moving statistics of a normalisation differ in their last bits, with schedules and without.
+        np.testing.assert_allclose(found.curves[curve], values, rtol=3e-4 if "validation" in curve else 1e-5, err_msg=curve)
     np.testing.assert_allclose(found.test_losses, expected.test_losses, rtol=2e-3, atol=1e-5)
 
 
