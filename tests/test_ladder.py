@@ -25,7 +25,7 @@ graph
 survey
 inspection placement
 mistakes
-bench.source bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
+bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
 bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page

@@ -174,7 +174,7 @@ def test_every_method_that_fits_can_be_put_there():
         for site in sites(model):
             for method in site.methods:
                 rate = {} if method in ("Standout", "SparseVariationalDropout") else {"rate": 0.2}
-                made = rewire(copy(model), {site.name: {"kind": method, **rate, **options.get(method, {})}})
+                made, _ = rewire(copy(model), {site.name: {"kind": method, **rate, **options.get(method, {})}})
                 found = next(s for s in sites(made) if s.name == site.name).dropout
                 assert [each["kind"] for each in found] == [getattr(keras_dropout, method).__name__]
                 made(np.ones((2, *made.input_shape[1:]), made.input.dtype), training=True)

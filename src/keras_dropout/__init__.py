@@ -20,6 +20,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "MaxNorm": "companions",
     "MultiSampleDropout": "companions",
     "RDrop": "companions",
+    "RateScheduler": "callbacks",
     "check": "mistakes",
     "compare": "bench.comparison",
     "place": "placement",
@@ -27,10 +28,12 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "sites": "placement",
     "strip": "placement",
 }
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "schedules"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "schedules":
+        return importlib.import_module("keras_dropout.schedules")
     if name in _HOME:
         return getattr(importlib.import_module(f"keras_dropout.{_HOME[name]}"), name)
     raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")

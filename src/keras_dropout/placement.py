@@ -17,6 +17,8 @@ from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.survey import GROUPS, Site, inner_layer, is_dropout, survey, without_dropout
 
+# In a spec, but not for the layer's constructor.
+_NO_OPTIONS = ("kind", "schedule", "over_depth")
 # What they do at prediction is another function than that of the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 
@@ -37,9 +39,21 @@ def sites(model: keras.Model) -> list[Site]:
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one.
 
-    A group, a class of layers and a glob mean those of their sites where the method fits; a name means its site.
+    A group, a class of layers and a glob mean those of their sites where the method fits; a name means its site. What cannot
+    be made, or has a schedule that it cannot follow, is refused.
     """
-    return _resolve(sites(model), placement)
+    places = survey(graph.read(model))
+    chosen = _resolve([each.site for each in places], placement)
+    for each in places:
+        value = chosen.get(each.site.name)
+        if isinstance(value, Mapping) and "schedule" in value and "rate" not in _class(value.get("kind")).free_rates():
+            refuse(
+                f"the rate of {value['kind']} cannot follow a schedule: it is learned or decides a shape.",
+                "Give it a rate, for example 0.2.",
+            )
+        if value is not None and not (each.calls and _goes_around(value)):
+            layer_for(value)
+    return chosen
 
 
 def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
@@ -60,7 +74,7 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     known = sites(model)
     _resolve(known, placement)  # refused before anything is copied
     made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
-    new = rewire(made, placement)
+    new, _ = rewire(made, placement)
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
     if made.compiled:
@@ -74,8 +88,11 @@ def strip(model: keras.Model) -> keras.Model:
     return place(model, {})
 
 
-def rewire(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
-    """`place` without the copy: the new model has the layers of `model`, which is not to be used again, and is not compiled."""
+def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Model, dict[str, keras.Layer]]:
+    """`place` without the copy, and what was put at each site.
+
+    The new model has the layers of `model`, which is not to be used again, and is not compiled.
+    """
     read = graph.read(model)
     places = survey(read)
     chosen = _resolve([each.site for each in places], placement)
@@ -83,6 +100,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     after: dict[int, keras.Layer] = {}  # by node
     instead: dict[int, keras.Layer] = {}  # by layer
     after_input: dict[str, keras.Layer] = {}
+    placed: dict[str, keras.Layer] = {}  # by site
     for call in read.calls:
         if (bare := without_dropout(call.layer)) is not call.layer and id(call.layer) not in instead:
             instead[id(call.layer)] = bare
@@ -92,9 +110,9 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
         value = chosen[each.site.name]
         if each.calls and _goes_around(value):
             old = each.calls[0].layer
-            instead[id(old)] = layer_for(value, instead.get(id(old), old))
+            placed[each.site.name] = instead[id(old)] = layer_for(value, instead.get(id(old), old))
             continue
-        layer = layer_for(value, derive=each.site.name if several else None)
+        placed[each.site.name] = layer = layer_for(value, derive=each.site.name if several else None)
         if each.behind:
             after |= {id(call.node): layer for call in each.behind}
         else:
@@ -114,7 +132,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     for call in read.calls:
         if id(call.layer) in instead:
             _take_over(inner_layer(instead[id(call.layer)]), inner_layer(call.layer))
-    return new
+    return new, placed
 
 
 def adopt(model: keras.Model) -> keras.Model:
@@ -173,7 +191,10 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
             )
         cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
-        cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in ("kind", "schedule")}
+        cls, options = (
+            _class(value.get("kind")),
+            {name: v for name, v in value.items() if name not in _NO_OPTIONS},
+        )
     else:
         cls, options = Dropout, {"rate": check_rate("placement", value)}
     if derive is not None and options.get("seed") is not None:

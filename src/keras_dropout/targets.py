@@ -56,9 +56,7 @@ def load_function(target: str) -> Callable:
 
 def import_file(path: Path) -> Any:
     """The module that a Python file is; run once in a process, under the name that `module_name` gives it."""
-    path = path.resolve()
-    if path.suffix != ".py" or not path.is_file():
-        refuse(f"{path} is no Python file that exists.", "Name a Python file: file.py:function")
+    path = check_python_file(path)
     name = module_name(path)
     if getattr(sys.modules.get(name), "__file__", None) != str(path):
         spec = importlib.util.spec_from_file_location(name, path)
@@ -75,6 +73,14 @@ def import_file(path: Path) -> Any:
         finally:
             sys.path.remove(str(path.parent))
     return sys.modules[name]
+
+
+def check_python_file(path: str | Path) -> Path:
+    """The file's whole path, or a refusal where there is none."""
+    path = Path(path).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        refuse(f"{path} is no Python file that exists.", "Name a Python file: file.py:function")
+    return path
 
 
 def module_name(path: str | Path) -> str:

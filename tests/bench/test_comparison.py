@@ -69,6 +69,31 @@ def test_the_document_has_the_promised_fields(tmp_path):
     )
 
 
+def test_schedules_are_in_the_document_and_the_report(tmp_path):
+    nasty = "<script>alert(1)</script>"
+    variants = {
+        nasty: {"hidden": "linear(0.5, 0.0)", "last": "late(0.25, start=0.5)"},
+        "deep": {"hidden": "StochasticDepth(curriculum(0.4), over_depth=True)"},
+        "fixed": {"hidden": 0.125},
+    }
+    found = made_up(tmp_path, variants=variants)
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    assert {variant["name"]: variant["schedule"] for variant in document["variants"]} == {
+        "none": None,
+        nasty: {"hidden_1": "linear(0.5, 0.0)", "hidden_2": "late(0.25, start=0.5)"},
+        "deep": {"hidden_1": "curriculum(0.2)", "hidden_2": "curriculum(0.4)"},
+        "fixed": None,
+    }
+    assert document["variants"][1]["placement"]["hidden_2"]["schedule"] == {"kind": "late", "rate": 0.25, "start": 0.5}
+    text = found.save_report(tmp_path / "report.html").read_text()
+    assert "<h2>Schedules</h2>" in text
+    assert "hidden_1: StochasticDepth curriculum(0.2)" in text
+    assert "hidden_1: Dropout 0.125" in text
+    assert "deep: hidden_2</text>" in text
+    assert nasty not in text
+    assert "<h2>Schedules</h2>" not in made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
+
+
 def test_missing_failed_and_diverged_runs_are_shown_and_left_out(tmp_path):
     found = made_up(tmp_path)
     runs = {(run.variant.name, run.seed): run.key for run in found.study.runs()}
@@ -217,6 +242,20 @@ def test_bad_arguments_are_refused_before_anything_is_made(settings, words, tmp_
         own(**settings)
     assert words in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        ("PatchDropout(linear(0.5, 0.0))", "cannot follow a schedule"),
+        ("Dropout(0.5, over_depth=3)", "over_depth"),
+        ({"kind": "Dropout", "rate": 0.5, "schedule": {"kind": "lineal"}}, "unknown schedule"),
+    ],
+    ids=str,
+)
+def test_schedules_that_cannot_be_are_refused(rate, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        make_plan("digits-mlp", variants={"a": {"hidden": rate}}, ledger=tmp_path / "r.db")
 
 
 def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):

@@ -8,8 +8,8 @@ from keras import ops
 from keras_dropout.bench import execution
 from keras_dropout.bench.comparison import carry_out
 from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.source import load_source
 from keras_dropout.errors import BadInput
+from keras_dropout.targets import import_file
 
 L = keras.layers
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="plans are made for the compiled engine")
@@ -330,7 +330,7 @@ def build(optimizer="sgd"):
 
 def test_a_models_own_file_is_run_in_the_workers_too(tmp_path):
     (tmp_path / "model.py").write_text(SOURCE)
-    source = load_source(tmp_path / "model.py")
+    source = import_file(tmp_path / "model.py")
     settings = {"source": tmp_path / "model.py", "variants": {"half": {"hidden": 0.5}}, "workers": 1}
     plan = planned(source.build(), pair(X, X[:, 0]), tmp_path, **settings)
     assert [result.status for result in carry_out(plan, quiet=True).results.values()] == ["done", "done"]
@@ -340,7 +340,7 @@ def test_a_models_own_file_is_run_in_the_workers_too(tmp_path):
 
 def test_what_cannot_be_compiled_is_refused_or_trained_by_fit(tmp_path):
     (tmp_path / "model.py").write_text(SOURCE)
-    source = load_source(tmp_path / "model.py")
+    source = import_file(tmp_path / "model.py")
     model, data = source.build(source.ByHand(0.1)), pair(X, X[:, 0])
     with pytest.raises(BadInput, match="the compiled engine cannot train this model: TracerArrayConversionError"):
         planned(model, data, tmp_path, source=tmp_path / "model.py")

@@ -155,7 +155,7 @@ def by_keras(case, tmp_path):
     """The last run of a case trained by hand: `fit` an epoch at a time on reordered examples, then `evaluate`."""
     plan = planned(case, tmp_path, "reference")
     study, parts, run = plan.study, plan.data.parts("held-out"), plan.study.runs()[-1]
-    model, order = build(study, run), np.random.default_rng(derive_seed(run.seed, "order"))
+    model, order = build(study, run)[0], np.random.default_rng(derive_seed(run.seed, "order"))
 
     for _ in range(study.epochs):
         rows = order.permutation(len(keras.tree.flatten(parts["train"].y)[0]))
@@ -247,7 +247,7 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_frozen_layers(engine, tmp
     plan = planned((model, split(X, CLASS), {}), tmp_path, engine, from_weights=True, variants={"a": {"free": 0.3}}, seeds=2)
     runs = plan.study.runs()
     for run in runs:
-        for ours, given in zip(build(plan.study, run).get_weights(), model.get_weights(), strict=True):
+        for ours, given in zip(build(plan.study, run)[0].get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, given)
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
     training = trainer._begin(runs[1])

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_dropout.bench import arrays
 from keras_dropout.bench.data import Data, Part
-from keras_dropout.bench.source import MODULE
 from keras_dropout.errors import refuse
+from keras_dropout.targets import module_name
 
 _SPARSE = {"sparsecategoricalcrossentropy"}
 _BINARY = {"binarycrossentropy", "bce", "binaryfocalcrossentropy"}
@@ -45,14 +45,20 @@ def settings_of(model: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "compile_config"}
 
 
-def check_can_be_made_again(settings: Mapping[str, Any], compiled: Mapping[str, Any], has_source: bool) -> tuple[str, ...]:
-    """The modules that a worker must import to make the model; refuse what a worker could not make."""
+def check_can_be_made_again(
+    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None
+) -> tuple[tuple[str, ...], str | None]:
+    """The modules that a worker must import to make the model, and the file `source` if it must run that.
+
+    What a worker could not make is refused.
+    """
     import keras
 
     found = {object.__module__ for object in map(_look_up, _custom([settings, compiled])) if object is not None}
     modules = sorted(module for module in found if not module.startswith("keras."))
+    own = source and module_name(source)
     for module in modules:
-        if module == MODULE and has_source:
+        if module == own:
             continue
         if module == "__main__" or _find_spec(module) is None:
             names = [str(name) for name, object in _registered() if object.__module__ == module]
@@ -69,7 +75,7 @@ def check_can_be_made_again(settings: Mapping[str, Any], compiled: Mapping[str, 
             "Register your own classes and functions with @keras.saving.register_keras_serializable(), and try "
             "keras.models.load_model on the saved model.",
         )
-    return tuple(module for module in modules if module != MODULE)
+    return tuple(module for module in modules if module != own), source if own in modules else None
 
 
 def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from keras_dropout import schedules
 from keras_dropout.bench import execution
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
@@ -111,7 +112,7 @@ class Comparison:
                 {
                     "name": variant.name,
                     "placement": variant.placement,
-                    "schedule": None,
+                    "schedule": _schedule(variant),
                     "runs": [self._run_document(variant, seed, names) for seed in study.seeds],
                     "mean": {name: _number(_mean(self.values(variant, name))) for name in names},
                     "sd": {name: _number(_sd(self.values(variant, name))) for name in names},
@@ -312,6 +313,13 @@ def check_report_path(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")
+
+
+def _schedule(variant: Variant) -> dict[str, str] | None:
+    """The text form of each schedule by site, or None where all rates stay."""
+    specs = (variant.placement or {}).items()
+    found = {site: str(schedules.from_document(spec["schedule"])) for site, spec in specs if "schedule" in spec}
+    return found or None
 
 
 def _higher_is_better(metric: str) -> bool:

@@ -22,13 +22,14 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from keras_dropout.bench.data import Data, Part
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
-from keras_dropout.bench.source import MODULE, load_source
 from keras_dropout.errors import check_choice, refuse
+from keras_dropout.targets import import_file
 
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 _DEAD = "the worker process died"
@@ -248,8 +249,8 @@ def _work(connection: Connection, log: str) -> None:
 
 def _import_what_the_model_needs(study: Study) -> None:
     """Import what defines the reader's own layers and losses, which thereby registers them with Keras."""
-    if study.source is not None and MODULE not in sys.modules:
-        load_source(study.source)
+    if study.source is not None:
+        import_file(Path(study.source))
     for module in study.modules:
         importlib.import_module(module)
 

@@ -16,8 +16,9 @@ from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import asked_for, check_ledger_path, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
-from keras_dropout.bench.source import check_source
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
+from keras_dropout.schedules import spread_over_depth
+from keras_dropout.targets import check_python_file
 
 DEFAULT_LEDGER = "keras-dropout.db"
 AS_BUILT = "as-built"
@@ -89,7 +90,7 @@ def make_plan(
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`.
 
-    `source` is the Python file that the model came from, where `source.load_source` read one.
+    `source` is the Python file that the model came from, where `targets` ran one.
     """
     execution.check_backend(backend)
     check_choice("engine", engine, ("auto", *ENGINES))
@@ -112,7 +113,7 @@ def make_plan(
             f"Use --split {SPLITS[0]}.",
         )
     ledger = check_ledger_path(ledger)
-    source = None if source is None else str(check_source(source))
+    source = None if source is None else str(check_python_file(source))
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
@@ -147,7 +148,7 @@ def make_plan(
             refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
         loaded = recipe.data(data_dir)
     else:
-        modules = acceptance.check_can_be_made_again(settings, compiled, source is not None)
+        modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
         loaded = _load(model, data, validation_split)
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
@@ -258,14 +259,9 @@ def _choose(variants: Any, ready: Mapping[str, Variant], default: Sequence[str])
 
 
 def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
-    from keras_dropout.bench.training import layer_of
     from keras_dropout.placement import resolve
 
-    if variant.placement is None:
-        return None
-    for spec in variant.placement.values():
-        layer_of(spec)
-    return resolve(model, variant.placement)
+    return None if variant.placement is None else spread_over_depth(resolve(model, variant.placement))
 
 
 def _check_model(model: Any) -> tuple[str, Any]:

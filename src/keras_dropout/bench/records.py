@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout import schedules
 from keras_dropout.errors import check_choice, check_whole, refuse
 
 BASELINE = "none"
@@ -29,7 +30,11 @@ STATUSES = ("done", "diverged", "failed")
 
 @dataclass(frozen=True)
 class Variant:
-    """A named placement: site -> {"kind": layer class, "rate": rate, …}. `placement` None is the model as it is built."""
+    """A named placement: site -> {"kind": layer class, "rate": rate, …}. `placement` None is the model as it is built.
+
+    A spec with a "schedule", {"kind": …} as `schedules` documents it, has the schedule's highest rate as its "rate". One with
+    "over_depth": True is spread over the sites it names when the variant meets its model: see `schedules.spread_over_depth`.
+    """
 
     name: str
     placement: Mapping[str, Mapping[str, Any]] | None
@@ -38,16 +43,27 @@ class Variant:
         if not self.name or not isinstance(self.name, str):
             refuse(f"a variant needs a name; got {self.name!r}.", 'Write NAME="SITE=RATE, …".')
         for site, spec in (self.placement or {}).items():
-            check_study_rate(f"variant {self.name!r}, site {site!r}", spec["rate"])
+            where = f"variant {self.name!r}, site {site!r}"
+            rate = check_study_rate(where, spec["rate"])
+            if "schedule" in spec and rate != schedules.from_document(spec["schedule"]).peak:
+                refuse(
+                    f"{where}: the rate {rate} is not the schedule's highest.",
+                    'Give the schedule as "rate" and leave the other out.',
+                )
+
+    def __str__(self) -> str:
+        """The text that `parse` reads as this variant; the name alone where there is nothing to place."""
+        places = ", ".join(f"{site}={spec_text(spec)}" for site, spec in (self.placement or {}).items())
+        return f"{self.name}={places}" if places else self.name
 
     @classmethod
     def of(cls, name: str, placement: Mapping[str, Any] | None) -> "Variant":
-        """A variant from rates, dropout layers or {"kind", "rate", …} mappings by site."""
+        """A variant from rates, schedules, their texts, dropout layers or {"kind", "rate", …} mappings by site."""
         return cls(name, None if placement is None else {site: _spec(name, site, value) for site, value in placement.items()})
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """A variant from NAME="SITE=RATE, SITE=Kind(rate, option=…)"."""
+        """A variant from NAME="SITE=RATE, SITE=Kind(rate, option=…)"; a rate can be a schedule, as linear(0.5, 0.0)."""
         name, equals, places = text.partition("=")
         mend = 'Write NAME="SITE=RATE, SITE=Kind(rate, option=…)", for example half="hidden=0.5".'
         if not equals or not places.strip():
@@ -57,7 +73,7 @@ class Variant:
             site, equals, value = (part.strip() for part in place.partition("="))
             if not site or not value:
                 refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", mend)
-            placement[site] = _parse_value(value)
+            placement[site] = value
         return cls.of(name.strip(), placement)
 
 
@@ -72,26 +88,48 @@ def _split_outside_parentheses(text: str) -> list[str]:
     return parts
 
 
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """A spec as it is written at a site: a rate, a schedule, or Kind(rate, option=…)."""
+    rate = str(schedules.from_document(spec["schedule"])) if "schedule" in spec else repr(spec["rate"])
+    options = [f"{name}={value!r}" for name, value in spec.items() if name not in ("kind", "rate", "schedule")]
+    return rate if spec["kind"] == "Dropout" and not options else f"{spec['kind']}({', '.join([rate, *options])})"
+
+
 def _parse_value(text: str) -> Any:
-    """A rate as the text has it, or the spec of a layer written Kind(rate, option=…)."""
+    """A rate or a schedule as the text has it, or the spec of a layer written Kind(rate, option=…)."""
     call = re.fullmatch(r"(\w+)\((.*)\)", text, re.DOTALL)
     if not call:
         try:
             return float(text)
         except ValueError:
             return text
+    if call[1] in schedules.KINDS:
+        return schedules.parse(text)
     try:
         node = ast.parse(text, mode="eval").body
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-        rates = [ast.literal_eval(value) for value in node.args]
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        node = None
+    if not isinstance(node, ast.Call):
         refuse(f"cannot read the layer {text!r}.", "Write Kind(rate, option=value) with plain numbers, strings and tuples.")
+    options = {keyword.arg: _option(keyword.value) for keyword in node.keywords}
+    rates = [_option(value) for value in node.args]
     if len(rates) > 1:
         refuse(f"the layer {text!r} has more than one value without a name.", "Write Kind(rate, option=value).")
     return {"kind": call[1], **({"rate": rates[0]} if rates else {}), **options}
 
 
+def _option(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+        return schedules.parse(ast.unparse(node))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        refuse(f"cannot read the option {ast.unparse(node)!r}.", "Write plain numbers, strings and tuples, or a schedule.")
+
+
 def _spec(variant: str, site: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = _parse_value(value.strip())
     if hasattr(value, "get_config"):
         options = {k: v for k, v in value.get_config().items() if k not in ("name", "trainable", "dtype", "seed")}
         value = {"kind": type(value).__name__, **options}
@@ -100,7 +138,14 @@ def _spec(variant: str, site: str, value: Any) -> dict[str, Any]:
     where = f"variant {variant!r}, site {site!r}"
     if "rate" not in value:
         refuse(f"{where}: {value['kind']} has no rate.", "Write Kind(rate, option=…).")
-    return {**value, "rate": check_study_rate(where, value["rate"])}
+    rate, options = value["rate"], {name: option for name, option in value.items() if name not in ("kind", "rate")}
+    if isinstance(rate, str) and "(" in rate:
+        rate = schedules.parse(rate)
+    if isinstance(rate, schedules.Schedule):
+        # The same rate all the time is a rate: the run is then known by the same key.
+        options |= {} if isinstance(rate, schedules.Constant) else {"schedule": rate.document()}
+        rate = rate.peak
+    return {"kind": value["kind"], "rate": check_study_rate(where, rate), **options}
 
 
 def check_study_rate(where: str, rate: Any) -> float:

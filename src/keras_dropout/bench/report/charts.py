@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import vl_convert
+
+from keras_dropout import schedules
 
 Curves = Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
 Pairs = Mapping[str, Sequence[float | None]]
@@ -70,6 +73,24 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     )
     seeds = alt.Chart(alt.Data(values=dots)).mark_circle(size=40, opacity=0.55, color="#d1495b").encode(y=row, x=place)
     return _svg((zero + interval + seeds + mean).properties(width=400, height=alt.Step(34)))
+
+
+def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """The rate over training of each variant's schedules; sites that share one share its line."""
+    rows, lines = [], []
+    for variant in variants:
+        together: dict[str, list[str]] = {}
+        for site, text in (variant["schedule"] or {}).items():
+            together.setdefault(text, []).append(site)
+        for text, sites in together.items():
+            lines.append(f"{variant['name']}: {', '.join(sites)}")
+            progress = np.linspace(0, 1, 301)
+            points = zip((epochs * progress).tolist(), schedules.parse(text)(progress).tolist())
+            rows += [{"line": lines[-1], "epoch": epoch, "rate": rate} for epoch, rate in points]
+    chart = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=1.6)
+    color = alt.Color("line:N", title=None, scale=alt.Scale(domain=lines, scheme="tableau10"))
+    place = {"x": alt.X("epoch:Q", title="epochs done"), "y": alt.Y("rate:Q", title="rate")}
+    return _svg(chart.encode(color=color, **place).properties(width=400, height=200))
 
 
 def _longest(runs: Sequence[Mapping[str, Sequence[float]]], name: str) -> list[Mapping[str, Sequence[float]]]:

@@ -33,7 +33,9 @@ def write_page(
     metrics = list(pairs)
     # Only figures with something to show: before the first run ends there is none.
     trained = [name.removeprefix("test_") for name in metrics]
+    moving = [variant for variant in document["variants"] if variant["schedule"]]
     figures = {
+        "rates": Markup(charts.rates(moving, document["study"]["epochs"])) if moving else None,
         "curves": {name: Markup(charts.learning_curves(curves, name)) for name in trained},
         "finals": {name: Markup(charts.final_values(document["variants"], name)) for name in metrics},
         "differences": {

@@ -10,15 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_dropout.layers as dropout_layers
 from keras_dropout.bench import arrays
 from keras_dropout.bench.data import Data, Part
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training.reference import ReferenceTraining
-from keras_dropout.errors import refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
-from keras_dropout.placement import adopt, place
+from keras_dropout.placement import adopt, rewire
+from keras_dropout.schedules import Schedule, from_document
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -34,10 +33,10 @@ class Trainer:
 
     def _begin(self, run: Run) -> Any:
         """The run's model, ready for its first epoch."""
-        model = build(self.study, run)
+        model, schedules = build(self.study, run)
         if self._start is None:
             self._prepare(model)
-        return self._start(model, run.variant)
+        return self._start(model, run.variant, schedules, self.study.epochs)
 
     def _prepare(self, model: keras.Model) -> None:
         """Bring the data in the form that the model and its engine take."""
@@ -56,7 +55,7 @@ class Trainer:
 
             self._start = CompiledPrograms(taught, study.batch_size, self._divide_by).start
         else:
-            self._start = lambda model, variant: ReferenceTraining(model, taught, study.batch_size, self._divide_by)
+            self._start = lambda model, variant, *rates: ReferenceTraining(model, taught, study.batch_size, self._divide_by, *rates)
 
     def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
         """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
@@ -143,30 +142,34 @@ def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
     return weights
 
 
-def build(study: Study, run: Run) -> keras.Model:
-    """The run's model, compiled, with initial weights that depend on the seed alone and masks on the seed and their layer.
+def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
+    """The run's model, compiled, and the schedules that the rates of its layers follow.
 
-    Where the study starts from given weights, all runs have those.
+    Initial weights depend on the seed alone, masks on the seed and their layer. Where the study starts from given weights, all
+    runs have those.
     """
     keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
-    model = make(study, run.variant)
-    # Keras gives `layers` in the order of the data, a shared layer once.
-    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, Stochastic)):
+    model, schedules = make(study, run.variant)
+    # Keras gives the layers in the order of the data, a shared layer once.
+    for number, layer in enumerate(layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(run.seed, "mask", number))
-    return model
+    return model, schedules
 
 
-def make(study: Study, variant: Variant) -> keras.Model:
-    """The study's model with a variant's dropout, compiled."""
+def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
+    """The study's model with a variant's dropout, compiled, and the schedules of its layers."""
     model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
     if study.weights is not None:
         model.set_weights(study.weights)
+    schedules = {}
     if variant.placement is not None:
-        model = place(model, {site: layer_of(spec) for site, spec in variant.placement.items()})
-    elif any(type(layer) is keras.layers.Dropout for layer in model.layers):
+        model, placed = rewire(model, variant.placement)
+        specs = ((placed[site], spec) for site, spec in variant.placement.items())
+        schedules = {layer: from_document(spec["schedule"]) for layer, spec in specs if "schedule" in spec}
+    elif any(type(layer) is keras.layers.Dropout for layer in model._flatten_layers()):
         model = adopt(model)
     model.compile_from_config(copy.deepcopy(study.compiled))
-    return model
+    return model, schedules
 
 
 def why_not_compiled(study: Study, data: Data) -> str | None:
@@ -175,28 +178,12 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
     trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
     try:
-        model = make(study, variant)
+        model, _ = make(study, variant)
         trainer._prepare(model)
         trainer._start(model, variant).trace()
     except Exception as error:  # whatever the reader's own train_step, layers and losses raise
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     return None
-
-
-def layer_of(spec: dict[str, Any]) -> keras.Layer:
-    """The layer that {"kind", "rate", …} describes, one that stands at a site by itself."""
-    kind, options = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
-    alone = {
-        name: cls
-        for name, cls in vars(dropout_layers).items()
-        if name in dropout_layers.__all__ and isinstance(cls, type) and not issubclass(cls, keras.layers.Wrapper)
-    }
-    if kind not in alone:
-        refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(alone))}.")
-    try:
-        return alone[kind](**options)
-    except (TypeError, ValueError) as error:
-        refuse(f"{kind} cannot be made from {options}: {str(error).splitlines()[0]}", f"See help(keras_dropout.{kind}).")
 
 
 def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[tuple[str, float | None, np.ndarray]]:

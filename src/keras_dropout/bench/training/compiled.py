@@ -5,7 +5,8 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from keras_dropout.bench import arrays
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
+from keras_dropout.layers.base import Stochastic
+from keras_dropout.schedules import Schedule
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
 _CONVOLUTIONS += (keras.layers.SeparableConv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -25,7 +28,7 @@ ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a large
 
 
 class CompiledPrograms:
-    """The data on the device, and one compiled program per architecture: rates and seeds are data, not code."""
+    """The data on the device, and one compiled program per architecture: rates, their schedules and seeds are data, not code."""
 
     def __init__(self, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.batch_size = batch_size
@@ -36,11 +39,21 @@ class CompiledPrograms:
         self._in_pieces = {name: part for name, part in data.items() if name not in self._whole}
         self._programs: dict[str, _Program] = {}
 
-    def start(self, model: keras.Model, variant: Variant) -> "CompiledTraining":
-        """Begin the training of a freshly built and compiled model."""
+    def start(
+        self,
+        model: keras.Model,
+        variant: Variant,
+        schedules: Mapping[keras.Layer, Schedule] = MappingProxyType({}),
+        epochs: int = 1,
+    ) -> "CompiledTraining":
+        """Begin the training of a freshly built and compiled model; the layers in `schedules` follow them over `epochs`."""
         # A rate is no part of the program where it is a variable; PatchDropout's decides a shape.
         architecture = variant.placement and {
-            site: {name: value for name, value in spec.items() if name not in getattr(layers, spec["kind"]).free_rates()}
+            site: {
+                name: value
+                for name, value in spec.items()
+                if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
+            }
             for site, spec in variant.placement.items()
         }
         key = json.dumps(architecture, sort_keys=True, default=repr)
@@ -49,7 +62,7 @@ class CompiledPrograms:
         model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))
         if key not in self._programs:
             self._programs[key] = _Program(model, self)
-        return CompiledTraining(self._programs[key], model, self)
+        return CompiledTraining(self._programs[key], model, self, schedules, epochs)
 
     def feed(self, part: str, order: np.ndarray, multiple: int) -> Iterator[tuple[np.ndarray, tuple]]:
         """(indices, data on the device) that give the examples in this order: at once, or a multiple of examples at a time."""
@@ -82,6 +95,11 @@ def _take(data: Any, index: Any) -> Any:
     return jax.tree.map(lambda a: a[index], data)
 
 
+def _layers_with_rate(model: keras.Model) -> list[Stochastic]:
+    """The layers whose rate is a variable, in an order that depends on the architecture alone."""
+    return [each for each in model._flatten_layers() if isinstance(each, Stochastic) and "rate" in each.free_rates()]
+
+
 class _Program:
     """The compiled functions of one architecture; they hold a model for its structure, never for its values."""
 
@@ -90,6 +108,8 @@ class _Program:
         self._batch_size = programs.batch_size
         self._seen = programs._seen
         self.compilations = 0
+        position = {id(variable): number for number, variable in enumerate(model.non_trainable_variables)}
+        self._rates = [position[id(layer.state.rate)] for layer in _layers_with_rate(model)]
         # On XLA's CPU backend a convolution inside a scan is many times slower than outside: there the loop is Python's.
         self._scans = jax.default_backend() != "cpu" or not any(
             isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers()
@@ -99,23 +119,31 @@ class _Program:
         self._step_once = self._step if self._scans else jax.jit(self._step, donate_argnums=0)
         self._predict_once = self._predict_batch if self._scans else jax.jit(self._predict_batch)
 
-    def _epoch(self, state: tuple, order: jax.Array, data: tuple) -> tuple[tuple, dict]:
-        """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh."""
+    def _epoch(self, state: tuple, order: jax.Array, rates: jax.Array, data: tuple) -> tuple[tuple, dict]:
+        """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh.
+
+        `rates` has a row for each step, with the rate of each layer.
+        """
         self.compilations += self._scans  # runs only while jax traces it
         count, size = order.shape[0], self._batch_size
         batches = order[: count - count % size].reshape(-1, size)
         if self._scans:
-            state = jax.lax.scan(lambda state, batch: (self._step_once(state, batch, data), None), state, batches)[0]
+            steps = (batches, rates[: len(batches)])
+            state = jax.lax.scan(lambda state, step: (self._step_once(state, *step, data), None), state, steps)[0]
         else:
-            for batch in batches:
-                state = self._step_once(state, batch, data)
+            for batch, now in zip(batches, rates):
+                state = self._step_once(state, batch, now, data)
         if count % size:
-            state = self._step_once(state, order[count - count % size :], data)
+            state = self._step_once(state, order[count - count % size :], rates[-1], data)
         with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, state[3]))):
             return state, self.model.get_metrics_result()
 
-    def _step(self, state: tuple, batch: jax.Array, data: tuple) -> tuple:
-        return self.model.train_step(state, self._seen(_take(data, batch)))[1]
+    def _step(self, state: tuple, batch: jax.Array, rates: jax.Array, data: tuple) -> tuple:
+        trainable, rest, *others = state
+        rest = list(rest)
+        for position, rate in zip(self._rates, rates):
+            rest[position] = rate
+        return self.model.train_step((trainable, rest, *others), self._seen(_take(data, batch)))[1]
 
     def _predict(self, weights: tuple, x: Any) -> Any:
         self.compilations += self._scans
@@ -137,8 +165,17 @@ class _Program:
 class CompiledTraining:
     """One model in training: its values, going through the program of its architecture."""
 
-    def __init__(self, program: _Program, model: keras.Model, programs: CompiledPrograms):
+    def __init__(
+        self,
+        program: _Program,
+        model: keras.Model,
+        programs: CompiledPrograms,
+        schedules: Mapping[keras.Layer, Schedule],
+        epochs: int,
+    ):
         self.model = program.model
+        self._schedules = [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
+        self._epoch, self._epochs = 0, epochs
         self._program = program
         self._programs = programs
         self._before = program.compilations
@@ -154,14 +191,28 @@ class CompiledTraining:
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
         self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
-        for rows, data in self._programs.feed("train", order, self._programs.batch_size):
-            self._state, logs = self._program.epoch(self._state, rows, data)
+        size, before = self._programs.batch_size, 0
+        rates = self._rates(len(order))
+        for rows, data in self._programs.feed("train", order, size):
+            steps = -(-len(rows) // size)
+            self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
+            before += steps
+        self._epoch += 1
         return {name: float(value) for name, value in logs.items()}
 
     def trace(self) -> None:
         """Go through a training step as compiling does, to see whether it can be compiled; nothing is computed."""
         order, data = next(self._programs.feed("train", np.arange(1, dtype="int32"), 1))
-        jax.eval_shape(self._program._step, self._state, order, data)
+        jax.eval_shape(self._program._step, self._state, order, self._rates(1)[0], data)
+
+    def _rates(self, examples: int) -> np.ndarray:
+        """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
+        steps = -(-examples // self._programs.batch_size)
+        progress = np.minimum((self._epoch + np.arange(steps) / steps) / self._epochs, 1)
+        rates = np.empty((steps, len(self._schedules)), "float32")
+        for column, schedule in enumerate(self._schedules):
+            rates[:, column] = schedule(progress) if isinstance(schedule, Schedule) else schedule
+        return rates
 
     def predict(self, part: str) -> Any:
         whole = np.arange(self._programs.examples(part))

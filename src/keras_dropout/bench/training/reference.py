@@ -1,5 +1,7 @@
 """Training by Keras's own `fit`, on any backend: the path of TensorFlow and PyTorch, and the oracle of the compiled one."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -7,17 +9,30 @@ import numpy as np
 
 from keras_dropout.bench import arrays
 from keras_dropout.bench.data import Part
+from keras_dropout.callbacks import RateScheduler
+from keras_dropout.schedules import Schedule
 
 EVALUATION_BATCH = 1000
 IN_MEMORY = 2**30  # bytes of a part's inputs and answers: larger ones are taken a few batches at a time
 
 
 class ReferenceTraining:
-    """One model in training. `epoch(order)` trains over the examples in that order; `predict(part)` has dropout off."""
+    """One model in training. `epoch(order)` trains over the examples in that order; `predict(part)` has dropout off.
+
+    The rates of the layers in `schedules` follow them over `epochs`.
+    """
 
     compilations = 1
 
-    def __init__(self, model: keras.Model, parts: dict[str, Part], batch_size: int, divide_by: float):
+    def __init__(
+        self,
+        model: keras.Model,
+        parts: dict[str, Part],
+        batch_size: int,
+        divide_by: float,
+        schedules: Mapping[keras.Layer, Schedule] = MappingProxyType({}),
+        epochs: int = 1,
+    ):
         self.model = model
         # `fit` puts averaged weights in place when it ends; here it ends once an epoch, and `finish` does it.
         self._finalize = model.optimizer.finalize_variable_values
@@ -30,6 +45,9 @@ class ReferenceTraining:
         }
         self._batch_size = batch_size
         self._divide_by = divide_by
+        self._callbacks = [RateScheduler(schedules, epochs=epochs)] if schedules else []
+        self._no_metrics = {f"rate_{layer.name}" for layer in schedules}
+        self._epoch = 0
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
         part = self._parts["train"]
@@ -38,8 +56,10 @@ class ReferenceTraining:
             settings = {"x": x, "y": y, "sample_weight": weights, "batch_size": self._batch_size, "shuffle": False}
         else:
             settings = {"x": _Batches(part, order, self._batch_size, self._divide_by), "shuffle": False}
+        now, self._epoch = self._epoch, self._epoch + 1
+        settings |= {"initial_epoch": now, "epochs": now + 1, "callbacks": self._callbacks}
         history = self.model.fit(**settings, verbose=0).history
-        return {name: float(values[-1]) for name, values in history.items()}
+        return {name: float(values[-1]) for name, values in history.items() if name not in self._no_metrics}
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""
