@@ -73,7 +73,7 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
     nasty = "<script>alert(1)</script>"
     variants = {
         nasty: {"hidden": "linear(0.5, 0.0)", "last": "late(0.25, start=0.5)"},
-        "deep": {"hidden": "StochasticDepth(curriculum(0.4), over_depth=True)"},
+        "deep": {"hidden": "GaussianDropout(curriculum(0.4), over_depth=True)"},
         "fixed": {"hidden": 0.125},
     }
     found = made_up(tmp_path, variants=variants)
@@ -87,7 +87,7 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
     assert document["variants"][1]["placement"]["hidden_2"]["schedule"] == {"kind": "late", "rate": 0.25, "start": 0.5}
     text = found.save_report(tmp_path / "report.html").read_text()
     assert "<h2>Schedules</h2>" in text
-    assert "hidden_1: StochasticDepth curriculum(0.2)" in text
+    assert "hidden_1: GaussianDropout curriculum(0.2)" in text
     assert "hidden_1: Dropout 0.125" in text
     assert "deep: hidden_2</text>" in text
     assert nasty not in text
@@ -215,7 +215,7 @@ def own(**settings):
     )
     if settings.pop("compile", True):
         model.compile("sgd", "mse")
-    x = np.ones((10, 3), "float32")
+    x = np.arange(30, dtype="float32").reshape(10, 3)
     return make_plan(model, settings.pop("data", ((x, x[:, 0]), (x, x[:, 0]))), **settings)
 
 
@@ -255,7 +255,7 @@ def test_bad_arguments_are_refused_before_anything_is_made(settings, words, tmp_
 )
 def test_schedules_that_cannot_be_are_refused(rate, words, tmp_path):
     with pytest.raises(BadInput, match=words):
-        make_plan("digits-mlp", variants={"a": {"hidden": rate}}, ledger=tmp_path / "r.db")
+        make_plan("digits-mlp", variants={"a": {"hidden_1": rate}}, ledger=tmp_path / "r.db")
 
 
 def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):

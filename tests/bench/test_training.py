@@ -97,7 +97,7 @@ def test_compiled_is_keras_fit(name, number, tmp_path):
 SCHEDULED = [
     ("sgd", {"hidden": "linear(0.6, 0.0)"}),
     ("sgd", {"hidden": 0.1, "last": Step([0.0, 0.5], at=[0.5])}),
-    ("sgd", {"hidden": "DropPath(curriculum(0.5), over_depth=True)"}),
+    ("sgd", {"hidden": "GaussianDropout(curriculum(0.5), over_depth=True)"}),
     ("batch normalisation and averaged weights", {"hidden": Linear(0.6, 0.0)}),
     ("convolution", {"hidden": "SpatialDropout2D(linear(0.6, 0.0))"}),
 ]
@@ -250,7 +250,7 @@ def test_a_run_does_not_depend_on_what_was_trained_before_it(tmp_path):
 def test_a_run_that_diverges_is_a_result(engine, tmp_path):
     (x, y), test = blobs()
     x = x.copy()
-    x[3] = np.inf
+    x[3] = 1e38
     result = train(perceptron(), tmp_path, engine, data=((x, y), test))
     assert result.status == "diverged"
     assert result.metrics == {}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench import splits
-from keras_dropout.bench.data import Data
-from keras_dropout.bench.readers import Examples, Options, Raw, each, from_names, named, pieces, read
+from keras_dropout.bench import arrays, splits
+from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.readers import Examples, Options, Raw, from_names, named, read
 from keras_dropout.errors import refuse
 
 Shape = tuple[int, ...]
@@ -67,9 +67,9 @@ def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data,
         refuse(f"{name} must give arrays; got {type(value).__name__}.", form)
     two_parts = len(value) == 2 and all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in value)
     parts = {}
-    for part, arrays in (zip(("train", "test"), value)) if two_parts else [("all", value)]:
+    for part, members in (zip(("train", "test"), value)) if two_parts else [("all", value)]:
         try:
-            parts[part] = Examples(*(each(array, np.asarray) for array in arrays))
+            parts[part] = Examples(*map(_as_array, members))
         except ValueError:  # rows of different lengths
             refuse(f"{name}: the {part} data are not plain arrays.", form)
     return _prepare(name, Raw("arrays", parts), chosen)
@@ -138,7 +138,7 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
     description = Description(
         raw.kind,
         task,
-        each(x, lambda array: array.shape[1:]),
+        arrays.each(lambda array: array.shape[1:], x),
         outputs,
         _sentence(how, parts, len(train) - validation, validation, len(test), options),
         raw.classes,
@@ -146,11 +146,13 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
         learned.get("vocabulary", 0),
         (*notes, *learned.get("notes", ())),
     )
-    return Data(name, _part(x, train), _part(x_test, test), validation, options.divide_by), description
+    return Data(
+        name, Part(x, train.y, train.weights), Part(x_test, test.y, test.weights), validation, options.divide_by
+    ), description
 
 
-def _part(x: Any, examples: Examples) -> tuple:
-    return (x, examples.y) if examples.weights is None else (x, examples.y, examples.weights)
+def _as_array(value: Any) -> Any:
+    return {name: np.asarray(array) for name, array in value.items()} if isinstance(value, Mapping) else np.asarray(value)
 
 
 def _sentence(how: str, parts: dict[str, Examples], train: int, validation: int, test: int, options: Options) -> str:
@@ -175,7 +177,7 @@ def _checked(what: str, examples: Examples, plain: bool) -> Examples:
     for label, array in ({**x, **others} if plain else others).items():
         if array.dtype.kind not in "biuf":
             refuse(f"{what}: {label} holds {array.dtype}, not numbers.", "Give arrays of one number type and shape.")
-        wrong = sum(piece.size - int(np.isfinite(piece).sum()) for piece in pieces(array)) if array.dtype.kind == "f" else 0
+        wrong = sum(piece.size - int(np.isfinite(piece).sum()) for piece in arrays.blocks(array)) if array.dtype.kind == "f" else 0
         if wrong:
             refuse(
                 f"{what}: {label} holds {wrong:,} value(s) that are NaN or infinite.", "Fill them in, or leave these examples out."
@@ -208,7 +210,9 @@ def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str
 
 
 def _one_hot(y: np.ndarray) -> bool:
-    return y.ndim == 2 and y.shape[1] > 1 and all(((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in pieces(y))
+    return (
+        y.ndim == 2 and y.shape[1] > 1 and all(((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in arrays.blocks(y))
+    )
 
 
 def _classes_of(y: np.ndarray) -> np.ndarray | None:
@@ -239,7 +243,7 @@ def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) 
             )
         return len(used), ys
     for part, y in ys.items():
-        if any((piece != np.round(piece)).any() or (piece < 0).any() for piece in pieces(y)):
+        if any((piece != np.round(piece)).any() or (piece < 0).any() for piece in arrays.blocks(y)):
             refuse(
                 f"{what} holds labels that are negative or not whole.",
                 "Number the classes 0, 1, 2, …; for quantities say task regression.",
@@ -262,7 +266,7 @@ def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) 
 def _as_numbers(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
     """(numbers to predict for an example, y as float32)."""
     first = next(iter(ys.values()))
-    low, high = (function([function(piece) for piece in pieces(first)]) for function in (np.min, np.max))
+    low, high = (function([function(piece) for piece in arrays.blocks(first)]) for function in (np.min, np.max))
     if low == high:
         refuse(f"{what} is {low} for all examples.", "There is nothing to learn from a constant.")
     shapes = {y.shape[1:] for y in ys.values()}

@@ -1,26 +1,22 @@
 """Files into examples: each kind of file is read as it is; nothing is divided or learned yet."""
 
-import atexit
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench import folders, tables
+from keras_dropout.bench import arrays, folders, tables
 from keras_dropout.errors import check_choice, check_positive, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("auto", "classification", "regression")
-_PIECE = 64 << 20  # bytes of an array on disk that are in memory at a time
 _KNOWN = ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder of class folders, or such a folder as .tar, .tar.gz or .zip"
 _NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs), or x and y."
 
@@ -76,7 +72,7 @@ class Examples:
     def take(self, index: np.ndarray) -> "Examples":
         """The examples of these numbers, in this order."""
         fields = (self.x, self.y, self.weights, self.groups, self.times)
-        return Examples(*(None if field is None else each(field, lambda array: _take(array, index)) for field in fields))
+        return Examples(*(None if field is None else arrays.each(lambda array: _take(array, index), field) for field in fields))
 
     def after(self, first: "Examples") -> "Examples":
         """These examples behind `first`."""
@@ -118,51 +114,15 @@ class Raw:
 
 
 def named(value: Any) -> dict[str, Any]:
-    """A dict as it is, nothing as an empty one, and any other value under the name ""."""
-    return value if isinstance(value, dict) else {} if value is None else {"": value}
-
-
-def each(value: Any, function: Callable[[Any], Any]) -> Any:
-    """function(value), or of each value of a dict."""
-    return {name: function(inner) for name, inner in value.items()} if isinstance(value, dict) else function(value)
-
-
-def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The array in pieces along its first axis, small enough for memory."""
-    step = max(1, _PIECE // max(1, array[:1].nbytes))
-    return (array[start : start + step] for start in range(0, len(array), step))
+    """Arrays by name, a single one under the name "", nothing as no array."""
+    return {} if value is None else dict(arrays.named(value))
 
 
 def _take(array: Any, index: np.ndarray) -> Any:
     if hasattr(array, "iloc"):
         return array.iloc[index]
-    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
-        return array[index[0] : index[0] + len(index)]
-    return _reordered_on_disk(array, index) if isinstance(array, np.memmap) else array[index]
-
-
-def _reordered_on_disk(array: np.memmap, index: np.ndarray) -> np.memmap:
-    """array[index] as an array on disk, in a temporary folder that is removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="keras-dropout-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "reordered.npy"
-    try:
-        with path.open("wb") as file:  # written, not mapped: a full disk is then an error and no crash
-            header = {
-                "descr": np.lib.format.dtype_to_descr(array.dtype),
-                "fortran_order": False,
-                "shape": (len(index), *array.shape[1:]),
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            step = max(1, _PIECE // max(1, array[:1].nbytes))
-            for start in range(0, len(index), step):
-                np.ascontiguousarray(array[index[start : start + step]]).tofile(file)
-    except OSError as error:
-        refuse(
-            f"a reordered copy of the data cannot be written to {folder}: {error.strerror or error}.",
-            "Free disk space, or set TMPDIR.",
-        )
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    array = arrays.mapped(array)
+    return array.at(index) if isinstance(array, arrays.Rows) else array[index]
 
 
 def read(source: str, options: Options) -> Raw:
@@ -210,15 +170,15 @@ def _read_mapped(paths: list[Path]) -> Raw:
     if len(paths) not in (2, 3) or any(path.suffix != ".npy" for path in paths):
         refuse(f"{','.join(map(str, paths))} is not x.npy,y.npy or x.npy,y.npy,weights.npy.", f"Known: {_KNOWN}.")
     x, *others = (_load(path, mapped=True) for path in paths)
-    y, *weights = (np.array(array) if array.ndim < 2 else array for array in others)
+    y, *weights = map(np.array, others)
     return Raw("arrays", {"all": Examples(x, y, *weights)})
 
 
-def from_names(arrays: Mapping[str, Any], source: str) -> Raw:
+def from_names(given: Mapping[str, Any], source: str) -> Raw:
     """The parts in arrays called x_train, y_test, w_val, x_train_NAME and so on, or x and y."""
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     other = []
-    for name, array in arrays.items():
+    for name, array in given.items():
         match = re.fullmatch(r"(x|y|w)(?:_(train|test|val|validation))?(?:_(.+))?", name)
         if not match:
             other.append(name)
@@ -227,11 +187,11 @@ def from_names(arrays: Mapping[str, Any], source: str) -> Raw:
         part = {None: "all", "val": "validation"}.get(part, part)
         found.setdefault(part, {}).setdefault(role, {})[inner or ""] = np.asarray(array)
     if ("all" in found) == ("train" in found) or ("all" in found and len(found) > 1):
-        refuse(f"{source} holds the arrays {', '.join(arrays) or 'none'}.", _NPZ)
+        refuse(f"{source} holds the arrays {', '.join(given) or 'none'}.", _NPZ)
     parts = {}
     for part, roles in found.items():
         if "x" not in roles or "y" not in roles or any("" in inner and len(inner) > 1 for inner in roles.values()):
-            refuse(f"{source} does not give x and y, once or each with names, for the {part} data: {', '.join(arrays)}.", _NPZ)
+            refuse(f"{source} does not give x and y, once or each with names, for the {part} data: {', '.join(given)}.", _NPZ)
         if list(roles.get("w", [""])) != [""]:
             refuse(
                 f"{source} has weights for one input or output.", "Weights are of examples: name them w_train, w_test, w_val or w."
