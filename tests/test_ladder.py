@@ -10,7 +10,7 @@ LADDER = """
 .
 errors evidence
 masks schedules targets bench bench.report
-backends.jax backends.tensorflow backends.torch
+notation backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base

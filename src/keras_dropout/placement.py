@@ -10,11 +10,12 @@ from typing import Any
 
 import keras
 
-from keras_dropout import graph, layers
+from keras_dropout import graph, layers, notation
 from keras_dropout.errors import BadInput, check_rate, refuse
 from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
+from keras_dropout.schedules import Schedule
 from keras_dropout.survey import GROUPS, Site, inner_layer, is_dropout, survey, without_dropout
 
 # In a spec, but not for the layer's constructor.
@@ -60,9 +61,9 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     """A new model with dropout at the sites of `placement` and nowhere else.
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
-    layer, or {"kind": class, "rate": …}, with which a method that goes around a layer is put around the one at the site. A
-    layer for several sites is copied for each, with a seed derived from its own. Dropout that is there is taken out, also that
-    of recurrent and attention layers.
+    layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}, with which one that goes around a layer is put
+    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Dropout that is
+    there is taken out, also that of recurrent and attention layers. A schedule needs a training to follow: it is refused.
 
     The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
     at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
@@ -71,8 +72,14 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
     ['Dense', 'Dropout', 'Dense']
     """
-    known = sites(model)
-    _resolve(known, placement)  # refused before anything is copied
+    placement = {site: notation.parse(value) if isinstance(value, str) else value for site, value in placement.items()}
+    for site, value in placement.items():
+        if isinstance(value, Schedule) or (isinstance(value, Mapping) and not {"schedule", "over_depth"}.isdisjoint(value)):
+            refuse(
+                f"site {site!r}: a rate that changes over training or depth belongs to a training, not to a model.",
+                "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
+            )
+    resolve(model, placement)  # refused before anything is copied
     made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
     new, _ = rewire(made, placement)
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
@@ -191,10 +198,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
             )
         cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
-        cls, options = (
-            _class(value.get("kind")),
-            {name: v for name, v in value.items() if name not in _NO_OPTIONS},
-        )
+        cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
     else:
         cls, options = Dropout, {"rate": check_rate("placement", value)}
     if derive is not None and options.get("seed") is not None:

@@ -215,7 +215,7 @@ def own(**settings):
     )
     if settings.pop("compile", True):
         model.compile("sgd", "mse")
-    x = np.arange(30, dtype="float32").reshape(10, 3)
+    x = np.arange(150, dtype="float32").reshape(50, 3)
     return make_plan(model, settings.pop("data", ((x, x[:, 0]), (x, x[:, 0]))), **settings)
 
 

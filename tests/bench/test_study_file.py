@@ -63,7 +63,6 @@ def test_a_study_file_is_what_the_options_would_be(tmp_path):
         ("[variants]\na = 3", "must be a text, a table of sites, or true"),
         ("[variants]\na = 'hidden'", "is not SITE=RATE"),
         ("[variants]\na = 'hidden=1.5'", "got 1.5"),
-        ("[variants.a]\nhidden = { kind = 'Dropout' }", "has no rate"),
     ],
 )
 def test_what_cannot_be_used_is_refused(text, words, tmp_path):

@@ -248,10 +248,7 @@ def test_a_run_does_not_depend_on_what_was_trained_before_it(tmp_path):
 
 @pytest.mark.parametrize("engine", ["compiled", "reference"])
 def test_a_run_that_diverges_is_a_result(engine, tmp_path):
-    (x, y), test = blobs()
-    x = x.copy()
-    x[3] = 1e38
-    result = train(perceptron(), tmp_path, engine, data=((x, y), test))
+    result = train(perceptron(keras.optimizers.SGD(1e30)), tmp_path, engine, data=blobs())
     assert result.status == "diverged"
     assert result.metrics == {}
     assert all(np.isfinite(values).all() for values in result.curves.values())

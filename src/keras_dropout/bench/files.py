@@ -210,9 +210,8 @@ def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str
 
 
 def _one_hot(y: np.ndarray) -> bool:
-    return (
-        y.ndim == 2 and y.shape[1] > 1 and all(((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in arrays.blocks(y))
-    )
+    one = (((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in arrays.blocks(y))
+    return y.ndim == 2 and y.shape[1] > 1 and all(one)
 
 
 def _classes_of(y: np.ndarray) -> np.ndarray | None:

@@ -4,11 +4,9 @@ A *study* is model + data + training settings + variants + seeds. A *run* is one
 known by its key, a hash of everything that decides its result.
 """
 
-import ast
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout import schedules
+from keras_dropout import notation, schedules
 from keras_dropout.errors import check_choice, check_whole, refuse
 
 BASELINE = "none"
@@ -44,7 +42,7 @@ class Variant:
             refuse(f"a variant needs a name; got {self.name!r}.", 'Write NAME="SITE=RATE, …".')
         for site, spec in (self.placement or {}).items():
             where = f"variant {self.name!r}, site {site!r}"
-            rate = check_study_rate(where, spec["rate"])
+            rate = check_study_rate(where, spec["rate"]) if "rate" in spec else None
             if "schedule" in spec and rate != schedules.from_document(spec["schedule"]).peak:
                 refuse(
                     f"{where}: the rate {rate} is not the schedule's highest.",
@@ -53,7 +51,7 @@ class Variant:
 
     def __str__(self) -> str:
         """The text that `parse` reads as this variant; the name alone where there is nothing to place."""
-        places = ", ".join(f"{site}={spec_text(spec)}" for site, spec in (self.placement or {}).items())
+        places = ", ".join(f"{site}={notation.spec_text(spec)}" for site, spec in (self.placement or {}).items())
         return f"{self.name}={places}" if places else self.name
 
     @classmethod
@@ -69,7 +67,7 @@ class Variant:
         if not equals or not places.strip():
             refuse(f"variant {text!r} has no placement.", mend)
         placement: dict[str, Any] = {}
-        for place in _split_outside_parentheses(places):
+        for place in notation.split(places):
             site, equals, value = (part.strip() for part in place.partition("="))
             if not site or not value:
                 refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", mend)
@@ -77,67 +75,19 @@ class Variant:
         return cls.of(name.strip(), placement)
 
 
-def _split_outside_parentheses(text: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def spec_text(spec: Mapping[str, Any]) -> str:
-    """A spec as it is written at a site: a rate, a schedule, or Kind(rate, option=…)."""
-    rate = str(schedules.from_document(spec["schedule"])) if "schedule" in spec else repr(spec["rate"])
-    options = [f"{name}={value!r}" for name, value in spec.items() if name not in ("kind", "rate", "schedule")]
-    return rate if spec["kind"] == "Dropout" and not options else f"{spec['kind']}({', '.join([rate, *options])})"
-
-
-def _parse_value(text: str) -> Any:
-    """A rate or a schedule as the text has it, or the spec of a layer written Kind(rate, option=…)."""
-    call = re.fullmatch(r"(\w+)\((.*)\)", text, re.DOTALL)
-    if not call:
-        try:
-            return float(text)
-        except ValueError:
-            return text
-    if call[1] in schedules.KINDS:
-        return schedules.parse(text)
-    try:
-        node = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        node = None
-    if not isinstance(node, ast.Call):
-        refuse(f"cannot read the layer {text!r}.", "Write Kind(rate, option=value) with plain numbers, strings and tuples.")
-    options = {keyword.arg: _option(keyword.value) for keyword in node.keywords}
-    rates = [_option(value) for value in node.args]
-    if len(rates) > 1:
-        refuse(f"the layer {text!r} has more than one value without a name.", "Write Kind(rate, option=value).")
-    return {"kind": call[1], **({"rate": rates[0]} if rates else {}), **options}
-
-
-def _option(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):
-        return schedules.parse(ast.unparse(node))
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError):
-        refuse(f"cannot read the option {ast.unparse(node)!r}.", "Write plain numbers, strings and tuples, or a schedule.")
-
-
 def _spec(variant: str, site: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str):
-        value = _parse_value(value.strip())
+        value = notation.parse(value)
     if hasattr(value, "get_config"):
         options = {k: v for k, v in value.get_config().items() if k not in ("name", "trainable", "dtype", "seed")}
         value = {"kind": type(value).__name__, **options}
     elif not isinstance(value, Mapping):
         value = {"kind": "Dropout", "rate": value}
     where = f"variant {variant!r}, site {site!r}"
-    if "rate" not in value:
-        refuse(f"{where}: {value['kind']} has no rate.", "Write Kind(rate, option=…).")
+    if not isinstance(value.get("kind"), str):
+        refuse(f"{where}: {dict(value)!r} names no kind of layer.", 'Write {"kind": "Dropout", "rate": 0.2}.')
+    if "rate" not in value:  # a method that learns its rates
+        return dict(value)
     rate, options = value["rate"], {name: option for name, option in value.items() if name not in ("kind", "rate")}
     if isinstance(rate, str) and "(" in rate:
         rate = schedules.parse(rate)
