@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,20 @@ from keras_dropout.errors import BadInput, refuse
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function.")]
 _Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.")]
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Your data: .npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder or archive of class folders, or file.py:function.",
+        show_default=False,
+    ),
+]
+_Target = Annotated[list[str] | None, typer.Option("--target", metavar="COLUMN", help="Tables: the column to predict. Repeatable.")]
+_Text = Annotated[str | None, typer.Option(help="Tables: the column with the text.")]
+_Task = Annotated[str | None, typer.Option(help="auto, classification or regression.")]
+_ImageSize = Annotated[str | None, typer.Option(help="Images: HEIGHTxWIDTH, for example 32x32.")]
+_DivideBy = Annotated[float | None, typer.Option(help="The model sees x / this, for example 255.")]
+_Vocabulary = Annotated[int | None, typer.Option(help="Text: words that are told apart. Default 10000.")]
+_Length = Annotated[int | None, typer.Option(help="Text: words of an example. Default 200.")]
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 
 
@@ -28,22 +43,50 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
 
 @app.command()
 def compare(
-    target: Annotated[str, typer.Argument(help="A recipe: fashion-mnist-mlp or digits-mlp.")],
+    target: Annotated[
+        str | None, typer.Argument(help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.")
+    ] = None,
+    data: _Data = None,
+    study: Annotated[str | None, typer.Option(help="A TOML file with all of this; keras-dropout init writes one.")] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help='NAME="SITE=RATE, SITE=Kind(rate, option=…)", or the name of a ready one. Repeatable.')
     ] = None,
-    baseline: Annotated[str, typer.Option(help="The variant that the others are compared with.")] = "none",
-    seeds: Annotated[int, typer.Option(help="Runs per variant, with the seeds 0, 1, 2, …")] = 6,
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer, for example adam. Default: the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's, or that of --optimizer.")] = None,
-    split: Annotated[str, typer.Option(help="held-out, or as-published (validation examples are trained on too).")] = "held-out",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
-    backend: _Backend = "jax",
-    engine: Annotated[str, typer.Option(help="auto, compiled (jax only) or reference (Keras fit).")] = "auto",
+    baseline: Annotated[str | None, typer.Option(help="The variant that the others are compared with. Default: none.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs per variant, with the seeds 0, 1, 2, … Default: 6.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's, or 20.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's, or 32.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer, for example adam. Default: the model's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the model's, or that of --optimizer.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Epochs to wait for a smaller validation loss; the best epoch is measured.")
+    ] = None,
+    class_weight: Annotated[str | None, typer.Option(help='balanced, or "CLASS=WEIGHT, …".')] = None,
+    from_weights: Annotated[
+        bool, typer.Option("--from-weights", help="Fine-tuning: every run starts from the model's own weights.")
+    ] = False,
+    column: _Target = None,
+    text: _Text = None,
+    group: Annotated[str | None, typer.Option(help="Tables: a column; no group is in two parts.")] = None,
+    time: Annotated[str | None, typer.Option(help="Tables: a column; the test data are the latest.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Tables: a column with the weight of each example in the loss.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="Data to test on. Default: a part of --data.")] = None,
+    test_split: Annotated[float | None, typer.Option(help="Share of the data to test on. Default: 0.2.")] = None,
+    validation_split: Annotated[float | None, typer.Option(help="Share of the rest to validate on. Default: 0.1.")] = None,
+    task: _Task = None,
+    image_size: _ImageSize = None,
+    divide_by: _DivideBy = None,
+    vocabulary: _Vocabulary = None,
+    length: _Length = None,
+    split: Annotated[
+        str | None, typer.Option(help="Recipes: held-out, or as-published (validation examples are trained on too).")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
+    backend: Annotated[str | None, typer.Option(help="jax (default), tensorflow or torch.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="compiled (jax only), reference (Keras fit), or auto (default: the faster, by timing).")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of one thread each. Default: one per core.")] = None,
-    ledger: Annotated[str, typer.Option(help="SQLite file that keeps every finished run.")] = "keras-dropout.db",
+    ledger: Annotated[str | None, typer.Option(help="SQLite file that keeps every run. Default: keras-dropout.db.")] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -51,34 +94,71 @@ def compare(
 ) -> None:
     """Train every variant with every seed, and say which are better than the baseline.
 
-    Sites are input, hidden, last, all, a layer's name, or a glob. Ready variants: none, as-published, hidden, last.
-    Runs that the ledger has are not trained again; so the same command goes on after an interruption.
+    TARGET is a recipe, which brings its data, or a compiled model of yours with --data. A function may ask for input_shape,
+    outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
+    Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
+    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
 
-    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
+    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
+    keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
     """
-    _choose_backend(backend)
-    from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
-    from keras_dropout.bench.planning import make_plan
+    from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
 
+    settings = study_file.read(study) if study is not None else {}
+    given = {
+        "target": target,
+        "data": data,
+        "variants": [Variant.parse(text) if "=" in text else text for text in variant or []] or None,
+        "baseline": baseline,
+        "seeds": seeds,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "early_stopping": early_stopping,
+        "class_weight": _class_weight(class_weight),
+        "from_weights": from_weights or None,
+        "split": split,
+        "data_dir": data_dir,
+        "backend": backend,
+        "engine": engine,
+        "workers": workers,
+        "ledger": ledger,
+        "report": report,
+    }
+    options = _data_options(
+        target=column,
+        text=text,
+        group=group,
+        time=time,
+        weight=weight,
+        test_data=test_data,
+        test_split=test_split,
+        validation_split=validation_split,
+        task=task,
+        image_size=image_size,
+        divide_by=divide_by,
+        vocabulary=vocabulary,
+        length=length,
+    )
+    settings |= {name: value for name, value in given.items() if value is not None}
+    if options:
+        settings["data_options"] = settings.get("data_options", {}) | options
+    if "target" not in settings:
+        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
+    target, report = settings.pop("target"), settings.pop("report", None)
+    _choose_backend(settings.setdefault("backend", "jax"))
+    from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
+    from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+
+    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
     if report is not None:
         check_report_path(report)
-    plan = make_plan(
-        target,
-        variants=[Variant.parse(text) if "=" in text else text for text in variant or []],
-        baseline=baseline,
-        seeds=seeds,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        split=split,
-        data_dir=data_dir,
-        backend=backend,
-        engine=engine,
-        workers=workers,
-        ledger=ledger,
-    )
+    plan = make_plan(target, **settings)
+    if not quiet:
+        for note in (*plan.notes, f"engine {plan.engine_reason}"):
+            print(note, file=sys.stderr)
     if dry_run:
         _print_plan(plan, as_json)
         return
@@ -86,7 +166,7 @@ def compare(
     try:
         found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
-        found = Comparison(plan.study, plan.known(), command=command)
+        found = Comparison(plan.study, plan.known(), command=command, engine_reason=plan.engine_reason, notes=plan.notes)
         done = len(plan.study.runs()) - found.missing
         if found.results and not as_json:
             _print(found)
@@ -172,6 +252,81 @@ def place(
 
 
 @app.command()
+def check(
+    model: _Model,
+    data: _Data = None,
+    column: _Target = None,
+    text: _Text = None,
+    task: _Task = None,
+    image_size: _ImageSize = None,
+    divide_by: _DivideBy = None,
+    vocabulary: _Vocabulary = None,
+    length: _Length = None,
+    backend: _Backend = "jax",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """Find known mistakes with dropout in a model. Exit status 1 when there are some.
+
+    With --data, what can be measured (such as the shift of the variance at a batch normalisation) is measured on them. The fields
+    of --json: rule, layer, what, evidence, source, mend.
+
+    Examples: keras-dropout check model.keras · keras-dropout check train.py:build --data x.npy,y.npy --json
+    """
+    options = _data_options(
+        target=column,
+        text=text,
+        task=task,
+        image_size=image_size,
+        divide_by=divide_by,
+        vocabulary=vocabulary,
+        length=length,
+    )
+    _choose_backend(backend)
+    from keras_dropout import mistakes
+    from keras_dropout.bench import planning
+
+    loaded, inputs = planning.load(model, data, options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = mistakes.check(loaded, inputs)
+    for warning in caught:
+        if "single layers" in str(warning.message):
+            print(f"keras-dropout: {warning.message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps([mistake.document() for mistake in found], indent=1))
+    else:
+        print(*found, sep="\n\n") if found else print("no known mistake with dropout found")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.")],
+    data: _Data = None,
+    column: _Target = None,
+    text: _Text = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The .toml file to write.")] = "study.toml",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    backend: _Backend = "jax",
+) -> None:
+    """Write a commented study file from a model's sites, for compare --study.
+
+    Examples: keras-dropout init model.py:build --data houses.csv --target price · keras-dropout init digits-mlp -o digits.toml
+    """
+    options = _data_options(target=column, text=text)
+    path = _output_path(output, ".toml", force)
+    _choose_backend(backend)
+    from keras_dropout import placement
+    from keras_dropout.bench import planning, study_file
+
+    loaded, _ = planning.load(target, data, options)
+    path.write_text(study_file.write(target, placement.sites(loaded), data, options))
+    print(path)
+    print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
+
+
+@app.command()
 def layers(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
@@ -196,6 +351,31 @@ def layers(
         for group in dict.fromkeys(method.group for method in shown.values()):
             print(catalogue.title(group))
             print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
+
+
+def _data_options(**options: Any) -> dict[str, Any]:
+    """What was said of the data, as `bench.files.load` takes it."""
+    said = {name: value for name, value in options.items() if value}
+    if len(target := said.get("target", ())) == 1:
+        said["target"] = target[0]
+    if size := said.get("image_size"):
+        try:
+            said["image_size"] = tuple(int(each) for each in size.lower().split("x"))
+        except ValueError:
+            refuse(f"--image-size must be HEIGHTxWIDTH; got {size!r}.", "For example 32x32.")
+    return said
+
+
+def _class_weight(text: str | None) -> Any:
+    if text is None or "=" not in text:
+        return text
+    from keras_dropout.bench.study_file import class_weight
+
+    weights = dict((part.strip() for part in each.partition("=")[::2]) for each in text.split(","))
+    try:
+        return class_weight("--class-weight", {name: float(weight) for name, weight in weights.items()})
+    except ValueError:
+        refuse(f"--class-weight cannot be read: {text!r}.", 'Write balanced, or "0=1, 1=5".')
 
 
 def _choose_backend(backend: str) -> None:
@@ -275,7 +455,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         f"{study.epochs} epochs each, {study.split} split"
     )
     for variant in study.variants:
-        places = ", ".join(f"{site}={spec['kind']}({spec['rate']})" for site, spec in (variant.placement or {}).items())
+        places = str(variant).partition("=")[2]
         print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
     print(
         f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {shown['to_train']} to train on {plan.workers} worker(s)"

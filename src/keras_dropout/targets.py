@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ def is_function(target: str) -> bool:
     return bool(colon and where) and name.isidentifier() and "\\" not in name
 
 
+def names_model(target: str) -> bool:
+    """Whether a text is a target of this module: a path or a function, and no plain name."""
+    return is_function(target) or bool(Path(target).suffix) or "/" in target or "\\" in target
+
+
 def load_model(target: str | Path, **facts: Any) -> Any:
     """The Keras model that `target` names.
 
@@ -31,14 +36,19 @@ def load_model(target: str | Path, **facts: Any) -> Any:
     """
     target = str(target)
     if is_function(target):
-        function = load_function(target)
-        model = _call(target, function, facts)
+        model = call(target, facts)
         import keras
 
         if not isinstance(model, keras.Model):
             refuse(f"{target} returned {type(model).__name__}, not a Keras model.", "End the function with: return model")
         return model
     return _load_file(Path(target))
+
+
+def file_of(target: str) -> str | None:
+    """The Python file in `file.py:function`; None for a module."""
+    where = target.rpartition(":")[0]
+    return str(check_python_file(where)) if where.endswith(".py") else None
 
 
 def load_function(target: str) -> Callable:
@@ -98,7 +108,9 @@ def _import_module(name: str) -> Any:
         sys.path.remove("")
 
 
-def _call(target: str, function: Callable, facts: dict[str, Any]) -> Any:
+def call(target: str, facts: Mapping[str, Any]) -> Any:
+    """What the function that `target` names returns, called with those of `facts` that its parameters name."""
+    function = load_function(target)
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -108,7 +120,7 @@ def _call(target: str, function: Callable, facts: dict[str, Any]) -> Any:
     if missing:
         refuse(
             f"{target} needs the argument(s) {', '.join(missing)}, which are not known here.",
-            "Its arguments may be input_shape and outputs, which are taken from the data, or have default values.",
+            "Give them default values. A model's function may ask for input_shape, outputs and vocabulary, told by the data.",
         )
     try:
         return function(**{name: value for name, value in facts.items() if name in parameters})

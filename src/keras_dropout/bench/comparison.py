@@ -34,6 +34,7 @@ class Comparison:
     timing: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     engine_reason: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def metrics(self) -> list[str]:
@@ -95,7 +96,7 @@ class Comparison:
         return {
             "study": {
                 "target": study.target,
-                "data": vars(study.data) | {"split": study.split},
+                "data": vars(study.data) | {"split": study.split, "notes": list(self.notes)},
                 "backend": study.backend,
                 "engine": study.engine,
                 "engine_reason": self.engine_reason,
@@ -249,7 +250,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     keys = {run.key for run in plan.study.runs()}
     with Ledger(plan.ledger) as ledger:
         ledger.put_study(plan.study, command, execution.versions(), execution.machine())
-        found = Comparison(plan.study, ledger.get(keys), command=command, engine_reason=plan.engine_reason)
+        found = Comparison(plan.study, ledger.get(keys), command=command, engine_reason=plan.engine_reason, notes=plan.notes)
         todo = plan.todo(found.results)
 
         def so_far(key: str, result: Result) -> Group:
@@ -282,13 +283,17 @@ def compare(
 ) -> Comparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
 
-    `target` is a recipe's name, or a compiled Keras model; with a model, `data` is ((x_train, y_train), (x_test, y_test)). x and y
-    may be dicts or tuples of arrays for several inputs and outputs, each pair may have sample weights as a third member, and in
-    place of a pair a tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`). `variants`
-    maps names to placements {site: rate or dropout layer}, a site being "input", "hidden", "last", "all", a layer's name or a
-    glob; None is the model as it is built. The baseline "none", the model without dropout, is always there. The model is only
-    read, and trained as it was compiled: optimizer, its learning-rate schedule, losses, metrics and augmentation layers are kept.
-    Each run starts from new weights.
+    `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
+    that returns a compiled model and may ask for `input_shape`, `outputs` and `vocabulary`, which the data tell. All but a recipe
+    need `data`: ((x_train, y_train), (x_test, y_test)), or the path of a file or folder, or "file.py:function", a function that
+    returns arrays; `data_options` are those of `bench.files.load`, such as {"target": "price"}. x and y may be dicts or tuples of
+    arrays for several inputs and outputs, each pair may have sample weights as a third member, and in place of a pair a
+    tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`).
+
+    `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, a site being "input", "hidden",
+    "last", "all", a class of layers, a layer's name or a glob; None is the model as it is built. The baseline "none", the model
+    without dropout, is always there. The model is only read, and trained as it was compiled: optimizer, its learning-rate
+    schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
     `settings`: seeds (a number, or the seeds themselves), epochs, batch_size, optimizer, learning_rate; class_weight ({class:
     weight}, or "balanced"); early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench import acceptance, execution
+import numpy as np
+
+from keras_dropout import targets
+from keras_dropout.bench import acceptance, arrays, execution, files
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import asked_for, check_ledger_path, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
+from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
-from keras_dropout.targets import check_python_file
 
 DEFAULT_LEDGER = "keras-dropout.db"
 AS_BUILT = "as-built"
@@ -26,13 +29,17 @@ AS_BUILT = "as-built"
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that was found valid, with its data and the place of its ledger; and why it has the engine it has."""
+    """A study that was found valid, with its data and the place of its ledger.
+
+    `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has.
+    """
 
     study: Study
     data: Data
     ledger: Path
     workers: int
     engine_reason: str = ""
+    notes: tuple[str, ...] = ()
 
     def todo(self, known: Mapping[str, Result]) -> list[Run]:
         """The runs that `known` lacks, each key once; failed ones are tried again."""
@@ -69,6 +76,7 @@ def make_plan(
     target: Any,
     data: Any = None,
     *,
+    data_options: Mapping[str, Any] | None = None,
     variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
     baseline: str = BASELINE,
     seeds: int | Sequence[int] = 6,
@@ -85,13 +93,9 @@ def make_plan(
     backend: str = "jax",
     engine: str = "auto",
     workers: int | None = None,
-    source: str | Path | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
-    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`.
-
-    `source` is the Python file that the model came from, where `targets` ran one.
-    """
+    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
     execution.check_backend(backend)
     check_choice("engine", engine, ("auto", *ENGINES))
     if engine == "compiled" and backend != "jax":
@@ -113,21 +117,30 @@ def make_plan(
             f"Use --split {SPLITS[0]}.",
         )
     ledger = check_ledger_path(ledger)
-    source = None if source is None else str(check_python_file(source))
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
-    if isinstance(target, str):
+    target = str(target) if isinstance(target, Path) else target
+    recipe, notes = None, ()
+    if isinstance(target, str) and not targets.names_model(target):
         from keras_dropout.bench import recipes
 
         recipe = recipes.find(target)
-        name, model = recipe.name, recipe.model()
+        if data is not None or data_options:
+            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
+        name, model, loaded = recipe.name, recipe.model(), recipe.data(data_dir)
         ready = {variant.name: variant for variant in recipe.variants}
         ready[AS_BUILT] = Variant(AS_BUILT, None)
         default = [variant.name for variant in recipe.variants]
         epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
     else:
-        name, model = _check_model(target)
+        loaded, about = _load(target, data, {"validation_split": validation_split, **(data_options or {})})
+        model = target
+        if isinstance(target, str):
+            model = targets.load_model(target, **_facts(loaded, about))
+        notes = () if about is None else (about.split, *about.notes)
+        _check_model(model)
+        name = Path(target).name if isinstance(target, str) else model.name
         ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
         ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
         default = [name for name in ready if _makes_sense(model, ready[name])]
@@ -142,14 +155,14 @@ def make_plan(
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
-    settings, modules = acceptance.settings_of(model), ()
-    if isinstance(target, str):
+    settings, modules, source = acceptance.settings_of(model), (), None
+    if recipe is not None:
         if from_weights is True:
             refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
-        loaded = recipe.data(data_dir)
     else:
+        if isinstance(target, str) and targets.is_function(target):
+            source = targets.file_of(target)
         modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
-        loaded = _load(model, data, validation_split)
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
     acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
@@ -172,17 +185,53 @@ def make_plan(
         modules=modules,
         source=source,
     )
-    engine, reason = _choose_engine(study, loaded, ledger, engine, isinstance(target, str))
-    return Plan(dataclasses.replace(study, engine=engine), loaded, ledger, workers or execution.usable_cores(), reason)
+    engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
+    study = dataclasses.replace(study, engine=engine)
+    return Plan(study, loaded, ledger, workers or execution.usable_cores(), reason, notes)
 
 
-def _load(model: Any, data: Any, validation_split: float) -> Data:
+def load(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model that a recipe's name, a file or a function gives, and inputs as it sees them, at most 1,000 of training's."""
+    from keras_dropout.bench import recipes
+    from keras_dropout.bench.training.reference import as_seen
+
+    if data is None and data_options:
+        refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
+    loaded, about = (None, None) if data is None else _load(None, data, {"validation_split": 0.1, **data_options})
+    if targets.names_model(target):
+        model = targets.load_model(target, **({} if loaded is None else _facts(loaded, about)))
+    else:
+        model = recipes.find(target).model()
+    if loaded is None:
+        return model, None
+    few = slice(loaded.validation, loaded.validation + 1000)
+    return model, arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+
+
+def _load(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
+    """The data, and what they are where they came from files or a function."""
     if data is None:
-        refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test)))")
+        refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
     if isinstance(data, Data):
-        return data
-    inputs = getattr(model, "inputs", None)
-    return from_arrays(data, validation_split, rank=len(inputs[0].shape) if inputs else None)
+        return data, None
+    if isinstance(data, str | Path) and not targets.is_function(str(data)):
+        return files.load(data, **options)
+    if isinstance(data, str | Path):
+        value = targets.call(str(data), {})
+        if not (isinstance(value, tuple | list) and any(map(is_stream, value))):
+            return files.from_returned(value, Path(data).name, **options)
+        data, options = value, {"validation_split": options["validation_split"]}
+    if set(options) - {"validation_split"}:
+        refuse(f"{', '.join(options)} say how files are read; the data are arrays.", "Leave them out.")
+    inputs = getattr(target, "inputs", None)
+    return from_arrays(data, options["validation_split"], rank=len(inputs[0].shape) if inputs else None), None
+
+
+def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
+    """What a function that makes a model may ask for."""
+    if about is None:
+        return {"input_shape": arrays.each(lambda array: array.shape[1:], data.train.x)}
+    return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
 
 
 def _choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bool) -> tuple[str, str]:
@@ -264,13 +313,12 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
     return None if variant.placement is None else spread_over_depth(resolve(model, variant.placement))
 
 
-def _check_model(model: Any) -> tuple[str, Any]:
+def _check_model(model: Any) -> None:
     from keras_dropout.placement import sites
 
     if not sites(model):  # which refuses what cannot be read
         refuse(f"the model {model.name!r} has no place for dropout.", "Give it a layer with weights.")
     acceptance.check_compiled(model)
-    return model.name, model
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
@@ -278,7 +326,7 @@ def _makes_sense(model: Any, variant: Variant) -> bool:
     from keras_dropout.placement import is_dropout, resolve
 
     if variant.name == AS_BUILT:
-        return any(map(is_dropout, model.layers))
+        return any(map(is_dropout, model._flatten_layers()))
     try:
         return variant.name == BASELINE or bool(resolve(model, variant.placement))
     except BadInput:

@@ -75,13 +75,24 @@ def read(path: str | Path) -> dict[str, Any]:
         if settings["data"] is None:
             refuse(f"{path}: [data] has no source.", 'Write source = "table.csv".')
         settings["data_options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    if isinstance(weights := settings.get("class_weight"), Mapping):
+        settings["class_weight"] = class_weight(f"{path}: class_weight", weights)
     if variants:
         settings["variants"] = [_variant(name, value) for name, value in variants.items()]
     return settings
 
 
-def write(target: str, sites: Sequence[Any], data: str | None = None) -> str:
-    """A commented study file for a target with these sites."""
+def class_weight(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
+    """Weights by class number, from names that are such numbers."""
+    try:
+        return {int(name): weight for name, weight in weights.items()}
+    except ValueError:
+        refuse(f"{where} must map class numbers to weights; got {', '.join(weights)}.", "Number the classes 0, 1, …, or: balanced")
+
+
+def write(target: str, sites: Sequence[Any], data: str | None = None, data_options: Mapping[str, Any] | None = None) -> str:
+    """A commented study file for a target with these sites, and with data that are read so."""
+    said = {**({"source": data} if data else {}), **(data_options or {})}
     inputs = [site.name for site in sites if site.group == "input"]
     hidden = [site for site in sites if site.group == "hidden"]
     first = hidden[0].name if hidden else inputs[0]
@@ -92,8 +103,8 @@ def write(target: str, sites: Sequence[Any], data: str | None = None) -> str:
         *(f"# {name} = {value}" for name, value in SETTINGS.items()),
         "",
         "[data]" if data else "# [data]",
-        *(f"# {name} = {value}" for name, value in DATA.items() if name != "source" or not data),
-        *([f"source = {_quote(data)}"] if data else []),
+        *(f"{name} = {_toml(value)}" for name, value in said.items()),
+        *(f"# {name} = {value}" for name, value in DATA.items() if name not in said),
         "",
         "# What is compared with the baseline, the model without dropout. Sites are input, hidden, last, all, a class of layers,",
         "# a glob, or one of these; a group means those of its sites where the method fits:",
@@ -134,6 +145,10 @@ def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], whe
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
             refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{hint}Use: {', '.join(known)}.")
+
+
+def _toml(value: str | Sequence[str]) -> str:
+    return _quote(value) if isinstance(value, str) else f"[{', '.join(map(_quote, value))}]"
 
 
 def _quote(text: str) -> str:
