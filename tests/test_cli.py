@@ -158,7 +158,7 @@ def test_dry_run_plans_and_makes_nothing(tmp_path):
     done = run(tmp_path, *DIGITS, "--epochs", "3", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "0 of 24 runs are in the ledger, 24 to train" in done.stdout
-    assert "hidden: hidden_1=Dropout(0.2), hidden_2=Dropout(0.2)" in done.stdout
+    assert "hidden: hidden_1=0.2, hidden_2=0.2" in done.stdout
     assert "estimated time" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

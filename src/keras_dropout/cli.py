@@ -371,11 +371,11 @@ def _class_weight(text: str | None) -> Any:
         return text
     from keras_dropout.bench.study_file import class_weight
 
-    weights = dict((part.strip() for part in each.partition("=")[::2]) for each in text.split(","))
     try:
-        return class_weight("--class-weight", {name: float(weight) for name, weight in weights.items()})
+        weights = {name.strip(): float(weight) for name, _, weight in (each.partition("=") for each in text.split(","))}
     except ValueError:
         refuse(f"--class-weight cannot be read: {text!r}.", 'Write balanced, or "0=1, 1=5".')
+    return class_weight("--class-weight", weights)
 
 
 def _choose_backend(backend: str) -> None:

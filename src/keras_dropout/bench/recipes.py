@@ -103,5 +103,5 @@ RECIPES = {
 def find(name: str) -> Recipe:
     """The recipe of that name, or a refusal that lists all."""
     if name not in RECIPES:
-        refuse(f"unknown recipe {name!r}.", f"Use one of: {', '.join(RECIPES)}.")
+        refuse(f"unknown recipe {name!r}.", f"Use one of: {', '.join(RECIPES)}; or a model of yours: file.keras, file.py:function.")
     return RECIPES[name]
