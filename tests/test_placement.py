@@ -385,3 +385,25 @@ def test_texts_say_what_stands_at_a_site():
 def test_values_that_cannot_stand_at_a_site_are_refused(value, words):
     with pytest.raises(BadInput, match=words):
         place(perceptron(), {"hidden": value})
+
+
+def test_an_input_without_a_name_is_found_again_in_the_saved_model():
+    """Its tensor has another name in each process; the name of its layer is saved."""
+    model = keras.Sequential([keras.Input((3,)), L.Dense(4), L.Dense(2)])
+    config = keras.saving.serialize_keras_object(model)
+    keras.Input((3,))
+    again = keras.saving.deserialize_keras_object(config)
+    assert [site.name for site in sites(again)] == [site.name for site in sites(model)]
+    placed = place(model, {sites(model)[0].name: 0.2})
+    assert sites(placed)[0].name == sites(model)[0].name
+    assert [d["rate"] for d in sites(placed)[0].dropout] == [0.2]
+
+
+def test_a_sequential_model_that_masks_padding():
+    layers = [L.Embedding(9, 8, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(8, "relu", name="d"), L.Dense(2)]
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), *layers])
+    x = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
+    placed = place(model, {"d": 0.2})
+    assert [type(layer).__name__ for layer in placed.layers][-3:] == ["Dense", "Dropout", "Dense"]
+    np.testing.assert_array_equal(placed.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(strip(placed).predict(x, verbose=0), model.predict(x, verbose=0))

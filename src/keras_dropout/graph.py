@@ -68,7 +68,7 @@ class Graph:
 def read(model: keras.Model) -> Graph:
     """The graph of a Sequential or functional model, or of a subclassed one that can be traced. Changes nothing in it."""
     top = functional(model)
-    graph = Graph([], [(t.name, n, tuple(t.shape[1:]), t.dtype) for n, t in enumerate(top.inputs)], [])
+    graph = Graph([], [(input_name(t), n, tuple(t.shape[1:]), t.dtype) for n, t in enumerate(top.inputs)], [])
 
     count = iter(range(len(top.inputs), 10**9))
 
@@ -102,6 +102,11 @@ def read(model: keras.Model) -> Graph:
 
     graph.outputs.extend(walk(top, {id(tensor): number for number, tensor in enumerate(top.inputs)}, ""))
     return graph
+
+
+def input_name(tensor: Any) -> str:
+    """The name of an input: that of its layer, which is saved with the model, as a tensor's is not."""
+    return tensor._keras_history.operation.name
 
 
 def rebuild(
@@ -261,7 +266,8 @@ def _like(old: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
     made = keras.Model(inputs, outputs, name=old.name)
     if isinstance(old, keras.Sequential):
         start = keras.tree.flatten(inputs)[0]
-        chain = [node.operation for node in nodes(made)]
+        # Without the operations that compute a mask: the layers bring them along.
+        chain = [node.operation for node in nodes(made) if isinstance(node.operation, keras.Layer)]
         made = keras.Sequential([start._keras_history.operation, *chain], name=old.name)
     elif type(old) not in (keras.Model, type(made)):
         try:

@@ -133,7 +133,8 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
         return keras.tree.map_structure(after[id(node)], out) if id(node) in after else out
 
     def on_input(tensor: Any) -> Any:
-        return after_input[tensor.name](tensor) if tensor.name in after_input else tensor
+        name = graph.input_name(tensor)
+        return after_input[name](tensor) if name in after_input else tensor
 
     new = graph.rebuild(model, touched, on_call, on_input)
     for call in read.calls:
