@@ -14,7 +14,7 @@ from keras_dropout import __version__
 from keras_dropout.errors import BadInput, refuse
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-_Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function.")]
+_Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function; to look at, also a recipe.")]
 _Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.")]
 _Data = Annotated[
     str | None,
@@ -193,10 +193,15 @@ def compare(
 @app.command()
 def sites(
     model: _Model,
+    data: _Data = None,
+    column: _Target = None,
+    text: _Text = None,
     backend: _Backend = "jax",
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
 ) -> None:
     """Show every place in a model where dropout is or could go, in the order of the data.
+
+    --data are for a function that asks for input_shape, outputs or vocabulary.
 
     The fields of --json: name, kind (of layer), group (input, hidden, output, normalisation), last (feeds an output), shape
     (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
@@ -204,11 +209,13 @@ def sites(
 
     Examples: keras-dropout sites model.keras · keras-dropout sites train.py:build_model --json
     """
+    options = _data_options(target=column, text=text)
     _choose_backend(backend)
     from keras_dropout import placement
-    from keras_dropout.targets import load_model
+    from keras_dropout.bench import planning
 
-    found = placement.sites(load_model(model))
+    loaded, _ = planning.load(model, data, options)
+    found = placement.sites(loaded)
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
     else:

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -120,7 +121,7 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
     if missing:
         refuse(
             f"{target} needs the argument(s) {', '.join(missing)}, which are not known here.",
-            "Give them default values. A model's function may ask for input_shape, outputs and vocabulary, told by the data.",
+            "Give them default values. A model's function may ask for input_shape, outputs and vocabulary, told by --data.",
         )
     try:
         return function(**{name: value for name, value in facts.items() if name in parameters})
@@ -142,7 +143,9 @@ def _load_file(path: Path) -> Any:
     import keras
 
     try:
-        return keras.models.load_model(path, safe_mode=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an optimizer that has not trained yet
+            return keras.models.load_model(path, safe_mode=True)
     except Exception as error:  # Keras raises as it likes
         text = " ".join(str(error).split())
         if "safe mode" in text or "lambda" in text.lower() or "unsafe" in text.lower():
