@@ -334,6 +334,8 @@ BAD = {
     "columns of arrays": (("compare", "model.py:classifier", *OK, "--target", "y"), "has no columns"),
     "options without data": (("check", "good.keras", "--target", "y"), "there are none"),
     "a share that is none": (("compare", "model.py:classifier", *OK, "--test-split", "1.5"), "test_split must lie between 0 and 1"),
+    "a scale of zero": (("compare", "model.py:classifier", *OK, "--divide-by", "0"), "divide_by"),
+    "texts without words": (("compare", "model.py:text", "--data", "lines.txt", "--length", "0"), "length"),
     "a size that is none": (("compare", "model.py:classifier", *OK, "--image-size", "big"), "HEIGHTxWIDTH"),
     "class weights of nothing": (("compare", "model.py:classifier", *OK, "--class-weight", "a=1"), "must map class numbers"),
     "a class that is not there": (("compare", "model.py:classifier", *OK, "--class-weight", "7=1"), "names the class 7"),

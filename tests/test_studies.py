@@ -137,33 +137,8 @@ def test_cifar_10_jpeg_copy(tmp_path):
         assert variant["mean"]["test_accuracy"] > 0.1 + 0.2
 
 
-@pytest.mark.xfail(strict=True, reason="the site of an input without a name has another name in the workers")
-@pytest.mark.parametrize("engine", ["compiled", "reference"])
-def test_dropout_on_an_input_that_was_given_no_name(engine, tmp_path):
+def test_dropout_on_an_input_that_was_given_no_name(tmp_path):
+    """Its site has the same name in the workers."""
     data = write_data(tmp_path, "digits")
-    options = ("--data", data, "--divide-by", "16", "--variant", "input=input=0.1", "--epochs", "1", "--engine", engine)
+    options = ("--data", data, "--divide-by", "16", "--variant", "input=input=0.1", "--epochs", "1")
     study(tmp_path, f"{EXAMPLES / 'models.py'}:classifier", *options)
-
-
-MASKED = """
-import keras
-
-def build(input_shape, outputs, vocabulary):
-    model = keras.Sequential([
-        keras.Input(input_shape, dtype="int32"),
-        keras.layers.Embedding(vocabulary, 8, mask_zero=True),
-        keras.layers.GlobalAveragePooling1D(),
-        keras.layers.Dense(8, activation="relu"),
-        keras.layers.Dense(outputs, activation="softmax"),
-    ])
-    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-"""
-
-
-@pytest.mark.xfail(strict=True, reason="a Sequential is made again from a graph with the operation that computes the mask")
-def test_a_sequential_model_that_masks_padding(tmp_path):
-    (tmp_path / "model.py").write_text(MASKED)
-    lines = [f"{label}\t{label} {word}" for label in ("good", "bad") for word in "abcdefghijklmnopqrstuvwxyz"]
-    (tmp_path / "texts.txt").write_text("\n".join(lines))
-    study(tmp_path, "model.py:build", "--data", "texts.txt", "--length", "4", "--epochs", "1")

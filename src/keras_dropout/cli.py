@@ -157,7 +157,7 @@ def compare(
         check_report_path(report)
     plan = make_plan(target, **settings)
     if not quiet:
-        for note in (*plan.notes, f"engine {plan.engine_reason}"):
+        for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
             print(note, file=sys.stderr)
     if dry_run:
         _print_plan(plan, as_json)
@@ -362,7 +362,7 @@ def layers(
 
 def _data_options(**options: Any) -> dict[str, Any]:
     """What was said of the data, as `bench.files.load` takes it."""
-    said = {name: value for name, value in options.items() if value}
+    said = {name: value for name, value in options.items() if value is not None and value != []}
     if len(target := said.get("target", ())) == 1:
         said["target"] = target[0]
     if size := said.get("image_size"):

@@ -244,7 +244,7 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
                 f"Use one of the groups {', '.join(GROUPS)}, a class of layers, a glob, or a site: {names}.",
             )
         method, exact = _method(value), [site for site in named if site.name == pattern]
-        if exact or not hasattr(layers, method):
+        if exact or not isinstance(getattr(layers, method, None), type):
             chosen = exact or named
         elif not (chosen := [site for site in named if method in site.methods]):
             fitting = [site.name for site in known if method in site.methods]

@@ -249,8 +249,10 @@ def _choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: b
         for engine in ENGINES:
             if keys[engine] & earlier:
                 return engine, f"{engine}: as for the runs of this study that are in the ledger"
-    found = execution.time_engines(study, data, Run("", study.variants[-1], study.seeds[0]), ENGINES)
-    times = {engine: value for engine, value in found.items() if isinstance(value, float)}
+    for variant in (study.variants[-1], study.variants[0]):  # a variant that cannot be trained fails alone
+        found = execution.time_engines(study, data, Run("", variant, study.seeds[0]), ENGINES)
+        if times := {engine: value for engine, value in found.items() if isinstance(value, float)}:
+            break
     if not times:
         refuse(f"the model {study.target!r} cannot be trained: {found['reference']}", "Try model.fit on the same data.")
     engine = min(times, key=times.get)
@@ -264,7 +266,7 @@ def _why_not_compiled(study: Study, data: Data) -> str | None:
     import keras
 
     if keras.backend.backend() != "jax":  # only a worker can tell
-        found = execution.time_engines(study, data, Run("", study.variants[-1], study.seeds[0]), ("compiled",))["compiled"]
+        found = execution.time_engines(study, data, Run("", study.variants[0], study.seeds[0]), ("compiled",))["compiled"]
         return found if isinstance(found, str) else None
     from keras_dropout.bench.training import why_not_compiled
 

@@ -173,8 +173,8 @@ def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer,
 
 
 def why_not_compiled(study: Study, data: Data) -> str | None:
-    """What goes wrong when a training step of the study's model is compiled, found without running it; None where nothing does."""
-    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[-1]
+    """What goes wrong when a training step of the baseline is compiled, found without running it; None where nothing does."""
+    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[0]
     part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
     trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
     try:

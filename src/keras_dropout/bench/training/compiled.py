@@ -139,6 +139,7 @@ class _Program:
             return state, self.model.get_metrics_result()
 
     def _step(self, state: tuple, batch: jax.Array, rates: jax.Array, data: tuple) -> tuple:
+        self.compilations += not self._scans
         trainable, rest, *others = state
         rest = list(rest)
         for position, rate in zip(self._rates, rates):
@@ -159,6 +160,7 @@ class _Program:
         return jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *done, *rest)
 
     def _predict_batch(self, weights: tuple, x: Any) -> Any:
+        self.compilations += not self._scans
         return self.model.stateless_call(*weights, self._seen((x,))[0], training=False)[0]
 
 
