@@ -75,6 +75,7 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
         nasty: {"hidden": "linear(0.5, 0.0)", "last": "late(0.25, start=0.5)"},
         "deep": {"hidden": "GaussianDropout(curriculum(0.4), over_depth=True)"},
         "fixed": {"hidden": 0.125},
+        "learned": {"hidden_1": "Standout()"},
     }
     found = made_up(tmp_path, variants=variants)
     document = json.loads(json.dumps(found.document(), allow_nan=False))
@@ -83,12 +84,14 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
         nasty: {"hidden_1": "linear(0.5, 0.0)", "hidden_2": "late(0.25, start=0.5)"},
         "deep": {"hidden_1": "curriculum(0.2)", "hidden_2": "curriculum(0.4)"},
         "fixed": None,
+        "learned": None,
     }
     assert document["variants"][1]["placement"]["hidden_2"]["schedule"] == {"kind": "late", "rate": 0.25, "start": 0.5}
     text = found.save_report(tmp_path / "report.html").read_text()
     assert "<h2>Schedules</h2>" in text
     assert "hidden_1: GaussianDropout curriculum(0.2)" in text
     assert "hidden_1: Dropout 0.125" in text
+    assert "hidden_1: Standout" in text
     assert "deep: hidden_2</text>" in text
     assert nasty not in text
     assert "<h2>Schedules</h2>" not in made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
