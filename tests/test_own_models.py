@@ -205,7 +205,10 @@ def test_a_saved_model_and_the_files_settings(here, monkeypatch, capsys):
     document = json.loads(out)
     assert document["study"]["seeds"] == [0]
     assert {v["name"]: v["schedule"] for v in document["variants"]}["mine"] == {"d": "linear(0.4, 0.0)"}
-    assert (here / "report.html").stat().st_size > 10_000
+    page = (here / "report.html").read_text()
+    assert document["study"]["data"]["notes"][0] in page
+    assert "engine reference: asked for" in page
+    assert "linear(0.4, 0.0)" in page
     status, _, err = command(monkeypatch, capsys, "init", "model.keras", "--data", "arrays.npz")
     assert status == 2
     assert err.startswith("keras-dropout: study.toml is there already.")
