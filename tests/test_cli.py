@@ -224,7 +224,7 @@ def test_kill_9_loses_no_finished_run(tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
-    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "200"], finished=2)
+    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "1000"], finished=2)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -9,7 +9,6 @@ from keras_dropout.bench import execution
 from keras_dropout.bench.comparison import carry_out
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.errors import BadInput
-from keras_dropout.targets import import_file
 
 L = keras.layers
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="plans are made for the compiled engine")
@@ -325,26 +324,27 @@ def build(optimizer="sgd"):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6), OwnLayer(), keras.layers.Dense(1)])
     model.compile(optimizer, own_loss, run_eagerly=optimizer != "sgd")
     return model
+
+def by_hand():
+    return build(ByHand(0.1))
 """
 
 
 def test_a_models_own_file_is_run_in_the_workers_too(tmp_path):
     (tmp_path / "model.py").write_text(SOURCE)
-    source = import_file(tmp_path / "model.py")
-    settings = {"source": tmp_path / "model.py", "variants": {"half": {"hidden": 0.5}}, "workers": 1}
-    plan = planned(source.build(), pair(X, X[:, 0]), tmp_path, **settings)
+    target, settings = f"{tmp_path / 'model.py'}:build", {"variants": {"half": {"hidden": 0.5}}, "workers": 1}
+    plan = planned(target, pair(X, X[:, 0]), tmp_path, **settings)
     assert [result.status for result in carry_out(plan, quiet=True).results.values()] == ["done", "done"]
     (tmp_path / "model.py").write_text(SOURCE + "# changed")
-    assert plan.study.runs()[0].key != planned(source.build(), pair(X, X[:, 0]), tmp_path, **settings).study.runs()[0].key
+    assert plan.study.runs()[0].key != planned(target, pair(X, X[:, 0]), tmp_path, **settings).study.runs()[0].key
 
 
 def test_what_cannot_be_compiled_is_refused_or_trained_by_fit(tmp_path):
     (tmp_path / "model.py").write_text(SOURCE)
-    source = import_file(tmp_path / "model.py")
-    model, data = source.build(source.ByHand(0.1)), pair(X, X[:, 0])
+    target, data = f"{tmp_path / 'model.py'}:by_hand", pair(X, X[:, 0])
     with pytest.raises(BadInput, match="the compiled engine cannot train this model: TracerArrayConversionError"):
-        planned(model, data, tmp_path, source=tmp_path / "model.py")
-    plan = planned(model, data, tmp_path, source=tmp_path / "model.py", engine="auto")
+        planned(target, data, tmp_path)
+    plan = planned(target, data, tmp_path, engine="auto")
     assert plan.study.engine == "reference"
     assert "compiled cannot train this model (TracerArrayConversionError" in plan.engine_reason
 

@@ -27,11 +27,21 @@ def test_interval_is_that_of_a_paired_t_test(values):
 @settings(deadline=None)
 @given(numbers)
 def test_p_is_that_of_scipys_exact_permutation_test(values):
+    """Given whole thousandths, of which sums are exact: rounding would break ties in scipy's."""
     values = np.array(values)
     expected = stats.permutation_test(
-        (values,), lambda x, axis: np.abs(x.mean(axis=axis)), permutation_type="samples", alternative="greater", vectorized=True
+        (np.round(values * 1000),),
+        lambda x, axis: np.abs(x.sum(axis=axis)),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
     ).pvalue
     assert sign_flip_p([values])[0] == pytest.approx(expected)
+
+
+def test_rounding_breaks_no_tie():
+    """No sum of these with signs is nearer to 0 than 0.001, their own: each flip is at least as far."""
+    assert sign_flip_p([[1.812, 1.688, 1.781, 1.219, 0.25, -1.125, -1.812, -3.812]])[0] == 1
 
 
 def test_six_pairs_are_the_fewest_that_can_reach_the_level():
