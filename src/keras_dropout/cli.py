@@ -214,7 +214,7 @@ def sites(
     from keras_dropout import placement
     from keras_dropout.bench import planning
 
-    loaded, _ = planning.load(model, data, options)
+    loaded, _ = planning.load_target(model, data, options)
     found = placement.sites(loaded)
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
@@ -292,7 +292,7 @@ def check(
     from keras_dropout import mistakes
     from keras_dropout.bench import planning
 
-    loaded, inputs = planning.load(model, data, options)
+    loaded, inputs = planning.load_target(model, data, options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = mistakes.check(loaded, inputs)
@@ -327,7 +327,7 @@ def init(
     from keras_dropout import placement
     from keras_dropout.bench import planning, study_file
 
-    loaded, _ = planning.load(target, data, options)
+    loaded, _ = planning.load_target(target, data, options)
     path.write_text(study_file.write(target, placement.sites(loaded), data, options))
     print(path)
     print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)

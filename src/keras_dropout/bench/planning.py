@@ -134,7 +134,7 @@ def make_plan(
         default = [variant.name for variant in recipe.variants]
         epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
     else:
-        loaded, about = _load(target, data, {"validation_split": validation_split, **(data_options or {})})
+        loaded, about = _load_data(target, data, {"validation_split": validation_split, **(data_options or {})})
         model = target
         if isinstance(target, str):
             model = targets.load_model(target, **_facts(loaded, about))
@@ -190,14 +190,14 @@ def make_plan(
     return Plan(study, loaded, ledger, workers or execution.usable_cores(), reason, notes)
 
 
-def load(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:
+def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:
     """The model that a recipe's name, a file or a function gives, and inputs as it sees them, at most 1,000 of training's."""
     from keras_dropout.bench import recipes
     from keras_dropout.bench.training.reference import as_seen
 
     if data is None and data_options:
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
-    loaded, about = (None, None) if data is None else _load(None, data, {"validation_split": 0.1, **data_options})
+    loaded, about = (None, None) if data is None else _load_data(None, data, {"validation_split": 0.1, **data_options})
     if targets.names_model(target):
         model = targets.load_model(target, **({} if loaded is None else _facts(loaded, about)))
     else:
@@ -208,7 +208,7 @@ def load(target: str, data: str | None, data_options: Mapping[str, Any]) -> tupl
     return model, arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
 
 
-def _load(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
+def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
     """The data, and what they are where they came from files or a function."""
     if data is None:
         refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
