@@ -14,7 +14,7 @@ import time
 
 from report import write
 
-from keras_dropout.bench.execution import usable_cores
+from keras_dropout.bench.machine import usable_cores
 
 EPOCHS = 5
 

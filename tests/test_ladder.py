@@ -25,12 +25,14 @@ graph
 survey
 inspection placement
 mistakes
-bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
+bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
 bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
+bench.execution.worker
+bench.execution.processes
 bench.execution
 bench.planning
 bench.comparison

@@ -86,6 +86,9 @@ def compare(
         str | None, typer.Option(help="compiled (jax only), reference (Keras fit), or auto (default: the faster, by timing).")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of one thread each. Default: one per core.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
+    ] = None,
     ledger: Annotated[str | None, typer.Option(help="SQLite file that keeps every run. Default: keras-dropout.db.")] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
@@ -124,6 +127,7 @@ def compare(
         "backend": backend,
         "engine": engine,
         "workers": workers,
+        "checkpoint_every": checkpoint_every,
         "ledger": ledger,
         "report": report,
     }

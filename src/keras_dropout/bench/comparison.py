@@ -15,6 +15,7 @@ from rich.text import Text
 from keras_dropout import schedules
 from keras_dropout.bench import execution
 from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study, Variant
@@ -178,7 +179,7 @@ class Comparison:
             }
             for metric in self.metrics
         }
-        made = {"command": self.command, "versions": execution.versions(), "machine": execution.machine()}
+        made = {"command": self.command, "versions": versions(), "machine": machine()}
         return write_page(Path(path), self.document(), curves, pairs, made)
 
     def __rich__(self) -> Group:
@@ -249,7 +250,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     started = time.perf_counter()
     keys = {run.key for run in plan.study.runs()}
     with Ledger(plan.ledger) as ledger:
-        ledger.put_study(plan.study, command, execution.versions(), execution.machine())
+        ledger.put_study(plan.study, command, versions(), machine())
         found = Comparison(plan.study, ledger.get(keys), command=command, engine_reason=plan.engine_reason, notes=plan.notes)
         todo = plan.todo(found.results)
 
@@ -258,7 +259,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
             return found.__rich__()
 
         with Display(len(todo), plan.study.epochs, quiet, so_far) as display:
-            trained = execution.execute(plan.study, plan.data, todo, ledger, plan.workers, display)
+            trained = execution.execute(
+                plan.study, plan.data, todo, ledger, plan.workers, display, on=plan.on, checkpoint_every=plan.checkpoint_every
+            )
         wall = time.perf_counter() - started
         epochs = sum(result.epochs for result in trained)
         found.timing = {

@@ -55,6 +55,10 @@ CREATE TABLE runs (
 """
 
 
+class NotStored(Exception):
+    """SQLite could not write, and why, in one line."""
+
+
 class Ledger:
     """An open ledger. Use it with `with`; the file is made when it is not there."""
 
@@ -147,6 +151,17 @@ class Ledger:
                 f"the ledger {self.path} cannot be written: {error}.",
                 "What it holds is safe; free the disk, then run the command again.",
             )
+
+    def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
+        """Keep how far a run has come, in place of its last checkpoint."""
+        self._connection.execute("CREATE TABLE IF NOT EXISTS checkpoints (key TEXT PRIMARY KEY, epoch INTEGER, state BLOB)")
+        self._write("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", (key, epoch, state))
+
+    def checkpoints(self, keys: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+        """The last checkpoint of each of these runs that has one: its epoch and its bytes."""
+        self._connection.execute("CREATE TABLE IF NOT EXISTS checkpoints (key TEXT PRIMARY KEY, epoch INTEGER, state BLOB)")
+        found = self._connection.execute("SELECT * FROM checkpoints").fetchall()
+        return {key: (epoch, state) for key, epoch, state in found if key in set(keys)}
 
     def get(self, keys: Iterable[str]) -> dict[str, Result]:
         """The stored results of these runs, by key."""

@@ -18,6 +18,7 @@ from keras_dropout import targets
 from keras_dropout.bench import acceptance, arrays, execution, files
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import asked_for, check_ledger_path, peek
+from keras_dropout.bench.machine import usable_cores
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
@@ -31,7 +32,8 @@ AS_BUILT = "as-built"
 class Plan:
     """A study that was found valid, with its data and the place of its ledger.
 
-    `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has.
+    `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has; `on`
+    where its workers are.
     """
 
     study: Study
@@ -40,6 +42,8 @@ class Plan:
     workers: int
     engine_reason: str = ""
     notes: tuple[str, ...] = ()
+    on: str = execution.HERE
+    checkpoint_every: int | None = None
 
     def todo(self, known: Mapping[str, Result]) -> list[Run]:
         """The runs that `known` lacks, each key once; failed ones are tried again."""
@@ -93,6 +97,8 @@ def make_plan(
     backend: str = "jax",
     engine: str = "auto",
     workers: int | None = None,
+    on: str = execution.HERE,
+    checkpoint_every: int | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
@@ -106,6 +112,7 @@ def make_plan(
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
     counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}
+    counts["checkpoint every"] = checkpoint_every
     for name, value in counts.items():
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
@@ -187,7 +194,7 @@ def make_plan(
     )
     engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
     study = dataclasses.replace(study, engine=engine)
-    return Plan(study, loaded, ledger, workers or execution.usable_cores(), reason, notes)
+    return Plan(study, loaded, ledger, workers or usable_cores(), reason, notes, on, checkpoint_every)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:

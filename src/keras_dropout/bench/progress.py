@@ -48,18 +48,27 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def started(self, worker: int, run: Run) -> None:
+    def started(self, worker: int, run: Run, epoch: int) -> None:
         label = f"worker {worker + 1}: {run.variant.name}, seed {run.seed}"
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
         self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
         self._reached[worker] = 0
-        self._draw()
+        self._reach(worker, epoch)
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
-        self._reached[worker] = epoch
+        self._reach(worker, epoch)
+
+    def paused(self, worker: int, run: Run) -> None:
+        self._done += 1
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _reach(self, worker: int, epoch: int) -> None:
         self._bars.update(self._tasks[worker], completed=epoch)
-        self._bars.advance(self._all)
+        self._bars.advance(self._all, epoch - self._reached[worker])
+        self._reached[worker] = epoch
         self._draw()
 
     def ended(self, worker: int, run: Run, result: Result) -> None:

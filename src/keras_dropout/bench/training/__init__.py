@@ -4,13 +4,15 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_dropout.bench import arrays
+from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training.reference import ReferenceTraining
@@ -18,8 +20,6 @@ from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.placement import adopt, rewire
 from keras_dropout.schedules import Schedule, from_document
-
-OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 class Trainer:
@@ -57,42 +57,71 @@ class Trainer:
         else:
             self._start = lambda model, variant, *rates: ReferenceTraining(model, taught, study.batch_size, self._divide_by, *rates)
 
-    def train(self, run: Run, on_epoch: OnEpoch = lambda epoch, logs: None, epochs: int | None = None) -> Result:
-        """Train one run and measure it. `on_epoch(epochs done, logs)` is called after each epoch.
+    def train(self, run: Run) -> Result:
+        """Train one run and measure it; see `follow`."""
+        *_, (_, _, result) = self.follow((run,))
+        return result
+
+    def follow(
+        self,
+        runs: Sequence[Run],
+        checkpoints: Mapping[str, bytes] = MappingProxyType({}),
+        until: int | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Iterator[tuple]:
+        """Train runs one after the other, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key,
+        epochs done, {metric: value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key,
+        Result); or ("paused", key, epoch, bytes) for a run that has not ended after `until` epochs.
 
         With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
-        measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`. `epochs` cuts
-        the training short, to time it.
+        measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
         """
-        started = time.perf_counter()
+        for run in runs:
+            state = checkpoints.get(run.key)
+            yield from self._follow(run, None if state is None else Checkpoint.from_bytes(state), until, checkpoint_every)
+
+    def _follow(self, run: Run, past: Checkpoint | None, until: int | None, checkpoint_every: int | None) -> Iterator[tuple]:
+        started = time.perf_counter() - (past.seconds if past else 0.0)
         training = self._begin(run)
         order = np.random.default_rng(derive_seed(run.seed, "order"))
+        examples = arrays.count(self.parts["train"].y)
         curves: dict[str, list[float]] = {}
-        epochs, patience = epochs or self.study.epochs, self.study.early_stopping
-        best: tuple[float, int | None, Any] = (math.inf, None, None)  # validation loss, epoch, values
-        for epoch in range(1, epochs + 1):
-            logs = training.epoch(order.permutation(arrays.count(self.parts["train"].y)).astype("int32"))
+        epoch, patience, best = 0, self.study.early_stopping, Best()
+        if past:
+            epoch, curves, best = past.epoch, {name: list(values) for name, values in past.curves.items()}, past.best
+            training.restore(past.values)
+            training.epochs_done = epoch
+            for _ in range(epoch):
+                order.permutation(examples)
+        while epoch < self.study.epochs and not (patience and best.epoch and epoch - best.epoch >= patience):
+            if until is not None and epoch >= until:
+                yield "paused", run.key, epoch, Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
+                return
+            epoch += 1
+            logs = training.epoch(order.permutation(examples).astype("int32"))
             logs |= self._measure(training, "validation")[0]
-            for name, value in logs.items():
-                curves.setdefault(name, []).append(value)
-            on_epoch(epoch, logs)
+            yield "epoch", run.key, epoch, logs
             if not all(map(math.isfinite, logs.values())):
                 # JSON has no nan: the curves end with the last epoch that was finite.
-                curves = {name: values[:-1] for name, values in curves.items()}
-                return Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
-            if patience and logs["validation_loss"] < best[0]:
-                best = (logs["validation_loss"], epoch, training.snapshot())
-            elif patience and epoch - best[1] >= patience:
-                break
+                yield "ended", run.key, Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
+                return
+            for name, value in logs.items():
+                curves.setdefault(name, []).append(value)
+            if patience and logs["validation_loss"] < best.loss:
+                best = Best(logs["validation_loss"], epoch, training.snapshot())
+            if checkpoint_every and epoch % checkpoint_every == 0 and epoch < self.study.epochs:
+                state = Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
+                yield "checkpoint", run.key, epoch, state
         if patience:
-            training.restore(best[2])
+            training.restore(best.values)
         training.finish()
         metrics, test_losses = self._measure(training, "test")
         metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
-        ended = {"compilations": training.compilations, "best_epoch": best[1]}
+        ended = {"compilations": training.compilations, "best_epoch": best.epoch}
         if not all(map(math.isfinite, metrics.values())):
-            return Result("diverged", _since(started), epoch, {}, curves, **ended)
-        return Result("done", _since(started), epoch, metrics, curves, test_losses, **ended)
+            yield "ended", run.key, Result("diverged", _since(started), epoch, {}, curves, **ended)
+            return
+        yield "ended", run.key, Result("done", _since(started), epoch, metrics, curves, test_losses, **ended)
 
     def time_step(self, run: Run, seconds: float = 2.0) -> float:
         """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""

@@ -5,7 +5,7 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -177,7 +177,7 @@ class CompiledTraining:
     ):
         self.model = program.model
         self._schedules = [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
-        self._epoch, self._epochs = 0, epochs
+        self.epochs_done, self._epochs = 0, epochs
         self._program = program
         self._programs = programs
         self._before = program.compilations
@@ -199,7 +199,7 @@ class CompiledTraining:
             steps = -(-len(rows) // size)
             self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
             before += steps
-        self._epoch += 1
+        self.epochs_done += 1
         return {name: float(value) for name, value in logs.items()}
 
     def trace(self) -> None:
@@ -210,7 +210,7 @@ class CompiledTraining:
     def _rates(self, examples: int) -> np.ndarray:
         """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
         steps = -(-examples // self._programs.batch_size)
-        progress = np.minimum((self._epoch + np.arange(steps) / steps) / self._epochs, 1)
+        progress = np.minimum((self.epochs_done + np.arange(steps) / steps) / self._epochs, 1)
         rates = np.empty((steps, len(self._schedules)), "float32")
         for column, schedule in enumerate(self._schedules):
             rates[:, column] = schedule(progress) if isinstance(schedule, Schedule) else schedule
@@ -224,13 +224,14 @@ class CompiledTraining:
         ]
         return jax.tree.map(lambda *pieces: np.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
 
-    def snapshot(self) -> tuple:
+    def snapshot(self) -> list[jax.Array]:
         """The values of model and optimizer as they are now."""
-        return jax.tree.map(jnp.copy, self._state[:3])
+        return [jnp.copy(value) for value in jax.tree.leaves(self._state[:3])]
 
-    def restore(self, values: tuple) -> None:
-        """Go back to the values of a snapshot, which is used up by it."""
-        self._state = (*values, self._state[3])
+    def restore(self, values: Sequence[Any]) -> None:
+        """Go back to the values of a snapshot."""
+        structure = jax.tree.structure(self._state[:3])
+        self._state = (*jax.tree.unflatten(structure, [jnp.array(value) for value in values]), self._state[3])
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""

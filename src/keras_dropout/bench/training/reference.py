@@ -1,6 +1,6 @@
 """Training by Keras's own `fit`, on any backend: the path of TensorFlow and PyTorch, and the oracle of the compiled one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -47,7 +47,7 @@ class ReferenceTraining:
         self._divide_by = divide_by
         self._callbacks = [RateScheduler(schedules, epochs=epochs)] if schedules else []
         self._no_metrics = {f"rate_{layer.name}" for layer in schedules}
-        self._epoch = 0
+        self.epochs_done = 0
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
         part = self._parts["train"]
@@ -56,7 +56,7 @@ class ReferenceTraining:
             settings = {"x": x, "y": y, "sample_weight": weights, "batch_size": self._batch_size, "shuffle": False}
         else:
             settings = {"x": _Batches(part, order, self._batch_size, self._divide_by), "shuffle": False}
-        now, self._epoch = self._epoch, self._epoch + 1
+        now, self.epochs_done = self.epochs_done, self.epochs_done + 1
         settings |= {"initial_epoch": now, "epochs": now + 1, "callbacks": self._callbacks}
         history = self.model.fit(**settings, verbose=0).history
         return {name: float(values[-1]) for name, values in history.items() if name not in self._no_metrics}
@@ -76,9 +76,13 @@ class ReferenceTraining:
         """The values of model and optimizer as they are now."""
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables()]
 
-    def restore(self, values: list[np.ndarray]) -> None:
-        """Go back to the values of a snapshot."""
-        for variable, value in zip(self._variables(), values):
+    def restore(self, values: Sequence[np.ndarray]) -> None:
+        """Go back to the values of a snapshot, in a model that may not have been trained yet."""
+        if not self.model.optimizer.built:
+            x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
+            # Keras's own way to make all variables without a step; it has no public name.
+            self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
+        for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
 
     def weights(self) -> list[np.ndarray]:

@@ -1,0 +1,56 @@
+"""A run between two epochs, as bytes: all that is needed to go on with it as if it had never stopped."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Best(NamedTuple):
+    """The epoch with the smallest validation loss so far, and the values of model and optimizer there."""
+
+    loss: float = math.inf
+    epoch: int | None = None
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run had after `epoch` epochs: curves, seconds spent, and the values of model and optimizer in their order."""
+
+    epoch: int
+    curves: dict[str, list[float]]
+    seconds: float
+    values: Sequence[np.ndarray] = field(repr=False)
+    best: Best = field(default_factory=Best, repr=False)
+
+    def to_bytes(self) -> bytes:
+        """The length of a header, the header in JSON (which keeps every bit of a float), and the arrays one after the other."""
+        arrays = [np.asarray(value) for value in (*self.values, *self.best.values)]
+        header = {
+            "epoch": self.epoch,
+            "curves": self.curves,
+            "seconds": self.seconds,
+            "arrays": [[array.dtype.name, array.shape] for array in arrays],
+            "of_best": len(self.best.values),
+            "best": None if self.best.epoch is None else [self.best.loss, self.best.epoch],
+        }
+        text = json.dumps(header).encode()
+        return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)])
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Checkpoint":
+        """Read what `to_bytes` wrote; the arrays are views of `content`."""
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        arrays = []
+        for name, shape in header["arrays"]:
+            kind, count = np.dtype(name), math.prod(shape)  # float8 and bfloat16 are known by name where Keras is loaded
+            arrays.append(np.frombuffer(content, kind, count, start).reshape(shape))
+            start += kind.itemsize * count
+        own = len(arrays) - header["of_best"]
+        best = Best(*header["best"], arrays[own:]) if header["best"] else Best()
+        return cls(header["epoch"], header["curves"], header["seconds"], arrays[:own], best)

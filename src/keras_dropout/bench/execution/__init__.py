@@ -1,0 +1,206 @@
+"""Missing runs -> workers -> ledger.
+
+Runs that end are written to the ledger at once, by the process that the user started; a worker that dies loses the epochs since
+its run's last checkpoint. Results depend neither on the number of workers nor on where they are.
+"""
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from keras_dropout.bench.data import Data
+from keras_dropout.bench.execution.processes import Processes
+from keras_dropout.bench.execution.worker import Task
+from keras_dropout.bench.ledger import Ledger, NotStored
+from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench.records import BACKENDS, Result, Run, Study
+from keras_dropout.errors import check_choice, refuse
+
+HERE = "here"
+
+
+class Observer(Protocol):
+    """Who watches an execution: a progress display, or nobody."""
+
+    def started(self, worker: int, run: Run, epoch: int) -> None: ...
+    def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None: ...
+    def paused(self, worker: int, run: Run) -> None: ...
+    def ended(self, worker: int, run: Run, result: Result) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Workers(Protocol):
+    """A place where runs are trained. `with` starts it, and ends all workers that are left."""
+
+    workers: list[Any]  # each has a `number` for the display
+    retries: int  # how often a run is given to another worker when its own has died
+
+    def start(self) -> Any: ...
+    def give(self, worker: Any, task: Task) -> None: ...
+    def messages(self) -> Iterator[tuple[Any, tuple]]: ...
+    def end(self, worker: Any) -> None: ...
+
+
+def check_backend(backend: str) -> str:
+    """Refuse a backend that is unknown or not installed, before anything is loaded."""
+    check_choice("backend", backend, BACKENDS)
+    if importlib.util.find_spec(backend) is None:
+        refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'")
+    return backend
+
+
+def execute(
+    study: Study,
+    data: Data,
+    runs: Sequence[Run],
+    ledger: Ledger,
+    workers: int,
+    observer: Observer,
+    *,
+    on: str = HERE,
+    checkpoint_every: int | None = None,
+    until: int | None = None,
+) -> list[Result]:
+    """Train `runs` on `workers` workers, store each in the ledger as it ends, and return the results, without test losses.
+
+    Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
+    With `until`, runs that have not ended after that many epochs are left as checkpoints, and give no result. A run that fails,
+    or that cannot be stored, is a result; the others go on. On KeyboardInterrupt, or any other error here, the workers are ended
+    and what is finished stays in the ledger.
+    """
+    queue = _Queue(runs)
+    results: list[Result] = []
+    busy: dict[Any, dict[str, Run]] = {}
+    since: dict[Any, float] = {}
+    with _place(on)(study, data) as place:
+        for _ in range(min(workers, len(runs))):
+            place.start()
+
+        def finish(worker: Any, run: Run, result: Result, *facts: dict[str, Any]) -> None:
+            del busy[worker][run.key]
+            queue.learn(run, result)
+            try:
+                ledger.put(study, run, result, *facts)
+            except NotStored as error:
+                result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
+            # What the ledger holds need not be held here: memory does not grow with the number of runs.
+            result = dataclasses.replace(result, test_losses=None, log="")
+            results.append(result)
+            observer.ended(worker.number, run, result)
+
+        while place.workers:
+            for worker in [worker for worker in place.workers if not busy.get(worker)]:
+                if not queue:
+                    place.end(worker)
+                    continue
+                run = queue.take()
+                checkpoints = ledger.checkpoints([run.key])
+                place.give(worker, Task((run,), {key: state for key, (_, state) in checkpoints.items()}, until, checkpoint_every))
+                busy[worker], since[worker] = {run.key: run}, time.perf_counter()
+                observer.started(worker.number, run, checkpoints[run.key][0] if checkpoints else 0)
+            for worker, (kind, key, *values) in place.messages() if place.workers else ():
+                if kind == "died":
+                    why, printed = values
+                    for run in list(busy.get(worker, {}).values()):
+                        if queue.again(run, place.retries):
+                            observer.note(f"{run.variant.name}, seed {run.seed}: {why}; it is given to another worker.")
+                        else:
+                            seconds = round(time.perf_counter() - since[worker], 3)
+                            lost = Result("failed", seconds, 0, error=why, log=printed)
+                            finish(worker, run, lost, versions(), machine())
+                    place.end(worker)
+                    if queue:
+                        place.start()
+                    continue
+                run = busy[worker][key]
+                if kind == "epoch":
+                    observer.epoch(worker.number, run, *values)
+                elif kind == "ended":
+                    finish(worker, run, *values)
+                else:
+                    _keep(ledger, run, *values, observer)
+                    if kind == "paused":
+                        del busy[worker][key]
+                        observer.paused(worker.number, run)
+    return results
+
+
+def _place(on: str) -> type[Workers]:
+    """Where the workers are to be."""
+    check_choice("on", on, (HERE,))
+    return Processes
+
+
+class _Queue:
+    """The runs that wait: seeds in their order, and of a seed the variants that took longest so far first."""
+
+    def __init__(self, runs: Sequence[Run]):
+        order = {seed: place for place, seed in enumerate(dict.fromkeys(run.seed for run in runs))}
+        self._waiting = list(runs)
+        self._order = order
+        self._seconds: dict[str, float] = {}
+        self._tries: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Run:
+        run = min(self._waiting, key=lambda run: (self._order[run.seed], -self._seconds.get(run.variant.name, 0)))
+        self._waiting.remove(run)
+        return run
+
+    def learn(self, run: Run, result: Result) -> None:
+        if result.status == "done":
+            self._seconds[run.variant.name] = result.seconds
+
+    def again(self, run: Run, retries: int) -> bool:
+        """Put a run back whose worker died, unless that has happened too often."""
+        self._tries[run.key] = self._tries.get(run.key, 0) + 1
+        if self._tries[run.key] > retries:
+            return False
+        self._waiting.insert(0, run)
+        return True
+
+
+def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer) -> None:
+    try:
+        ledger.put_checkpoint(run.key, epoch, state)
+    except NotStored as error:  # the run itself is not lost by that
+        observer.note(f"{run.variant.name}, seed {run.seed}: the checkpoint of epoch {epoch} is not stored: {error}")
+
+
+def time_run(study: Study, data: Data, run: Run) -> tuple[float, float]:
+    """Seconds before a worker's first epoch ends, and seconds of a whole run after that; from a training of three epochs."""
+    started, ends = time.perf_counter(), []
+    for kind, values in _ask(study, data, Task((run,), until=3)):
+        if kind == "epoch":
+            ends.append(time.perf_counter())
+        elif kind == "ended" and values[0].status == "failed":
+            refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
+    ends = ends or [time.perf_counter()]
+    an_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+    return ends[0] - started, an_epoch * study.epochs
+
+
+def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
+    """Seconds of a training step in each engine, measured in one worker, one after the other; for an engine that cannot train
+    the run, what went wrong."""
+    kind, values = next(iter(_ask(study, data, Task((run,), engines=tuple(engines)))))
+    if kind == "ended":
+        refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
+    return values[0]
+
+
+def _ask(study: Study, data: Data, task: Task) -> Iterator[tuple[str, list]]:
+    """(kind, values) of each message about a task of one run, from one worker here."""
+    with Processes(study, data) as place:
+        place.give(place.start(), task)
+        while True:
+            for _, (kind, _, *values) in place.messages():
+                if kind == "died":
+                    kind, values = "ended", [Result("failed", 0.0, 0, error=values[0])]
+                yield kind, values
+                if kind not in ("epoch", "checkpoint"):
+                    return

@@ -1,0 +1,127 @@
+"""Workers on this machine: fresh processes, which never import the user's main module, so that scripts need no guard."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from keras_dropout.bench.data import Data
+from keras_dropout.bench.execution.worker import LOG_LIMIT, Task, Worker
+from keras_dropout.bench.machine import worker_environment
+from keras_dropout.bench.records import Study
+
+
+@dataclass(eq=False)
+class Process:
+    """A worker process as its parent sees it."""
+
+    number: int
+    process: Any
+    connection: Connection
+    log: Any
+
+
+class Processes:
+    """Worker processes of one study. Used with `with`, which ends them all."""
+
+    retries = 0  # a process that dies has a reason that a second try would meet again, such as too little memory
+
+    def __init__(self, study: Study, data: Data):
+        self._context = multiprocessing.get_context("spawn")
+        self._given = (study, data.parts(study.split), data.divide_by)  # sent once to each worker, not with every task
+        self.workers: list[Process] = []
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for worker in list(self.workers):
+            worker.process.kill()
+            self.end(worker)
+
+    def start(self) -> Process:
+        """Start one more worker."""
+        ours, theirs = self._context.Pipe()
+        log = tempfile.NamedTemporaryFile("r", prefix="keras-dropout-worker-", errors="replace")  # noqa: SIM115 - `end` closes it
+        process = self._context.Process(target=_work, args=(theirs, log.name), daemon=True)
+        with _main_out_of_sight():
+            process.start()
+        theirs.close()
+        free = set(range(len(self.workers) + 1)) - {worker.number for worker in self.workers}
+        worker = Process(min(free), process, ours, log)
+        self.workers.append(worker)
+        with contextlib.suppress(OSError):
+            ours.send(self._given)
+        return worker
+
+    def give(self, worker: Process, task: Task) -> None:
+        """Have the worker do a task; its messages will tell of it."""
+        with contextlib.suppress(OSError):  # a worker that is gone shows when we listen to it
+            worker.connection.send(task)
+
+    def end(self, worker: Process) -> None:
+        """End a worker that has nothing to do, or that is gone."""
+        worker.connection.close()
+        worker.process.join(10)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.log.close()
+        self.workers.remove(worker)
+
+    def messages(self) -> Iterator[tuple[Process, tuple]]:
+        """Wait until workers say something. ("died", "", why, what it printed) comes from here: the worker is no more."""
+        by_connection = {worker.connection: worker for worker in self.workers}
+        for connection in wait(by_connection):
+            worker = by_connection[connection]
+            try:
+                yield worker, connection.recv()
+            except (EOFError, OSError):
+                worker.process.join(10)
+                printed = worker.log.read()[-LOG_LIMIT:]
+                last = printed.strip().splitlines()[-1:]
+                why = f"the worker process died (exit code {worker.process.exitcode})" + "".join(f": {line}" for line in last)
+                yield worker, ("died", "", why, printed)
+
+
+@contextlib.contextmanager
+def _main_out_of_sight() -> Iterator[None]:
+    """Hide the main module while a process starts: multiprocessing would have the child run it again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(connection: Connection, log: str) -> None:
+    """The life of a worker process: take the study, then do each task that comes, until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides what it means
+    _die_with_parent()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        study, parts, divide_by = connection.recv()
+        os.environ.update(worker_environment(study.backend))
+        worker = Worker(study, parts, divide_by, log)
+        while True:
+            for message in worker.messages(connection.recv()):
+                connection.send(message)
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,115 @@
+"""What a worker does, wherever it is: it takes tasks, and answers with messages."""
+
+import dataclasses
+import importlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.bench.data import Part
+from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.targets import import_file
+
+LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs to train, from the bytes of their checkpoints where they have some.
+
+    After `until` epochs a run that has not ended is handed back as a checkpoint; every `checkpoint_every` epochs one is sent.
+    With `engines`, a step of the first run is timed in each of them instead.
+    """
+
+    runs: tuple[Run, ...]
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    until: int | None = None
+    checkpoint_every: int | None = None
+    engines: tuple[str, ...] = ()
+
+
+class Worker:
+    """Trains the runs of one study, one task after another; what was compiled for one serves the next.
+
+    Its process must have the environment that `machine.worker_environment` gives from its start.
+    """
+
+    def __init__(self, study: Study, parts: dict[str, Part], divide_by: float, log: str | Path | None = None):
+        self._given = study, parts, divide_by
+        self._log = _Log(log)
+        self._trainer: Any = None
+
+    def messages(self, task: Task) -> Iterator[tuple]:
+        """(kind, key of the run, …): ("epoch", key, epochs done, {metric: value}), ("checkpoint", key, epoch, bytes), and at the
+        end of each run ("paused", key, epoch, bytes) or ("ended", key, Result, versions, machine); or ("timed", key, {engine:
+        seconds or what went wrong}).
+        """
+        started, left = time.perf_counter(), {run.key: run for run in task.runs}
+        try:
+            self._import_what_the_model_needs()
+            if task.engines:
+                (key,) = left
+                yield "timed", key, {engine: self._time_engine(left[key], engine) for engine in task.engines}
+                return
+            if self._trainer is None:
+                from keras_dropout.bench.training import Trainer
+
+                self._trainer = Trainer(*self._given)
+            for kind, key, *values in self._trainer.follow(task.runs, task.checkpoints, task.until, task.checkpoint_every):
+                if kind in ("ended", "paused"):
+                    del left[key]
+                yield self._ended(key, *values) if kind == "ended" else (kind, key, *values)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # a run's failure is its result
+            each = round((time.perf_counter() - started) / max(1, len(left)), 3)
+            for key in left:
+                yield self._ended(key, Result("failed", each, 0, error=_one_line(error)))
+
+    def _ended(self, key: str, result: Result) -> tuple:
+        return "ended", key, dataclasses.replace(result, log=self._log.news()), versions(), machine()
+
+    def _import_what_the_model_needs(self) -> None:
+        """Import what defines the reader's own layers and losses, which thereby registers them with Keras."""
+        study, *_ = self._given
+        if study.source is not None:
+            import_file(Path(study.source))
+        for module in study.modules:
+            importlib.import_module(module)
+
+    def _time_engine(self, run: Run, engine: str) -> float | str:
+        from keras_dropout.bench.training import Trainer
+
+        study, parts, divide_by = self._given
+        try:
+            return Trainer(dataclasses.replace(study, engine=engine), parts, divide_by).time_step(run)
+        except Exception as error:  # this engine's failure is its answer
+            return _one_line(error)
+
+
+class _Log:
+    """What this process prints, in a file instead of on the terminal: frameworks print as they like."""
+
+    def __init__(self, path: str | Path | None):
+        self._file = open(path, "a+", errors="replace") if path else tempfile.TemporaryFile("a+", errors="replace")  # noqa: SIM115
+        os.dup2(self._file.fileno(), 1)
+        os.dup2(self._file.fileno(), 2)
+        self._read = 0
+
+    def news(self) -> str:
+        """What was printed since the last call, or the end of it."""
+        self._file.seek(self._read)
+        text = self._file.read()
+        self._read = self._file.tell()
+        return text[-LOG_LIMIT:]
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]  # Keras colours its messages
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,113 @@
+"""A run that stops between two epochs and goes on in another process ends in the same bytes as one that never stopped."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from keras_dropout.bench.checkpoints import Best, Checkpoint
+from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.training import Trainer
+
+L = keras.layers
+finite = st.floats(allow_nan=False, allow_infinity=False)
+values = st.lists(
+    arrays.arrays(st.sampled_from(["float32", "float64", "float16", "int32", "uint32", "bool"]), arrays.array_shapes(min_dims=0)),
+    max_size=4,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 99), st.dictionaries(st.text(), st.lists(finite)), finite, values, st.none() | st.tuples(finite, values))
+def test_what_goes_in_comes_out(epoch, curves, seconds, now, best):
+    best = Best() if best is None else Best(best[0], epoch, best[1])
+    found = Checkpoint.from_bytes(Checkpoint(epoch, curves, seconds, now, best).to_bytes())
+    assert (found.epoch, found.curves, found.seconds) == (epoch, curves, seconds)
+    assert found.best[:2] == best[:2]
+    for ours, theirs in zip([*found.values, *found.best.values], [*now, *best.values], strict=True):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_bfloat16_keeps_its_bits():
+    value = keras.ops.convert_to_numpy(keras.ops.cast([1.1, -2.7, 1e-30], "bfloat16"))
+    found = Checkpoint.from_bytes(Checkpoint(1, {}, 0.0, [value]).to_bytes()).values[0]
+    assert found.dtype == value.dtype
+    assert found.tobytes() == value.tobytes()
+
+
+def a_model(optimizer):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            L.GaussianNoise(0.1, seed=3),
+            L.Dense(16, "relu"),
+            L.BatchNormalization(),
+            L.Dense(8, "relu"),
+            L.Dense(3, "softmax"),
+        ]
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def moving_average():
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 100), use_ema=True, ema_momentum=0.9)
+
+
+CASES = {
+    "adam": dict(optimizer=lambda: "adam"),
+    "moving averages and a decaying learning rate": dict(optimizer=moving_average),
+    "early stopping": dict(optimizer=lambda: keras.optimizers.SGD(0.5), early_stopping=2, epochs=30),
+    "class weights": dict(optimizer=lambda: "sgd", class_weight={0: 1.0, 1: 3.0, 2: 1.0}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_resumed_run_ends_in_the_same_bytes(engine, case, tmp_path):
+    if engine == "compiled" and keras.backend.backend() != "jax":
+        pytest.skip("the compiled engine runs on JAX")
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 120)
+    x = generator.normal(size=(120, 6)).astype("float32") + y[:, None]
+    options = {"epochs": 7, **CASES[case]}
+    plan = make_plan(
+        a_model(options.pop("optimizer")()),
+        ((x[:90], y[:90]), (x[90:], y[90:])),
+        variants={"a": {"hidden": "linear(0.5, 0.1)"}},
+        backend=keras.backend.backend(),
+        engine=engine,
+        batch_size=16,
+        seeds=1,
+        ledger=tmp_path / "r.db",
+        **options,
+    )
+    run = plan.study.runs()[-1]
+
+    def trainer():
+        return Trainer(plan.study, plan.data.parts("held-out"), 1.0)
+
+    *told, (_, _, whole) = trainer().follow((run,), checkpoint_every=2)
+    checkpoints = {epoch: state for kind, _, epoch, state in told if kind == "checkpoint"}
+    assert list(checkpoints) == [epoch for epoch in range(2, whole.epochs + 1, 2) if epoch < plan.study.epochs]
+    for epoch in (min(checkpoints), max(checkpoints)):
+        first, *_, (_, _, resumed) = trainer().follow((run,), {run.key: checkpoints[epoch]})
+        assert first[2] == epoch + 1 or epoch == whole.epochs
+        same(resumed, whole)
+    # In pieces of three epochs, each in a trainer of its own.
+    state, until = {}, 3
+    while (last := list(trainer().follow((run,), state, until))[-1])[0] == "paused":
+        assert last[2] == until
+        state, until = {run.key: last[3]}, until + 3
+    same(last[2], whole)
+    assert whole.status == "done"
+
+
+def same(one, other):
+    assert one.metrics == other.metrics
+    assert one.curves == other.curves
+    assert (one.epochs, one.best_epoch, one.status) == (other.epochs, other.best_epoch, other.status)
+    np.testing.assert_array_equal(one.test_losses, other.test_losses)
