@@ -93,7 +93,11 @@ class Trainer:
             training.epochs_done = epoch
             for _ in range(epoch):
                 order.permutation(examples)
-        while epoch < self.study.epochs and not (patience and best.epoch and epoch - best.epoch >= patience):
+
+        def is_over() -> bool:
+            return epoch == self.study.epochs or bool(patience and best.epoch and epoch - best.epoch >= patience)
+
+        while not is_over():
             if until is not None and epoch >= until:
                 yield "paused", run.key, epoch, Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
                 return
@@ -109,7 +113,7 @@ class Trainer:
                 curves.setdefault(name, []).append(value)
             if patience and logs["validation_loss"] < best.loss:
                 best = Best(logs["validation_loss"], epoch, training.snapshot())
-            if checkpoint_every and epoch % checkpoint_every == 0 and epoch < self.study.epochs:
+            if checkpoint_every and epoch % checkpoint_every == 0 and not is_over():
                 state = Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
                 yield "checkpoint", run.key, epoch, state
         if patience:
