@@ -1,15 +1,26 @@
-"""Where a benchmark's figures go when `--json FILE` is given: with command, versions and kind of machine."""
+"""Where a benchmark's figures go when `--json FILE` is given: with command, commit, date, versions and kind of machine."""
 
 import json
+import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.execution import machine, versions
+from keras_dropout.bench.machine import machine, versions
 
 
 def write(name: str, rows: Any) -> None:
     """Write `rows` to the file named after --json, if any."""
     if "--json" in sys.argv:
-        made = {"command": f"python benchmarks/{name}.py", "versions": versions(), "machine": machine()}
-        Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps(made | {"rows": rows}, indent=1))
+        given = sys.argv.index("--json")
+        arguments = [*sys.argv[1:given], *sys.argv[given + 2 :]]
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+        made = {
+            "command": " ".join(["python", f"benchmarks/{name}.py", *arguments]),
+            "date": date.today().isoformat(),
+            "commit": commit.stdout.strip() or None,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        Path(sys.argv[given + 1]).write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")

@@ -58,10 +58,10 @@ def moving_average():
 
 
 CASES = {
-    "adam": dict(optimizer=lambda: "adam"),
-    "moving averages and a decaying learning rate": dict(optimizer=moving_average),
-    "early stopping": dict(optimizer=lambda: keras.optimizers.SGD(0.5), early_stopping=2, epochs=30),
-    "class weights": dict(optimizer=lambda: "sgd", class_weight={0: 1.0, 1: 3.0, 2: 1.0}),
+    "adam": {"optimizer": lambda: "adam"},
+    "moving averages and a decaying learning rate": {"optimizer": moving_average},
+    "early stopping": {"optimizer": lambda: keras.optimizers.SGD(0.5), "early_stopping": 2, "epochs": 30},
+    "class weights": {"optimizer": lambda: "sgd", "class_weight": {0: 1.0, 1: 3.0, 2: 1.0}},
 }
 
 

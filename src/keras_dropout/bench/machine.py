@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
@@ -34,7 +35,11 @@ def machine() -> dict[str, Any]:
 def worker_environment(backend: str) -> dict[str, str]:
     """One thread and no accelerator, to be set before the framework starts: a run's bytes then depend on its key alone."""
     flags = os.environ.get("XLA_FLAGS", "")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras-dropout" / "jax"
     return {
+        # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "KERAS_BACKEND": backend,
         "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
         "NPROC": "1",

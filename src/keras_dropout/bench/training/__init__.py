@@ -3,13 +3,15 @@
 import copy
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.utils import rng_utils  # it has no public name
 
 from keras_dropout.bench import arrays
 from keras_dropout.bench.checkpoints import Best, Checkpoint
@@ -181,12 +183,23 @@ def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedu
     Initial weights depend on the seed alone, masks on the seed and their layer. Where the study starts from given weights, all
     runs have those.
     """
-    keras.utils.set_random_seed(derive_seed(run.seed, "weights") % 2**32)
+    _set_random_seed(derive_seed(run.seed, "weights") % 2**32)
     model, schedules = make(study, run.variant)
     # Keras gives the layers in the order of the data, a shared layer once.
     for number, layer in enumerate(layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(run.seed, "mask", number))
     return model, schedules
+
+
+def _set_random_seed(seed: int) -> None:
+    """`keras.utils.set_random_seed`, without loading TensorFlow only to seed it, which takes seconds in each worker."""
+    loaded = rng_utils.tf
+    if "tensorflow" not in sys.modules:
+        rng_utils.tf = SimpleNamespace(available=False)
+    try:
+        keras.utils.set_random_seed(seed)
+    finally:
+        rng_utils.tf = loaded
 
 
 def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
