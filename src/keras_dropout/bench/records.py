@@ -250,7 +250,7 @@ class Result:
 
     `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
     with dropout off; `curves` has a list per metric with one value per epoch ("loss" is the running mean in training, dropout on);
-    `test_losses` one loss per test example; `seconds` the time spent, compiling included.
+    `test_losses` one loss per test example; `seconds` the time spent, compiling included; `log` what the worker printed.
     """
 
     status: str
@@ -262,6 +262,7 @@ class Result:
     error: str | None = None
     compilations: int = field(default=0, compare=False)
     best_epoch: int | None = None
+    log: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self):
         check_choice("status", self.status, STATUSES)
