@@ -289,6 +289,7 @@ def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
             connection.execute(f"CREATE TEMP VIEW details AS {_DETAILS_OF_1.format(table='runs')}")
             connection.execute(f"CREATE TEMP VIEW runs AS {_RUNS_OF_1.format(table='runs')}")
             connection.execute("CREATE TEMP TABLE checkpoints (key, epoch, state, written)")
+        connection.execute("PRAGMA query_only = ON")
         yield connection
 
 
@@ -333,14 +334,14 @@ def select_keys(connection: sqlite3.Connection, query: str, keys: Iterable[str])
 
 def now() -> str:
     """The time as the ledger writes it: UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     def connect(how: str) -> sqlite3.Connection:
         return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=PATIENCE, isolation_level=None)
 
-    connection = connect("mode=ro")
+    connection = connect("mode=rw")  # where that is allowed: SQLite then takes its two files beside the ledger away again
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError as error:
