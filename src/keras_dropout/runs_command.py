@@ -57,7 +57,7 @@ def list_runs(
     """List runs, the newest last.
 
     The fields of --json, a list of objects: key, target, variant, seed, backend, engine, status (done, diverged, failed),
-    seconds, epochs, metrics (an object; null for what is no finite number), error, finished (UTC), best_epoch (early stopping).
+    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC).
 
     Examples: keras-dropout runs list --variant hidden --since 2026-07-01 · keras-dropout runs list --status failed --json
     """

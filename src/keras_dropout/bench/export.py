@@ -27,8 +27,11 @@ def check_can_write(path: Path) -> None:
 
 def rows_of_runs(connection: sqlite3.Connection, selection: Selection) -> list[dict[str, Any]]:
     """One row a run: what the ledger lists, then a column for each metric."""
-    found = find(connection, selection)
-    return _fill([{name: value for name, value in run.items() if name != "metrics"} | run["metrics"] for run in found])
+    rows = []
+    for run in find(connection, selection):
+        metrics = run.pop("metrics")
+        rows.append(run | {name: value for name, value in metrics.items() if name not in run})
+    return _fill(rows)
 
 
 def rows_of_epochs(connection: sqlite3.Connection, selection: Selection) -> list[dict[str, Any]]:

@@ -24,9 +24,8 @@ from keras_dropout.errors import refuse
 
 DEFAULT_LEDGER = "keras-dropout.db"
 SCHEMA_VERSION = 2
-BEST = "best_epoch"  # stands among the metrics
 PATIENCE = 60.0  # seconds to wait for another process's transaction
-RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, metrics, error, finished"
+RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses"
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
 # What is large stands in a table of its own, the largest last: SQLite then lists runs without reading it.
@@ -50,7 +49,8 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')),
     seconds REAL NOT NULL,
     epochs INTEGER NOT NULL,
-    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch (early stopping: of "best_epoch", also here)
+    best_epoch INTEGER,           -- early stopping: the epoch that is measured
+    metrics TEXT NOT NULL,        -- JSON: name -> number, of the last epoch or the best
     error TEXT,
     finished TEXT NOT NULL        -- UTC, ISO 8601
 );
@@ -79,12 +79,14 @@ CREATE VIEW means AS
     SELECT target, variant, count(*) AS runs, avg(test_loss) AS test_loss, avg(test_accuracy) AS test_accuracy
     FROM results WHERE status = 'done' GROUP BY target, variant
 """
-# Version 1 had one table, with what is in `details` now; these make of it what there is since.
+# Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
 _RUNS_OF_1 = """
-    SELECT key, target, variant, seed, CASE WHEN json_valid(config) THEN json_extract(config, '$.backend') END AS backend,
-        CASE WHEN json_valid(config) THEN json_extract(config, '$.engine') END AS engine,
-        status, seconds, epochs, metrics, error, finished
-    FROM main.{table}"""
+    SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
+        json_extract(settings, '$.engine') AS engine, status, seconds, epochs, json_extract(numbers, '$.best_epoch') AS best_epoch,
+        CASE WHEN json_type(numbers, '$.best_epoch') IS NULL THEN metrics ELSE json_remove(numbers, '$.best_epoch') END AS metrics,
+        error, finished
+    FROM (SELECT *, CASE WHEN json_valid(config) THEN config END AS settings,
+        CASE WHEN json_valid(metrics) THEN metrics END AS numbers FROM main.{table})"""
 _DETAILS_OF_1 = "SELECT key, curves, '' AS log, config, versions, machine, test_losses FROM main.{table}"
 
 
@@ -167,7 +169,6 @@ class Ledger:
         """Store a finished run in one transaction, and drop its checkpoint unless it failed. A failed run is replaced by a later
         try; others are never overwritten."""
         losses = result.test_losses
-        best = {} if result.best_epoch is None else {BEST: result.best_epoch}
         row = {
             "key": run.key,
             "target": study.target,
@@ -178,7 +179,8 @@ class Ledger:
             "status": result.status,
             "seconds": result.seconds,
             "epochs": result.epochs,
-            "metrics": json.dumps(dict(result.metrics) | best),
+            "best_epoch": result.best_epoch,
+            "metrics": json.dumps(dict(result.metrics)),
             "error": result.error,
             "finished": now(),
             "curves": json.dumps(dict(result.curves)),
@@ -347,7 +349,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         connection.close()
         log = path.with_name(f"{path.name}-wal")
-        if "unable to open" not in str(error):
+        if not any(words in str(error) for words in ("unable to open", "readonly")):
             raise
         # In a folder that cannot be written SQLite makes no index of the write-ahead log; where there is no log, none is needed.
         log = path.with_name(f"{path.name}-wal")
@@ -381,13 +383,11 @@ def _reason(error: sqlite3.Error, verb: str) -> str:
 def _get(connection: sqlite3.Connection, keys: Iterable[str], test_losses: bool) -> dict[str, Result]:
     keys = list(keys)
     losses = "test_losses" if test_losses else "NULL"
-    columns = f"key, status, seconds, epochs, metrics, curves, {losses}, error, log"
+    columns = f"key, status, seconds, epochs, metrics, curves, {losses}, error, best_epoch, log"
+    query = f"SELECT {columns} FROM runs JOIN details USING (key) WHERE key IN"
     found = {}
-    for key, status, seconds, epochs, metrics, curves, losses, error, log in select_keys(
-        connection, f"SELECT {columns} FROM runs JOIN details USING (key) WHERE key IN", keys
-    ):
+    for key, status, seconds, epochs, metrics, curves, losses, error, best, log in select_keys(connection, query, keys):
         losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-        metrics = json.loads(metrics)
-        best = metrics.pop(BEST, None)
-        found[key] = Result(status, seconds, epochs, metrics, json.loads(curves), losses, error, best_epoch=best, log=log)
+        metrics, curves = json.loads(metrics), json.loads(curves)
+        found[key] = Result(status, seconds, epochs, metrics, curves, losses, error, best_epoch=best, log=log)
     return {key: found[key] for key in keys if key in found}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.ledger import BEST, RUN_COLUMNS
+from keras_dropout.bench.ledger import RUN_COLUMNS
 from keras_dropout.bench.records import STATUSES
 from keras_dropout.errors import check_choice, refuse
 
@@ -107,8 +107,7 @@ def finite(value: Any) -> Any:
 
 def _document(row: Sequence[Any]) -> dict[str, Any]:
     found = dict(zip(RUN_COLUMNS.split(", "), row))
-    metrics = _read_json(found["key"], "metrics", found["metrics"])
-    return found | {"best_epoch": metrics.pop(BEST, None), "metrics": metrics}
+    return found | {"metrics": _read_json(found["key"], "metrics", found["metrics"])}
 
 
 def _read_json(key: str, name: str, text: str) -> Any:
