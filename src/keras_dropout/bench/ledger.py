@@ -139,29 +139,33 @@ class Ledger:
         while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is executed inside, or nothing. Raises `NotStored` where SQLite cannot write; the ledger stays usable."""
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise NotStored(f"the ledger {self.path} {_reason(error, 'written')}") from error
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+        with self._storing():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def vacuum(self) -> None:
         """Give the space of what was deleted back to the disk."""
-        try:
+        with self._storing():
             self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise NotStored(f"the ledger {self.path} {_reason(error, 'written')}") from error
 

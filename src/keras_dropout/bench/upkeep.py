@@ -116,7 +116,7 @@ def delete(path: str | Path, keys: Sequence[str], selection: Selection, every: b
 
 
 def vacuum(path: str | Path) -> tuple[int, int, int]:
-    """Drop checkpoints that nobody will go on from, and give free space back: checkpoints dropped, bytes before and after."""
+    """Drop what belongs to no run, and give free space back: checkpoints dropped, bytes before and after."""
     with reading(path):
         pass
     path = check_ledger_path(path)
@@ -128,6 +128,8 @@ def vacuum(path: str | Path) -> tuple[int, int, int]:
             finished = "SELECT key FROM runs WHERE status != 'failed'"
             query = f"DELETE FROM checkpoints WHERE key IN ({finished}) OR key NOT IN ({asked})"
             dropped = connection.execute(query).rowcount
+            # Left by other programs, which do not delete them with their runs unless told to.
+            connection.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
         ledger.vacuum()
     return dropped, before, _bytes(path)
 
