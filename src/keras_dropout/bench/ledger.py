@@ -166,6 +166,8 @@ class Ledger:
     def _storing(self) -> Iterator[None]:
         try:
             yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise  # a mistake of ours
         except sqlite3.Error as error:
             raise NotStored(f"the ledger {self.path} {_reason(error, 'written')}") from error
 
