@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
+output
 masks schedules targets bench bench.report
 notation backends.jax backends.tensorflow backends.torch
 backends
@@ -28,9 +29,9 @@ mistakes
 bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
-bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
-bench.training.compiled
-bench.training
+bench.selection bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
+bench.export bench.upkeep bench.training.compiled
+runs_command bench.training
 bench.execution.worker
 bench.execution.processes
 bench.execution

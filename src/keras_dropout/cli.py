@@ -5,15 +5,18 @@ import os
 import shlex
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keras_dropout import __version__
 from keras_dropout.errors import BadInput, refuse
+from keras_dropout.output import check_output_path as _output_path
+from keras_dropout.output import show as _print
+from keras_dropout.runs_command import runs
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(runs, name="runs")
 _Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function; to look at, also a recipe.")]
 _Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.")]
 _Data = Annotated[
@@ -397,18 +400,6 @@ def _choose_backend(backend: str) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Keras loads TensorFlow where it is installed; this keeps it silent
 
 
-def _output_path(path: str, ending: str, force: bool) -> Path:
-    """Refuse a file that cannot be written, before anything is done."""
-    if not path.endswith(ending):
-        refuse(f"the output must be a {ending} file; got {path!r}.", f"For example: -o new{ending}")
-    found = Path(path)
-    if found.exists() and not force:
-        refuse(f"{path} is there already.", "Choose another -o, or write over it with --force.")
-    if not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
-        refuse(f"{path} cannot be written there.", "Name a file in a folder that exists and that you can write to.")
-    return found
-
-
 def _sites_table(found: Any) -> Any:
     """The sites as a tree, what is in a nested model set in below its name; then which methods fit where."""
     from rich.console import Group
@@ -432,14 +423,6 @@ def _sites_table(found: Any) -> Any:
         cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
         table.add_row(*map(Text, cells), str(fits[site.methods]))
     return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))
-
-
-def _print(found: Any, file: Any = None) -> None:
-    from rich.console import Console
-
-    console = Console(file=file)
-    # A pipe has no width of its own: wide enough that no cell is cut.
-    (console if console.is_terminal else Console(width=120, file=file)).print(found)
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

@@ -1,20 +1,55 @@
 """The ledger on real SQLite files: round trips, sharing, and files that are no ledger."""
 
 import multiprocessing
+import os
+import re
+import resource
+import signal
 import sqlite3
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, check_ledger_path, peek
+from keras_dropout.bench import ledger as ledger_module
+from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, NotStored, asked_for, check_ledger_path, peek, refusing
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
 from keras_dropout.errors import BadInput
 
 STUDY = Study(
     "t", DataFacts("d", "f", 9, 1, 2), {}, {"loss": "mse"}, "held-out", "jax", "compiled", 1, 1, (0,), (Variant("none", {}),)
 )
+# The file as the first version made it.
+VERSION_1 = """
+CREATE TABLE studies (
+    id INTEGER PRIMARY KEY, started TEXT NOT NULL, target TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL,
+    machine TEXT NOT NULL, runs TEXT NOT NULL
+);
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY, target TEXT NOT NULL, variant TEXT NOT NULL, seed INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')), seconds REAL NOT NULL, epochs INTEGER NOT NULL,
+    metrics TEXT NOT NULL, curves TEXT NOT NULL, test_losses BLOB, error TEXT, config TEXT NOT NULL, versions TEXT NOT NULL,
+    machine TEXT NOT NULL, finished TEXT NOT NULL
+);
+PRAGMA application_id = 0x4B445250;
+PRAGMA user_version = 1;
+PRAGMA journal_mode = WAL;
+"""
+LOSSES = zlib.compress(np.array([0.1, np.nan, 3], "<f4").tobytes())
+CONFIG = '{"backend": "torch", "engine": "reference"}'
+THEN = "2026-01-02T03:04:05+00:00"
+RUNS_OF_1 = [
+    ("a", "t", "none", 0, "done", 1.25, 3, '{"test_loss": 0.1, "best_epoch": 2}', '{"loss": [3.0, 2.0]}', LOSSES, None, CONFIG),
+    ("b", "t", "half", 1, "diverged", 0.1, 1, '{"test_loss": NaN}', "{}", None, None, CONFIG),
+    ("c", "t", "half", 2, "failed", 0.0, 0, "{}", "{}", None, "out of memory", "no JSON"),
+]
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -135,3 +170,300 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_as_it_is(tmp_path, make, w
 def test_a_place_that_cannot_be_written_is_refused(path):
     with pytest.raises(BadInput):
         check_ledger_path(path)
+
+
+def version_1(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+        rows = [(*run, '{"keras": "3"}', '{"cores": 2}', THEN) for run in RUNS_OF_1]
+        connection.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * 15)})", rows)
+        connection.execute("INSERT INTO studies VALUES (7, ?, 't', 'cmd', '{}', '{}', ?)", (THEN, '[{"key": "a"}, {"key": "z"}]'))
+        connection.commit()
+    return path
+
+
+def assert_nothing_is_lost(results):
+    assert list(results) == ["a", "b", "c"]
+    a, b, c = results.values()
+    assert a == Result("done", 1.25, 3, {"test_loss": 0.1}, {"loss": [3.0, 2.0]}, best_epoch=2)
+    assert a.test_losses.tobytes() == zlib.decompress(LOSSES)
+    assert (b.status, str(b.metrics["test_loss"]), b.test_losses) == ("diverged", "nan", None)
+    assert c == Result("failed", 0.0, 0, error="out of memory")
+
+
+def version_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def test_an_older_ledger_is_read_as_it_is(tmp_path):
+    path = version_1(tmp_path / "runs.db")
+    before = path.read_bytes()
+    assert_nothing_is_lost(peek(path, "abc"))
+    assert asked_for(path) == [{"a", "z"}]
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_older_ledger_that_is_written_to_is_brought_up_to_date_and_loses_nothing(tmp_path):
+    path = version_1(tmp_path / "runs.db")
+    with Ledger(path) as ledger:
+        assert_nothing_is_lost(ledger.get("abc"))
+        ledger.put(STUDY, run("d"), result(), {}, {})
+    assert version_of(path) == SCHEMA_VERSION == 2
+    assert asked_for(path) == [{"a", "z"}]
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(
+            "SELECT key, target, variant, seed, status, seconds, epochs, metrics, curves, test_losses, error, config, versions, "
+            "machine, finished, backend, engine, log FROM runs JOIN details USING (key) WHERE key != 'd' ORDER BY key"
+        ).fetchall()
+    added = [("torch", "reference", "")] * 2 + [(None, None, "")]
+    before = [(*run, '{"keras": "3"}', '{"cores": 2}', THEN, *more) for run, more in zip(RUNS_OF_1, added)]
+    before[0] = (*before[0][:7], '{"test_loss":0.1}', *before[0][8:])  # the best epoch, among the metrics then, has a column now
+    assert rows == before
+
+
+def _open(path, barrier):
+    barrier.wait()
+    with Ledger(path) as ledger:
+        assert_nothing_is_lost(ledger.get("abc"))
+
+
+def test_two_processes_bring_a_ledger_up_to_date_at_once(tmp_path):
+    path = version_1(tmp_path / "runs.db")
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    openers = [context.Process(target=_open, args=(path, barrier)) for _ in range(2)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join(60)
+        assert opener.exitcode == 0
+    assert_nothing_is_lost(peek(path, "abc"))
+
+
+@pytest.mark.parametrize("statement", ["ALTER", "PRAGMA user_version =", "INSERT INTO details", "DROP", "COMMIT"])
+def test_killed_while_it_is_brought_up_to_date_it_is_as_it_was(tmp_path, statement):
+    path = version_1(tmp_path / "runs.db")
+    code = f"""
+import os, sqlite3
+from keras_dropout.bench.ledger import Ledger
+class Killed(sqlite3.Connection):
+    def execute(self, sql, *more):
+        if sql.startswith({statement!r}):
+            os.kill(os.getpid(), 9)
+        return super().execute(sql, *more)
+connect = sqlite3.connect
+sqlite3.connect = lambda *values, **more: connect(*values, **more, factory=Killed)
+Ledger({str(path)!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
+    assert version_of(path) == 1
+    assert_nothing_is_lost(peek(path, "abc"))
+    with Ledger(path) as ledger:
+        assert_nothing_is_lost(ledger.get("abc"))
+
+
+def test_results_come_in_the_order_asked_for_and_without_losses_if_they_are_not_needed(tmp_path):
+    keys = [str(number) for number in range(1200)]
+    with Ledger(tmp_path / "runs.db") as ledger:
+        for key in keys[::600]:
+            ledger.put(STUDY, run(key), result(float(key), log=f"printed by {key}"), {}, {})
+        found = ledger.get(reversed(keys), test_losses=False)
+        whole = ledger.get(keys)
+    assert list(found) == ["600", "0"]
+    assert found["600"].log == "printed by 600"
+    assert [each.test_losses for each in found.values()] == [None, None]
+    assert whole["0"].test_losses.tolist() == [1, 1]
+
+
+def test_a_checkpoint_is_kept_until_its_run_is_finished(tmp_path):
+    with Ledger(tmp_path / "runs.db") as ledger:
+        for key in "abc":
+            ledger.put_checkpoint(key, 1, b"old")
+            ledger.put_checkpoint(key, 2, key.encode())
+        assert ledger.checkpoints("abx") == {"a": (2, b"a"), "b": (2, b"b")}
+        ledger.put(STUDY, run("a"), result(), {}, {})
+        ledger.put(STUDY, run("b"), result(status="failed", error="killed"), {}, {})
+        ledger.put(STUDY, run("c"), result(status="diverged"), {}, {})
+        assert ledger.checkpoints("abc") == {"b": (2, b"b")}
+        ledger.put(STUDY, run("b"), result(), {}, {})
+        assert ledger.checkpoints("abc") == {}
+
+
+def test_the_documented_queries_run(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "ledger.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(queries) >= 3
+    path = version_1(tmp_path / "runs.db")
+    with Ledger(path) as ledger:
+        ledger.put_study(STUDY, "the command", {}, {})
+        for key in "xy":
+            ledger.put(STUDY, run(key), result(0.3), {"keras": "3"}, {})
+    with closing(sqlite3.connect(path)) as connection:
+        for query in queries:
+            assert connection.execute(query).fetchall(), query
+        made = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+        means = connection.execute("SELECT variant, runs, test_loss FROM means").fetchall()
+        shown = connection.execute("SELECT status, test_loss, test_accuracy FROM results WHERE key IN ('b', 'x')").fetchall()
+    assert made == set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert means == [("none", 3, pytest.approx((0.1 + 0.3 + 0.3) / 3))]
+    assert sorted(shown) == [("diverged", None, None), ("done", 0.3, None)]
+
+
+def puts(ledger):
+    yield lambda: ledger.put(STUDY, run("n"), result(), {}, {})
+    yield lambda: ledger.put_study(STUDY, "the command", {}, {})
+    yield lambda: ledger.put_checkpoint("n", 1, b"state")
+
+
+def test_what_another_process_prevents_is_told_and_the_ledger_stays_usable(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_module, "PATIENCE", 0.05)
+    with Ledger(tmp_path / "runs.db") as ledger, closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for put in puts(ledger):
+            with pytest.raises(NotStored) as caught:
+                put()
+            assert str(caught.value).endswith("runs.db is locked: another process has held it for 0.05 s.")
+        assert ledger.get("n") == {}
+        other.execute("ROLLBACK")
+        for put in puts(ledger):
+            put()
+        assert list(ledger.get("n")) == ["n"]
+
+
+def test_a_ledger_that_another_process_keeps_to_itself_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "runs.db"
+    with Ledger(path) as ledger:
+        ledger.put(STUDY, run(), result(), {}, {})
+    monkeypatch.setattr(ledger_module, "PATIENCE", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        for attempt in (lambda: Ledger(path), lambda: peek(path, "k")):
+            with pytest.raises(BadInput, match="is locked: another process has held it") as caught:
+                attempt()
+            assert len(str(caught.value).splitlines()) == 2
+    assert list(peek(path, "k")) == ["k"]
+
+
+def assert_filled_up_and_usable_again(ledger, make_room):
+    """Losses that do not compress, until the disk is full."""
+    stored = []
+
+    def fill_up():
+        for number in range(1000):
+            losses = np.random.default_rng(number).normal(size=5000).astype("f4")
+            ledger.put(STUDY, run(f"{number}"), Result("done", 1.0, 1, {"test_loss": 1.0}, test_losses=losses), {}, {})
+            stored.append(f"{number}")
+
+    with pytest.raises(NotStored) as caught:
+        fill_up()
+    assert re.search(r"cannot be written: (database or disk is full|disk I/O error)\.$", str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert stored
+    assert list(ledger.get([*stored, str(len(stored))])) == stored
+    make_room()
+    for put in puts(ledger):
+        put()
+    assert list(ledger.get([*stored, "n"])) == [*stored, "n"]
+
+
+def _fill_up(path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+    with Ledger(path) as ledger:
+        no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        assert_filled_up_and_usable_again(ledger, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, no_limit))
+
+
+def test_what_is_not_stored_is_refused_in_two_lines(tmp_path):
+    with pytest.raises(BadInput) as caught, refusing(tmp_path / "runs.db", "written"):
+        raise NotStored("the ledger runs.db cannot be written: database or disk is full.")
+    first, second = str(caught.value).splitlines()
+    assert first == "the ledger runs.db cannot be written: database or disk is full."
+    assert second.startswith("What it holds is safe")
+
+
+def test_a_file_that_may_not_grow(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_fill_up, args=(tmp_path / "runs.db",))
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0
+    assert version_of(tmp_path / "runs.db") == SCHEMA_VERSION
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_full_disk(small_disk):
+    (small_disk / "other").write_bytes(b"x" * 300_000)
+    with Ledger(small_disk / "runs.db") as ledger:
+        assert_filled_up_and_usable_again(ledger, (small_disk / "other").unlink)
+
+
+def test_a_read_only_disk(small_disk):
+    path = version_1(small_disk / "runs.db")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert_nothing_is_lost(peek(path, "abc"))
+    with pytest.raises(BadInput, match="cannot be written: Read-only file system"):
+        Ledger(path)
+
+
+@contextmanager
+def only_reading(folder):
+    """What permissions do not bind, root, is nobody meanwhile."""
+    root = os.geteuid() == 0
+    folder.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def folder():
+    """One whose parents everybody may enter, as pytest's are not."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o666])
+def test_a_read_only_ledger_is_read_and_not_written(folder, mode):
+    """In a folder that is read-only too; a file that can be written alone does not help SQLite."""
+    path = folder / "runs.db"
+    with Ledger(path) as ledger:
+        ledger.put(STUDY, run(), result(), {}, {})
+    before = path.read_bytes()
+    path.chmod(mode)
+    with only_reading(folder):
+        assert list(peek(path, "k")) == ["k"]
+        for new in (path, folder / "new.db"):
+            with pytest.raises(BadInput, match="cannot be written: ") as caught:
+                Ledger(new)
+            assert len(str(caught.value).splitlines()) == 2
+    assert path.read_bytes() == before
+    assert list(folder.iterdir()) == [path]
+
+
+def test_what_a_killed_command_left_is_read_only_where_it_can_be_written(tmp_path, folder):
+    """Its write-ahead log cannot be read without writing an index of it."""
+    path, copy = tmp_path / "runs.db", folder / "runs.db"
+    with Ledger(path) as ledger:
+        ledger.put(STUDY, run(), result(), {}, {})
+        for end in ("", "-wal"):
+            Path(f"{copy}{end}").write_bytes(Path(f"{path}{end}").read_bytes())
+    with only_reading(folder), pytest.raises(BadInput, match="what it wrote is still in runs"):
+        peek(copy, "k")
+    assert list(peek(copy, "k")) == ["k"]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from keras_dropout import schedules
 from keras_dropout.bench import execution
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.ledger import Ledger, refusing
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
@@ -249,9 +249,11 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger."""
     started = time.perf_counter()
     keys = {run.key for run in plan.study.runs()}
-    with Ledger(plan.ledger) as ledger:
+    with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         ledger.put_study(plan.study, command, versions(), machine())
-        found = Comparison(plan.study, ledger.get(keys), command=command, engine_reason=plan.engine_reason, notes=plan.notes)
+        found = Comparison(
+            plan.study, ledger.get(keys, test_losses=False), command=command, engine_reason=plan.engine_reason, notes=plan.notes
+        )
         todo = plan.todo(found.results)
 
         def so_far(key: str, result: Result) -> Group:

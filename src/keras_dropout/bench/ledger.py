@@ -1,7 +1,8 @@
 """The ledger: an SQLite file that holds runs. Runs in, runs out; knows nothing of training.
 
-One row of `runs` is one finished run, written in one transaction; `studies` says which runs a command asked for. Write-ahead
-logging lets several commands share a ledger and leaves it whole when one is killed.
+What a run came to is a row of `runs` and a row of `details`, written in one transaction; `studies` says which runs a command
+asked for; `checkpoints` holds runs that are not finished. Write-ahead logging lets several commands share a ledger and leaves it
+whole when one is killed. docs/ledger.md describes the tables for people with plain sqlite3.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import sqlite3
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,15 @@ import numpy as np
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.errors import refuse
 
-SCHEMA_VERSION = 1
+DEFAULT_LEDGER = "keras-dropout.db"
+SCHEMA_VERSION = 2
+PATIENCE = 60.0  # seconds to wait for another process's transaction
+RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
+DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses"
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
-_BEST = "best_epoch"  # stands among the metrics
-_PATIENCE = 60.0  # seconds to wait for another process's transaction
+# What is large stands in a table of its own, the largest last: SQLite then lists runs without reading it.
 _SCHEMA = """
-CREATE TABLE studies (
+CREATE TABLE IF NOT EXISTS studies (
     id INTEGER PRIMARY KEY,
     started TEXT NOT NULL,        -- UTC, ISO 8601
     target TEXT NOT NULL,
@@ -40,39 +44,68 @@ CREATE TABLE runs (
     target TEXT NOT NULL,
     variant TEXT NOT NULL,        -- the name it was first asked for by
     seed INTEGER NOT NULL,
+    backend TEXT,
+    engine TEXT,
     status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')),
     seconds REAL NOT NULL,
     epochs INTEGER NOT NULL,
-    metrics TEXT NOT NULL,        -- JSON: name -> number, last epoch (early stopping: of "best_epoch", also here)
-    curves TEXT NOT NULL,         -- JSON: name -> one number an epoch
-    test_losses BLOB,             -- zlib of little-endian float32, one for each test example
+    best_epoch INTEGER,           -- early stopping: the epoch that is measured
+    metrics TEXT NOT NULL,        -- JSON: name -> number, of the last epoch or the best
     error TEXT,
-    config TEXT NOT NULL,         -- JSON: what the key is a hash of
-    versions TEXT NOT NULL,
-    machine TEXT NOT NULL,
     finished TEXT NOT NULL        -- UTC, ISO 8601
 );
+CREATE TABLE details (
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+    curves TEXT NOT NULL,         -- JSON: name -> one number an epoch
+    log TEXT NOT NULL,            -- what the worker printed
+    config TEXT NOT NULL,         -- JSON: what the key is a hash of
+    versions TEXT NOT NULL,       -- JSON: package -> version
+    machine TEXT NOT NULL,        -- JSON
+    test_losses BLOB              -- zlib of little-endian float32, one for each test example
+);
+CREATE TABLE checkpoints (
+    key TEXT PRIMARY KEY,         -- of a run that is not finished
+    epoch INTEGER NOT NULL,       -- how many are trained
+    state BLOB NOT NULL,
+    written TEXT NOT NULL         -- UTC, ISO 8601
+);
+CREATE VIEW results AS            -- a diverged run can have a NaN, which is no JSON: its numbers are NULL
+    SELECT key, target, variant, seed, backend, engine, status, epochs, seconds,
+        json_extract(number, '$.test_loss') AS test_loss, json_extract(number, '$.test_accuracy') AS test_accuracy,
+        json_extract(number, '$.validation_loss') AS validation_loss, json_extract(number, '$.train_loss') AS train_loss,
+        error, finished
+    FROM (SELECT *, CASE WHEN json_valid(metrics) THEN metrics END AS number FROM runs);
+CREATE VIEW means AS
+    SELECT target, variant, count(*) AS runs, avg(test_loss) AS test_loss, avg(test_accuracy) AS test_accuracy
+    FROM results WHERE status = 'done' GROUP BY target, variant
 """
+# Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
+_RUNS_OF_1 = """
+    SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
+        json_extract(settings, '$.engine') AS engine, status, seconds, epochs, json_extract(numbers, '$.best_epoch') AS best_epoch,
+        CASE WHEN json_type(numbers, '$.best_epoch') IS NULL THEN metrics ELSE json_remove(numbers, '$.best_epoch') END AS metrics,
+        error, finished
+    FROM (SELECT *, CASE WHEN json_valid(config) THEN config END AS settings,
+        CASE WHEN json_valid(metrics) THEN metrics END AS numbers FROM main.{table})"""
+_DETAILS_OF_1 = "SELECT key, curves, '' AS log, config, versions, machine, test_losses FROM main.{table}"
 
 
 class NotStored(Exception):
-    """SQLite could not write, and why, in one line."""
+    """SQLite could not write. The text is one line that says why; what the ledger held before is safe."""
 
 
 class Ledger:
-    """An open ledger. Use it with `with`; the file is made when it is not there."""
+    """An open ledger. Use it with `with`; the file is made when it is not there, and brought up to date when it is older."""
 
     def __init__(self, path: str | Path):
         self.path = check_ledger_path(path)
-        try:
-            self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
-            self._prepare()
-        except sqlite3.OperationalError as error:
-            refuse(
-                f"the ledger {path} cannot be written: {error}.", "Check the permissions and the disk, or choose another --ledger."
-            )
-        except sqlite3.DatabaseError:
-            refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+        with refusing(self.path, "written"):
+            self._connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> "Ledger":
         return self
@@ -81,159 +114,285 @@ class Ledger:
         self._connection.close()
 
     def _prepare(self) -> None:
-        version, application, tables = _read_header(self._connection)
-        if tables and application != _APPLICATION_ID:
-            refuse(f"{self.path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
-        if version > SCHEMA_VERSION:
-            refuse(
-                f"{self.path} was written by a newer keras-dropout (schema {version}).",
-                "Upgrade with pip install -U keras-dropout.",
-            )
+        version = _check_header(self._connection, self.path)
         self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            self._connection.execute("BEGIN IMMEDIATE")
-            if _read_header(self._connection)[0] == 0:  # no other command made it in the meantime
-                for statement in _SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._connection.execute("COMMIT")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        if version < SCHEMA_VERSION:
+            with self.transaction():
+                version = _check_header(self._connection, self.path)  # another command may have been here in the meantime
+                if version == 1:
+                    self._connection.execute("ALTER TABLE runs RENAME TO runs_of_1")
+                if version < SCHEMA_VERSION:
+                    make_schema(self._connection)
+                    self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                if version == 1:
+                    runs, details = (select.format(table="runs_of_1") for select in (_RUNS_OF_1, _DETAILS_OF_1))
+                    self._connection.execute(f"INSERT INTO runs ({RUN_COLUMNS}) {runs}")
+                    self._connection.execute(f"INSERT INTO details ({DETAIL_COLUMNS}) {details}")
+                    self._connection.execute("DROP TABLE runs_of_1")
 
     def _use_write_ahead_log(self) -> None:
         # SQLite does not wait for its lock here, as it does elsewhere, when another command is making the same file.
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is executed inside, or nothing. Raises `NotStored` where SQLite cannot write; the ledger stays usable."""
+        with self._storing():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def vacuum(self) -> None:
+        """Give the space of what was deleted back to the disk."""
+        with self._storing():
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise  # a mistake of ours
+        except sqlite3.Error as error:
+            raise NotStored(f"the ledger {self.path} {_reason(error, 'written')}") from error
+
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
-        """Store a finished run in one transaction. A failed run is replaced by a later try; others are never overwritten."""
+        """Store a finished run in one transaction, and drop its checkpoint unless it failed. A failed run is replaced by a later
+        try; others are never overwritten."""
         losses = result.test_losses
-        best = {} if result.best_epoch is None else {_BEST: result.best_epoch}
         row = {
             "key": run.key,
             "target": study.target,
             "variant": run.variant.name,
             "seed": run.seed,
+            "backend": study.backend,
+            "engine": study.engine,
             "status": result.status,
             "seconds": result.seconds,
             "epochs": result.epochs,
-            "metrics": json.dumps(dict(result.metrics) | best),
-            "curves": json.dumps(dict(result.curves)),
-            "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
+            "best_epoch": result.best_epoch,
+            "metrics": json.dumps(dict(result.metrics)),
             "error": result.error,
+            "finished": now(),
+            "curves": json.dumps(dict(result.curves)),
+            "log": result.log,
             "config": json.dumps(study.deciding(run.variant, run.seed), sort_keys=True, default=repr),
             "versions": json.dumps(versions),
             "machine": json.dumps(machine),
-            "finished": _now(),
+            "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
         }
-        columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-        updates = ", ".join(f"{name} = excluded.{name}" for name in row if name != "key")
-        retry = f"ON CONFLICT (key) DO UPDATE SET {updates} WHERE runs.status = 'failed'"
-        self._write(f"INSERT INTO runs ({columns}) VALUES ({places}) {retry}", row)
+        with self.transaction() as connection:
+            before = connection.execute("SELECT status FROM runs WHERE key = ?", (run.key,)).fetchone()
+            if before in (None, ("failed",)):
+                put_row(connection, row)
+            if result.status != "failed":
+                connection.execute("DELETE FROM checkpoints WHERE key = ?", (run.key,))
 
     def put_study(self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Note which runs a command asked for."""
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
-        row = (_now(), study.target, command, json.dumps(versions), json.dumps(machine), json.dumps(runs))
-        self._write("INSERT INTO studies (started, target, command, versions, machine, runs) VALUES (?, ?, ?, ?, ?, ?)", row)
-
-    def _write(self, statement: str, row: Any) -> None:
-        try:
-            self._connection.execute(statement, row)
-        except sqlite3.OperationalError as error:
-            refuse(
-                f"the ledger {self.path} cannot be written: {error}.",
-                "What it holds is safe; free the disk, then run the command again.",
+        row = (now(), study.target, command, json.dumps(versions), json.dumps(machine), json.dumps(runs))
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO studies (started, target, command, versions, machine, runs) VALUES (?, ?, ?, ?, ?, ?)", row
             )
 
     def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
-        """Keep how far a run has come, in place of its last checkpoint."""
-        self._connection.execute("CREATE TABLE IF NOT EXISTS checkpoints (key TEXT PRIMARY KEY, epoch INTEGER, state BLOB)")
-        self._write("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", (key, epoch, state))
+        """Keep the state of a run after so many epochs, in place of an earlier one."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", (key, epoch, state, now()))
 
     def checkpoints(self, keys: Iterable[str]) -> dict[str, tuple[int, bytes]]:
-        """The last checkpoint of each of these runs that has one: its epoch and its bytes."""
-        self._connection.execute("CREATE TABLE IF NOT EXISTS checkpoints (key TEXT PRIMARY KEY, epoch INTEGER, state BLOB)")
-        found = self._connection.execute("SELECT * FROM checkpoints").fetchall()
-        return {key: (epoch, state) for key, epoch, state in found if key in set(keys)}
+        """The epochs trained and the state of those of these runs that have a checkpoint, by key."""
+        query = "SELECT key, epoch, state FROM checkpoints WHERE key IN"
+        return {key: (epoch, state) for key, epoch, state in select_keys(self._connection, query, keys)}
 
-    def get(self, keys: Iterable[str]) -> dict[str, Result]:
-        """The stored results of these runs, by key."""
-        return _get(self._connection, keys)
+    def get(self, keys: Iterable[str], test_losses: bool = True) -> dict[str, Result]:
+        """The stored results of these runs, by key; without the loss of each test example where they are not needed."""
+        return _get(self._connection, keys, test_losses)
 
 
-def peek(path: str | Path, keys: Iterable[str]) -> dict[str, Result]:
+def peek(path: str | Path, keys: Iterable[str], test_losses: bool = True) -> dict[str, Result]:
     """The stored results of these runs, without making or changing anything; none where there is no ledger."""
-    path = check_ledger_path(path)
-    if not path.exists() or not path.stat().st_size:
+    if not check_readable(path):
         return {}
-    with contextlib.closing(_open_to_read(path)) as connection:
-        return _get(connection, keys)
+    with reading(path) as connection:
+        return _get(connection, keys, test_losses)
 
 
 def asked_for(path: str | Path) -> list[set[str]]:
     """The keys of the runs that each study in the ledger asked for, the latest study first; none where there is no ledger."""
-    path = check_ledger_path(path)
-    if not path.exists() or not path.stat().st_size:
+    if not check_readable(path):
         return []
-    with contextlib.closing(_open_to_read(path)) as connection:
-        rows = connection.execute("SELECT runs FROM studies ORDER BY id DESC").fetchall()
+    with reading(path) as connection:
+        rows = connection.execute("SELECT runs FROM studies ORDER BY started DESC, id DESC").fetchall()
     return [{run["key"] for run in json.loads(runs)} for (runs,) in rows]
 
 
 def check_ledger_path(path: str | Path) -> Path:
-    """Refuse, without making or changing anything, a path that cannot be a ledger."""
+    """Refuse, without making or changing anything, a path that cannot be a ledger to write to."""
     path = Path(path)
-    if path.is_dir():
-        refuse(f"the ledger {path} is a folder.", "Name a file, for example runs.db.")
+    if check_readable(path):
+        try:
+            path.open("r+b").close()
+        except OSError as error:
+            refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Check its permissions, or choose another --ledger.")
+        return path
     if not path.parent.is_dir():
         refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
-    if not path.exists():
-        try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            refuse(
-                f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to."
-            )
-        return path
-    try:
-        with path.open("r+b") as file:
-            header = file.read(16)
+    try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Check its permissions, or choose another --ledger.")
-    if header and header != b"SQLite format 3\0":
-        refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+        refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to.")
     return path
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=_PATIENCE)
+def check_readable(path: str | Path) -> bool:
+    """Whether there is a file; refuse one that is no SQLite file."""
+    path = Path(path)
+    if path.is_dir():
+        refuse(f"the ledger {path} is a folder.", "Name a file, for example runs.db.")
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        refuse(f"the ledger {path} cannot be read: {error.strerror}.", "Check its permissions, or choose another --ledger.")
+    if header and header != b"SQLite format 3\0":
+        refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+    return True
 
 
-def _read_header(connection: sqlite3.Connection) -> tuple[int, int, int]:
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
+    """A connection that sees one state of a ledger and changes nothing; an older file looks like one of this version."""
+    path = Path(path)
+    if not check_readable(path):
+        refuse(f"there is no ledger {path}.", "Name one with --ledger; keras-dropout compare makes it.")
+    with refusing(path, "read"), contextlib.closing(_connect_to_read(path.resolve())) as connection:
+        connection.execute("BEGIN")
+        version = _check_header(connection, path)
+        if version == 0:  # a command was killed before it made the tables
+            with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+                make_schema(empty)
+                yield empty
+            return
+        if version == 1:
+            connection.execute(f"CREATE TEMP VIEW details AS {_DETAILS_OF_1.format(table='runs')}")
+            connection.execute(f"CREATE TEMP VIEW runs AS {_RUNS_OF_1.format(table='runs')}")
+            connection.execute("CREATE TEMP TABLE checkpoints (key, epoch, state, written)")
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
+
+
+@contextlib.contextmanager
+def refusing(path: Path, verb: str) -> Iterator[None]:
+    """Turn what SQLite, or a write, ends in into a refusal."""
+    try:
+        yield
+    except NotStored as error:
+        refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
+    except sqlite3.Error as error:
+        if "not a database" in str(error):
+            refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+        if "malformed" in str(error):
+            refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
+        mend = "Check the permissions and the disk, or choose another --ledger."
+        refuse(
+            f"the ledger {path} {_reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend
+        )
+
+
+def make_schema(connection: sqlite3.Connection) -> None:
+    """Make the tables and views; inside a transaction where one is open."""
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+
+
+def put_row(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
+    """Write a run, all columns of both tables, over the one of the same key if there is one."""
+    for table, columns in (("runs", RUN_COLUMNS), ("details", DETAIL_COLUMNS)):
+        places = ", ".join(f":{name}" for name in columns.split(", "))
+        connection.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({places})", row)
+
+
+def select_keys(connection: sqlite3.Connection, query: str, keys: Iterable[str]) -> Iterator[tuple]:
+    """The rows of a query that ends in `key IN`, in as few queries as SQLite's limit of parameters allows."""
+    wanted = list(dict.fromkeys(keys))
+    for start in range(0, len(wanted), 500):
+        some = wanted[start : start + 500]
+        yield from connection.execute(f"{query} ({', '.join('?' * len(some))})", some)
+
+
+def now() -> str:
+    """The time as the ledger writes it: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    def connect(how: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=PATIENCE, isolation_level=None)
+
+    connection = connect("mode=rw")  # where that is allowed: SQLite then takes its two files beside the ledger away again
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if not any(words in str(error) for words in ("unable to open", "readonly")):
+            raise
+        # In a folder that cannot be written SQLite makes no index of the write-ahead log; where there is no log, none is needed.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            refuse(
+                f"the ledger {path} cannot be read: its last command was killed, and what it wrote is still in {log.name}.",
+                "Copy both files to a folder that you can write to, and read them there.",
+            )
+        return connect("immutable=1")
+    return connection
+
+
+def _check_header(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema, 0 for an empty file; refuse what is no ledger, or newer."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    return version, application, connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != _APPLICATION_ID:
+        refuse(f"{path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
+    if version > SCHEMA_VERSION:
+        refuse(f"{path} was written by a newer keras-dropout (schema {version}).", "Upgrade with pip install -U keras-dropout.")
+    return version
 
 
-def _get(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Result]:
-    query = "SELECT status, seconds, epochs, metrics, curves, test_losses, error FROM runs WHERE key = ?"
+def _reason(error: sqlite3.Error, verb: str) -> str:
+    if "locked" in str(error):
+        return f"is locked: another process has held it for {PATIENCE:g} s."
+    return f"cannot be {verb}: {error}."
+
+
+def _get(connection: sqlite3.Connection, keys: Iterable[str], test_losses: bool) -> dict[str, Result]:
+    keys = list(keys)
+    losses = "test_losses" if test_losses else "NULL"
+    columns = f"key, status, seconds, epochs, metrics, curves, {losses}, error, best_epoch, log"
+    query = f"SELECT {columns} FROM runs JOIN details USING (key) WHERE key IN"
     found = {}
-    for key in keys:
-        if row := connection.execute(query, (key,)).fetchone():
-            status, seconds, epochs, metrics, curves, losses, error = row
-            losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-            metrics = json.loads(metrics)
-            best = metrics.pop(_BEST, None)
-            found[key] = Result(status, seconds, epochs, metrics, json.loads(curves), losses, error, best_epoch=best)
-    return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    for key, status, seconds, epochs, metrics, curves, losses, error, best, log in select_keys(connection, query, keys):
+        losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
+        metrics, curves = json.loads(metrics), json.loads(curves)
+        found[key] = Result(status, seconds, epochs, metrics, curves, losses, error, best_epoch=best, log=log)
+    return {key: found[key] for key in keys if key in found}

@@ -17,14 +17,13 @@ import numpy as np
 from keras_dropout import targets
 from keras_dropout.bench import acceptance, arrays, execution, files
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
-from keras_dropout.bench.ledger import asked_for, check_ledger_path, peek
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, asked_for, check_ledger_path, peek
 from keras_dropout.bench.machine import usable_cores
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
 
-DEFAULT_LEDGER = "keras-dropout.db"
 AS_BUILT = "as-built"
 
 

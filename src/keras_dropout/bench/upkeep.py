@@ -1,0 +1,254 @@
+"""What is done to ledgers as files: one taken into another, runs deleted, space given back, damage found."""
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.ledger import (
+    DETAIL_COLUMNS,
+    RUN_COLUMNS,
+    Ledger,
+    check_ledger_path,
+    make_schema,
+    put_row,
+    reading,
+    refusing,
+    select_keys,
+)
+from keras_dropout.bench.selection import Selection, count, find_key
+from keras_dropout.errors import refuse
+
+_COLUMNS = f"{RUN_COLUMNS}, {DETAIL_COLUMNS.removeprefix('key, ')}"
+
+
+@dataclass
+class Merged:
+    """What came of merging a ledger: runs copied, failed runs replaced, runs that both had; keys whose results differ."""
+
+    source: str
+    copied: int = 0
+    replaced: int = 0
+    same: int = 0
+    conflicts: list[str] = field(default_factory=list)
+
+
+def merge(path: str | Path, sources: Sequence[str | Path]) -> Iterator[Merged]:
+    """Take the runs and studies of other ledgers into the one at `path`, each source in one transaction.
+
+    A run that failed here is replaced by one that did not. Runs of one key with other results are told, and stay as they are.
+    """
+    path = Path(path)
+    for source in sources:
+        with reading(source):
+            pass
+        if path.exists() and path.samefile(source):
+            refuse(f"{source} is the ledger to merge into.", "Name other ledgers, or another --ledger.")
+    with refusing(path, "written"), Ledger(path) as ledger:
+        for source in sources:
+            with reading(source) as theirs, ledger.transaction() as ours:
+                merged = _merge(ours, theirs, Path(source))
+            yield merged
+
+
+def _merge(ours: sqlite3.Connection, theirs: sqlite3.Connection, source: Path) -> Merged:
+    merged = Merged(str(source))
+    here = {key: outcome for key, *outcome in ours.execute("SELECT key, status, metrics FROM runs")}
+    wanted = []
+    for key, *outcome in _read(theirs, source, "SELECT key, status, metrics FROM runs"):
+        if key not in here:
+            merged.copied += 1
+            wanted.append(key)
+        elif here[key][0] == "failed" != outcome[0]:
+            merged.replaced += 1
+            wanted.append(key)
+        elif outcome[0] == "failed" or _same(here[key], outcome):
+            merged.same += 1
+        else:
+            merged.conflicts.append(key)
+    for row in _read(theirs, source, f"SELECT {_COLUMNS} FROM runs JOIN details USING (key) WHERE key IN", wanted):
+        put_row(ours, dict(zip(_COLUMNS.split(", "), row)))
+    ours.execute("DELETE FROM checkpoints WHERE key IN (SELECT key FROM runs WHERE status != 'failed')")
+    columns = "started, target, command, versions, machine, runs"
+    known = set(ours.execute(f"SELECT {columns} FROM studies"))
+    for study in _read(theirs, source, f"SELECT {columns} FROM studies ORDER BY id"):
+        if study not in known:
+            ours.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?)", study)
+    return merged
+
+
+def _same(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two outcomes, (status, metrics), are the same, however their JSON is written."""
+    if one == other:
+        return True
+    try:
+        written = [json.dumps(json.loads(metrics), sort_keys=True) for _, metrics in (one, other)]
+    except ValueError:
+        return False
+    return one[0] == other[0] and written[0] == written[1]
+
+
+def delete(path: str | Path, keys: Sequence[str], selection: Selection, every: bool = False, sure: bool = False) -> int:
+    """Delete runs by the beginnings of their keys, or by filters; the number deleted. Refuses, with that number, unless `sure`."""
+    if bool(keys) + bool(selection) + every != 1:
+        refuse("what to delete must be told in one way.", "Name keys, or give filters such as --status failed, or --all.")
+    with reading(path):  # not made by being cleared
+        pass
+    with refusing(Path(path), "written"), Ledger(path) as ledger, ledger.transaction() as connection:
+        if keys:
+            found = sorted({find_key(connection, key) for key in keys})
+            number, where, values = len(found), f"key IN ({', '.join('?' * len(found))})", found
+        else:
+            number, (where, values) = count(connection, selection), selection.where()
+        if number and not sure:
+            refuse(f"{number} run(s) of {path} would be deleted; nothing was.", "Add --yes to delete them.")
+        connection.execute(f"DELETE FROM runs WHERE {where}", values)  # and their details with them
+    return number
+
+
+def vacuum(path: str | Path) -> tuple[int, int, int]:
+    """Drop what belongs to no run, and give free space back: checkpoints dropped, bytes before and after."""
+    with reading(path):
+        pass
+    path = check_ledger_path(path)
+    before = _bytes(path)
+    with refusing(path, "written"), Ledger(path) as ledger:
+        with ledger.transaction() as connection:
+            asked = """SELECT json_extract(value, '$.key')
+                FROM studies, json_each(CASE WHEN json_valid(studies.runs) THEN studies.runs ELSE '[]' END)"""
+            finished = "SELECT key FROM runs WHERE status != 'failed'"
+            query = f"DELETE FROM checkpoints WHERE key IN ({finished}) OR key NOT IN ({asked})"
+            dropped = connection.execute(query).rowcount
+            # Left by other programs, which do not delete them with their runs unless told to.
+            connection.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
+        ledger.vacuum()
+    return dropped, before, _bytes(path)
+
+
+def _bytes(path: Path) -> int:
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+@dataclass
+class Verified:
+    """What a look at every run and study of a ledger found: their numbers, runs asked for that are not there, and problems."""
+
+    runs: int = 0
+    studies: int = 0
+    missing: int = 0
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, where: str, what: str) -> None:
+        self.problems.append({"where": where, "what": what})
+
+
+def verify(path: str | Path) -> Verified:
+    """Look for damage: in the file, the tables, and every run and study. Changes nothing."""
+    found = Verified()
+    with reading(path) as connection:
+        connection.text_factory = lambda text: text.decode(errors="replace")
+        try:
+            _verify_file(connection, found)
+            _verify_runs(connection, found)
+            _verify_studies(connection, found)
+        except sqlite3.DatabaseError as error:
+            found.note("file", f"cannot be read to the end: {error}")
+    return found
+
+
+def _verify_file(connection: sqlite3.Connection, found: Verified) -> None:
+    for (line,) in connection.execute("PRAGMA integrity_check"):
+        if line != "ok":
+            found.note("file", line)
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        return  # was checked to be a ledger; its one table is read below
+    with closing(sqlite3.connect(":memory:")) as sound:
+        make_schema(sound)
+        names = [name for (name,) in sound.execute("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")]
+        for name in names:
+            if _columns(connection, name) != _columns(sound, name):
+                found.note("schema", f"{name} is not as keras-dropout makes it")
+    for without, other in (("runs", "details"), ("details", "runs")):
+        for (key,) in connection.execute(f"SELECT key FROM {without} WHERE key NOT IN (SELECT key FROM {other})"):
+            found.note(f"run {key}", f"is in {without} but not in {other}")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[tuple]:
+    return [tuple(column[1:3]) for column in connection.execute(f"PRAGMA table_info({table})")]
+
+
+def _verify_runs(connection: sqlite3.Connection, found: Verified) -> None:
+    counts: dict[str, Counter] = {}
+    numbers: list[tuple[str, str, int]] = []
+    found.runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+    query = "SELECT key, status, metrics, curves, config, versions, machine, test_losses FROM runs JOIN details USING (key)"
+    for key, status, metrics, curves, config, versions, machine, losses in connection.execute(query):
+        where = f"run {key}"
+        if sha256(str(config).encode()).hexdigest()[:32] != key:
+            found.note(where, "its key is not the hash of its config")
+        texts = {"metrics": metrics, "curves": curves, "config": config, "versions": versions, "machine": machine}
+        read = {name: _read_object(text) for name, text in texts.items()}
+        for name, value in read.items():
+            if value is None:
+                found.note(where, f"its {name} cannot be read")
+        if status == "done" and not _all_finite((read["metrics"] or {}).values()):
+            found.note(where, "is done, but has metrics that are no finite numbers")
+        if losses is None:
+            continue
+        try:
+            values = np.frombuffer(zlib.decompress(losses), "<f4")
+        except (ValueError, TypeError, zlib.error):
+            found.note(where, "its test losses cannot be read")
+            continue
+        if status == "done" and not np.isfinite(values).all():
+            found.note(where, "is done, but has test losses that are not finite")
+        data = str((read["config"] or {}).get("data"))
+        counts.setdefault(data, Counter())[len(values)] += 1
+        numbers.append((key, data, len(values)))
+    for key, data, number in numbers:
+        usual = counts[data].most_common(1)[0][0]
+        if number != usual:
+            found.note(f"run {key}", f"has {number} test losses; other runs on the same data have {usual}")
+
+
+def _read_object(text: Any) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _all_finite(values: Any) -> bool:
+    return all(isinstance(value, (int, float)) and isfinite(value) for value in values)
+
+
+def _verify_studies(connection: sqlite3.Connection, found: Verified) -> None:
+    known = {key for (key,) in connection.execute("SELECT key FROM runs")}
+    asked: set[str] = set()
+    for number, versions, machine, runs in connection.execute("SELECT id, versions, machine, runs FROM studies"):
+        found.studies += 1
+        for name, text in {"versions": versions, "machine": machine}.items():
+            if _read_object(text) is None:
+                found.note(f"study {number}", f"its {name} cannot be read")
+        try:
+            asked |= {run["key"] for run in json.loads(runs)}
+        except (ValueError, TypeError, KeyError):
+            found.note(f"study {number}", "its runs cannot be read")
+    found.missing = len(asked - known)
+
+
+def _read(connection: sqlite3.Connection, path: Path, query: str, keys: Sequence[str] | None = None) -> Iterator[tuple]:
+    """The rows of a query, of these keys where given; an error is the source's, whatever transaction it happens in."""
+    with refusing(path, "read"):
+        yield from connection.execute(query) if keys is None else select_keys(connection, query, keys)

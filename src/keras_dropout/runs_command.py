@@ -1,0 +1,286 @@
+"""The command `keras-dropout runs`: what a ledger holds, shown, written, merged, deleted and verified. Loads no Keras."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from keras_dropout.errors import check_whole
+from keras_dropout.output import check_output_path, show
+
+_SHOWN = 100  # rows of the table, unless --limit says otherwise
+
+
+class _ListUnlessNamed(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`runs` alone, or with options of `list` only, is `runs list`."""
+        options_only = not args or (args[0].startswith("-") and args[0] != "--help")
+        return super().parse_args(ctx, ["list", *args] if options_only else args)
+
+
+runs = typer.Typer(
+    cls=_ListUnlessNamed,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="""Show, export, merge, delete and verify the runs of a ledger. Without a name of these: list.
+
+    Every finished run is in the ledger, an SQLite file (--ledger, keras-dropout.db by default); docs/ledger.md describes its
+    tables. Exit status: 0 done, 1 problems or conflicts were found, 2 bad input.
+
+    Examples: keras-dropout runs · keras-dropout runs --status failed --json · keras-dropout runs show 3f9a ·
+    keras-dropout runs export runs.csv · keras-dropout runs merge other.db
+    """,
+)
+_Ledger = Annotated[str, typer.Option(help="SQLite file that keeps every run.")]
+_Target = Annotated[list[str] | None, typer.Option("--target", help="Only runs of this target. Repeatable.")]
+_Variant = Annotated[list[str] | None, typer.Option("--variant", help="Only runs of this variant. Repeatable.")]
+_Status = Annotated[list[str] | None, typer.Option("--status", help="Only runs that are done, diverged or failed. Repeatable.")]
+_Seed = Annotated[list[int] | None, typer.Option("--seed", help="Only runs with this seed. Repeatable.")]
+_Since = Annotated[str | None, typer.Option(help="Only runs that ended at or after this date or time, UTC: 2026-07-01T12:30.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@runs.command("list")
+def list_runs(
+    ledger: _Ledger = "keras-dropout.db",
+    target: _Target = None,
+    variant: _Variant = None,
+    status: _Status = None,
+    seed: _Seed = None,
+    since: _Since = None,
+    limit: Annotated[
+        int | None, typer.Option(help=f"Only the newest so many. Default: {_SHOWN}; with --json all.", show_default=False)
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """List runs, the newest last.
+
+    The fields of --json, a list of objects: key, target, variant, seed, backend, engine, status (done, diverged, failed),
+    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC).
+
+    Examples: keras-dropout runs list --variant hidden --since 2026-07-01 · keras-dropout runs list --status failed --json
+    """
+    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.selection import count, find, finite
+
+    if limit is not None:
+        check_whole("--limit", limit, 1, "Leave it out for the default, or give 1 or more.")
+    chosen = _selection(target, variant, status, seed, since)
+    with reading(ledger) as connection:
+        found = find(connection, chosen, limit if limit or as_json else _SHOWN)
+        number = count(connection, chosen)
+    if as_json:
+        print(json.dumps(finite(found), indent=1, allow_nan=False))
+        return
+    if found:
+        show(_table(found))
+    print(f"{number} run(s) in {ledger}" + (f", the newest {len(found)} shown" if len(found) < number else ""))
+
+
+@runs.command("show")
+def show_run(
+    key: Annotated[str, typer.Argument(help="The run's key, or how it begins: at least 4 digits.")],
+    ledger: _Ledger = "keras-dropout.db",
+    log: Annotated[bool, typer.Option("--log", help="Print what the run's worker printed, and nothing else.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Show everything that is known of one run.
+
+    The fields of --json, an object: those of `runs list`, and curves (metric -> one number an epoch), config (what the key is a
+    hash of), versions, machine, test_losses (count, mean; null where none are kept) and log.
+
+    Examples: keras-dropout runs show 3f9a · keras-dropout runs show 3f9a --log
+    """
+    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.selection import describe, find_key, finite
+
+    with reading(ledger) as connection:
+        found = describe(connection, find_key(connection, key))
+    if log:
+        print(found["log"], end="" if found["log"].endswith("\n") else "\n")
+    elif as_json:
+        print(json.dumps(finite(found), indent=1, allow_nan=False))
+    else:
+        show(_everything(found))
+
+
+@runs.command()
+def export(
+    file: Annotated[str, typer.Argument(help="The .csv, .parquet or .json file to write.")],
+    ledger: _Ledger = "keras-dropout.db",
+    curves: Annotated[bool, typer.Option("--curves", help="One row for each epoch of each run.")] = False,
+    target: _Target = None,
+    variant: _Variant = None,
+    status: _Status = None,
+    seed: _Seed = None,
+    since: _Since = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write runs to a file for other programs, one row a run.
+
+    The columns are the fields of `runs list` with one column for each metric; with --curves key, target, variant, seed, status,
+    epoch (from 1) and one column for each curve. Numbers have all their digits. Parquet needs the extra tables.
+
+    Examples: keras-dropout runs export runs.csv --status done · keras-dropout runs export curves.parquet --curves
+    """
+    from keras_dropout.bench.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
+    from keras_dropout.bench.ledger import reading
+
+    path = check_output_path(file, ENDINGS, force)
+    check_can_write(path)
+    chosen = _selection(target, variant, status, seed, since)
+    with reading(ledger) as connection:
+        rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)
+    write_rows(rows, path)
+    print(f"{path}: {len(rows)} row(s)")
+
+
+@runs.command()
+def merge(
+    others: Annotated[list[str], typer.Argument(help="Ledgers to take runs from; they stay as they are.")],
+    ledger: _Ledger = "keras-dropout.db",
+) -> None:
+    """Take the runs of other ledgers into one. Exit status 1 when there are conflicts.
+
+    Runs that --ledger lacks are copied, failed ones are replaced by those that did not fail, and studies are copied. A run that
+    both have, with another status or other metrics, is a conflict: it is told, and --ledger keeps its own. Checkpoints are not
+    copied. The ledger is made when it is not there. Each OTHER is taken whole or not at all.
+
+    Examples: keras-dropout runs merge laptop.db server.db --ledger all.db
+    """
+    from keras_dropout.bench import upkeep
+
+    conflicts = 0
+    for merged in upkeep.merge(ledger, others):
+        print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there")
+        for key in merged.conflicts:
+            print(f"conflict: run {key} has other results in {merged.source}; {ledger} keeps its own")
+        conflicts += len(merged.conflicts)
+    if conflicts:
+        raise typer.Exit(1)
+
+
+@runs.command()
+def delete(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys, or how they begin: at least 4 digits.")] = None,
+    ledger: _Ledger = "keras-dropout.db",
+    target: _Target = None,
+    variant: _Variant = None,
+    status: _Status = None,
+    seed: _Seed = None,
+    since: _Since = None,
+    every: Annotated[bool, typer.Option("--all", help="Delete all runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without: say how many it would be, and exit with 2.")] = False,
+) -> None:
+    """Delete runs, named by keys or chosen by filters; they are trained again when a study asks for them.
+
+    Examples: keras-dropout runs delete --status failed · keras-dropout runs delete 3f9a 07c1 --yes
+    """
+    from keras_dropout.bench import upkeep
+
+    number = upkeep.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes)
+    print(f"{number} run(s) deleted from {ledger}")
+
+
+@runs.command()
+def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
+    """Drop checkpoints that no run will go on from, and give the space of what was deleted back to the disk.
+
+    Examples: keras-dropout runs vacuum --ledger old.db
+    """
+    from keras_dropout.bench import upkeep
+
+    dropped, before, after = upkeep.vacuum(ledger)
+    print(f"{ledger}: {before:,} bytes before, {after:,} after; {dropped} checkpoint(s) dropped")
+
+
+@runs.command()
+def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None:
+    """Look for damage in a ledger, and change nothing. Exit status 1 when there is some.
+
+    Looked at are the file, its tables, and of every run its key (the hash of its config), its JSON and its test losses. The
+    fields of --json, an object: runs, studies, missing (runs that studies asked for and that are not there, which is no
+    problem), problems (a list of objects: where, what).
+
+    Examples: keras-dropout runs verify --json
+    """
+    from keras_dropout.bench import upkeep
+
+    found = upkeep.verify(ledger)
+    if as_json:
+        print(json.dumps(vars(found), indent=1))
+    else:
+        for problem in found.problems:
+            print(f"{problem['where']}: {problem['what']}")
+        missing = f" ({found.missing} run(s) asked for are not there)" if found.missing else ""
+        print(f"{found.runs} run(s), {found.studies} study(s){missing}: {len(found.problems) or 'no'} problem(s)")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _selection(target: Any, variant: Any, status: Any, seed: Any, since: str | None) -> Any:
+    from keras_dropout.bench.selection import Selection
+
+    return Selection(target or (), variant or (), status or (), seed or (), since)
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    measured = {name for run in found for name in run["metrics"] if name.startswith("test_")}
+    metrics = sorted(measured, key=lambda name: (name != "test_loss", name))
+    table = Table()
+    for name in ("key", "target", "variant", "seed", "status", "epochs", "seconds", *metrics, "finished"):
+        numbers = name in ("seed", "epochs", "seconds", *metrics)
+        table.add_column(
+            name.replace("_", " "), justify="right" if numbers else "left", overflow="fold", no_wrap=name in ("key", "finished")
+        )
+    for run in found:
+        values = (f"{run['metrics'][name]:.4f}" if name in run["metrics"] else "-" for name in metrics)
+        known = (run["key"][:8], run["target"], run["variant"], str(run["seed"]), run["status"], str(run["epochs"]))
+        table.add_row(*map(Text, known), f"{run['seconds']:.1f}", *values, run["finished"][:16].replace("T", " "))
+    return table
+
+
+def _everything(run: dict[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    plain = (
+        "key",
+        "target",
+        "variant",
+        "seed",
+        "status",
+        "error",
+        "backend",
+        "engine",
+        "epochs",
+        "best_epoch",
+        "seconds",
+        "finished",
+    )
+    for name in plain:
+        if run[name] is not None:
+            table.add_row(name.replace("_", " "), Text(str(run[name])))
+    for name, value in run["metrics"].items():
+        table.add_row(name.replace("_", " "), f"{value:.6g}")
+    if run["test_losses"]:
+        table.add_row("test losses", f"{run['test_losses']['count']} examples")
+    for name, values in run["curves"].items():
+        table.add_row(
+            f"curve {name}".replace("_", " "), ("… " if len(values) > 6 else "") + " ".join(f"{v:.4g}" for v in values[-6:])
+        )
+    for name in ("versions", "machine"):
+        table.add_row(name, Text(", ".join(f"{key} {value}" for key, value in run[name].items())))
+    for name, value in run["config"].items():
+        text = json.dumps(value)
+        table.add_row(f"config {name}".replace("_", " "), Text(text if len(text) <= 300 else f"{text[:300]} … (--json has all)"))
+    if run["log"]:
+        table.add_row("log", f"{len(run['log'].splitlines())} line(s): --log prints it")
+    return table
