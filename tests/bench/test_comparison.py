@@ -192,10 +192,10 @@ def test_the_same_study_made_again_has_the_same_keys(tmp_path):
     """Whatever names Keras counts up in between."""
     first, again = (make_plan("digits-mlp", ledger=tmp_path / "r.db").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
-    first, again = (own(ledger=tmp_path / "r.db", optimizer="adam").study for _ in range(2))
+    first, again = (own(ledger=tmp_path / "r.db", optimizer="adam", engine="compiled").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
-    first, again = (own(model=model, ledger=tmp_path / "r.db").study for _ in range(2))
+    first, again = (own(model=model, ledger=tmp_path / "r.db", engine="compiled").study for _ in range(2))
     assert [run.key for run in first.runs()] == [run.key for run in again.runs()]
 
 
