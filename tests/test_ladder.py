@@ -32,7 +32,7 @@ bench.files bench.study_file bench.recipes bench.acceptance bench.training.refer
 bench.training.compiled
 bench.training
 bench.execution.worker
-bench.execution.processes
+bench.execution.processes bench.execution.actors
 bench.execution
 bench.planning
 bench.comparison
