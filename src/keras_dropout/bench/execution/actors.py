@@ -1,5 +1,6 @@
 """Workers on a Ray cluster, an actor each. Loads Ray; `execution` imports this only where it is asked for."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -7,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,8 +18,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from keras_dropout.bench.data import Data, Part
-from keras_dropout.bench.execution.worker import Task, Worker
+from keras_dropout.bench.data import Data
+from keras_dropout.bench.execution.worker import Task
 from keras_dropout.bench.machine import usable_cores, worker_environment
 from keras_dropout.bench.records import Study
 from keras_dropout.errors import refuse
@@ -25,6 +27,13 @@ from keras_dropout.errors import refuse
 PATIENCE = 60.0  # seconds that runs wait for the cluster to take a worker where it has none
 _KNOCK, _ANSWER = 5.0, 30.0  # seconds for an address to be there, and to show that it is a cluster that we can join
 _QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+# Ray ends the process that is connected to it, without a word, when the node on its machine is lost.
+_LAST_WORDS = """
+import sys
+if not sys.stdin.read():
+    print("keras-dropout: the connection to Ray is lost: its node on this machine, or its head, is gone.", file=sys.stderr)
+    print("What is finished is kept in the ledger; mend the cluster, then run the command again.", file=sys.stderr)
+"""
 _LOCAL = {"num_cpus": usable_cores(), "include_dashboard": False}
 _JOIN = f"import ray, sys; ray.init(sys.argv[1], **{_QUIET}); print(int(ray.cluster_resources().get('CPU', 0)))"
 
@@ -47,7 +56,7 @@ def count_cores(address: str | None) -> int:
     except subprocess.TimeoutExpired:
         refuse(f"what answers at {address} is no Ray cluster that can be joined within {_ANSWER:.0f} s.", mend)
     if joined.returncode:
-        refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().splitlines()[-1:])}", mend)
+        refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().rpartition(chr(10))[2])}", mend)
     return max(1, int(joined.stdout))
 
 
@@ -74,7 +83,8 @@ class Actors:
         self._given = (study, {run.key for run in study.runs()}, data.parts(study.split), data.divide_by)
         self._unfit: dict[str, str] = {}  # nodes that cannot train the study, and why
         self.workers: list[Actor] = []
-        self.retries = 2  # a node that is lost takes runs with it that do well elsewhere
+        # A node that is lost takes runs with it that do well elsewhere. Ray may try it once more before it knows.
+        self.retries = 3
 
     def __enter__(self) -> "Actors":
         self._joined = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
@@ -86,15 +96,22 @@ class Actors:
                     ray.init(**where, **_QUIET)
             except (OSError, RuntimeError, ValueError) as error:
                 refuse(f"Ray cannot be started: {_one_line(error)}", "Try it alone: python -c 'import ray; ray.init()'")
+        self._quiet = contextlib.redirect_stdout(_WithoutRay(sys.stdout))
+        self._quiet.__enter__()
+        self._watcher = subprocess.Popen([sys.executable, "-c", _LAST_WORDS], stdin=subprocess.PIPE, start_new_session=True)
         self._sent = ray.put(self._given)  # once, not with every task
         self._without_worker_since = time.monotonic()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for worker in list(self.workers):
-            self.end(worker)
-        if self._joined:
-            ray.shutdown()
+        try:
+            for worker in list(self.workers):
+                self.end(worker)
+            if self._joined:
+                ray.shutdown()
+        finally:
+            self._quiet.__exit__(None, None, None)
+            self._watcher.communicate(b"ended")
 
     def start(self) -> Actor:
         """Ask for one more worker; Ray starts it where a CPU is free."""
@@ -127,7 +144,7 @@ class Actors:
             try:
                 kind, key, *values = ray.get(next(stream))
             except RayError as error:
-                kind, key, values = "died", "", [f"the worker on Ray died: {_one_line(error)}", ""]
+                kind, key, values = "died", "", [_why(error), ""]
             if kind == "placed":
                 worker.placed = True
             elif kind == "unfit":
@@ -157,13 +174,14 @@ def _actor_class() -> Any:
             self.worker = None
 
         def messages(self, given: list, task: list) -> Iterator[tuple]:
-            import ray
-
             try:
                 if self.worker is None:
-                    from keras_dropout.bench.execution.actors import make_worker
+                    from keras_dropout.bench.execution.worker import Worker
 
-                    self.worker = make_worker(*ray.get(given[0]))
+                    study, keys, parts, divide_by = ray.get(given[0])
+                    if {run.key for run in dataclasses.replace(study).runs()} != keys:
+                        raise RuntimeError(f"{study.source or 'keras-dropout'} is not what it is where the study was planned")
+                    self.worker = Worker(study, parts, divide_by)
                 task = ray.get(task[0])
             except Exception as error:
                 lines = str(error).strip().splitlines() or [""]
@@ -176,14 +194,27 @@ def _actor_class() -> Any:
     return KerasDropoutWorker
 
 
-def make_worker(study: Study, keys: set[str], parts: dict[str, Part], divide_by: float) -> Worker:
-    """The worker of an actor, on a node where the study's runs have the keys that they have where it was planned."""
-    if {run.key for run in dataclasses.replace(study).runs()} != keys:
-        raise RuntimeError(f"{study.source or 'keras-dropout'} is not the same there as where the study was planned")
-    return Worker(study, parts, divide_by)
+class _WithoutRay:
+    """Standard output without what Ray prints there of nodes that are lost: it is for data."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread().name.startswith("ray_") else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _why(error: RayError) -> str:
+    """Why there is no worker any more; what Ray says of it is many lines."""
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "the worker on Ray cannot be reached"
+    text = _one_line(error)
+    because = re.search(r"because (.*?)(\.|$)", text)
+    return f"the worker on Ray died: {because[1] if because else text}"
 
 
 def _one_line(error: Any) -> str:
-    """What Ray says, in one line."""
-    text = str(error if not isinstance(error, list) else "".join(error))
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())[:300]
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:300]
