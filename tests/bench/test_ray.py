@@ -110,26 +110,41 @@ def cluster_of(*cores):
         cluster.shutdown()
 
 
-def ray_processes():
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read()
-            if b"raylet" in words or b"gcs_server" in words or words.startswith(b"ray::"):
-                found.add(int(pid))
-    return found
+def stat(pid):
+    """The state and the parent of a process; nothing when there is none."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        state, parent = file.read().rpartition(")")[2].split()[:2]
+        return state, int(parent)
+
+
+def descendants(pid):
+    """The processes that a process started, and those that they started."""
+    parents = {int(each): found[1] for each in os.listdir("/proc") if each.isdigit() and (found := stat(each))}
+    found = {pid}
+    while more := {each for each, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def assert_gone(processes):
+    deadline = time.monotonic() + 30
+    while any((stat(pid) or "Z")[0] != "Z" for pid in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in processes if (stat(pid) or "Z")[0] != "Z"]
 
 
 def test_a_local_ray_gives_the_same_bytes_as_here(tmp_path, monkeypatch):
     """And what a run prints is stored with it."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    before = ray_processes()
-    on_ray, logs = train(plan_of(tmp_path / "ray", seeds=2, workers=2, on="ray"))
+    before, started = descendants(os.getpid()), set()
+    observer = Observer(lambda *_: started.update(descendants(os.getpid()) - before))
+    on_ray, logs = train(plan_of(tmp_path / "ray", seeds=2, workers=2, on="ray"), observer)
     here, _ = train(plan_of(tmp_path / "here", seeds=2, workers=1))
     assert_same_bytes(on_ray, here)
     assert any("a line of the model's file" in log for log in logs)
     assert not ray.is_initialized()
-    assert ray_processes() <= before
+    assert len(started) > 3
+    assert_gone(started)
 
 
 @pytest.mark.slow
@@ -281,7 +296,6 @@ def test_the_command_refuses_an_address_and_zero_workers(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_on_ray_keeps_what_is_finished_and_leaves_no_process(tmp_path):
     """Ctrl-C as a terminal sends it: to all processes of the command."""
-    before = ray_processes()
     arguments = [*DIGITS, "--on", "ray", "--epochs", "4000", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(
@@ -295,17 +309,15 @@ def test_ctrl_c_on_ray_keeps_what_is_finished_and_leaves_no_process(tmp_path):
     )
     line = process.stderr.readline()
     assert re.match(r"1/12 ", line), line + process.stderr.read()
-    assert ray_processes() - before
+    started = descendants(process.pid)
+    assert len(started) > 3
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "finished run(s) are kept in runs.db" in err
     assert "connection to Ray is lost" not in err
-    deadline = time.monotonic() + 30
-    while ray_processes() - before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not ray_processes() - before
+    assert_gone(started)
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def count_cores(address: str | None) -> int:
         refuse(f"what answers at {address} is no Ray cluster that can be joined within {_ANSWER:.0f} s.", mend)
     if joined.returncode:
         refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().rpartition(chr(10))[2])}", mend)
-    return max(1, int(joined.stdout))
+    return max(1, int(joined.stdout.split()[-1]))
 
 
 def _cores_of_cluster() -> int:
