@@ -33,7 +33,7 @@ bench.selection bench.files bench.study_file bench.recipes bench.acceptance benc
 bench.export bench.upkeep bench.training.compiled
 runs_command bench.training
 bench.execution.worker
-bench.execution.processes
+bench.execution.processes bench.execution.actors
 bench.execution
 bench.planning
 bench.comparison

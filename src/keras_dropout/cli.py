@@ -88,7 +88,8 @@ def compare(
     engine: Annotated[
         str | None, typer.Option(help="compiled (jax only), reference (Keras fit), or auto (default: the faster, by timing).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes of one thread each. Default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers of one thread each. Default: one per core.")] = None,
+    on: Annotated[str | None, typer.Option(help="Where workers are: here (default), ray, or ray:HOST:PORT.")] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
     ] = None,
@@ -130,6 +131,7 @@ def compare(
         "backend": backend,
         "engine": engine,
         "workers": workers,
+        "on": on,
         "checkpoint_every": checkpoint_every,
         "ledger": ledger,
         "report": report,

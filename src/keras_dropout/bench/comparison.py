@@ -305,7 +305,8 @@ def compare(
     is measured); from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen
     layers stay frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir,
     baseline, backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", or "auto": on your own model a few steps
-    of each are timed), workers. Runs that the ledger has are not trained again.
+    of each are timed), workers, on (where they are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md). Runs that the ledger has
+    are not trained again.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

@@ -18,7 +18,6 @@ from keras_dropout import targets
 from keras_dropout.bench import acceptance, arrays, execution, files
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, asked_for, check_ledger_path, peek
-from keras_dropout.bench.machine import usable_cores
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
@@ -115,6 +114,7 @@ def make_plan(
     for name, value in counts.items():
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
+    cores = execution.check_on(on)
     if learning_rate is not None:
         check_positive("learning rate", learning_rate, "For example 0.01.")
     if early_stopping is not None and split != SPLITS[0]:
@@ -193,7 +193,7 @@ def make_plan(
     )
     engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
     study = dataclasses.replace(study, engine=engine)
-    return Plan(study, loaded, ledger, workers or usable_cores(), reason, notes, on, checkpoint_every)
+    return Plan(study, loaded, ledger, workers or cores, reason, notes, on, checkpoint_every)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:

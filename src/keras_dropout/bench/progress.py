@@ -32,7 +32,7 @@ class Display:
         )
         self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
         self._tasks: dict[int, Any] = {}
-        self._reached: dict[int, int] = {}  # worker -> epochs done of its run
+        self._reached: dict[str, int] = {}  # run -> its epochs that are counted as done
         self._epochs = epochs
         self._total = total
         self._done = 0
@@ -53,11 +53,10 @@ class Display:
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
         self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
-        self._reached[worker] = 0
-        self._reach(worker, epoch)
+        self._reach(worker, run, epoch)  # which may be fewer epochs than were done when its worker died
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
-        self._reach(worker, epoch)
+        self._reach(worker, run, epoch)
 
     def paused(self, worker: int, run: Run) -> None:
         self._done += 1
@@ -65,16 +64,16 @@ class Display:
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _reach(self, worker: int, epoch: int) -> None:
+    def _reach(self, worker: int, run: Run, epoch: int) -> None:
         self._bars.update(self._tasks[worker], completed=epoch)
-        self._bars.advance(self._all, epoch - self._reached[worker])
-        self._reached[worker] = epoch
+        self._bars.advance(self._all, epoch - self._reached.get(run.key, 0))
+        self._reached[run.key] = epoch
         self._draw()
 
     def ended(self, worker: int, run: Run, result: Result) -> None:
         self._done += 1
         # A run that ended early, however it did, leaves no epochs to do.
-        self._bars.advance(self._all, self._epochs - self._reached[worker])
+        self._bars.advance(self._all, self._epochs - self._reached.pop(run.key))
         self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
         self._table = self._so_far(run.key, result)
         if self._live:

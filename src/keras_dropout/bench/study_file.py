@@ -23,6 +23,7 @@ SETTINGS = {
     "backend": '"jax"               # or "tensorflow", "torch"',
     "engine": '"auto"               # or "compiled", "reference"',
     "workers": "2                   # default: one per core",
+    "on": '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
     "checkpoint_every": "10         # epochs between checkpoints, from which an interrupted run goes on",
     "split": '"held-out"            # recipes: or "as-published"',
     "data_dir": '"data"             # recipes: where their files are',

@@ -5,20 +5,23 @@ its run's last checkpoint. Results depend neither on the number of workers nor o
 """
 
 import dataclasses
+import functools
 import importlib.util
+import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.execution.processes import Processes
 from keras_dropout.bench.execution.worker import Task
 from keras_dropout.bench.ledger import Ledger, NotStored
-from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench.machine import machine, usable_cores, versions
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
 from keras_dropout.errors import check_choice, refuse
 
-HERE = "here"
+HERE, RAY = "here", "ray"
 
 
 class Observer(Protocol):
@@ -49,6 +52,18 @@ def check_backend(backend: str) -> str:
     if importlib.util.find_spec(backend) is None:
         refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'")
     return backend
+
+
+def check_on(on: str) -> int:
+    """Refuse a place for workers that is unknown or does not answer, before anything is loaded. How many cores are there."""
+    if on == HERE:
+        return usable_cores()
+    address = _ray_address(on)
+    if importlib.util.find_spec("ray") is None:
+        refuse("Ray is not installed.", "pip install 'keras-dropout[ray]'")
+    from keras_dropout.bench.execution.actors import count_cores
+
+    return count_cores(address)
 
 
 def execute(
@@ -127,10 +142,24 @@ def execute(
     return results
 
 
-def _place(on: str) -> type[Workers]:
+def _place(on: str) -> Callable[[Study, Data], Workers]:
     """Where the workers are to be."""
-    check_choice("on", on, (HERE,))
-    return Processes
+    if on == HERE:
+        return Processes
+    from keras_dropout.bench.execution.actors import Actors
+
+    return functools.partial(Actors, address=_ray_address(on))
+
+
+def _ray_address(on: str) -> str | None:
+    """The address of the Ray cluster that `on` or RAY_ADDRESS names; None where one is to be started here."""
+    mend = f"Use {HERE}, {RAY} (the cluster of RAY_ADDRESS, or one that is started), or {RAY}:HOST:PORT."
+    if not isinstance(on, str) or not re.fullmatch(rf"{RAY}(:[^/\s]+:\d+)?", on):
+        refuse(f"workers cannot be on {on!r}.", mend)
+    address = on.partition(":")[2] or os.environ.get("RAY_ADDRESS", "")
+    if "://" in address:
+        refuse(f"a client of Ray cannot have workers; got the address {address}.", mend)
+    return None if address in ("", "local") else address
 
 
 class _Queue:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -104,6 +105,8 @@ class _Log:
 
     def news(self) -> str:
         """What was printed since the last call, or the end of it."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
         self._file.seek(self._read)
         text = self._file.read()
         self._read = self._file.tell()
