@@ -28,7 +28,7 @@ mistakes
 bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
-bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
+bench.spaces bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
 bench.training.compiled
 bench.training
 bench.execution.worker
@@ -36,6 +36,9 @@ bench.execution.processes
 bench.execution
 bench.planning
 bench.comparison
+bench.search
+bench.sweep
+bench.tuning
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}
