@@ -4,6 +4,7 @@ Results must not depend on which worker is done first, nor on whether the search
 a fixed size, and a run's loss at a rung is that of its curve, however far it has come since.
 """
 
+import bisect
 import copy
 import dataclasses
 import math
@@ -16,7 +17,7 @@ from keras_dropout.bench import execution, spaces
 from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
-from keras_dropout.bench.planning import AS_BUILT, Plan
+from keras_dropout.bench.planning import AS_BUILT, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.spaces import Space
@@ -29,6 +30,7 @@ REDUCTION = 3  # of the trials that reach a rung, one in so many goes on
 SEARCH_SEED = 1000  # of every trial's run
 FINAL_SEEDS = (1001, 1002)  # of the finalists' further runs
 FINALISTS = 3
+TUNED = "tuned"  # the winner among the variants
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,27 @@ class Search:
         """What the search costs where the ledger has none of it, and no run stops early."""
         return _cost(self.trials, self.rungs)
 
+    def document(self) -> dict[str, Any]:
+        """The plan as plain values, with the time it takes where the ledger has none of it, from a short training."""
+        study = self.plan.study
+        after = (len(study.variants) + 1) * len(study.seeds) * study.epochs
+        start, each = execution.time_run(study, self.plan.data, study.runs()[0])
+        seconds = start + each * (self.model_epochs + after) / study.epochs / self.plan.workers
+        return {
+            "target": study.target,
+            "space": str(self.space),
+            "points": self.space.size,
+            "sampler": self.sampler,
+            "trials": self.trials,
+            "rungs": list(self.rungs),
+            "model_epochs": self.model_epochs,
+            "variants": [*(variant.name for variant in study.variants), TUNED],
+            "seeds": list(study.seeds),
+            "comparison_model_epochs": after,
+            "workers": self.plan.workers,
+            "estimated_seconds": round(seconds, 1),
+        }
+
 
 def plan_search(
     target: Any,
@@ -131,11 +154,12 @@ def plan_search(
         )
     asked = found.size if sampler == "grid" else trials or (TRIALS if budget is None else budget)
     if budget is not None:
-        affordable = max((n for n in range(asked + 1) if _cost(n, rungs) <= budget), default=0)
-        if not affordable or (affordable < asked and sampler == "grid"):
-            least = _cost(asked if sampler == "grid" else 1, rungs)
-            refuse(f"the budget must be at least {least} model-epochs here; got {budget}.", "Give more, or fewer epochs or points.")
-        asked = min(asked, affordable)
+        paid = bisect.bisect_right(range(1, asked + 1), budget, key=lambda n: _cost(n, rungs))
+        least = asked if sampler == "grid" else 1
+        if paid < least:
+            words = f"the budget must be at least {_cost(least, rungs)} model-epochs here; got {budget}."
+            refuse(words, "Give more, or fewer epochs or points.")
+        asked = paid
     _load_optuna()
     return Search(plan, found, sampler, asked, seed, rungs)
 
@@ -149,8 +173,32 @@ def winner_of(trials: Sequence[Trial]) -> Trial:
 def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
     """Train the trials, and return them. When interrupted, what is finished is in the ledger."""
     optuna = _load_optuna()
-    plan = search.plan
+    plan, memory = search.plan, _memory(search)
     model = build(plan.study)
+    trials: list[Trial] = []
+    with Ledger(plan.ledger) as ledger:
+        ledger.put_study(plan.study, command, versions(), machine())
+        for size in _rounds(search.trials):
+            asked = [memory.ask() for _ in range(size)]
+            variants = [spaces.place(model, f"trial {each.number}", search.space.ask(each)) for each in asked]
+            for each, trial in zip(asked, _train_round(search, variants, len(trials), ledger, quiet)):
+                for epoch, loss in trial.losses.items():
+                    if math.isfinite(loss):
+                        each.report(loss, epoch)
+                # A trial that diverged is pruned with no value: to the sampler the worst there can be.
+                pruned = not trial.done or math.isinf(trial.loss)
+                state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+                memory.tell(each, None if pruned else trial.loss, state=state)
+                trials.append(trial)
+        if not any(math.isfinite(trial.loss) for trial in trials if trial.done):
+            why = next((trial.error for trial in trials if trial.error), "all diverged")
+            refuse(f"no trial could be trained to the end: {why}.", "Mend the model or the space.")
+        return _train_finals(search, trials, ledger, quiet)
+
+
+def _memory(search: Search) -> Any:
+    """The Optuna study that suggests the placements; that of a grid has all its points waiting."""
+    optuna = _load_optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if search.sampler == "tpe":
@@ -158,30 +206,10 @@ def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
             sampler = optuna.samplers.TPESampler(seed=search.seed, **more)
         else:
             sampler = optuna.samplers.RandomSampler(seed=search.seed)
-        memory = optuna.create_study(sampler=sampler, direction="minimize")
-        if search.sampler == "grid":
-            for point in search.space.points():
-                memory.enqueue_trial(point)
-        trials: list[Trial] = []
-        with Ledger(plan.ledger) as ledger:
-            ledger.put_study(plan.study, command, versions(), machine())
-            for size in _rounds(search.trials):
-                asked = [memory.ask() for _ in range(size)]
-                variants = [spaces.place(model, f"trial {each.number}", search.space.ask(each)) for each in asked]
-                for each, trial in zip(asked, _train_round(search, variants, len(trials), ledger, quiet)):
-                    for epoch, loss in trial.losses.items():
-                        if math.isfinite(loss):
-                            each.report(loss, epoch)
-                    # A trial that diverged is pruned with no value: to the sampler the worst there can be.
-                    pruned = not trial.done or math.isinf(trial.loss)
-                    state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-                    memory.tell(each, None if pruned else trial.loss, state=state)
-                    trials.append(trial)
-    if not any(math.isfinite(trial.loss) for trial in trials if trial.done):
-        why = next((trial.error for trial in trials if trial.error), "all diverged")
-        refuse(f"no trial could be trained to the end: {why}.", "Mend the model or the space.")
-    with Ledger(plan.ledger) as ledger:
-        return _train_finals(search, trials, ledger, quiet)
+    memory = optuna.create_study(sampler=sampler, direction="minimize")
+    for point in search.space.points() if search.sampler == "grid" else ():
+        memory.enqueue_trial(point)
+    return memory
 
 
 def _train_round(search: Search, variants: Sequence[Variant], first: int, ledger: Ledger, quiet: bool) -> list[Trial]:
@@ -256,7 +284,9 @@ def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
     """The plan of the comparison, without the winner yet."""
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
-    plan = makefresh_plan(target, data, **settings)
+    if settings.get("seeds") == "auto":
+        refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
+    plan = make_plan(target, data, **settings)
     study = plan.study
     for seed in (SEARCH_SEED, *FINAL_SEEDS):
         if seed in study.seeds:

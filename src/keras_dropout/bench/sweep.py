@@ -70,10 +70,11 @@ class Sweep:
         curves = {metric: curve for metric, curve in curves.items() if curve is not None}
         sweep = {
             "site": self.site,
-            "rates": list(self.rates),
-            "variants": list(self.names),
+            "variants": dict(zip(self.names, self.rates)),
             "curves": {
                 metric: {
+                    "rates": list(self.rates),
+                    "runs": _level(self.values(metric)),
                     "rate": c.x.tolist(),
                     "mean": c.mean.tolist(),
                     "low": c.low.tolist() if np.isfinite(c.low).all() else None,
@@ -81,7 +82,6 @@ class Sweep:
                     "knots": c.knots,
                     "best": c.best,
                     "best_interval": list(c.best_interval),
-                    "runs": [[value if np.isfinite(value) else None for value in row] for row in self.values(metric).tolist()],
                 }
                 for metric, c in curves.items()
             },
@@ -111,8 +111,18 @@ class Sweep:
         return as_text(self)
 
 
-def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) -> tuple[Plan, str, list[float], list[str]]:
-    """Check everything; the plan of a sweep's comparison, its site, its rates and their variants' names. Raises `BadInput`."""
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A sweep that was found valid: its comparison, its site, its rates, and the variant of each."""
+
+    plan: Plan
+    site: str
+    rates: Sequence[float]
+    names: Sequence[str]
+
+
+def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) -> PlannedSweep:
+    """Check everything and plan the sweep; see `tuning.tune`. Raises `BadInput`."""
     mend = "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13."
     found = spaces.parse(sweep)
     if len(found.sites) > 1 or found.size < 2:
@@ -128,13 +138,19 @@ def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) ->
     variants = [spaces.place(model, name, {site: choice.at([number])}) for number, name in enumerate(names)]
     study = dataclasses.replace(plan.study, variants=(*plan.study.variants, *variants))
     where = f"{site}={choice.text}" if choice.text.count("(") else site
-    return dataclasses.replace(plan, study=study), where, [float(span[number]) for number in range(span.count)], names
+    rates = [float(span[number]) for number in range(span.count)]
+    return PlannedSweep(dataclasses.replace(plan, study=study), where, rates, names)
 
 
-def carry_out_sweep(planned: tuple, quiet: bool = False, command: str = "") -> Sweep:
+def carry_out_sweep(planned: PlannedSweep, quiet: bool = False, command: str = "") -> Sweep:
     """Train what the ledger lacks of a sweep."""
-    plan, site, rates, names = planned
-    return Sweep(site, rates, names, carry_out(plan, quiet=quiet, command=command))
+    return Sweep(planned.site, planned.rates, planned.names, carry_out(planned.plan, quiet=quiet, command=command))
+
+
+def _level(values: np.ndarray) -> list[list[float]]:
+    """The complete rows, all shifted to the same mean, as `smooth_curve` sees them."""
+    rows = values[np.isfinite(values).all(axis=1)]
+    return (rows - rows.mean(axis=1, keepdims=True) + rows.mean()).tolist()
 
 
 def _at(curve: Smooth, rate: float) -> tuple[float, float, float]:

@@ -21,12 +21,11 @@ from rich.text import Text
 from keras_dropout.bench.comparison import Comparison, as_text, carry_out, check_report_path
 from keras_dropout.bench.planning import DEFAULT_LEDGER
 from keras_dropout.bench.records import Run, Variant
-from keras_dropout.bench.search import FINAL_SEEDS, SEARCH_SEED, Search, Trial, carry_out_search, plan_search, winner_of
+from keras_dropout.bench.search import FINAL_SEEDS, SEARCH_SEED, TUNED, Search, Trial, carry_out_search, plan_search, winner_of
 from keras_dropout.bench.statistics import mean_interval
-from keras_dropout.bench.sweep import Sweep, carry_out_sweep, plan_sweep
+from keras_dropout.bench.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
 from keras_dropout.errors import refuse
 
-TUNED = "tuned"
 _SHOWN = 10
 
 
@@ -119,8 +118,14 @@ class Tuning:
         return as_text(self)
 
 
-def search_and_compare(search: Search, quiet: bool = False, command: str = "") -> Tuning:
-    """Carry out the search and the comparison after it. When interrupted, what is finished is in the ledger."""
+def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, command: str = "") -> Tuning | Sweep:
+    """Carry out a search and the comparison after it, or a sweep. When interrupted, what is finished is in the ledger."""
+    if isinstance(planned, PlannedSweep):
+        return carry_out_sweep(planned, quiet, command)
+    return _search_and_compare(planned, quiet, command)
+
+
+def _search_and_compare(search: Search, quiet: bool, command: str) -> Tuning:
     started = time.perf_counter()
     trials = carry_out_search(search, quiet, command)
     wall = time.perf_counter() - started
@@ -165,21 +170,23 @@ def tune(
     """
     if report is not None:
         check_report_path(report)
-    command = "keras_dropout.tune(…) in Python"
-    if sweep is not None:
-        _check_sweep_alone(settings)
-        found = carry_out_sweep(plan_sweep(target, data, sweep=sweep, ledger=ledger, **settings), quiet, command)
-    else:
-        found = search_and_compare(plan_search(target, data, ledger=ledger, **settings), quiet, command)
+    planned = plan_tuning(target, data, sweep=sweep, ledger=ledger, **settings)
+    found = carry_out_tuning(planned, quiet=quiet, command="keras_dropout.tune(…) in Python")
     if report is not None:
         found.save_report(report)
     return found
 
 
-def _check_sweep_alone(settings: Mapping[str, Any]) -> None:
-    together = [name for name in ("space", "kinds", "sampler", "trials", "budget", "halving") if settings.get(name) is not None]
+def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **settings: Any) -> Search | PlannedSweep:
+    """Check everything, and plan a search, or a sweep where one is asked for; see `tune`. Raises `BadInput`."""
+    if sweep is None:
+        return plan_search(target, data, **settings)
+    together = [
+        name for name in ("space", "kinds", "sampler", "trials", "seed", "budget", "halving") if settings.get(name) is not None
+    ]
     if together:
         refuse(f"sweep and {', '.join(together)} together.", "A sweep trains all its rates; leave one of them out.")
+    return plan_sweep(target, data, sweep=sweep, **settings)
 
 
 def _between(interval: Sequence[float] | None, sign: str = "") -> str:
