@@ -288,6 +288,8 @@ def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
         refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
     plan = make_plan(target, data, **settings)
     study = plan.study
+    if any(variant.name == TUNED for variant in study.variants):
+        refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
     for seed in (SEARCH_SEED, *FINAL_SEEDS):
         if seed in study.seeds:
             refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")

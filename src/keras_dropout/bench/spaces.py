@@ -21,7 +21,8 @@ from keras_dropout.bench.records import Variant
 from keras_dropout.errors import refuse
 from keras_dropout.schedules import spread_over_depth
 
-DEFAULT = {"input": "0:0.3", "hidden": "0:0.6", "last": "0:0.6"}
+# Whether the input has any is a choice of its own: a range alone would hardly ever try none.
+DEFAULT = {"input": ("0 | ", "0.05:0.3:6"), "hidden": ("", "0:0.6"), "last": ("", "0:0.6")}
 COUNT = 13
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\s*:\s*({_NUMBER})(?:\s*:\s*(\d+))?")
@@ -123,11 +124,11 @@ def default(model: Any, kinds: tuple[str, ...] = ("Dropout",)) -> Space:
         if kind not in fitting:
             refuse(f"{kind} fits no site of the model.", f"These fit: {', '.join(sorted(fitting))}.")
     found = {}
-    for group, rates in DEFAULT.items():
+    for group, (none, rates) in DEFAULT.items():
         here = [site for site in known if site.matches(group)]
         fit = [kind for kind in kinds if any(kind in site.methods for site in here)]
         if fit and not (group == "last" and {site.name for site in here} == {s.name for s in known if s.matches("hidden")}):
-            found[group] = f"{'|'.join(fit)}({rates})" if fit != ["Dropout"] else rates
+            found[group] = none + (f"{'|'.join(fit)}({rates})" if fit != ["Dropout"] else rates)
     return parse(found)
 
 

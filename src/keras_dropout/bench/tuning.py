@@ -181,10 +181,8 @@ def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **se
     """Check everything, and plan a search, or a sweep where one is asked for; see `tune`. Raises `BadInput`."""
     if sweep is None:
         return plan_search(target, data, **settings)
-    together = [
-        name for name in ("space", "kinds", "sampler", "trials", "seed", "budget", "halving") if settings.get(name) is not None
-    ]
-    if together:
+    searching = ("space", "kinds", "sampler", "trials", "seed", "budget", "halving")
+    if together := [name for name in searching if settings.pop(name, None) is not None]:
         refuse(f"sweep and {', '.join(together)} together.", "A sweep trains all its rates; leave one of them out.")
     return plan_sweep(target, data, sweep=sweep, **settings)
 

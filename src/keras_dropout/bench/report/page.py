@@ -19,8 +19,8 @@ def write_page(
 ) -> Path:
     """Write the page whole or not at all, and return its path.
 
-    `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's differences
-    by variant; `made` says how: command, versions, machine.
+    `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's
+    differences by variant; `made` says how: command, versions, machine.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
