@@ -277,6 +277,9 @@ def tune(
     if report is not None:
         check_report_path(report)
     planned = plan_tuning(target, **settings)
+    if not quiet:
+        for note in (*planned.plan.notes, f"engine {planned.plan.engine_reason}") if planned.plan.notes else ():
+            print(note, file=sys.stderr)
     if dry_run:
         _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
         return

@@ -147,16 +147,16 @@ def _not_really(train):
 
 def test_a_search_that_was_interrupted_goes_on_the_same_way(train, tmp_path):
     whole = train(Training())
-    found = go(tmp_path, "whole.db")
-    for after in (0, 5, 13, len(whole.trained) - 9):
+    found = go(tmp_path, "whole.db", trials=12)
+    for after in (0, 5, 13):
         train(Training(interrupt_after=after))
         with pytest.raises(KeyboardInterrupt):
-            go(tmp_path, f"{after}.db")
+            go(tmp_path, f"{after}.db", trials=12)
         rest = train(Training())
-        assert told(go(tmp_path, f"{after}.db")) == told(found)
+        assert told(go(tmp_path, f"{after}.db", trials=12)) == told(found)
         assert rest.trained == whole.trained[after:]
     nothing = train(Training())
-    assert told(go(tmp_path, "whole.db")) == told(found)
+    assert told(go(tmp_path, "whole.db", trials=12)) == told(found)
     assert nothing.trained == []
 
 
@@ -181,7 +181,7 @@ def test_halving_trains_the_best_third_of_each_round_on_and_the_best_of_all_on_m
     assert found.winner == min(finalists, key=lambda trial: trial.score)
     searched = [(text, seed, epochs) for text, seed, epochs in training.trained if seed >= 1000]
     assert {seed for _, seed, _ in searched} == {1000, 1001, 1002}
-    assert sum(epochs == 3 for *_, epochs in searched) == 18
+    assert sum(epochs == 3 for *_, epochs in searched) == len({trial.text for trial in found.trials})  # the same is one run
     assert found.timing["model_epochs"] == search._cost(18, (3, 6)) == 18 * 3 + 6 * 3 + 6 * 6
 
 
@@ -394,6 +394,19 @@ def test_a_study_file_says_it_all_and_a_comparison_refuses_it(tmp_path):
     assert settings == {"target": "digits-mlp", "seeds": 2, "space": {"hidden": "0:0.6:3"}, "sampler": "grid", "halving": False}
     with pytest.raises(BadInput, match="are for a search"):
         study_file.read(path)
+
+
+def test_ctrl_c_says_how_to_go_on(train, tmp_path, monkeypatch, capsys):
+    train(Training(interrupt_after=4))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(sys, "argv", ["keras-dropout", *TUNE, "--trials", "9", "--epochs", "4"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "keras-dropout tune digits-mlp --ledger runs.db --trials 9 --epochs 4"
 
 
 # --- for real ----------------------------------------------------------------------------------------------------------------

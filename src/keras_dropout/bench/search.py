@@ -260,7 +260,11 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
     plan = search.plan
     with Display(len(todo), rung, quiet, lambda *_: None, "validation_loss") as display:
         execution.execute(study, plan.data, todo, ledger, plan.workers, display, on=plan.on, until=until)
-    return _reached(study, ledger, runs, rung)
+        known = _reached(study, ledger, runs, rung)
+        if todo and known:
+            losses = known.values()
+            display.note(f"epoch {rung} of {len(known)} run(s): validation loss {min(losses):.4f} to {max(losses):.4f}")
+    return known
 
 
 def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -> dict[str, float]:
