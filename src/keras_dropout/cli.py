@@ -241,8 +241,9 @@ def tune(
     trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
     compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
 
-    The other options are those of compare; --variant adds to the comparison. In a study file, [space] has a text for each site, and
-    [tune] the options above. The same command goes on after an interruption.
+    The other options are those of compare; --variant names what is compared with the winner and none, by default the model as it is
+    published or built. In a study file, [space] has a text for each site, and [tune] the options above. The same command goes on
+    after an interruption.
 
     Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
     keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html

@@ -3,6 +3,7 @@
 Most of it on losses that are a function of ours of placement, seed and epoch, in place of training.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -253,9 +254,7 @@ def test_what_diverged_is_the_worst_and_what_failed_is_said(train, tmp_path):
 def test_early_stopping_counts_the_best_epoch(tmp_path):
     found = go(tmp_path, trials=3, early_stopping=2, halving=False)
     with Ledger(tmp_path / "r.db") as ledger:
-        study = search.dataclasses.replace(
-            found.search.study, variants=tuple(trial.variant for trial in found.trials), baseline="trial 0"
-        )
+        study = dataclasses.replace(found.search.study, variants=tuple(trial.variant for trial in found.trials), baseline="trial 0")
         curves = [ledger.get([study.key(trial.variant, 1000)]).popitem()[1].curves for trial in found.trials]
     assert [trial.loss for trial in found.trials] == [min(curve["validation_loss"]) for curve in curves]
 

@@ -259,7 +259,8 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
     todo, until = [run for key, run in runs.items() if key not in known], None if rung == study.epochs else rung
     plan = search.plan
     with Display(len(todo), rung, quiet, lambda *_: None, "validation_loss") as display:
-        execution.execute(study, plan.data, todo, ledger, plan.workers, display, on=plan.on, until=until)
+        more = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "until": until}
+        execution.execute(study, plan.data, todo, ledger, plan.workers, display, **more)
         known = _reached(study, ledger, runs, rung)
         if todo and known:
             losses = known.values()

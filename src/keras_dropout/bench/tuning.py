@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Tuning:
     search: Search
     trials: Sequence[Trial]
     comparison: Comparison
-    timing: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any]
 
     @property
     def winner(self) -> Trial:
@@ -61,7 +61,7 @@ class Tuning:
         return (float(values.mean()) if len(values) else None), interval and list(interval)
 
     def sentences(self) -> list[str]:
-        """The winner, what it is worth, and why there are two figures for that."""
+        """The winner, what it is worth, why there are two figures for that, and what it cost."""
         loss, interval = self.fresh("test_loss")
         seeds = len(self.comparison.study.seeds)
         found = [f"The search found {self.placement or 'no dropout'}."]
@@ -80,6 +80,11 @@ class Tuning:
                 f"{_between(interval)} on fresh seeds. The first is the smallest that {tried} trials led to: the winner was chosen "
                 "for it, luck included, so it flatters (the winner's curse). The second is what to expect."
             )
+        t = self.timing
+        found.append(
+            f"The search cost {t['model_epochs']} model-epochs, as many as {t['models']:.1f} models, the comparison "
+            f"{t['comparison_model_epochs']}; what the ledger had of them was not trained again."
+        )
         return found
 
     def document(self) -> dict[str, Any]:
@@ -156,8 +161,8 @@ def tune(
     """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds and test data.
 
     `target`, `data` and the settings of the study are those of `compare`; `seeds` are those of the comparison (0 to 5 by default),
-    and the search has one of its own. The comparison has the baseline, the model as it is published or built where that has
-    dropout, the `variants` given, and the winner as "tuned".
+    and the search has one of its own. The comparison has the baseline, the winner as "tuned", and `variants`, by default the
+    model as it is published, or as it is built where that has dropout.
 
     `space` says what is tried, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see `bench.spaces`); by
     default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe", "random" or "grid"; `trials` the
