@@ -77,8 +77,8 @@ class Tuning:
             runs, tried = 1 + len(self.winner.finals), len(self.trials)
             found.append(
                 f"Its validation loss was {self.winner.score:.4f} in the search (mean of {runs} run(s)) and is {again:.4f}"
-                f"{_between(interval)} on fresh seeds. The first is the smallest that {tried} trials led to: the winner was chosen "
-                "for it, luck included, so it flatters (the winner's curse). The second is what to expect."
+                f"{_between(interval)} on fresh seeds. The first is the smallest that {tried} trials led to, and the winner was "
+                "chosen for it, luck included (the winner's curse): it is optimistic. Expect the second."
             )
         t = self.timing
         found.append(
