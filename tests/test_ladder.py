@@ -29,7 +29,7 @@ mistakes
 bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
-bench.selection bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
+bench.selection bench.spaces bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
 bench.export bench.upkeep bench.training.compiled
 runs_command bench.training
 bench.execution.worker
@@ -37,6 +37,9 @@ bench.execution.processes bench.execution.actors
 bench.execution
 bench.planning
 bench.comparison
+bench.search
+bench.sweep
+bench.tuning
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -1,10 +1,13 @@
 """The command: parses, calls one function, prints. Data go to stdout, everything else to stderr."""
 
+import functools
+import inspect
 import json
 import os
 import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +36,10 @@ _ImageSize = Annotated[str | None, typer.Option(help="Images: HEIGHTxWIDTH, for 
 _DivideBy = Annotated[float | None, typer.Option(help="The model sees x / this, for example 255.")]
 _Vocabulary = Annotated[int | None, typer.Option(help="Text: words that are told apart. Default 10000.")]
 _Length = Annotated[int | None, typer.Option(help="Text: words of an example. Default 200.")]
+_DATA_OPTIONS = (
+    *("text", "group", "time", "weight", "test_data", "test_split", "validation_split"),
+    *("task", "image_size", "divide_by", "vocabulary", "length"),
+)
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 
 
@@ -192,6 +199,109 @@ def compare(
             print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _also_takes(other: Callable, without: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
+    """A command that takes the options of another beside its own; they come as keywords."""
+
+    def extend(own: Callable) -> Callable:
+        mine = {name: p for name, p in inspect.signature(own).parameters.items() if p.kind is not p.VAR_KEYWORD}
+        theirs = {name: p for name, p in inspect.signature(other).parameters.items() if name not in (*without, *mine)}
+
+        @functools.wraps(own)
+        def command(**options: Any) -> None:
+            own(**options)
+
+        order = [p.replace(kind=p.KEYWORD_ONLY) for p in (*theirs.values(), *mine.values())]
+        command.__signature__ = inspect.Signature(order)
+        command.__annotations__ = {p.name: p.annotation for p in order}
+        return command
+
+    return extend
+
+
+@app.command()
+@_also_takes(compare)
+def tune(
+    space: Annotated[
+        str | None, typer.Option(help='What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".')
+    ] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="A method to try at each site, in place of --space. Repeatable.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe (default), random or grid.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Placements that are tried. Default: 18; of a grid all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler. Default: 0.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Model-epochs that the search may cost.")] = None,
+    no_halving: Annotated[bool, typer.Option("--no-halving", help="Train every trial to the end.")] = False,
+    sweep: Annotated[str | None, typer.Option(help="No search: each rate of SITE=START:STOP:COUNT with each seed.")] = None,
+    **options: Any,
+) -> None:
+    """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds.
+
+    The search tries placements on seeds of its own (1000 to 1002) and sees validation losses only: of each nine, the best three are
+    trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
+    compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
+
+    The other options are those of compare; --variant names what is compared with the winner and none, by default the model as it is
+    published or built. In a study file, [space] has a text for each site, and [tune] the options above. The same command goes on
+    after an interruption.
+
+    Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
+    keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
+    """
+    from keras_dropout.bench import study_file
+    from keras_dropout.bench.records import Variant
+
+    file, as_json, quiet, dry_run = (options.pop(name) for name in ("study", "as_json", "quiet", "dry_run"))
+    settings = study_file.read(file, tuning=True) if file is not None else {}
+    data_options = _data_options(target=options.pop("column"), **{name: options.pop(name, None) for name in _DATA_OPTIONS})
+    variants = [Variant.parse(text) if "=" in text else text for text in options.pop("variant") or []]
+    options |= {
+        "variants": variants or None,
+        "class_weight": _class_weight(options["class_weight"]),
+        "from_weights": options["from_weights"] or None,
+        "halving": False if no_halving else None,
+        "kinds": kind or None,
+    }
+    options |= {"space": space, "sampler": sampler, "trials": trials, "seed": seed, "budget": budget, "sweep": sweep}
+    settings |= {name: value for name, value in options.items() if value is not None}
+    if data_options:
+        settings["data_options"] = settings.get("data_options", {}) | data_options
+    if "target" not in settings:
+        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
+    target, report = settings.pop("target"), settings.pop("report", None)
+    _choose_backend(settings.setdefault("backend", "jax"))
+    from keras_dropout.bench.comparison import check_report_path
+    from keras_dropout.bench.planning import DEFAULT_LEDGER
+    from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+
+    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+    if report is not None:
+        check_report_path(report)
+    planned = plan_tuning(target, **settings)
+    if not quiet:
+        for note in (*planned.plan.notes, f"engine {planned.plan.engine_reason}") if planned.plan.notes else ():
+            print(note, file=sys.stderr)
+    if dry_run:
+        _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
+        return
+    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    try:
+        found = carry_out_tuning(planned, quiet=quiet, command=command)
+    except KeyboardInterrupt:
+        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if report is not None:
+        found.save_report(report)
+        print(f"Report: {report}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found.document(), indent=1, allow_nan=False))
+    else:
+        _print(found)
     for run, error in found.failed:
         print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
     if found.failed:
@@ -456,6 +566,19 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     print(
         f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {shown['to_train']} to train on {plan.workers} worker(s)"
     )
+    print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+
+
+def _print_search(search: Any, as_json: bool) -> None:
+    shown = search.document()
+    if as_json:
+        print(json.dumps(shown, indent=1))
+        return
+    seconds, models = shown["estimated_seconds"], shown["model_epochs"] / search.plan.study.epochs
+    print(f"{shown['target']}: {shown['trials']} trials by {shown['sampler']} of {shown['points']} points")
+    print(f"  {shown['space']}")
+    print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
+    print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
 
 

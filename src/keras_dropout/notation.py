@@ -12,12 +12,12 @@ from keras_dropout import schedules
 from keras_dropout.errors import refuse
 
 
-def split(text: str) -> list[str]:
-    """The parts between commas that stand outside parentheses."""
+def split(text: str, at: str = ",") -> list[str]:
+    """The parts between commas, or other characters, that stand outside parentheses."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
+        if character == at and depth == 0:
             parts.append("")
         else:
             parts[-1] += character

@@ -163,8 +163,8 @@ class Comparison:
             for seed in self.study.seeds
         )
 
-    def save_report(self, path: str | Path) -> Path:
-        """Write the report, one HTML file that needs no network, and return its path."""
+    def save_report(self, path: str | Path, more: Mapping[str, Any] | None = None) -> Path:
+        """Write the report, one HTML file that needs no network, and return its path. `more` is of a search or a sweep."""
         curves = {
             variant.name: [
                 self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results
@@ -180,7 +180,7 @@ class Comparison:
             for metric in self.metrics
         }
         made = {"command": self.command, "versions": versions(), "machine": machine()}
-        return write_page(Path(path), self.document(), curves, pairs, made)
+        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made)
 
     def __rich__(self) -> Group:
         parts: list[Any] = [self._means_table()]
@@ -189,9 +189,7 @@ class Comparison:
         return Group(*parts)
 
     def __str__(self) -> str:
-        console = Console(width=100, file=io.StringIO())
-        console.print(self)
-        return console.file.getvalue()
+        return as_text(self)
 
     @property
     def _baseline(self) -> Variant:
@@ -317,6 +315,13 @@ def compare(
     if report is not None:
         found.save_report(report)
     return found
+
+
+def as_text(found: Any) -> str:
+    """What rich prints of it on a terminal of 100 columns."""
+    console = Console(width=100, file=io.StringIO())
+    console.print(found)
+    return console.file.getvalue()
 
 
 def check_report_path(path: str | Path) -> None:

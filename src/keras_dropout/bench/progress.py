@@ -14,10 +14,10 @@ from keras_dropout.bench.records import Result, Run
 class Display:
     """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
 
-    `so_far(key, result)` takes in a finished run and gives what to draw below the bars.
+    `so_far(key, result)` takes in a finished run and gives what to draw below the bars; `metric` is said of each.
     """
 
-    def __init__(self, total: int, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any]):
+    def __init__(self, total: int, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
         self._console = Console(file=sys.stderr, quiet=quiet)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         self._bars = Progress(
@@ -37,6 +37,7 @@ class Display:
         self._total = total
         self._done = 0
         self._so_far = so_far
+        self._metric = metric
         self._table: Any = None
 
     def __enter__(self) -> "Display":
@@ -79,7 +80,8 @@ class Display:
         if self._live:
             self._draw()
             return
-        loss = f"test loss {result.metrics['test_loss']:.4f}" if result.metrics else result.error or result.status
+        loss = f"{self._metric.replace('_', ' ')} {result.metrics[self._metric]:.4f}" if result.metrics else None
+        loss = loss or result.error or result.status
         self._console.print(
             f"{self._done}/{self._total}  {run.variant.name}, seed {run.seed}: {loss} ({result.seconds:.0f} s)",
             highlight=False,

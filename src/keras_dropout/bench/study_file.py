@@ -46,10 +46,12 @@ DATA = {
     "vocabulary": "10000            # text: words that are told apart",
     "length": "200                  # text: words of an example",
 }
+TUNE = ("sampler", "trials", "seed", "budget", "halving", "kinds", "sweep")
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The settings of a study file: those of `compare`, `target`, `variants`, and "data_options" with those of the data.
+def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
+    """The settings of a study file: those of `compare`, `target`, `variants`, and "data_options" with those of the data; for
+    `tuning` also "space", from sites to texts, and what stands in [tune].
 
     A variant is a text as after `--variant NAME=`, a table from sites to rates, texts or {kind, rate, …}, or true for a ready one.
     """
@@ -66,12 +68,18 @@ def read(path: str | Path) -> dict[str, Any]:
             f"the study file {path} is no TOML: {error}.", "Texts stand in quotes, and a table is headed by its name: [variants]"
         )
     data, variants = content.pop("data", {}), content.pop("variants", {})
-    for name, table in (("data", data), ("variants", variants)):
+    space, tune = content.pop("space", {}), content.pop("tune", {})
+    for name, table in (("data", data), ("variants", variants), ("space", space), ("tune", tune)):
         if not isinstance(table, Mapping):
             refuse(f"{path}: {name} must be a table; got {table!r}.", f"Head it with [{name}].")
     _check_names(path, content, ("target", *SETTINGS), "")
     _check_names(path, data, tuple(DATA), "in [data] ")
-    settings: dict[str, Any] = dict(content)
+    _check_names(path, tune, TUNE, "in [tune] ")
+    if (space or tune) and not tuning:
+        refuse(
+            f"{path}: [space] and [tune] are for a search; got a comparison.", "keras-dropout tune --study FILE, or take them out."
+        )
+    settings: dict[str, Any] = content | tune | ({"space": space} if space else {})
     if data:
         settings["data"] = data.pop("source", None)
         if settings["data"] is None:

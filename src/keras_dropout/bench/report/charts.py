@@ -56,7 +56,7 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     """Forest plot: the mean difference with its 95 % interval, and each seed's pair as a dot."""
     chosen = [row for row in comparisons if row["metric"] == metric]
     names = [row["variant"] for row in chosen]
-    dots = [{"variant": name, "difference": value} for name in names for value in pairs[name] if value is not None]
+    dots = [{"variant": name, "difference": value} for name in names for value in pairs[name]]
     bars = [{"variant": r["variant"], "low": r["interval"][0], "high": r["interval"][1]} for r in chosen if r["interval"]]
     means = [{"variant": row["variant"], "difference": row["difference"]} for row in chosen if row["difference"] is not None]
     row = alt.Y("variant:N", sort=names, title=None)
@@ -91,6 +91,48 @@ def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> str:
     color = alt.Color("line:N", title=None, scale=alt.Scale(domain=lines, scheme="tableau10"))
     place = {"x": alt.X("epoch:Q", title="epochs done"), "y": alt.Y("rate:Q", title="rate")}
     return _svg(chart.encode(color=color, **place).properties(width=400, height=200))
+
+
+def trials(found: Sequence[Mapping[str, Any]]) -> str:
+    """Each trial's validation loss against its rate, a panel for each site."""
+    sites = list(dict.fromkeys(site for trial in found for site in trial["placement"]))
+    rows = [
+        {
+            "site": site,
+            "rate": trial["placement"].get(site, {}).get("rate", 0.0),
+            "loss": trial["validation_loss"],
+            "kind": trial["placement"].get(site, {}).get("kind", "none"),
+            "epochs": trial["epochs"],
+        }
+        for trial in found
+        for site in sites
+        if trial["validation_loss"] is not None
+    ]
+    chart = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=55, opacity=0.75)
+    chart = chart.encode(
+        x=alt.X("rate:Q", title="rate"),
+        y=alt.Y("loss:Q", title="validation loss", scale=alt.Scale(zero=False)),
+        color=alt.Color("epochs:O", title="epochs", scale=alt.Scale(scheme="blues")),
+        shape=alt.Shape("kind:N", title=None),
+    )
+    return _svg(chart.properties(width=200, height=180).facet(facet=alt.Facet("site:N", title=None, sort=sites), columns=4))
+
+
+def response(curve: Mapping[str, Any], metric: str) -> str:
+    """A smooth curve over the rate with its interval, and the runs, each without its seed's own level."""
+    ends = ("rate", "mean", "low", "high")
+    columns = [curve[name] or curve["mean"] for name in ends]
+    band = [dict(zip(ends, values)) for values in zip(*columns)]
+    place = alt.X("rate:Q", title="rate")
+    scale = alt.Scale(zero=False)
+    base = alt.Chart(alt.Data(values=band)).encode(x=place)
+    area = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", scale=scale, title=_title(metric)), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.8).encode(y=alt.Y("mean:Q", scale=scale))
+    dots = [{"rate": rate, "mean": value} for row in curve["runs"] for rate, value in zip(curve["rates"], row)]
+    dots = alt.Chart(alt.Data(values=dots)).mark_circle(size=28, opacity=0.5, color="#d1495b")
+    dots = dots.encode(x=place, y=alt.Y("mean:Q", scale=scale))
+    best = alt.Chart(alt.Data(values=[{"rate": curve["best"]}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
+    return _svg((area + best + dots + line).properties(width=400, height=260))
 
 
 def _longest(runs: Sequence[Mapping[str, Sequence[float]]], name: str) -> list[Mapping[str, Sequence[float]]]:

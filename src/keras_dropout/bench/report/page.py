@@ -19,8 +19,8 @@ def write_page(
 ) -> Path:
     """Write the page whole or not at all, and return its path.
 
-    `document` is what `compare --json` prints; `curves` has each variant's runs, `pairs` each metric's differences by variant;
-    `made` says how: command, versions, machine.
+    `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's
+    differences by variant; `made` says how: command, versions, machine.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
@@ -35,6 +35,10 @@ def write_page(
     trained = [name.removeprefix("test_") for name in metrics]
     moving = [variant for variant in document["variants"] if variant["schedule"]]
     figures = {
+        "trials": Markup(charts.trials(document["search"]["trials"])) if "search" in document else None,
+        "response": {
+            name: Markup(charts.response(curve, name)) for name, curve in document.get("sweep", {"curves": {}})["curves"].items()
+        },
         "rates": Markup(charts.rates(moving, document["study"]["epochs"])) if moving else None,
         "curves": {name: Markup(charts.learning_curves(curves, name)) for name in trained},
         "finals": {name: Markup(charts.final_values(document["variants"], name)) for name in metrics},

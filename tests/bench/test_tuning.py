@@ -1,0 +1,435 @@
+"""The search for a placement, and the sweep: what is asked, what is trained, what is chosen by, and what is said of it.
+
+Most of it on losses that are a function of ours of placement, seed and epoch, in place of training.
+"""
+
+import dataclasses
+import json
+import sys
+
+import keras
+import numpy as np
+import optuna
+import pytest
+
+import keras_dropout
+from keras_dropout import cli
+from keras_dropout.bench import execution, search, spaces, study_file
+from keras_dropout.bench.checkpoints import Checkpoint
+from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.records import Result
+from keras_dropout.bench.statistics import smooth_curve
+from keras_dropout.bench.tuning import tune
+from keras_dropout.errors import BadInput
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
+SPACE = "hidden_1=0:0.6:7, hidden_2=0:0.6:7"
+
+
+class Training:
+    """Stands in for `execution.execute`. The end of each run is best at rates of 0.3; early on, the smaller the better."""
+
+    def __init__(self, interrupt_after=None):
+        self.trained = []  # (placement, seed, epochs)
+        self.interrupt_after = interrupt_after
+
+    def __call__(self, study, data, runs, ledger, workers, observer, *, until=None, **_):
+        for run in runs:
+            if self.interrupt_after is not None and len(self.trained) == self.interrupt_after:
+                raise KeyboardInterrupt
+            curves = {"validation_loss": [self.loss(run, epoch, study.epochs) for epoch in range(1, (until or study.epochs) + 1)]}
+            observer.started(0, run, 0)
+            self.trained.append((str(run.variant).partition("=")[2], run.seed, until or study.epochs))
+            if until is None:
+                ledger.put(study, run, self.result(run, curves), {}, {})
+            else:
+                ledger.put_checkpoint(run.key, until, Checkpoint(until, curves, 0.0, []).to_bytes())
+        found = ledger.get([run.key for run in runs])
+        for run in runs if until is None else ():
+            observer.ended(0, run, found[run.key])
+        return list(found.values())
+
+    def rates(self, run):
+        return [spec["rate"] for spec in (run.variant.placement or {}).values()] + [0.0, 0.0]
+
+    def loss(self, run, epoch, epochs):
+        rates, noise = self.rates(run), np.random.default_rng([run.seed, *(round(1000 * rate) for rate in self.rates(run))])
+        return 0.3 + sum((rate - 0.3 * epoch / epochs) ** 2 for rate in rates[:2]) + noise.normal(0, 0.002)
+
+    def result(self, run, curves):
+        test = self.test_loss(run)
+        metrics = {"test_loss": test, "validation_loss": curves["validation_loss"][-1], "train_loss": 0.1}
+        return Result("done", 1.0, len(curves["validation_loss"]), metrics, curves | {"loss": curves["validation_loss"]})
+
+    def test_loss(self, run):
+        return 0.4
+
+
+@pytest.fixture
+def train(monkeypatch):
+    def with_(training):
+        monkeypatch.setattr(execution, "execute", training)
+        return training
+
+    return with_
+
+
+def go(tmp_path, name="r.db", **settings):
+    settings = {"epochs": 6, "seeds": 2, "space": SPACE, "quiet": True} | settings
+    return tune("digits-mlp", ledger=tmp_path / name, **settings)
+
+
+def told(found):
+    return json.dumps([trial.document() for trial in found.trials])
+
+
+# --- the space ---------------------------------------------------------------------------------------------------------------
+
+
+def every_point(space):
+    memory = optuna.create_study()
+    for point in space.points():
+        memory.enqueue_trial(point)
+    return [space.ask(memory.ask()) for _ in range(space.size)]
+
+
+def test_a_space_has_choices_ranges_and_kinds_that_share_parentheses():
+    space = spaces.parse("input=0:0.3:4, hidden=Dropout|GaussianDropout(0:0.6:3) | early(0.5, until=0.2:0.4:2), last=0.5")
+    assert [choice.text for choice in space.sites["hidden"]] == [
+        "Dropout(0:0.6:3)",
+        "GaussianDropout(0:0.6:3)",
+        "early(0.5, until=0.2:0.4:2)",
+    ]
+    points = every_point(space)
+    assert space.size == len(points) == 4 * (3 + 3 + 2)
+    assert len({json.dumps(point) for point in points}) == len(points)
+    assert {point["input"] for point in points} == {"0.0", "0.1", "0.2", "0.3"}
+    assert {point["hidden"] for point in points} > {"GaussianDropout(0.3)", "early(0.5, until=0.4)"}
+    assert {point["last"] for point in points} == {"0.5"}
+    assert spaces.parse(str(space)) == space
+
+
+def test_a_site_twice_has_the_choices_of_both_and_whole_numbers_stay_whole():
+    space = spaces.parse({"a": "DropBlock2D(0.1, block_size=3:5)"})
+    assert [point["a"] for point in every_point(space)] == [f"DropBlock2D(0.1, block_size={size})" for size in (3, 4, 5)]
+    assert spaces.parse("a=0.1, a=linear(0:0.6:2, 0)") == spaces.parse("a=0.1 | linear(0:0.6:2, 0)")
+
+
+def test_the_default_space_is_of_the_groups_that_the_model_has():
+    dense = keras.layers.Dense
+    deep = keras.Sequential([keras.Input((9,)), dense(8, "relu"), dense(8, "relu"), dense(2)])
+    assert str(spaces.default(deep)) == "input=0 | 0.05:0.3:6, hidden=0:0.6, last=0:0.6"
+    small = keras.Sequential([keras.Input((9,)), dense(8, "relu"), dense(2)])
+    assert list(spaces.default(small).sites) == ["input", "hidden"]
+    words = keras.Sequential([keras.Input((9,), dtype="int32"), keras.layers.Embedding(5, 4), keras.layers.LSTM(4), dense(2)])
+    kinds = spaces.default(words, ("Dropout", "WordDropout")).sites
+    assert [choice.text for choice in kinds["input"]] == ["0", "WordDropout(0.05:0.3:6)"]
+    assert [choice.text for choice in kinds["hidden"]] == ["0:0.6"]
+
+
+# --- the search --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", search.SAMPLERS)
+def test_the_same_search_asks_the_same(sampler, train, tmp_path):
+    settings = {"sampler": sampler} | ({"space": "hidden=0:0.6:4"} if sampler == "grid" else {"trials": 12})
+    first, training = go(tmp_path, **settings), train(Training())
+    again = go(tmp_path, "other.db", **settings)
+    assert told(first) == told(again)
+    assert training.trained
+    if sampler != "grid":
+        assert told(go(tmp_path, "third.db", seed=1, **settings)) != told(first)
+
+
+@pytest.fixture(autouse=True)
+def _not_really(train):
+    train(Training())
+
+
+def test_a_search_that_was_interrupted_goes_on_the_same_way(train, tmp_path):
+    whole = train(Training())
+    found = go(tmp_path, "whole.db", trials=12)
+    for after in (0, 5, 13):
+        train(Training(interrupt_after=after))
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path, f"{after}.db", trials=12)
+        rest = train(Training())
+        assert told(go(tmp_path, f"{after}.db", trials=12)) == told(found)
+        assert rest.trained == whole.trained[after:]
+    nothing = train(Training())
+    assert told(go(tmp_path, "whole.db", trials=12)) == told(found)
+    assert nothing.trained == []
+
+
+def test_a_grid_tries_every_point_once(tmp_path):
+    found = go(tmp_path, sampler="grid", space="hidden_1=0:0.6:4, hidden_2=0 | GaussianDropout(0.2:0.4:2)")
+    placements = [trial.text for trial in found.trials]
+    assert len(placements) == len(set(placements)) == 12
+    assert {"", "hidden_1=0.6, hidden_2=GaussianDropout(0.4)", "hidden_2=GaussianDropout(0.2)"} <= set(placements)
+
+
+def test_halving_trains_the_best_third_of_each_round_on_and_the_best_of_all_on_more_seeds(train, tmp_path):
+    training = train(Training())
+    found = go(tmp_path, trials=18)
+    for number in (0, 9):
+        at_half = sorted(found.trials[number : number + 9], key=lambda trial: trial.losses[3])
+        assert all(trial.done for trial in at_half[:3])
+        assert not any(trial.done for trial in at_half[3:])
+        assert [set(trial.losses) for trial in at_half] == [{3, 6}] * 3 + [{3}] * 6
+    finalists = [trial for trial in found.trials if trial.finals]
+    assert len(finalists) == search.FINALISTS
+    assert max(trial.loss for trial in finalists) <= min(t.loss for t in found.trials if t.done and not t.finals)
+    assert found.winner == min(finalists, key=lambda trial: trial.score)
+    searched = [(text, seed, epochs) for text, seed, epochs in training.trained if seed >= 1000]
+    assert {seed for _, seed, _ in searched} == {1000, 1001, 1002}
+    assert sum(epochs == 3 for *_, epochs in searched) == len({trial.text for trial in found.trials})  # the same is one run
+    assert found.timing["model_epochs"] == search._cost(18, (3, 6)) == 18 * 3 + 6 * 3 + 6 * 6
+
+
+def test_without_halving_each_trial_is_trained_to_the_end(train, tmp_path):
+    training = train(Training())
+    found = go(tmp_path, trials=4, halving=False)
+    assert all(trial.done for trial in found.trials)
+    assert {epochs for *_, epochs in training.trained} == {6}
+
+
+def test_the_search_finds_the_best_rates(tmp_path):
+    found = go(tmp_path, trials=45)
+    assert all(0.2 <= spec["rate"] <= 0.4 for spec in found.winner.variant.placement.values())
+    assert len(found.winner.variant.placement) == 2
+
+
+def test_the_test_data_decide_nothing(train, tmp_path):
+    """Test losses that would say the opposite leave every trial and the winner as they are."""
+
+    class Contrary(Training):
+        def test_loss(self, run):
+            return 10 * abs(sum(self.rates(run)[:2]) - 0.6) if run.seed >= 1000 else 0.4
+
+    found = go(tmp_path)
+    train(Contrary())
+    assert told(go(tmp_path, "contrary.db")) == told(found)
+    assert found.fresh("test_loss")[0] == pytest.approx(0.4)
+
+
+def test_the_fresh_figure_is_of_other_seeds_and_the_optimistic_one_smaller(train, tmp_path):
+    class Luck(Training):
+        def loss(self, run, epoch, epochs):
+            return 0.3 + np.random.default_rng([run.seed, *(round(1000 * r) for r in self.rates(run))]).normal(0, 0.05)
+
+    train(Luck())
+    found = go(tmp_path, seeds=6)
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    winner = document["search"]["winner"]
+    assert winner["optimistic"]["validation_loss"] < winner["fresh"]["validation_loss"]["mean"]
+    low, high = winner["fresh"]["validation_loss"]["interval"]
+    assert low < 0.3 < high
+    assert [variant["name"] for variant in document["variants"]] == ["none", "as-published", "tuned"]
+    assert document["study"]["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert "winner's curse" in str(found)
+    text = found.save_report(tmp_path / "r.html").read_text()
+    assert "winner's curse" in text or "winner&#39;s curse" in text
+    assert "in the search (optimistic)" in text
+
+
+def test_what_diverged_is_the_worst_and_what_failed_is_said(train, tmp_path):
+    class Bad(Training):
+        def result(self, run, curves):
+            if len(run.variant.placement or {}) == 2 and run.seed == 1000:
+                return Result("failed", 1.0, 0, error="OutOfMemory: too big")
+            if run.variant.placement and run.seed == 1000:
+                return Result("diverged", 1.0, 6, {}, curves)
+            return super().result(run, curves)
+
+    train(Bad())
+    found = go(tmp_path, sampler="grid", space="hidden_1=0:0.4:3, hidden_2=0:0.4:2", halving=False)
+    assert {trial.document()["status"] for trial in found.trials} == {"failed", "diverged", "done"}
+    assert found.placement == ""
+    assert "The search found no dropout." in str(found)
+    assert "OutOfMemory" in str(found)
+    with pytest.raises(BadInput, match="no trial could be trained to the end: all diverged"):
+        go(tmp_path, sampler="grid", space="hidden_1=0.2:0.4:3", halving=False)
+
+
+def test_early_stopping_counts_the_best_epoch(tmp_path):
+    found = go(tmp_path, trials=3, early_stopping=2, halving=False)
+    with Ledger(tmp_path / "r.db") as ledger:
+        study = dataclasses.replace(found.search.study, variants=tuple(trial.variant for trial in found.trials), baseline="trial 0")
+        curves = [ledger.get([study.key(trial.variant, 1000)]).popitem()[1].curves for trial in found.trials]
+    assert [trial.loss for trial in found.trials] == [min(curve["validation_loss"]) for curve in curves]
+
+
+def test_a_budget_buys_trials(tmp_path):
+    planned = search.plan_search("digits-mlp", ledger=tmp_path / "r.db", epochs=6, budget=100)
+    assert planned.model_epochs <= 100 < search._cost(planned.trials + 1, planned.rungs)
+    assert search.plan_search("digits-mlp", ledger=tmp_path / "r.db", epochs=6, budget=9999, trials=5).trials == 5
+
+
+# --- the sweep ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_has_a_run_for_each_rate_and_seed_and_finds_the_best_rate(train, tmp_path):
+    training = train(Training())
+    found = go(tmp_path, space=None, sweep="hidden_1=GaussianDropout(0:0.6:7)", seeds=6)
+    assert len(training.trained) == 6 * (2 + 6)  # rate 0 is the baseline
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    curve = document["sweep"]["curves"]["validation_loss"]
+    assert curve["best"] == pytest.approx(0.3, abs=0.03)
+    assert curve["best_interval"][0] <= 0.3 <= curve["best_interval"][1]
+    assert np.ptp(curve["best_interval"]) < 0.2
+    assert "lowest at rate" in str(found)
+    assert "●" in str(found)
+    assert "natural cubic spline" in found.save_report(tmp_path / "s.html").read_text()
+
+
+def test_one_seed_gives_a_curve_without_an_interval(tmp_path):
+    found = go(tmp_path, space=None, sweep="hidden_1=0:0.6:3", seeds=1)
+    assert json.loads(json.dumps(found.document(), allow_nan=False))["sweep"]["curves"]["test_loss"]["low"] is None
+    assert "one seed gives no interval" in str(found)
+    found.save_report(tmp_path / "s.html")
+
+
+def test_the_interval_of_the_best_rate_holds_it_as_often_as_it_says():
+    x, held = np.linspace(0, 0.6, 13), 0
+    for number in range(300):
+        rng = np.random.default_rng(number)
+        tilt = rng.normal(0, 0.02, (6, 1)) * (x - 0.3)
+        values = 0.3 + 0.8 * (x - 0.25) ** 2 + tilt + rng.normal(0, 0.02, (6, 1)) + rng.normal(0, 0.005, (6, 13))
+        low, high = smooth_curve(x, values).best_interval
+        held += low <= 0.25 <= high
+        assert high - low < 0.4
+    assert held >= 0.93 * 300
+
+
+def test_the_curve_goes_through_what_has_no_noise():
+    x = np.linspace(0, 0.6, 13)
+    curve = smooth_curve(x, np.tile(0.3 + 0.5 * x, (3, 1)))
+    np.testing.assert_allclose(curve.mean, 0.3 + 0.5 * curve.x)
+    np.testing.assert_allclose(curve.high - curve.low, 0, atol=1e-9)
+    assert curve.best == 0
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------------------
+
+TUNE = ("tune", "digits-mlp", "--ledger", "runs.db")
+BAD = {
+    "one point": (["--space", "hidden=0.3"], "leaves no choice"),
+    "no site": (["--space", ""], "is not SITE=LOW:HIGH"),
+    "no choice": (["--space", "hidden="], "is not SITE=LOW:HIGH"),
+    "an empty choice": (["--space", "hidden=0:0.3 | | 0.5"], "empty choice"),
+    "a choice twice": (["--space", "hidden=0:0.3 | 0:0.3"], "same choice twice"),
+    "unknown site": (["--space", "nowhere=0:0.3"], "unknown site 'nowhere'"),
+    "unknown layer": (["--space", "hidden=Dropuot(0:0.3)"], "no dropout layer 'Dropuot'"),
+    "rate above 1": (["--space", "hidden=0:1.2"], "got 1.2"),
+    "rate 1": (["--space", "hidden=0.5:1.0"], "got 1.0"),
+    "rate below 0": (["--space", "hidden=-0.1:0.3"], "got -0.1"),
+    "a range that falls": (["--space", "hidden=0.5:0.1"], "must rise"),
+    "a range of one": (["--space", "hidden=0:0.5:1"], "2 values or more"),
+    "not a range": (["--space", "hidden=0:x"], "cannot read the range"),
+    "unknown kind": (["--kind", "Dropuot"], "Dropuot fits no site"),
+    "kind and space": (["--kind", "Dropout", "--space", "hidden=0:0.3"], "a search space and kinds together"),
+    "0 trials": (["--trials", "0"], "trials must be"),
+    "unknown sampler": (["--sampler", "cmaes"], "unknown sampler 'cmaes'"),
+    "negative seed": (["--seed", "-1"], "seed must be"),
+    "too small a budget": (["--budget", "5"], "at least 30 model-epochs"),
+    "a grid too large": (["--sampler", "grid", "--trials", "5"], "points; got 5 trials"),
+    "a grid over budget": (["--sampler", "grid", "--space", "hidden=0:0.6:9", "--budget", "100"], "budget must be at least"),
+    "a sweep of one": (["--sweep", "hidden=0:0.6:1"], "2 values or more"),
+    "a sweep over two sites": (["--sweep", "hidden=0:0.6:3, input=0:0.3:3"], "over one site"),
+    "a sweep over two ranges": (["--sweep", "hidden=linear(0:0.6:3, 0:0.3:3)"], "over one range"),
+    "sweep and space": (["--sweep", "hidden=0:0.6:3", "--space", "hidden=0:0.3"], "sweep and space together"),
+    "sweep and trials": (["--sweep", "hidden=0:0.6:3", "--trials", "3"], "sweep and trials together"),
+    "as published": (["--split", "as-published"], "trains on the validation data"),
+    "a name taken": (["--variant", "tuned=hidden=0.2"], "is the winner's"),
+    "report without folder": (["--report", "no/r.html"], "cannot be written there"),
+}
+CONTRADICTORY = {
+    "sweep and space": ('[tune]\nsweep = "hidden=0:0.6:3"\n[space]\nhidden = "0:0.3"', "sweep and space together"),
+    "kinds and space": ('[tune]\nkinds = ["Dropout"]\n[space]\nhidden = "0:0.3"', "a search space and kinds together"),
+    "no choice": ('[space]\nhidden = "0.2"', "leaves no choice"),
+    "not a text": ("[space]\nhidden = 0.2", "a search space is a text"),
+    "seeds auto": ('seeds = "auto"', "got auto"),
+    "unknown name": ("[tune]\ntrails = 3", "unknown name 'trails'"),
+    "space is no table": ('space = "hidden=0:0.3"', "space must be a table"),
+}
+
+
+def refusal(tmp_path, monkeypatch, capsys, *arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(sys, "argv", ["keras-dropout", *arguments])
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, ""), err
+    assert len(err.strip().splitlines()) == 2, err
+    assert sorted(tmp_path.rglob("*")) == before
+    return err.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_two_lines_and_exit_2(name, tmp_path, monkeypatch, capsys):
+    arguments, words = BAD[name]
+    assert words in refusal(tmp_path, monkeypatch, capsys, *TUNE, *arguments)
+
+
+@pytest.mark.parametrize("name", CONTRADICTORY)
+def test_a_contradictory_study_file_too(name, tmp_path, monkeypatch, capsys):
+    content, words = CONTRADICTORY[name]
+    (tmp_path / "study.toml").write_text(content)
+    assert words in refusal(tmp_path, monkeypatch, capsys, *TUNE, "--study", "study.toml")
+
+
+def test_seeds_of_the_search_cannot_be_fresh_ones(tmp_path):
+    with pytest.raises(BadInput, match="1001 is the search's own"):
+        go(tmp_path, seeds=[0, 1001])
+
+
+def test_a_study_file_says_it_all_and_a_comparison_refuses_it(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('target = "digits-mlp"\nseeds = 2\n[space]\nhidden = "0:0.6:3"\n[tune]\nsampler = "grid"\nhalving = false\n')
+    settings = study_file.read(path, tuning=True)
+    assert settings == {"target": "digits-mlp", "seeds": 2, "space": {"hidden": "0:0.6:3"}, "sampler": "grid", "halving": False}
+    with pytest.raises(BadInput, match="are for a search"):
+        study_file.read(path)
+
+
+def test_ctrl_c_says_how_to_go_on(train, tmp_path, monkeypatch, capsys):
+    train(Training(interrupt_after=4))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(sys, "argv", ["keras-dropout", *TUNE, "--trials", "9", "--epochs", "4"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "keras-dropout tune digits-mlp --ledger runs.db --trials 9 --epochs 4"
+
+
+# --- for real ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_on_real_data(monkeypatch, capsys, tmp_path):
+    """Two trials, the better one trained on, and the comparison; the second time nothing is trained, and all is the same."""
+    monkeypatch.undo()
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.chdir(tmp_path)
+    arguments = [*TUNE, "--space", "hidden=0:0.6", "--trials", "2", "--epochs", "2", "--seeds", "1", "--json", "--quiet"]
+    arguments += ["--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["keras-dropout", *arguments])
+    documents = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        documents.append(json.loads(capsys.readouterr().out))
+    first, again = documents
+    assert sorted(trial["epochs"] for trial in first["search"]["trials"]) == [1, 2]
+    assert again["timing"]["model_epochs"] == 0
+    for document in documents:
+        del document["timing"], document["search"]["timing"]
+    assert first == again
+    assert first["variants"][-1]["name"] == "tuned"
+    assert keras_dropout.tune is tune
