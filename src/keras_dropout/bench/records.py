@@ -20,7 +20,7 @@ from keras_dropout.errors import check_choice, check_whole, refuse
 
 BASELINE = "none"
 BACKENDS = ("jax", "tensorflow", "torch")
-ENGINES = ("compiled", "reference")
+ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 1
 STATUSES = ("done", "diverged", "failed")
