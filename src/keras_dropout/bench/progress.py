@@ -32,7 +32,8 @@ class Display:
         )
         self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
         self._tasks: dict[int, Any] = {}
-        self._reached: dict[int, int] = {}  # worker -> epochs done of its run
+        self._reached: dict[int, dict[str, int]] = {}  # worker -> key of each run it was given -> epochs done
+        self._left: dict[int, int] = {}  # worker -> how many of these are not over
         self._epochs = epochs
         self._total = total
         self._done = 0
@@ -49,32 +50,38 @@ class Display:
             self._live.stop()
 
     def started(self, worker: int, run: Run, epoch: int) -> None:
-        label = f"worker {worker + 1}: {run.variant.name}, seed {run.seed}"
+        if not self._left.get(worker):
+            self._reached[worker], self._left[worker] = {}, 0
+        self._reached[worker][run.key] = 0
+        self._left[worker] += 1
+        runs = len(self._reached[worker])
+        label = f"worker {worker + 1}: " + (f"{run.variant.name}, seed {run.seed}" if runs == 1 else f"{runs} runs")
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
-        self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
-        self._reached[worker] = 0
-        self._reach(worker, epoch)
+        self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
+        self._reach(worker, run, epoch)
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
-        self._reach(worker, epoch)
+        self._reach(worker, run, epoch)
 
     def paused(self, worker: int, run: Run) -> None:
         self._done += 1
+        self._left[worker] -= 1
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _reach(self, worker: int, epoch: int) -> None:
-        self._bars.update(self._tasks[worker], completed=epoch)
-        self._bars.advance(self._all, epoch - self._reached[worker])
-        self._reached[worker] = epoch
+    def _reach(self, worker: int, run: Run, epoch: int) -> None:
+        reached = self._reached[worker]
+        self._bars.advance(self._all, epoch - reached[run.key])
+        reached[run.key] = epoch
+        self._bars.update(self._tasks[worker], completed=sum(reached.values()))
         self._draw()
 
     def ended(self, worker: int, run: Run, result: Result) -> None:
         self._done += 1
-        # A run that ended early, however it did, leaves no epochs to do.
-        self._bars.advance(self._all, self._epochs - self._reached[worker])
+        self._left[worker] -= 1
+        self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
         self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
         self._table = self._so_far(run.key, result)
         if self._live:
