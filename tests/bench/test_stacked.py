@@ -1,7 +1,7 @@
 """Runs trained side by side are those that are trained one after the other, to rounding.
 
-How close: the products of a stack are summed in another order, so that curves and metrics differ by some 1e-6 of their size; Adam
-and normalisation make more of it.
+How close: products of a stack may be summed in another order. On the CPU where this was written curves and metrics differed by 1e-7
+of their size at most, also between stacks of different sizes; 1e-5 is allowed, because other processors sum otherwise.
 """
 
 import json
@@ -119,7 +119,7 @@ def test_a_stack_is_its_runs_one_by_one(name, tmp_path):
     model, settings = CASES[name]()
     found, expected = (results(plan_of(model, tmp_path, engine, **settings)) for engine in ("stacked", "compiled"))
     for ours, theirs in zip(found, expected, strict=True):
-        same(ours, theirs, rtol=2e-4 if "normalisation" in name else 2e-5, atol=1e-6)
+        same(ours, theirs, rtol=1e-5, atol=1e-6)
     if name == "early stopping and class weights":
         assert len({result.epochs for result in found}) > 1
 
@@ -130,7 +130,7 @@ def test_data_that_go_to_the_device_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "ON_DEVICE", 1000)
     monkeypatch.setattr(stacked, "EVALUATION_BATCH", 20)
     for ours, theirs in zip(results(plan), whole, strict=True):
-        same(ours, theirs, rtol=2e-5, atol=1e-6)
+        same(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_neither_the_size_of_a_stack_nor_its_copies_matter(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_neither_the_size_of_a_stack_nor_its_copies_matter(tmp_path, monkeypatch
     for size in (1, 4):  # of five runs; four give two stacks of three, the last filled up
         monkeypatch.setattr(stacked, "ON_CPU", size)
         for ours, theirs in zip(results(plan), whole, strict=True):
-            same(ours, theirs, rtol=2e-5, atol=1e-6)
+            same(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_who_else_is_in_a_stack_does_not_matter(tmp_path):
