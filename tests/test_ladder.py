@@ -29,8 +29,10 @@ mistakes
 bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
 bench.streams
 bench.data bench.readers bench.ledger bench.progress bench.report.charts
-bench.selection bench.spaces bench.files bench.study_file bench.recipes bench.acceptance bench.training.reference bench.report.page
-bench.export bench.upkeep bench.training.compiled
+bench.selection bench.spaces bench.files bench.study_file bench.recipes bench.acceptance bench.report.page
+bench.export bench.upkeep bench.training.measures bench.training.reference
+bench.training.compiled
+bench.training.stacked
 runs_command bench.training
 bench.execution.worker
 bench.execution.processes bench.execution.actors
@@ -47,7 +49,7 @@ FILES = {
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".") or ".": p for p in ROOT.rglob("*.py")
 }
 FRAMEWORKS = {
-    "jax": {"backends.jax", "bench.training.compiled", "testing.backend"},
+    "jax": {"backends.jax", "bench.training.compiled", "bench.training.stacked", "testing.backend"},
     "tensorflow": {"backends.tensorflow", "testing.backend"},
     "torch": {"backends.torch", "testing.backend"},
 }

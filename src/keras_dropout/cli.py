@@ -93,9 +93,15 @@ def compare(
     data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
     backend: Annotated[str | None, typer.Option(help="jax (default), tensorflow or torch.")] = None,
     engine: Annotated[
-        str | None, typer.Option(help="compiled (jax only), reference (Keras fit), or auto (default: the faster, by timing).")
+        str | None,
+        typer.Option(
+            help="compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
+            "where jax has a GPU or TPU, else the faster of the others, by timing)."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers of one thread each. Default: one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers of one thread each. Default: one per core; one with stacked.")
+    ] = None,
     on: Annotated[str | None, typer.Option(help="Where workers are: here (default), ray, or ray:HOST:PORT.")] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")

@@ -302,9 +302,9 @@ def compare(
     weight}, or "balanced"); early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest
     is measured); from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen
     layers stay frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir,
-    baseline, backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", or "auto": on your own model a few steps
-    of each are timed), workers, on (where they are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md). Runs that the ledger has
-    are not trained again.
+    baseline, backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU,
+    or "auto": stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed), workers, on
+    (where they are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md). Runs that the ledger has are not trained again.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

@@ -2,11 +2,15 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+_ACCELERATORS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm60-plugin", "jax-rocm7-plugin", "libtpu")
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 
 
@@ -25,29 +29,53 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The kind of machine: system, processor, usable cores. No name of its own."""
+    """The kind of machine: system, processor, usable cores, the accelerator where JAX uses one here. No name of its own."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
-    return {"system": platform.system(), "architecture": platform.machine(), "processor": model, "cores": usable_cores()}
+    found = {"system": platform.system(), "architecture": platform.machine(), "processor": model, "cores": usable_cores()}
+    jax = sys.modules.get("jax")
+    if jax and has_accelerator_plugin() and jax.default_backend() != "cpu":
+        found["accelerator"] = jax.devices()[0].device_kind
+    return found
 
 
-def worker_environment(backend: str) -> dict[str, str]:
-    """One thread and no accelerator, to be set before the framework starts: a run's bytes then depend on its key alone."""
+def has_accelerator_plugin() -> bool:
+    """Whether a package is installed that lets JAX use a GPU or TPU."""
+    return any(importlib.util.find_spec(name.replace("-", "_")) for name in _ACCELERATORS)
+
+
+def accelerator() -> str | None:
+    """The kind of GPU or TPU that JAX finds here; None where there is none.
+
+    A process of its own looks: this one would keep the device's memory.
+    """
+    if not has_accelerator_plugin():
+        return None
+    code = "import jax; print(jax.default_backend(), jax.devices()[0].device_kind, sep='|')"
+    settings = {"env": {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, "capture_output": True, "text": True}
+    lines = subprocess.run([sys.executable, "-c", code], check=False, **settings).stdout.splitlines()
+    platform_name, _, kind = lines[-1].partition("|") if lines else ("cpu", "", "")
+    return None if platform_name == "cpu" else kind
+
+
+def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]:
+    """What is to be set before the framework starts: one thread and no accelerator, so that a run's bytes depend on its key alone.
+
+    The stacked engine is for accelerators: there they stay in sight, and all cores compile.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras-dropout" / "jax"
-    return {
+    found = {
         # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "KERAS_BACKEND": backend,
         "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
-        "NPROC": "1",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "JAX_PLATFORMS": "cpu",
     }
+    return found if engine == "stacked" else found | {"NPROC": "1", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}

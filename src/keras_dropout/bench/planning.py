@@ -18,12 +18,14 @@ from keras_dropout import targets
 from keras_dropout.bench import acceptance, arrays, execution, files
 from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, asked_for, check_ledger_path, peek
+from keras_dropout.bench.machine import accelerator
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
 
 AS_BUILT = "as-built"
+_ONE_BY_ONE = ("compiled", "reference")  # the engines for a CPU
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Plan:
         return peek(self.ledger, {run.key for run in self.study.runs()})
 
     def estimate_seconds(self, todo: Sequence[Run]) -> float:
-        """Wall time for `todo`, from a short training of its first run in a worker."""
+        """Wall time for `todo`, from a short training of its first run (or stack) in a worker."""
         if not todo:
             return 0.0
-        start, each = execution.time_run(self.study, self.data, todo[0])
-        return start + each * math.ceil(len(todo) / self.workers)
+        tried = todo[: execution.STACK if self.study.engine == "stacked" else 1]
+        start, each = execution.time_runs(self.study, self.data, tried)
+        return start + each * math.ceil(len(todo) / len(tried) / self.workers)
 
 
 @contextlib.contextmanager
@@ -102,8 +105,8 @@ def make_plan(
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
     execution.check_backend(backend)
     check_choice("engine", engine, ("auto", *ENGINES))
-    if engine == "compiled" and backend != "jax":
-        refuse(f"the compiled engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
+    if engine in ("compiled", "stacked") and backend != "jax":
+        refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
     check_choice("split", split, SPLITS)
     if isinstance(seeds, Sequence):
         seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
@@ -126,6 +129,7 @@ def make_plan(
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the workers
     target = str(target) if isinstance(target, Path) else target
     recipe, notes = None, ()
     if isinstance(target, str) and not targets.names_model(target):
@@ -193,7 +197,8 @@ def make_plan(
     )
     engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
     study = dataclasses.replace(study, engine=engine)
-    return Plan(study, loaded, ledger, workers or cores, reason, notes, on, checkpoint_every)
+    workers = workers or (1 if engine == "stacked" else cores)
+    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -244,25 +249,28 @@ def _choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: b
     """The engine to train in, and why. Measured where that is left open, unless the ledger shows what was chosen before."""
     if study.backend != "jax":
         return "reference", f"reference: the only engine on {study.backend}"
-    if recipe:
-        return ("compiled", "compiled: the recipe's own") if asked == "auto" else (asked, f"{asked}: asked for")
     if asked != "auto":
-        if asked == "compiled" and (error := _why_not_compiled(study, data)):
-            refuse(f"the compiled engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
+        if asked != "reference" and not recipe and (error := _why_not_compiled(study, data)):
+            refuse(f"the {asked} engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
         return asked, f"{asked}: asked for"
+    device = accelerator()
+    if recipe and not device:
+        return "compiled", "compiled: the recipe's own"
     keys = {engine: {run.key for run in dataclasses.replace(study, engine=engine).runs()} for engine in ENGINES}
     for earlier in asked_for(ledger):
         for engine in ENGINES:
             if keys[engine] & earlier:
                 return engine, f"{engine}: as for the runs of this study that are in the ledger"
+    if device and (recipe or not _why_not_compiled(study, data)):
+        return "stacked", f"stacked: JAX has an accelerator here ({device})"
     for variant in (study.variants[-1], study.variants[0]):  # a variant that cannot be trained fails alone
-        found = execution.time_engines(study, data, Run("", variant, study.seeds[0]), ENGINES)
+        found = execution.time_engines(study, data, Run("", variant, study.seeds[0]), _ONE_BY_ONE)
         if times := {engine: value for engine, value in found.items() if isinstance(value, float)}:
             break
     if not times:
         refuse(f"the model {study.target!r} cannot be trained: {found['reference']}", "Try model.fit on the same data.")
     engine = min(times, key=times.get)
-    other = next(each for each in ENGINES if each != engine)
+    other = next(each for each in _ONE_BY_ONE if each != engine)
     if other not in times:
         return engine, f"{engine}: {other} cannot train this model ({found[other]})"
     return engine, f"{engine}: {times[engine] * 1e3:.3g} ms a step, {times[other] * 1e3:.3g} ms in {other} (measured)"

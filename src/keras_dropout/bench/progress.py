@@ -33,6 +33,8 @@ class Display:
         self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
         self._tasks: dict[int, Any] = {}
         self._reached: dict[str, int] = {}  # run -> its epochs that are counted as done
+        self._given: dict[int, list[str]] = {}  # worker -> its runs, until all of them are over
+        self._at: dict[str, int] = {}  # run that is not over -> its worker
         self._epochs = epochs
         self._total = total
         self._done = 0
@@ -50,10 +52,16 @@ class Display:
             self._live.stop()
 
     def started(self, worker: int, run: Run, epoch: int) -> None:
-        label = f"worker {worker + 1}: {run.variant.name}, seed {run.seed}"
+        given = self._given.get(worker, [])
+        if run.key in given or not any(self._at.get(key) == worker for key in given):
+            given = self._given[worker] = []
+        given.append(run.key)
+        self._at[run.key] = worker
+        runs = len(given)
+        label = f"worker {worker + 1}: " + (f"{run.variant.name}, seed {run.seed}" if runs == 1 else f"{runs} runs")
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
-        self._bars.reset(self._tasks[worker], total=self._epochs, description=label)
+        self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
         self._reach(worker, run, epoch)  # which may be fewer epochs than were done when its worker died
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
@@ -61,20 +69,21 @@ class Display:
 
     def paused(self, worker: int, run: Run) -> None:
         self._done += 1
+        del self._at[run.key]
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _reach(self, worker: int, run: Run, epoch: int) -> None:
-        self._bars.update(self._tasks[worker], completed=epoch)
         self._bars.advance(self._all, epoch - self._reached.get(run.key, 0))
         self._reached[run.key] = epoch
+        self._bars.update(self._tasks[worker], completed=sum(self._reached[key] for key in self._given[worker]))
         self._draw()
 
     def ended(self, worker: int, run: Run, result: Result) -> None:
         self._done += 1
-        # A run that ended early, however it did, leaves no epochs to do.
-        self._bars.advance(self._all, self._epochs - self._reached.pop(run.key))
+        del self._at[run.key]
+        self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
         self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
         self._table = self._so_far(run.key, result)
         if self._live:

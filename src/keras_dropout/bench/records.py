@@ -20,7 +20,7 @@ from keras_dropout.errors import check_choice, check_whole, refuse
 
 BASELINE = "none"
 BACKENDS = ("jax", "tensorflow", "torch")
-ENGINES = ("compiled", "reference")
+ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 1
 STATUSES = ("done", "diverged", "failed")
@@ -250,7 +250,8 @@ class Result:
 
     `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
     with dropout off; `curves` has a list per metric with one value per epoch ("loss" is the running mean in training, dropout on);
-    `test_losses` one loss per test example; `seconds` the time spent, compiling included; `log` what was printed in the process
+    `test_losses` one loss per test example; `seconds` the time spent, compiling included, of a run trained beside others its share,
+    the wall time divided by their number; `log` what was printed in the process
     that trained it.
     """
 

@@ -21,7 +21,7 @@ SETTINGS = {
     "class_weight": '"balanced"',
     "from_weights": "true           # fine-tuning: every run starts from the model's own weights",
     "backend": '"jax"               # or "tensorflow", "torch"',
-    "engine": '"auto"               # or "compiled", "reference"',
+    "engine": '"auto"               # or "compiled", "reference", "stacked"',
     "workers": "2                   # default: one per core",
     "on": '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
     "checkpoint_every": "10         # epochs between checkpoints, from which an interrupted run goes on",

@@ -22,6 +22,7 @@ from keras_dropout.bench.records import BACKENDS, Result, Run, Study
 from keras_dropout.errors import check_choice, refuse
 
 HERE, RAY = "here", "ray"
+STACK = 256  # runs that a worker is given at once where it can train them side by side
 
 
 class Observer(Protocol):
@@ -82,11 +83,12 @@ def execute(
 
     Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
     With `until`, runs that have not ended after that many epochs are left as checkpoints, and give no result. A run that fails,
-    or that cannot be stored, is a result; the others go on. On KeyboardInterrupt, or any other error here, the workers are ended
-    and what is finished stays in the ledger.
+    or that cannot be stored, is a result; the others go on. In the stacked engine a worker is given many runs at once. On
+    KeyboardInterrupt, or any other error here, the workers are ended and what is finished stays in the ledger.
     """
     queue = _Queue(runs)
     results: list[Result] = []
+    share = min(STACK, -(-len(runs) // workers)) if study.engine == "stacked" else 1
     busy: dict[Any, dict[str, Run]] = {}
     since: dict[Any, float] = {}
     with _place(on)(study, data) as place:
@@ -110,11 +112,12 @@ def execute(
                 if not queue:
                     place.end(worker)
                     continue
-                run = queue.take()
-                checkpoints = ledger.checkpoints([run.key])
-                place.give(worker, Task((run,), {key: state for key, (_, state) in checkpoints.items()}, until, checkpoint_every))
-                busy[worker], since[worker] = {run.key: run}, time.perf_counter()
-                observer.started(worker.number, run, checkpoints[run.key][0] if checkpoints else 0)
+                given = tuple(queue.take() for _ in range(min(share, len(queue))))
+                checkpoints = ledger.checkpoints([run.key for run in given])
+                place.give(worker, Task(given, {key: state for key, (_, state) in checkpoints.items()}, until, checkpoint_every))
+                busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
+                for run in given:
+                    observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
             for worker, (kind, key, *values) in place.messages() if place.workers else ():
                 if kind == "died":
                     why, printed = values
@@ -200,17 +203,18 @@ def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer
         observer.note(f"{run.variant.name}, seed {run.seed}: the checkpoint of epoch {epoch} is not stored: {error}")
 
 
-def time_run(study: Study, data: Data, run: Run) -> tuple[float, float]:
-    """Seconds before a worker's first epoch ends, and seconds of a whole run after that; from a training of three epochs."""
-    started, ends = time.perf_counter(), []
-    for kind, values in _ask(study, data, Task((run,), until=3)):
-        if kind == "epoch":
-            ends.append(time.perf_counter())
+def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, float]:
+    """Seconds that a worker spends on these runs before their second epochs, and on all their epochs after that; from three."""
+    last, start, warm, epochs = time.perf_counter(), 0.0, 0.0, 1
+    for kind, values in _ask(study, data, Task(tuple(runs), until=3)):
+        last, spent = time.perf_counter(), time.perf_counter() - last
+        if kind == "epoch" and values[0] > 1:
+            warm, epochs = warm + spent, max(epochs, values[0] - 1)
+        elif kind == "epoch":
+            start += spent
         elif kind == "ended" and values[0].status == "failed":
-            refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
-    ends = ends or [time.perf_counter()]
-    an_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
-    return ends[0] - started, an_epoch * study.epochs
+            refuse(f"a variant cannot be trained: {values[0].error}", "Mend the model or the variant.")
+    return start, warm / epochs * study.epochs
 
 
 def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
@@ -223,13 +227,13 @@ def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> 
 
 
 def _ask(study: Study, data: Data, task: Task) -> Iterator[tuple[str, list]]:
-    """(kind, values) of each message about a task of one run, from one worker here."""
+    """(kind, values) of each message about a task, from one worker here."""
+    left = len(task.runs)
     with Processes(study, data) as place:
         place.give(place.start(), task)
-        while True:
+        while left:
             for _, (kind, _, *values) in place.messages():
                 if kind == "died":
-                    kind, values = "ended", [Result("failed", 0.0, 0, error=values[0])]
+                    kind, values, left = "ended", [Result("failed", 0.0, 0, error=values[0])], 1
                 yield kind, values
-                if kind not in ("epoch", "checkpoint"):
-                    return
+                left -= kind not in ("epoch", "checkpoint")

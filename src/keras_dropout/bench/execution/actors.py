@@ -79,7 +79,7 @@ class Actors:
 
     def __init__(self, study: Study, data: Data, address: str | None = None):
         self._address = address
-        self._environment = worker_environment(study.backend)
+        self._environment = worker_environment(study.backend, study.engine)
         self._given = (study, {run.key for run in study.runs()}, data.parts(study.split), data.divide_by)
         self._unfit: dict[str, str] = {}  # nodes that cannot train the study, and why
         self.workers: list[Actor] = []

@@ -109,7 +109,7 @@ def _work(connection: Connection, log: str) -> None:
     _die_with_parent()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         study, parts, divide_by = connection.recv()
-        os.environ.update(worker_environment(study.backend))
+        os.environ.update(worker_environment(study.backend, study.engine))
         worker = Worker(study, parts, divide_by, log)
         while True:
             for message in worker.messages(connection.recv()):

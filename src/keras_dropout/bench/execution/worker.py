@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,27 +51,40 @@ class Worker:
         end of each run ("paused", key, epoch, bytes) or ("ended", key, Result, versions, machine); or ("timed", key, {engine:
         seconds or what went wrong}).
         """
-        started, left = time.perf_counter(), {run.key: run for run in task.runs}
+        started = time.perf_counter()
         try:
             self._import_what_the_model_needs()
             if task.engines:
-                (key,) = left
-                yield "timed", key, {engine: self._time_engine(left[key], engine) for engine in task.engines}
+                (run,) = task.runs
+                yield "timed", run.key, {engine: self._time_engine(run, engine) for engine in task.engines}
                 return
             if self._trainer is None:
                 from keras_dropout.bench.training import Trainer
 
                 self._trainer = Trainer(*self._given)
-            for kind, key, *values in self._trainer.follow(task.runs, task.checkpoints, task.until, task.checkpoint_every):
+            groups = self._trainer.groups(task.runs)
+        except Exception as error:
+            yield from self._failed(task.runs, started, error)
+            return
+        for group in groups:
+            yield from self._train(group, task)
+
+    def _train(self, group: Sequence[Run], task: Task) -> Iterator[tuple]:
+        started, left = time.perf_counter(), {run.key: run for run in group}
+        try:
+            for kind, key, *values in self._trainer.follow(group, task.checkpoints, task.until, task.checkpoint_every):
                 if kind in ("ended", "paused"):
                     del left[key]
                 yield self._ended(key, *values) if kind == "ended" else (kind, key, *values)
         except (BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as error:  # a run's failure is its result
-            each = round((time.perf_counter() - started) / max(1, len(left)), 3)
-            for key in left:
-                yield self._ended(key, Result("failed", each, 0, error=_one_line(error)))
+        except Exception as error:  # a run's failure is its result; other groups go on
+            yield from self._failed(left.values(), started, error)
+
+    def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[tuple]:
+        each = round((time.perf_counter() - started) / max(1, len(runs)), 3)
+        for run in runs:
+            yield self._ended(run.key, Result("failed", each, 0, error=_one_line(error)))
 
     def _ended(self, key: str, result: Result) -> tuple:
         return "ended", key, dataclasses.replace(result, log=self._log.news()), versions(), machine()

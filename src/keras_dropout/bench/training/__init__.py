@@ -17,6 +17,7 @@ from keras_dropout.bench import arrays
 from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part
 from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
@@ -25,23 +26,28 @@ from keras_dropout.schedules import Schedule, from_document
 
 
 class Trainer:
-    """Trains the runs of one study in this process, one after another; what was compiled for one serves the next."""
+    """Trains the runs of one study in this process; what was compiled for one serves the next."""
 
     def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
         self.study = study
         self.parts = {name: Part(*part) for name, part in parts.items()}
         self._divide_by = divide_by
         self._start: Callable | None = None
+        self._stack_size: Callable | None = None  # where the engine trains several runs at once
 
-    def _begin(self, run: Run) -> Any:
-        """The run's model, ready for its first epoch."""
-        model, schedules = build(self.study, run)
-        if self._start is None:
-            self._prepare(model)
-        return self._start(model, run.variant, schedules, self.study.epochs)
+    def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
+        """The models of the runs, ready for their first epochs; several runs are of one architecture, in a stack of `size`."""
+        variant, epochs = runs[0].variant, self.study.epochs
+        if self._stack_size:
+            return self._start((build(self.study, run) for run in runs), variant, size, epochs)
+        model, schedules = build(self.study, runs[0])
+        self._prepare(model)
+        return _Alone(self._start(model, variant, schedules, epochs))
 
     def _prepare(self, model: keras.Model) -> None:
-        """Bring the data in the form that the model and its engine take."""
+        """Bring the data in the form that the model and its engine take, the first time."""
+        if self._start is not None:
+            return
         study = self.study
         for name, (x, y, weights) in self.parts.items():
             y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
@@ -52,12 +58,41 @@ class Trainer:
         if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
             train = train._replace(weights=class_weights(train.y, study.class_weight))
         taught = self.parts | {"train": train}
-        if study.engine == "compiled":
+        settings = taught, study.batch_size, self._divide_by
+        if study.engine == "stacked":
+            from keras_dropout.bench.training.stacked import StackedPrograms
+
+            programs = StackedPrograms(*settings)
+            self._start, self._stack_size = programs.start, programs.size
+        elif study.engine == "compiled":
             from keras_dropout.bench.training.compiled import CompiledPrograms
 
-            self._start = CompiledPrograms(taught, study.batch_size, self._divide_by).start
+            self._start = CompiledPrograms(*settings).start
         else:
-            self._start = lambda model, variant, *rates: ReferenceTraining(model, taught, study.batch_size, self._divide_by, *rates)
+            self._start = lambda model, variant, *rates: ReferenceTraining(model, *settings, *rates)
+
+    def groups(self, runs: Sequence[Run]) -> list[list[Run]]:
+        """The runs that may be trained at once: of one architecture in the stacked engine, each alone in the others."""
+        if self.study.engine != "stacked":
+            return [[run] for run in runs]
+        from keras_dropout.bench.training.compiled import architecture
+
+        found: dict[str, list[Run]] = {}
+        for run in runs:
+            found.setdefault(architecture(run.variant), []).append(run)
+        return list(found.values())
+
+    def _stacks(self, group: Sequence[Run]) -> Iterator[tuple[Sequence[Run], int]]:
+        """A group in the stacks that it is trained in, each with the places it has."""
+        if self.study.engine != "stacked":
+            yield group, 1
+            return
+        model, _ = build(self.study, group[0])
+        self._prepare(model)
+        size = self._stack_size(model, group[0].variant, len(group))
+        del model  # its memory is for the stacks
+        for start in range(0, len(group), size):
+            yield group[start : start + size], size
 
     def train(self, run: Run) -> Result:
         """Train one run and measure it; see `follow`."""
@@ -71,73 +106,109 @@ class Trainer:
         until: int | None = None,
         checkpoint_every: int | None = None,
     ) -> Iterator[tuple]:
-        """Train runs one after the other, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key,
-        epochs done, {metric: value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key,
-        Result); or ("paused", key, epoch, bytes) for a run that has not ended after `until` epochs.
+        """Train runs, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key, epochs done, {metric:
+        value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key, Result); or ("paused",
+        key, epoch, bytes) for a run that has not ended after `until` epochs.
 
         With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
         measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
         """
-        for run in runs:
-            state = checkpoints.get(run.key)
-            yield from self._follow(run, None if state is None else Checkpoint.from_bytes(state), until, checkpoint_every)
+        for group in self.groups(runs):
+            for stack, size in self._stacks(group):
+                yield from self._follow(stack, size, checkpoints, until, checkpoint_every)
 
-    def _follow(self, run: Run, past: Checkpoint | None, until: int | None, checkpoint_every: int | None) -> Iterator[tuple]:
-        started = time.perf_counter() - (past.seconds if past else 0.0)
-        training = self._begin(run)
-        order = np.random.default_rng(derive_seed(run.seed, "order"))
-        examples = arrays.count(self.parts["train"].y)
-        curves: dict[str, list[float]] = {}
-        epoch, patience, best = 0, self.study.early_stopping, Best()
-        if past:
-            epoch, curves, best = past.epoch, {name: list(values) for name, values in past.curves.items()}, past.best
-            training.restore(past.values)
-            training.epochs_done = epoch
-            for _ in range(epoch):
-                order.permutation(examples)
+    def _follow(
+        self, runs: Sequence[Run], size: int, checkpoints: Mapping[str, bytes], until: int | None, checkpoint_every: int | None
+    ) -> Iterator[tuple]:
+        started = time.perf_counter()
+        training = self._begin(runs, size)
+        patience, examples = self.study.early_stopping, arrays.count(self.parts["train"].y)
+        courses = [_Course(run, examples) for run in runs]
+        for number, course in enumerate(courses):
+            if course.run.key in checkpoints:
+                past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                course.go_on(past)
+                training.restore(number, past.values)
+                training.epochs_done[number] = past.epoch
 
-        def is_over() -> bool:
-            return epoch == self.study.epochs or bool(patience and best.epoch and epoch - best.epoch >= patience)
+        def seconds(course: _Course) -> float:
+            return round(course.seconds + (time.perf_counter() - started) / len(runs), 3)
 
-        while not is_over():
-            if until is not None and epoch >= until:
-                yield "paused", run.key, epoch, Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
-                return
-            epoch += 1
-            logs = training.epoch(order.permutation(examples).astype("int32"))
-            logs |= self._measure(training, "validation")[0]
-            yield "epoch", run.key, epoch, logs
-            if not all(map(math.isfinite, logs.values())):
-                # JSON has no nan: the curves end with the last epoch that was finite.
-                yield "ended", run.key, Result("diverged", _since(started), epoch, {}, curves, compilations=training.compilations)
-                return
-            for name, value in logs.items():
-                curves.setdefault(name, []).append(value)
-            if patience and logs["validation_loss"] < best.loss:
-                best = Best(logs["validation_loss"], epoch, training.snapshot())
-            if checkpoint_every and epoch % checkpoint_every == 0 and not is_over():
-                state = Checkpoint(epoch, curves, _since(started), training.snapshot(), best).to_bytes()
-                yield "checkpoint", run.key, epoch, state
-        if patience:
-            training.restore(best.values)
-        training.finish()
-        metrics, test_losses = self._measure(training, "test")
-        metrics |= self._measure(training, "train")[0] | self._measure(training, "validation")[0]
-        ended = {"compilations": training.compilations, "best_epoch": best.epoch}
-        if not all(map(math.isfinite, metrics.values())):
-            yield "ended", run.key, Result("diverged", _since(started), epoch, {}, curves, **ended)
+        def checkpoint(number: int) -> bytes:
+            course = courses[number]
+            values = training.snapshot(number)
+            return Checkpoint(course.epoch, course.curves, seconds(course), values, course.best).to_bytes()
+
+        def result(number: int, metrics: Mapping[str, float], losses: np.ndarray | None = None, **facts: Any) -> Result:
+            course = courses[number]
+            facts |= {"compilations": 0 if number else training.compilations}  # what is compiled for a stack counts once
+            if losses is None or not all(map(math.isfinite, metrics.values())):
+                return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
+            return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
+
+        going, trained = list(range(len(runs))), {}
+        while going:
+            over = [number for number in going if self._is_over(courses[number])]
+            going = [number for number in going if number not in over]
+            for number in over:  # where others go on, its values would change with theirs
+                trained[number] = courses[number].best.values if patience else training.snapshot(number) if going else None
+            for number in [number for number in going if until is not None and courses[number].epoch >= until]:
+                yield "paused", runs[number].key, courses[number].epoch, checkpoint(number)
+                going.remove(number)
+            if not going:
+                break
+            for number in going:
+                courses[number].begin_epoch()
+            logs = training.epoch([course.order for course in courses])
+            validation = self._measure(training, "validation")
+            for number in list(going):
+                course, key, now = courses[number], runs[number].key, logs[number] | validation[number][0]
+                yield "epoch", key, course.epoch, now
+                if not all(map(math.isfinite, now.values())):
+                    # JSON has no nan: the curves end with the last epoch that was finite.
+                    yield "ended", key, result(number, {})
+                    going.remove(number)
+                    continue
+                for name, value in now.items():
+                    course.curves.setdefault(name, []).append(value)
+                if patience and now["validation_loss"] < course.best.loss:
+                    course.best = Best(now["validation_loss"], course.epoch, training.snapshot(number))
+                if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(course):
+                    yield "checkpoint", key, course.epoch, checkpoint(number)
+        if not trained:
             return
-        yield "ended", run.key, Result("done", _since(started), epoch, metrics, curves, test_losses, **ended)
+        for number, values in trained.items():
+            if values is not None:
+                training.restore(number, values)
+        training.finish()
+        test, *others = (self._measure(training, name) for name in ("test", "train", "validation"))
+        for number in trained:
+            metrics, losses = test[number]
+            for part in others:
+                metrics |= part[number][0]
+            yield "ended", runs[number].key, result(number, metrics, losses, best_epoch=courses[number].best.epoch)
+
+    def _is_over(self, course: "_Course") -> bool:
+        patience, best = self.study.early_stopping, course.best.epoch
+        return course.epoch >= self.study.epochs or bool(patience and best and course.epoch - best >= patience)
+
+    def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray]]:
+        """Loss and metrics of each run on a part with dropout off, as Keras's `evaluate`, and the weighted loss of each example.
+
+        Penalties on weights are no part of the loss.
+        """
+        found = training.measure(name, self.parts[name])
+        return [({f"{name}_{metric}": value for metric, value in metrics.items()}, losses) for metrics, losses in found]
 
     def time_step(self, run: Run, seconds: float = 2.0) -> float:
         """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
-        training = self._begin(run)
+        training = self._begin((run,))
         size = self.study.batch_size
         order = np.arange(arrays.count(self.parts["train"].y), dtype="int32")
 
         def once(steps: int) -> float:
             started = time.perf_counter()
-            training.epoch(order[: steps * size])
+            training.epoch([order[: steps * size]])
             return (time.perf_counter() - started) / steps
 
         once(1)
@@ -148,24 +219,62 @@ class Trainer:
         once(steps)  # a number of steps of its own is compiled anew
         return min(once(steps), once(steps))
 
-    def _measure(self, training: Any, name: str) -> tuple[dict[str, float], np.ndarray]:
-        """Loss and metrics on a part with dropout off, as Keras's `evaluate`, and the weighted loss of each example.
 
-        Penalties on weights are no part of the loss.
-        """
-        model, (_, y, weights) = training.model, self.parts[name]
-        predictions = training.predict(name)
-        losses = _losses(model, y, predictions, weights)
-        total = sum(each if weight is None else each * np.float32(weight) for _, weight, each in losses)
-        model.reset_metrics()
-        tensors = [None if a is None else arrays.each(keras.ops.convert_to_tensor, a) for a in (y, weights)]
+class _Course:
+    """How far a run has come, beside the values of its model."""
+
+    def __init__(self, run: Run, examples: int):
+        self.run = run
+        self.epoch, self.seconds = 0, 0.0
+        self.curves: dict[str, list[float]] = {}
+        self.best = Best()
+        self.order = np.arange(examples, dtype="int32")
+        self._generator = np.random.default_rng(derive_seed(run.seed, "order"))
+
+    def begin_epoch(self) -> None:
+        self.epoch += 1
+        self.order = self._generator.permutation(len(self.order)).astype("int32")
+
+    def go_on(self, past: Checkpoint) -> None:
+        for _ in range(past.epoch):
+            self.begin_epoch()
+        self.seconds, self.best = past.seconds, past.best
+        self.curves = {name: list(values) for name, values in past.curves.items()}
+
+
+class _Alone:
+    """The training of one run, in the form of a stack."""
+
+    def __init__(self, training: Any):
+        self._training = training
+        self.epochs_done = [0]
+
+    @property
+    def compilations(self) -> int:
+        return self._training.compilations
+
+    def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        (self._training.epochs_done,) = self.epochs_done
+        logs = self._training.epoch(*orders)
+        self.epochs_done = [self._training.epochs_done]
+        return [logs]
+
+    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray]]:
+        model, (_, y, weights) = self._training.model, part
+        predictions = self._training.predict(name)
+        losses = measures.losses(model, y, predictions, weights)
+        y, weights = (None if a is None else arrays.each(keras.ops.convert_to_tensor, a) for a in (y, weights))
         seen = keras.tree.map_structure(keras.ops.convert_to_tensor, predictions)
-        found = model.compute_metrics(None, tensors[0], seen, sample_weight=tensors[1])
-        metrics = {metric: float(value) for metric, value in found.items()}
-        if len(losses) > 1:  # Keras gives the loss of each output too, before it is weighted
-            metrics |= {f"{output}_loss": _mean(each) for output, _, each in losses}
-        metrics["loss"] = _mean(total)
-        return {f"{name}_{metric}": value for metric, value in metrics.items()}, total
+        return [measures.together(model, losses, measures.metrics(model, y, seen, weights))]
+
+    def snapshot(self, run: int) -> Sequence[Any]:
+        return self._training.snapshot()
+
+    def restore(self, run: int, values: Sequence[Any]) -> None:
+        self._training.restore(values)
+
+    def finish(self) -> None:
+        self._training.finish()
 
 
 def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
@@ -232,30 +341,6 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     return None
 
 
-def _losses(model: keras.Model, y: Any, predictions: Any, weights: Any) -> list[tuple[str, float | None, np.ndarray]]:
-    """(name, weight in the sum, loss of each example with its sample weight) of each output, without penalties on weights."""
-    if keras.tree.is_nested(predictions):
-        y = keras.tree.pack_sequence_as(predictions, keras.tree.flatten(y))
-        weights = None if weights is None else keras.tree.pack_sequence_as(predictions, keras.tree.flatten(weights))
-    found = []
-    # Keras has resolved strings, lists and dicts of losses there; it has no public name.
-    for path, loss, weight, name in model._compile_loss._flat_losses:
-        answers, outputs, counts = y, predictions, weights
-        for step in path:
-            answers, outputs = answers[step], outputs[step]
-            counts = counts[step] if keras.tree.is_nested(counts) else counts
-        if outputs.ndim == answers.ndim + 1 and outputs.shape[-1] == 1:
-            answers = answers[..., None]
-        values = loss.call(keras.ops.convert_to_tensor(answers), keras.ops.convert_to_tensor(outputs))
-        values = keras.ops.convert_to_numpy(values)
-        if counts is not None:
-            counts = counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim)) if counts.ndim < values.ndim else counts
-            counts = counts[..., 0] if counts.ndim > values.ndim else counts
-            values = values * (counts / counts.mean() if loss.reduction == "mean_with_sample_weight" else counts)
-        found.append((name, weight, values.reshape(len(values), -1).mean(axis=1)))
-    return found
-
-
 def _in_order(model: keras.Model, values: Any) -> Any:
     """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
     if isinstance(values, dict) and getattr(model, "outputs", None):
@@ -266,13 +351,5 @@ def _in_order(model: keras.Model, values: Any) -> Any:
     return values
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean(dtype="float64"))
-
-
 def _labels(y: np.ndarray) -> np.ndarray:
     return y.astype("int32") if np.issubdtype(y.dtype, np.integer) else y.astype("float32")
-
-
-def _since(started: float) -> float:
-    return round(time.perf_counter() - started, 3)

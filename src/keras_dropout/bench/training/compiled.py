@@ -5,6 +5,7 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,8 @@ ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a large
 class CompiledPrograms:
     """The data on the device, and one compiled program per architecture: rates, their schedules and seeds are data, not code."""
 
+    stacked = False  # whether a program trains several runs at once: see `stacked.py`
+
     def __init__(self, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.batch_size = batch_size
         self.divide_by = divide_by
@@ -47,34 +50,37 @@ class CompiledPrograms:
         epochs: int = 1,
     ) -> "CompiledTraining":
         """Begin the training of a freshly built and compiled model; the layers in `schedules` follow them over `epochs`."""
-        # A rate is no part of the program where it is a variable; PatchDropout's decides a shape.
-        architecture = variant.placement and {
-            site: {
-                name: value
-                for name, value in spec.items()
-                if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
-            }
-            for site, spec in variant.placement.items()
-        }
-        key = json.dumps(architecture, sort_keys=True, default=repr)
+        program = self.program(model, variant)
+        self.make_variables(model)
+        return CompiledTraining(program, model, self, schedules, epochs)
+
+    def make_variables(self, model: keras.Model) -> None:
+        """Make the variables of optimizer and metrics that are not yet there, without a step."""
         _, first = next(self.feed("train", np.arange(1), 1))
-        # Keras's own way to make the variables of optimizer and metrics without a step; it has no public name.
-        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))
+        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))  # Keras's own way; it has no public name
+
+    def program(self, model: keras.Model, variant: Variant) -> "_Program":
+        """The program of a variant's architecture, made of this model where there is none yet."""
+        key = architecture(variant)
         if key not in self._programs:
+            self.make_variables(model)
             self._programs[key] = _Program(model, self)
-        return CompiledTraining(self._programs[key], model, self, schedules, epochs)
+        return self._programs[key]
 
     def feed(self, part: str, order: np.ndarray, multiple: int) -> Iterator[tuple[np.ndarray, tuple]]:
-        """(indices, data on the device) that give the examples in this order: at once, or a multiple of examples at a time."""
+        """(indices, data on the device) that give the examples in this order: at once, or a multiple of examples at a time.
+
+        Orders side by side, in columns, are those of several runs.
+        """
         if part in self._whole:
             yield order, self._whole[part]
             return
         data = self._in_pieces[part]
-        row = -(-arrays.size(data) // arrays.count(data))
+        row = -(-arrays.size(data) // arrays.count(data)) * math.prod(order.shape[1:])
         step = max(1, ON_DEVICE // (row * multiple)) * multiple
         for start in range(0, len(order), step):
             rows = order[start : start + step]
-            yield np.arange(len(rows), dtype="int32"), _to_device(arrays.take(data, rows))
+            yield np.arange(rows.size, dtype="int32").reshape(rows.shape), _to_device(arrays.take(data, rows.ravel()))
 
     def examples(self, part: str) -> int:
         """How many there are in a part."""
@@ -85,6 +91,20 @@ class CompiledPrograms:
         if self.divide_by == 1:
             return data
         return (jax.tree.map(lambda x: x.astype(jnp.float32) / jnp.float32(self.divide_by), data[0]), *data[1:])
+
+
+def architecture(variant: Variant) -> str:
+    """What tells the programs of a study apart: runs with the same are trained by the same program."""
+    # A rate is no part of it where it is a variable; PatchDropout's decides a shape.
+    placement = variant.placement and {
+        site: {
+            name: value
+            for name, value in spec.items()
+            if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
+        }
+        for site, spec in variant.placement.items()
+    }
+    return json.dumps(placement, sort_keys=True, default=repr)
 
 
 def _to_device(data: tuple) -> tuple:
@@ -98,6 +118,25 @@ def _take(data: Any, index: Any) -> Any:
 def _layers_with_rate(model: keras.Model) -> list[Stochastic]:
     """The layers whose rate is a variable, in an order that depends on the architecture alone."""
     return [each for each in model._flatten_layers() if isinstance(each, Stochastic) and "rate" in each.free_rates()]
+
+
+def followed(model: keras.Model, schedules: Mapping[keras.Layer, Schedule]) -> list[Schedule | float]:
+    """What the rate of each layer follows: a schedule, or the same value all the time."""
+    return [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
+
+
+def rates_at(schedules: Sequence[Schedule | float], epochs_done: int, epochs: int, steps: int) -> np.ndarray:
+    """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
+    progress = np.minimum((epochs_done + np.arange(steps) / steps) / epochs, 1)
+    rates = np.empty((steps, len(schedules)), "float32")
+    for column, schedule in enumerate(schedules):
+        rates[:, column] = schedule(progress) if isinstance(schedule, Schedule) else schedule
+    return rates
+
+
+def variables(model: keras.Model) -> tuple[list[keras.Variable], ...]:
+    """All that changes in training: trainable, other, the optimizer's and the metrics' variables."""
+    return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
 
 
 class _Program:
@@ -114,10 +153,15 @@ class _Program:
         self._scans = jax.default_backend() != "cpu" or not any(
             isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers()
         )
+        step, predict, self._result = self._step, self._predict_batch, self._metrics_result
+        if programs.stacked:  # the axis of runs is the first of values, the last of orders and rates, the second of predictions
+            step = jax.vmap(step, in_axes=(0, -1, -1, None))
+            predict = jax.vmap(predict, in_axes=(0, None), out_axes=1)
+            self._result = jax.vmap(self._result)
         self.epoch = jax.jit(self._epoch, donate_argnums=0) if self._scans else self._epoch
         self.predict = jax.jit(self._predict) if self._scans else self._predict
-        self._step_once = self._step if self._scans else jax.jit(self._step, donate_argnums=0)
-        self._predict_once = self._predict_batch if self._scans else jax.jit(self._predict_batch)
+        self._step_once = step if self._scans else jax.jit(step, donate_argnums=0)
+        self._predict_once = predict if self._scans else jax.jit(predict)
 
     def _epoch(self, state: tuple, order: jax.Array, rates: jax.Array, data: tuple) -> tuple[tuple, dict]:
         """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh.
@@ -126,7 +170,7 @@ class _Program:
         """
         self.compilations += self._scans  # runs only while jax traces it
         count, size = order.shape[0], self._batch_size
-        batches = order[: count - count % size].reshape(-1, size)
+        batches = order[: count - count % size].reshape(-1, size, *order.shape[1:])
         if self._scans:
             steps = (batches, rates[: len(batches)])
             state = jax.lax.scan(lambda state, step: (self._step_once(state, *step, data), None), state, steps)[0]
@@ -135,8 +179,11 @@ class _Program:
                 state = self._step_once(state, batch, now, data)
         if count % size:
             state = self._step_once(state, order[count - count % size :], rates[-1], data)
-        with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, state[3]))):
-            return state, self.model.get_metrics_result()
+        return state, self._result(state[3])
+
+    def _metrics_result(self, metrics: list) -> dict:
+        with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, metrics))):
+            return self.model.get_metrics_result()
 
     def _step(self, state: tuple, batch: jax.Array, rates: jax.Array, data: tuple) -> tuple:
         self.compilations += not self._scans
@@ -145,6 +192,14 @@ class _Program:
         for position, rate in zip(self._rates, rates):
             rest[position] = rate
         return self.model.train_step((trainable, rest, *others), self._seen(_take(data, batch)))[1]
+
+    def finish(self, state: tuple) -> tuple:
+        """The state with averaged weights in place, where the optimizer keeps such."""
+        optimizer, (trainable, rest, slots, metrics) = self.model.optimizer, state
+        now = [*zip(self.model.trainable_variables, trainable), *zip(optimizer.variables, slots)]
+        with keras.StatelessScope(state_mapping=now) as scope:
+            optimizer.finalize_variable_values(self.model.trainable_variables)
+        return [scope.get_current_value(variable) for variable in self.model.trainable_variables], rest, slots, metrics
 
     def _predict(self, weights: tuple, x: Any) -> Any:
         self.compilations += self._scans
@@ -176,14 +231,13 @@ class CompiledTraining:
         epochs: int,
     ):
         self.model = program.model
-        self._schedules = [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
+        self._schedules = followed(model, schedules)
         self.epochs_done, self._epochs = 0, epochs
         self._program = program
         self._programs = programs
         self._before = program.compilations
-        groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
         # Copies, because the program may take the memory of what it is given.
-        self._state = tuple([jnp.array(variable.value) for variable in group] for group in groups)
+        self._state = tuple([jnp.array(variable.value) for variable in group] for group in variables(model))
         self._fresh_metrics = [np.asarray(value) for value in self._state[3]]
 
     @property
@@ -208,13 +262,8 @@ class CompiledTraining:
         jax.eval_shape(self._program._step, self._state, order, self._rates(1)[0], data)
 
     def _rates(self, examples: int) -> np.ndarray:
-        """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
         steps = -(-examples // self._programs.batch_size)
-        progress = np.minimum((self.epochs_done + np.arange(steps) / steps) / self._epochs, 1)
-        rates = np.empty((steps, len(self._schedules)), "float32")
-        for column, schedule in enumerate(self._schedules):
-            rates[:, column] = schedule(progress) if isinstance(schedule, Schedule) else schedule
-        return rates
+        return rates_at(self._schedules, self.epochs_done, self._epochs, steps)
 
     def predict(self, part: str) -> Any:
         whole = np.arange(self._programs.examples(part))
@@ -235,12 +284,7 @@ class CompiledTraining:
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""
-        optimizer, (trainable, rest, slots, metrics) = self.model.optimizer, self._state
-        now = [*zip(self.model.trainable_variables, trainable), *zip(optimizer.variables, slots)]
-        with keras.StatelessScope(state_mapping=now) as scope:
-            optimizer.finalize_variable_values(self.model.trainable_variables)
-        final = [scope.get_current_value(variable) for variable in self.model.trainable_variables]
-        self._state = (final, rest, slots, metrics)
+        self._state = self._program.finish(self._state)
 
     def weights(self) -> list[Any]:
         """The trainable values as they are now."""

@@ -1,0 +1,58 @@
+"""What a model's predictions are worth: Keras's own loss and metrics, and the weighted loss of each example."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def losses(
+    model: keras.Model, y: Any, predictions: Any, weights: Any, array: Callable = keras.ops.convert_to_numpy
+) -> list[np.ndarray]:
+    """The loss of each example with its sample weight, for each output, as what `array` makes of a tensor; without penalties on
+    weights."""
+    if keras.tree.is_nested(predictions):
+        y = keras.tree.pack_sequence_as(predictions, keras.tree.flatten(y))
+        weights = None if weights is None else keras.tree.pack_sequence_as(predictions, keras.tree.flatten(weights))
+    found = []
+    for path, loss, _, _ in _outputs(model):
+        answers, outputs, counts = y, predictions, weights
+        for step in path:
+            answers, outputs = answers[step], outputs[step]
+            counts = counts[step] if keras.tree.is_nested(counts) else counts
+        if outputs.ndim == answers.ndim + 1 and outputs.shape[-1] == 1:
+            answers = answers[..., None]
+        values = array(loss.call(keras.ops.convert_to_tensor(answers), keras.ops.convert_to_tensor(outputs)))
+        if counts is not None:
+            counts = counts.reshape(counts.shape + (1,) * (values.ndim - counts.ndim)) if counts.ndim < values.ndim else counts
+            counts = counts[..., 0] if counts.ndim > values.ndim else counts
+            values = values * (counts / counts.mean() if loss.reduction == "mean_with_sample_weight" else counts)
+        found.append(values.reshape(len(values), -1).mean(axis=1))
+    return found
+
+
+def metrics(model: keras.Model, y: Any, predictions: Any, weights: Any) -> dict[str, Any]:
+    """The compiled metrics on these predictions alone, as Keras's `evaluate` has them."""
+    model.reset_metrics()
+    return model.compute_metrics(None, y, predictions, sample_weight=weights)
+
+
+def together(model: keras.Model, by_output: Sequence[np.ndarray], found: Mapping[str, Any]) -> tuple[dict[str, float], np.ndarray]:
+    """Metrics and loss of the whole as numbers, and the loss of each example, its outputs weighted."""
+    names, factors = zip(*((name, weight) for _, _, weight, name in _outputs(model)))
+    total = sum(each if factor is None else each * np.float32(factor) for factor, each in zip(factors, by_output))
+    numbers = {metric: float(value) for metric, value in found.items()}
+    if len(by_output) > 1:  # Keras gives the loss of each output too, before it is weighted
+        numbers |= {f"{name}_loss": _mean(each) for name, each in zip(names, by_output)}
+    return numbers | {"loss": _mean(total)}, total
+
+
+def _outputs(model: keras.Model) -> list[tuple]:
+    """(path, loss, weight in the sum, name) of each output."""
+    # Keras has resolved strings, lists and dicts of losses there; it has no public name.
+    return model._compile_loss._flat_losses
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype="float64"))

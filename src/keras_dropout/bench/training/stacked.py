@@ -1,0 +1,175 @@
+"""Several runs at once on one device: the compiled epoch, mapped over an axis of runs. JAX only.
+
+Runs of one architecture differ in numbers alone: initial weights, masks, rates and their schedules, order of the batches. So one
+program trains them side by side. The data are theirs in common, and are on the device once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from keras_dropout.bench import arrays
+from keras_dropout.bench.data import Part
+from keras_dropout.bench.records import Variant
+from keras_dropout.bench.training import measures
+from keras_dropout.bench.training.compiled import CompiledPrograms, followed, rates_at, variables
+from keras_dropout.bench.training.reference import EVALUATION_BATCH
+from keras_dropout.schedules import Schedule
+
+ON_CPU = 16  # runs in a stack where the device does not tell how much memory it has
+SHARE = 0.8  # of the free memory is for a stack: what a program needs is estimated
+
+
+class StackedPrograms(CompiledPrograms):
+    """The data on the device, and one compiled program per architecture, for as many runs as the device has room for."""
+
+    stacked = True
+
+    def __init__(self, *settings: Any):
+        super().__init__(*settings)
+        self._sizes: dict[int, int] = {}
+        self._measures: dict[int, Any] = {}
+
+    def start(
+        self, built: Iterable[tuple[keras.Model, Mapping[keras.Layer, Schedule]]], variant: Variant, size: int, epochs: int
+    ) -> "StackedTraining":
+        """Begin the training of freshly built models of one architecture, in a program for `size` runs."""
+        program, values, schedules = None, [], []
+        for model, scheduled in built:  # one at a time: the values of all are on the device once
+            program = program or self.program(model, variant)
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+            values.append([[np.asarray(variable.value) for variable in group] for group in variables(model)[:3]])
+            schedules.append(followed(model, scheduled))
+        return StackedTraining(program, self, values, schedules, size, epochs)
+
+    def size(self, model: keras.Model, variant: Variant, runs: int) -> int:
+        """How many of these runs to train at once: in as few stacks as the device has room for, of about the same size.
+
+        What is compiled for more serves fewer: the places that are left over are filled with copies.
+        """
+        program = self.program(model, variant)
+        stacks = -(-runs // self._room(program, model))
+        size = max(self._sizes.get(id(program), 0), -(-runs // stacks))
+        self._sizes[id(program)] = size
+        return size
+
+    def measure(self, program: Any) -> Any:
+        """(predictions of all runs, answers, weights) -> losses of each example and metrics, of each run."""
+
+        def measure(predictions: Any, y: Any, weights: Any) -> tuple[list, dict]:
+            with keras.StatelessScope():
+                losses = measures.losses(program.model, y, predictions, weights, array=jnp.asarray)
+                return losses, measures.metrics(program.model, y, predictions, weights)
+
+        if id(program) not in self._measures:
+            self._measures[id(program)] = jax.jit(jax.vmap(measure, in_axes=(1, None, None)))
+        return self._measures[id(program)]
+
+    def _room(self, program: Any, model: keras.Model) -> int:
+        """How many runs the device has memory for: from what a step and a batch of predictions of one run need."""
+        free = free_memory()
+        if free is None:
+            return ON_CPU
+        state = tuple([np.asarray(variable.value)[None] for variable in group] for group in variables(model))
+        order, data = next(self.feed("train", np.arange(self.batch_size, dtype="int32")[:, None], self.batch_size))
+        rates = np.zeros((len(program._rates), 1), "float32")
+        x = arrays.take(data[0], slice(0, EVALUATION_BATCH))
+        step = jax.jit(jax.vmap(program._step, in_axes=(0, -1, -1, None))).lower(state, order, rates, data).compile()
+        predict = jax.jit(jax.vmap(program._predict_batch, in_axes=(0, None), out_axes=1)).lower(state[:2], x).compile()
+        needed = [each.memory_analysis() for each in (step, predict)]
+        a_state = arrays.size(state)
+        # As it was and as it becomes, the best epoch's where training stops early, and one on its way to a checkpoint.
+        a_run = 4 * a_state + max(each.temp_size_in_bytes + each.output_size_in_bytes for each in needed)
+        examples = max(self.examples(part) for part in (*self._whole, *self._in_pieces))
+        a_run += examples * needed[1].output_size_in_bytes // arrays.count(x)
+        return max(1, int(SHARE * free) // a_run)
+
+
+def free_memory() -> int | None:
+    """Bytes that are free on the device; None where it does not tell."""
+    memory = jax.devices()[0].memory_stats()
+    return memory["bytes_limit"] - memory["bytes_in_use"] if memory and "bytes_limit" in memory else None
+
+
+class StackedTraining:
+    """Several models in training: their values, with an axis of runs, going through the program of their architecture."""
+
+    def __init__(
+        self,
+        program: Any,
+        programs: StackedPrograms,
+        values: Sequence[list],
+        schedules: Sequence[list],
+        size: int,
+        epochs: int,
+    ):
+        copies = [0] * (size - len(values))
+        self._places = [*range(len(values)), *copies]  # the run in each place of the stack; what copies give is left
+        self._program, self._programs = program, programs
+        self._before = program.compilations
+        self._epochs, self.epochs_done = epochs, [0] * len(values)
+        self._schedules = schedules
+        metrics = [np.asarray(variable.value) for variable in program.model.metrics_variables]
+        self._fresh_metrics = [np.broadcast_to(value, (size, *value.shape)) for value in metrics]
+        state = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *(values[run] for run in self._places))
+        self._state = (*state, self._fresh_metrics)
+
+    @property
+    def compilations(self) -> int:
+        """How often something was compiled for these trainings."""
+        return self._program.compilations - self._before
+
+    def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        """Train each run over the examples in its order; the metrics of each."""
+        size, before = self._programs.batch_size, 0
+        order = np.stack([orders[run] for run in self._places], axis=-1)
+        steps = -(-len(order) // size)
+        by_run = [rates_at(*run, self._epochs, steps) for run in zip(self._schedules, self.epochs_done)]
+        rates = np.stack([by_run[run] for run in self._places], axis=-1)
+        self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
+        for rows, data in self._programs.feed("train", order, size):
+            steps = -(-len(rows) // size)
+            self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
+            before += steps
+        self.epochs_done = [done + 1 for done in self.epochs_done]
+        logs = jax.device_get(logs)
+        return [{name: float(values[run]) for name, values in logs.items()} for run in range(len(orders))]
+
+    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray]]:
+        """Metrics and the loss of each example of a part, of each run, with dropout off."""
+        whole = np.arange(self._programs.examples(name))
+        pieces = [self._program.predict(self._state[:2], data[0]) for _, data in self._programs.feed(name, whole, EVALUATION_BATCH)]
+        predictions = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
+        losses, metrics = jax.device_get(self._programs.measure(self._program)(predictions, part.y, part.weights))
+        return [
+            measures.together(self._program.model, *jax.tree.map(lambda each, run=run: each[run], (losses, metrics)))
+            for run in range(len(self.epochs_done))
+        ]
+
+    def snapshot(self, run: int) -> list[jax.Array]:
+        """The values of a run's model and optimizer as they are now."""
+        return _place(jax.tree.leaves(self._state[:3]), run)
+
+    def restore(self, run: int, values: Sequence[Any]) -> None:
+        """Put the values of a snapshot in a run's place."""
+        leaves, structure = jax.tree.flatten(self._state[:3])
+        self._state = (*jax.tree.unflatten(structure, _put(leaves, run, list(values))), self._state[3])
+
+    def finish(self) -> None:
+        """Put averaged weights in place, where the optimizer keeps such."""
+        self._state = jax.vmap(self._program.finish)(self._state)
+
+
+@jax.jit
+def _place(leaves: list, run: int) -> list:
+    return [leaf[run] for leaf in leaves]
+
+
+@jax.jit
+def _put(leaves: list, run: int, values: list) -> list:
+    return [leaf.at[run].set(value) for leaf, value in zip(leaves, values, strict=True)]
