@@ -11,6 +11,7 @@ import pytest
 from keras_dropout import Dropout
 from keras_dropout.bench import data as bench_data
 from keras_dropout.bench.arrays import Rows
+from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.training import Trainer, build, compiled, reference
 from keras_dropout.masks import derive_seed
@@ -250,10 +251,10 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_frozen_layers(engine, tmp
         for ours, given in zip(build(plan.study, run)[0].get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, given)
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
-    training = trainer._begin(runs[1])
-    variables = [*training.model.trainable_variables, *training.model.non_trainable_variables]
-    training.epoch(np.arange(100, dtype="int32"))
-    after = training.snapshot()
+    built = build(plan.study, runs[1])[0]
+    variables = [*built.trainable_variables, *built.non_trainable_variables]
+    *_, (_, _, _, state) = trainer.follow((runs[1],), until=1)
+    after = Checkpoint.from_bytes(state).values
     after = {"/".join(v.path.split("/")[-2:]): np.asarray(value) for v, value in zip(variables, after)}
     for layer in model.layers:
         for variable in layer.weights:
