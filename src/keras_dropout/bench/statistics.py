@@ -246,8 +246,8 @@ def fewest_pairs(alpha: float = LEVEL) -> int:
 def pairs_needed(sd: float, difference: float, power: float = POWER, alpha: float = LEVEL) -> int | None:
     """The fewest pairs that show `difference` with the power wanted: see `t_test_power`. None for more than 10,000."""
     low, high = fewest_pairs(alpha) - 1, fewest_pairs(alpha)
-    if sd == 0:
-        return high
+    if sd == 0 or difference == 0:
+        return high if difference else None
     while t_test_power(difference, sd, high, alpha) < power:
         if high >= _MOST_PAIRS:
             return None
