@@ -278,12 +278,14 @@ def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: 
     the one that saves the most runs in benchmarks/sequential_verdict.py.
 
     The verdict is that of the first pair at which the signs seen cross. It depends on the whole sequence and is never taken back:
-    later pairs, or a boundary that was crossed between two looks, change nothing. Exact up to 14 pairs; after that the patterns
-    go on in ways drawn once, with a fixed seed. A missing pair (nan) is left out.
+    later pairs, or a boundary that was crossed between two looks, change nothing. Up to 14 pairs all patterns are there; after that
+    each goes on at random, which keeps the level, as what was seen is one of them. A missing pair (nan) is left out.
     """
     differences = np.asarray(differences, dtype=float)
     differences = differences[np.isfinite(differences)][:max_pairs]
-    signs = _sign_paths(max_pairs)
+    # Sizes say nothing of signs, so they may seed the patterns; one set for all studies would be off for all in the same way.
+    order = np.argsort(np.abs(differences[:_EXACT_UP_TO]), kind="stable") if len(differences) > _EXACT_UP_TO else ()
+    signs = _sign_paths(max_pairs, tuple(map(int, order)))
     patterns = signs.shape[1]
     sums, inside, crossed = np.zeros(patterns), np.ones(patterns, dtype=bool), 0
     for pairs, difference in enumerate(differences, 1):
@@ -311,19 +313,20 @@ def _spent(pairs: int, max_pairs: int, alpha: float) -> float:
     return alpha * (pairs / max_pairs) ** _SPENDING
 
 
-@lru_cache(maxsize=4)
-def _sign_paths(pairs: int) -> np.ndarray:
+@lru_cache(maxsize=16)
+def _sign_paths(pairs: int, seed: tuple[int, ...]) -> np.ndarray:
     """Patterns of signs, (pairs, patterns): all that begin with + for up to 14 pairs, continued at random after that.
 
-    The others are the negatives of these, of which |sum| knows nothing.
+    The others are the negatives of these, of which |sum| knows nothing. The first has no flip at all.
     """
     exact = min(pairs, _EXACT_UP_TO)
-    begun = _sign_patterns(exact)[: 2 ** (exact - 1)]
-    rest = np.random.default_rng(0).choice((1.0, -1.0), size=(len(begun), pairs - exact))
-    rest[0] = 1.0
-    return np.ascontiguousarray(np.hstack([begun, rest]).T)
+    begun = _sign_patterns(exact)[: 2 ** (exact - 1)].T.astype(np.int8)
+    rest = 1 - 2 * np.random.default_rng(seed).integers(2, size=(pairs - exact, begun.shape[1]), dtype=np.int8)
+    rest[:, 0] = 1
+    return np.vstack([begun, rest])
 
 
+@lru_cache(maxsize=4)
 def _sign_patterns(pairs: int) -> np.ndarray:
     """All patterns of signs, the one without a flip first; beyond 14 pairs 2**14 of them, drawn with a fixed seed."""
     if pairs <= _EXACT_UP_TO:
