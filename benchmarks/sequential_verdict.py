@@ -4,7 +4,9 @@ false      Studies in which nothing differs, looked at after every pair: the sha
            differences and by the most pairs. `upper` is the 97.5 % limit of that share (Clopper and Pearson).
 saving     Normal differences with a mean that a fixed number of pairs finds with 80, 90 or 95 % power: the share found, the mean
            number of pairs used, and the fewest pairs that, fixed before, find as many (`pairs_needed`, a t test).
-spending   The same saving for other exponents of the spending function: why it is 1.5.
+looking    Normal differences of mean zero, and p of a fixed number looked at after each of 6 to 30 pairs: the share that ever comes
+           to 0.05.
+spending   The saving above for other exponents of the spending function: why it is 1.5.
 
 Run: python benchmarks/sequential_verdict.py [--quick] [--json FILE]
 The figures in docs/statistics.md are those of benchmarks/results/sequential_verdict.json.
@@ -17,7 +19,7 @@ from report import write
 from scipy import stats
 
 from keras_dropout.bench import statistics
-from keras_dropout.bench.statistics import detectable_difference, first_look, pairs_needed, sequential_verdict
+from keras_dropout.bench.statistics import detectable_difference, first_look, pairs_needed, sequential_verdict, sign_flip_p
 
 STUDIES = 500 if "--quick" in sys.argv else 2000
 MOST = (6, 10, 20, 30, 50)
@@ -43,6 +45,14 @@ def false_verdicts() -> list[dict]:
             print(row, flush=True)
             rows.append(row)
     return rows
+
+
+def looking(most: int, studies: int) -> list[dict]:
+    draws = np.random.default_rng(most).normal(size=(studies, most))
+    wrong = sum(any(sign_flip_p([each[:pairs]])[0] <= 0.05 for pairs in range(6, most + 1)) for each in draws)
+    row = {"max_pairs": most, "studies": studies, "false": wrong / studies}
+    print(row, flush=True)
+    return [row]
 
 
 def saving(most: int, fixed: int, wanted: float, studies: int) -> dict:
@@ -81,6 +91,7 @@ def main() -> None:
     # A mean that so many pairs, fixed before, find with so much power.
     designs = [(most, round(0.75 * most), wanted) for most in MOST[2:] for wanted in (0.8, 0.9, 0.95)]
     rows["saving"] = [saving(most, fixed, wanted, STUDIES) for most, fixed, wanted in designs]
+    rows["looking"] = looking(30, STUDIES // 4)
     rows["spending"] = []
     for exponent in (0.8, 1.0, 1.5, 2.0, 3.0):
         statistics._SPENDING = exponent
