@@ -454,7 +454,7 @@ def sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, each in figures.items():
         said, margin = [], each["equivalence"]
         if each["detectable_difference"] is not None:
-            said.append(f"so many seeds show a test loss difference of {each['detectable_difference']:.4f} with 80 % power")
+            said.append(f"as many seeds show a test loss difference of {each['detectable_difference']:.4f} with 80 % power")
         if each["pairs_needed"] is not None:
             said.append(f"{'the margin' if margin else 'one as seen'} takes {each['pairs_needed']}")
         if each["unpaired_seeds"] is not None:
