@@ -274,8 +274,8 @@ def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: 
     of signs are equally likely given the sizes. After pair k the patterns whose |sum| is the largest cross the boundary, as many as
     bring the share of those that crossed at any pair so far to at most alpha * (k / max_pairs)**1.5: the power family of
     spending functions (Kim and DeMets 1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70: 659-663), with the
-    boundary of the sign-flip test in place of the normal one. Nothing but symmetry is asked of the distribution. The exponent is
-    among those that save the most runs in benchmarks/sequential_verdict.py.
+    boundary of the sign-flip test in place of the normal one. Nothing but symmetry is asked of the distribution. A larger
+    exponent finds a little more, and later: benchmarks/sequential_verdict.py.
 
     The verdict is that of the first pair at which the signs seen cross. It depends on the whole sequence and is never taken back:
     later pairs, or a boundary that was crossed between two looks, change nothing. Up to 14 pairs all patterns are there; after that
