@@ -52,6 +52,11 @@ BAD = {
     "rate nan": ([*DIGITS, "--variant", "a=hidden=nan"], "got nan"),
     "rate abc": ([*DIGITS, "--variant", "a=hidden=abc"], "got 'abc'"),
     "0 seeds": ([*DIGITS, "--seeds", "0"], "seeds must be"),
+    "automatic seeds": ([*DIGITS, "--seeds", "automatic"], "got 'automatic'"),
+    "too few seeds at most": ([*DIGITS, "--seeds", "auto", "--max-seeds", "5"], "max seeds must be at least"),
+    "seeds at most of a number": ([*DIGITS, "--max-seeds", "9"], "max seeds 9 is for"),
+    "margin 0": ([*DIGITS, "--margin", "0"], "margin must be"),
+    "fail if better": ([*DIGITS, "--fail-if", "better"], "unknown --fail-if 'better'"),
     "0 epochs": ([*DIGITS, "--epochs", "0"], "epochs must be"),
     "-3 epochs": ([*DIGITS, "--epochs", "-3"], "epochs must be"),
     "abc epochs": ([*DIGITS, "--epochs", "abc"], "--epochs"),
@@ -161,6 +166,23 @@ def test_dry_run_plans_and_makes_nothing(tmp_path):
     assert "hidden: hidden_1=0.2, hidden_2=0.2" in done.stdout
     assert "estimated time" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_are_added_and_worse_fails(tmp_path):
+    """Dropping nearly everything is worse, seen with the fewest seeds there can be; then the exit status is 1."""
+    arguments = ["compare", "digits-mlp", "--variant", "most=hidden=0.9", "--epochs", "5", "--ledger", "r.db", "--quiet", "--json"]
+    done = run(tmp_path, *arguments, "--seeds", "auto", "--max-seeds", "10", "--margin", "0.001", "--fail-if", "worse")
+    assert done.returncode == 1, done.stderr
+    assert "worse: most (test_loss)" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["study"]["seeds"] == list(range(7))
+    assert document["comparisons"][0]["verdict"] == "worse"
+    assert document["comparisons"][0]["equivalence"]["worse"] > 0.99
+    again = run(tmp_path, *arguments, "--seeds", "auto", "--max-seeds", "10", "--margin", "0.001")
+    assert again.returncode == 0, again.stderr
+    assert without_timings(again.stdout) == without_timings(done.stdout)
+    plan = run(tmp_path, *arguments[:-2], "--seeds", "auto", "--dry-run")
+    assert "2 variants x at most 30 seeds" in plan.stdout
 
 
 def test_the_whole_way_on_one_worker_and_on_two(tmp_path):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout import __version__
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, check_choice, refuse
 from keras_dropout.output import check_output_path as _output_path
 from keras_dropout.output import show as _print
 from keras_dropout.runs_command import runs
@@ -62,7 +62,12 @@ def compare(
         list[str] | None, typer.Option(help='NAME="SITE=RATE, SITE=Kind(rate, option=…)", or the name of a ready one. Repeatable.')
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The variant that the others are compared with. Default: none.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs per variant, with the seeds 0, 1, 2, … Default: 6.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Runs per variant, with the seeds 0, 1, 2, …; auto: more until there are verdicts. Default: 6."),
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="With --seeds auto: the most. Default: 30.", show_default=False)] = None,
+    margin: Annotated[float | None, typer.Option(help="A smaller difference in test loss does not matter to you.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the recipe's, or 20.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's, or 32.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer, for example adam. Default: the model's.")] = None,
@@ -111,6 +116,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
+    fail_if: Annotated[
+        str | None, typer.Option(help="worse: exit status 1 if a variant is worse in any metric, by more than a --margin.")
+    ] = None,
 ) -> None:
     """Train every variant with every seed, and say which are better than the baseline.
 
@@ -119,19 +127,32 @@ def compare(
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
     the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
 
+    The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
+    comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
+    p_adjusted (for all variants), pairs, verdict; effect_size (d_z), share_better (of the seeds), wilcoxon_p and
+    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only),
+    detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
+    pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, test loss
+    only: margin, interval of 90 %, p, and the probabilities worse, within and better). What does not exist is null.
+    docs/statistics.md says what they mean.
+
     Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
     keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
     """
     from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
 
+    if fail_if is not None:
+        check_choice("--fail-if", fail_if, ("worse",))
     settings = study_file.read(study) if study is not None else {}
     given = {
         "target": target,
         "data": data,
         "variants": [Variant.parse(text) if "=" in text else text for text in variant or []] or None,
         "baseline": baseline,
-        "seeds": seeds,
+        "seeds": int(seeds) if seeds is not None and seeds.lstrip("-").isdecimal() else seeds,
+        "max_seeds": max_seeds,
+        "margin": margin,
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer": optimizer,
@@ -171,7 +192,7 @@ def compare(
         refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
     target, report = settings.pop("target"), settings.pop("report", None)
     _choose_backend(settings.setdefault("backend", "jax"))
-    from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
+    from keras_dropout.bench.comparison import carry_out, check_report_path, so_far
     from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
 
     ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
@@ -188,7 +209,7 @@ def compare(
     try:
         found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
-        found = Comparison(plan.study, plan.known(), command=command, engine_reason=plan.engine_reason, notes=plan.notes)
+        found = so_far(plan, plan.study, plan.known(), command)
         done = len(plan.study.runs()) - found.missing
         if found.results and not as_json:
             _print(found)
@@ -210,6 +231,11 @@ def compare(
     if found.failed:
         print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
         raise typer.Exit(1)
+    if fail_if:
+        verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
+        if worse := [f"{name} ({metric})" for name, metric, word in verdicts if word == fail_if]:
+            print(f"worse: {', '.join(worse)}", file=sys.stderr)
+            raise typer.Exit(1)
 
 
 def _also_takes(other: Callable, without: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
@@ -557,13 +583,14 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "runs": len(runs),
         "in_ledger": len(runs) - len(todo),
         "to_train": len(todo),
+        "max_seeds": plan.max_seeds,
         "estimated_seconds": round(seconds, 1),
     }
     if as_json:
         print(json.dumps(shown, indent=1))
         return
     print(
-        f"{study.target}: {len(study.variants)} variants x {len(study.seeds)} seeds, "
+        f"{study.target}: {len(study.variants)} variants x {'at most ' if plan.max_seeds else ''}{len(study.seeds)} seeds, "
         f"{study.epochs} epochs each, {study.split} split"
     )
     for variant in study.variants:

@@ -1,5 +1,6 @@
 """compare() from Python, on the reader's own model; what a comparison gives; the report."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import keras_dropout
+from keras_dropout.bench import comparison, statistics
 from keras_dropout.bench.comparison import Comparison, carry_out
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
@@ -33,6 +35,29 @@ def made_up(tmp_path, difference=0.1, **settings) -> Comparison:
         curves = {name: [2.0, loss] for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
         results[run.key] = Result("done", 1.0, 2, metrics, curves)
     return Comparison(study, results, {"wall_seconds": 1.0}, "keras-dropout compare digits-mlp")
+
+
+def with_losses(found: Comparison) -> Comparison:
+    """With a loss for each of 300 test examples."""
+    easy = np.random.default_rng(0).normal(0, 0.5, 300)
+    for number, (key, result) in enumerate(found.results.items()):
+        losses = result.metrics["test_loss"] + easy + np.random.default_rng(number).normal(0, 0.1, 300)
+        found.results[key] = dataclasses.replace(result, test_losses=losses.astype("float32"))
+    return found
+
+
+FIGURES = {
+    "effect_size",
+    "share_better",
+    "wilcoxon_p",
+    "wilcoxon_p_adjusted",
+    "interval_new_examples",
+    "detectable_difference",
+    "pairs_needed",
+    "pairing_gain",
+    "unpaired_seeds",
+    "equivalence",
+}
 
 
 def test_pairing_by_seed_finds_what_the_spread_over_seeds_hides(tmp_path):
@@ -64,9 +89,105 @@ def test_the_document_has_the_promised_fields(tmp_path):
     assert hidden["placement"]["hidden_1"] == {"kind": "Dropout", "rate": 0.2}
     assert {"key", "seed", "status", "test_loss", "test_accuracy", "seconds", "epochs"} <= set(hidden["runs"][0])
     assert hidden["mean"]["test_loss"] == pytest.approx(np.mean([run["test_loss"] for run in hidden["runs"]]))
-    assert {"variant", "baseline", "metric", "difference", "interval", "p", "p_adjusted", "pairs", "verdict"} == set(
+    assert {"variant", "baseline", "metric", "difference", "interval", "p", "p_adjusted", "pairs", "verdict"} | FIGURES == set(
         document["comparisons"][0]
     )
+
+
+def test_figures_are_those_of_their_functions(tmp_path):
+    found = with_losses(made_up(tmp_path))
+    losses = {name: found.values(name, "test_loss") for name in ("none", "hidden")}
+    pairs, each = losses["hidden"] - losses["none"], found.figures("test_loss")["hidden"]
+    assert each["effect_size"] == pytest.approx(pairs.mean() / pairs.std(ddof=1))
+    assert each["share_better"] == 1
+    assert found.figures("test_accuracy")["hidden"]["share_better"] == 1
+    assert (each["wilcoxon_p"], each["wilcoxon_p_adjusted"]) == (0.03125, 3 * 0.03125)
+    assert each["pairs_needed"] == 6
+    assert each["pairing_gain"] == pytest.approx(statistics.pairing_gain(losses["hidden"], losses["none"]))
+    low, high = each["interval_new_examples"]
+    inner = found.differences("test_loss")["hidden"].interval
+    assert low < inner[0] < inner[1] < high
+    assert found.figures("test_accuracy")["hidden"]["interval_new_examples"] is None
+
+
+def test_a_margin_is_said_everywhere(tmp_path):
+    found = with_losses(made_up(tmp_path))
+    found.margin = 0.25
+    assert {name: words["test_loss"] for name, words in found.verdicts.items()} == {
+        "as-published": "better, but within the margin",
+        "hidden": "better, but within the margin",
+        "last": "better",
+    }
+    assert found.verdicts["hidden"]["test_accuracy"] == "better"  # the margin is one of test loss
+    assert found.document()["comparisons"][0]["equivalence"]["within"] > 0.99
+    text = found.save_report(tmp_path / "report.html").read_text()
+    for words in ("within the margin", "90 % interval", "was said not to matter", "better by more with probability"):
+        assert words in text
+    assert "margin 0.25: 90 % interval" in str(found)
+
+
+def test_the_tables_fit_a_terminal(tmp_path):
+    assert max(map(len, str(with_losses(made_up(tmp_path))).splitlines())) <= 100
+
+
+def test_verdicts_of_added_seeds_are_those_of_the_sequential_method(tmp_path):
+    found = made_up(tmp_path, seeds=8)
+    found.max_seeds = 30
+    assert set(found.verdicts["hidden"].values()) == {"no difference shown"}  # the fixed number would say better
+    assert found.undecided == ["as-published", "hidden", "last"]
+    found = made_up(tmp_path, seeds=10)
+    found.max_seeds = 30
+    assert set(found.verdicts["hidden"].values()) == {"better"}
+    assert found.undecided == []
+    assert any("The verdicts allow for that" in warning for warning in found.warnings())
+    assert "The verdicts allow for that" in str(found).replace("\n", " ")
+    assert "allows for it" in found.save_report(tmp_path / "report.html").read_text()
+
+
+def made_up_execution(monkeypatch, loss, interrupt_at=None):
+    """In place of training: the test loss that `loss(run)` gives. Returns the keys of the runs, as they are "trained"."""
+    trained = []
+
+    def execute(study, data, runs, ledger, workers, observer, **_):
+        results = []
+        for run in runs:
+            if len(trained) == interrupt_at:
+                trained.append("interrupted")
+                raise KeyboardInterrupt
+            trained.append(run.key)
+            results.append(Result("done", 0.1, 1, {"test_loss": loss(run)}))
+            ledger.put(study, run, results[-1], {}, {})
+            observer.started(0, run)
+            observer.ended(0, run, results[-1])
+        return results
+
+    monkeypatch.setattr(comparison.execution, "execute", execute)
+    return trained
+
+
+def test_seeds_are_added_until_there_are_verdicts_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    """`hidden` is better by 0.1, but for the first seed."""
+    plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=9, seeds="auto", max_seeds=20, variants=["hidden"])
+    trained = made_up_execution(
+        monkeypatch, lambda run: 1 - (run.variant.name == "hidden") * (0.1 if run.seed else -0.1), interrupt_at=20
+    )
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, quiet=True)
+    found = carry_out(plan, quiet=True)
+    assert len(set(trained)) == len(trained)  # nothing is trained again
+    # 8 pairs are the fewest for a verdict, 4 seeds keep 9 workers busy, and with one seed against it takes 11.
+    assert len(found.study.seeds) == 12
+    assert (found.missing, found.undecided, found.verdicts) == (0, [], {"hidden": {"test_loss": "better"}})
+    assert found.document()["study"]["seeds"] == list(range(12))
+    assert carry_out(plan, quiet=True).document()["comparisons"] == found.document()["comparisons"]
+
+
+def test_adding_seeds_ends_with_the_budget(tmp_path, monkeypatch):
+    plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=2, seeds="auto", max_seeds=9, variants=["hidden"])
+    made_up_execution(monkeypatch, lambda run: 1 + 0.1 * (-1) ** run.seed * (run.variant.name == "none"))
+    found = carry_out(plan, quiet=True)
+    assert len(found.study.seeds) == 9
+    assert found.verdicts == {"hidden": {"test_loss": "no difference shown"}}
 
 
 def test_schedules_are_in_the_document_and_the_report(tmp_path):
@@ -235,6 +356,14 @@ def own(**settings):
         ({"variants": {"none": {"hidden": 0.5}}}, "is the model without dropout"),
         ({"seeds": [1, -2]}, "got -2"),
         ({"seeds": 2.5}, "got 2.5"),
+        ({"seeds": "automatic"}, "got 'automatic'"),
+        ({"seeds": "auto", "max_seeds": 0}, "max seeds must be"),
+        ({"seeds": "auto", "max_seeds": 6, "variants": {"a": {"hidden": 0.1}, "b": {"hidden": 0.2}}}, "at least 7"),
+        ({"seeds": "auto", "max_seeds": 5, "variants": {"a": {"hidden": 0.1}}}, "at least 6"),
+        ({"max_seeds": 20}, "Use --seeds auto"),
+        ({"margin": 0.0}, "margin must be"),
+        ({"margin": -0.1}, "margin must be"),
+        ({"margin": float("nan")}, "margin must be"),
         ({"learning_rate": float("nan")}, "got nan"),
     ],
     ids=str,

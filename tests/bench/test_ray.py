@@ -225,7 +225,8 @@ def test_a_source_file_that_is_another_one_on_the_node_is_refused_there(tmp_path
 
 
 def test_the_bar_of_all_runs_takes_back_what_was_lost():
-    display = Display(2, 10, True, lambda key, result: None)
+    display = Display(10, True, lambda key, result: None)
+    display.expect(2)
     one, two = Run("1", Variant("v", {}), 0), Run("2", Variant("v", {}), 0)
     display.started(0, one, 0)
     display.epoch(0, one, 8, {})

@@ -1,5 +1,6 @@
 """The public `compare`: study + ledger -> paired statistics -> verdicts."""
 
+import dataclasses
 import io
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout import schedules
-from keras_dropout.bench import execution
-from keras_dropout.bench.ledger import Ledger, refusing
+from keras_dropout.bench import execution, statistics
+from keras_dropout.bench.ledger import Ledger, peek, refusing
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.report.page import write_page
-from keras_dropout.bench.statistics import Difference, compare_paired, smallest_p
+from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, smallest_p
 from keras_dropout.errors import check_choice, refuse
 
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
@@ -28,7 +29,11 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", 
 
 @dataclass
 class Comparison:
-    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data."""
+    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
+
+    `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
+    matters. The loss of each test example is read from the `ledger` when it is needed, if there is one: memory does not grow with it.
+    """
 
     study: Study
     results: dict[str, Result] = field(default_factory=dict)
@@ -36,6 +41,9 @@ class Comparison:
     command: str = ""
     engine_reason: str = ""
     notes: Sequence[str] = ()
+    max_seeds: int | None = None
+    margin: float | None = None
+    ledger: Path | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -55,15 +63,18 @@ class Comparison:
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:
-        """variant -> metric -> `better`, `worse` or `no difference shown`, against the baseline."""
+        """variant -> metric -> `better`, `worse` or `no difference shown`, against the baseline; with a margin also `same within
+        the margin`, `better, but within the margin` and `worse, but within the margin`."""
         found: dict[str, dict[str, str]] = {}
         for metric in self.metrics:
             for name, difference in self.differences(metric).items():
                 found.setdefault(name, {})[metric] = difference.verdict
         return found
 
-    def values(self, variant: Variant, metric: str) -> np.ndarray:
+    def values(self, variant: Variant | str, metric: str) -> np.ndarray:
         """One number per seed; nan where there is none."""
+        if isinstance(variant, str):
+            variant = next(each for each in self.study.variants if each.name == variant)
         keys = (self.study.key(variant, seed) for seed in self.study.seeds)
         return np.array([self.results[k].metrics.get(metric, np.nan) if k in self.results else np.nan for k in keys])
 
@@ -73,12 +84,76 @@ class Comparison:
         by_name = {variant.name: self.values(variant, metric) for variant in self.study.variants}
         check_choice("baseline", baseline, tuple(by_name))
         rest = {name: values - by_name[baseline] for name, values in by_name.items() if name != baseline}
-        return compare_paired(rest, _higher_is_better(metric))
+        higher = _higher_is_better(metric)
+        found = compare_paired(rest, higher, self.margin if metric == "test_loss" else None)
+        if self.max_seeds is None:
+            return found
+        words = {name: self._sequential_verdict(rest[name], higher) or "no difference shown" for name in found}
+        return {
+            name: dataclasses.replace(each, verdict=statistics.verdict_with_margin(words[name], each.equivalence))
+            for name, each in found.items()
+        }
+
+    @property
+    def undecided(self) -> list[str]:
+        """The variants whose test loss has no verdict yet while seeds are added; those without any pair are given up."""
+        pairs = {name: self.values(name, "test_loss") - self.values(self.study.baseline, "test_loss") for name in self._others}
+        return [
+            name
+            for name, values in pairs.items()
+            if np.isfinite(values).any() and self._sequential_verdict(values, higher_is_better=False) is None
+        ]
+
+    def _sequential_verdict(self, differences: np.ndarray, higher_is_better: bool) -> str | None:
+        """By Bonferroni each variant has its share of the level."""
+        towards_better = differences if higher_is_better else -differences
+        return statistics.sequential_verdict(towards_better, max_pairs=self.max_seeds, alpha=LEVEL / len(self._others))
+
+    def figures(self, metric: str) -> dict[str, dict[str, Any]]:
+        """What informs beside the verdicts, by variant: the further fields of "comparisons" in `document`."""
+        base = self.values(self.study.baseline, metric)
+        found, higher = {}, _higher_is_better(metric)
+        for name, difference in self.differences(metric).items():
+            values = self.values(name, metric)
+            pairs = (values - base)[np.isfinite(values - base)]
+            sd, gain = _sd(pairs), statistics.pairing_gain(values, base)
+            wanted = abs(difference.mean) if difference.equivalence is None else difference.equivalence.margin
+            losses = self._loss_differences(name) if metric == "test_loss" else None
+            interval = None if losses is None else statistics.crossed_interval(losses)
+            found[name] = {
+                "effect_size": statistics.effect_size(pairs),
+                "share_better": float(np.mean(pairs > 0 if higher else pairs < 0)) if len(pairs) else None,
+                "wilcoxon_p": statistics.wilcoxon_p(pairs),
+                "interval_new_examples": interval and list(interval),
+                "detectable_difference": None if np.isnan(sd) else statistics.detectable_difference(sd, len(pairs)),
+                "pairs_needed": None if np.isnan(sd) else statistics.pairs_needed(sd, wanted),
+                "pairing_gain": gain,
+                "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
+                "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
+            }
+        adjusted = statistics.holm([each["wilcoxon_p"] for each in found.values()])
+        for each, p in zip(found.values(), adjusted):
+            each["wilcoxon_p_adjusted"] = p
+        return found
+
+    def _loss_differences(self, name: str) -> np.ndarray | None:
+        """The differences in the loss of each test example, (pairs, examples), of the seeds that have both."""
+        compared = [variant for variant in self.study.variants if variant.name in (name, self.study.baseline)]
+        compared.sort(key=lambda variant: variant.name == self.study.baseline)
+        keys = {seed: [self.study.key(variant, seed) for variant in compared] for seed in self.study.seeds}
+        results = self.results if self.ledger is None else peek(self.ledger, [key for both in keys.values() for key in both])
+        rows = []
+        for seed in self.study.seeds:
+            both = [results.get(key) for key in keys[seed]]
+            if all(result is not None and result.status == "done" and result.test_losses is not None for result in both):
+                rows.append(both[0].test_losses.astype(float) - both[1].test_losses)
+        return np.array(rows) if rows else None
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: what `--json` prints. Numbers that do not exist are None."""
         study = self.study
         names = sorted({name for result in self.results.values() for name in result.metrics})
+        figures = {metric: self.figures(metric) for metric in self.metrics}
         comparisons = [
             {
                 "variant": name,
@@ -90,6 +165,7 @@ class Comparison:
                 "p_adjusted": found.p_adjusted,
                 "pairs": found.pairs,
                 "verdict": found.verdict,
+                **figures[metric][name],
             }
             for metric in self.metrics
             for name, found in self.differences(metric).items()
@@ -109,6 +185,8 @@ class Comparison:
                 "from_weights": study.weights_hash,
                 "seeds": list(study.seeds),
                 "baseline": study.baseline,
+                "max_seeds": self.max_seeds,
+                "margin": self.margin,
             },
             "variants": [
                 {
@@ -139,6 +217,11 @@ class Comparison:
             found.append(
                 "Every run starts from the same given weights: seeds vary the order of the batches and the masks only, "
                 "not the initial weights, and say nothing about other pretrained weights."
+            )
+        if self.max_seeds is not None:
+            found.append(
+                f"Seeds were added until there were verdicts: {pairs} of at most {self.max_seeds}. The verdicts allow for that. "
+                "The p-values and intervals do not: they are those of a number of seeds fixed before."
             )
         if smallest_p(pairs) > 0.05:
             found.append(
@@ -180,16 +263,26 @@ class Comparison:
             for metric in self.metrics
         }
         made = {"command": self.command, "versions": versions(), "machine": machine()}
-        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made)
+        said = sentences(self.figures("test_loss")) if self.metrics else []
+        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made, said)
 
     def __rich__(self) -> Group:
-        parts: list[Any] = [self._means_table()]
-        parts += [self._differences_table(metric) for metric in self.metrics if len(self.study.variants) > 1]
+        figures = {metric: self.figures(metric) for metric in self.metrics} if self._others else {}
+        parts: list[Any] = [*self._tables(), *([self._figures_table(figures)] if figures else [])]
+        parts += [Text(sentence) for sentence in sentences(figures.get("test_loss", {}))]
         parts += [Text(f"! {warning}", style="yellow") for warning in self.warnings()]
         return Group(*parts)
 
+    def _tables(self) -> list[Table]:
+        return [self._means_table(), *(self._differences_table(metric) for metric in self.metrics if self._others)]
+
     def __str__(self) -> str:
         return as_text(self)
+
+    @property
+    def _others(self) -> list[str]:
+        """The names of the variants that are compared with the baseline."""
+        return [variant.name for variant in self.study.variants if variant.name != self.study.baseline]
 
     @property
     def _baseline(self) -> Variant:
@@ -242,26 +335,72 @@ class Comparison:
             table.add_row(Text(name), mean, interval, f"{found.p:.3f}", f"{found.p_adjusted:.3f}", found.verdict)
         return table
 
+    def _figures_table(self, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+        table = Table(title="How large, and how sure (docs/statistics.md)", title_justify="left")
+        for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too"):
+            table.add_column(name, justify="left" if name in ("variant", "metric") else "right")
+        for metric, by_name in figures.items():
+            for name, each in by_name.items():
+                d, share, interval = each["effect_size"], each["share_better"], each["interval_new_examples"]
+                table.add_row(
+                    Text(name),
+                    metric.replace("_", " "),
+                    "-" if d is None else f"{d:+.2f}",
+                    "-" if share is None else f"{share:.0%}",
+                    f"{each['wilcoxon_p']:.3f}",
+                    f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+                )
+        return table
+
+
+def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
+    """What the runs of a plan's study say that there are."""
+    return Comparison(
+        study,
+        dict(results),
+        command=command,
+        engine_reason=plan.engine_reason,
+        notes=plan.notes,
+        max_seeds=plan.max_seeds,
+        margin=plan.margin,
+        ledger=plan.ledger,
+    )
+
 
 def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
-    """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger."""
+    """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger.
+
+    With `max_seeds` seeds are added in rounds until all variants are decided. The decisions follow from the results alone, so
+    that the same command goes on where it was.
+    """
     started = time.perf_counter()
-    keys = {run.key for run in plan.study.runs()}
+    rounds = plan.rounds()
+    found = so_far(plan, plan.study, {}, command)
+
+    def more() -> list[Run]:
+        """The runs of the next round that the ledger lacks; none where all variants are decided."""
+        nonlocal found
+        for study in rounds:
+            ledger.put_study(study, command, versions(), machine())
+            found = so_far(plan, study, ledger.get({run.key for run in study.runs()}, test_losses=False), command)
+            if todo := dataclasses.replace(plan, study=study).todo(found.results):
+                display.expect(len(todo))
+                return todo
+            if plan.max_seeds is not None and not found.undecided:
+                break
+        return []
+
+    def next_round() -> list[Run]:
+        return more() if plan.max_seeds is not None and found.undecided else []
+
+    def table(key: str, result: Result) -> Group:
+        found.results[key] = result
+        return Group(*found._tables())
+
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
-        ledger.put_study(plan.study, command, versions(), machine())
-        found = Comparison(
-            plan.study, ledger.get(keys, test_losses=False), command=command, engine_reason=plan.engine_reason, notes=plan.notes
-        )
-        todo = plan.todo(found.results)
-
-        def so_far(key: str, result: Result) -> Group:
-            found.results[key] = result
-            return found.__rich__()
-
-        with Display(len(todo), plan.study.epochs, quiet, so_far) as display:
-            trained = execution.execute(
-                plan.study, plan.data, todo, ledger, plan.workers, display, on=plan.on, checkpoint_every=plan.checkpoint_every
-            )
+        with Display(plan.study.epochs, quiet, table) as display:
+            options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "more": next_round}
+            trained = execution.execute(plan.study, plan.data, more(), ledger, plan.workers, display, **options)
         wall = time.perf_counter() - started
         epochs = sum(result.epochs for result in trained)
         found.timing = {
@@ -298,13 +437,16 @@ def compare(
     without dropout, is always there. The model is only read, and trained as it was compiled: optimizer, its learning-rate
     schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
-    `settings`: seeds (a number, or the seeds themselves), epochs, batch_size, optimizer, learning_rate; class_weight ({class:
-    weight}, or "balanced"); early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest
-    is measured); from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen
-    layers stay frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir,
-    baseline, backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU,
-    or "auto": stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed), workers, on
-    (where they are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md). Runs that the ledger has are not trained again.
+    `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant's test loss has a verdict,
+    or there are max_seeds, 30 unless given); margin (a smaller difference in test loss does not matter: see
+    docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
+    early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest is measured);
+    from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
+    frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
+    backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
+    stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed); workers, on (where they
+    are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
+    was interrupted goes on). Runs that the ledger has are not trained again.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """
@@ -329,6 +471,27 @@ def check_report_path(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")
+
+
+def sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the number of seeds is good for, and what a margin says, one sentence each, from `Comparison.figures`."""
+    found = []
+    for name, each in figures.items():
+        said, margin = [], each["equivalence"]
+        if each["detectable_difference"] is not None:
+            said.append(f"as many seeds show a test loss difference of {each['detectable_difference']:.4f} with 80 % power")
+        if each["pairs_needed"] is not None:
+            said.append(f"{'the margin' if margin else 'one as seen'} takes {each['pairs_needed']}")
+        if each["unpaired_seeds"] is not None:
+            said.append(f"without pairing, {each['unpaired_seeds']} would be as precise")
+        found += [f"{name}: {'; '.join(said)}."] if said else []
+        if margin:
+            low, high = margin["interval"]
+            found.append(
+                f"{name}, margin {margin['margin']:g}: 90 % interval {low:+.4f} to {high:+.4f}; better by more with probability "
+                f"{margin['better']:.3f}, within {margin['within']:.3f}, worse by more {margin['worse']:.3f}."
+            )
+    return found
 
 
 def _schedule(variant: Variant) -> dict[str, str] | None:

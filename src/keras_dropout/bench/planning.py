@@ -20,10 +20,12 @@ from keras_dropout.bench.data import SPLITS, Data, from_arrays
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, asked_for, check_ledger_path, peek
 from keras_dropout.bench.machine import accelerator
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
+from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
 
+DEFAULT_MAX_SEEDS = 30
 AS_BUILT = "as-built"
 _ONE_BY_ONE = ("compiled", "reference")  # the engines for a CPU
 
@@ -33,7 +35,8 @@ class Plan:
     """A study that was found valid, with its data and the place of its ledger.
 
     `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has; `on`
-    where its workers are.
+    where its workers are. With `max_seeds` seeds are added until there are verdicts; the study then has as many as there may be.
+    `margin` is the difference in test loss that matters.
     """
 
     study: Study
@@ -44,6 +47,21 @@ class Plan:
     notes: tuple[str, ...] = ()
     on: str = execution.HERE
     checkpoint_every: int | None = None
+    max_seeds: int | None = None
+    margin: float | None = None
+
+    def rounds(self) -> Iterator[Study]:
+        """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers
+        can train at once."""
+        if self.max_seeds is None:
+            yield self.study
+            return
+        variants = len(self.study.variants)
+        seeds = first_look(self.max_seeds, LEVEL / max(1, variants - 1))
+        while seeds < self.max_seeds:
+            yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
+            seeds += max(1, self.workers // variants)
+        yield self.study
 
     def todo(self, known: Mapping[str, Result]) -> list[Run]:
         """The runs that `known` lacks, each key once; failed ones are tried again."""
@@ -84,7 +102,9 @@ def make_plan(
     data_options: Mapping[str, Any] | None = None,
     variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
     baseline: str = BASELINE,
-    seeds: int | Sequence[int] = 6,
+    seeds: int | Sequence[int] | str = 6,
+    max_seeds: int | None = None,
+    margin: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     optimizer: str | None = None,
@@ -108,7 +128,15 @@ def make_plan(
     if engine in ("compiled", "stacked") and backend != "jax":
         refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
     check_choice("split", split, SPLITS)
-    if isinstance(seeds, Sequence):
+    auto = isinstance(seeds, str)
+    if auto:
+        if seeds != "auto":
+            refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
+        max_seeds = check_whole("max seeds", DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds, 1, "For example 30.")
+        seeds = tuple(range(max_seeds))
+    elif max_seeds is not None:
+        refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
+    elif isinstance(seeds, Sequence):
         seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
@@ -120,6 +148,8 @@ def make_plan(
     cores = execution.check_on(on)
     if learning_rate is not None:
         check_positive("learning rate", learning_rate, "For example 0.01.")
+    if margin is not None:
+        check_positive("margin", margin, "Give the difference in test loss that would matter to you, for example 0.005.")
     if early_stopping is not None and split != SPLITS[0]:
         refuse(
             f"early stopping needs validation data of their own; the split {split} trains on them.",
@@ -162,6 +192,12 @@ def make_plan(
         epochs, batch_size = epochs or 20, batch_size or 32
     compiled = _compile_settings(model, optimizer, learning_rate)
     chosen = _choose(variants, ready, default)
+    fewest = fewest_pairs(LEVEL / max(1, sum(variant != ready[BASELINE] for variant in chosen)))
+    if auto and max_seeds < fewest:
+        refuse(
+            f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {max_seeds}.",
+            f"Use --max-seeds {fewest} or more, or fewer variants.",
+        )
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
@@ -198,7 +234,7 @@ def make_plan(
     engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
     study = dataclasses.replace(study, engine=engine)
     workers = workers or (1 if engine == "stacked" else cores)
-    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every)
+    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:

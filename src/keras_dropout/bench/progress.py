@@ -17,7 +17,7 @@ class Display:
     `so_far(key, result)` takes in a finished run and gives what to draw below the bars; `metric` is said of each.
     """
 
-    def __init__(self, total: int, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
+    def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
         self._console = Console(file=sys.stderr, quiet=quiet)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         self._bars = Progress(
@@ -30,13 +30,13 @@ class Display:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
         )
-        self._all = self._bars.add_task("all runs", total=total * epochs, unit=f"epochs, 0 of {total} runs")
+        self._all = self._bars.add_task("all runs", total=0, unit="epochs")
         self._tasks: dict[int, Any] = {}
         self._reached: dict[str, int] = {}  # run -> its epochs that are counted as done
         self._given: dict[int, list[str]] = {}  # worker -> its runs, until all of them are over
         self._at: dict[str, int] = {}  # run that is not over -> its worker
         self._epochs = epochs
-        self._total = total
+        self._total = 0
         self._done = 0
         self._so_far = so_far
         self._metric = metric
@@ -50,6 +50,12 @@ class Display:
     def __exit__(self, *_: Any) -> None:
         if self._live:
             self._live.stop()
+
+    def expect(self, runs: int) -> None:
+        """Say that so many runs are to come, or so many more."""
+        self._total += runs
+        self._bars.update(self._all, total=self._total * self._epochs)
+        self._count()
 
     def started(self, worker: int, run: Run, epoch: int) -> None:
         given = self._given.get(worker, [])
@@ -84,7 +90,7 @@ class Display:
         self._done += 1
         del self._at[run.key]
         self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
-        self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
+        self._count()
         self._table = self._so_far(run.key, result)
         if self._live:
             self._draw()
@@ -97,6 +103,9 @@ class Display:
             markup=False,
             soft_wrap=True,
         )
+
+    def _count(self) -> None:
+        self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
 
     def _draw(self) -> None:
         if self._live:

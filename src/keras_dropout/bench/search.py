@@ -15,7 +15,7 @@ from typing import Any
 
 from keras_dropout.bench import execution, spaces
 from keras_dropout.bench.checkpoints import Checkpoint
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.ledger import Ledger, refusing
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import AS_BUILT, Plan, make_plan
 from keras_dropout.bench.progress import Display
@@ -101,7 +101,7 @@ class Search:
         """The plan as plain values, with the time it takes where the ledger has none of it, from a short training."""
         study = self.plan.study
         after = (len(study.variants) + 1) * len(study.seeds) * study.epochs
-        start, each = execution.time_run(study, self.plan.data, study.runs()[0])
+        start, each = execution.time_runs(study, self.plan.data, study.runs()[:1])
         seconds = start + each * (self.model_epochs + after) / study.epochs / self.plan.workers
         return {
             "target": study.target,
@@ -176,7 +176,7 @@ def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
     plan, memory = search.plan, _memory(search)
     model = build(plan.study)
     trials: list[Trial] = []
-    with Ledger(plan.ledger) as ledger:
+    with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         ledger.put_study(plan.study, command, versions(), machine())
         for size in _rounds(search.trials):
             asked = [memory.ask() for _ in range(size)]
@@ -258,7 +258,8 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
     known = _reached(study, ledger, runs, rung)
     todo, until = [run for key, run in runs.items() if key not in known], None if rung == study.epochs else rung
     plan = search.plan
-    with Display(len(todo), rung, quiet, lambda *_: None, "validation_loss") as display:
+    with Display(rung, quiet, lambda *_: None, "validation_loss") as display:
+        display.expect(len(todo))
         more = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "until": until}
         execution.execute(study, plan.data, todo, ledger, plan.workers, display, **more)
         known = _reached(study, ledger, runs, rung)

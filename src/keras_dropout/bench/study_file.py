@@ -12,7 +12,9 @@ from keras_dropout.errors import refuse
 # Names are those of the options of the command, with _ for -; each with what it says of itself in a fresh file.
 SETTINGS = {
     "baseline": '"none"             # the variant that the others are compared with',
-    "seeds": "6                     # runs per variant; six are the fewest that can show a difference",
+    "seeds": '6                     # runs per variant, six are the fewest that show a difference; "auto" adds until one is',
+    "max_seeds": '30                # for seeds = "auto"',
+    "margin": "0.005                # a smaller difference in test loss does not matter",
     "epochs": "20",
     "batch_size": "32",
     "optimizer": '"adam"            # default: what the model is compiled with',

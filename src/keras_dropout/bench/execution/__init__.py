@@ -78,11 +78,13 @@ def execute(
     on: str = HERE,
     checkpoint_every: int | None = None,
     until: int | None = None,
+    more: Callable[[], Sequence[Run]] | None = None,
 ) -> list[Result]:
     """Train `runs` on `workers` workers, store each in the ledger as it ends, and return the results, without test losses.
 
     Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
-    With `until`, runs that have not ended after that many epochs are left as checkpoints, and give no result. A run that fails,
+    When all are over, `more` may give
+    others. With `until`, runs that have not ended after that many epochs are left as checkpoints, and give no result. A run that fails,
     or that cannot be stored, is a result; the others go on. In the stacked engine a worker is given many runs at once. On
     KeyboardInterrupt, or any other error here, the workers are ended and what is finished stays in the ledger.
     """
@@ -108,9 +110,14 @@ def execute(
             observer.ended(worker.number, run, result)
 
         while place.workers:
+            if more and not queue and not any(busy.values()):
+                queue.add(more())
+                for _ in range(min(workers, len(queue)) - len(place.workers)):
+                    place.start()
             for worker in [worker for worker in place.workers if not busy.get(worker)]:
                 if not queue:
-                    place.end(worker)
+                    if not more or not any(busy.values()):
+                        place.end(worker)
                     continue
                 given = tuple(queue.take() for _ in range(min(share, len(queue))))
                 checkpoints = ledger.checkpoints([run.key for run in given])
@@ -169,14 +176,19 @@ class _Queue:
     """The runs that wait: seeds in their order, and of a seed the variants that took longest so far first."""
 
     def __init__(self, runs: Sequence[Run]):
-        order = {seed: place for place, seed in enumerate(dict.fromkeys(run.seed for run in runs))}
-        self._waiting = list(runs)
-        self._order = order
+        self._waiting: list[Run] = []
+        self._order: dict[int, int] = {}
+        self.add(runs)
         self._seconds: dict[str, float] = {}
         self._tries: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def add(self, runs: Sequence[Run]) -> None:
+        self._waiting += runs
+        for run in runs:
+            self._order.setdefault(run.seed, len(self._order))
 
     def take(self) -> Run:
         run = min(self._waiting, key=lambda run: (self._order[run.seed], -self._seconds.get(run.variant.name, 0)))

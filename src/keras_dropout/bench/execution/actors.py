@@ -135,7 +135,7 @@ class Actors:
 
     def messages(self) -> Iterator[tuple[Actor, tuple]]:
         """Wait for a second at most until workers say something. ("died", "", why, "") comes from here."""
-        by_stream = {worker.stream: worker for worker in self.workers}
+        by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
         if ready:  # a message of each that has one, so that none waits for one that is busier
             ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0)

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ from keras_dropout.errors import refuse
 
 
 def write_page(
-    path: Path, document: Mapping[str, Any], curves: charts.Curves, pairs: Mapping[str, charts.Pairs], made: Mapping[str, Any]
+    path: Path,
+    document: Mapping[str, Any],
+    curves: charts.Curves,
+    pairs: Mapping[str, charts.Pairs],
+    made: Mapping[str, Any],
+    seeds_sentences: Sequence[str] = (),
 ) -> Path:
     """Write the page whole or not at all, and return its path.
 
     `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's
-    differences by variant; `made` says how: command, versions, machine.
+    differences by variant; `made` says how: command, versions, machine; `seeds_sentences` what the number of seeds is good for.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
@@ -48,7 +53,13 @@ def write_page(
     }
     data = json.dumps(document | {"curves": curves}, allow_nan=False).replace("<", "\\u003c")
     html = environment.get_template("page.html").render(
-        document=document, metrics=metrics, figures=figures, made=made, data=Markup(data), sentences=_sentences(document)
+        document=document,
+        metrics=metrics,
+        figures=figures,
+        made=made,
+        data=Markup(data),
+        sentences=_sentences(document),
+        seeds_sentences=seeds_sentences,
     )
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8") as file:
