@@ -32,7 +32,8 @@ class Comparison:
     """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
 
     `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
-    matters. The loss of each test example is read from the `ledger` when it is needed, if there is one: memory does not grow with it.
+    matters. The loss of each test example is read from the `ledger`, if there is one, when it is needed, so that memory does not
+    grow with the runs.
     """
 
     study: Study

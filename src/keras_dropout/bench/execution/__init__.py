@@ -83,10 +83,10 @@ def execute(
     """Train `runs` on `workers` workers, store each in the ledger as it ends, and return the results, without test losses.
 
     Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
-    When all are over, `more` may give
-    others. With `until`, runs that have not ended after that many epochs are left as checkpoints, and give no result. A run that fails,
-    or that cannot be stored, is a result; the others go on. In the stacked engine a worker is given many runs at once. On
-    KeyboardInterrupt, or any other error here, the workers are ended and what is finished stays in the ledger.
+    When all are over, `more` may give others. With `until`, runs that have not ended after that many epochs are left as
+    checkpoints, and give no result. A run that fails, or that cannot be stored, is a result; the others go on. In the stacked
+    engine a worker is given many runs at once. On KeyboardInterrupt, or any other error here, the workers are ended and what is
+    finished stays in the ledger.
     """
     queue = _Queue(runs)
     results: list[Result] = []
