@@ -9,7 +9,6 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
-output
 masks schedules targets bench bench.report
 notation backends.jax backends.tensorflow backends.torch
 backends
@@ -26,22 +25,27 @@ graph
 survey
 inspection placement
 mistakes
-bench.machine bench.checkpoints bench.records bench.statistics bench.splits bench.tables bench.folders bench.arrays
-bench.streams
-bench.data bench.readers bench.ledger bench.progress bench.report.charts
-bench.selection bench.spaces bench.files bench.study_file bench.recipes bench.acceptance bench.report.page
+bench.machine bench.checkpoints bench.records bench.statistics
+bench.data.splits bench.data.tables bench.data.folders bench.data.arrays
+bench.data.streams
+bench.data bench.data.readers bench.ledger bench.progress bench.report.charts
+bench.selection bench.spaces bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
 bench.export bench.upkeep bench.training.measures bench.training.reference
 bench.training.compiled
 bench.training.stacked
-runs_command bench.training
+bench.training
 bench.execution.worker
 bench.execution.processes bench.execution.actors
 bench.execution
+bench.engines
 bench.planning
 bench.comparison
 bench.search
 bench.sweep
 bench.tuning
+commands commands.output
+commands.options commands.runs
+commands.studies commands.models
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

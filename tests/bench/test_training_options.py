@@ -10,8 +10,8 @@ import pytest
 
 from keras_dropout import Dropout
 from keras_dropout.bench import data as bench_data
-from keras_dropout.bench.arrays import Rows
 from keras_dropout.bench.checkpoints import Checkpoint
+from keras_dropout.bench.data.arrays import Rows
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.training import Trainer, build, compiled, reference
 from keras_dropout.masks import derive_seed

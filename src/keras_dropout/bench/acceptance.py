@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench import arrays
-from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.errors import refuse
 from keras_dropout.targets import module_name
 

@@ -429,9 +429,9 @@ def compare(
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
     that returns a compiled model and may ask for `input_shape`, `outputs` and `vocabulary`, which the data tell. All but a recipe
     need `data`: ((x_train, y_train), (x_test, y_test)), or the path of a file or folder, or "file.py:function", a function that
-    returns arrays; `data_options` are those of `bench.files.load`, such as {"target": "price"}. x and y may be dicts or tuples of
-    arrays for several inputs and outputs, each pair may have sample weights as a third member, and in place of a pair a
-    tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`).
+    returns arrays; `data_options` are those of `bench.data.files.load`, such as {"target": "price"}. x and y may be dicts or
+    tuples of arrays for several inputs and outputs, each pair may have sample weights as a third member, and in place of a pair
+    a tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`).
 
     `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, a site being "input", "hidden",
     "last", "all", a class of layers, a layer's name or a glob; None is the model as it is built. The baseline "none", the model
@@ -445,7 +445,8 @@ def compare(
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
-    stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed); workers, on (where they
+    stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed, with convolutions also those
+    of TensorFlow unless a backend is given); workers, on (where they
     are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
     was interrupted goes on). Runs that the ledger has are not trained again.
 

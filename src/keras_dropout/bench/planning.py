@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import targets
-from keras_dropout.bench import acceptance, arrays, execution, files
-from keras_dropout.bench.data import SPLITS, Data, from_arrays
-from keras_dropout.bench.ledger import DEFAULT_LEDGER, asked_for, check_ledger_path, peek
-from keras_dropout.bench.machine import accelerator
+from keras_dropout.bench import acceptance, execution
+from keras_dropout.bench.data import SPLITS, Data, arrays, files, from_arrays
+from keras_dropout.bench.data.streams import is_stream
+from keras_dropout.bench.engines import choose_engine
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
-from keras_dropout.bench.streams import is_stream
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_MAX_SEEDS = 30
 AS_BUILT = "as-built"
-_ONE_BY_ONE = ("compiled", "reference")  # the engines for a CPU
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def make_plan(
     split: str = SPLITS[0],
     validation_split: float = 0.1,
     data_dir: str | None = None,
-    backend: str = "jax",
+    backend: str | None = None,
     engine: str = "auto",
     workers: int | None = None,
     on: str = execution.HERE,
@@ -123,7 +122,7 @@ def make_plan(
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
-    execution.check_backend(backend)
+    any_backend, backend = backend is None, execution.check_backend(backend or "jax")
     check_choice("engine", engine, ("auto", *ENGINES))
     if engine in ("compiled", "stacked") and backend != "jax":
         refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
@@ -231,9 +230,8 @@ def make_plan(
         modules=modules,
         source=source,
     )
-    engine, reason = _choose_engine(study, loaded, ledger, engine, recipe is not None)
-    study = dataclasses.replace(study, engine=engine)
-    workers = workers or (1 if engine == "stacked" else cores)
+    study, reason = choose_engine(study, loaded, ledger, engine, recipe is not None, any_backend)
+    workers = workers or (1 if study.engine == "stacked" else cores)
     return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin)
 
 
@@ -279,48 +277,6 @@ def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
     if about is None:
         return {"input_shape": arrays.each(lambda array: array.shape[1:], data.train.x)}
     return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
-
-
-def _choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bool) -> tuple[str, str]:
-    """The engine to train in, and why. Measured where that is left open, unless the ledger shows what was chosen before."""
-    if study.backend != "jax":
-        return "reference", f"reference: the only engine on {study.backend}"
-    if asked != "auto":
-        if asked != "reference" and not recipe and (error := _why_not_compiled(study, data)):
-            refuse(f"the {asked} engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
-        return asked, f"{asked}: asked for"
-    device = accelerator()
-    if recipe and not device:
-        return "compiled", "compiled: the recipe's own"
-    keys = {engine: {run.key for run in dataclasses.replace(study, engine=engine).runs()} for engine in ENGINES}
-    for earlier in asked_for(ledger):
-        for engine in ENGINES:
-            if keys[engine] & earlier:
-                return engine, f"{engine}: as for the runs of this study that are in the ledger"
-    if device and (recipe or not _why_not_compiled(study, data)):
-        return "stacked", f"stacked: JAX has an accelerator here ({device})"
-    for variant in (study.variants[-1], study.variants[0]):  # a variant that cannot be trained fails alone
-        found = execution.time_engines(study, data, Run("", variant, study.seeds[0]), _ONE_BY_ONE)
-        if times := {engine: value for engine, value in found.items() if isinstance(value, float)}:
-            break
-    if not times:
-        refuse(f"the model {study.target!r} cannot be trained: {found['reference']}", "Try model.fit on the same data.")
-    engine = min(times, key=times.get)
-    other = next(each for each in _ONE_BY_ONE if each != engine)
-    if other not in times:
-        return engine, f"{engine}: {other} cannot train this model ({found[other]})"
-    return engine, f"{engine}: {times[engine] * 1e3:.3g} ms a step, {times[other] * 1e3:.3g} ms in {other} (measured)"
-
-
-def _why_not_compiled(study: Study, data: Data) -> str | None:
-    import keras
-
-    if keras.backend.backend() != "jax":  # only a worker can tell
-        found = execution.time_engines(study, data, Run("", study.variants[0], study.seeds[0]), ("compiled",))["compiled"]
-        return found if isinstance(found, str) else None
-    from keras_dropout.bench.training import why_not_compiled
-
-    return why_not_compiled(study, data)
 
 
 def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any) -> tuple | None:

@@ -13,9 +13,8 @@ import keras
 import numpy as np
 from keras.src.utils import rng_utils  # it has no public name
 
-from keras_dropout.bench import arrays
 from keras_dropout.bench.checkpoints import Best, Checkpoint
-from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.reference import ReferenceTraining

@@ -16,8 +16,7 @@ import keras
 import numpy as np
 
 from keras_dropout import layers
-from keras_dropout.bench import arrays
-from keras_dropout.bench.data import Part
+from keras_dropout.bench.data import Part, arrays
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.layers.base import Stochastic

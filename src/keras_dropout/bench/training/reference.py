@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout.bench import arrays
-from keras_dropout.bench.data import Part
+from keras_dropout.bench.data import Part, arrays
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.schedules import Schedule
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from keras_dropout.commands.output import check_output_path, show
 from keras_dropout.errors import check_whole
-from keras_dropout.output import check_output_path, show
 
 _SHOWN = 100  # rows of the table, unless --limit says otherwise
 

@@ -14,11 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_dropout.bench import arrays, files
-from keras_dropout.bench.data import DATA_VARIABLE
+from keras_dropout.bench.data import DATA_VARIABLE, arrays, files
 from keras_dropout.errors import BadInput
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def refusal(act):

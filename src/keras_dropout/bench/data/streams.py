@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.arrays import each, leaves
+from keras_dropout.bench.data.arrays import each, leaves
 from keras_dropout.errors import refuse
 
 _FORM = "It must give (x, y) or (x, y, weights), as for Keras's fit."

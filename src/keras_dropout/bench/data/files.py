@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench import arrays, splits
-from keras_dropout.bench.data import Data, Part
-from keras_dropout.bench.readers import Examples, Options, Raw, from_names, named, read
+from keras_dropout.bench.data import Data, Part, arrays, splits
+from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
 from keras_dropout.errors import refuse
 
 Shape = tuple[int, ...]

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_dropout.bench.arrays import blocks, count, each, leaves, mapped, named, rearrange
+from keras_dropout.bench.data.arrays import blocks, count, each, leaves, mapped, named, rearrange
+from keras_dropout.bench.data.streams import is_stream, read
 from keras_dropout.bench.records import DataFacts
-from keras_dropout.bench.streams import is_stream, read
 from keras_dropout.errors import check_choice, refuse
 
 DATA_VARIABLE = "KERAS_DROPOUT_DATA"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench import arrays, folders, tables
+from keras_dropout.bench.data import arrays, folders, tables
 from keras_dropout.errors import check_choice, check_positive, refuse
 
 if TYPE_CHECKING:

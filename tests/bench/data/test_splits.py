@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keras_dropout.bench.splits import divide
+from keras_dropout.bench.data.splits import divide
 from keras_dropout.errors import BadInput
 
 sizes = st.integers(10, 300)

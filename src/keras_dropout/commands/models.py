@@ -1,0 +1,217 @@
+"""The commands about models and layers: sites, place, check, init and layers."""
+
+import json
+import os
+import shlex
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from keras_dropout.commands.options import (
+    Backend,
+    Data,
+    DivideBy,
+    ImageSize,
+    Length,
+    Model,
+    Target,
+    Task,
+    Text,
+    Vocabulary,
+    choose_backend,
+    data_options,
+)
+from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.errors import refuse
+
+
+def sites(
+    model: Model,
+    data: Data = None,
+    column: Target = None,
+    text: Text = None,
+    backend: Backend = "jax",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """Show every place in a model where dropout is or could go, in the order of the data.
+
+    --data are for a function that asks for input_shape, outputs or vocabulary.
+
+    The fields of --json: name, kind (of layer), group (input, hidden, output, normalisation), last (feeds an output), shape
+    (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
+    there is: layer, kind, rate), methods (those of the catalogue that fit).
+
+    Examples: keras-dropout sites model.keras · keras-dropout sites train.py:build_model --json
+    """
+    options = data_options(target=column, text=text)
+    choose_backend(backend)
+    from keras_dropout import placement
+    from keras_dropout.bench import planning
+
+    loaded, _ = planning.load_target(model, data, options)
+    found = placement.sites(loaded)
+    if as_json:
+        print(json.dumps([site.document() for site in found], indent=1))
+    else:
+        show(_sites_table(found))
+
+
+def place(
+    model: Model,
+    put: Annotated[list[str] | None, typer.Option(help='"SITE=RATE, SITE=Kind(rate, option=…)". Repeatable.')] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Put nothing: only take out what there is.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", help="The .keras file to write.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    backend: Backend = "jax",
+) -> None:
+    """Write a model with other dropout: the same weights, the same predictions.
+
+    What dropout there is, is taken out first: a placement describes a model completely. Compile settings and the state of the
+    optimizer are kept.
+
+    Examples: keras-dropout place model.keras --put "hidden=0.2, input=0.1" -o new.keras ·
+    keras-dropout place model.keras --strip -o bare.keras
+    """
+    from keras_dropout.bench.records import Variant
+
+    if not put and not strip:
+        refuse("nothing to put.", 'Write --put "hidden=0.2", or --strip to take out the dropout there is.')
+    if put and strip:
+        refuse("--put and --strip together.", "--put takes out what there is by itself: leave --strip out.")
+    placement = dict(Variant.parse(f"put={', '.join(put)}").placement) if put else {}
+    path = check_output_path(output, ".keras", force)
+    choose_backend(backend)
+    from keras_dropout import placement as placing
+    from keras_dropout.targets import load_model
+
+    old = load_model(model)
+    new = placing.place(old, placement)
+    new.save(path)
+    print(path)
+    show(_sites_table(placing.sites(new)), file=sys.stderr)
+
+
+def check(
+    model: Model,
+    data: Data = None,
+    column: Target = None,
+    text: Text = None,
+    task: Task = None,
+    image_size: ImageSize = None,
+    divide_by: DivideBy = None,
+    vocabulary: Vocabulary = None,
+    length: Length = None,
+    backend: Backend = "jax",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """Find known mistakes with dropout in a model. Exit status 1 when there are some.
+
+    With --data, what can be measured (such as the shift of the variance at a batch normalisation) is measured on them. The fields
+    of --json: rule, layer, what, evidence, source, mend.
+
+    Examples: keras-dropout check model.keras · keras-dropout check train.py:build --data x.npy,y.npy --json
+    """
+    options = data_options(
+        target=column,
+        text=text,
+        task=task,
+        image_size=image_size,
+        divide_by=divide_by,
+        vocabulary=vocabulary,
+        length=length,
+    )
+    choose_backend(backend)
+    from keras_dropout import mistakes
+    from keras_dropout.bench import planning
+
+    loaded, inputs = planning.load_target(model, data, options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = mistakes.check(loaded, inputs)
+    for warning in caught:
+        if "single layers" in str(warning.message):
+            print(f"keras-dropout: {warning.message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps([mistake.document() for mistake in found], indent=1))
+    else:
+        print(*found, sep="\n\n") if found else print("no known mistake with dropout found")
+    if found:
+        raise typer.Exit(1)
+
+
+def init(
+    target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.")],
+    data: Data = None,
+    column: Target = None,
+    text: Text = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The .toml file to write.")] = "study.toml",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    backend: Backend = "jax",
+) -> None:
+    """Write a commented study file from a model's sites, for compare --study.
+
+    Examples: keras-dropout init model.py:build --data houses.csv --target price · keras-dropout init digits-mlp -o digits.toml
+    """
+    options = data_options(target=column, text=text)
+    path = check_output_path(output, ".toml", force)
+    choose_backend(backend)
+    from keras_dropout import placement
+    from keras_dropout.bench import planning, study_file
+
+    loaded, _ = planning.load_target(target, data, options)
+    path.write_text(study_file.write(target, placement.sites(loaded), data, options))
+    print(path)
+    print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
+
+
+def layers(
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """List every dropout method of the library, or show one in full.
+
+    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with
+    the library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
+
+    Examples: keras-dropout layers · keras-dropout layers DropBlock2D
+    """
+    os.environ["KERAS_BACKEND"] = "numpy"  # to read docstrings, no framework need be installed
+    from keras_dropout import catalogue
+
+    shown = catalogue.methods() if name is None else {name: catalogue.method(name)}
+    if as_json:
+        print(json.dumps([method.document() for method in shown.values()], indent=1))
+    elif name is not None:
+        print(shown[name])
+    else:
+        width = max(map(len, shown))
+        for group in dict.fromkeys(method.group for method in shown.values()):
+            print(catalogue.title(group))
+            print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
+
+
+def _sites_table(found: Any) -> Any:
+    """The sites as a tree, what is in a nested model set in below its name; then which methods fit where."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
+        table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
+    fits = {methods: number for number, methods in enumerate(dict.fromkeys(site.methods for site in found), 1)}
+    above: list[str] = []
+    for site in found:
+        *models, name = site.name.split("/")
+        for depth, model in enumerate(models):
+            if above[: depth + 1] != models[: depth + 1]:
+                table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
+        above = models
+        dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
+        group = "hidden, last" if site.last else site.group
+        shape = " x ".join("?" if size is None else str(size) for size in site.shape)
+        cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
+        table.add_row(*map(Text, cells), str(fits[site.methods]))
+    return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))

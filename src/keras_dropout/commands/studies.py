@@ -1,0 +1,375 @@
+"""The commands that train: compare and tune."""
+
+import functools
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from keras_dropout.commands.options import (
+    DATA_OPTIONS,
+    Data,
+    DivideBy,
+    ImageSize,
+    Length,
+    Target,
+    Task,
+    Text,
+    Vocabulary,
+    choose_backend,
+    data_options,
+)
+from keras_dropout.commands.output import show
+from keras_dropout.errors import check_choice, refuse
+
+
+def compare(
+    target: Annotated[
+        str | None, typer.Argument(help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.")
+    ] = None,
+    data: Data = None,
+    study: Annotated[str | None, typer.Option(help="A TOML file with all of this; keras-dropout init writes one.")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help='NAME="SITE=RATE, SITE=Kind(rate, option=…)", or the name of a ready one. Repeatable.')
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="The variant that the others are compared with. Default: none.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Runs per variant, with the seeds 0, 1, 2, …; auto: more until there are verdicts. Default: 6."),
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="With --seeds auto: the most. Default: 30.", show_default=False)] = None,
+    margin: Annotated[float | None, typer.Option(help="A smaller difference in test loss does not matter to you.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's, or 20.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's, or 32.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="A Keras optimizer, for example adam. Default: the model's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the model's, or that of --optimizer.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Epochs to wait for a smaller validation loss; the best epoch is measured.")
+    ] = None,
+    class_weight: Annotated[str | None, typer.Option(help='balanced, or "CLASS=WEIGHT, …".')] = None,
+    from_weights: Annotated[
+        bool, typer.Option("--from-weights", help="Fine-tuning: every run starts from the model's own weights.")
+    ] = False,
+    column: Target = None,
+    text: Text = None,
+    group: Annotated[str | None, typer.Option(help="Tables: a column; no group is in two parts.")] = None,
+    time: Annotated[str | None, typer.Option(help="Tables: a column; the test data are the latest.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Tables: a column with the weight of each example in the loss.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="Data to test on. Default: a part of --data.")] = None,
+    test_split: Annotated[float | None, typer.Option(help="Share of the data to test on. Default: 0.2.")] = None,
+    validation_split: Annotated[float | None, typer.Option(help="Share of the rest to validate on. Default: 0.1.")] = None,
+    task: Task = None,
+    image_size: ImageSize = None,
+    divide_by: DivideBy = None,
+    vocabulary: Vocabulary = None,
+    length: Length = None,
+    split: Annotated[
+        str | None, typer.Option(help="Recipes: held-out, or as-published (validation examples are trained on too).")
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
+            "where jax has a GPU or TPU, else the faster of the others, by timing)."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers of one thread each. Default: one per core; one with stacked.")
+    ] = None,
+    on: Annotated[str | None, typer.Option(help="Where workers are: here (default), ray, or ray:HOST:PORT.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
+    ] = None,
+    ledger: Annotated[str | None, typer.Option(help="SQLite file that keeps every run. Default: keras-dropout.db.")] = None,
+    report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
+    fail_if: Annotated[
+        str | None, typer.Option(help="worse: exit status 1 if a variant is worse in any metric, by more than a --margin.")
+    ] = None,
+) -> None:
+    """Train every variant with every seed, and say which are better than the baseline.
+
+    TARGET is a recipe, which brings its data, or a compiled model of yours with --data. A function may ask for input_shape,
+    outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
+    Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
+    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
+
+    The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
+    comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
+    p_adjusted (for all variants), pairs, verdict; effect_size (d_z), share_better (of the seeds), wilcoxon_p and
+    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only),
+    detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
+    pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, test loss
+    only: margin, interval of 90 %, p, and the probabilities worse, within and better). What does not exist is null.
+    docs/statistics.md says what they mean.
+
+    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
+    keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+    """
+    from keras_dropout.bench import study_file
+    from keras_dropout.bench.records import Variant
+
+    if fail_if is not None:
+        check_choice("--fail-if", fail_if, ("worse",))
+    settings = study_file.read(study) if study is not None else {}
+    given = {
+        "target": target,
+        "data": data,
+        "variants": [Variant.parse(text) if "=" in text else text for text in variant or []] or None,
+        "baseline": baseline,
+        "seeds": int(seeds) if seeds is not None and seeds.lstrip("-").isdecimal() else seeds,
+        "max_seeds": max_seeds,
+        "margin": margin,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "early_stopping": early_stopping,
+        "class_weight": _class_weight(class_weight),
+        "from_weights": from_weights or None,
+        "split": split,
+        "data_dir": data_dir,
+        "backend": backend,
+        "engine": engine,
+        "workers": workers,
+        "on": on,
+        "checkpoint_every": checkpoint_every,
+        "ledger": ledger,
+        "report": report,
+    }
+    options = data_options(
+        target=column,
+        text=text,
+        group=group,
+        time=time,
+        weight=weight,
+        test_data=test_data,
+        test_split=test_split,
+        validation_split=validation_split,
+        task=task,
+        image_size=image_size,
+        divide_by=divide_by,
+        vocabulary=vocabulary,
+        length=length,
+    )
+    settings |= {name: value for name, value in given.items() if value is not None}
+    if options:
+        settings["data_options"] = settings.get("data_options", {}) | options
+    if "target" not in settings:
+        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
+    target, report = settings.pop("target"), settings.pop("report", None)
+    choose_backend(settings.get("backend", "jax"))
+    from keras_dropout.bench.comparison import carry_out, check_report_path, so_far
+    from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+
+    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+    if report is not None:
+        check_report_path(report)
+    plan = make_plan(target, **settings)
+    if not quiet:
+        for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
+            print(note, file=sys.stderr)
+    if dry_run:
+        _print_plan(plan, as_json)
+        return
+    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    try:
+        found = carry_out(plan, quiet=quiet, command=command)
+    except KeyboardInterrupt:
+        found = so_far(plan, plan.study, plan.known(), command)
+        done = len(plan.study.runs()) - found.missing
+        if found.results and not as_json:
+            show(found)
+        print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if report is not None:
+        found.save_report(report)
+    if as_json:
+        print(json.dumps(found.document(), indent=1, allow_nan=False))
+    else:
+        show(found)
+        if found.timing["model_epochs"]:
+            t = found.timing
+            print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
+    if report is not None:
+        print(f"Report: {report}", file=sys.stderr)
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        raise typer.Exit(1)
+    if fail_if:
+        verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
+        if worse := [f"{name} ({metric})" for name, metric, word in verdicts if word == fail_if]:
+            print(f"worse: {', '.join(worse)}", file=sys.stderr)
+            raise typer.Exit(1)
+
+
+def _also_takes(other: Callable, without: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
+    """A command that takes the options of another beside its own; they come as keywords."""
+
+    def extend(own: Callable) -> Callable:
+        mine = {name: p for name, p in inspect.signature(own).parameters.items() if p.kind is not p.VAR_KEYWORD}
+        theirs = {name: p for name, p in inspect.signature(other).parameters.items() if name not in (*without, *mine)}
+
+        @functools.wraps(own)
+        def command(**options: Any) -> None:
+            own(**options)
+
+        order = [p.replace(kind=p.KEYWORD_ONLY) for p in (*theirs.values(), *mine.values())]
+        command.__signature__ = inspect.Signature(order)
+        command.__annotations__ = {p.name: p.annotation for p in order}
+        return command
+
+    return extend
+
+
+@_also_takes(compare)
+def tune(
+    space: Annotated[
+        str | None, typer.Option(help='What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".')
+    ] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="A method to try at each site, in place of --space. Repeatable.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe (default), random or grid.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Placements that are tried. Default: 18; of a grid all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler. Default: 0.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Model-epochs that the search may cost.")] = None,
+    no_halving: Annotated[bool, typer.Option("--no-halving", help="Train every trial to the end.")] = False,
+    sweep: Annotated[str | None, typer.Option(help="No search: each rate of SITE=START:STOP:COUNT with each seed.")] = None,
+    **options: Any,
+) -> None:
+    """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds.
+
+    The search tries placements on seeds of its own (1000 to 1002) and sees validation losses only: of each nine, the best three are
+    trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
+    compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
+
+    The other options are those of compare; --variant names what is compared with the winner and none, by default the model as it is
+    published or built. In a study file, [space] has a text for each site, and [tune] the options above. The same command goes on
+    after an interruption.
+
+    Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
+    keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
+    """
+    from keras_dropout.bench import study_file
+    from keras_dropout.bench.records import Variant
+
+    file, as_json, quiet, dry_run = (options.pop(name) for name in ("study", "as_json", "quiet", "dry_run"))
+    settings = study_file.read(file, tuning=True) if file is not None else {}
+    said = data_options(target=options.pop("column"), **{name: options.pop(name, None) for name in DATA_OPTIONS})
+    variants = [Variant.parse(text) if "=" in text else text for text in options.pop("variant") or []]
+    options |= {
+        "variants": variants or None,
+        "class_weight": _class_weight(options["class_weight"]),
+        "from_weights": options["from_weights"] or None,
+        "halving": False if no_halving else None,
+        "kinds": kind or None,
+    }
+    options |= {"space": space, "sampler": sampler, "trials": trials, "seed": seed, "budget": budget, "sweep": sweep}
+    settings |= {name: value for name, value in options.items() if value is not None}
+    if said:
+        settings["data_options"] = settings.get("data_options", {}) | said
+    if "target" not in settings:
+        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
+    target, report = settings.pop("target"), settings.pop("report", None)
+    choose_backend(settings.get("backend", "jax"))
+    from keras_dropout.bench.comparison import check_report_path
+    from keras_dropout.bench.planning import DEFAULT_LEDGER
+    from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+
+    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+    if report is not None:
+        check_report_path(report)
+    planned = plan_tuning(target, **settings)
+    if not quiet:
+        for note in (*planned.plan.notes, f"engine {planned.plan.engine_reason}") if planned.plan.notes else ():
+            print(note, file=sys.stderr)
+    if dry_run:
+        _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
+        return
+    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    try:
+        found = carry_out_tuning(planned, quiet=quiet, command=command)
+    except KeyboardInterrupt:
+        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if report is not None:
+        found.save_report(report)
+        print(f"Report: {report}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found.document(), indent=1, allow_nan=False))
+    else:
+        show(found)
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _class_weight(text: str | None) -> Any:
+    if text is None or "=" not in text:
+        return text
+    from keras_dropout.bench.study_file import class_weight
+
+    try:
+        weights = {name.strip(): float(weight) for name, _, weight in (each.partition("=") for each in text.split(","))}
+    except ValueError:
+        refuse(f"--class-weight cannot be read: {text!r}.", 'Write balanced, or "0=1, 1=5".')
+    return class_weight("--class-weight", weights)
+
+
+def _print_plan(plan: Any, as_json: bool) -> None:
+    study, known = plan.study, plan.known()
+    todo = plan.todo(known)
+    runs = {run.key for run in study.runs()}
+    seconds = plan.estimate_seconds(todo)
+    shown = {
+        "target": study.target,
+        "variants": {variant.name: variant.placement for variant in study.variants},
+        "seeds": list(study.seeds),
+        "epochs": study.epochs,
+        "workers": plan.workers,
+        "runs": len(runs),
+        "in_ledger": len(runs) - len(todo),
+        "to_train": len(todo),
+        "max_seeds": plan.max_seeds,
+        "estimated_seconds": round(seconds, 1),
+    }
+    if as_json:
+        print(json.dumps(shown, indent=1))
+        return
+    print(
+        f"{study.target}: {len(study.variants)} variants x {'at most ' if plan.max_seeds else ''}{len(study.seeds)} seeds, "
+        f"{study.epochs} epochs each, {study.split} split"
+    )
+    for variant in study.variants:
+        places = str(variant).partition("=")[2]
+        print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
+    print(
+        f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {shown['to_train']} to train on {plan.workers} worker(s)"
+    )
+    print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+
+
+def _print_search(search: Any, as_json: bool) -> None:
+    shown = search.document()
+    if as_json:
+        print(json.dumps(shown, indent=1))
+        return
+    seconds, models = shown["estimated_seconds"], shown["model_epochs"] / search.plan.study.epochs
+    print(f"{shown['target']}: {shown['trials']} trials by {shown['sampler']} of {shown['points']} points")
+    print(f"  {shown['space']}")
+    print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
+    print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
+    print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
