@@ -39,6 +39,8 @@ bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/large_ledger.py
 
 clean:  ## remove what the other targets made, but no ledger and no data
 	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html

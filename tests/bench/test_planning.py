@@ -366,3 +366,35 @@ def test_the_engine_is_measured_once_and_then_kept(tmp_path, monkeypatch):
         other = planned(perceptron(), data, tmp_path, engine="auto", epochs=2)
         assert other.study.engine == engine
         assert f"{engine}: 500 ms a step" in other.engine_reason
+
+
+def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
+    """Unless a backend is given; and what was taken once is taken again."""
+
+    def times(study, data, run, engines):
+        asked.append((study.backend, engines))
+        return dict.fromkeys(engines, 0.1 if study.backend == "tensorflow" else 0.5)
+
+    monkeypatch.setattr(execution, "time_engines", times)
+    layers = [keras.Input((4, 4, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(6, "relu"), L.Dense(3, "softmax")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    data = pair(np.repeat(X, 4, 1).reshape(80, 4, 4, 1), LABELS)
+    both = {"engine": "auto", "workers": 1}
+
+    asked = []
+    plan = planned(model, data, tmp_path, **both)
+    assert asked == [("jax", ("compiled", "reference")), ("tensorflow", ("reference",))]
+    assert (plan.study.backend, plan.study.engine) == ("tensorflow", "reference")
+    assert plan.engine_reason.startswith("reference on tensorflow: 100 ms a step, 500 ms in compiled")
+    found = carry_out(plan, quiet=True)
+    assert found.document()["study"]["backend"] == "tensorflow"
+    assert {result.status for result in found.results.values()} == {"done"}
+
+    asked = []
+    again = planned(model, data, tmp_path, **both, seeds=2)
+    assert (again.study.backend, asked) == ("tensorflow", [])
+    assert planned(model, data, tmp_path, **both, backend="jax", epochs=2).study.backend == "jax"
+    assert asked == [("jax", ("compiled", "reference"))]
+    planned(perceptron(), LABELLED, tmp_path, **both)
+    assert asked[1:] == [("jax", ("compiled", "reference"))]
