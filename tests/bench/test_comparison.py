@@ -148,17 +148,19 @@ def made_up_execution(monkeypatch, loss, interrupt_at=None):
     """In place of training: the test loss that `loss(run)` gives. Returns the keys of the runs, as they are "trained"."""
     trained = []
 
-    def execute(study, data, runs, ledger, workers, observer, **_):
+    def execute(study, data, runs, ledger, workers, observer, more, **_):
         results = []
-        for run in runs:
-            if len(trained) == interrupt_at:
-                trained.append("interrupted")
-                raise KeyboardInterrupt
-            trained.append(run.key)
-            results.append(Result("done", 0.1, 1, {"test_loss": loss(run)}))
-            ledger.put(study, run, results[-1], {}, {})
-            observer.started(0, run)
-            observer.ended(0, run, results[-1])
+        while runs:
+            for run in runs:
+                if len(trained) == interrupt_at:
+                    trained.append("interrupted")
+                    raise KeyboardInterrupt
+                trained.append(run.key)
+                results.append(Result("done", 0.1, 1, {"test_loss": loss(run)}))
+                ledger.put(study, run, results[-1], {}, {})
+                observer.started(0, run, 0)
+                observer.ended(0, run, results[-1])
+            runs = more()
         return results
 
     monkeypatch.setattr(comparison.execution, "execute", execute)
@@ -428,3 +430,26 @@ def test_other_backends_train(backend, tmp_path):
     assert found.failed == []
     for result in found.results.values():
         assert result.metrics["test_accuracy"] > 0.7
+
+
+def test_ctrl_c_is_heeded_also_where_python_drops_it(tmp_path):
+    """While garbage is collected a KeyboardInterrupt is printed and forgotten."""
+    script = tmp_path / "study.py"
+    script.write_text(
+        "import gc, os, signal, sys\n"
+        "from keras_dropout.bench import comparison, planning\n"
+        "plan = planning.make_plan('digits-mlp', epochs=2000, seeds=3, workers=1, ledger='r.db')\n"
+        "class Display(comparison.Display):\n"
+        "    def ended(self, *arguments):\n"
+        "        super().ended(*arguments)\n"
+        "        press = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        gc.callbacks.append(press); gc.collect(); gc.callbacks.remove(press)\n"
+        "comparison.Display = Display\n"
+        "try:\n"
+        "    comparison.carry_out(plan, quiet=True)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(len(plan.known()))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert "Exception ignored" in done.stderr
+    assert done.returncode == 1, done.stderr

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_dropout import PatchDropout
-from keras_dropout.bench import planning
+from keras_dropout.bench import engines
 from keras_dropout.bench.execution.worker import Task, Worker
 from keras_dropout.bench.machine import worker_environment
 from keras_dropout.bench.planning import make_plan
@@ -257,7 +257,7 @@ def test_the_display_has_a_bar_for_a_group(tmp_path):
 
 def test_auto_is_stacked_where_there_is_an_accelerator(tmp_path, monkeypatch):
     for device, engine in ((None, "compiled"), ("a GPU", "stacked")):
-        monkeypatch.setattr(planning, "accelerator", lambda device=device: device)
+        monkeypatch.setattr(engines, "accelerator", lambda device=device: device)
         plan = make_plan("digits-mlp", ledger=tmp_path / "r.db")
         assert plan.study.engine == engine
         assert make_plan("digits-mlp", engine="compiled", ledger=tmp_path / "r.db").study.engine == "compiled"

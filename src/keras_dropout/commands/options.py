@@ -42,6 +42,11 @@ def data_options(**options: Any) -> dict[str, Any]:
     return said
 
 
+def read_seeds(text: str | None) -> int | str | None:
+    """The number of seeds, or the word that stands for it."""
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+
+
 def choose_backend(backend: str) -> None:
     from keras_dropout.bench.execution import check_backend
 

@@ -22,6 +22,7 @@ from keras_dropout.commands.options import (
     Vocabulary,
     choose_backend,
     data_options,
+    read_seeds,
 )
 from keras_dropout.commands.output import show
 from keras_dropout.errors import check_choice, refuse
@@ -127,7 +128,7 @@ def compare(
         "data": data,
         "variants": [Variant.parse(text) if "=" in text else text for text in variant or []] or None,
         "baseline": baseline,
-        "seeds": int(seeds) if seeds is not None and seeds.lstrip("-").isdecimal() else seeds,
+        "seeds": read_seeds(seeds),
         "max_seeds": max_seeds,
         "margin": margin,
         "epochs": epochs,
@@ -270,6 +271,7 @@ def tune(
     variants = [Variant.parse(text) if "=" in text else text for text in options.pop("variant") or []]
     options |= {
         "variants": variants or None,
+        "seeds": read_seeds(options["seeds"]),
         "class_weight": _class_weight(options["class_weight"]),
         "from_weights": options["from_weights"] or None,
         "halving": False if no_halving else None,

@@ -4,11 +4,14 @@ Runs that end are written to the ledger at once, by the process that the user st
 its run's last checkpoint. Results depend neither on the number of workers nor on where they are.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -93,7 +96,7 @@ def execute(
     share = min(STACK, -(-len(runs) // workers)) if study.engine == "stacked" else 1
     busy: dict[Any, dict[str, Run]] = {}
     since: dict[Any, float] = {}
-    with _place(on)(study, data) as place:
+    with _heeded_interrupts() as check_interrupt, _place(on)(study, data) as place:
         for _ in range(min(workers, len(runs))):
             place.start()
 
@@ -110,6 +113,7 @@ def execute(
             observer.ended(worker.number, run, result)
 
         while place.workers:
+            check_interrupt()
             if more and not queue and not any(busy.values()):
                 queue.add(more())
                 for _ in range(min(workers, len(queue)) - len(place.workers)):
@@ -170,6 +174,31 @@ def _ray_address(on: str) -> str | None:
     if "://" in address:
         refuse(f"a client of Ray cannot have workers; got the address {address}.", mend)
     return None if address in ("", "local") else address
+
+
+@contextlib.contextmanager
+def _heeded_interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C for sure. Gives what raises the KeyboardInterrupt again that Python drops while it collects garbage, as it does with
+    those that come in JAX's callback there."""
+    pressed, ordinary = False, signal.getsignal(signal.SIGINT)
+
+    def press(*arguments: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        ordinary(*arguments)
+
+    def check_interrupt() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    ours = ordinary is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield check_interrupt
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, ordinary)
 
 
 class _Queue:
