@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,11 @@ def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]
     The stacked engine is for accelerators: there they stay in sight, and all cores compile.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras-dropout" / "jax"
+    home = os.path.expanduser("~")  # stays as it is for a user without one
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or (tempfile.gettempdir() if home == "~" else Path(home) / ".cache"))
     found = {
         # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(caches / "keras-dropout" / "jax")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "KERAS_BACKEND": backend,
         "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
