@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -394,9 +394,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     def next_round() -> list[Run]:
         return more() if plan.max_seeds is not None and found.undecided else []
 
-    def table(key: str, result: Result) -> Group:
+    def table(key: str, result: Result) -> Callable[[], Group]:
         found.results[key] = result
-        return Group(*found._tables())
+        return lambda: Group(*found._tables())  # only where it is drawn: its p-values take time and memory
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         with Display(plan.study.epochs, quiet, table) as display:

@@ -14,7 +14,8 @@ from keras_dropout.bench.records import Result, Run
 class Display:
     """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
 
-    `so_far(key, result)` takes in a finished run and gives what to draw below the bars; `metric` is said of each.
+    `so_far(key, result)` takes in a finished run, and returns a function that gives what to draw below the bars, or None;
+    `metric` is said of each run.
     """
 
     def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
@@ -91,8 +92,9 @@ class Display:
         del self._at[run.key]
         self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
         self._count()
-        self._table = self._so_far(run.key, result)
+        shown = self._so_far(run.key, result)
         if self._live:
+            self._table = shown and shown()
             self._draw()
             return
         loss = f"{self._metric.replace('_', ' ')} {result.metrics[self._metric]:.4f}" if result.metrics else None
