@@ -375,7 +375,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     that the same command goes on where it was.
     """
     started = time.perf_counter()
-    rounds = plan.rounds()
+    rounds, tried = plan.rounds(), set()
     found = so_far(plan, plan.study, {}, command)
 
     def more() -> list[Run]:
@@ -384,7 +384,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         for study in rounds:
             ledger.put_study(study, command, versions(), machine())
             found = so_far(plan, study, ledger.get({run.key for run in study.runs()}, test_losses=False), command)
-            if todo := dataclasses.replace(plan, study=study).todo(found.results):
+            todo = dataclasses.replace(plan, study=study).todo(found.results)
+            if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
+                tried.update(run.key for run in todo)
                 display.expect(len(todo))
                 return todo
             if plan.max_seeds is not None and not found.undecided:

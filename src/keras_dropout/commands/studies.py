@@ -166,9 +166,7 @@ def compare(
     settings |= {name: value for name, value in given.items() if value is not None}
     if options:
         settings["data_options"] = settings.get("data_options", {}) | options
-    if "target" not in settings:
-        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
-    target, report = settings.pop("target"), settings.pop("report", None)
+    target, report = _take_target(settings), settings.pop("report", None)
     choose_backend(settings.get("backend", "jax"))
     from keras_dropout.bench.comparison import carry_out, check_report_path, so_far
     from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
@@ -178,8 +176,7 @@ def compare(
         check_report_path(report)
     plan = make_plan(target, **settings)
     if not quiet:
-        for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
-            print(note, file=sys.stderr)
+        _print_notes(plan)
     if dry_run:
         _print_plan(plan, as_json)
         return
@@ -204,11 +201,7 @@ def compare(
             print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
-    for run, error in found.failed:
-        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
-    if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
-        raise typer.Exit(1)
+    _exit_if_failed(found, ledger, command)
     if fail_if:
         verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
         if worse := [f"{name} ({metric})" for name, metric, word in verdicts if word == fail_if]:
@@ -281,9 +274,7 @@ def tune(
     settings |= {name: value for name, value in options.items() if value is not None}
     if said:
         settings["data_options"] = settings.get("data_options", {}) | said
-    if "target" not in settings:
-        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
-    target, report = settings.pop("target"), settings.pop("report", None)
+    target, report = _take_target(settings), settings.pop("report", None)
     choose_backend(settings.get("backend", "jax"))
     from keras_dropout.bench.comparison import check_report_path
     from keras_dropout.bench.planning import DEFAULT_LEDGER
@@ -294,8 +285,7 @@ def tune(
         check_report_path(report)
     planned = plan_tuning(target, **settings)
     if not quiet:
-        for note in (*planned.plan.notes, f"engine {planned.plan.engine_reason}") if planned.plan.notes else ():
-            print(note, file=sys.stderr)
+        _print_notes(planned.plan)
     if dry_run:
         _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
         return
@@ -312,6 +302,21 @@ def tune(
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
         show(found)
+    _exit_if_failed(found, ledger, command)
+
+
+def _take_target(settings: dict[str, Any]) -> str:
+    if "target" not in settings:
+        refuse("there is no target.", "Name a recipe, a .keras file or file.py:function; or --study FILE with a target.")
+    return settings.pop("target")
+
+
+def _print_notes(plan: Any) -> None:
+    for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
+        print(note, file=sys.stderr)
+
+
+def _exit_if_failed(found: Any, ledger: str, command: str) -> None:
     for run, error in found.failed:
         print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
     if found.failed:
