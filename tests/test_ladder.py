@@ -23,7 +23,7 @@ testing.faults
 testing
 graph
 survey
-inspection placement
+inspection placement sampling
 mistakes
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays

@@ -104,6 +104,14 @@ def read(model: keras.Model) -> Graph:
     return graph
 
 
+def run(calls: Iterable[Call], values: dict[int, Any]) -> None:
+    """Make these calls; `values` holds the tensors that there are, by their numbers, and then those that come out as well."""
+    for call in calls:
+        tensors = {id(tensor): values[number] for tensor, number in zip(call.node.input_tensors, call.inputs)}
+        args, options = call.node.arguments.fill_in(tensors)
+        values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
+
+
 def input_name(tensor: Any) -> str:
     """The name of an input: that of its layer, which is saved with the model, as a tensor's is not."""
     return tensor._keras_history.operation.name

@@ -225,9 +225,14 @@ def _own_dropout(call: Call) -> list[dict[str, Any]]:
         found.append({"layer": call.path, "kind": type(layer).__name__, "rate": getattr(layer, "rate", None)})
         layer = layer.layer
     if isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
-        for owner, option, rate in _options(_config(layer), type(layer).__name__):
+        for owner, option, rate in dropout_options(layer):
             found.append({"layer": call.path, "kind": f"{owner}({option})", "rate": rate})
     return found
+
+
+def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
+    """(class, option, rate) for each dropout above 0 that a layer, or one that is in its config, has as an option."""
+    return _options(_config(layer), type(layer).__name__)
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:

@@ -61,6 +61,11 @@ def _backward(apply, static, tensors, upstream):
 _recomputed.__wrapped__.defvjp(_forward, _backward)
 
 
+def compiled(function: Callable) -> Callable:
+    """See `keras_dropout.backends`."""
+    return jax.jit(function)
+
+
 def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:
     """Low and high word of each position of a mask of `shape`, which is one of several shards along its first axis."""
     shards = math.prod(jax.lax.axis_size(axis) for axis in axes)

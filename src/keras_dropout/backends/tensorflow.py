@@ -57,6 +57,11 @@ def recomputed(apply: Callable, x: tf.Tensor, tensors: tuple, *, pointwise: bool
     return _product(apply, **static)(tf.convert_to_tensor(x), *tensors)
 
 
+def compiled(function: Callable) -> Callable:
+    """See `keras_dropout.backends`."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
 @functools.cache
 def _product(apply: Callable, **static: Any) -> Callable:
     # A function of its own: of a partial one, TensorFlow would look at each fixed argument again in every call.

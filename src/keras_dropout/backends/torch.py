@@ -44,6 +44,11 @@ def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
     return torch.stack([torch.as_tensor(word, dtype=torch.int32, device=state.device) for word in words])
 
 
+def compiled(function: Callable) -> Callable:
+    """See `keras_dropout.backends`."""
+    return torch.no_grad()(function)
+
+
 def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> torch.Tensor:
     """See `keras_dropout.backends`."""
     how = _by_blocks if pointwise else _whole

@@ -1,0 +1,325 @@
+"""Forward passes with dropout on and everything else as at prediction, many of them for the price of few.
+
+What comes before the first dropout is computed once. What comes behind it is one compiled program over samples and examples.
+
+The masks are a pure function of (seed, layer, sample, example), whatever the batch size. Under JAX each example is computed as a
+batch of one with random states of its own (or, where masks are shared, with those of its sample), under a vectorising map that
+makes one product of all of them again: this holds for every layer, Keras's own included. TensorFlow and PyTorch have no such map
+for these layers: there blocks of `BLOCK` examples have a state each.
+"""
+
+import contextlib
+import functools
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dropout import backends, graph, layers
+from keras_dropout.companions import MultiSampleDropout, RDrop
+from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.layers.base import LayerWrapper, Stochastic
+from keras_dropout.masks import derive_seed, seed_words
+from keras_dropout.survey import dropout_options, is_dropout
+
+MASKS = ("independent", "shared")
+BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
+_GROUP = 100  # samples in one call of the program
+_BATCH = 1000
+_ACTIVATIONS = 2**21  # numbers that one layer may have for a batch: what a processor's cache holds
+_OUTPUTS = 2**24  # numbers that the outputs of one call of the program may have
+
+
+# Keras's layers that have a twin here, of the same name and with the same options.
+_TWINS = {
+    getattr(keras.layers, name)
+    for name in ("Dropout", "GaussianDropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+}
+
+
+class Passes:
+    """The stochastic forward passes of a model.
+
+    `masks` "independent": each example has masks of its own in each sample, as in training. "shared": a sample has one mask for
+    all examples, so that it is one thinned network, a function. `dropping` are the layers that are on.
+    """
+
+    def __init__(self, model: keras.Model, *, masks: str = "independent", seed: int = 0):
+        if not isinstance(model, keras.Model):
+            refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+        check_choice("masks", masks, MASKS)
+        check_whole("seed", seed, 0, "It is the seed of the masks.")
+        self._by_example = keras.backend.backend() == "jax"
+        if masks == "shared" and not self._by_example:
+            refuse(
+                f'masks="shared" runs on the JAX backend; Keras runs on {keras.backend.backend()}.',
+                "Set KERAS_BACKEND=jax before Keras is imported; a saved model loads on any backend.",
+            )
+        self.model, self.masks, self.seed = _as_trained(model), masks, seed
+        if not self.model.built:
+            refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape), or call it once.")
+        self.dropping = [layer for layer in self.model._flatten_layers() if drops(layer)]
+        if not self.dropping:
+            refuse(
+                f"the model {model.name!r} has no randomness: no dropout layer with a rate above 0.",
+                "Put some in: keras_dropout.place(model, {'last': 0.2}), or --place \"last=0.2\".",
+            )
+        self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
+        self._twins = {id(each): _twin(each) for each in self.dropping if type(each) in _TWINS}
+        self._random, self._generators = self._random_states()
+        self._fixed = [v for v in self.model.variables if id(v) not in {id(state) for state in self._random}]
+        self._calls = _fixed_calls(self.model, self._twins)
+        self._before, self._behind = self._parts()
+        self._words = np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(len(self._random))], "uint32")
+        self._prefix = backends.current().compiled(self._run_before)
+        self._programs: dict[Any, Callable] = {}
+
+    def run(self, x: Any, samples: int, reduce: Callable = lambda outputs: outputs, batch_size: int | None = None) -> Iterator:
+        """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece: what is in memory at once does not
+        grow with the examples nor with the samples.
+
+        `reduce` is given the outputs of some samples for some examples, in float32 and of shape (samples, examples, …), inside
+        the compiled program; what it gives is a dict of tensors whose first axis is the examples, but for one named "outputs".
+        """
+        check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
+        x = self.check(x)
+        count = len(x[0])
+        size = self._batch(x, samples) if batch_size is None else check_whole("batch size", batch_size, 1, "Give at least one.")
+        size = min(size, count) if self._by_example else BLOCK
+        groups = np.array_split(np.arange(samples, dtype="uint32"), -(-samples // _GROUP))
+        program = self._program(reduce)
+        values = [ops.convert_to_tensor(variable) for variable in self._fixed]
+
+        def piece(start: int) -> list:
+            rows = slice(start, min(start + size, count))
+            held = self._prefix(values, [ops.convert_to_tensor(_padded(each[rows], size)) for each in x])
+            examples = np.arange(start, start + size, dtype="uint32") if self._by_example else np.uint32(start // BLOCK)
+            found = []
+            for group in groups:
+                reduced = program(values, held, self._words, group, examples)
+                found.append((rows, len(group), {n: _without_padding(n, v, rows) for n, v in reduced.items()}))
+            return found
+
+        starts = range(0, count, size)
+        yield from piece(starts[0])  # alone, for it compiles
+        # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
+        workers = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) if self._by_example else 1
+        with ThreadPoolExecutor(workers) as threads:
+            for first in range(1, len(starts), workers):
+                for found in threads.map(piece, starts[first : first + workers]):
+                    yield from found
+
+    def plain(self, x: Any, batch_size: int | None = None) -> np.ndarray:
+        """The outputs with dropout off."""
+        arrays = self.check(x)
+        packed = keras.tree.pack_sequence_as(self._structure, arrays) if self.inputs else arrays[0] if len(arrays) == 1 else arrays
+        return np.asarray(self.model.predict(packed, batch_size=batch_size or _BATCH, verbose=0), "float32")
+
+    def check(self, x: Any) -> list[np.ndarray]:
+        """The inputs as arrays, in the order of the model's; refused where they do not fit."""
+        names = [name for name, *_ in self.inputs]
+        if isinstance(x, dict) and names:
+            if set(names) - set(x):
+                refuse(f"the model's inputs are {', '.join(names)}; got {', '.join(map(str, x))}.", "Give an array for each.")
+            x = [x[name] for name in names]
+        arrays = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
+        if names and len(arrays) != len(names):
+            refuse(f"the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", "Give one for each.")
+        if not arrays or any(each.ndim == 0 or len(each) != len(arrays[0]) or not len(each) for each in arrays):
+            refuse(
+                f"x must hold the same examples, one at least, for each input; got shapes {[a.shape for a in arrays]}.",
+                "The first axis of an array is the examples.",
+            )
+        for (name, shape, _), array in zip(self.inputs, arrays):
+            if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
+                refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
+        types = [dtype for *_, dtype in self.inputs] or [None] * len(arrays)
+        return [array if dtype in (None, "string") else array.astype(dtype) for array, dtype in zip(arrays, types)]
+
+    def _random_states(self) -> tuple[list[keras.Variable], list[Any]]:
+        """The variables from which layers draw, and the generators among their owners."""
+        states, generators = {}, {}
+        for layer in self.model._flatten_layers():
+            layer = self._twins.get(id(layer), layer)
+            if isinstance(layer, Stochastic):
+                states[id(layer.stream.state)] = layer.stream.state
+            for generator in getattr(layer, "_seed_generators", ()):
+                generators[id(generator)] = generator
+                states[id(generator.state)] = generator.state
+        return list(states.values()), list(generators.values())
+
+    def _batch(self, x: list[np.ndarray], samples: int) -> int:
+        """As many examples as there is room for."""
+        if self._behind is None:
+            return BLOCK
+        lengths = max(max(each.shape[1:], default=1) for each in x)
+        sizes = [math.prod(n or lengths for n in call.shape) for call in (*self._before, *self._behind)]
+        room = min(_ACTIVATIONS // max(sizes), _OUTPUTS // (min(samples, _GROUP) * sizes[-1]))
+        return min(max(room, 1), _BATCH)
+
+    def _parts(self) -> tuple[list[graph.Call], list[graph.Call] | None]:
+        """The calls before the first dropout, and those that depend on one; None where the model's graph cannot be seen."""
+        try:
+            read = graph.read(self.model)
+        except BadInput:  # a subclass whose call cannot be followed is called as a whole
+            return [], None
+        self.inputs = [(name, shape, dtype) for name, _, shape, dtype in read.inputs]
+        if len(read.outputs) != 1:
+            refuse(
+                f"the model {self.model.name!r} has {len(read.outputs)} outputs.",
+                "Choose one: keras.Model(model.inputs, model.outputs[0]).",
+            )
+        self._structure = graph.functional(self.model).input
+        self._output = read.outputs[0]
+        self._held = [number for _, number, *_ in read.inputs]
+        behind, random = [], set()
+        for call in read.calls:
+            if random.intersection(call.inputs) or _contains_dropout(call.layer):
+                behind.append(call)
+                random.update(call.outputs)
+        if self._output not in random:
+            refuse(
+                f"the model {self.model.name!r} has no randomness on the way to its output.",
+                "Put some there: keras_dropout.place(model, {'last': 0.2}).",
+            )
+        made = {number for call in behind for number in call.outputs}
+        held = list(dict.fromkeys(number for call in behind for number in call.inputs if number not in made))
+        first = {number: tensor for call in read.calls for number, tensor in zip(call.outputs, call.node.outputs)}
+        if any(getattr(first.get(number), "_keras_mask", None) is not None for number in held):
+            return [], read.calls  # a padding mask goes along with its tensor only inside of one program
+        self._held = held
+        return [call for call in read.calls if call not in behind], behind
+
+    def _run_before(self, values: list, x: list) -> list:
+        if self._behind is None or not self._before:
+            return x
+        with self._scope(values):
+            known = dict(enumerate(x))
+            graph.run(self._before, known)
+        return [known[number] for number in self._held]
+
+    def _run_behind(self, values: list, held: list, states: list) -> Any:
+        with self._scope(values, states):
+            if self._behind is None:
+                return ops.cast(self.model(held[0] if len(held) == 1 else held), "float32")
+            known = dict(zip(self._held, held))
+            graph.run(self._behind, known)
+            return ops.cast(known[self._output], "float32")
+
+    @contextlib.contextmanager
+    def _scope(self, values: list, states: list = ()) -> Iterator[None]:
+        """Calls with these values of the variables, in which only dropout is on."""
+        unseeded = [generator for generator in self._generators if generator._initial_seed is None]
+        try:
+            for layer, call in self._calls:
+                vars(layer)["call"] = call  # past Keras's list of what a layer has
+            for generator in unseeded:
+                generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
+            with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
+                yield
+        finally:
+            for layer, _ in self._calls:
+                vars(layer).pop("call", None)
+            for generator in unseeded:
+                generator._initial_seed = None
+
+    def _program(self, reduce: Callable) -> Callable:
+        if reduce not in self._programs:
+            self._programs[reduce] = backends.current().compiled(functools.partial(self._run_samples, reduce))
+        return self._programs[reduce]
+
+    def _run_samples(self, reduce: Callable, values: list, held: list, words: Any, samples: Any, examples: Any) -> dict:
+        def one_example(pair: tuple, sample: Any) -> Any:
+            rows, example = pair
+            return self._run_behind(values, [row[None] for row in rows], self._states(words, sample, example))[0]
+
+        def one_sample(sample: Any) -> Any:
+            if not self._by_example:
+                return self._run_behind(values, held, self._states(words, sample, examples))
+            each = examples if self.masks == "independent" else ops.zeros_like(examples)
+            if self.masks == "shared":
+                return ops.vectorized_map(lambda rows: one_example((rows, 0), sample), held)
+            return ops.vectorized_map(lambda pair: one_example(pair, sample), (held, each))
+
+        found = reduce(ops.map(one_sample, samples))
+        return found if isinstance(found, dict) else {"outputs": found}
+
+    def _states(self, words: Any, sample: Any, example: Any) -> list:
+        """The states of all layers for one sample of one example, each with its calls from step 0 on."""
+        fold = backends.current().fold
+        states = []
+        for number, variable in enumerate(self._random):
+            start = ops.concatenate([ops.cast(words[number], "uint32"), ops.zeros((1,), "uint32")])
+            state = fold(fold(fold(start, sample), example), 0)[: variable.shape[0]]
+            states.append(ops.cast(state, variable.dtype))
+        return states
+
+
+def drops(layer: Any) -> bool:
+    """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
+    if is_dropout(layer) or isinstance(layer, LayerWrapper):
+        inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+        return getattr(inner, "rate", 1) != 0
+    return not isinstance(layer, keras.Model) and bool(dropout_options(layer))
+
+
+def _contains_dropout(layer: Any) -> bool:
+    return isinstance(layer, keras.Layer) and any(map(drops, layer._flatten_layers()))
+
+
+def _as_trained(model: keras.Model) -> keras.Model:
+    """The model inside of one that only says how it is trained."""
+    if isinstance(model, RDrop):
+        return _as_trained(model.model)
+    if isinstance(model, MultiSampleDropout):
+        return keras.Sequential([model.trunk, model.dropout, model.head], name=model.name)
+    return model
+
+
+def _twin(layer: keras.Layer) -> keras.Layer:
+    """Our layer that does what one of Keras's does: the same masks on every backend, and those cheap."""
+    options = {name: value for name, value in layer.get_config().items() if name != "seed"}
+    return getattr(layers, type(layer).__name__).from_config(options)
+
+
+def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tuple[keras.Layer, Callable]]:
+    """The layers whose `training` is fixed, with what to call instead: on for those with dropout, off for all others.
+
+    One that contains others is called as it would be; what it hands on to them does not matter.
+    """
+    calls = []
+    for layer in model._flatten_layers():
+        on = drops(layer)
+        alone = not isinstance(layer, keras.Model) and not any(True for _ in layer._flatten_layers(include_self=False))
+        if layer._call_has_training_arg and (on or alone):
+            calls.append((layer, _with_training(twins.get(id(layer), layer).call, on)))
+    return calls
+
+
+def _with_training(call: Callable, on: bool) -> Callable:
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def fixed(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments["training"] = on
+        return call(*bound.args, **bound.kwargs)
+
+    return fixed
+
+
+def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
+    whole = (slice(None),) * (name == "outputs")
+    return ops.convert_to_numpy(values)[(*whole, slice(rows.stop - rows.start))]
+
+
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """Rows with the last one repeated up to `size`, so that every batch has the same shape."""
+    missing = size - len(rows)
+    return rows if not missing else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
