@@ -9,6 +9,7 @@ for these layers: there blocks of `BLOCK` examples have a state each.
 """
 
 import contextlib
+import copy
 import functools
 import inspect
 import math
@@ -24,7 +25,7 @@ from keras import ops
 from keras_dropout import backends, graph, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
-from keras_dropout.layers.base import LayerWrapper, Stochastic
+from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.survey import dropout_options, is_dropout
 
@@ -54,14 +55,13 @@ class Passes:
         if not isinstance(model, keras.Model):
             refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
         check_choice("masks", masks, MASKS)
-        check_whole("seed", seed, 0, "It is the seed of the masks.")
         self._by_example = keras.backend.backend() == "jax"
         if masks == "shared" and not self._by_example:
             refuse(
                 f'masks="shared" runs on the JAX backend; Keras runs on {keras.backend.backend()}.',
                 "Set KERAS_BACKEND=jax before Keras is imported; a saved model loads on any backend.",
             )
-        self.model, self.masks, self.seed = _as_trained(model), masks, seed
+        self.model, self.masks = _as_trained(model), masks
         if not self.model.built:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape), or call it once.")
         self.dropping = [layer for layer in self.model._flatten_layers() if drops(layer)]
@@ -76,23 +76,54 @@ class Passes:
         self._fixed = [v for v in self.model.variables if id(v) not in {id(state) for state in self._random}]
         self._calls = _fixed_calls(self.model, self._twins)
         self._before, self._behind = self._parts()
-        self._words = np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(len(self._random))], "uint32")
         self._prefix = backends.current().compiled(self._run_before)
         self._programs: dict[Any, Callable] = {}
+        self._begin(seed)
 
-    def run(self, x: Any, samples: int, reduce: Callable = lambda outputs: outputs, batch_size: int | None = None) -> Iterator:
+    def _begin(self, seed: int) -> None:
+        self.seed = check_whole("seed", seed, 0, "It is the seed of the masks.")
+        self._words = np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(len(self._random))], "uint32")
+
+    @classmethod
+    def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
+        """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
+        if not isinstance(model, keras.Model):
+            return cls(model, masks=masks, seed=seed)
+        rates = [None if isinstance(layer, Stochastic) else getattr(layer, "rate", None) for layer in model._flatten_layers()]
+        now = (masks, *((id(layer), drops(layer), rate) for layer, rate in zip(model._flatten_layers(), rates)))
+        # With the model, past Keras's list of what it has: they go when it goes.
+        kept = vars(model).setdefault("_kept_passes", {})
+        if now not in kept:
+            for before in [each for each in kept if each[1:] != now[1:]]:
+                del kept[before]
+            kept[now] = cls(model, masks=masks)
+        found = copy.copy(kept[now])
+        found._begin(seed)
+        return found
+
+    def run(
+        self,
+        x: Any,
+        samples: int,
+        reduce: Callable = lambda outputs: outputs,
+        *,
+        batch_size: int | None = None,
+        together: bool = False,
+    ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
         """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece: what is in memory at once does not
         grow with the examples nor with the samples.
 
         `reduce` is given the outputs of some samples for some examples, in float32 and of shape (samples, examples, …), inside
         the compiled program; what it gives is a dict of tensors whose first axis is the examples, but for one named "outputs".
+        `together` says that it is given all samples of an example at once.
         """
         check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
         x = self.check(x)
         count = len(x[0])
-        size = self._batch(x, samples) if batch_size is None else check_whole("batch size", batch_size, 1, "Give at least one.")
+        at_once = samples if together else min(samples, _GROUP)
+        size = self._batch(x, at_once) if batch_size is None else check_whole("batch size", batch_size, 1, "Give at least one.")
         size = min(size, count) if self._by_example else BLOCK
-        groups = np.array_split(np.arange(samples, dtype="uint32"), -(-samples // _GROUP))
+        groups = np.array_split(np.arange(samples, dtype="uint32"), -(-samples // at_once))
         program = self._program(reduce)
         values = [ops.convert_to_tensor(variable) for variable in self._fixed]
 
@@ -155,12 +186,12 @@ class Passes:
         return list(states.values()), list(generators.values())
 
     def _batch(self, x: list[np.ndarray], samples: int) -> int:
-        """As many examples as there is room for."""
+        """As many examples as there is room for, with so many samples at once."""
         if self._behind is None:
             return BLOCK
         lengths = max(max(each.shape[1:], default=1) for each in x)
         sizes = [math.prod(n or lengths for n in call.shape) for call in (*self._before, *self._behind)]
-        room = min(_ACTIVATIONS // max(sizes), _OUTPUTS // (min(samples, _GROUP) * sizes[-1]))
+        room = min(_ACTIVATIONS // max(sizes), _OUTPUTS // (samples * sizes[-1]))
         return min(max(room, 1), _BATCH)
 
     def _parts(self) -> tuple[list[graph.Call], list[graph.Call] | None]:
@@ -263,7 +294,7 @@ class Passes:
 
 def drops(layer: Any) -> bool:
     """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
-    if is_dropout(layer) or isinstance(layer, LayerWrapper):
+    if is_dropout(layer) or isinstance(layer, Stochastic):
         inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
         return getattr(inner, "rate", 1) != 0
     return not isinstance(layer, keras.Model) and bool(dropout_options(layer))

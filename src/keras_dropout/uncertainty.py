@@ -1,0 +1,319 @@
+"""Monte-Carlo dropout: what a model's predictions vary by when dropout stays on, and what they are on average.
+
+`predict` makes `samples` stochastic forward passes (see `keras_dropout.sampling`) and gives, for each example, the mean prediction
+and how the passes differ. Sources: Gal and Ghahramani 2016, arXiv:1506.02142 (the method, the precision of a regression);
+Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse
+from keras_dropout.sampling import Passes
+
+OUTPUTS = ("classes", "labels", "values")
+_ROOM = 2**24  # passes of a regression that are kept at once
+_LOOK = 256  # examples that are looked at to see what the outputs are
+_TOLERANCE = 1e-3  # by which a distribution's sum may differ from 1: a float16 model's does
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The predictions of `samples` stochastic passes, for each example.
+
+    `mean` and `variance` (of the passes, with divisor `samples`) have the shape of the outputs; `quantiles` maps each level asked
+    for to such an array. For outputs that are probabilities, in nats and without the last axis:
+
+        entropy              H(mean)                            all uncertainty of the prediction
+        expected_entropy     mean of H(pass)                    what is left if one knew which network is right: noise in the data
+        mutual_information   entropy - expected_entropy >= 0    how much the passes disagree (BALD)
+        variation_ratio      share of passes whose class is not the most frequent one
+
+    For "labels", entropies are sums over the labels. For "values", `precision` is that of the noise in the data, so that the
+    predictive variance is variance + 1 / precision; `log_likelihood` is that of each example's answer, where answers were given.
+    """
+
+    outputs: str
+    samples: int
+    mean: np.ndarray = field(repr=False)
+    variance: np.ndarray = field(repr=False)
+    entropy: np.ndarray | None = field(default=None, repr=False)
+    expected_entropy: np.ndarray | None = field(default=None, repr=False)
+    variation_ratio: np.ndarray | None = field(default=None, repr=False)
+    quantiles: dict[float, np.ndarray] = field(default_factory=dict, repr=False)
+    precision: float | None = None
+    log_likelihood: np.ndarray | None = field(default=None, repr=False)
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def mutual_information(self) -> np.ndarray | None:
+        """How much the passes disagree, in nats."""
+        return None if self.entropy is None else np.maximum(self.entropy - self.expected_entropy, 0)
+
+    @property
+    def predictive_variance(self) -> np.ndarray:
+        """The variance of the passes and, where the precision is known, of the noise in the data."""
+        return self.variance + (0 if self.precision is None else 1 / self.precision)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with one row per example; of outputs with several axes, means over them."""
+        try:
+            import pandas
+        except ImportError:
+            refuse("to_frame() needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
+        columns: dict[str, np.ndarray] = {}
+        if self.outputs == "classes":
+            columns["class"] = self.mean.argmax(-1)
+            columns["probability"] = self.mean.max(-1)
+        else:
+            columns["mean"] = self.mean
+        columns["sd"] = (
+            np.sqrt(self.predictive_variance).max(-1) if self.outputs == "classes" else np.sqrt(self.predictive_variance)
+        )
+        for name in ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "log_likelihood"):
+            if (values := getattr(self, name)) is not None:
+                columns[name] = values
+        columns |= {f"quantile_{level:g}": values for level, values in self.quantiles.items()}
+        return pandas.DataFrame({name: _per_example(values) for name, values in columns.items()})
+
+    def __str__(self) -> str:
+        of = {"classes": "entropy", "labels": "entropy", "values": "predictive_variance"}[self.outputs]
+        values = getattr(self, of)
+        what = f"{self.samples} samples of {len(self.mean)} examples, outputs {self.mean.shape[1:]} ({self.outputs})"
+        return f"{what}; mean {of.replace('_', ' ')} {values.mean():.4g}, {self.seconds:.2f} s"
+
+
+def predict(
+    model: keras.Model,
+    x: Any,
+    samples: int = 100,
+    *,
+    y: Any = None,
+    outputs: str | None = None,
+    logits: bool | None = None,
+    masks: str = "independent",
+    seed: int = 0,
+    quantiles: Sequence[float] = (),
+    precision: float | None = None,
+    batch_size: int | None = None,
+) -> Uncertainty:
+    """Monte-Carlo dropout: the mean and the spread of `samples` stochastic forward passes over the examples `x`.
+
+        mean = 1/T sum_t f_t(x),    variance = 1/T sum_t (f_t(x) - mean)^2
+
+    Only dropout is on; batch normalisation and all else stay as at prediction, and nothing in the model changes. Memory does not
+    grow with the samples (but for quantiles and log-likelihoods, for which examples are taken in smaller batches).
+
+    Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, or a dict
+    or list of arrays. y: answers, of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution
+    along the last axis), "labels" (a yes or no in each entry) or "values"; by default what the loss or the outputs say. logits:
+    whether the outputs are logits; by default what the loss says. masks: "independent" for each example, as in training, or
+    "shared": each sample is one thinned network, a function of x (JAX). seed: the same seed, samples and example have the same
+    masks, whatever the batch size. quantiles: levels between 0 and 1. precision: of the noise in the answers of a regression, in
+    1 / units of y squared; see `fit_precision` and `model_precision`.
+    """
+    started = time.perf_counter()
+    passes = Passes.of(model, masks=masks, seed=seed)
+    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
+    levels = [_check_level(level) for level in quantiles]
+    if precision is not None:
+        check_positive("precision", precision, "It is 1 / the variance of the noise; fit_precision finds one.")
+    arrays = passes.check(x)
+    kind, logits = find_outputs(passes.model, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
+    if kind != "values" and (y is not None or precision is not None):
+        refuse(f"y and precision are for a regression; the outputs are {kind}.", "Leave them out: metrics.py scores probabilities.")
+    if y is not None and precision is None:
+        refuse(
+            "a log-likelihood needs the precision of the noise.", "Pass precision=fit_precision(model, x, y), of validation data."
+        )
+    answers = None if y is None else _answers(y, arrays, passes)
+    together = bool(levels) or answers is not None
+    sums = _Sums(len(arrays[0]), kind, samples)
+    at_levels: list[np.ndarray] = []
+    likelihoods: list[np.ndarray] = []
+    reduce = _reduction(kind, logits, together)
+    for rows, count, found in passes.run(x, samples, reduce, batch_size=batch_size, together=together):
+        values = found.pop("outputs", None)
+        sums.add(rows, count, found)
+        if levels:
+            at_levels.append(np.quantile(values, levels, axis=0))
+        if answers is not None:
+            likelihoods.append(log_likelihood(values, answers[rows], precision))
+    return Uncertainty(
+        outputs=kind,
+        samples=samples,
+        **sums.result(),
+        quantiles=dict(zip(levels, np.concatenate(at_levels, axis=1))) if levels else {},
+        precision=precision,
+        log_likelihood=np.concatenate(likelihoods) if likelihoods else None,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.ndarray:
+    """The log-density of each answer under the passes and Gaussian noise, in nats; summed over an answer's entries.
+
+        log 1/T sum_t N(y; f_t(x), 1 / precision)
+
+    `passes` has the shape (samples, examples, ...). Source: Gal and Ghahramani 2016, appendix.
+    """
+    entries = np.prod(passes.shape[2:], dtype=int)
+    squares = np.square(np.asarray(y, float) - passes).reshape(*passes.shape[:2], -1).sum(-1)
+    constant = entries * (np.log(precision) - np.log(2 * np.pi)) / 2
+    return logsumexp(-precision / 2 * squares, axis=0) - np.log(len(passes)) + constant
+
+
+def fit_precision(model: keras.Model, x: Any, y: Any, samples: int = 100, *, seed: int = 0) -> float:
+    """The precision of the noise with which the answers are likeliest, for a regression; on data that were not trained on.
+
+    In 1 / units of y squared. Of many examples as many are used as there is room for.
+    """
+    passes = Passes.of(model, seed=seed)
+    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
+    arrays = passes.check(x)
+    answers = _answers(y, arrays, passes)
+    room = max(1, _ROOM // (samples * max(1, np.prod(answers.shape[1:], dtype=int))))
+    chosen = np.unique(np.linspace(0, len(answers) - 1, min(room, len(answers))).astype(int))
+    pieces: dict[int, list] = {}
+    for rows, _, found in passes.run([a[chosen] for a in arrays], samples):
+        pieces.setdefault(rows.start, []).append(found["outputs"])
+    values = np.concatenate([np.concatenate(groups) for groups in pieces.values()], axis=1)
+    spread = np.log(max(np.mean(np.square(values.mean(0) - answers[chosen])), np.finfo(float).tiny))
+
+    def loss(log_precision: float) -> float:
+        return -log_likelihood(values, answers[chosen], np.exp(log_precision)).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-spread - 10, -spread + 10), method="bounded").x))
+
+
+def model_precision(rate: float, length_scale: float, examples: int, weight_decay: float) -> float:
+    """The precision that a rate and a weight decay imply: (1 - rate) * length_scale**2 / (2 * examples * weight_decay).
+
+    For a network trained on the mean squared error with weight_decay * |W|^2. Source: Gal and Ghahramani 2016, equation 7.
+    """
+    for name, value in (("length scale", length_scale), ("examples", examples), ("weight decay", weight_decay)):
+        check_positive(name, value, "See Gal and Ghahramani 2016.")
+    return (1 - check_rate("model_precision", rate)) * length_scale**2 / (2 * examples * weight_decay)
+
+
+def find_outputs(
+    model: keras.Model, plain: Callable[[], np.ndarray], outputs: str | None = None, logits: bool | None = None
+) -> tuple[str, bool]:
+    """What a model's outputs are, one of `OUTPUTS`, and whether they are logits: as told, as the loss says, or as they look.
+
+    `plain` gives some predictions.
+    """
+    if outputs is not None:
+        check_choice("outputs", outputs, OUTPUTS)
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
+    logits = bool(getattr(loss, "from_logits", False)) if logits is None else check_flag("logits", logits)
+    shown = plain()
+    if not isinstance(shown, np.ndarray) or shown.ndim < 2:
+        refuse(f"the model's outputs must be one array of shape (examples, …); got {np.shape(shown)}.", "End it with Dense(1).")
+    if outputs is None and "crossentropy" in str(name):
+        outputs = "labels" if "binary" in name else "classes"
+    if outputs is None:
+        outputs = ("classes" if shown.shape[-1] > 1 else "labels") if logits else "classes" if _distributes(shown) else "values"
+    if outputs == "classes" and shown.shape[-1] < 2:
+        refuse("a distribution needs two classes or more along the last axis; got 1 output.", 'Say outputs="labels" for a sigmoid.')
+    inside = _distributes(shown) if outputs == "classes" else bool(((shown >= 0) & (shown <= 1)).all())
+    if outputs != "values" and not logits and not inside:
+        refuse(
+            f"the outputs are no probabilities: they lie between {shown.min():.3g} and {shown.max():.3g}.",
+            'If they are logits say so, --logits or logits=True; of a regression say outputs="values".',
+        )
+    return outputs, logits and outputs != "values"
+
+
+class _Sums:
+    """Means and variances of passes that come in groups, merged in double precision (Chan, Golub and LeVeque 1979)."""
+
+    def __init__(self, examples: int, outputs: str, samples: int):
+        self._examples, self._outputs, self._samples = examples, outputs, samples
+        self._sums: dict[str, np.ndarray] = {}
+        self._seen = np.zeros(examples, int)
+
+    def add(self, rows: slice, count: int, found: dict[str, np.ndarray]) -> None:
+        for name, values in found.items():
+            if name not in self._sums:
+                self._sums[name] = np.zeros((self._examples, *values.shape[1:]))
+        mean, squares = self._sums["mean"][rows], self._sums["squares"][rows]
+        seen = self._seen[rows.start]
+        difference = found["mean"] - mean
+        mean += difference * (count / (seen + count))
+        squares += found["squares"] + difference**2 * (seen * count / (seen + count))
+        for name in set(found) - {"mean", "squares"}:
+            self._sums[name][rows] += found[name]
+        self._seen[rows] += count
+
+    def result(self) -> dict[str, np.ndarray]:
+        mean = self._sums["mean"]
+        found = {"mean": mean, "variance": self._sums["squares"] / self._samples}
+        if self._outputs != "values":
+            found["entropy"] = entropy(mean, self._outputs)
+            found["expected_entropy"] = self._sums["entropy"] / self._samples
+        if self._outputs == "classes":
+            found["variation_ratio"] = 1 - self._sums["votes"].max(-1) / self._samples
+        return {name: values.astype("float32") for name, values in found.items()}
+
+
+def entropy(p: Any, outputs: str = "classes") -> Any:
+    """The entropy in nats along the last axis of a distribution, or the sum of those of its yes and no. Arrays or tensors."""
+    if outputs == "labels":
+        return entropy(p, "classes") + entropy(1 - p, "classes")
+    math = np if isinstance(p, np.ndarray) else ops
+    return -math.sum(p * math.log(math.maximum(p, 1e-30)), axis=-1)
+
+
+@functools.cache
+def _reduction(outputs: str, logits: bool, keep: bool) -> Callable:
+    """The same function each time, so that what is compiled for it is found again."""
+    return functools.partial(_moments, outputs=outputs, logits=logits, keep=keep)
+
+
+def _moments(passes: Any, *, outputs: str, logits: bool, keep: bool) -> dict:
+    """What is kept of some passes, (samples, examples, …), inside the compiled program."""
+    if logits:
+        passes = ops.softmax(passes, axis=-1) if outputs == "classes" else ops.sigmoid(passes)
+    mean = ops.mean(passes, axis=0)
+    found = {"mean": mean, "squares": ops.sum(ops.square(passes - mean), axis=0)}
+    if outputs != "values":
+        found["entropy"] = ops.sum(entropy(passes, outputs), axis=0)
+    if outputs == "classes":
+        highest = passes >= ops.max(passes, axis=-1, keepdims=True)
+        found["votes"] = ops.sum(ops.cast(highest, "float32"), axis=0)
+    return found | ({"outputs": passes} if keep else {})
+
+
+def _distributes(p: np.ndarray) -> bool:
+    return p.shape[-1] > 1 and bool((p >= 0).all()) and bool(np.abs(p.sum(-1, dtype=float) - 1).max() <= _TOLERANCE)
+
+
+def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
+    """The answers in the shape of the outputs."""
+    y, shape = np.asarray(y, float), passes.plain([a[:1] for a in arrays]).shape[1:]
+    if y.shape == (len(arrays[0]), *shape[:-1]) and shape[-1] == 1:
+        y = y[..., None]
+    if y.shape != (len(arrays[0]), *shape):
+        refuse(f"y must have shape {(len(arrays[0]), *shape)}, that of the outputs; got {y.shape}.", "Give an answer an example.")
+    return y
+
+
+def _check_level(level: float) -> float:
+    if isinstance(level, bool) or not 0 <= level <= 1:
+        refuse(f"a quantile's level must lie between 0 and 1; got {level!r}.", "For example 0.05 and 0.95.")
+    return float(level)
+
+
+def _per_example(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).mean(axis=1) if values.ndim > 1 else values

@@ -1,0 +1,293 @@
+"""Stochastic passes: only dropout acts, masks depend on seed, sample and example alone, and every layer can be sampled."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_dropout
+from keras_dropout import BadInput, Dropout, LayerDrop, MultiSampleDropout, RDrop, catalogue
+from keras_dropout.sampling import BLOCK, Passes
+
+JAX = keras.backend.backend() == "jax"
+only_jax = pytest.mark.skipif(not JAX, reason="a state for each example needs JAX")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(20, 12)).astype("float32")
+
+
+def outputs(model, x=X, samples=4, masks="independent", seed=0, **options):
+    """(samples, examples, …)"""
+    pieces: dict[int, list] = {}
+    for rows, _, found in Passes(model, masks=masks, seed=seed).run(x, samples, **options):
+        pieces.setdefault(rows.start, []).append(found["outputs"])
+    return np.concatenate([np.concatenate(groups) for groups in pieces.values()], axis=1)
+
+
+def perceptron(dropout=lambda: Dropout(0.4), units=16):
+    return keras.Sequential(
+        [keras.Input((12,)), dropout(), keras.layers.Dense(units, "relu"), dropout(), keras.layers.Dense(3, "softmax")]
+    )
+
+
+@pytest.mark.parametrize("dropout", [lambda: Dropout(0.4), lambda: keras.layers.Dropout(0.4)], ids=["ours", "keras"])
+def test_passes_are_those_of_dropout(dropout):
+    model = keras.Sequential([keras.Input((12,)), dropout()])
+    found = outputs(model, np.ones((400, 12), "float32"), 50)
+    assert set(np.unique(found.round(5))) == {0, np.float32(1 / 0.6).round(5)}
+    assert abs((found == 0).mean() - 0.4) < 4 * np.sqrt(0.24 / found.size)
+    assert len({found[t, n].tobytes() for t in range(50) for n in range(400)}) > 3000  # of 4096 possible ones
+
+
+def test_the_same_seed_gives_the_same_passes_and_another_one_others():
+    model = perceptron()
+    first, again, other = outputs(model), outputs(model), outputs(model, seed=1)
+    assert np.array_equal(first, again)
+    assert not np.isclose(first, other).all(axis=-1).any()
+
+
+def test_passes_do_not_depend_on_the_batch_nor_on_how_many_there_are():
+    model, x = perceptron(), np.repeat(X, 20, axis=0)
+    whole = outputs(model, x, 5)
+    for options in ({"batch_size": 7}, {"batch_size": 399}, {"together": True}):
+        assert np.abs(outputs(model, x, 5, **options) - whole).max() < 1e-6
+    assert np.abs(outputs(model, x[:50], 3) - whole[:3, :50]).max() < 1e-6
+    many = outputs(model, X, 205)
+    assert many.shape == (205, 20, 3)
+    assert np.abs(many[:4] - outputs(model)).max() < 1e-6
+    assert len(np.unique(many[:, 0].round(6), axis=0)) > 190
+
+
+def test_independent_masks_differ_between_equal_examples():
+    found = outputs(perceptron(), np.repeat(X[:1], 2 * BLOCK + 3, axis=0), 3)
+    assert len(np.unique(found[0].round(6), axis=0)) > 1.9 * BLOCK
+
+
+@only_jax
+def test_shared_masks_are_one_function():
+    model = perceptron()
+    x = np.concatenate([X, X[::-1]])
+    found = outputs(model, x, 6, masks="shared", batch_size=9)
+    assert np.abs(found[:, :20] - found[:, :19:-1]).max() < 1e-6
+    assert not np.isclose(found[0], found[1]).all()
+
+
+@pytest.mark.skipif(JAX, reason="JAX has them")
+def test_shared_masks_are_refused_where_they_cannot_be_had():
+    with pytest.raises(BadInput, match="KERAS_BACKEND=jax"):
+        Passes(perceptron(), masks="shared")
+
+
+class Noisy(keras.layers.Layer):
+    """Not dropout: it must stay as at prediction."""
+
+    def call(self, inputs, training=False):
+        return inputs + 1000 if training else inputs
+
+
+class Block(keras.layers.Layer):
+    """A layer of several, with dropout among them and an option that says so."""
+
+    def __init__(self, dropout_rate=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.norm, self.dropout = keras.layers.Dense(12), keras.layers.BatchNormalization(), Dropout(dropout_rate)
+        self.dropout_rate = dropout_rate
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.norm.build(shape)
+
+    def call(self, inputs, training=False):
+        return self.dropout(self.norm(self.dense(inputs), training=training), training=training)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "dropout_rate": self.dropout_rate}
+
+
+def with_other_noise(dropout):
+    inputs = keras.Input((12,))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(12)(inputs))
+    x = Noisy()(keras.layers.GaussianNoise(0.9)(x))
+    x = keras.layers.BatchNormalization()(dropout(x), training=True)
+    return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    "dropout",
+    [lambda: Dropout(0.5), lambda: keras.layers.Dropout(0.5), Block, lambda: LayerDrop(0.5, Block())],
+    ids=["ours", "keras", "block", "wrapped"],
+)
+def test_only_dropout_acts(dropout):
+    model = with_other_noise(dropout())
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    before = [ops.convert_to_numpy(v) for v in model.variables]
+    found = outputs(model, samples=2000)
+    assert found.std(0).min() > 0.01
+    assert all(np.array_equal(v, ops.convert_to_numpy(w)) for v, w in zip(before, model.variables))
+    if any(isinstance(layer, LayerDrop) for layer in model.layers):
+        return  # its mean is another one than that of no dropout
+    # All is linear, so that the mean is that of no dropout, with every other layer as at prediction.
+    x = X
+    for layer in model.layers[1:]:
+        x = layer(x, training=False) if layer._call_has_training_arg else layer(x)
+    assert np.abs(found.mean(0) - ops.convert_to_numpy(x)).max() < 5 * (found.std(0) / np.sqrt(2000)).max()
+
+
+def test_training_true_is_another_thing():
+    """What people write instead: it moves the statistics of batch normalisation; ours does not."""
+    model = with_other_noise(Dropout(0.5))
+    norm = model.get_layer("norm")
+    before = ops.convert_to_numpy(norm.moving_mean)
+    outputs(model)
+    assert np.array_equal(before, ops.convert_to_numpy(norm.moving_mean))
+    model(X, training=True)
+    assert not np.array_equal(before, ops.convert_to_numpy(norm.moving_mean))
+
+
+def test_dropout_is_off_when_evaluated():
+    model = perceptron()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    y = np.arange(20) % 3
+    assert model.evaluate(X, y, verbose=0) == model.evaluate(X, y, verbose=0)
+    passes = Passes(model)
+    list(passes.run(X, 2))
+    assert np.array_equal(passes.plain(X), passes.plain(X))
+    assert np.abs(passes.plain(X) - model.predict(X, verbose=0)).max() < 1e-6
+
+
+SAMPLED = [
+    method.name
+    for method in catalogue.methods().values()
+    if method.input_shape and not method.alias and method.name not in ("RDrop", "MultiSampleDropout", "ScheduledDropPath")
+]  # those train a model in a way of their own; the last drops nothing before its first step
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_every_method_can_be_sampled(name):
+    method = catalogue.method(name)
+    inputs = keras.Input(method.input_shape[1:], dtype=method.input_dtype)
+    model = keras.Model(inputs, method.make()(inputs))
+    x = rng.integers(3, 90, method.input_shape) if method.input_dtype == "int32" else rng.normal(size=method.input_shape)
+    x = x.astype(method.input_dtype)
+    if name == "LoRADropout":  # B is 0 before training
+        for weight in model.weights:
+            weight.assign(rng.normal(size=weight.shape))
+    if name == "DropEdge":
+        x = np.abs(x)
+    found = outputs(model, x, 30)
+    assert found.shape[1] == len(x)
+    assert np.isfinite(found).all()
+    assert len(np.unique(found.reshape(30, -1), axis=0)) > 1
+    assert np.array_equal(outputs(model, x, 30), found)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.LSTM(5, dropout=0.5),
+        lambda: keras.layers.GRU(5, recurrent_dropout=0.5),
+        lambda: keras.layers.Bidirectional(keras.layers.SimpleRNN(5, dropout=0.5)),
+        lambda: keras.layers.SpatialDropout1D(0.5),
+        lambda: keras.layers.GaussianDropout(0.5),
+        lambda: keras.layers.AlphaDropout(0.5),
+        lambda: keras.layers.TimeDistributed(keras.layers.Dropout(0.5)),
+    ],
+)
+def test_layers_of_keras_can_be_sampled(layer):
+    model = keras.Sequential([keras.Input((7, 6)), layer()])
+    x = rng.normal(size=(9, 7, 6)).astype("float32")
+    found = outputs(model, x, 30)
+    assert len(np.unique(found.reshape(30, -1).round(6), axis=0)) > 20
+    assert np.array_equal(outputs(model, x, 30), found)
+
+
+def test_attention_with_dropout_of_its_own_and_two_inputs():
+    one, two = keras.Input((5, 8), name="one"), keras.Input((5, 8), name="two")
+    model = keras.Model([one, two], keras.layers.MultiHeadAttention(2, 4, dropout=0.5)(one, two))
+    x = {"two": rng.normal(size=(6, 5, 8)).astype("float32"), "one": rng.normal(size=(6, 5, 8)).astype("float32")}
+    found = outputs(model, x, 10)
+    assert found.std(0).max() > 0
+    assert np.abs(outputs(model, [x["one"], x["two"]], 10) - found).max() == 0
+    with pytest.raises(BadInput, match="inputs are one, two"):
+        outputs(model, {"one": x["one"]})
+
+
+def test_padding_masks_reach_the_layers_behind():
+    words = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, mask_zero=True)(words)
+    model = keras.Model(words, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(Dropout(0.3)(x))))
+    tokens = rng.integers(1, 20, (8, 6))
+    tokens[:, 4:] = 0
+    found, without = outputs(model, tokens, 3000), model.predict(tokens, verbose=0)
+    assert np.abs(found.mean(0) - without).max() < 5 * (found.std(0) / np.sqrt(3000)).max()
+
+
+class Subclass(keras.Model):
+    """A model whose graph cannot be followed: it is called as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout, self.dense = keras.layers.BatchNormalization(), Dropout(0.5), keras.layers.Dense(2)
+
+    def call(self, inputs, training=False):
+        scale = 1.0 if ops.shape(inputs)[1] > 3 else 2.0
+        self.add_loss(ops.mean(inputs))
+        return self.dense(self.dropout(self.norm(inputs, training=training), training=training)) * scale
+
+
+def test_a_subclass_is_sampled_as_a_whole():
+    model = Subclass()
+    model(X)
+    found = outputs(model, samples=2000)
+    assert np.abs(found.mean(0) - model.predict(X, verbose=0)).max() < 5 * (found.std(0) / np.sqrt(2000)).max()
+
+
+def test_what_trains_in_a_special_way_is_sampled_as_the_model_inside():
+    inner = perceptron()
+    assert np.array_equal(outputs(RDrop(inner)), outputs(inner))
+    trunk, head = (
+        keras.Sequential([keras.Input((12,)), keras.layers.Dense(8)]),
+        keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]),
+    )
+    found = outputs(MultiSampleDropout(0.5, trunk, head))
+    assert found.shape == (4, 20, 3)
+    assert found.std(0).min() > 0
+
+
+def test_a_changed_model_is_seen():
+    model = perceptron()
+    before = next(iter(Passes.of(model).run(X, 2)))[2]["outputs"]
+    assert Passes.of(model)._programs is Passes.of(model, seed=3)._programs
+    keras_dropout.set_rate(model, 0.1)
+    rates = next(iter(Passes.of(model).run(X, 2)))[2]["outputs"]
+    model.set_weights([2 * w for w in model.get_weights()])
+    weights = next(iter(Passes.of(model).run(X, 2)))[2]["outputs"]
+    assert not np.isclose(before, rates).all()
+    assert not np.isclose(rates, weights).all()
+    keras_dropout.set_rate(model, 0.0)
+    with pytest.raises(BadInput, match="no randomness"):
+        Passes.of(model)
+
+
+def test_what_cannot_be_sampled_is_refused():
+    bare = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
+    aside = keras.Input((12,))
+    two = keras.Model(aside, [Dropout(0.5)(aside), aside])
+    for make, message in [
+        (lambda: Passes(bare), "no randomness: no dropout layer"),
+        (lambda: Passes(two), "has 2 outputs"),
+        (lambda: Passes("model"), "expected a Keras model"),
+        (lambda: Passes(keras.Sequential([Dropout(0.5)])), "is not built"),
+        (lambda: Passes(perceptron(), masks="fixed"), "unknown masks 'fixed'"),
+        (lambda: Passes(perceptron(), seed=-1), "seed must be a whole number"),
+        (lambda: outputs(perceptron(), samples=0), "samples must be a whole number of at least 1"),
+        (lambda: outputs(perceptron(), batch_size=0), "batch size must be"),
+        (lambda: outputs(perceptron(), X[:, :5]), r"takes examples of shape \(12,\); got an array of shape \(20, 5\)"),
+        (lambda: outputs(perceptron(), [X, X]), "has 1 inputs"),
+        (lambda: outputs(perceptron(), X[:0]), "the same examples, one at least"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            make()
