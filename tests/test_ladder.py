@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
-masks schedules targets bench bench.report
+masks schedules targets metrics bench bench.report
 notation backends.jax backends.tensorflow backends.torch
 backends
 noise
