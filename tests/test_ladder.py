@@ -10,7 +10,7 @@ LADDER = """
 .
 errors evidence
 masks schedules targets metrics bench bench.report
-notation backends.jax backends.tensorflow backends.torch
+notation calibration backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
