@@ -26,7 +26,7 @@ survey
 inspection placement
 mistakes
 bench.machine bench.checkpoints bench.records bench.statistics
-bench.data.splits bench.data.tables bench.data.folders bench.data.arrays
+bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
 bench.data bench.data.readers bench.ledger bench.progress bench.report.charts
 bench.selection bench.spaces bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
