@@ -112,6 +112,16 @@ def test_data_without_a_best_temperature_end_on_a_bound():
     assert np.isfinite(apply_temperature(np.eye(3), LOWEST)).all()
 
 
+def test_a_probability_of_0_counts_as_the_clip():
+    """Without it one certain error would say that nothing is known: T would be the upper bound."""
+    p, y = np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
+    y[:5] = (y[:5] + 1) % 3
+    temperature = fit_temperature(p, y)
+    assert temperature == pytest.approx(fit_temperature(np.log(np.maximum(p, metrics.CLIP)), y, logits=True))
+    # Softmax gives the 55 of 60 that are right.
+    assert apply_temperature(p, temperature).max(axis=-1) == pytest.approx(55 / 60)
+
+
 def test_one_column_is_a_sigmoid():
     z, y = simulated(400, 2.0, classes=2)
     column = z[:, 1:] - z[:, :1]
@@ -147,7 +157,8 @@ def test_a_model_that_is_too_sure_is_mended_on_examples_it_has_not_seen():
         ([[2.0, -1.0]], [0], False, "logits=True"),
         ([[2.0, -1.0]], [2], True, "from 0 to 1"),
         ([[2.0, -1.0]], [0, 1], True, "shape"),
-        ([[np.inf, 0.0]], [0], True, "finite"),
+        ([[np.inf, 0.0]], [0], True, "below infinity"),
+        ([[-np.inf, 0.0]], [1], True, "finite"),
         ([[np.nan, 0.0]], [0], True, "nan"),
         (np.empty((0, 2)), [], False, "at least one"),
     ],

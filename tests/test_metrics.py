@@ -338,6 +338,13 @@ def test_what_is_no_prediction_is_refused(p, y, says):
         assert len(str(caught.value).splitlines()) == 2
 
 
+def test_logits_without_end_are_refused_but_for_classes_ruled_out():
+    for bad in ([np.inf, 0.0], [-np.inf, -np.inf]):
+        with pytest.raises(BadInput, match="logits"):
+            metrics.as_distribution([bad, [1.0, 2.0]], logits=True)
+    np.testing.assert_array_equal(metrics.as_distribution([[-np.inf, 0.0], [1.0, 1.0]], logits=True), [[0, 1], [0.5, 0.5]])
+
+
 def test_rounding_of_small_floats_is_no_reason_to_refuse():
     p, y = simulated(500, classes=100)
     for dtype in ("float16", "float32"):
@@ -405,6 +412,10 @@ def test_pixels_of_an_image_stay_together():
     wrong = np.repeat(np.arange(50) % 2, 400).reshape(50, 400)
     low, high = metrics.bootstrap_interval(np.mean, wrong)
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 50), rel=0.15)
+
+
+def test_every_example_may_be_drawn():
+    assert metrics.bootstrap_interval(np.mean, [0.0, 1.0], resamples=200) == (0, 1)
 
 
 def test_an_interval_is_the_same_for_a_seed_and_refuses_what_does_not_fit():

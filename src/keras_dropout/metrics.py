@@ -44,7 +44,10 @@ def as_distribution(outputs: Any, logits: bool = False) -> np.ndarray:
 def as_logits(outputs: Any) -> np.ndarray:
     """Logits (..., classes), of which softmax makes probabilities; one column, the logit of a sigmoid, becomes two: 0 and it."""
     z = _columns(outputs)
-    return np.concatenate([np.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
+    z = np.concatenate([np.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
+    if not np.isfinite(z.max(axis=-1)).all():  # -inf, a class that is ruled out, is none of the largest
+        refuse("logits must be below infinity, and one of each example above minus infinity.", "Look for where the model makes it.")
+    return z
 
 
 def _columns(outputs: Any) -> np.ndarray:
