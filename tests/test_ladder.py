@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
-masks schedules targets bench bench.report
-notation backends.jax backends.tensorflow backends.torch
+masks schedules targets metrics bench bench.report
+notation calibration backends.jax backends.tensorflow backends.torch
 backends
 noise
 layers.base
@@ -26,7 +26,7 @@ survey
 inspection placement sampling
 mistakes uncertainty
 bench.machine bench.checkpoints bench.records bench.statistics
-bench.data.splits bench.data.tables bench.data.folders bench.data.arrays
+bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
 bench.data bench.data.readers bench.ledger bench.progress bench.report.charts
 bench.selection bench.spaces bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
