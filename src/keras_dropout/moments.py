@@ -513,12 +513,12 @@ def _is_elementwise(function: Any) -> bool:
     """Whether a function does to each number alone what it does to it among others."""
     if function is None or _slope(function) is not None:
         return True
-    values = np.array([[-1.5, -0.5, 0.25, 1.0, 2.0]], "float32")
+    values = np.array([[-1.5, -0.5, 0.25, 1.0, 2.0, 3.0]], "float32")
     try:
-        row, column = (np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(v)))) for v in (values, values.T))
+        row, rows = (ops.convert_to_numpy(function(ops.convert_to_tensor(v))) for v in (values, values.reshape(3, 2)))
     except Exception:  # whatever a function of the user's does with such a shape
         return False
-    return row.shape == values.shape and column.shape == values.T.shape and np.allclose(row, column.T, atol=1e-6)
+    return row.shape == (1, 6) and rows.shape == (3, 2) and np.allclose(row, rows.reshape(1, 6), atol=1e-6)
 
 
 def _slope(function: Any) -> Any:
