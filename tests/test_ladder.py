@@ -24,7 +24,7 @@ testing
 graph
 survey
 inspection placement sampling
-mistakes uncertainty
+mistakes moments uncertainty
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams

@@ -61,7 +61,7 @@ class Passes:
                 f'masks="shared" runs on the JAX backend; Keras runs on {keras.backend.backend()}.',
                 "Set KERAS_BACKEND=jax before Keras is imported; a saved model loads on any backend.",
             )
-        self.model, self.masks = _as_trained(model), masks
+        self.model, self.masks = as_trained(model), masks
         if not self.model.built:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape), or call it once.")
         self.dropping = [layer for layer in self.model._flatten_layers() if drops(layer)]
@@ -129,7 +129,7 @@ class Passes:
 
         def piece(start: int) -> list:
             rows = slice(start, min(start + size, count))
-            held = self._prefix(values, [ops.convert_to_tensor(_padded(each[rows], size)) for each in x])
+            held = self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
             examples = np.arange(start, start + size, dtype="uint32") if self._by_example else np.uint32(start // BLOCK)
             found = []
             for group in groups:
@@ -154,24 +154,7 @@ class Passes:
 
     def check(self, x: Any) -> list[np.ndarray]:
         """The inputs as arrays, in the order of the model's; refused where they do not fit."""
-        names = [name for name, *_ in self.inputs]
-        if isinstance(x, dict) and names:
-            if set(names) - set(x):
-                refuse(f"the model's inputs are {', '.join(names)}; got {', '.join(map(str, x))}.", "Give an array for each.")
-            x = [x[name] for name in names]
-        arrays = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
-        if names and len(arrays) != len(names):
-            refuse(f"the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", "Give one for each.")
-        if not arrays or any(each.ndim == 0 or len(each) != len(arrays[0]) or not len(each) for each in arrays):
-            refuse(
-                f"x must hold the same examples, one at least, for each input; got shapes {[a.shape for a in arrays]}.",
-                "The first axis of an array is the examples.",
-            )
-        for (name, shape, _), array in zip(self.inputs, arrays):
-            if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
-                refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
-        types = [dtype for *_, dtype in self.inputs] or [None] * len(arrays)
-        return [array if dtype in (None, "string") else array.astype(dtype) for array, dtype in zip(arrays, types)]
+        return check_examples(self.inputs, x)
 
     def _random_states(self) -> tuple[list[keras.Variable], list[Any]]:
         """The variables from which layers draw, and the generators among their owners."""
@@ -211,7 +194,7 @@ class Passes:
         self._held = [number for _, number, *_ in read.inputs]
         behind, random = [], set()
         for call in read.calls:
-            if random.intersection(call.inputs) or _contains_dropout(call.layer):
+            if random.intersection(call.inputs) or contains_dropout(call.layer):
                 behind.append(call)
                 random.update(call.outputs)
         if self._output not in random:
@@ -300,14 +283,38 @@ def drops(layer: Any) -> bool:
     return not isinstance(layer, keras.Model) and bool(dropout_options(layer))
 
 
-def _contains_dropout(layer: Any) -> bool:
+def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndarray]:
+    """x as arrays, in the order of the `inputs` (name, shape without the batch, dtype), which may be unknown; refused where they do
+    not fit.
+    """
+    names = [name for name, *_ in inputs]
+    if isinstance(x, dict) and names:
+        if set(names) - set(x):
+            refuse(f"the model's inputs are {', '.join(names)}; got {', '.join(map(str, x))}.", "Give an array for each.")
+        x = [x[name] for name in names]
+    arrays = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
+    if names and len(arrays) != len(names):
+        refuse(f"the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", "Give one for each.")
+    if not arrays or any(each.ndim == 0 or len(each) != len(arrays[0]) or not len(each) for each in arrays):
+        refuse(
+            f"x must hold the same examples, one at least, for each input; got shapes {[a.shape for a in arrays]}.",
+            "The first axis of an array is the examples.",
+        )
+    for (name, shape, _), array in zip(inputs, arrays):
+        if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
+            refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
+    types = [dtype for *_, dtype in inputs] or [None] * len(arrays)
+    return [array if dtype in (None, "string") else array.astype(dtype) for array, dtype in zip(arrays, types)]
+
+
+def contains_dropout(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and any(map(drops, layer._flatten_layers()))
 
 
-def _as_trained(model: keras.Model) -> keras.Model:
+def as_trained(model: keras.Model) -> keras.Model:
     """The model inside of one that only says how it is trained."""
     if isinstance(model, RDrop):
-        return _as_trained(model.model)
+        return as_trained(model.model)
     if isinstance(model, MultiSampleDropout):
         return keras.Sequential([model.trunk, model.dropout, model.head], name=model.name)
     return model
@@ -350,7 +357,7 @@ def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
     return ops.convert_to_numpy(values)[(*whole, slice(rows.stop - rows.start))]
 
 
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+def padded(rows: np.ndarray, size: int) -> np.ndarray:
     """Rows with the last one repeated up to `size`, so that every batch has the same shape."""
     missing = size - len(rows)
     return rows if not missing else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])

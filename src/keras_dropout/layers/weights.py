@@ -43,8 +43,8 @@ class _WeightWrapper(MaskWrapper):
 # Not of each unit alone: their mean under noise is no integral over one normal variable.
 _COUPLED = tuple(getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu"))
 # The trapezoidal rule against the normal density: more exact than Gauss-Hermite of as many points where the spread is wide.
-_POINTS = np.linspace(-5.5, 5.5, 33)
-_WEIGHTS = np.exp(-(_POINTS**2) / 2) / np.exp(-(_POINTS**2) / 2).sum()
+NORMAL_POINTS = np.linspace(-5.5, 5.5, 33)
+NORMAL_WEIGHTS = np.exp(-(NORMAL_POINTS**2) / 2) / np.exp(-(NORMAL_POINTS**2) / 2).sum()
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -292,4 +292,4 @@ def _normal_mean(activation: Any, mean: Any, variance: Any) -> Any:
     if activation is keras.activations.relu:
         z = mean / spread
         return mean * (1 + ops.erf(z / math.sqrt(2))) / 2 + spread * ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
-    return sum(float(weight) * activation(mean + float(point) * spread) for point, weight in zip(_POINTS, _WEIGHTS))
+    return sum(float(weight) * activation(mean + float(point) * spread) for point, weight in zip(NORMAL_POINTS, NORMAL_WEIGHTS))
