@@ -1,0 +1,433 @@
+"""What a model's predictions are worth with dropout off, with Monte-Carlo dropout, and with what one would use instead."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import expit
+
+from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
+from keras_dropout.bench.data import Part
+from keras_dropout.bench.data.shifts import STRENGTHS, resize, shift
+from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.sampling import Passes, as_trained, drops
+
+CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
+REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
+HIGHER_IS_BETTER = ("accuracy",)
+_WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # of one model, over the examples
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+TUNED_BY = ("nll", "brier", "ece")
+_LOOK = 256
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Metrics by method, on test data. `values` maps a method to its metrics, each with one number per model (the models are the
+    seeds of a study, or a single one); an ensemble of them has one number.
+
+    `intervals` (95 %) are over the seeds; of a single model, over the examples. `differences` are those to `plain`: per seed, or
+    of a single model those of the NLL of each example. `milliseconds` are per example, compiling left out.
+    """
+
+    target: str
+    data: str
+    task: str
+    examples: int
+    samples: int
+    masks: str
+    seeds: tuple[int, ...]
+    values: Mapping[str, Mapping[str, list[float]]]
+    intervals: Mapping[str, Mapping[str, tuple[float, float] | None]]
+    differences: list[dict[str, Any]]
+    milliseconds: Mapping[str, float]
+    temperatures: list[float] = field(default_factory=list)
+    precisions: list[float] = field(default_factory=list)
+    moments_error: float | None = None
+    rates: list[dict[str, Any]] = field(default_factory=list)
+    ood: list[dict[str, Any]] = field(default_factory=list)
+    shifts: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain values: what `--json` prints."""
+        methods = [
+            {
+                "method": method,
+                "values": found,
+                "mean": {name: float(np.mean(values)) for name, values in found.items()},
+                "interval": {name: interval and list(interval) for name, interval in self.intervals[method].items()},
+                "milliseconds": self.milliseconds.get(method),
+            }
+            for method, found in self.values.items()
+        ]
+        alone = ("target", "data", "task", "examples", "samples", "masks", "temperatures", "precisions", "moments_error")
+        lists = ("differences", "rates", "ood", "shifts")
+        return {
+            **{name: getattr(self, name) for name in alone},
+            "seeds": list(self.seeds),
+            "methods": methods,
+            **{name: getattr(self, name) for name in lists},
+            "notes": list(self.notes),
+        }
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        many = len(self.seeds) > 1
+        over = f"mean of {len(self.seeds)} seeds, 95 % interval over seeds" if many else "95 % interval over examples"
+        title = f"{self.target} on {self.data}: {self.examples:,} test examples, {self.samples} samples ({over})"
+        parts: list[Any] = [self._methods_table(title)]
+        parts += [Text(sentence) for sentence in self._sentences()]
+        if self.rates:
+            parts.append(_table("Rates, on validation data", self.rates))
+        if self.ood:
+            parts.append(_table("Other data: how well a score tells them from the test data", self.ood))
+        if self.shifts:
+            parts.append(_table("Shifted test images", self.shifts))
+        parts += [Text(f"! {note}", style="yellow") for note in self.notes]
+        return Group(*parts)
+
+    def _methods_table(self, title: str) -> Any:
+        from rich.table import Table
+
+        shown = list(next(iter(self.values.values())))
+        table = Table(title=title, title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for name in (*shown, "ms/example"):
+            table.add_column(name.replace("_", " "), justify="right")
+        for method, found in self.values.items():
+            cells = []
+            for name in shown:
+                interval = self.intervals[method].get(name)
+                cells.append(f"{np.mean(found[name]):.4f}" + (f"\n{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""))
+            time_taken = self.milliseconds.get(method)
+            table.add_row(method, *cells, "" if time_taken is None else f"{time_taken:.3f}")
+        return table
+
+    def _sentences(self) -> list[str]:
+        found = []
+        for each in self.differences:
+            if each["metric"] in ("nll", "ece") and each["interval"]:
+                low, high = each["interval"]
+                verdict = f": {each['verdict']}" if each["verdict"] else ""
+                found.append(
+                    f"{each['method']} against plain, {each['metric']}: {each['difference']:+.4f} "
+                    f"(95 % {low:+.4f} to {high:+.4f}){verdict}"
+                )
+        if self.temperatures:
+            found.append(f"Temperature, fitted on validation data: {', '.join(f'{t:.3f}' for t in self.temperatures)}")
+        if self.precisions:
+            found.append(f"Precision of the noise, fitted on validation data: {', '.join(f'{t:.4g}' for t in self.precisions)}")
+        if self.moments_error is not None:
+            found.append(
+                f"Moment propagation differs from {self.samples} samples by {self.moments_error:.4f} a probability (mean)."
+            )
+        return found
+
+
+def assess(
+    models: Mapping[int, keras.Model] | keras.Model,
+    test: Part,
+    validation: Part | None = None,
+    *,
+    target: str = "model",
+    data: str = "data",
+    task: str | None = None,
+    samples: int = 100,
+    seed: int = 0,
+    masks: str = "independent",
+    logits: bool | None = None,
+    temperature: bool = False,
+    use_moments: bool = False,
+    precision: float | None = None,
+    tune_rate: str | None = None,
+    ood: Mapping[str, Any] | None = None,
+    shifts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Assessment:
+    """Measure a model's predictions, or those of several (by seed; then also their ensemble), on `test`.
+
+    `validation` are data that were not trained on: for temperature scaling, for the precision of a regression's noise and for the
+    rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other inputs, by name, which
+    the predictive entropy should tell from `test`. `task` is "classification" or "regression"; by default what the outputs are.
+    """
+    models = dict(models) if isinstance(models, Mapping) else {0: models}
+    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
+    if tune_rate is not None:
+        check_choice("metric to tune the rate by", tune_rate, TUNED_BY)
+    if test.y is None or isinstance(test.y, (dict, tuple)):
+        refuse("metrics need one answer for each test example.", "Give labels, and a model with one output.")
+    kind, logits = _outputs(next(iter(models.values())), test, task, logits)
+    settings = {"samples": samples, "outputs": kind, "logits": logits, "masks": masks, "seed": seed}
+    if kind == "values" and (ood or shifts or temperature or use_moments or tune_rate):
+        refuse("temperature, moments, rates, other data and shifts are for classes; this is a regression.", "Leave them out.")
+    wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None}
+    if validation is None and any(wanted.values()):
+        refuse(f"{next(n for n, on in wanted.items() if on)} needs validation data.", "Give data that were not trained on.")
+    rates: list[dict[str, Any]] = []
+    if tune_rate is not None:
+        models, rates = _with_best_rate(models, validation, tune_rate, settings)
+    measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
+    if len(models) == 1 and not measured[0].stochastic:
+        Passes.of(measured[0].model)  # says what is missing
+    values, intervals, differences = _compare(measured, test)
+    errors = [one.moments_error for one in measured if one.moments_error is not None]
+    lacking = "There is no dropout in the model, so that there are no Monte-Carlo figures."
+    return Assessment(
+        target=target,
+        data=data,
+        task="regression" if kind == "values" else "classification",
+        examples=len(test.y),
+        samples=samples,
+        masks=masks,
+        seeds=tuple(models),
+        values=values,
+        intervals=intervals,
+        differences=differences,
+        milliseconds={
+            method: 1000 * float(np.mean([one.seconds[method] for one in measured])) / len(test.y) for method in measured[0].methods
+        },
+        temperatures=[one.temperature for one in measured if one.temperature is not None],
+        precisions=[one.precision for one in measured if one.precision is not None],
+        moments_error=float(np.mean(errors)) if errors else None,
+        rates=rates,
+        ood=[row for name, x in (ood or {}).items() for row in _tell_apart(measured, test.x, name, x)],
+        shifts=[row for name in shifts for strength in STRENGTHS for row in _shifted(measured, test, name, strength)],
+        notes=(*notes, *([] if all(one.stochastic for one in measured) else [lacking])),
+    )
+
+
+class _Measured:
+    """One model with what was fitted for it on validation data. `predict` gives its predictions by a method."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        validation: Part | None,
+        settings: Mapping[str, Any],
+        temperature: bool,
+        use_moments: bool,
+        precision: float | None,
+    ):
+        self.model, self.settings, self.kind = as_trained(model), settings, settings["outputs"]
+        self.stochastic = any(map(drops, self.model._flatten_layers()))
+        self.temperature = self.precision = self.plain_variance = self.moments_error = None
+        self.methods = ["plain", *(["Monte-Carlo"] if self.stochastic else [])]
+        if self.kind == "values":
+            errors = None if validation is None else self._plain(validation.x) - self.answers(validation.y)
+            self.plain_variance = 1 / precision if errors is None else float(np.mean(np.square(errors)))
+            self.precision = precision
+            if self.stochastic and precision is None:
+                self.precision = uncertainty.fit_precision(
+                    self.model, validation.x, self.answers(validation.y), settings["samples"], seed=settings["seed"]
+                )
+        if temperature:
+            self.temperature = calibration.fit_temperature(self._plain(validation.x), self.answers(validation.y))
+            self.methods.append("temperature")
+        if use_moments:
+            self.methods.append("moments")
+        self.seconds: dict[str, float] = {}
+
+    def predict(self, method: str, x: Any) -> np.ndarray:
+        """Probabilities (examples, ..., classes)."""
+        if method == "Monte-Carlo":
+            return self._distribution(self.sampled(x).mean)
+        if method == "moments":
+            return self._distribution(moments.predict(self.model, x, seed=self.settings["seed"]).mean)
+        p = self._plain(x)
+        return p if method == "plain" else calibration.apply_temperature(p, self.temperature)
+
+    def sampled(self, x: Any, **options: Any) -> uncertainty.Uncertainty:
+        return uncertainty.predict(self.model, x, **self.settings, **options)
+
+    def score(self, method: str, x: Any, y: Any) -> tuple[dict[str, float], np.ndarray]:
+        """The metrics of a method, and what goes into intervals: probabilities, or the NLL of each example."""
+        y, started = self.answers(y), time.perf_counter()
+        if self.kind != "values":
+            p = self.predict(method, x)
+            self.seconds[method] = time.perf_counter() - started
+            found = metrics.classification(p, y)
+            return {name: found[name] for name in CLASSIFICATION}, p
+        if method == "plain":
+            mean, variance = self._plain(x), self.plain_variance
+            each = metrics.gaussian_nll_each(mean, np.full(mean.shape, variance), y)
+        else:
+            u = self.sampled(x, y=y, precision=self.precision)
+            mean, variance, each = u.mean, u.predictive_variance, -u.log_likelihood
+        self.seconds[method] = time.perf_counter() - started
+        found = metrics.regression(mean, np.broadcast_to(variance, mean.shape), y)
+        return {name: found[name] for name in REGRESSION} | {"nll": float(np.mean(each))}, each
+
+    def answers(self, y: Any) -> np.ndarray:
+        """Whole-number classes, or the answers of a regression in the shape of the outputs."""
+        y = np.asarray(y)
+        if self.kind == "values":
+            return y[:, None] if y.ndim == 1 and self.model.output_shape[-1] == 1 else y
+        if self.kind == "labels":
+            return np.round(y).astype(int).reshape(len(y), *self.model.output_shape[1:])
+        several = y.ndim == len(self.model.output_shape)
+        return (y.argmax(-1) if several and y.shape[-1] > 1 else y[..., 0] if several else y).round().astype(int)
+
+    def _plain(self, x: Any) -> np.ndarray:
+        found = plain(self.model, x)
+        if self.settings["logits"]:
+            shifted = np.exp(found - found.max(-1, keepdims=True)) if self.kind == "classes" else None
+            found = shifted / shifted.sum(-1, keepdims=True) if self.kind == "classes" else expit(found)
+        return found if self.kind == "values" else self._distribution(found)
+
+    def _distribution(self, p: np.ndarray) -> np.ndarray:
+        return np.stack([1 - p, p], axis=-1) if self.kind == "labels" else p
+
+
+def plain(model: keras.Model, x: Any) -> np.ndarray:
+    """The outputs with dropout off."""
+    return np.asarray(model.predict(x, batch_size=1000, verbose=0), "float32")
+
+
+def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool]:
+    look = keras.tree.map_structure(lambda x: x[:_LOOK], test.x)
+    told = "values" if task == "regression" else None
+    kind, logits = uncertainty.find_outputs(model, lambda: plain(model, look), told, logits)
+    if task == "classification" and kind == "values":
+        shown = plain(model, look)
+        refuse(
+            f"the data have classes; the outputs are no probabilities: they lie between {shown.min():.3g} and {shown.max():.3g}.",
+            "If they are logits say so: --logits.",
+        )
+    return kind, logits
+
+
+def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[dict[str, Any]]]:
+    """Metrics by method, their intervals, and the differences to plain predictions."""
+    methods, kind = measured[0].methods, measured[0].kind
+    y = measured[0].answers(test.y)
+    scored = {method: [one.score(method, test.x, test.y) for one in measured] for method in methods}
+    values = {method: {name: [found[name] for found, _ in each] for name in each[0][0]} for method, each in scored.items()}
+    intervals: dict[str, dict[str, Any]] = {}
+    differences: list[dict[str, Any]] = []
+    if len(measured) > 1:
+        intervals = {m: {name: mean_interval(np.array(v)) for name, v in found.items()} for m, found in values.items()}
+        for name in values["plain"]:
+            rest = {m: np.array(found[name]) - values["plain"][name] for m, found in values.items() if m != "plain"}
+            for method, found in compare_paired(rest, name in HIGHER_IS_BETTER).items() if rest else ():
+                differences.append(_difference(method, name, found.mean, found.interval, found.p, found.p_adjusted, found.verdict))
+        if kind != "values":
+            for method in ("plain", "Monte-Carlo"):
+                if method in methods:
+                    p = np.mean([kept for _, kept in scored[method]], axis=0)
+                    found = metrics.classification(p, y)
+                    values[f"ensemble, {method}"] = {name: [found[name]] for name in CLASSIFICATION}
+                    intervals[f"ensemble, {method}"] = {}
+        return values, intervals, differences
+    for method, [(_, kept)] in scored.items():
+        if kind == "values":
+            intervals[method] = {"nll": mean_interval(kept.reshape(len(kept), -1).mean(1))}
+            continue
+        of = {"ece_debiased": (metrics.ece, {"debiased": True})}
+        pairs = {name: of.get(name, (getattr(metrics, name, None), {})) for name in _WITH_INTERVALS}
+        intervals[method] = {n: metrics.bootstrap_interval(metric, kept, y, **options) for n, (metric, options) in pairs.items()}
+    each = {method: kept if kind == "values" else metrics.nll_each(kept, y) for method, [(_, kept)] in scored.items()}
+    for method in methods[1:]:
+        losses = (each[method] - each["plain"]).reshape(len(test.y), -1).mean(1)
+        differences.append(_difference(method, "nll", float(losses.mean()), mean_interval(losses)))
+    if "moments" in methods and measured[0].stochastic:
+        measured[0].moments_error = float(np.abs(scored["moments"][0][1] - scored["Monte-Carlo"][0][1]).mean())
+    return values, intervals, differences
+
+
+def _difference(method, metric, difference, interval, p=None, p_adjusted=None, verdict=None) -> dict[str, Any]:
+    found = {"method": method, "metric": metric, "difference": difference, "interval": interval and list(interval)}
+    return found | {"p": p, "p_adjusted": p_adjusted, "verdict": verdict}
+
+
+def _with_best_rate(
+    models: Mapping[int, keras.Model], validation: Part, by: str, settings: Mapping[str, Any]
+) -> tuple[dict[int, keras.Model], list[dict[str, Any]]]:
+    """The models with the one rate, for all their dropout layers, whose Monte-Carlo predictions are best on validation data."""
+    changed = {seed: placement.adopt(graph.copy(as_trained(model))) for seed, model in models.items()}
+    rows = []
+    for rate in RATES:
+        row: dict[str, Any] = {"rate": rate}
+        for model in changed.values():
+            placement.set_rate(model, rate)
+        each = [
+            _Measured(m, validation, settings, False, False, None).score("Monte-Carlo", *validation[:2])[0]
+            for m in changed.values()
+        ]
+        rows.append(row | {name: float(np.mean([found[name] for found in each])) for name in TUNED_BY})
+    best = min(rows, key=lambda row: row[by])
+    for model in changed.values():
+        placement.set_rate(model, best["rate"])
+    return changed, [row | {"chosen": row is best} for row in rows]
+
+
+def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> list[dict[str, Any]]:
+    """How well each score tells other inputs from the test data: the mean over the models, and the interval of the AUROC."""
+    scores: dict[str, list[dict[str, float]]] = {}
+    for one in measured:
+        ours, theirs = one.predict("plain", x), one.predict("plain", other)
+        pairs = {
+            "1 - largest probability, plain": (1 - ours.max(-1), 1 - theirs.max(-1)),
+            "entropy, plain": (uncertainty.entropy(ours), uncertainty.entropy(theirs)),
+        }
+        if one.stochastic:
+            ours, theirs = one.sampled(x), one.sampled(other)
+            pairs["entropy, Monte-Carlo"] = ours.entropy, theirs.entropy
+            pairs["mutual information, Monte-Carlo"] = ours.mutual_information, theirs.mutual_information
+        for score, (inside, outside) in pairs.items():
+            found = metrics.ood(_per_example(inside), _per_example(outside))
+            scores.setdefault(score, []).append(found)
+    rows = []
+    for score, each in scores.items():
+        aurocs = np.array([found["auroc"] for found in each])
+        interval = mean_interval(aurocs)
+        mean = {metric: float(np.mean([found[metric] for found in each])) for metric in each[0]}
+        rows.append({"data": name, "score": score, **mean, "auroc_interval": interval and list(interval)})
+    return rows
+
+
+def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) -> list[dict[str, Any]]:
+    """The mean over the models of the metrics of each method on shifted test images."""
+    x = shift(np.asarray(test.x), name, strength)
+    rows = []
+    for method in measured[0].methods:
+        each = [one.score(method, x, test.y)[0] for one in measured]
+        mean = {metric: float(np.mean([found[metric] for found in each])) for metric in ("accuracy", "nll", "brier", "ece")}
+        rows.append({"shift": name, "strength": strength, "method": method, **mean})
+    return rows
+
+
+def other_inputs(images: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Images of other data in the size of those that the model takes."""
+    images = np.asarray(images, "float32")
+    return images if images.shape[1:] == like.shape[1:] else resize(images, like.shape[1:])
+
+
+def _per_example(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).mean(axis=1)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_cell, value))
+    if value is None or isinstance(value, bool):
+        return "chosen" if value else ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
