@@ -30,7 +30,7 @@ bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.d
 bench.data.streams
 bench.data bench.data.readers bench.ledger bench.progress bench.report.charts
 bench.selection bench.spaces bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
-bench.export bench.upkeep bench.training.measures bench.training.reference
+bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
 bench.training.compiled
 bench.training.stacked
 bench.training

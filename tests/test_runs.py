@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import io
 import json
 import sqlite3
 import subprocess
 import sys
+import zipfile
 import zlib
 from contextlib import closing
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from keras_dropout import cli
 from keras_dropout.bench import ledger as ledger_module
 from keras_dropout.bench import upkeep
-from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, peek
+from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, models, peek
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 
 STUDY = Study(
@@ -41,6 +43,14 @@ def done(loss=0.25, **more):
     curves = {"loss": [1 / 3, 0.1], "validation_loss": [0.5, loss]}
     losses = np.array([loss, loss], "f4")
     return Result("done", 1.5, 2, {"test_loss": loss, "test_accuracy": 2 / 3}, curves, losses, **more)
+
+
+def zipped(text):
+    """An archive, as a model's is one; always the same bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as files:
+        files.writestr(zipfile.ZipInfo("config.json"), text)
+    return content.getvalue()
 
 
 FAILED = Result("failed", 0.5, 0, error="ValueError: no [such] thing", log="a line\nanother\n")
@@ -136,6 +146,7 @@ def test_the_list_as_data(three, runs):
         "best_epoch": None,
         "metrics": {"test_loss": 0.5, "test_accuracy": 2 / 3},
         "error": None,
+        "model": False,
     }
     assert second["error"] == FAILED.error
     assert third["status"] == "diverged"
@@ -275,6 +286,25 @@ def test_merge_copies_replaces_and_tells_conflicts(here, runs):
     assert runs("verify", "--ledger", "one.db")[0] == 0
 
 
+def test_merge_takes_models_also_for_runs_that_are_there(here, runs):
+    fill("one.db", {("none", 0): done(0.5), ("none", 1): done(0.1), ("half", 0): FAILED, ("half", 1): done(0.3)})
+    of_one = zipped("of one")
+    with Ledger("one.db") as ledger:
+        ledger.put(STUDY, RUNS["none", 1], done(0.1, model=of_one), {}, {})
+    other = {("none", 0): 0.5, ("none", 1): 0.1, ("half", 0): 0.4, ("half", 1): 0.7, ("half", 2): 0.2}
+    fill("two.db", {name: done(loss, model=zipped(str(name))) for name, loss in other.items()})
+    status, out, _ = runs("merge", "two.db", "--ledger", "one.db")
+    assert status == 1  # half, seed 1 is a conflict
+    assert out.splitlines()[0] == "two.db: 1 run(s) copied, 1 replaced, 2 were there; 3 model(s) copied"
+    expected = {RUNS[name].key: zipped(str(name)) for name in other if name != ("half", 1)} | {RUNS["none", 1].key: of_one}
+    assert dict(models("one.db", keys(*RUNS))) == expected
+    assert runs("merge", "two.db", "--ledger", "one.db")[1].splitlines()[0] == "two.db: 0 run(s) copied, 0 replaced, 4 were there"
+    assert runs("verify", "--ledger", "one.db")[:2] == (
+        0,
+        "5 run(s), 4 model(s), 2 study(s) (7 run(s) asked for are not there): no problem(s)\n",
+    )
+
+
 outcomes = st.dictionaries(st.sampled_from(sorted(RUNS)), st.booleans(), max_size=8)
 
 
@@ -335,6 +365,36 @@ def test_everything_is_deleted_only_when_that_is_said(three, runs):
     assert listed(runs) == []
 
 
+def test_models_go_with_their_runs(here, runs):
+    fill(DB, {("none", seed): done(model=zipped(f"{seed}")) for seed in range(3)})
+    assert runs("delete", "--seed", 1, "--yes")[0] == 0
+    assert [key for key, _ in models(DB, keys(*RUNS))] == keys(("none", 0), ("none", 2))
+    sql(DB, "DELETE FROM runs WHERE seed = 2")  # another program leaves the model
+    assert "belongs to no run that is done" in runs("verify")[1]
+    assert runs("vacuum")[0] == 0
+    assert [key for key, _ in models(DB, keys(*RUNS))] == keys(("none", 0))
+    assert runs("verify")[0] == 0
+
+
+def test_a_model_is_taken_out_as_it_was_put_in(here, runs):
+    fill(DB, {("none", 0): done(model=zipped("the model")), ("none", 1): done()})
+    key = RUNS["none", 0].key
+    assert runs("model", key[:6], "-o", "a.keras") == (0, "a.keras\n", "")
+    assert (here / "a.keras").read_bytes() == zipped("the model")
+    assert runs("model", key, "-o", "a.keras")[0] == 2
+    sql(DB, "UPDATE models SET archive = ?", zipped("another"))
+    assert runs("model", key, "-o", "a.keras", "--force")[0] == 0
+    assert (here / "a.keras").read_bytes() == zipped("another")
+    assert {path.name for path in here.iterdir()} == {DB, "a.keras"}
+    assert [run["model"] for run in listed(runs)] == [True, False]
+    assert [line.split("│")[-3].strip() for line in runs()[1].splitlines() if line.startswith("│")] == ["kept", ""]
+    assert json.loads(runs("show", key, "--json")[1])["model"] is True
+    assert f"keras-dropout runs model {key[:8]} -o" in runs("show", key)[1]
+    assert "keras-dropout runs model" not in runs("show", RUNS["none", 1].key)[1]
+    assert runs("export", "a.csv")[0] == 0
+    assert [row["model"] for row in csv.DictReader((here / "a.csv").read_text().splitlines())] == ["True", "False"]
+
+
 def test_vacuum_drops_what_nobody_will_use(three, runs):
     sql(DB, "DELETE FROM runs WHERE key = ?", *keys(("none", 0)))  # another program leaves the details
     with Ledger(DB) as ledger:
@@ -353,7 +413,7 @@ def test_vacuum_drops_what_nobody_will_use(three, runs):
 
 def test_a_sound_ledger_is_verified(three, runs):
     assert runs("verify") == (0, "3 run(s), 1 study(s) (9 run(s) asked for are not there): no problem(s)\n", "")
-    assert json.loads(runs("verify", "--json")[1]) == {"runs": 3, "studies": 1, "missing": 9, "problems": []}
+    assert json.loads(runs("verify", "--json")[1]) == {"runs": 3, "models": 0, "studies": 1, "missing": 9, "problems": []}
 
 
 FAULTS = {
@@ -370,13 +430,17 @@ FAULTS = {
     "a study's runs": ("UPDATE studies SET runs = '[1]'", "its runs cannot be read"),
     "no details": ("DELETE FROM details", "is in runs but not in details"),
     "a table that lacks a column": ("ALTER TABLE details DROP COLUMN log", "details is not as keras-dropout makes it"),
+    "a truncated model": ("UPDATE models SET archive = substr(archive, 1, 60)", "the archive cannot be read"),
+    "a model that is text": ("UPDATE models SET archive = 'x'", "the archive cannot be read"),
+    "a model of a run that failed": ("UPDATE runs SET status = 'failed'", "belongs to no run that is done"),
+    "no models": ("DROP TABLE models", "models is not as keras-dropout makes it"),
     "no view": ("DROP VIEW means", "means is not as keras-dropout makes it"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_verify_finds(here, runs, name):
-    fill(DB, {("none", 0): done()})
+    fill(DB, {("none", 0): done(model=zipped("a model"))})
     statements, words = FAULTS[name]
     for statement in statements.split("; "):
         sql(DB, statement)
@@ -401,6 +465,14 @@ def test_verify_finds_losses_that_are_wrong_in_number_or_not_finite(here, runs):
         (f"run {RUNS['none', 2].key}", "has 1 test losses; other runs on the same data have 2"),
         (f"run {RUNS['half', 0].key}", "is done, but has test losses that are not finite"),
     }
+
+
+def test_verify_finds_a_digit_of_a_model(here, runs):
+    fill(DB, {("none", 0): done(model=zipped("a model"))})
+    sql(DB, "UPDATE models SET archive = ?", zipped("a model").replace(b"a model", b"a modem"))
+    assert json.loads(runs("verify", "--json")[1])["problems"] == [
+        {"where": f"model of run {RUNS['none', 0].key}", "what": "config.json cannot be read"}
+    ]
 
 
 def test_verify_finds_a_page_that_is_overwritten(here, runs):
@@ -428,6 +500,7 @@ def test_a_damaged_run_is_two_lines(here, runs, arguments):
 COMMANDS = {
     "list": [],
     "show": ["abcd"],
+    "model": ["abcd", "-o", "a.keras"],
     "export": ["a.csv"],
     "merge": ["keras-dropout.db", "--ledger", "new.db"],
     "delete": ["--all", "--yes"],
@@ -443,7 +516,7 @@ def newer(path):
 
 LEDGERS = {
     "missing": (lambda path: None, "there is no ledger keras-dropout.db"),
-    "newer": (newer, "was written by a newer keras-dropout (schema 3)"),
+    "newer": (newer, f"was written by a newer keras-dropout (schema {SCHEMA_VERSION + 1})"),
     "another SQLite file": (lambda path: sql(path, "CREATE TABLE things (x)"), "is an SQLite file, but not a ledger"),
     "text": (lambda path: path.write_text("this is no database at all"), "it is not an SQLite file"),
     "a folder": (lambda path: path.mkdir(), "is a folder"),
@@ -481,6 +554,9 @@ BAD = {
     "unknown key": (["show", "ffff0000ffff"], "has no run ffff0000ffff"),
     "short key": (["show", "abc"], "at least 4 of its digits"),
     "wildcard": (["show", "%%%%"], "has no run %%%%"),
+    "key of a model": (["model", "ffff0000ffff", "-o", "a.keras"], "has no run ffff0000ffff"),
+    "no model": (["model", RUNS["none", 0].key, "-o", "a.keras"], "is not kept"),
+    "file of a model": (["model", RUNS["none", 0].key, "-o", "a.h5"], "must be a .keras file"),
     "key to delete": (["delete", "ffff0000", "--yes"], "has no run ffff0000"),
     "key and filter": (["delete", "ffff0000", "--seed", "1", "--yes"], "must be told in one way"),
     "ending": (["export", "a.xls"], ".csv or .parquet or .json"),

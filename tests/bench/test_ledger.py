@@ -1,5 +1,6 @@
 """The ledger on real SQLite files: round trips, sharing, and files that are no ledger."""
 
+import dataclasses
 import multiprocessing
 import os
 import re
@@ -19,7 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_dropout.bench import ledger as ledger_module
-from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, NotStored, asked_for, check_ledger_path, peek, refusing
+from keras_dropout.bench.ledger import (
+    SCHEMA_VERSION,
+    Ledger,
+    NotStored,
+    asked_for,
+    check_ledger_path,
+    kept,
+    latest_study,
+    models,
+    peek,
+    refusing,
+)
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
 from keras_dropout.errors import BadInput
 
@@ -40,6 +52,28 @@ CREATE TABLE runs (
 );
 PRAGMA application_id = 0x4B445250;
 PRAGMA user_version = 1;
+PRAGMA journal_mode = WAL;
+"""
+# The file as the second version made it, and its views without their columns.
+VERSION_2 = """
+CREATE TABLE studies (
+    id INTEGER PRIMARY KEY, started TEXT NOT NULL, target TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL,
+    machine TEXT NOT NULL, runs TEXT NOT NULL
+);
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY, target TEXT NOT NULL, variant TEXT NOT NULL, seed INTEGER NOT NULL, backend TEXT, engine TEXT,
+    status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')), seconds REAL NOT NULL, epochs INTEGER NOT NULL,
+    best_epoch INTEGER, metrics TEXT NOT NULL, error TEXT, finished TEXT NOT NULL
+);
+CREATE TABLE details (
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE, curves TEXT NOT NULL, log TEXT NOT NULL, config TEXT NOT NULL,
+    versions TEXT NOT NULL, machine TEXT NOT NULL, test_losses BLOB
+);
+CREATE TABLE checkpoints (key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, state BLOB NOT NULL, written TEXT NOT NULL);
+CREATE VIEW results AS SELECT *, json_extract(metrics, '$.test_loss') AS test_loss FROM runs;
+CREATE VIEW means AS SELECT variant, count(*) AS runs FROM results WHERE status = 'done' GROUP BY target, variant;
+PRAGMA application_id = 0x4B445250;
+PRAGMA user_version = 2;
 PRAGMA journal_mode = WAL;
 """
 LOSSES = zlib.compress(np.array([0.1, np.nan, 3], "<f4").tobytes())
@@ -182,6 +216,25 @@ def version_1(path):
     return path
 
 
+def version_2(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_2)
+        for key, target, variant, seed, status, seconds, epochs, metrics, curves, losses, error, config in RUNS_OF_1:
+            best, metrics = (2, '{"test_loss":0.1}') if key == "a" else (None, metrics)
+            backend, engine = (None, None) if key == "c" else ("torch", "reference")
+            row = (key, target, variant, seed, backend, engine, status, seconds, epochs, best, metrics, error, THEN)
+            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * 13)})", row)
+            row = (key, curves, "", config, '{"keras": "3"}', '{"cores": 2}', losses)
+            connection.execute(f"INSERT INTO details VALUES ({', '.join('?' * 7)})", row)
+        connection.execute("INSERT INTO checkpoints VALUES ('z', 4, ?, ?)", (b"state", THEN))
+        connection.execute("INSERT INTO studies VALUES (7, ?, 't', 'cmd', '{}', '{}', ?)", (THEN, '[{"key": "a"}, {"key": "z"}]'))
+        connection.commit()
+    return path
+
+
+OLDER = {1: version_1, 2: version_2}
+
+
 def assert_nothing_is_lost(results):
     assert list(results) == ["a", "b", "c"]
     a, b, c = results.values()
@@ -197,21 +250,26 @@ def version_of(path):
         return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def test_an_older_ledger_is_read_as_it_is(tmp_path):
-    path = version_1(tmp_path / "runs.db")
+@pytest.mark.parametrize("version", OLDER)
+def test_an_older_ledger_is_read_as_it_is(tmp_path, version):
+    path = OLDER[version](tmp_path / "runs.db")
     before = path.read_bytes()
     assert_nothing_is_lost(peek(path, "abc"))
+    assert (kept(path, "abc"), list(models(path, "abc"))) == (set(), [])
     assert asked_for(path) == [{"a", "z"}]
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_older_ledger_that_is_written_to_is_brought_up_to_date_and_loses_nothing(tmp_path):
-    path = version_1(tmp_path / "runs.db")
+@pytest.mark.parametrize("version", OLDER)
+def test_an_older_ledger_that_is_written_to_is_brought_up_to_date_and_loses_nothing(tmp_path, version):
+    path = OLDER[version](tmp_path / "runs.db")
     with Ledger(path) as ledger:
         assert_nothing_is_lost(ledger.get("abc"))
-        ledger.put(STUDY, run("d"), result(), {}, {})
-    assert version_of(path) == SCHEMA_VERSION == 2
+        assert ledger.checkpoints("z") == ({"z": (4, b"state")} if version == 2 else {})
+        ledger.put(STUDY, run("d"), result(model=b"archive"), {}, {})
+    assert version_of(path) == SCHEMA_VERSION == 3
+    assert list(models(path, "abcd")) == [("d", b"archive")]
     assert asked_for(path) == [{"a", "z"}]
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute(
@@ -224,14 +282,27 @@ def test_an_older_ledger_that_is_written_to_is_brought_up_to_date_and_loses_noth
     assert rows == before
 
 
+def test_a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one(tmp_path):
+    columns = []
+    for make in (lambda path: path, *OLDER.values()):
+        path = make(tmp_path / f"{len(columns)}.db")
+        with Ledger(path), closing(sqlite3.connect(path)) as connection:
+            names = sorted(name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+            about = ("table_info", "foreign_key_list")
+            columns.append({name: [connection.execute(f"PRAGMA {each}({name})").fetchall() for each in about] for name in names})
+    assert columns[0] == columns[1] == columns[2]
+    assert "models" in columns[0]
+
+
 def _open(path, barrier):
     barrier.wait()
     with Ledger(path) as ledger:
         assert_nothing_is_lost(ledger.get("abc"))
 
 
-def test_two_processes_bring_a_ledger_up_to_date_at_once(tmp_path):
-    path = version_1(tmp_path / "runs.db")
+@pytest.mark.parametrize("version", OLDER)
+def test_two_processes_bring_a_ledger_up_to_date_at_once(tmp_path, version):
+    path = OLDER[version](tmp_path / "runs.db")
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     openers = [context.Process(target=_open, args=(path, barrier)) for _ in range(2)]
@@ -243,15 +314,19 @@ def test_two_processes_bring_a_ledger_up_to_date_at_once(tmp_path):
     assert_nothing_is_lost(peek(path, "abc"))
 
 
-@pytest.mark.parametrize("statement", ["ALTER", "PRAGMA user_version =", "INSERT INTO details", "DROP", "COMMIT"])
-def test_killed_while_it_is_brought_up_to_date_it_is_as_it_was(tmp_path, statement):
-    path = version_1(tmp_path / "runs.db")
+KILLED_AT = [(1, at) for at in ("ALTER", "PRAGMA user_version =", "INSERT INTO details", "DROP", "COMMIT")]
+KILLED_AT += [(2, at) for at in ("CREATE TABLE models", "PRAGMA user_version =", "COMMIT")]
+
+
+@pytest.mark.parametrize(("version", "statement"), KILLED_AT)
+def test_killed_while_it_is_brought_up_to_date_it_is_as_it_was(tmp_path, version, statement):
+    path = OLDER[version](tmp_path / "runs.db")
     code = f"""
 import os, sqlite3
 from keras_dropout.bench.ledger import Ledger
 class Killed(sqlite3.Connection):
     def execute(self, sql, *more):
-        if sql.startswith({statement!r}):
+        if sql.strip().startswith({statement!r}):
             os.kill(os.getpid(), 9)
         return super().execute(sql, *more)
 connect = sqlite3.connect
@@ -259,7 +334,7 @@ sqlite3.connect = lambda *values, **more: connect(*values, **more, factory=Kille
 Ledger({str(path)!r})
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
-    assert version_of(path) == 1
+    assert version_of(path) == version
     assert_nothing_is_lost(peek(path, "abc"))
     with Ledger(path) as ledger:
         assert_nothing_is_lost(ledger.get("abc"))
@@ -290,6 +365,85 @@ def test_a_checkpoint_is_kept_until_its_run_is_finished(tmp_path):
         assert ledger.checkpoints("abc") == {"b": (2, b"b")}
         ledger.put(STUDY, run("b"), result(), {}, {})
         assert ledger.checkpoints("abc") == {}
+
+
+def test_a_model_comes_with_its_run_and_is_never_overwritten(tmp_path):
+    path = tmp_path / "runs.db"
+    with Ledger(path) as ledger:
+        ledger.put(STUDY, run("a"), result(1.0), {}, {})
+        ledger.put(STUDY, run("b"), result(model=b"of b"), {}, {})
+        ledger.put(STUDY, run("c"), result(status="diverged"), {}, {})
+        assert ledger.kept("abc") == {"b"}
+        ledger.put(STUDY, run("a"), result(2.0, model=b"of a"), {}, {})  # trained again, for its model
+        ledger.put(STUDY, run("b"), result(model=b"another"), {}, {})
+        ledger.put(STUDY, run("c"), result(model=b"of no run that is done"), {}, {})
+        assert ledger.kept("abc") == kept(path, "abc") == {"a", "b"}
+        found = ledger.get("abc")
+    assert list(models(path, "cbxab")) == [("b", b"of b"), ("a", b"of a")]
+    assert found["a"].metrics == {"test_loss": 1.0}
+    assert found["b"].model is None  # memory does not grow with the models
+
+
+def test_models_are_read_one_at_a_time(tmp_path):
+    path = tmp_path / "runs.db"
+    with Ledger(path) as ledger:
+        for key in "ab":
+            ledger.put(STUDY, run(key), result(model=key.encode()), {}, {})
+    found = models(path, "ab")
+    assert next(found) == ("a", b"a")
+    with Ledger(path) as ledger, ledger.transaction() as connection:  # nobody waits for a reader that has not ended
+        connection.execute("DELETE FROM models")
+    assert next(found) == ("b", b"b")
+    assert list(models(path, "ab")) == list(models(tmp_path / "none.db", "ab")) == []
+
+
+def test_a_model_that_is_too_large_is_told_and_its_run_can_be_stored_without_it(tmp_path):
+    with Ledger(tmp_path / "runs.db") as ledger:
+        ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        for put in (
+            lambda: ledger.put(STUDY, run(), result(model=bytes(100_001)), {}, {}),
+            lambda: ledger.put_checkpoint("k", 1, bytes(100_001)),
+        ):
+            with pytest.raises(NotStored, match=r"runs\.db cannot be written: .*too (big|large)"):
+                put()
+        assert ledger.get("k") == {}
+        ledger.put(STUDY, run(), result(), {}, {})
+        assert list(ledger.get("k")) == ["k"]
+
+
+def test_the_latest_study_says_which_of_its_runs_there_are(tmp_path):
+    path = tmp_path / "runs.db"
+    assert latest_study(path) is None
+    more = dataclasses.replace(STUDY, target="u", seeds=(3, 4), variants=(Variant("none", {}), Variant("half", {"hidden": {}})))
+    runs = more.runs()
+    with Ledger(path) as ledger:
+        assert latest_study(path) is None
+        ledger.put_study(STUDY, "first", {}, {})
+        ledger.put_study(more, "second", {}, {})
+        ledger.put(more, runs[0], result(model=b"archive"), {}, {})
+        ledger.put(more, runs[3], result(status="failed", error="killed"), {}, {})
+    found = latest_study(path)
+    assert (found["target"], found["command"]) == ("u", "second")
+    assert [(each["key"], each["variant"], each["seed"]) for each in found["runs"]] == [
+        (each.key, each.variant.name, each.seed) for each in runs
+    ]
+    assert [(each["status"], each["model"]) for each in found["runs"]] == [
+        ("done", True),
+        (None, False),
+        (None, False),
+        ("failed", False),
+    ]
+    assert (found["config"]["data"], found["config"]["epochs"]) == (STUDY.data.fingerprint, 1)
+    assert {"placement", "seed"}.isdisjoint(found["config"])
+    first = latest_study(path, "t")
+    assert (first["command"], first["config"], len(first["runs"])) == ("first", {}, 1)
+    assert latest_study(path, "v") is None
+
+
+def test_a_study_that_cannot_be_read_is_refused(tmp_path):
+    path = version_1(tmp_path / "runs.db")  # whose study names no seeds
+    with pytest.raises(BadInput, match="is damaged: study 7 cannot be read"):
+        latest_study(path)
 
 
 def test_the_documented_queries_run(tmp_path):

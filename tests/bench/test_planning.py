@@ -155,6 +155,7 @@ REFUSALS = {  # name: (model, data, settings, words of the first line)
         {"early_stopping": 0},
         "must be a whole number of at least 1; got 0",
     ),
+    "a word for a flag": (perceptron, lambda: LABELLED, {"keep_weights": "yes"}, "keep_weights must be True or False; got 'yes'"),
     "no file of weights": (perceptron, lambda: LABELLED, {"from_weights": "no.weights.h5"}, "does not exist"),
     "another kind of file": (perceptron, lambda: LABELLED, {"from_weights": "w.pkl"}, "got 'w.pkl'"),
     "a lambda as loss": (lambda: perceptron(lambda y, p: ops.mean(p)), lambda: LABELLED, {}, "holds a lambda"),

@@ -1,6 +1,7 @@
 """Workers on Ray: the same bytes as here, on clusters that lose nodes, and nothing left behind."""
 
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -10,13 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
 from keras_dropout.bench import execution
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.ledger import Ledger, models
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Variant
@@ -84,7 +86,7 @@ def train(plan, observer=None):
     """The results of a plan by key, and the logs of its runs."""
     with Keeping(plan.ledger) as ledger:
         runs = plan.todo({})
-        settings = {"on": plan.on, "checkpoint_every": plan.checkpoint_every}
+        settings = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
         execution.execute(plan.study, plan.data, runs, ledger, plan.workers, observer or Observer(), **settings)
         return ledger.get([run.key for run in runs]), ledger.logs
 
@@ -94,6 +96,13 @@ def assert_same_bytes(one, two):
     for key, result in one.items():
         assert (result.status, result.metrics, result.curves) == ("done", two[key].metrics, two[key].curves)
         np.testing.assert_array_equal(result.test_losses, two[key].test_losses)
+
+
+def weights_in(ledger, keys):
+    """The weights in each run's archive, as the bytes of their file; the dates of the archives differ."""
+    found = {key: zipfile.ZipFile(io.BytesIO(archive)).read("model.weights.h5") for key, archive in models(ledger, keys)}
+    assert list(found) == list(keys)
+    return found
 
 
 @contextlib.contextmanager
@@ -134,13 +143,14 @@ def assert_gone(processes):
 
 
 def test_a_local_ray_gives_the_same_bytes_as_here(tmp_path, monkeypatch):
-    """And what a run prints is stored with it."""
+    """Of the trained models too; and what a run prints is stored with it."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before, started = descendants(os.getpid()), set()
     observer = Observer(lambda *_: started.update(descendants(os.getpid()) - before))
-    on_ray, logs = train(plan_of(tmp_path / "ray", seeds=2, workers=2, on="ray"), observer)
-    here, logs_here = train(plan_of(tmp_path / "here", seeds=2, workers=1))
+    on_ray, logs = train(plan_of(tmp_path / "ray", seeds=2, workers=2, on="ray", keep_weights=True), observer)
+    here, logs_here = train(plan_of(tmp_path / "here", seeds=2, workers=1, keep_weights=True))
     assert_same_bytes(on_ray, here)
+    assert weights_in(tmp_path / "ray" / "r.db", on_ray) == weights_in(tmp_path / "here" / "r.db", on_ray)
     for told in (logs, logs_here):
         assert "a line of the model's file" in "".join(told)
     assert not ray.is_initialized()

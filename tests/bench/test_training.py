@@ -184,7 +184,7 @@ def test_the_published_subclass_and_its_twin_train_to_the_same_weights():
         training = programs.start(model, Variant(name, {name: {"kind": "Dropout", "rate": 0}}))
         for _ in range(2):
             training.epoch(order)
-        weights[name] = training.weights()
+        weights[name] = training.values()
     for ours, theirs, before in zip(weights["twin"], weights["published"], initial):
         np.testing.assert_array_equal(ours, theirs)
         assert not np.array_equal(ours, before)

@@ -383,8 +383,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         nonlocal found
         for study in rounds:
             ledger.put_study(study, command, versions(), machine())
-            found = so_far(plan, study, ledger.get({run.key for run in study.runs()}, test_losses=False), command)
-            todo = dataclasses.replace(plan, study=study).todo(found.results)
+            keys = {run.key for run in study.runs()}
+            found = so_far(plan, study, ledger.get(keys, test_losses=False), command)
+            todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
             if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
                 tried.update(run.key for run in todo)
                 display.expect(len(todo))
@@ -402,7 +403,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         with Display(plan.study.epochs, quiet, table) as display:
-            options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "more": next_round}
+            options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
+            options["more"] = next_round
             trained = execution.execute(plan.study, plan.data, more(), ledger, plan.workers, display, **options)
         wall = time.perf_counter() - started
         epochs = sum(result.epochs for result in trained)
@@ -450,7 +452,8 @@ def compare(
     stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed, with convolutions also those
     of TensorFlow unless a backend is given); workers, on (where they
     are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
-    was interrupted goes on). Runs that the ledger has are not trained again.
+    was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
+    `bench.ledger.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,15 @@ def rows_of_epochs(connection: sqlite3.Connection, selection: Selection) -> list
 
 def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows, whole or not at all, in the format of the file's ending."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json}[path.suffix]
+    write_whole(path, lambda part: write(rows, part))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have a file written, whole or not at all: `write` is given the place where it comes into being."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(rows, part)
+        write(part)
         part.replace(path)
     except OSError as error:
         refuse(f"{path} cannot be written: {error.strerror or error}.", "Free the disk, or name a file elsewhere.")

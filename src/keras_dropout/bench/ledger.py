@@ -1,8 +1,8 @@
 """The ledger: an SQLite file that holds runs. Runs in, runs out; knows nothing of training.
 
-What a run came to is a row of `runs` and a row of `details`, written in one transaction; `studies` says which runs a command
-asked for; `checkpoints` holds runs that are not finished. Write-ahead logging lets several commands share a ledger and leaves it
-whole when one is killed. docs/ledger.md describes the tables for people with plain sqlite3.
+What a run came to is a row of `runs`, one of `details`, and one of `models` where its model is kept, written in one transaction;
+`studies` says which runs a command asked for; `checkpoints` holds runs that are not finished. Write-ahead logging lets several
+commands share a ledger and leaves it whole when one is killed. docs/ledger.md describes the tables for people with plain sqlite3.
 """
 
 import contextlib
@@ -23,11 +23,16 @@ from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.errors import refuse
 
 DEFAULT_LEDGER = "keras-dropout.db"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses"
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
+_MODELS = """
+CREATE TABLE models (             -- since version 3
+    key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+    archive BLOB NOT NULL         -- a .keras file
+)"""
 # What is large stands in a table of its own, the largest last: SQLite then lists runs without reading it.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -77,8 +82,9 @@ CREATE VIEW results AS            -- a diverged run can have a NaN, which is no 
     FROM (SELECT *, CASE WHEN json_valid(metrics) THEN metrics END AS number FROM runs);
 CREATE VIEW means AS
     SELECT target, variant, count(*) AS runs, avg(test_loss) AS test_loss, avg(test_accuracy) AS test_accuracy
-    FROM results WHERE status = 'done' GROUP BY target, variant
+    FROM results WHERE status = 'done' GROUP BY target, variant;
 """
+_SCHEMA += _MODELS
 # Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
 _RUNS_OF_1 = """
     SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
@@ -123,8 +129,11 @@ class Ledger:
                 version = _check_header(self._connection, self.path)  # another command may have been here in the meantime
                 if version == 1:
                     self._connection.execute("ALTER TABLE runs RENAME TO runs_of_1")
-                if version < SCHEMA_VERSION:
+                if version == 2:
+                    self._connection.execute(_MODELS)
+                elif version < 2:
                     make_schema(self._connection)
+                if version < SCHEMA_VERSION:
                     self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 if version == 1:
@@ -168,12 +177,14 @@ class Ledger:
             yield
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
             raise  # a mistake of ours
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # the second for more than 2 GiB in one value
             raise NotStored(f"the ledger {self.path} {_reason(error, 'written')}") from error
 
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
-        """Store a finished run in one transaction, and drop its checkpoint unless it failed. A failed run is replaced by a later
-        try; others are never overwritten."""
+        """Store a finished run in one transaction, with its model if that is to be kept, and drop its checkpoint unless it failed.
+
+        A failed run is replaced by a later try; others are never overwritten. One that is done may get the model that it lacks.
+        """
         losses = result.test_losses
         row = {
             "key": run.key,
@@ -200,6 +211,8 @@ class Ledger:
             before = connection.execute("SELECT status FROM runs WHERE key = ?", (run.key,)).fetchone()
             if before in (None, ("failed",)):
                 put_row(connection, row)
+            if result.model is not None and before != ("diverged",):
+                connection.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (run.key, result.model))
             if result.status != "failed":
                 connection.execute("DELETE FROM checkpoints WHERE key = ?", (run.key,))
 
@@ -226,6 +239,10 @@ class Ledger:
         """The stored results of these runs, by key; without the loss of each test example where they are not needed."""
         return _get(self._connection, keys, test_losses)
 
+    def kept(self, keys: Iterable[str]) -> set[str]:
+        """Those of these runs whose models the ledger has."""
+        return _kept(self._connection, keys)
+
 
 def peek(path: str | Path, keys: Iterable[str], test_losses: bool = True) -> dict[str, Result]:
     """The stored results of these runs, without making or changing anything; none where there is no ledger."""
@@ -233,6 +250,51 @@ def peek(path: str | Path, keys: Iterable[str], test_losses: bool = True) -> dic
         return {}
     with reading(path) as connection:
         return _get(connection, keys, test_losses)
+
+
+def kept(path: str | Path, keys: Iterable[str]) -> set[str]:
+    """Those of these runs whose models the ledger has; none where there is no ledger. Changes nothing."""
+    if not check_readable(path):
+        return set()
+    with reading(path) as connection:
+        return _kept(connection, keys)
+
+
+def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """(key, bytes of a .keras file) of those of these runs whose models are kept, one at a time in this order. Changes nothing."""
+    if not check_readable(path):
+        return
+    with reading(path) as connection:
+        for key in dict.fromkeys(keys):
+            yield from connection.execute("SELECT key, archive FROM models WHERE key = ?", (key,))
+
+
+def latest_study(path: str | Path, target: str | None = None) -> dict[str, Any] | None:
+    """What the latest study in the ledger, or the latest of a target, asked for; None where there is none. Changes nothing.
+
+    {"id", "started", "target", "command", "config", "runs"}. The runs, in the study's order, are {"key", "variant", "seed",
+    "status", "model"}: the status None where there is no such run, and whether its model is kept. The config is that of `details`
+    without placement and seed ("data" is a fingerprint, "split" also has sizes); it is empty where no run has ended.
+    """
+    if not check_readable(path):
+        return None
+    with reading(path) as connection:
+        query = "SELECT id, started, target, command, runs FROM studies WHERE target = ifnull(?, target)"
+        row = connection.execute(f"{query} ORDER BY started DESC, id DESC LIMIT 1", (target,)).fetchone()
+        if row is None:
+            return None
+        *about, runs = row
+        try:
+            asked = [{name: run[name] for name in ("key", "variant", "seed")} for run in json.loads(runs)]
+            keys = [run["key"] for run in asked]
+            first = next(select_keys(connection, "SELECT config FROM details WHERE key IN", keys), ("{}",))
+            config = {name: value for name, value in json.loads(first[0]).items() if name not in ("placement", "seed")}
+        except (ValueError, TypeError, KeyError):
+            refuse(f"the ledger {path} is damaged: study {about[0]} cannot be read.", "keras-dropout runs verify says more.")
+        status = dict(select_keys(connection, "SELECT key, status FROM runs WHERE key IN", keys))
+        have = _kept(connection, keys)
+    runs = [run | {"status": status.get(run["key"]), "model": run["key"] in have} for run in asked]
+    return dict(zip(("id", "started", "target", "command"), about)) | {"config": config, "runs": runs}
 
 
 def asked_for(path: str | Path) -> list[set[str]]:
@@ -297,6 +359,8 @@ def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
             connection.execute(f"CREATE TEMP VIEW details AS {_DETAILS_OF_1.format(table='runs')}")
             connection.execute(f"CREATE TEMP VIEW runs AS {_RUNS_OF_1.format(table='runs')}")
             connection.execute("CREATE TEMP TABLE checkpoints (key, epoch, state, written)")
+        if version < 3:
+            connection.execute(_MODELS.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         connection.execute("PRAGMA query_only = ON")
         yield connection
 
@@ -379,10 +443,14 @@ def _check_header(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _reason(error: sqlite3.Error, verb: str) -> str:
+def _reason(error: Exception, verb: str) -> str:
     if "locked" in str(error):
         return f"is locked: another process has held it for {PATIENCE:g} s."
     return f"cannot be {verb}: {error}."
+
+
+def _kept(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
+    return {key for (key,) in select_keys(connection, "SELECT key FROM models WHERE key IN", keys)}
 
 
 def _get(connection: sqlite3.Connection, keys: Iterable[str], test_losses: bool) -> dict[str, Result]:

@@ -7,7 +7,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
-from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, peek
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
-from keras_dropout.errors import BadInput, check_choice, check_positive, check_whole, refuse
+from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_MAX_SEEDS = 30
@@ -35,7 +35,7 @@ class Plan:
 
     `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has; `on`
     where its workers are. With `max_seeds` seeds are added until there are verdicts; the study then has as many as there may be.
-    `margin` is the difference in test loss that matters.
+    `margin` is the difference in test loss that matters. With `keep_weights` a run's trained model is stored with it.
     """
 
     study: Study
@@ -48,6 +48,7 @@ class Plan:
     checkpoint_every: int | None = None
     max_seeds: int | None = None
     margin: float | None = None
+    keep_weights: bool = False
 
     def rounds(self) -> Iterator[Study]:
         """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers
@@ -62,17 +63,23 @@ class Plan:
             seeds += max(1, self.workers // variants)
         yield self.study
 
-    def todo(self, known: Mapping[str, Result]) -> list[Run]:
-        """The runs that `known` lacks, each key once; failed ones are tried again."""
+    def todo(self, known: Mapping[str, Result], kept: Collection[str] = ()) -> list[Run]:
+        """The runs that `known` lacks, each key once; failed ones are tried again. Where models are wanted, also those that are
+        done and whose models are not `kept`."""
         missing: dict[str, Run] = {}
         for run in self.study.runs():
-            if run.key not in known or known[run.key].status == "failed":
+            status = known[run.key].status if run.key in known else None
+            if status in (None, "failed") or (self.keep_weights and status == "done" and run.key not in kept):
                 missing.setdefault(run.key, run)
         return list(missing.values())
 
     def known(self) -> dict[str, Result]:
         """What the ledger already has, read without changing it."""
         return peek(self.ledger, {run.key for run in self.study.runs()})
+
+    def kept(self) -> set[str]:
+        """The keys of the runs whose models the ledger has."""
+        return kept(self.ledger, {run.key for run in self.study.runs()})
 
     def estimate_seconds(self, todo: Sequence[Run]) -> float:
         """Wall time for `todo`, from a short training of its first run (or stack) in a worker."""
@@ -119,6 +126,7 @@ def make_plan(
     workers: int | None = None,
     on: str = execution.HERE,
     checkpoint_every: int | None = None,
+    keep_weights: bool = False,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
@@ -144,6 +152,7 @@ def make_plan(
     for name, value in counts.items():
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
+    check_flag("keep_weights", keep_weights)
     cores = execution.check_on(on)
     if learning_rate is not None:
         check_positive("learning rate", learning_rate, "For example 0.01.")
@@ -232,7 +241,7 @@ def make_plan(
     )
     study, reason = choose_engine(study, loaded, ledger, engine, recipe is not None, any_backend)
     workers = workers or (1 if study.engine == "stacked" else cores)
-    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin)
+    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:

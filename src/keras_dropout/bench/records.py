@@ -252,7 +252,7 @@ class Result:
     with dropout off; `curves` has a list per metric with one value per epoch ("loss" is the running mean in training, dropout on);
     `test_losses` one loss per test example; `seconds` the time spent, compiling included, of a run trained beside others its share,
     the wall time divided by their number; `log` what was printed in the process
-    that trained it.
+    that trained it; `model` the trained model, the bytes of a .keras file, where it is to be kept.
     """
 
     status: str
@@ -265,6 +265,7 @@ class Result:
     compilations: int = field(default=0, compare=False)
     best_epoch: int | None = None
     log: str = field(default="", repr=False, compare=False)
+    model: bytes | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         check_choice("status", self.status, STATUSES)

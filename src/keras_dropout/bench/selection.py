@@ -16,6 +16,7 @@ from keras_dropout.bench.records import STATUSES
 from keras_dropout.errors import check_choice, refuse
 
 SHORTEST_KEY = 4
+_COLUMNS = f"{RUN_COLUMNS}, EXISTS (SELECT 1 FROM models WHERE models.key = runs.key) AS model"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Selection:
 def find(connection: sqlite3.Connection, selection: Selection, limit: int | None = None) -> list[dict[str, Any]]:
     """The runs selected, the newest last, without what is large; of more than `limit` the newest."""
     where, values = selection.where()
-    query = f"SELECT {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY finished DESC, key DESC LIMIT ?"
+    query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY finished DESC, key DESC LIMIT ?"
     rows = connection.execute(query, [*values, -1 if limit is None else limit]).fetchall()
     return [_document(row) for row in reversed(rows)]
 
@@ -63,7 +64,7 @@ def count(connection: sqlite3.Connection, selection: Selection) -> int:
 def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterator[tuple[dict[str, Any], dict[str, list[float]]]]:
     """Each run selected, the newest last, with its curves."""
     where, values = selection.where()
-    query = f"SELECT {RUN_COLUMNS}, curves FROM runs JOIN details USING (key) WHERE {where} ORDER BY finished, key"
+    query = f"SELECT {_COLUMNS}, curves FROM runs JOIN details USING (key) WHERE {where} ORDER BY finished, key"
     for *row, found in connection.execute(query, values):
         yield _document(row), _read_json(row[0], "curves", found)
 
@@ -81,9 +82,17 @@ def find_key(connection: sqlite3.Connection, prefix: str) -> str:
     return found[0]
 
 
+def find_model(connection: sqlite3.Connection, key: str) -> bytes:
+    """The trained model of a run, as a .keras file; refuse a run whose model is not kept."""
+    found = connection.execute("SELECT archive FROM models WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        refuse(f"the model of the run {key} is not kept.", "keras-dropout compare … --keep-weights trains it again, and keeps it.")
+    return found[0]
+
+
 def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
     """Everything of one run as plain values; of the test losses their number and mean."""
-    query = f"SELECT {RUN_COLUMNS}, curves, config, versions, machine, log, test_losses FROM runs JOIN details USING (key)"
+    query = f"SELECT {_COLUMNS}, curves, config, versions, machine, log, test_losses FROM runs JOIN details USING (key)"
     *row, curves, config, versions, machine, log, losses = connection.execute(f"{query} WHERE key = ?", (key,)).fetchone()
     large = {"curves": curves, "config": config, "versions": versions, "machine": machine}
     try:
@@ -106,8 +115,8 @@ def finite(value: Any) -> Any:
 
 
 def _document(row: Sequence[Any]) -> dict[str, Any]:
-    found = dict(zip(RUN_COLUMNS.split(", "), row))
-    return found | {"metrics": _read_json(found["key"], "metrics", found["metrics"])}
+    found = dict(zip((*RUN_COLUMNS.split(", "), "model"), row))
+    return found | {"metrics": _read_json(found["key"], "metrics", found["metrics"]), "model": bool(found["model"])}
 
 
 def _read_json(key: str, name: str, text: str) -> Any:

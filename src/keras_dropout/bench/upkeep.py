@@ -1,7 +1,9 @@
 """What is done to ledgers as files: one taken into another, runs deleted, space given back, damage found."""
 
+import io
 import json
 import sqlite3
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,12 +35,14 @@ _COLUMNS = f"{RUN_COLUMNS}, {DETAIL_COLUMNS.removeprefix('key, ')}"
 
 @dataclass
 class Merged:
-    """What came of merging a ledger: runs copied, failed runs replaced, runs that both had; keys whose results differ."""
+    """What came of merging a ledger: runs copied, failed runs replaced, runs that both had, models copied; keys whose results
+    differ."""
 
     source: str
     copied: int = 0
     replaced: int = 0
     same: int = 0
+    models: int = 0
     conflicts: list[str] = field(default_factory=list)
 
 
@@ -46,6 +50,7 @@ def merge(path: str | Path, sources: Sequence[str | Path]) -> Iterator[Merged]:
     """Take the runs and studies of other ledgers into the one at `path`, each source in one transaction.
 
     A run that failed here is replaced by one that did not. Runs of one key with other results are told, and stay as they are.
+    Models come with the runs that are taken, and to those here that are the same and lack theirs.
     """
     path = Path(path)
     for source in sources:
@@ -77,6 +82,12 @@ def _merge(ours: sqlite3.Connection, theirs: sqlite3.Connection, source: Path) -
             merged.conflicts.append(key)
     for row in _read(theirs, source, f"SELECT {_COLUMNS} FROM runs JOIN details USING (key) WHERE key IN", wanted):
         put_row(ours, dict(zip(_COLUMNS.split(", "), row)))
+    have = {*merged.conflicts, *(key for (key,) in ours.execute("SELECT key FROM models"))}
+    theirs_have = [key for (key,) in _read(theirs, source, "SELECT key FROM models JOIN runs USING (key) WHERE status = 'done'")]
+    lacking = [key for key in theirs_have if key not in have]
+    for row in _read(theirs, source, "SELECT key, archive FROM models WHERE key IN", lacking):
+        ours.execute("INSERT INTO models VALUES (?, ?)", row)
+        merged.models += 1
     ours.execute("DELETE FROM checkpoints WHERE key IN (SELECT key FROM runs WHERE status != 'failed')")
     columns = "started, target, command, versions, machine, runs"
     known = set(ours.execute(f"SELECT {columns} FROM studies"))
@@ -111,7 +122,7 @@ def delete(path: str | Path, keys: Sequence[str], selection: Selection, every: b
             number, (where, values) = count(connection, selection), selection.where()
         if number and not sure:
             refuse(f"{number} run(s) of {path} would be deleted; nothing was.", "Add --yes to delete them.")
-        connection.execute(f"DELETE FROM runs WHERE {where}", values)  # and their details with them
+        connection.execute(f"DELETE FROM runs WHERE {where}", values)  # and their details and models with them
     return number
 
 
@@ -130,6 +141,7 @@ def vacuum(path: str | Path) -> tuple[int, int, int]:
             dropped = connection.execute(query).rowcount
             # Left by other programs, which do not delete them with their runs unless told to.
             connection.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
+            connection.execute("DELETE FROM models WHERE key NOT IN (SELECT key FROM runs)")
         ledger.vacuum()
     return dropped, before, _bytes(path)
 
@@ -141,9 +153,10 @@ def _bytes(path: Path) -> int:
 
 @dataclass
 class Verified:
-    """What a look at every run and study of a ledger found: their numbers, runs asked for that are not there, and problems."""
+    """What a look at every run, model and study of a ledger found: their numbers, runs asked for that are not there, problems."""
 
     runs: int = 0
+    models: int = 0
     studies: int = 0
     missing: int = 0
     problems: list[dict[str, str]] = field(default_factory=list)
@@ -153,13 +166,14 @@ class Verified:
 
 
 def verify(path: str | Path) -> Verified:
-    """Look for damage: in the file, the tables, and every run and study. Changes nothing."""
+    """Look for damage: in the file, the tables, and every run, model and study. Changes nothing."""
     found = Verified()
     with reading(path) as connection:
         connection.text_factory = lambda text: text.decode(errors="replace")
         try:
             _verify_file(connection, found)
             _verify_runs(connection, found)
+            _verify_models(connection, found)
             _verify_studies(connection, found)
         except sqlite3.DatabaseError as error:
             found.note("file", f"cannot be read to the end: {error}")
@@ -219,6 +233,21 @@ def _verify_runs(connection: sqlite3.Connection, found: Verified) -> None:
         usual = counts[data].most_common(1)[0][0]
         if number != usual:
             found.note(f"run {key}", f"has {number} test losses; other runs on the same data have {usual}")
+
+
+def _verify_models(connection: sqlite3.Connection, found: Verified) -> None:
+    for key, status, archive in connection.execute("SELECT key, status, archive FROM models LEFT JOIN runs USING (key)"):
+        found.models += 1
+        where = f"model of run {key}"
+        if status != "done":
+            found.note(where, "belongs to no run that is done")
+        try:
+            with zipfile.ZipFile(io.BytesIO(archive)) as files:
+                broken = files.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, TypeError):
+            broken = "the archive"
+        if broken is not None:
+            found.note(where, f"{broken} cannot be read")
 
 
 def _read_object(text: Any) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ runs = typer.Typer(
     cls=_ListUnlessNamed,
     add_completion=False,
     rich_markup_mode=None,
-    help="""Show, export, merge, delete and verify the runs of a ledger. Without a name of these: list.
+    help="""Show, export, merge, delete and verify the runs of a ledger, and take trained models out. Without a name of these: list.
 
     Every finished run is in the ledger, an SQLite file (--ledger, keras-dropout.db by default); docs/ledger.md describes its
     tables. Exit status: 0 done, 1 problems or conflicts were found, 2 bad input.
@@ -57,7 +57,8 @@ def list_runs(
     """List runs, the newest last.
 
     The fields of --json, a list of objects: key, target, variant, seed, backend, engine, status (done, diverged, failed),
-    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC).
+    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC),
+    model (whether the trained model is kept).
 
     Examples: keras-dropout runs list --variant hidden --since 2026-07-01 · keras-dropout runs list --status failed --json
     """
@@ -105,6 +106,31 @@ def show_run(
         show(_everything(found))
 
 
+@runs.command("model")
+def take_model(
+    key: Annotated[str, typer.Argument(help="The run's key, or how it begins: at least 4 digits.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The .keras file to write.")],
+    ledger: _Ledger = "keras-dropout.db",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the trained model of a run to a .keras file.
+
+    It is kept where a study was told to: keras-dropout compare … --keep-weights. Load it where keras_dropout is imported, which
+    brings its layers: keras.models.load_model("model.keras").
+
+    Examples: keras-dropout runs model 3f9a -o model.keras
+    """
+    from keras_dropout.bench.export import write_whole
+    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.selection import find_key, find_model
+
+    path = check_output_path(output, ".keras", force)
+    with reading(ledger) as connection:
+        archive = find_model(connection, find_key(connection, key))
+    write_whole(path, lambda part: part.write_bytes(archive))
+    print(path)
+
+
 @runs.command()
 def export(
     file: Annotated[str, typer.Argument(help="The .csv, .parquet or .json file to write.")],
@@ -144,8 +170,9 @@ def merge(
     """Take the runs of other ledgers into one. Exit status 1 when there are conflicts.
 
     Runs that --ledger lacks are copied, failed ones are replaced by those that did not fail, and studies are copied. A run that
-    both have, with another status or other metrics, is a conflict: it is told, and --ledger keeps its own. Checkpoints are not
-    copied. The ledger is made when it is not there. Each OTHER is taken whole or not at all.
+    both have, with another status or other metrics, is a conflict: it is told, and --ledger keeps its own. Trained models are
+    copied, also for runs that both have; checkpoints are not. The ledger is made when it is not there. Each OTHER is taken whole
+    or not at all.
 
     Examples: keras-dropout runs merge laptop.db server.db --ledger all.db
     """
@@ -153,7 +180,8 @@ def merge(
 
     conflicts = 0
     for merged in upkeep.merge(ledger, others):
-        print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there")
+        models = f"; {merged.models} model(s) copied" if merged.models else ""
+        print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there{models}")
         for key in merged.conflicts:
             print(f"conflict: run {key} has other results in {merged.source}; {ledger} keeps its own")
         conflicts += len(merged.conflicts)
@@ -173,7 +201,7 @@ def delete(
     every: Annotated[bool, typer.Option("--all", help="Delete all runs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without: say how many it would be, and exit with 2.")] = False,
 ) -> None:
-    """Delete runs, named by keys or chosen by filters; they are trained again when a study asks for them.
+    """Delete runs and their models, named by keys or chosen by filters; they are trained again when a study asks for them.
 
     Examples: keras-dropout runs delete --status failed · keras-dropout runs delete 3f9a 07c1 --yes
     """
@@ -199,9 +227,9 @@ def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
 def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None:
     """Look for damage in a ledger, and change nothing. Exit status 1 when there is some.
 
-    Looked at are the file, its tables, and of every run its key (the hash of its config), its JSON and its test losses. The
-    fields of --json, an object: runs, studies, missing (runs that studies asked for and that are not there, which is no
-    problem), problems (a list of objects: where, what).
+    Looked at are the file, its tables, of every run its key (the hash of its config), its JSON and its test losses, and every
+    trained model that is kept. The fields of --json, an object: runs, models, studies, missing (runs that studies asked for and
+    that are not there, which is no problem), problems (a list of objects: where, what).
 
     Examples: keras-dropout runs verify --json
     """
@@ -214,7 +242,8 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
         for problem in found.problems:
             print(f"{problem['where']}: {problem['what']}")
         missing = f" ({found.missing} run(s) asked for are not there)" if found.missing else ""
-        print(f"{found.runs} run(s), {found.studies} study(s){missing}: {len(found.problems) or 'no'} problem(s)")
+        models = f", {found.models} model(s)" if found.models else ""
+        print(f"{found.runs} run(s){models}, {found.studies} study(s){missing}: {len(found.problems) or 'no'} problem(s)")
     if found.problems:
         raise typer.Exit(1)
 
@@ -232,7 +261,8 @@ def _table(found: list[dict[str, Any]]) -> Any:
     measured = {name for run in found for name in run["metrics"] if name.startswith("test_")}
     metrics = sorted(measured, key=lambda name: (name != "test_loss", name))
     table = Table()
-    for name in ("key", "target", "variant", "seed", "status", "epochs", "seconds", *metrics, "finished"):
+    models = ["model"] if any(run["model"] for run in found) else []
+    for name in ("key", "target", "variant", "seed", "status", "epochs", "seconds", *metrics, *models, "finished"):
         numbers = name in ("seed", "epochs", "seconds", *metrics)
         table.add_column(
             name.replace("_", " "), justify="right" if numbers else "left", overflow="fold", no_wrap=name in ("key", "finished")
@@ -240,7 +270,8 @@ def _table(found: list[dict[str, Any]]) -> Any:
     for run in found:
         values = (f"{run['metrics'][name]:.4f}" if name in run["metrics"] else "-" for name in metrics)
         known = (run["key"][:8], run["target"], run["variant"], str(run["seed"]), run["status"], str(run["epochs"]))
-        table.add_row(*map(Text, known), f"{run['seconds']:.1f}", *values, run["finished"][:16].replace("T", " "))
+        kept = ("kept" if run["model"] else "" for _ in models)
+        table.add_row(*map(Text, known), f"{run['seconds']:.1f}", *values, *kept, run["finished"][:16].replace("T", " "))
     return table
 
 
@@ -268,6 +299,8 @@ def _everything(run: dict[str, Any]) -> Any:
     for name in plain:
         if run[name] is not None:
             table.add_row(name.replace("_", " "), Text(str(run[name])))
+    if run["model"]:
+        table.add_row("model", Text(f"kept: keras-dropout runs model {run['key'][:8]} -o model.keras"))
     for name, value in run["metrics"].items():
         table.add_row(name.replace("_", " "), f"{value:.6g}")
     if run["test_losses"]:

@@ -89,6 +89,7 @@ def compare(
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
     ] = None,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Keep each run's trained model in the ledger.")] = False,
     ledger: Annotated[str | None, typer.Option(help="SQLite file that keeps every run. Default: keras-dropout.db.")] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
@@ -103,7 +104,8 @@ def compare(
     TARGET is a recipe, which brings its data, or a compiled model of yours with --data. A function may ask for input_shape,
     outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
-    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
+    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption. With
+    --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
@@ -145,6 +147,7 @@ def compare(
         "workers": workers,
         "on": on,
         "checkpoint_every": checkpoint_every,
+        "keep_weights": keep_weights or None,
         "ledger": ledger,
         "report": report,
     }
@@ -248,9 +251,9 @@ def tune(
     trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
     compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
 
-    The other options are those of compare; --variant names what is compared with the winner and none, by default the model as it is
-    published or built. In a study file, [space] has a text for each site, and [tune] the options above. The same command goes on
-    after an interruption.
+    The other options are those of compare, --keep-weights for the comparison's runs alone; --variant names what is compared with
+    the winner and none, by default the model as it is published or built. In a study file, [space] has a text for each site, and
+    [tune] the options above. The same command goes on after an interruption.
 
     Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
     keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
@@ -267,6 +270,7 @@ def tune(
         "seeds": read_seeds(options["seeds"]),
         "class_weight": _class_weight(options["class_weight"]),
         "from_weights": options["from_weights"] or None,
+        "keep_weights": options["keep_weights"] or None,
         "halving": False if no_halving else None,
         "kinds": kind or None,
     }
@@ -338,7 +342,8 @@ def _class_weight(text: str | None) -> Any:
 
 def _print_plan(plan: Any, as_json: bool) -> None:
     study, known = plan.study, plan.known()
-    todo = plan.todo(known)
+    todo = plan.todo(known, plan.kept())
+    again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
     seconds = plan.estimate_seconds(todo)
     shown = {
@@ -348,8 +353,9 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "epochs": study.epochs,
         "workers": plan.workers,
         "runs": len(runs),
-        "in_ledger": len(runs) - len(todo),
+        "in_ledger": len(runs) - len(todo) + again,
         "to_train": len(todo),
+        "to_train_for_model": again,
         "max_seeds": plan.max_seeds,
         "estimated_seconds": round(seconds, 1),
     }
@@ -363,8 +369,9 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     for variant in study.variants:
         places = str(variant).partition("=")[2]
         print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
+    models = f", {again} of them again for their models" if again else ""
     print(
-        f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {shown['to_train']} to train on {plan.workers} worker(s)"
+        f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {len(todo)} to train on {plan.workers} worker(s){models}"
     )
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
 

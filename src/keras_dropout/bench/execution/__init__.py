@@ -81,13 +81,15 @@ def execute(
     on: str = HERE,
     checkpoint_every: int | None = None,
     until: int | None = None,
+    keep_weights: bool = False,
     more: Callable[[], Sequence[Run]] | None = None,
 ) -> list[Result]:
     """Train `runs` on `workers` workers, store each in the ledger as it ends, and return the results, without test losses.
 
     Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
     When all are over, `more` may give others. With `until`, runs that have not ended after that many epochs are left as
-    checkpoints, and give no result. A run that fails, or that cannot be stored, is a result; the others go on. In the stacked
+    checkpoints, and give no result. With `keep_weights` the trained models are stored too; where one cannot be, its run is stored
+    without it. A run that fails, or that cannot be stored, is a result; the others go on. In the stacked
     engine a worker is given many runs at once. On KeyboardInterrupt, or any other error here, the workers are ended and what is
     finished stays in the ledger.
     """
@@ -104,11 +106,11 @@ def execute(
             del busy[worker][run.key]
             queue.learn(run, result)
             try:
-                ledger.put(study, run, result, *facts)
+                _store(ledger, study, run, result, facts, observer)
             except NotStored as error:
                 result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
             # What the ledger holds need not be held here: memory does not grow with the number of runs.
-            result = dataclasses.replace(result, test_losses=None, log="")
+            result = dataclasses.replace(result, test_losses=None, log="", model=None)
             results.append(result)
             observer.ended(worker.number, run, result)
 
@@ -125,7 +127,8 @@ def execute(
                     continue
                 given = tuple(queue.take() for _ in range(min(share, len(queue))))
                 checkpoints = ledger.checkpoints([run.key for run in given])
-                place.give(worker, Task(given, {key: state for key, (_, state) in checkpoints.items()}, until, checkpoint_every))
+                states = {key: state for key, (_, state) in checkpoints.items()}
+                place.give(worker, Task(given, states, until, checkpoint_every, keep_weights))
                 busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
                 for run in given:
                     observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
@@ -235,6 +238,16 @@ class _Queue:
             return False
         self._waiting.insert(0, run)
         return True
+
+
+def _store(ledger: Ledger, study: Study, run: Run, result: Result, facts: Sequence[dict], observer: Observer) -> None:
+    try:
+        ledger.put(study, run, result, *facts)
+    except NotStored as error:
+        if result.model is None:
+            raise
+        ledger.put(study, run, dataclasses.replace(result, model=None), *facts)
+        observer.note(f"{run.variant.name}, seed {run.seed}: the trained model is not stored: {error}")
 
 
 def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer) -> None:

@@ -24,14 +24,15 @@ LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
 class Task:
     """Runs to train, from the bytes of their checkpoints where they have some.
 
-    After `until` epochs a run that has not ended is handed back as a checkpoint; every `checkpoint_every` epochs one is sent.
-    With `engines`, a step of the first run is timed in each of them instead.
+    After `until` epochs a run that has not ended is handed back as a checkpoint; every `checkpoint_every` epochs one is sent; with
+    `keep_weights` a run's result has its trained model. With `engines`, a step of the first run is timed in each of them instead.
     """
 
     runs: tuple[Run, ...]
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     until: int | None = None
     checkpoint_every: int | None = None
+    keep_weights: bool = False
     engines: tuple[str, ...] = ()
 
 
@@ -71,8 +72,9 @@ class Worker:
 
     def _train(self, group: Sequence[Run], task: Task) -> Iterator[tuple]:
         started, left = time.perf_counter(), {run.key: run for run in group}
+        how = task.checkpoints, task.until, task.checkpoint_every, task.keep_weights
         try:
-            for kind, key, *values in self._trainer.follow(group, task.checkpoints, task.until, task.checkpoint_every):
+            for kind, key, *values in self._trainer.follow(group, *how):
                 if kind in ("ended", "paused"):
                     del left[key]
                 yield self._ended(key, *values) if kind == "ended" else (kind, key, *values)

@@ -17,6 +17,7 @@ from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.training import measures
+from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
@@ -104,20 +105,28 @@ class Trainer:
         checkpoints: Mapping[str, bytes] = MappingProxyType({}),
         until: int | None = None,
         checkpoint_every: int | None = None,
+        keep_weights: bool = False,
     ) -> Iterator[tuple]:
         """Train runs, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key, epochs done, {metric:
         value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key, Result); or ("paused",
-        key, epoch, bytes) for a run that has not ended after `until` epochs.
+        key, epoch, bytes) for a run that has not ended after `until` epochs. With `keep_weights` the result of a run that is done
+        has its model, with the values that were measured.
 
         With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
         measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
         """
         for group in self.groups(runs):
             for stack, size in self._stacks(group):
-                yield from self._follow(stack, size, checkpoints, until, checkpoint_every)
+                yield from self._follow(stack, size, checkpoints, until, checkpoint_every, keep_weights)
 
     def _follow(
-        self, runs: Sequence[Run], size: int, checkpoints: Mapping[str, bytes], until: int | None, checkpoint_every: int | None
+        self,
+        runs: Sequence[Run],
+        size: int,
+        checkpoints: Mapping[str, bytes],
+        until: int | None,
+        checkpoint_every: int | None,
+        keep_weights: bool,
     ) -> Iterator[tuple]:
         started = time.perf_counter()
         training = self._begin(runs, size)
@@ -185,7 +194,17 @@ class Trainer:
             metrics, losses = test[number]
             for part in others:
                 metrics |= part[number][0]
-            yield "ended", runs[number].key, result(number, metrics, losses, best_epoch=courses[number].best.epoch)
+            found = result(number, metrics, losses, best_epoch=courses[number].best.epoch)
+            if keep_weights and found.status == "done":
+                found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
+            yield "ended", runs[number].key, found
+
+    def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
+        """A run's model with these values, as a .keras file."""
+        model, _ = make(self.study, run.variant)  # not the one in training: its optimizer has a state
+        for variable, value in zip((*model.trainable_variables, *model.non_trainable_variables), values, strict=True):
+            variable.assign(value)
+        return archive(model)
 
     def _is_over(self, course: "_Course") -> bool:
         patience, best = self.study.early_stopping, course.best.epoch
@@ -271,6 +290,9 @@ class _Alone:
 
     def restore(self, run: int, values: Sequence[Any]) -> None:
         self._training.restore(values)
+
+    def values(self, run: int) -> Sequence[Any]:
+        return self._training.values()
 
     def finish(self) -> None:
         self._training.finish()

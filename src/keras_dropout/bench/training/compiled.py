@@ -285,6 +285,6 @@ class CompiledTraining:
         """Put averaged weights in place, where the optimizer keeps such."""
         self._state = self._program.finish(self._state)
 
-    def weights(self) -> list[Any]:
-        """The trainable values as they are now."""
-        return [np.asarray(value) for value in self._state[0]]
+    def values(self) -> list[jax.Array]:
+        """The values of the model as they are now, the trainable ones first."""
+        return [*self._state[0], *self._state[1]]

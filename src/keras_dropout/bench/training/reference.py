@@ -84,9 +84,10 @@ class ReferenceTraining:
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
 
-    def weights(self) -> list[np.ndarray]:
-        """The trainable values as they are now."""
-        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.model.trainable_variables]
+    def values(self) -> list[np.ndarray]:
+        """The values of the model as they are now, the trainable ones first."""
+        variables = (*self.model.trainable_variables, *self.model.non_trainable_variables)
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
     def _variables(self) -> list[keras.Variable]:
         model = self.model

@@ -159,6 +159,10 @@ class StackedTraining:
         leaves, structure = jax.tree.flatten(self._state[:3])
         self._state = (*jax.tree.unflatten(structure, _put(leaves, run, list(values))), self._state[3])
 
+    def values(self, run: int) -> list[jax.Array]:
+        """The values of a run's model as they are now, the trainable ones first."""
+        return _place(jax.tree.leaves(self._state[:2]), run)
+
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""
         self._state = jax.vmap(self._program.finish)(self._state)
