@@ -24,7 +24,7 @@ testing
 graph
 survey
 inspection placement sampling
-mistakes
+mistakes thinning
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays
 bench.data.streams
