@@ -25,6 +25,7 @@ graph
 survey
 inspection placement sampling
 mistakes thinning
+ensemble
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays
 bench.data.streams
@@ -45,7 +46,7 @@ bench.sweep
 bench.tuning
 commands commands.output
 commands.options commands.runs
-commands.studies commands.models
+commands.studies commands.models commands.ensemble
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -338,7 +338,7 @@ def _one_at_least(wanted: np.ndarray) -> np.ndarray:
 
 def sizes(model: keras.Model) -> list[tuple[str, str, int, int]]:
     """(path, class, units, parameters) of each layer with weights, in the order of the data."""
-    calls = {id(call.layer): call for call in graph.read(model).calls if getattr(call.layer, "weights", ())}
+    calls = {id(call.layer): call for call in graph.read(as_trained(model)).calls if getattr(call.layer, "weights", ())}
     return [
         (call.path, type(call.layer).__name__, call.shape[-1] if call.shape else 1, call.layer.count_params())
         for call in calls.values()
