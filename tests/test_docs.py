@@ -21,7 +21,8 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the docu
 
 
 GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem != "base")
-MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), "keras_dropout.placement", "keras_dropout.testing"]
+OTHERS = ("placement", "testing", "thinning", "ensemble")
+MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), *(f"keras_dropout.{module}" for module in OTHERS)]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -24,7 +24,8 @@ testing
 graph
 survey
 inspection placement sampling
-mistakes moments uncertainty
+mistakes moments thinning uncertainty
+ensemble
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
@@ -45,7 +46,7 @@ bench.sweep
 bench.tuning
 commands commands.output
 commands.options commands.runs
-commands.studies commands.models
+commands.studies commands.models commands.ensemble
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -27,6 +27,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "set_rate": "placement",
     "sites": "placement",
     "strip": "placement",
+    "thin": "thinning",
     "tune": "bench.tuning",
 }
 __all__ = sorted([*_HOME, "schedules"])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_dropout import __version__
+from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.runs import runs
 from keras_dropout.commands.studies import compare, tune
@@ -25,7 +26,7 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
         raise typer.Exit
 
 
-for command in (compare, tune, sites, place, check, init, layers):
+for command in (compare, tune, sites, place, check, ensemble, init, layers):
     app.command()(command)
 app.add_typer(runs, name="runs")
 

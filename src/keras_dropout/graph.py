@@ -134,7 +134,7 @@ def rebuild(
 
     def again(old: keras.Model, on_input: Callable) -> keras.Model:
         graph = functional(old)
-        inputs = keras.tree.map_structure(_fresh_input, graph.input)
+        inputs = keras.tree.map_structure(fresh_input, graph.input)
         tensors = {id(o): on_input(n) for o, n in zip(graph.inputs, keras.tree.flatten(inputs))}
         for node in nodes(graph):
             args, kwargs = node.arguments.fill_in(tensors)
@@ -262,7 +262,8 @@ def _has_graph(model: keras.Model) -> bool:
     return hasattr(model, "_nodes_by_depth")
 
 
-def _fresh_input(tensor: Any) -> Any:
+def fresh_input(tensor: Any) -> Any:
+    """An input of the same name, shape and type."""
     layer = tensor._keras_history.operation
     if isinstance(layer, keras.layers.InputLayer):
         return keras.layers.InputLayer.from_config(layer.get_config()).output

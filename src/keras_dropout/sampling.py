@@ -71,8 +71,8 @@ class Passes:
                 "Put some in: keras_dropout.place(model, {'last': 0.2}), or --place \"last=0.2\".",
             )
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
-        self._twins = {id(each): _twin(each) for each in self.dropping if type(each) in _TWINS}
-        self._random, self._generators = self._random_states()
+        self._twins = _twins(self.dropping)
+        self._random, self._generators = _random_states(self.model, self._twins)
         self._fixed = [v for v in self.model.variables if id(v) not in {id(state) for state in self._random}]
         self._calls = _fixed_calls(self.model, self._twins)
         self._before, self._behind = self._parts()
@@ -82,7 +82,7 @@ class Passes:
 
     def _begin(self, seed: int) -> None:
         self.seed = check_whole("seed", seed, 0, "It is the seed of the masks.")
-        self._words = np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(len(self._random))], "uint32")
+        self._words = _words(seed, len(self._random))
 
     @classmethod
     def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
@@ -109,9 +109,10 @@ class Passes:
         *,
         batch_size: int | None = None,
         together: bool = False,
+        first: int = 0,
     ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
         """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece: what is in memory at once does not
-        grow with the examples nor with the samples.
+        grow with the examples nor, where `reduce` takes the samples together, with the samples. These are numbered from `first`.
 
         `reduce` is given the outputs of some samples for some examples, in float32 and of shape (samples, examples, …), inside
         the compiled program; what it gives is a dict of tensors whose first axis is the examples, but for one named "outputs".
@@ -123,7 +124,7 @@ class Passes:
         at_once = samples if together else min(samples, _GROUP)
         size = self._batch(x, at_once) if batch_size is None else check_whole("batch size", batch_size, 1, "Give at least one.")
         size = min(size, count) if self._by_example else BLOCK
-        groups = np.array_split(np.arange(samples, dtype="uint32"), -(-samples // at_once))
+        groups = np.array_split(np.arange(first, first + samples, dtype="uint32"), -(-samples // at_once))
         program = self._program(reduce)
         values = [ops.convert_to_tensor(variable) for variable in self._fixed]
 
@@ -155,18 +156,6 @@ class Passes:
     def check(self, x: Any) -> list[np.ndarray]:
         """The inputs as arrays, in the order of the model's; refused where they do not fit."""
         return check_examples(self.inputs, x)
-
-    def _random_states(self) -> tuple[list[keras.Variable], list[Any]]:
-        """The variables from which layers draw, and the generators among their owners."""
-        states, generators = {}, {}
-        for layer in self.model._flatten_layers():
-            layer = self._twins.get(id(layer), layer)
-            if isinstance(layer, Stochastic):
-                states[id(layer.stream.state)] = layer.stream.state
-            for generator in getattr(layer, "_seed_generators", ()):
-                generators[id(generator)] = generator
-                states[id(generator.state)] = generator.state
-        return list(states.values()), list(generators.values())
 
     def _batch(self, x: list[np.ndarray], samples: int) -> int:
         """As many examples as there is room for, with so many samples at once."""
@@ -266,13 +255,25 @@ class Passes:
 
     def _states(self, words: Any, sample: Any, example: Any) -> list:
         """The states of all layers for one sample of one example, each with its calls from step 0 on."""
-        fold = backends.current().fold
-        states = []
-        for number, variable in enumerate(self._random):
-            start = ops.concatenate([ops.cast(words[number], "uint32"), ops.zeros((1,), "uint32")])
-            state = fold(fold(fold(start, sample), example), 0)[: variable.shape[0]]
-            states.append(ops.cast(state, variable.dtype))
-        return states
+        return [_first_state(words[number], sample, example, variable) for number, variable in enumerate(self._random)]
+
+
+def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple[keras.Layer, Any]]:
+    """What decides one sample's masks where all examples share them, as `Passes` has it: on any backend.
+
+    For each dropout layer of the model, by its id: the layer of ours that does what it does, and the state of its first call
+    (each further call of the layer is one step on). Those that draw in a way of their own are left out.
+    """
+    twins = _twins([layer for layer in model._flatten_layers() if drops(layer)])
+    variables, _ = _random_states(model, twins)
+    number = {id(variable): n for n, variable in enumerate(variables)}
+    words, found = _words(seed, len(variables)), {}
+    for layer in model._flatten_layers():
+        ours = twins.get(id(layer), layer)
+        if isinstance(ours, Stochastic) and drops(layer):
+            variable = ours.stream.state
+            found[id(layer)] = ours, _first_state(words[number[id(variable)]], np.uint32(sample), np.uint32(0), variable)
+    return found
 
 
 def drops(layer: Any) -> bool:
@@ -320,10 +321,39 @@ def as_trained(model: keras.Model) -> keras.Model:
     return model
 
 
-def _twin(layer: keras.Layer) -> keras.Layer:
-    """Our layer that does what one of Keras's does: the same masks on every backend, and those cheap."""
-    options = {name: value for name, value in layer.get_config().items() if name != "seed"}
-    return getattr(layers, type(layer).__name__).from_config(options)
+def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
+    """For each of Keras's layers, by its id, ours that does what it does: the same masks on every backend, and those cheap."""
+    found = {}
+    for layer in dropping:
+        if type(layer) in _TWINS:
+            options = {name: value for name, value in layer.get_config().items() if name != "seed"}
+            found[id(layer)] = getattr(layers, type(layer).__name__).from_config(options)
+    return found
+
+
+def _random_states(model: keras.Model, twins: dict[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
+    """The variables from which layers draw, and the generators among their owners."""
+    states, generators = {}, {}
+    for layer in model._flatten_layers():
+        layer = twins.get(id(layer), layer)
+        if isinstance(layer, Stochastic):
+            states[id(layer.stream.state)] = layer.stream.state
+        for generator in getattr(layer, "_seed_generators", ()):
+            generators[id(generator)] = generator
+            states[id(generator.state)] = generator.state
+    return list(states.values()), list(generators.values())
+
+
+def _words(seed: int, states: int) -> np.ndarray:
+    """The two words that each of the states begins with."""
+    return np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(states)], "uint32")
+
+
+def _first_state(words: Any, sample: Any, example: Any, variable: keras.Variable) -> Any:
+    """What the state `variable` is at the first call in one sample of one example."""
+    fold = backends.current().fold
+    start = ops.concatenate([ops.cast(words, "uint32"), ops.zeros((1,), "uint32")])
+    return ops.cast(fold(fold(fold(start, sample), example), 0)[: variable.shape[0]], variable.dtype)
 
 
 def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tuple[keras.Layer, Callable]]:

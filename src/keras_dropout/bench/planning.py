@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_dropout import targets
 from keras_dropout.bench import acceptance, execution
-from keras_dropout.bench.data import SPLITS, Data, arrays, files, from_arrays
+from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, peek
@@ -260,6 +260,28 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
         return model, None
     few = slice(loaded.validation, loaded.validation + 1000)
     return model, arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+
+
+def evaluation_data(
+    target: str, data: str | None, data_options: Mapping[str, Any]
+) -> tuple[Any, Data, Part, files.Description | None]:
+    """The model that a recipe's name, a file or a function gives, all data, the test examples as the model sees them, and what
+    the data are where they came from files. A recipe brings its own data."""
+    from keras_dropout.bench import recipes
+    from keras_dropout.bench.training.reference import as_seen
+
+    if not targets.names_model(target):
+        recipe = recipes.find(target)
+        if data is not None or data_options:
+            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
+        model, loaded, about = recipe.model(), recipe.data(None), None
+    else:
+        if data is None:
+            refuse("there are no data to measure the model on.", "Add --data FILE, with labels.")
+        loaded, about = _load_data(None, data, {"validation_split": 0.1, **data_options})
+        model = targets.load_model(target, **_facts(loaded, about))
+    test = loaded.test._replace(x=arrays.each(lambda x: as_seen(np.asarray(x), loaded.divide_by), loaded.test.x))
+    return model, loaded, test, about
 
 
 def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:

@@ -87,6 +87,32 @@ class GaussianDropout(MaskLayer):
         return noise.gaussian_product(inputs, state, self.state.rate, tuple(ops.shape(inputs)))
 
 
+@keras.saving.register_keras_serializable("keras_dropout")
+class Select(keras.layers.Layer):
+    """The entries of the last axis at `indices`, in their order: what a thinned network keeps of a tensor. Drops nothing itself.
+
+    Shapes:        (batch, ..., n) -> (batch, ..., len(indices)).
+
+    >>> import numpy as np
+    >>> np.asarray(Select([0, 2])(np.array([[5.0, 6.0, 7.0]]))).tolist()
+    [[5.0, 7.0]]
+    """
+
+    def __init__(self, indices: Iterable[int], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.indices = [int(index) for index in indices]
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return ops.take(inputs, self.indices, axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:-1], len(self.indices))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "indices": self.indices}
+
+
 _SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 _NOTHING_LEFT = "nothing is left whose variance could be kept"
 
