@@ -39,14 +39,14 @@ bench.execution.worker
 bench.execution.processes bench.execution.actors
 bench.execution
 bench.engines
-bench.planning
+bench.planning bench.assessment
 bench.comparison
 bench.search
 bench.sweep
 bench.tuning
 commands commands.output
 commands.options commands.runs
-commands.studies commands.models commands.ensemble
+commands.studies commands.models commands.ensemble commands.uncertainty
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -12,6 +12,7 @@ from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.runs import runs
 from keras_dropout.commands.studies import compare, tune
+from keras_dropout.commands.uncertainty import uncertainty
 from keras_dropout.errors import BadInput, refuse
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -26,7 +27,7 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
         raise typer.Exit
 
 
-for command in (compare, tune, sites, place, check, ensemble, init, layers):
+for command in (compare, tune, sites, place, check, uncertainty, ensemble, init, layers):
     app.command()(command)
 app.add_typer(runs, name="runs")
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
 from keras_dropout.bench.data import Part
-from keras_dropout.bench.data.shifts import STRENGTHS, resize, shift
+from keras_dropout.bench.data.shifts import resize, shift
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.sampling import Passes, as_trained, drops
@@ -22,6 +22,7 @@ HIGHER_IS_BETTER = ("accuracy",)
 _WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # of one model, over the examples
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 TUNED_BY = ("nll", "brier", "ece")
+STRENGTHS = 5  # of a shift
 _LOOK = 256
 
 
@@ -31,7 +32,7 @@ class Assessment:
     seeds of a study, or a single one); an ensemble of them has one number.
 
     `intervals` (95 %) are over the seeds; of a single model, over the examples. `differences` are those to `plain`: per seed, or
-    of a single model those of the NLL of each example. `milliseconds` are per example, compiling left out.
+    of a single model those of the NLL of each example. `milliseconds` are per example, compiling included.
     """
 
     target: str
@@ -96,16 +97,16 @@ class Assessment:
     def _methods_table(self, title: str) -> Any:
         from rich.table import Table
 
-        shown = list(next(iter(self.values.values())))
+        shown = [name for name in next(iter(self.values.values())) if name != "smooth_ece"]  # there is no room for all
         table = Table(title=title, title_justify="left")
         table.add_column("method", no_wrap=True)
         for name in (*shown, "ms/example"):
-            table.add_column(name.replace("_", " "), justify="right")
+            table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         for method, found in self.values.items():
             cells = []
             for name in shown:
                 interval = self.intervals[method].get(name)
-                cells.append(f"{np.mean(found[name]):.4f}" + (f"\n{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""))
+                cells.append(f"{np.mean(found[name]):.4f}" + (f"\n{interval[0]:.3f}–{interval[1]:.3f}" if interval else ""))
             time_taken = self.milliseconds.get(method)
             table.add_row(method, *cells, "" if time_taken is None else f"{time_taken:.3f}")
         return table
@@ -198,7 +199,7 @@ def assess(
         moments_error=float(np.mean(errors)) if errors else None,
         rates=rates,
         ood=[row for name, x in (ood or {}).items() for row in _tell_apart(measured, test.x, name, x)],
-        shifts=[row for name in shifts for strength in STRENGTHS for row in _shifted(measured, test, name, strength)],
+        shifts=[row for name in shifts for strength in range(1, STRENGTHS + 1) for row in _shifted(measured, test, name, strength)],
         notes=(*notes, *([] if all(one.stochastic for one in measured) else [lacking])),
     )
 

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
-from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, peek
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, latest_study, models, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
@@ -263,25 +264,73 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
 
 
 def evaluation_data(
-    target: str, data: str | None, data_options: Mapping[str, Any]
-) -> tuple[Any, Data, Part, files.Description | None]:
-    """The model that a recipe's name, a file or a function gives, all data, the test examples as the model sees them, and what
-    the data are where they came from files. A recipe brings its own data."""
+    target: str, data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
+) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
+    """The model that a recipe's name, a file or a function gives, all data, the "validation" and "test" examples as the model sees
+    them, and what the data are where they came from files. A recipe brings its own data; its name also stands for them."""
     from keras_dropout.bench import recipes
-    from keras_dropout.bench.training.reference import as_seen
 
     if not targets.names_model(target):
-        recipe = recipes.find(target)
         if data is not None or data_options:
             refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
-        model, loaded, about = recipe.model(), recipe.data(None), None
+        loaded, about = recipe_data(target, data_dir), None
+        model = recipes.find(target).model()
     else:
-        if data is None:
-            refuse("there are no data to measure the model on.", "Add --data FILE, with labels.")
-        loaded, about = _load_data(None, data, {"validation_split": 0.1, **data_options})
+        loaded, about = named_data(data, data_options, data_dir)
         model = targets.load_model(target, **_facts(loaded, about))
-    test = loaded.test._replace(x=arrays.each(lambda x: as_seen(np.asarray(x), loaded.divide_by), loaded.test.x))
-    return model, loaded, test, about
+    return model, loaded, as_seen_parts(loaded), about
+
+
+def named_data(
+    data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
+) -> tuple[Data, files.Description | None]:
+    """The data that a file, a function or a recipe's name gives."""
+    if data is None:
+        refuse("there are no data to measure the model on.", "Add --data FILE, with labels, or --data RECIPE.")
+    if "," in data or targets.names_model(data):
+        return _load_data(None, data, {"validation_split": 0.1, **data_options})
+    if data_options:
+        refuse(f"{', '.join(data_options)} say how files are read; {data} is a recipe.", "Leave them out.")
+    return recipe_data(data, data_dir), None
+
+
+def recipe_data(name: str, data_dir: str | None = None) -> Data:
+    """The data of the recipe of that name."""
+    from keras_dropout.bench import recipes
+
+    return recipes.find(name).data(data_dir)
+
+
+def as_seen_parts(loaded: Data) -> dict[str, Part]:
+    """The "validation" and "test" examples as the model sees them."""
+    from keras_dropout.bench.training.reference import as_seen
+
+    parts = loaded.parts(SPLITS[0])
+    return {
+        name: parts[name]._replace(x=arrays.each(lambda x: as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
+        for name in ("validation", "test")
+    }
+
+
+def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
+    """The trained models of one variant of the latest study in a ledger, by seed, and the study as `latest_study` has it."""
+    study = latest_study(ledger)
+    if study is None:
+        refuse(f"there is no study in {ledger}.", "Make one: keras-dropout compare TARGET --keep-weights --ledger FILE")
+    names = list(dict.fromkeys(run["variant"] for run in study["runs"]))
+    if variant not in names:
+        said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
+        refuse(f"{said}; {ledger} has the variants {', '.join(names)}.", f"For example --variant {names[-1]}")
+    runs = {run["key"]: run["seed"] for run in study["runs"] if run["variant"] == variant}
+    found: dict[int, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, archive in models(ledger, runs):
+            path = Path(folder, "model.keras")
+            path.write_bytes(archive)
+            found[runs[key]] = targets.load_model(path)
+    if not found:
+        refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
+    return found, study
 
 
 def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:

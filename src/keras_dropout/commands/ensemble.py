@@ -85,7 +85,8 @@ def ensemble(
     if thin and data is None:
         loaded, _ = planning.load_target(model, None, options)
     else:
-        loaded, everything, test, about = planning.evaluation_data(model, data, options)
+        loaded, everything, parts, about = planning.evaluation_data(model, data, options)
+        test = parts["test"]
         if about is not None and about.task != "classification":
             refuse("averages of networks are compared on classes; the data are not labelled with classes.", "Give class labels.")
         if isinstance(test.y, (dict, tuple)):

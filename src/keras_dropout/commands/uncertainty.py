@@ -1,0 +1,156 @@
+"""The command uncertainty: what a model's predictions are worth with dropout off, and with Monte-Carlo dropout."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_dropout.commands.options import (
+    Backend,
+    DivideBy,
+    ImageSize,
+    Length,
+    Target,
+    Task,
+    Text,
+    Vocabulary,
+    choose_backend,
+    data_options,
+)
+from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+
+
+def uncertainty(
+    model: Annotated[str, typer.Argument(help="A trained .keras file, file.py:function, or a ledger (.db) with kept models.")],
+    data: Annotated[
+        str | None, typer.Option(help="As in compare, or a recipe's name for its data; a ledger knows its recipe.")
+    ] = None,
+    column: Target = None,
+    text: Text = None,
+    task: Task = None,
+    image_size: ImageSize = None,
+    divide_by: DivideBy = None,
+    vocabulary: Vocabulary = None,
+    length: Length = None,
+    test_data: Annotated[str | None, typer.Option(help="Data to measure on. Default: the test part of --data.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Ledgers: whose models; all seeds, and their ensemble.")] = None,
+    samples: Annotated[int, typer.Option(help="Stochastic forward passes.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+    masks: Annotated[
+        str, typer.Option(help="independent for each example, or shared: one for all in a sample (JAX).")
+    ] = "independent",
+    place: Annotated[list[str] | None, typer.Option(help='Put dropout first: "SITE=RATE". Repeatable.')] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="The model ends without its softmax or sigmoid.")] = False,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Also temperature scaling, fitted on validation data.")
+    ] = False,
+    use_moments: Annotated[bool, typer.Option("--moments", help="Also moment propagation: one pass in place of many.")] = False,
+    tune_rate: Annotated[str | None, typer.Option(help="Choose the rate on validation data by nll, brier or ece.")] = None,
+    precision: Annotated[float | None, typer.Option(help="Regression: 1 / variance of the noise. Default: fitted.")] = None,
+    ood: Annotated[
+        list[str] | None, typer.Option(help="Images that the model should not know: data, or a recipe. Repeatable.")
+    ] = None,
+    shift: Annotated[
+        list[str] | None, typer.Option(help="Also on test images under rotation, noise, blur, contrast, or all. Repeatable.")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="Write figures of each test example to this .csv file.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    backend: Backend = "jax",
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object on stdout.")] = False,
+) -> None:
+    """Measure a trained model's predictions: plain, and with dropout left on (Monte-Carlo dropout).
+
+    Only dropout acts; batch normalisation and all else stay as at prediction. With a ledger of a study made with --keep-weights,
+    all seeds of a variant are measured, intervals are over the seeds, and their deep ensemble is there for nothing.
+
+    The fields of --json: target, data, task, examples, samples, masks, seeds, methods (method, values by metric, mean, interval,
+    milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted, verdict), temperatures,
+    precisions, moments_error, rates, ood, shifts, notes. Fields that do not apply are null or empty.
+
+    Examples: keras-dropout uncertainty model.keras --data digits-mlp --temperature ·
+    keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation ·
+    keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
+    """
+    options = data_options(
+        target=column,
+        text=text,
+        task=task,
+        image_size=image_size,
+        divide_by=divide_by,
+        vocabulary=vocabulary,
+        length=length,
+        test_data=test_data,
+    )
+    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
+    if precision is not None:
+        check_positive("precision", precision, "It is 1 / the variance of the noise.")
+    path = check_output_path(output, ".csv", force) if output else None
+    ledger = model.endswith((".db", ".sqlite"))
+    if variant is not None and not ledger:
+        refuse("--variant is for a ledger of a study.", "Name the ledger: keras-dropout uncertainty runs.db --variant hidden")
+    choose_backend(backend)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from keras_dropout import placement as placing
+    from keras_dropout import uncertainty as sampling
+    from keras_dropout.bench import assessment, planning
+    from keras_dropout.bench.data.shifts import SHIFTS
+    from keras_dropout.bench.records import Variant
+
+    shifts = [each for name in shift or () for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]
+    if ledger:
+        models, study = planning.kept_models(model, variant)
+        from_recipe = data is None and not planning.targets.names_model(study["target"])
+        loaded, about = planning.named_data(study["target"] if from_recipe else data, options, data_dir)
+        parts, name = planning.as_seen_parts(loaded), f"{study['target']}, {variant}"
+    else:
+        found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
+        models, name = {0: found}, Path(model).name
+    if place:
+        placement = dict(Variant.parse(f"place={', '.join(place)}").placement)
+        models = {number: placing.place(each, placement) for number, each in models.items()}
+    others = {
+        each: assessment.other_inputs(planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x, parts["test"].x)
+        for each in ood or ()
+    }
+    notes = []
+    if (temperature or tune_rate or (about is not None and about.task == "regression")) and (
+        not ledger or study["config"].get("split", ("",))[0] == "as-published"
+    ):
+        notes.append(
+            f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
+        )
+    measured = assessment.assess(
+        models,
+        parts["test"],
+        parts["validation"],
+        target=name,
+        data=loaded.name,
+        task=about.task if about is not None else None,
+        samples=samples,
+        seed=seed,
+        masks=masks,
+        logits=True if logits else None,
+        temperature=temperature,
+        use_moments=use_moments,
+        precision=precision,
+        tune_rate=tune_rate,
+        ood=others,
+        shifts=shifts,
+        notes=notes,
+    )
+    if path is not None:
+        one = next(iter(models.values()))
+        sampling.predict(one, parts["test"].x, samples, seed=seed, masks=masks, logits=True if logits else None).to_frame().to_csv(
+            path
+        )
+    if as_json:
+        print(json.dumps(measured.document(), indent=1))
+    else:
+        show(measured)
+    if path is not None:
+        print(path, file=sys.stderr)
