@@ -122,7 +122,7 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
 def _refuse(call: Call, why: str) -> None:
     refuse(
         f"{type(call.layer).__name__} {call.path!r} {why}.",
-        "thin takes Dropout of vectors or before Flatten, and SpatialDropout (channels last); keras_dropout.sampling.Passes takes all.",
+        "thin takes Dropout of vectors or before Flatten, and SpatialDropout (channels last); sampling.Passes takes all.",
     )
 
 
