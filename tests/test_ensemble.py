@@ -390,6 +390,7 @@ BAD = {
     "a sample below 0": (("model.keras", "--thin", "-o", "t.keras", "--sample", "-1"), "sample must be"),
     "no thinned network": (("noise.keras", "--thin", "-o", "t.keras"), "GaussianDropout"),
     "unknown masks": (("model.keras", *DATA, "--masks", "one"), "unknown masks"),
+    "shared masks elsewhere": (("model.keras", *DATA, "--backend", "torch"), "--masks independent"),
     "0 epochs": (("model.keras", *DATA, "--epochs", "0"), "epochs must be"),
 }
 

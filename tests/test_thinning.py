@@ -55,9 +55,7 @@ def random_vectors(rng):
     pick = rng.integers
     inputs = keras.Input((3, 4))
     shared = kd.Dropout(float(rng.uniform(0.1, 0.8)))
-    x = L.Flatten()(inputs)
-    if pick(2):
-        x = shared(x)
+    x = [shared(L.Flatten()(inputs)), L.Flatten()(shared(inputs)), L.Flatten()(inputs)][pick(3)]
     for _ in range(pick(2, 5)):
         width = int(pick(2, 9))
         x = L.Dense(width, activation=str(rng.choice(["relu", "tanh", "sigmoid", "linear", "softmax"])), use_bias=bool(pick(2)))(x)
@@ -105,7 +103,8 @@ def random_images(rng):
             x = L.Concatenate()([x, kd.SpatialDropout2D(0.5)(L.Conv2D(2, 1)(x))])
         x = kd.SpatialDropout2D(float(rng.choice([0.2, 0.5, 0.9])))(x)
         x = [L.MaxPooling2D(2, padding="same"), L.AveragePooling2D(2, padding="same"), L.ReLU(), L.UpSampling2D()][pick(4)](x)
-    x = [L.Flatten(), L.GlobalAveragePooling2D(), L.GlobalMaxPooling2D()][pick(3)](x)
+    x = kd.Dropout(0.6)(x) if (flat := pick(2)) and pick(2) else x
+    x = L.Flatten()(x) if flat else [L.GlobalAveragePooling2D(), L.GlobalMaxPooling2D()][pick(2)](x)
     x = kd.Dropout(0.3)(x)
     return keras.Model(inputs, L.Dense(2)(x)), rng.normal(size=(2, 8, 8, 3)).astype("float32")
 
@@ -174,6 +173,26 @@ def test_dropped_units_are_gone_and_the_rest_is_scaled_in_the_next_kernel():
     assert thinning.sizes(thinned)[0][2:] == (kept[1].sum(), (kept[0].sum() + 1) * kept[1].sum())
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.7, 0.99, 1.0])
+def test_single_entries_in_front_of_a_flatten(rate):
+    """Also where a whole channel goes with them, where a sum needs what is dropped, and with one scale behind another."""
+    inputs = keras.Input((2, 5))
+    dropped = kd.Dropout(rate)(kd.SpatialDropout1D(0.5)(L.Dense(4, name="made")(inputs)))
+    one, two = L.Flatten()(dropped), L.Flatten()(dropped)
+    x = L.Concatenate()([L.Dense(3)(one), L.Add()([two, L.Dense(8)(one)])])
+    model = randomise(keras.Model(inputs, L.Dense(2)(x)), np.random.default_rng(6))
+    x = np.random.default_rng(3).normal(size=(3, 2, 5)).astype("float32")
+    for sample in range(2):
+        np.testing.assert_allclose(thin(model, SEED, sample).predict(x, verbose=0), masked(model, x, sample), rtol=1e-4, atol=1e-5)
+
+
+def test_what_place_puts_on_images():
+    model = kd.place(classifier(), {"input": 0.3, "hidden": 0.5})
+    thinned = thin(model, SEED, 1)
+    np.testing.assert_allclose(thinned.predict(X, verbose=0), masked(model, X, 1), atol=2e-6)
+    assert thinned.count_params() < model.count_params() / 2
+
+
 @pytest.mark.parametrize("rates", [(1.0, 0.5, 0.5), (0.2, 1.0, 0.5), (0.2, 0.5, 1.0), (1.0, 1.0, 1.0)])
 def test_where_everything_is_dropped_one_zero_unit_stays(rates):
     model = classifier(rates=rates)
@@ -231,7 +250,7 @@ def test_compile_settings_and_the_saved_file_keep(tmp_path):
 
 
 def block(*layers, shape=(6, 4)):
-    return keras.Sequential([keras.Input(shape), *layers, L.Flatten(), L.Dense(2)])
+    return keras.Sequential([keras.Input(shape), *layers, L.Activation("relu"), L.Flatten(), L.Dense(2)])
 
 
 REFUSED = {

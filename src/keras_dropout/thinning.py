@@ -52,8 +52,8 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
 
     Model:         Sequential, functional, with nested models (they are opened), or a subclass that can be followed. It is not
                    changed; weights are copies, compile settings are kept.
-    Dropout:       Dropout and LockedDropout of units, SpatialDropout of channels (last axis), StochasticDepth, and Keras's own;
-                   others raise `BadInput`. Passes draws the masks of every layer.
+    Dropout:       Dropout and LockedDropout of units, also in front of a Flatten; SpatialDropout of channels (last axis);
+                   StochasticDepth; Keras's own. Others raise `BadInput`. Passes draws the masks of every layer.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
     >>> [layer.units for layer in thin(model, seed=1).layers[1:]]
@@ -88,7 +88,8 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 
 
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
-    """What each call of a dropout layer multiplies its units by; None for the other calls."""
+    """What each call of a dropout layer multiplies its units by, (units,), or where the places of a feature map differ,
+    (places, units); None for the other calls. These must be in front of a Flatten alone: there they are units."""
     states, steps = shared_states(model, seed, sample), {}
     found: list[np.ndarray | None] = []
     for call in read.calls:
@@ -99,13 +100,17 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
         if not is_mask(layer):
             _refuse(call, "drops in a way that no smaller network shows")
         shape = mask_shape(layer, call.shape, call.path)
-        if not call.shape or any(size != 1 for size in shape[1:-1]):
+        users = read.users.get(call.outputs[0], ())
+        ends = call.outputs[0] in read.outputs or None in call.shape or not all(type(user.layer) is L.Flatten for user in users)
+        single = any(size != 1 for size in shape[1:-1])
+        if not call.shape or (single and ends):
             _refuse(call, "drops single entries of a feature map, or channels on another axis than the last")
         state_type = keras.backend.standardize_dtype(state.dtype)
         step = steps[id(layer)] = steps.get(id(layer), -1) + 1
         ones = ops.ones((1, *(1 if size is None else size for size in call.shape)), "float32")
         dropped = layer.drop(ones, state + ops.convert_to_tensor(np.array([0, 0, step], state_type)))
-        found.append(ops.convert_to_numpy(dropped).reshape(-1, call.shape[-1])[0])  # one place of a feature map stands for all
+        places = ops.convert_to_numpy(dropped).reshape(-1, call.shape[-1])
+        found.append(places if single else places[0])  # one place of a feature map stands for all
     if all(factor is None for factor in found):
         refuse(
             f"the model {model.name!r} has no dropout layer with a rate above 0 to thin it by.",
@@ -117,7 +122,7 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
 def _refuse(call: Call, why: str) -> None:
     refuse(
         f"{type(call.layer).__name__} {call.path!r} {why}.",
-        "thin takes Dropout of vectors and SpatialDropout of channels (last axis); keras_dropout.sampling.Passes runs every layer.",
+        "thin takes Dropout of vectors or before Flatten, and SpatialDropout (channels last); sampling.Passes takes all.",
     )
 
 
@@ -145,8 +150,18 @@ class _Thinning:
             _Step(call, self._kind(call, factor, called.count(id(call.layer)) > 1), factor)
             for call, factor in zip(self._read.calls, factors, strict=True)
         ]
+        self._drop_behind_flatten()
         self._zero = {number: np.zeros(self._units(number), bool) for number in self._shapes}
         self._need = {number: np.zeros(self._units(number), bool) for number in self._shapes}
+
+    def _drop_behind_flatten(self) -> None:
+        """Move what drops single entries of a feature map behind the Flatten that follows."""
+        for step in self._steps:
+            if step.kind == "dropout" and step.factor.ndim == 2:
+                for user in self._steps:
+                    if step.call.outputs[0] in user.call.inputs:
+                        user.factor = step.factor.ravel()
+                step.kind, step.factor = "same", None
 
     def model(self) -> keras.Model:
         for step in self._steps:
@@ -203,7 +218,8 @@ class _Thinning:
         if step.kind == "concatenate":
             return np.concatenate(known)
         if step.kind == "flatten":
-            return np.resize(known[0], self._units(call.outputs[0]))
+            zero = np.resize(known[0], self._units(call.outputs[0]))
+            return zero if step.factor is None else zero | (step.factor == 0)
         if step.kind == "unitwise":
             if not known[0].any():
                 return known[0]
@@ -221,7 +237,7 @@ class _Thinning:
             return [_one_at_least(wanted)], needed if elementwise else np.ones_like(needed)
         if step.kind == "flatten":
             wanted = needed.reshape(-1, self._units(call.inputs[0])).any(axis=0)
-            return [wanted], np.resize(wanted, len(needed))
+            return [wanted], np.resize(wanted, len(needed)) if step.factor is None else needed
         if step.kind == "concatenate":
             ends = np.cumsum([self._units(number) for number in call.inputs])
             wants = [_one_at_least(part) for part in np.split(needed, ends[:-1])]
@@ -258,6 +274,11 @@ class _Thinning:
         before = self._scales.get(call.inputs[0], 1.0) if call.inputs else 1.0
         if step.kind == "dropout":
             return self._drop(step, tensors[0], before)
+        if step.kind == "flatten" and step.factor is not None:
+            channels, output = step.wants[0], call.outputs[0]
+            flat = L.Flatten.from_config(call.layer.get_config() | {"name": self._name(call)})(tensors[0])
+            self._values[output], self._has[output] = flat, np.resize(channels, len(step.makes))
+            return self._drop(step, self._part(output, step.makes), before)
         if step.kind in ("same", "within", "flatten"):
             self._scales[call.outputs[0]] = before
         if step.kind == "same":

@@ -75,6 +75,8 @@ def ensemble(
             check_whole(name, value, 1, f"Leave --{name} out for the default.")
     if output and not thin:
         refuse("--output is for --thin.", "Add --thin, or leave --output out.")
+    if masks == "shared" and backend != "jax" and not (thin and data is None):
+        refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
     path = check_output_path(output, ".keras", force) if thin else None
     choose_backend(backend)
     from keras_dropout import ensemble as averaging
