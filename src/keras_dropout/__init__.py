@@ -30,12 +30,13 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "thin": "thinning",
     "tune": "bench.tuning",
 }
-__all__ = sorted([*_HOME, "schedules"])
+_MODULES = ("calibration", "ensemble", "metrics", "moments", "schedules", "uncertainty")
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "schedules":
-        return importlib.import_module("keras_dropout.schedules")
+    if name in _MODULES:
+        return importlib.import_module(f"keras_dropout.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"keras_dropout.{_HOME[name]}"), name)
     raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
