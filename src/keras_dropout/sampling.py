@@ -127,24 +127,25 @@ class Passes:
         program = self._program(reduce)
         values = [ops.convert_to_tensor(variable) for variable in self._fixed]
 
-        def piece(start: int) -> list:
+        def prepared(start: int) -> tuple[slice, Any, list]:
             rows = slice(start, min(start + size, count))
-            held = self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
             examples = np.arange(start, start + size, dtype="uint32") if self._by_example else np.uint32(start // BLOCK)
-            found = []
-            for group in groups:
-                reduced = program(values, held, self._words, group, examples)
-                found.append((rows, len(group), {n: _without_padding(n, v, rows) for n, v in reduced.items()}))
-            return found
+            return rows, examples, self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
 
-        starts = range(0, count, size)
-        yield from piece(starts[0])  # alone, for it compiles
+        def reduced(group: np.ndarray, piece: tuple) -> tuple[slice, int, dict]:
+            rows, examples, held = piece
+            found = program(values, held, self._words, group, examples)
+            return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
+
         # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
         workers = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) if self._by_example else 1
+        starts = range(0, count, size)
+        alone = 1  # the first one compiles
         with ThreadPoolExecutor(workers) as threads:
-            for first in range(1, len(starts), workers):
-                for found in threads.map(piece, starts[first : first + workers]):
-                    yield from found
+            for chunk in (starts[:alone], *(starts[n : n + workers] for n in range(alone, len(starts), workers))):
+                pieces = list(threads.map(prepared, chunk))
+                for group in groups:
+                    yield from threads.map(functools.partial(reduced, group), pieces)
 
     def plain(self, x: Any, batch_size: int | None = None) -> np.ndarray:
         """The outputs with dropout off."""
