@@ -40,6 +40,7 @@ bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/monte_carlo.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/large_ledger.py
 
