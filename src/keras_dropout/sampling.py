@@ -14,6 +14,7 @@ import functools
 import inspect
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,10 +33,12 @@ from keras_dropout.survey import dropout_options, is_dropout
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
 _GROUP = 100  # samples in one call of the program
-_BATCH = 1000
+_BATCH = 500
 _ACTIVATIONS = 2**21  # numbers that one layer may have for a batch: what a processor's cache holds
 _OUTPUTS = 2**24  # numbers that the outputs of one call of the program may have
 
+
+_CHANGING = threading.RLock()  # held while layers have other calls: of two threads that trace, one would take them from the other
 
 # Keras's layers that have a twin here, of the same name and with the same options.
 _TWINS = {
@@ -230,19 +233,20 @@ class Passes:
     @contextlib.contextmanager
     def _scope(self, values: list, states: list = ()) -> Iterator[None]:
         """Calls with these values of the variables, in which only dropout is on."""
-        unseeded = [generator for generator in self._generators if generator._initial_seed is None]
-        try:
-            for layer, call in self._calls:
-                vars(layer)["call"] = call  # past Keras's list of what a layer has
-            for generator in unseeded:
-                generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
-            with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
-                yield
-        finally:
-            for layer, _ in self._calls:
-                vars(layer).pop("call", None)
-            for generator in unseeded:
-                generator._initial_seed = None
+        with _CHANGING:
+            unseeded = [generator for generator in self._generators if generator._initial_seed is None]
+            try:
+                for layer, call in self._calls:
+                    vars(layer)["call"] = call  # past Keras's list of what a layer has
+                for generator in unseeded:
+                    generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
+                with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
+                    yield
+            finally:
+                for layer, _ in self._calls:
+                    vars(layer).pop("call", None)
+                for generator in unseeded:
+                    generator._initial_seed = None
 
     def _program(self, reduce: Callable) -> Callable:
         if reduce not in self._programs:
@@ -305,7 +309,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
             refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
     types = [dtype for *_, dtype in inputs] or [None] * len(arrays)
-    return [array if dtype in (None, "string") else array.astype(dtype) for array, dtype in zip(arrays, types)]
+    return [array if dtype in (None, "string") else array.astype(dtype, copy=False) for array, dtype in zip(arrays, types)]
 
 
 def contains_dropout(layer: Any) -> bool:
