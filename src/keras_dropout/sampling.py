@@ -14,6 +14,7 @@ import functools
 import inspect
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,10 +33,12 @@ from keras_dropout.survey import dropout_options, is_dropout
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
 _GROUP = 100  # samples in one call of the program
-_BATCH = 1000
+_BATCH = 500
 _ACTIVATIONS = 2**21  # numbers that one layer may have for a batch: what a processor's cache holds
 _OUTPUTS = 2**24  # numbers that the outputs of one call of the program may have
 
+
+_CHANGING = threading.RLock()  # held while layers have other calls: of two threads that trace, one would take them from the other
 
 # Keras's layers that have a twin here, of the same name and with the same options.
 _TWINS = {
@@ -128,24 +131,25 @@ class Passes:
         program = self._program(reduce)
         values = [ops.convert_to_tensor(variable) for variable in self._fixed]
 
-        def piece(start: int) -> list:
+        def prepared(start: int) -> tuple[slice, Any, list]:
             rows = slice(start, min(start + size, count))
-            held = self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
             examples = np.arange(start, start + size, dtype="uint32") if self._by_example else np.uint32(start // BLOCK)
-            found = []
-            for group in groups:
-                reduced = program(values, held, self._words, group, examples)
-                found.append((rows, len(group), {n: _without_padding(n, v, rows) for n, v in reduced.items()}))
-            return found
+            return rows, examples, self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
 
-        starts = range(0, count, size)
-        yield from piece(starts[0])  # alone, for it compiles
+        def reduced(group: np.ndarray, piece: tuple) -> tuple[slice, int, dict]:
+            rows, examples, held = piece
+            found = program(values, held, self._words, group, examples)
+            return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
+
         # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
         workers = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) if self._by_example else 1
+        starts = range(0, count, size)
+        alone = 1  # the first one compiles
         with ThreadPoolExecutor(workers) as threads:
-            for first in range(1, len(starts), workers):
-                for found in threads.map(piece, starts[first : first + workers]):
-                    yield from found
+            for chunk in (starts[:alone], *(starts[n : n + workers] for n in range(alone, len(starts), workers))):
+                pieces = list(threads.map(prepared, chunk))
+                for group in groups:
+                    yield from threads.map(functools.partial(reduced, group), pieces)
 
     def plain(self, x: Any, batch_size: int | None = None) -> np.ndarray:
         """The outputs with dropout off."""
@@ -218,19 +222,20 @@ class Passes:
     @contextlib.contextmanager
     def _scope(self, values: list, states: list = ()) -> Iterator[None]:
         """Calls with these values of the variables, in which only dropout is on."""
-        unseeded = [generator for generator in self._generators if generator._initial_seed is None]
-        try:
-            for layer, call in self._calls:
-                vars(layer)["call"] = call  # past Keras's list of what a layer has
-            for generator in unseeded:
-                generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
-            with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
-                yield
-        finally:
-            for layer, _ in self._calls:
-                vars(layer).pop("call", None)
-            for generator in unseeded:
-                generator._initial_seed = None
+        with _CHANGING:
+            unseeded = [generator for generator in self._generators if generator._initial_seed is None]
+            try:
+                for layer, call in self._calls:
+                    vars(layer)["call"] = call  # past Keras's list of what a layer has
+                for generator in unseeded:
+                    generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
+                with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
+                    yield
+            finally:
+                for layer, _ in self._calls:
+                    vars(layer).pop("call", None)
+                for generator in unseeded:
+                    generator._initial_seed = None
 
     def _program(self, reduce: Callable) -> Callable:
         if reduce not in self._programs:
@@ -305,7 +310,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
             refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
     types = [dtype for *_, dtype in inputs] or [None] * len(arrays)
-    return [array if dtype in (None, "string") else array.astype(dtype) for array, dtype in zip(arrays, types)]
+    return [array if dtype in (None, "string") else array.astype(dtype, copy=False) for array, dtype in zip(arrays, types)]
 
 
 def contains_dropout(layer: Any) -> bool:

@@ -6,6 +6,7 @@ Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
 """
 
 import functools
+import numbers
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from keras_dropout.sampling import Passes
 OUTPUTS = ("classes", "labels", "values")
 _ROOM = 2**24  # passes of a regression that are kept at once
 _LOOK = 256  # examples that are looked at to see what the outputs are
-_TOLERANCE = 1e-3  # by which a distribution's sum may differ from 1: a float16 model's does
+_TOLERANCE = 1e-2  # by which a distribution's sum may differ from 1: a bfloat16 model's does
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def predict(
     started = time.perf_counter()
     passes = Passes.of(model, masks=masks, seed=seed)
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
-    levels = [_check_level(level) for level in quantiles]
+    levels = _check_levels(quantiles)
     if precision is not None:
         check_positive("precision", precision, "It is 1 / the variance of the noise; fit_precision finds one.")
     arrays = passes.check(x)
-    kind, logits = find_outputs(passes.model, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
+    trained = passes.model if getattr(model, "loss", None) is None else model  # the outer one has the loss, if there are two
+    kind, logits = find_outputs(trained, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
     if kind != "values" and (y is not None or precision is not None):
         refuse(f"y and precision are for a regression; the outputs are {kind}.", "Leave them out: metrics.py scores probabilities.")
     if y is not None and precision is None:
@@ -215,12 +217,12 @@ def find_outputs(
     if outputs is not None:
         check_choice("outputs", outputs, OUTPUTS)
     loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
+    name = _loss_name(loss)
     logits = bool(getattr(loss, "from_logits", False)) if logits is None else check_flag("logits", logits)
     shown = plain()
     if not isinstance(shown, np.ndarray) or shown.ndim < 2:
         refuse(f"the model's outputs must be one array of shape (examples, …); got {np.shape(shown)}.", "End it with Dense(1).")
-    if outputs is None and "crossentropy" in str(name):
+    if outputs is None and "crossentropy" in name:
         outputs = "labels" if "binary" in name else "classes"
     if outputs is None:
         outputs = ("classes" if shown.shape[-1] > 1 else "labels") if logits else "classes" if _distributes(shown) else "values"
@@ -299,9 +301,22 @@ def _distributes(p: np.ndarray) -> bool:
     return p.shape[-1] > 1 and bool((p >= 0).all()) and bool(np.abs(p.sum(-1, dtype=float) - 1).max() <= _TOLERANCE)
 
 
+def _loss_name(loss: Any) -> str:
+    """The name of the function behind a loss, however it is written and whatever it is called."""
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    function = getattr(loss, "fn", loss)
+    return str(getattr(function, "__name__", getattr(function, "name", ""))).lower()
+
+
 def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
     """The answers in the shape of the outputs."""
-    y, shape = np.asarray(y, float), passes.plain([a[:1] for a in arrays]).shape[1:]
+    try:
+        y = np.asarray(y, float)
+    except (TypeError, ValueError):
+        refuse("y must be numbers, one answer an example.", "Encode what is no number, and leave out examples without answer.")
+    if not np.isfinite(y).all():
+        refuse("y must be numbers; some are not finite.", "Leave out the examples without answer.")
+    shape = passes.plain([a[:1] for a in arrays]).shape[1:]
     if y.shape == (len(arrays[0]), *shape[:-1]) and shape[-1] == 1:
         y = y[..., None]
     if y.shape != (len(arrays[0]), *shape):
@@ -309,10 +324,13 @@ def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
     return y
 
 
-def _check_level(level: float) -> float:
-    if isinstance(level, bool) or not 0 <= level <= 1:
-        refuse(f"a quantile's level must lie between 0 and 1; got {level!r}.", "For example 0.05 and 0.95.")
-    return float(level)
+def _check_levels(levels: Sequence[float]) -> list[float]:
+    if isinstance(levels, (str, numbers.Number)):
+        refuse(f"quantiles must be levels between 0 and 1, in a list; got {levels!r}.", "For example [0.05, 0.95].")
+    for level in levels:
+        if not isinstance(level, numbers.Real) or isinstance(level, bool) or not 0 <= level <= 1:
+            refuse(f"a quantile's level must lie between 0 and 1; got {level!r}.", "For example 0.05 and 0.95.")
+    return [float(level) for level in levels]
 
 
 def _per_example(values: np.ndarray) -> np.ndarray:
