@@ -100,7 +100,7 @@ def ensemble(
             usual = 20 if own else recipes.find(model).epochs
             count = examples or len(everything.train.y) - everything.validation
             found = replace(found, visited=found.networks.visited((epochs or usual) * count))
-        if _untrained(loaded):
+        if not model.endswith(".keras") and _untrained(loaded):  # a file may hold weights without what trained them
             found = replace(found, notes=(*found.notes, "The model is not trained: its optimizer has made no step."))
         document = found.document()
     if path is not None:
