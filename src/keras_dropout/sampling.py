@@ -141,7 +141,7 @@ class Passes:
         starts = range(0, count, size)
         yield from piece(starts[0])  # alone, for it compiles
         # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
-        workers = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) if self._by_example else 1
+        workers = _threads() if self._by_example else 1
         with ThreadPoolExecutor(workers) as threads:
             for first in range(1, len(starts), workers):
                 for found in threads.map(piece, starts[first : first + workers]):
@@ -380,6 +380,13 @@ def _with_training(call: Callable, on: bool) -> Callable:
         return call(*bound.args, **bound.kwargs)
 
     return fixed
+
+
+def _threads() -> int:
+    """As many as there are usable cores, or as JAX itself is allowed: where that is told by NPROC, as in the bench's workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("NPROC", "")
+    return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
 
 
 def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
