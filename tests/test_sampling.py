@@ -1,12 +1,15 @@
 """Stochastic passes: only dropout acts, masks depend on seed, sample and example alone, and every layer can be sampled."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_dropout
-from keras_dropout import BadInput, Dropout, LayerDrop, MultiSampleDropout, RDrop, catalogue
+from keras_dropout import BadInput, Dropout, LayerDrop, MultiSampleDropout, RDrop, catalogue, sampling
+from keras_dropout.bench.machine import worker_environment
 from keras_dropout.sampling import BLOCK, Passes
 
 JAX = keras.backend.backend() == "jax"
@@ -55,6 +58,26 @@ def test_passes_do_not_depend_on_the_batch_nor_on_how_many_there_are():
     assert many.shape == (205, 20, 3)
     assert np.abs(many[:4] - outputs(model)).max() < 1e-6
     assert len(np.unique(many[:, 0].round(6), axis=0)) > 190
+
+
+@only_jax
+@pytest.mark.parametrize(("allowed", "expected"), [("1", 1), ("3", 3), ("9", 4), ("", 4)])
+def test_there_are_no_more_threads_than_jax_may_have(allowed, expected, monkeypatch):
+    """A worker of the bench has one: it shares its machine with others."""
+    asked = []
+
+    class Threads(sampling.ThreadPoolExecutor):
+        def __init__(self, workers):
+            asked.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(sampling, "ThreadPoolExecutor", Threads)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setenv("NPROC", allowed)
+    found = outputs(perceptron(), np.repeat(X, 2, axis=0), 2, batch_size=5)
+    assert found.shape == (2, 40, 3)
+    assert asked == [expected]
+    assert worker_environment("jax")["NPROC"] == "1"
 
 
 def test_independent_masks_differ_between_equal_examples():

@@ -142,7 +142,7 @@ class Passes:
             return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
 
         # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
-        workers = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) if self._by_example else 1
+        workers = _threads() if self._by_example else 1
         starts = range(0, count, size)
         alone = 1  # the first one compiles
         with ThreadPoolExecutor(workers) as threads:
@@ -385,6 +385,13 @@ def _with_training(call: Callable, on: bool) -> Callable:
         return call(*bound.args, **bound.kwargs)
 
     return fixed
+
+
+def _threads() -> int:
+    """As many as there are usable cores, or as JAX itself is allowed: where that is told by NPROC, as in the bench's workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("NPROC", "")
+    return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
 
 
 def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:

@@ -217,6 +217,7 @@ def find_outputs(
     if outputs is not None:
         check_choice("outputs", outputs, OUTPUTS)
     loss = getattr(model, "loss", None)
+    loss = next(iter(keras.tree.flatten(loss)), None) if keras.tree.is_nested(loss) else loss  # that of one output, in a list
     name = _loss_name(loss)
     logits = bool(getattr(loss, "from_logits", False)) if logits is None else check_flag("logits", logits)
     shown = plain()

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 import keras_dropout
 from keras_dropout.bench import comparison, statistics
@@ -128,6 +129,59 @@ def test_a_margin_is_said_everywhere(tmp_path):
 
 def test_the_tables_fit_a_terminal(tmp_path):
     assert max(map(len, str(with_losses(made_up(tmp_path))).splitlines())) <= 100
+
+
+def sampled(tmp_path, **settings) -> Comparison:
+    """With metrics of 20 samples: without dropout those of plain predictions, else an NLL lower by 0.05 or so."""
+    found = made_up(tmp_path, samples=20, **settings)
+    for run in found.study.runs():
+        result = found.results[run.key]
+        loss, gain = result.metrics["test_loss"], 0.0 if run.variant.name == "none" else 0.05 + 0.001 * run.seed
+        metrics = {"nll": loss, "brier": loss / 2, "ece": loss / 10, "mc_nll": loss - gain, "mc_brier": loss / 2 - gain}
+        metrics |= {"mc_ece": loss / 10 - gain, "mc_accuracy": 1 - loss / 4 + gain}
+        metrics = result.metrics | {f"test_{name}": value for name, value in metrics.items()}
+        found.results[run.key] = dataclasses.replace(result, metrics=metrics)
+    return found
+
+
+def test_samples_are_compared_with_the_baseline_and_with_plain_predictions(tmp_path):
+    found = sampled(tmp_path)
+    assert set(found.verdicts["last"]) == {
+        *(f"test_{name}" for name in ("loss", "accuracy", "nll", "brier", "ece")),
+        *(f"test_mc_{name}" for name in ("nll", "accuracy", "brier", "ece")),
+    }
+    assert set(found.verdicts["last"].values()) == {"better"}  # lower, and of accuracies higher
+    rows = {(row["variant"], row["metric"]): row for row in found.document()["monte_carlo"]}
+    assert {variant for variant, _ in rows} == {"as-published", "hidden", "last"}
+    row = rows["hidden", "test_nll"]
+    gains = -0.05 - 0.001 * np.arange(6)
+    half = scipy.stats.t.ppf(0.975, 5) * gains.std(ddof=1) / np.sqrt(6)
+    assert row["difference"] == pytest.approx(gains.mean())
+    assert row["interval"] == pytest.approx([gains.mean() - half, gains.mean() + half])
+    assert row["pairs"] == 6
+    assert rows["hidden", "test_accuracy"]["difference"] == pytest.approx(-gains.mean())
+    assert "monte_carlo" not in made_up(tmp_path).document()
+
+
+def test_metrics_of_samples_have_tables_of_their_own(tmp_path):
+    found = sampled(tmp_path, seeds=6)
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "hidden: 20 samples against its own plain predictions, paired over 6 seed(s): nll -0.0525" in text
+    assert "none: 20 samples" not in text
+    assert text.count("Monte-Carlo │") == 3  # a row for each variant with dropout
+    rows = [line for line in text.splitlines() if line.count("│") == 7]
+    assert [sum(f"│ {name} " in row for row in rows) for name in ("nll", "mc nll", "brier")] == [0, 3, 3]  # nll is the loss
+    assert "test nll" not in text
+    page = found.save_report(tmp_path / "report.html").read_text()
+    shown = page[: page.index('<script type="application/json"')]
+    assert "hidden: 20 samples against its own plain predictions" in shown
+    assert "test mc brier" in shown
+    assert "test nll" not in shown
+    assert shown.count("<svg") == made_up(tmp_path).save_report(tmp_path / "plain.html").read_text().count("<svg")
+    for name, result in found.results.items():  # of a weighted loss the NLL is something else
+        found.results[name] = dataclasses.replace(result, metrics=result.metrics | {"test_loss": 2 * result.metrics["test_loss"]})
+    assert sum("│ nll " in row for row in str(found).splitlines()) >= 3
 
 
 def test_verdicts_of_added_seeds_are_those_of_the_sequential_method(tmp_path):

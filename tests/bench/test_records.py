@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_dropout.bench import records
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 from keras_dropout.errors import BadInput
 from keras_dropout.schedules import Curriculum, Early, Late, Linear, Step
@@ -180,6 +181,12 @@ def test_keys_depend_on_everything_that_decides(change):
     assert not set(keys(study(**change))) & set(keys(study()))
 
 
+def test_a_key_of_a_study_without_samples_is_that_of_before_there_were_any(monkeypatch):
+    monkeypatch.setattr(records, "NUMERIC_VERSION", 1)
+    assert keys(study())[1] == keys(study(samples=None))[1] == "d0486e340738a82e342545b0b8678707"
+    assert len({keys(study(samples=samples))[1] for samples in (None, 1, 50)}) == 3
+
+
 def test_keys_depend_on_seed_and_placement():
     assert len(set(keys(study()))) == 4
     rates = (0.5, Linear(0.5, 0.0), Linear(0.5, 0.1))
@@ -189,7 +196,7 @@ def test_keys_depend_on_seed_and_placement():
 @pytest.mark.parametrize(
     "change",
     [{"epochs": 0}, {"batch_size": 0}, {"backend": "x"}, {"engine": "x"}, {"seeds": ()}, {"baseline": "x"}]
-    + [{"variants": (Variant("none", {}), Variant("none", None))}],
+    + [{"samples": 0}, {"samples": True}, {"variants": (Variant("none", {}), Variant("none", None))}],
     ids=str,
 )
 def test_a_study_checks_itself(change):

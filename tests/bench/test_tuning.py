@@ -259,6 +259,13 @@ def test_early_stopping_counts_the_best_epoch(tmp_path):
     assert [trial.loss for trial in found.trials] == [min(curve["validation_loss"]) for curve in curves]
 
 
+def test_samples_are_for_the_comparison_alone(tmp_path):
+    planned = search.plan_search("digits-mlp", ledger=tmp_path / "r.db", epochs=6, samples=5)
+    assert (planned.plan.study.samples, planned.study.samples) == (5, None)
+    without = search.plan_search("digits-mlp", ledger=tmp_path / "r.db", epochs=6)
+    assert [run.key for run in planned.study.runs()] == [run.key for run in without.study.runs()]
+
+
 def test_a_budget_buys_trials(tmp_path):
     planned = search.plan_search("digits-mlp", ledger=tmp_path / "r.db", epochs=6, budget=100)
     assert planned.model_epochs <= 100 < search._cost(planned.trials + 1, planned.rungs)

@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy.special import expit
 
 from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.data.shifts import resize, shift
+from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import check_choice, check_whole, refuse
-from keras_dropout.sampling import Passes, as_trained, drops
+from keras_dropout.sampling import Passes, as_trained
 
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
 REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
@@ -217,7 +217,7 @@ class _Measured:
         precision: float | None,
     ):
         self.model, self.settings, self.kind = as_trained(model), settings, settings["outputs"]
-        self.stochastic = any(map(drops, self.model._flatten_layers()))
+        self.stochastic = stochastic(self.model)
         self.temperature = self.precision = self.plain_variance = self.moments_error = None
         self.methods = ["plain", *(["Monte-Carlo"] if self.stochastic else [])]
         if self.kind == "values":
@@ -267,28 +267,13 @@ class _Measured:
 
     def answers(self, y: Any) -> np.ndarray:
         """Whole-number classes, or the answers of a regression in the shape of the outputs."""
-        y = np.asarray(y)
-        if self.kind == "values":
-            return y[:, None] if y.ndim == 1 and self.model.output_shape[-1] == 1 else y
-        if self.kind == "labels":
-            return np.round(y).astype(int).reshape(len(y), *self.model.output_shape[1:])
-        several = y.ndim == len(self.model.output_shape)
-        return (y.argmax(-1) if several and y.shape[-1] > 1 else y[..., 0] if several else y).round().astype(int)
+        return answers(y, self.kind, self.model.output_shape)
 
     def _plain(self, x: Any) -> np.ndarray:
-        found = plain(self.model, x)
-        if self.settings["logits"]:
-            shifted = np.exp(found - found.max(-1, keepdims=True)) if self.kind == "classes" else None
-            found = shifted / shifted.sum(-1, keepdims=True) if self.kind == "classes" else expit(found)
-        return found if self.kind == "values" else self._distribution(found)
+        return predictions(plain(self.model, x), self.kind, self.settings["logits"])
 
     def _distribution(self, p: np.ndarray) -> np.ndarray:
-        return np.stack([1 - p, p], axis=-1) if self.kind == "labels" else p
-
-
-def plain(model: keras.Model, x: Any) -> np.ndarray:
-    """The outputs with dropout off."""
-    return np.asarray(model.predict(x, batch_size=1000, verbose=0), "float32")
+        return predictions(p, self.kind, logits=False)
 
 
 def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool]:

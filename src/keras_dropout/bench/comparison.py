@@ -19,11 +19,13 @@ from keras_dropout.bench.ledger import Ledger, peek, refusing
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
-from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.records import MC, MONTE_CARLO, PLAIN, Result, Run, Study, Variant
 from keras_dropout.bench.report.page import write_page
-from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, smallest_p
+from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, mean_interval, smallest_p
 from keras_dropout.errors import check_choice, refuse
 
+_MONTE_CARLO = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for name in names]
+_SAMPLED = [*(f"test_{name}" for names in PLAIN.values() for name in names), *_MONTE_CARLO]
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
 
 
@@ -51,6 +53,16 @@ class Comparison:
         """The metrics measured on test data, the loss first."""
         names = {name for result in self.results.values() for name in result.metrics if name.startswith("test_")}
         return sorted(names, key=lambda name: (name != "test_loss", name))
+
+    @property
+    def sampled_metrics(self) -> list[str]:
+        """Those of `metrics` that a study has for its samples."""
+        return [name for name in self.metrics if name in _SAMPLED] if self.study.samples is not None else []
+
+    @property
+    def own_metrics(self) -> list[str]:
+        """Those of `metrics` that a study has without samples too."""
+        return [name for name in self.metrics if name not in self.sampled_metrics]
 
     @property
     def failed(self) -> list[tuple[Run, str]]:
@@ -94,6 +106,36 @@ class Comparison:
             name: dataclasses.replace(each, verdict=statistics.verdict_with_margin(words[name], each.equivalence))
             for name, each in found.items()
         }
+
+    def monte_carlo(self) -> list[dict[str, Any]]:
+        """What Monte-Carlo predictions do to the metrics of each variant with dropout: their mean difference to those of its own
+        plain predictions, paired by seed, with the 95 % interval over seeds."""
+        found = []
+        for variant in self.study.variants:
+            for metric in self._of_samples if self._is_sampled(variant) else ():
+                pairs = self.values(variant, metric) - self.values(variant, _plain(metric))
+                pairs = pairs[np.isfinite(pairs)]
+                interval = mean_interval(pairs)
+                row = {"variant": variant.name, "metric": _plain(metric), "difference": _number(_mean(pairs))}
+                found.append(row | {"interval": interval and list(interval), "pairs": len(pairs)})
+        return found
+
+    @property
+    def _of_samples(self) -> list[str]:
+        """The Monte-Carlo metrics whose plain ones there are too."""
+        return [name for name in self.sampled_metrics if name in _MONTE_CARLO and _plain(name) in self.metrics]
+
+    def _is_sampled(self, variant: Variant) -> bool:
+        """Whether the Monte-Carlo figures of a variant are other than the plain ones: not without dropout."""
+        pairs = [(name, _plain(name)) for name in self._of_samples if _plain(name) in self.sampled_metrics]
+        return any((np.abs(self.values(variant, name) - self.values(variant, plain)) > 0).any() for name, plain in pairs)
+
+    @property
+    def _repeated(self) -> list[str]:
+        """The metrics that the test loss repeats: the NLL, where the loss is the crossentropy and examples have no weights."""
+        loss, nll = (np.array([self.values(v, name) for v in self.study.variants]) for name in ("test_loss", "test_nll"))
+        same = "test_nll" in self.sampled_metrics and np.allclose(loss, nll, rtol=1e-4, equal_nan=True)
+        return ["test_nll"] if same else []
 
     @property
     def undecided(self) -> list[str]:
@@ -183,6 +225,7 @@ class Comparison:
                 "optimizer": study.compiled["optimizer"],
                 "class_weight": study.class_weight,
                 "early_stopping": study.early_stopping,
+                "samples": study.samples,
                 "from_weights": study.weights_hash,
                 "seeds": list(study.seeds),
                 "baseline": study.baseline,
@@ -201,6 +244,7 @@ class Comparison:
                 for variant in study.variants
             ],
             "comparisons": comparisons,
+            **({} if study.samples is None else {"monte_carlo": self.monte_carlo()}),
             "warnings": self.warnings(),
             "timing": self.timing,
         }
@@ -261,21 +305,29 @@ class Comparison:
                 for variant in self.study.variants
                 if variant.name != self.study.baseline
             }
-            for metric in self.metrics
+            for metric in self.own_metrics
         }
         made = {"command": self.command, "versions": versions(), "machine": machine()}
         said = sentences(self.figures("test_loss")) if self.metrics else []
-        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made, said)
+        sampled = {
+            "metrics": [metric for metric in self.sampled_metrics if metric in _MONTE_CARLO],
+            "repeated": self._repeated,
+            "sentences": monte_carlo_sentences(self.study.samples, self.monte_carlo()),
+        }
+        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made, said, sampled)
 
     def __rich__(self) -> Group:
-        figures = {metric: self.figures(metric) for metric in self.metrics} if self._others else {}
+        figures = {metric: self.figures(metric) for metric in self.own_metrics} if self._others else {}
         parts: list[Any] = [*self._tables(), *([self._figures_table(figures)] if figures else [])]
         parts += [Text(sentence) for sentence in sentences(figures.get("test_loss", {}))]
+        parts += [Text(sentence) for sentence in monte_carlo_sentences(self.study.samples, self.monte_carlo())]
         parts += [Text(f"! {warning}", style="yellow") for warning in self.warnings()]
         return Group(*parts)
 
     def _tables(self) -> list[Table]:
-        return [self._means_table(), *(self._differences_table(metric) for metric in self.metrics if self._others)]
+        tables = [self._means_table(), *([self._sampled_table()] if self.sampled_metrics else [])]
+        tables += [self._differences_table(metric) for metric in self.own_metrics if self._others]
+        return [*tables, *([self._sampled_differences_table()] if self.sampled_metrics and self._others else [])]
 
     def __str__(self) -> str:
         return as_text(self)
@@ -312,13 +364,14 @@ class Comparison:
         )
         table.add_column("variant")
         table.add_column("runs", justify="right")
-        for metric in self.metrics:
+        shown = self._in_means
+        for metric in shown:
             table.add_column(metric.replace("_", " "), justify="right")
         table.add_column("train loss", justify="right")
         table.add_column("gap (test - train loss)", justify="right")
         for variant in self.study.variants:
             loss, train = self.values(variant, "test_loss"), self.values(variant, "train_loss")
-            cells = [_mean_and_sd(self.values(variant, metric)) for metric in self.metrics]
+            cells = [_mean_and_sd(self.values(variant, metric)) for metric in shown]
             table.add_row(
                 Text(variant.name), str(int(np.isfinite(loss).sum())), *cells, _mean_and_sd(train), _mean_and_sd(loss - train)
             )
@@ -334,6 +387,39 @@ class Comparison:
             interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else "-"
             mean = f"{found.mean:+.4f}" if found.pairs else "-"
             table.add_row(Text(name), mean, interval, f"{found.p:.3f}", f"{found.p_adjusted:.3f}", found.verdict)
+        return table
+
+    @property
+    def _in_means(self) -> list[str]:
+        """The metrics of the table of means; those with a Monte-Carlo one beside them are in a table of their own."""
+        return [metric for metric in self.own_metrics if metric not in map(_plain, self.sampled_metrics)]
+
+    def _sampled_table(self) -> Table:
+        """Plain and Monte-Carlo predictions one below the other; one row where both are the same."""
+        title = f"test data: plain predictions, and the mean of {self.study.samples} with dropout on (Monte-Carlo)"
+        table = Table(title=title, title_justify="left")
+        several = [metric for metric in self.sampled_metrics if metric in _MONTE_CARLO]
+        for name in ("variant", "predictions", *(_plain(metric).removeprefix("test_") for metric in several)):
+            table.add_column(name, justify="left" if name in ("variant", "predictions") else "right")
+        for variant in self.study.variants:
+            table.add_row(Text(variant.name), "plain", *(_mean_and_sd(self.values(variant, _plain(metric))) for metric in several))
+            if self._is_sampled(variant):
+                table.add_row("", "Monte-Carlo", *(_mean_and_sd(self.values(variant, metric)) for metric in several))
+        return table
+
+    def _sampled_differences_table(self) -> Table:
+        title = f"more metrics against {self.study.baseline}, paired by seed; mc: Monte-Carlo (lower is better, but for accuracy)"
+        table = Table(title=title, title_justify="left")
+        for name in ("variant", "metric", "difference", "95 % interval", "p adjusted", "verdict"):
+            table.add_column(name, justify="left" if name in ("variant", "metric", "verdict") else "right")
+        by_metric = {metric: self.differences(metric) for metric in self.sampled_metrics if metric not in self._repeated}
+        for name in self._others:
+            for number, (metric, differences) in enumerate(by_metric.items()):
+                found = differences[name]
+                interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else "-"
+                mean = f"{found.mean:+.4f}" if found.pairs else "-"
+                words = metric.removeprefix("test_").replace("_", " ")
+                table.add_row(Text("" if number else name), words, mean, interval, f"{found.p_adjusted:.3f}", found.verdict)
         return table
 
     def _figures_table(self, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
@@ -446,6 +532,8 @@ def compare(
     or there are max_seeds, 30 unless given); margin (a smaller difference in test loss does not matter: see
     docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
     early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest is measured);
+    samples (stochastic forward passes on the test data: test_nll, test_brier and test_ece, of a regression test_rmse, and test_mc_…
+    of the mean of the passes are then metrics too; examples count alike there, and the model has one output);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
@@ -499,6 +587,24 @@ def sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"{margin['better']:.3f}, within {margin['within']:.3f}, worse by more {margin['worse']:.3f}."
             )
     return found
+
+
+def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What Monte-Carlo predictions do to each variant's NLL or RMSE, one sentence each, from `Comparison.monte_carlo`."""
+    found = []
+    for row in rows:
+        if row["metric"] in ("test_nll", "test_rmse") and row["pairs"]:
+            between = " (95 % interval {:+.4f} to {:+.4f})".format(*row["interval"]) if row["interval"] else ""
+            found.append(
+                f"{row['variant']}: {samples} samples against its own plain predictions, paired over {row['pairs']} seed(s): "
+                f"{row['metric'].removeprefix('test_')} {row['difference']:+.4f}{between}."
+            )
+    return found
+
+
+def _plain(metric: str) -> str:
+    """The metric of plain predictions that goes with a Monte-Carlo one."""
+    return metric.replace(f"test_{MC}", "test_")
 
 
 def _schedule(variant: Variant) -> dict[str, str] | None:

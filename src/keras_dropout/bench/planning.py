@@ -128,6 +128,7 @@ def make_plan(
     on: str = execution.HERE,
     checkpoint_every: int | None = None,
     keep_weights: bool = False,
+    samples: int | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
@@ -149,7 +150,7 @@ def make_plan(
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
     counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}
-    counts["checkpoint every"] = checkpoint_every
+    counts |= {"checkpoint every": checkpoint_every, "samples": samples}
     for name, value in counts.items():
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
@@ -236,10 +237,15 @@ def make_plan(
         baseline=baseline,
         class_weight=acceptance.resolve_class_weight(class_weight, loaded.parts(split)["train"], model, compiled["loss"]),
         early_stopping=early_stopping,
+        samples=samples,
         weights=_starting_weights(model, settings, from_weights),
         modules=modules,
         source=source,
     )
+    if samples is not None:
+        from keras_dropout.bench.training import check_samples
+
+        check_samples(study, loaded)
     study, reason = choose_engine(study, loaded, ledger, engine, recipe is not None, any_backend)
     workers = workers or (1 if study.engine == "stacked" else cores)
     return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights)

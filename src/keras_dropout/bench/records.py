@@ -24,6 +24,12 @@ ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 1
 STATUSES = ("done", "diverged", "failed")
+# Of a study with samples, by what the model's outputs are: the metrics on test data with dropout off, beside those the model is
+# compiled with, and those of the mean of the samples, whose names begin with MC.
+_OF_CLASSES = ("nll", "brier", "ece")
+PLAIN = {"classes": _OF_CLASSES, "labels": _OF_CLASSES, "values": ("rmse",)}
+MONTE_CARLO = {"classes": ("accuracy", *_OF_CLASSES), "labels": ("accuracy", *_OF_CLASSES), "values": ("rmse",)}
+MC = "mc_"
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,9 @@ class Study:
     """Everything that a comparison needs to know; plain values only, so that it can be stored and sent to a worker.
 
     `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves. `class_weight` maps classes to
-    weights in training; `early_stopping` is the patience in epochs; `weights` are those that every run starts from, in the order
-    of the model's; `modules` and the Python file `source` are what a worker must import before it can make the model.
+    weights in training; `early_stopping` is the patience in epochs; `samples` are the stochastic forward passes of Monte-Carlo
+    metrics on the test data; `weights` are those that every run starts from, in the order of the model's; `modules` and the Python
+    file `source` are what a worker must import before it can make the model.
     """
 
     target: str
@@ -151,6 +158,7 @@ class Study:
     baseline: str = BASELINE
     class_weight: Mapping[int, float] | None = None
     early_stopping: int | None = None
+    samples: int | None = None
     weights: Sequence[np.ndarray] | None = field(default=None, repr=False, compare=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
     source: str | None = None
@@ -158,6 +166,8 @@ class Study:
     def __post_init__(self):
         if self.early_stopping is not None:
             check_whole("early stopping", self.early_stopping, 1, "Give the epochs to wait for a better validation loss, or None.")
+        if self.samples is not None:
+            check_whole("samples", self.samples, 1, "It is the number of stochastic forward passes, for example 50; or None.")
         check_whole("epochs", self.epochs, 1, "Give at least one epoch.")
         check_whole("batch size", self.batch_size, 1, "Give at least one example a step, for example 32.")
         check_choice("backend", self.backend, BACKENDS)
@@ -190,6 +200,7 @@ class Study:
         options = {
             "class_weight": self.class_weight and {str(number): float(w) for number, w in self.class_weight.items()},
             "early_stopping": self.early_stopping,
+            "samples": self.samples,
             "weights": self.weights_hash,
             "source": self._source_hash,
             # Test losses were not weighted at first; this tells the runs apart.
@@ -249,10 +260,11 @@ class Result:
     """What a run ended in.
 
     `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
-    with dropout off; `curves` has a list per metric with one value per epoch ("loss" is the running mean in training, dropout on);
-    `test_losses` one loss per test example; `seconds` the time spent, compiling included, of a run trained beside others its share,
-    the wall time divided by their number; `log` what was printed in the process
-    that trained it; `model` the trained model, the bytes of a .keras file, where it is to be kept.
+    with dropout off, but for the "test_mc_…" of a study with samples, which are of the mean of these; `curves` has a list per
+    metric with one value per epoch ("loss" is the running mean in training, dropout on); `test_losses` one loss per test example;
+    `seconds` the time spent, compiling included, of a run trained beside others its share, the wall time divided by their number;
+    `log` what was printed in the process that trained it; `model` the trained model, the bytes of a .keras file, where it is to be
+    kept.
     """
 
     status: str

@@ -89,8 +89,8 @@ class Search:
 
     @property
     def study(self) -> Study:
-        """The study of the search's own runs."""
-        return dataclasses.replace(self.plan.study, seeds=(SEARCH_SEED, *FINAL_SEEDS))
+        """The study of the search's own runs, which look at validation losses only."""
+        return dataclasses.replace(self.plan.study, seeds=(SEARCH_SEED, *FINAL_SEEDS), samples=None)
 
     @property
     def model_epochs(self) -> int:

@@ -90,6 +90,10 @@ def compare(
         int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
     ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Keep each run's trained model in the ledger.")] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50."),
+    ] = None,
     ledger: Annotated[str | None, typer.Option(help="SQLite file that keeps every run. Default: keras-dropout.db.")] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
@@ -105,7 +109,9 @@ def compare(
     outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
     the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption. With
-    --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out.
+    --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out. With --samples,
+    test_nll, test_brier and test_ece (of a regression test_rmse), and test_mc_… of the mean of so many stochastic passes, are
+    metrics too; without dropout both are the same.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
@@ -114,7 +120,8 @@ def compare(
     detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
     pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, test loss
     only: margin, interval of 90 %, p, and the probabilities worse, within and better). What does not exist is null.
-    docs/statistics.md says what they mean.
+    docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
+    paired by seed), interval, pairs.
 
     Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
     keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
@@ -148,6 +155,7 @@ def compare(
         "on": on,
         "checkpoint_every": checkpoint_every,
         "keep_weights": keep_weights or None,
+        "samples": samples,
         "ledger": ledger,
         "report": report,
     }
@@ -251,9 +259,9 @@ def tune(
     trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
     compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
 
-    The other options are those of compare, --keep-weights for the comparison's runs alone; --variant names what is compared with
-    the winner and none, by default the model as it is published or built. In a study file, [space] has a text for each site, and
-    [tune] the options above. The same command goes on after an interruption.
+    The other options are those of compare, --keep-weights and --samples for the comparison's runs alone; --variant names what is
+    compared with the winner and none, by default the model as it is published or built. In a study file, [space] has a text for
+    each site, and [tune] the options above. The same command goes on after an interruption.
 
     Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
     keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -12,6 +13,8 @@ from markupsafe import Markup
 
 from keras_dropout.bench.report import charts
 from keras_dropout.errors import refuse
+
+NOTHING_SAMPLED = MappingProxyType({"metrics": (), "repeated": (), "sentences": ()})
 
 
 def write_page(
@@ -21,11 +24,13 @@ def write_page(
     pairs: Mapping[str, charts.Pairs],
     made: Mapping[str, Any],
     seeds_sentences: Sequence[str] = (),
+    sampled: Mapping[str, Sequence[str]] = NOTHING_SAMPLED,
 ) -> Path:
     """Write the page whole or not at all, and return its path.
 
     `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's
-    differences by variant; `made` says how: command, versions, machine; `seeds_sentences` what the number of seeds is good for.
+    differences by variant; `made` says how: command, versions, machine; `seeds_sentences` what the number of seeds is good for;
+    `sampled` the Monte-Carlo "metrics" of a study with samples, which have no charts, those that are "repeated", and "sentences".
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
@@ -54,11 +59,12 @@ def write_page(
     data = json.dumps(document | {"curves": curves}, allow_nan=False).replace("<", "\\u003c")
     html = environment.get_template("page.html").render(
         document=document,
-        metrics=metrics,
+        metrics=[name for name in metrics if name.replace("test_", "test_mc_") not in sampled["metrics"]],
+        sampled=sampled,
         figures=figures,
         made=made,
         data=Markup(data),
-        sentences=_sentences(document),
+        sentences=_sentences([row for row in document["comparisons"] if row["metric"] in pairs]),
         seeds_sentences=seeds_sentences,
     )
     try:
@@ -71,10 +77,10 @@ def write_page(
     return path
 
 
-def _sentences(document: Mapping[str, Any]) -> list[str]:
+def _sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     """One sentence a variant: what its placement did to each metric."""
     found: dict[str, list[str]] = {}
-    for row in document["comparisons"]:
+    for row in comparisons:
         words = f"{row['metric'].replace('_', ' ')} {row['verdict']}"
         if row["interval"]:
             words += f" ({row['difference']:+.4f}, 95 % interval {row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})"

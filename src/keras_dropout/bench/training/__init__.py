@@ -16,13 +16,16 @@ from keras.src.utils import rng_utils  # it has no public name
 from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo_metrics
 from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.archives import archive
-from keras_dropout.bench.training.reference import ReferenceTraining
+from keras_dropout.bench.training.reference import ReferenceTraining, as_seen
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.placement import adopt, rewire
 from keras_dropout.schedules import Schedule, from_document
+
+_LOOK = 256  # test examples by which outputs are judged before training
 
 
 class Trainer:
@@ -34,6 +37,7 @@ class Trainer:
         self._divide_by = divide_by
         self._start: Callable | None = None
         self._stack_size: Callable | None = None  # where the engine trains several runs at once
+        self._sampled: dict[str, keras.Model] = {}  # by variant: what is compiled for its samples serves its other seeds
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
         """The models of the runs, ready for their first epochs; several runs are of one architecture, in a stack of `size`."""
@@ -194,6 +198,8 @@ class Trainer:
             metrics, losses = test[number]
             for part in others:
                 metrics |= part[number][0]
+            if self.study.samples is not None and all(map(math.isfinite, metrics.values())):
+                metrics |= self._monte_carlo(runs[number], training.values(number))
             found = result(number, metrics, losses, best_epoch=courses[number].best.epoch)
             if keep_weights and found.status == "done":
                 found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
@@ -202,9 +208,18 @@ class Trainer:
     def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
         """A run's model with these values, as a .keras file."""
         model, _ = make(self.study, run.variant)  # not the one in training: its optimizer has a state
-        for variable, value in zip((*model.trainable_variables, *model.non_trainable_variables), values, strict=True):
-            variable.assign(value)
+        _assign(model, values)
         return archive(model)
+
+    def _monte_carlo(self, run: Run, values: Sequence[Any]) -> dict[str, float]:
+        """The metrics of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
+        if run.variant.name not in self._sampled:
+            self._sampled[run.variant.name], _ = make(self.study, run.variant)
+        model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
+        _assign(model, values)
+        x = arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x)
+        found = monte_carlo_metrics(model, x, y, self.study.samples, derive_seed(run.seed, "samples"))
+        return {f"test_{name}": value for name, value in found.items()}
 
     def _is_over(self, course: "_Course") -> bool:
         patience, best = self.study.early_stopping, course.best.epoch
@@ -307,6 +322,12 @@ def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
     return weights
 
 
+def _assign(model: keras.Model, values: Sequence[Any]) -> None:
+    """Give a model values, the trainable ones first."""
+    for variable, value in zip((*model.trainable_variables, *model.non_trainable_variables), values, strict=True):
+        variable.assign(np.array(value))  # a copy: Keras's `predict` gives the memory of what a model has away
+
+
 def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
     """The run's model, compiled, and the schedules that the rates of its layers follow.
 
@@ -360,6 +381,17 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     except Exception as error:  # whatever the reader's own train_step, layers and losses raise
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     return None
+
+
+def check_samples(study: Study, data: Data) -> None:
+    """Refuse a study with samples whose model cannot be sampled, before it is trained."""
+    part, few = data.parts(study.split)["test"], np.arange(_LOOK)
+    x, y = (arrays.take(a, few[: arrays.count(part.y)]) for a in part[:2])
+    for number, variant in enumerate(study.variants):
+        model, _ = make(study, variant)
+        if number == 0:
+            check_monte_carlo(model, arrays.each(lambda x: as_seen(x, data.divide_by), x), arrays.each(_labels, y))
+        check_passes(model)
 
 
 def _in_order(model: keras.Model, values: Any) -> Any:

@@ -1,0 +1,99 @@
+"""One model's predictions in the form that the metrics take, and the metrics of its plain and its Monte-Carlo predictions."""
+
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+from scipy.special import expit, softmax
+
+from keras_dropout import metrics, uncertainty
+from keras_dropout.bench.records import MC, MONTE_CARLO, PLAIN
+from keras_dropout.errors import refuse
+from keras_dropout.sampling import Passes, as_trained, drops
+
+
+def plain(model: keras.Model, x: Any) -> np.ndarray:
+    """The outputs with dropout off; those of a model with one output, as all here are."""
+    found = model.predict(x, batch_size=1000, verbose=0)
+    if keras.tree.is_nested(found):
+        _refuse_several()
+    return np.asarray(found, "float32")
+
+
+def stochastic(model: keras.Model) -> bool:
+    """Whether any layer of the model drops something."""
+    return any(map(drops, as_trained(model)._flatten_layers()))
+
+
+def predictions(found: np.ndarray, kind: str, logits: bool) -> np.ndarray:
+    """Outputs of the kind that `find_outputs` says, as probabilities (examples, ..., classes), or the values of a regression."""
+    if logits:
+        found = softmax(found, axis=-1) if kind == "classes" else expit(found)
+    return np.stack([1 - found, found], axis=-1) if kind == "labels" else found
+
+
+def answers(y: Any, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole-number classes for outputs of this shape (examples, ...), or the answers of a regression in that shape."""
+    y = np.asarray(y)
+    if kind == "values":
+        return y[:, None] if y.ndim == 1 and shape[-1] == 1 else y
+    if kind == "labels":
+        return np.round(y).astype(int).reshape(len(y), *shape[1:])
+    several = y.ndim == len(shape)
+    return (y.argmax(-1) if several and y.shape[-1] > 1 else y[..., 0] if several else y).round().astype(int)
+
+
+def monte_carlo_metrics(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> dict[str, float]:
+    """The metrics `PLAIN` with dropout off, and as mc_… those in `MONTE_CARLO` of the mean of `samples` stochastic passes.
+
+    Examples count alike, whatever weights they have in the loss. Without dropout there is one pass: both are the same. The masks
+    are those of `uncertainty.predict` with the same seed.
+    """
+    of = as_trained(model)
+    found = plain(of, x)
+    kind, logits, y = _as_told(model, found, y)
+    once = predictions(found, kind, logits)
+    mean = once
+    if stochastic(model):
+        mean = uncertainty.predict(of, x, samples, outputs=kind, logits=logits, seed=seed).mean
+        mean = predictions(mean, kind, logits=False)
+    several = {name: getattr(metrics, name)(mean, y) for name in MONTE_CARLO[kind]}
+    return {name: getattr(metrics, name)(once, y) for name in PLAIN[kind]} | {MC + name: v for name, v in several.items()}
+
+
+def check_monte_carlo(model: keras.Model, x: Any, y: Any) -> None:
+    """Refuse a compiled model of which `monte_carlo_metrics` cannot be had, as some examples show; it need not be trained."""
+    if len(keras.tree.flatten(y)) != 1:
+        _refuse_several()
+    shown = plain(as_trained(model), x)
+    kind, logits, y = _as_told(model, shown, y)
+    once = predictions(shown, kind, logits)
+    for name in PLAIN[kind]:
+        getattr(metrics, name)(once, y)
+
+
+def check_passes(model: keras.Model) -> None:
+    """Refuse a model with dropout whose stochastic passes cannot be made."""
+    if stochastic(model):
+        Passes(model)
+
+
+def _refuse_several() -> NoReturn:
+    refuse(
+        "metrics of samples are for a model with one output; this one gives several, or one by name or in a list.",
+        "Choose one: keras.Model(model.inputs, model.outputs[0]).",
+    )
+
+
+def _as_told(model: keras.Model, found: np.ndarray, y: Any) -> tuple[str, bool, np.ndarray]:
+    """What the outputs are, whether they are logits, and the answers to them."""
+    (y,) = keras.tree.flatten(y)
+    kind, logits = uncertainty.find_outputs(model, lambda: found)
+    y = answers(y, kind, found.shape)
+    if kind == "values" and y.shape != found.shape:
+        refuse(
+            f"samples are for outputs that are probabilities or a regression's; these are of shape {found.shape}, the answers of "
+            f"{y.shape}.",
+            "Leave samples out; of logits say so in the loss: from_logits=True.",
+        )
+    return kind, logits, y
