@@ -13,7 +13,7 @@ image is scored by itself, so that a batch may hold one kind many times (Kirsch 
 Everything is paired by seed: the same first images, initial weights and candidates for all four, and as many steps of training
 whatever the number of labels. Accuracy is that on the test data, with dropout off.
 
-Run: python examples/active_learning.py                      Fashion-MNIST, about 8 minutes on two cores
+Run: python examples/active_learning.py                      Fashion-MNIST, about five minutes on two cores
      python examples/active_learning.py --quick              digits (needs scikit-learn), about a minute
      python examples/active_learning.py --data digits --seeds 6
 """

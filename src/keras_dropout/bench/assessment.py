@@ -12,6 +12,7 @@ from scipy.special import expit
 from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.data.shifts import resize, shift
+from keras_dropout.bench.report.terminal import render
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.sampling import Passes, as_trained, drops
@@ -77,59 +78,7 @@ class Assessment:
         }
 
     def __rich__(self) -> Any:
-        from rich.console import Group
-        from rich.text import Text
-
-        many = len(self.seeds) > 1
-        over = f"mean of {len(self.seeds)} seeds, 95 % interval over seeds" if many else "95 % interval over examples"
-        title = f"{self.target} on {self.data}: {self.examples:,} test examples, {self.samples} samples ({over})"
-        parts: list[Any] = [self._methods_table(title)]
-        parts += [Text(sentence) for sentence in self._sentences()]
-        if self.rates:
-            parts.append(_table("Rates, on validation data", self.rates))
-        if self.ood:
-            parts.append(_table("Other data: how well a score tells them from the test data", self.ood))
-        if self.shifts:
-            parts.append(_table("Shifted test images", self.shifts))
-        parts += [Text(f"! {note}", style="yellow") for note in self.notes]
-        return Group(*parts)
-
-    def _methods_table(self, title: str) -> Any:
-        from rich.table import Table
-
-        shown = [name for name in next(iter(self.values.values())) if name != "smooth_ece"]  # there is no room for all
-        table = Table(title=title, title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for name in (*shown, "ms/example"):
-            table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-        for method, found in self.values.items():
-            cells = []
-            for name in shown:
-                interval = self.intervals[method].get(name)
-                cells.append(f"{np.mean(found[name]):.4f}" + (f"\n{interval[0]:.3f}–{interval[1]:.3f}" if interval else ""))
-            time_taken = self.milliseconds.get(method)
-            table.add_row(method, *cells, "" if time_taken is None else f"{time_taken:.3f}")
-        return table
-
-    def _sentences(self) -> list[str]:
-        found = []
-        for each in self.differences:
-            if each["metric"] in ("nll", "ece") and each["interval"]:
-                low, high = each["interval"]
-                verdict = f": {each['verdict']}" if each["verdict"] else ""
-                found.append(
-                    f"{each['method']} against plain, {each['metric']}: {each['difference']:+.4f} "
-                    f"(95 % {low:+.4f} to {high:+.4f}){verdict}"
-                )
-        if self.temperatures:
-            found.append(f"Temperature, fitted on validation data: {', '.join(f'{t:.3f}' for t in self.temperatures)}")
-        if self.precisions:
-            found.append(f"Precision of the noise, fitted on validation data: {', '.join(f'{t:.4g}' for t in self.precisions)}")
-        if self.moments_error is not None:
-            found.append(
-                f"Moment propagation differs from {self.samples} samples by {self.moments_error:.4f} a probability (mean)."
-            )
-        return found
+        return render(self)
 
 
 def assess(
@@ -412,23 +361,3 @@ def other_inputs(images: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def _per_example(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1).mean(axis=1)
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " to ".join(map(_cell, value))
-    if value is None or isinstance(value, bool):
-        return "chosen" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
