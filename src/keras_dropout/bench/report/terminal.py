@@ -28,7 +28,7 @@ def render(assessed: Any) -> Group:
 
 def _methods_table(assessed: Any, title: str) -> Table:
     shown = [name for name in next(iter(assessed.values.values())) if name != "smooth_ece"]  # there is no room for all
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("method", no_wrap=True)
     for name in (*shown, "ms/example"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
@@ -55,7 +55,7 @@ def _sentences(assessed: Any) -> list[str]:
     if assessed.temperatures:
         found.append(f"Temperature, fitted on validation data: {', '.join(f'{t:.3f}' for t in assessed.temperatures)}")
     if assessed.precisions:
-        found.append(f"Precision of the noise, fitted on validation data: {', '.join(f'{t:.4g}' for t in assessed.precisions)}")
+        found.append(f"Precision of the noise: {', '.join(f'{t:.4g}' for t in assessed.precisions)}")
     if assessed.moments_error is not None:
         found.append(
             f"Moment propagation differs from {assessed.samples} samples by {assessed.moments_error:.4f} a probability (mean)."
@@ -64,7 +64,7 @@ def _sentences(assessed: Any) -> list[str]:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
