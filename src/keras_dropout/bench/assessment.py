@@ -11,6 +11,7 @@ import numpy as np
 from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.data.shifts import resize, shift
+from keras_dropout.bench.report.terminal import render
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import check_choice, check_whole, refuse
@@ -19,6 +20,7 @@ from keras_dropout.sampling import Passes, as_trained
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
 REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
 HIGHER_IS_BETTER = ("accuracy",)
+_NO_BETTER = ("picp", "mpiw")  # a coverage should be 95 %, and a width means something at one coverage only
 _WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # of one model, over the examples
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 TUNED_BY = ("nll", "brier", "ece")
@@ -32,7 +34,8 @@ class Assessment:
     seeds of a study, or a single one); an ensemble of them has one number.
 
     `intervals` (95 %) are over the seeds; of a single model, over the examples. `differences` are those to `plain`: per seed, or
-    of a single model those of the NLL of each example. `milliseconds` are per example, compiling included.
+    of a single model those of the NLL of each example. `milliseconds` are per example, compiling included. `uncertainties` has the
+    Monte-Carlo figures of each example, by seed; none where there is no dropout.
     """
 
     target: str
@@ -53,6 +56,7 @@ class Assessment:
     ood: list[dict[str, Any]] = field(default_factory=list)
     shifts: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    uncertainties: Mapping[int, uncertainty.Uncertainty] = field(default_factory=dict, repr=False)
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: what `--json` prints."""
@@ -77,59 +81,7 @@ class Assessment:
         }
 
     def __rich__(self) -> Any:
-        from rich.console import Group
-        from rich.text import Text
-
-        many = len(self.seeds) > 1
-        over = f"mean of {len(self.seeds)} seeds, 95 % interval over seeds" if many else "95 % interval over examples"
-        title = f"{self.target} on {self.data}: {self.examples:,} test examples, {self.samples} samples ({over})"
-        parts: list[Any] = [self._methods_table(title)]
-        parts += [Text(sentence) for sentence in self._sentences()]
-        if self.rates:
-            parts.append(_table("Rates, on validation data", self.rates))
-        if self.ood:
-            parts.append(_table("Other data: how well a score tells them from the test data", self.ood))
-        if self.shifts:
-            parts.append(_table("Shifted test images", self.shifts))
-        parts += [Text(f"! {note}", style="yellow") for note in self.notes]
-        return Group(*parts)
-
-    def _methods_table(self, title: str) -> Any:
-        from rich.table import Table
-
-        shown = [name for name in next(iter(self.values.values())) if name != "smooth_ece"]  # there is no room for all
-        table = Table(title=title, title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for name in (*shown, "ms/example"):
-            table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-        for method, found in self.values.items():
-            cells = []
-            for name in shown:
-                interval = self.intervals[method].get(name)
-                cells.append(f"{np.mean(found[name]):.4f}" + (f"\n{interval[0]:.3f}–{interval[1]:.3f}" if interval else ""))
-            time_taken = self.milliseconds.get(method)
-            table.add_row(method, *cells, "" if time_taken is None else f"{time_taken:.3f}")
-        return table
-
-    def _sentences(self) -> list[str]:
-        found = []
-        for each in self.differences:
-            if each["metric"] in ("nll", "ece") and each["interval"]:
-                low, high = each["interval"]
-                verdict = f": {each['verdict']}" if each["verdict"] else ""
-                found.append(
-                    f"{each['method']} against plain, {each['metric']}: {each['difference']:+.4f} "
-                    f"(95 % {low:+.4f} to {high:+.4f}){verdict}"
-                )
-        if self.temperatures:
-            found.append(f"Temperature, fitted on validation data: {', '.join(f'{t:.3f}' for t in self.temperatures)}")
-        if self.precisions:
-            found.append(f"Precision of the noise, fitted on validation data: {', '.join(f'{t:.4g}' for t in self.precisions)}")
-        if self.moments_error is not None:
-            found.append(
-                f"Moment propagation differs from {self.samples} samples by {self.moments_error:.4f} a probability (mean)."
-            )
-        return found
+        return render(self)
 
 
 def assess(
@@ -157,6 +109,8 @@ def assess(
     `validation` are data that were not trained on: for temperature scaling, for the precision of a regression's noise and for the
     rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other inputs, by name, which
     the predictive entropy should tell from `test`. `task` is "classification" or "regression"; by default what the outputs are.
+    `precision` is that of a regression's noise, of plain predictions too; by default each is fitted. Of a single model without
+    dropout nothing is measured: it is refused.
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
@@ -164,21 +118,30 @@ def assess(
         check_choice("metric to tune the rate by", tune_rate, TUNED_BY)
     if test.y is None or isinstance(test.y, (dict, tuple)):
         refuse("metrics need one answer for each test example.", "Give labels, and a model with one output.")
-    kind, logits = _outputs(next(iter(models.values())), test, task, logits)
+    kind, logits, shape = _outputs(next(iter(models.values())), test, task, logits)
     settings = {"samples": samples, "outputs": kind, "logits": logits, "masks": masks, "seed": seed}
     if kind == "values" and (ood or shifts or temperature or use_moments or tune_rate):
         refuse("temperature, moments, rates, other data and shifts are for classes; this is a regression.", "Leave them out.")
+    if kind != "values" and precision is not None:
+        refuse("the precision of the noise is for a regression; the outputs are probabilities.", "Leave it out.")
+    if shifts:  # refused before anything is measured
+        _check_images(test.x)
+        for name in shifts:
+            shift(test.x, name, 0)
+    if len(models) == 1 and tune_rate is None:
+        Passes.of(next(iter(models.values())))  # says what is missing where nothing is random
     wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None}
     if validation is None and any(wanted.values()):
         refuse(f"{next(n for n, on in wanted.items() if on)} needs validation data.", "Give data that were not trained on.")
+    test = test._replace(y=answers(test.y, kind, shape))
+    if any(wanted.values()):
+        validation = validation._replace(y=answers(validation.y, kind, shape))
     rates: list[dict[str, Any]] = []
     if tune_rate is not None:
         models, rates = _with_best_rate(models, validation, tune_rate, settings)
     measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
-    if len(models) == 1 and not measured[0].stochastic:
-        Passes.of(measured[0].model)  # says what is missing
-    values, intervals, differences = _compare(measured, test)
-    errors = [one.moments_error for one in measured if one.moments_error is not None]
+    values, intervals, differences, moments_error = _compare(measured, test)
+    uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # not of shifted data
     lacking = "There is no dropout in the model, so that there are no Monte-Carlo figures."
     return Assessment(
         target=target,
@@ -196,11 +159,12 @@ def assess(
         },
         temperatures=[one.temperature for one in measured if one.temperature is not None],
         precisions=[one.precision for one in measured if one.precision is not None],
-        moments_error=float(np.mean(errors)) if errors else None,
+        moments_error=moments_error,
         rates=rates,
         ood=[row for name, x in (ood or {}).items() for row in _tell_apart(measured, test.x, name, x)],
         shifts=[row for name in shifts for strength in range(1, STRENGTHS + 1) for row in _shifted(measured, test, name, strength)],
         notes=(*notes, *([] if all(one.stochastic for one in measured) else [lacking])),
+        uncertainties=uncertainties,
     )
 
 
@@ -218,18 +182,17 @@ class _Measured:
     ):
         self.model, self.settings, self.kind = as_trained(model), settings, settings["outputs"]
         self.stochastic = stochastic(self.model)
-        self.temperature = self.precision = self.plain_variance = self.moments_error = None
+        self.temperature = self.precision = self.plain_variance = self.latest = None
         self.methods = ["plain", *(["Monte-Carlo"] if self.stochastic else [])]
-        if self.kind == "values":
-            errors = None if validation is None else self._plain(validation.x) - self.answers(validation.y)
-            self.plain_variance = 1 / precision if errors is None else float(np.mean(np.square(errors)))
-            self.precision = precision
-            if self.stochastic and precision is None:
-                self.precision = uncertainty.fit_precision(
-                    self.model, validation.x, self.answers(validation.y), settings["samples"], seed=settings["seed"]
-                )
+        if self.kind == "values" and precision is not None:
+            self.precision, self.plain_variance = precision, 1 / precision
+        elif self.kind == "values":
+            y = validation.y
+            self.plain_variance = float(np.mean(np.square(self._plain(validation.x) - y)))
+            if self.stochastic:
+                self.precision = uncertainty.fit_precision(self.model, validation.x, y, settings["samples"], seed=settings["seed"])
         if temperature:
-            self.temperature = calibration.fit_temperature(self._plain(validation.x), self.answers(validation.y))
+            self.temperature = calibration.fit_temperature(self._plain(validation.x), validation.y)
             self.methods.append("temperature")
         if use_moments:
             self.methods.append("moments")
@@ -238,7 +201,8 @@ class _Measured:
     def predict(self, method: str, x: Any) -> np.ndarray:
         """Probabilities (examples, ..., classes)."""
         if method == "Monte-Carlo":
-            return self._distribution(self.sampled(x).mean)
+            self.latest = self.sampled(x)
+            return self._distribution(self.latest.mean)
         if method == "moments":
             return self._distribution(moments.predict(self.model, x, seed=self.settings["seed"]).mean)
         p = self._plain(x)
@@ -249,7 +213,7 @@ class _Measured:
 
     def score(self, method: str, x: Any, y: Any) -> tuple[dict[str, float], np.ndarray]:
         """The metrics of a method, and what goes into intervals: probabilities, or the NLL of each example."""
-        y, started = self.answers(y), time.perf_counter()
+        started = time.perf_counter()
         if self.kind != "values":
             p = self.predict(method, x)
             self.seconds[method] = time.perf_counter() - started
@@ -259,15 +223,12 @@ class _Measured:
             mean, variance = self._plain(x), self.plain_variance
             each = metrics.gaussian_nll_each(mean, np.full(mean.shape, variance), y)
         else:
-            u = self.sampled(x, y=y, precision=self.precision)
-            mean, variance, each = u.mean, u.predictive_variance, -u.log_likelihood
+            self.latest = u = self.sampled(x, y=y, precision=self.precision)
+            entries = u.mean[0].size  # an answer's log-likelihood is the sum over its entries
+            mean, variance, each = u.mean, u.predictive_variance, -u.log_likelihood / entries
         self.seconds[method] = time.perf_counter() - started
         found = metrics.regression(mean, np.broadcast_to(variance, mean.shape), y)
         return {name: found[name] for name in REGRESSION} | {"nll": float(np.mean(each))}, each
-
-    def answers(self, y: Any) -> np.ndarray:
-        """Whole-number classes, or the answers of a regression in the shape of the outputs."""
-        return answers(y, self.kind, self.model.output_shape)
 
     def _plain(self, x: Any) -> np.ndarray:
         return predictions(plain(self.model, x), self.kind, self.settings["logits"])
@@ -276,55 +237,61 @@ class _Measured:
         return predictions(p, self.kind, logits=False)
 
 
-def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool]:
-    look = keras.tree.map_structure(lambda x: x[:_LOOK], test.x)
+def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool, tuple]:
+    """As `uncertainty.find_outputs`, and the outputs' shape without the examples.
+
+    Where there is no loss to say so, classes in the data tell a sigmoid from a number.
+    """
+    if len(getattr(model, "outputs", None) or [None]) > 1:
+        refuse(f"the model {model.name!r} has several outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0]).")
+    shown = plain(model, keras.tree.map_structure(lambda x: x[:_LOOK], test.x))
     told = "values" if task == "regression" else None
-    kind, logits = uncertainty.find_outputs(model, lambda: plain(model, look), told, logits)
+    kind, logits = uncertainty.find_outputs(model, lambda: shown, told, logits)
     if task == "classification" and kind == "values":
-        shown = plain(model, look)
-        refuse(
-            f"the data have classes; the outputs are no probabilities: they lie between {shown.min():.3g} and {shown.max():.3g}.",
-            "If they are logits say so: --logits.",
-        )
-    return kind, logits
+        kind, logits = uncertainty.find_outputs(model, lambda: shown, "classes" if shown.shape[-1] > 1 else "labels", logits)
+    return kind, logits, shown.shape[1:]
 
 
-def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[dict[str, Any]]]:
-    """Metrics by method, their intervals, and the differences to plain predictions."""
+def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
+    """Metrics by method, their intervals, the differences to plain predictions, and how far moments are from samples."""
     methods, kind = measured[0].methods, measured[0].kind
-    y = measured[0].answers(test.y)
     scored = {method: [one.score(method, test.x, test.y) for one in measured] for method in methods}
     values = {method: {name: [found[name] for found, _ in each] for name in each[0][0]} for method, each in scored.items()}
     intervals: dict[str, dict[str, Any]] = {}
     differences: list[dict[str, Any]] = []
+    moments_error = None
+    if {"moments", "Monte-Carlo"} <= set(methods):
+        pairs = zip(scored["moments"], scored["Monte-Carlo"])
+        moments_error = float(np.mean([np.abs(ours - theirs).mean() for (_, ours), (_, theirs) in pairs]))
     if len(measured) > 1:
         intervals = {m: {name: mean_interval(np.array(v)) for name, v in found.items()} for m, found in values.items()}
         for name in values["plain"]:
             rest = {m: np.array(found[name]) - values["plain"][name] for m, found in values.items() if m != "plain"}
             for method, found in compare_paired(rest, name in HIGHER_IS_BETTER).items() if rest else ():
-                differences.append(_difference(method, name, found.mean, found.interval, found.p, found.p_adjusted, found.verdict))
+                verdict = None if name in _NO_BETTER else found.verdict
+                differences.append(_difference(method, name, found.mean, found.interval, found.p, found.p_adjusted, verdict))
         if kind != "values":
             for method in ("plain", "Monte-Carlo"):
                 if method in methods:
                     p = np.mean([kept for _, kept in scored[method]], axis=0)
-                    found = metrics.classification(p, y)
+                    found = metrics.classification(p, test.y)
                     values[f"ensemble, {method}"] = {name: [found[name]] for name in CLASSIFICATION}
                     intervals[f"ensemble, {method}"] = {}
-        return values, intervals, differences
+        return values, intervals, differences, moments_error
     for method, [(_, kept)] in scored.items():
         if kind == "values":
             intervals[method] = {"nll": mean_interval(kept.reshape(len(kept), -1).mean(1))}
             continue
         of = {"ece_debiased": (metrics.ece, {"debiased": True})}
         pairs = {name: of.get(name, (getattr(metrics, name, None), {})) for name in _WITH_INTERVALS}
-        intervals[method] = {n: metrics.bootstrap_interval(metric, kept, y, **options) for n, (metric, options) in pairs.items()}
-    each = {method: kept if kind == "values" else metrics.nll_each(kept, y) for method, [(_, kept)] in scored.items()}
+        intervals[method] = {
+            n: metrics.bootstrap_interval(metric, kept, test.y, **options) for n, (metric, options) in pairs.items()
+        }
+    each = {method: kept if kind == "values" else metrics.nll_each(kept, test.y) for method, [(_, kept)] in scored.items()}
     for method in methods[1:]:
         losses = (each[method] - each["plain"]).reshape(len(test.y), -1).mean(1)
         differences.append(_difference(method, "nll", float(losses.mean()), mean_interval(losses)))
-    if "moments" in methods and measured[0].stochastic:
-        measured[0].moments_error = float(np.abs(scored["moments"][0][1] - scored["Monte-Carlo"][0][1]).mean())
-    return values, intervals, differences
+    return values, intervals, differences, moments_error
 
 
 def _difference(method, metric, difference, interval, p=None, p_adjusted=None, verdict=None) -> dict[str, Any]:
@@ -380,7 +347,7 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
 
 def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) -> list[dict[str, Any]]:
     """The mean over the models of the metrics of each method on shifted test images."""
-    x = shift(np.asarray(test.x), name, strength)
+    x = shift(test.x, name, strength)
     rows = []
     for method in measured[0].methods:
         each = [one.score(method, x, test.y)[0] for one in measured]
@@ -389,31 +356,18 @@ def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) ->
     return rows
 
 
-def other_inputs(images: np.ndarray, like: np.ndarray) -> np.ndarray:
+def other_inputs(images: Any, like: Any) -> np.ndarray:
     """Images of other data in the size of those that the model takes."""
+    _check_images(like)
+    _check_images(images)
     images = np.asarray(images, "float32")
     return images if images.shape[1:] == like.shape[1:] else resize(images, like.shape[1:])
 
 
+def _check_images(x: Any) -> None:
+    if not hasattr(x, "shape"):
+        refuse("other data and shifts are for models with one input, of images.", "Leave them out.")
+
+
 def _per_example(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1).mean(axis=1)
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " to ".join(map(_cell, value))
-    if value is None or isinstance(value, bool):
-        return "chosen" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

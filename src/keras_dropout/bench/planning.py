@@ -339,6 +339,13 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
     return found, study
 
 
+def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
+    """Whether the validation examples of these data are those that a study, as `latest_study` has it, did not train on."""
+    facts = loaded.facts(SPLITS[0])
+    split = [SPLITS[0], facts.train, facts.validation]
+    return (study["config"].get("data"), study["config"].get("split")) == (facts.fingerprint, split)
+
+
 def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
     """The data, and what they are where they came from files or a function."""
     if data is None:

@@ -32,15 +32,25 @@ def predictions(found: np.ndarray, kind: str, logits: bool) -> np.ndarray:
     return np.stack([1 - found, found], axis=-1) if kind == "labels" else found
 
 
-def answers(y: Any, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Whole-number classes for outputs of this shape (examples, ...), or the answers of a regression in that shape."""
-    y = np.asarray(y)
+def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
+    """Whole-number classes, or the answers of a regression in the shape of the outputs; refused where they do not fit."""
+    y, shape = np.asarray(y), (len(y), *outputs)
+    if kind != "classes":
+        fits = y.shape == shape or (shape[-1] == 1 and y.shape == shape[:-1])
+    else:
+        if y.ndim == len(shape) and y.shape[-1] in (1, shape[-1]):
+            y = y[..., 0] if y.shape[-1] == 1 else y.argmax(-1)
+        fits = y.ndim == len(shape) - 1
+    if not fits:
+        refuse(
+            f"the answers do not fit the model's outputs, {outputs} an example ({kind}): got {y.shape[1:]} an example.",
+            "Give those that the model was trained on; of logits say so, in the loss (from_logits=True) or by --logits.",
+        )
     if kind == "values":
-        return y[:, None] if y.ndim == 1 and shape[-1] == 1 else y
-    if kind == "labels":
-        return np.round(y).astype(int).reshape(len(y), *shape[1:])
-    several = y.ndim == len(shape)
-    return (y.argmax(-1) if several and y.shape[-1] > 1 else y[..., 0] if several else y).round().astype(int)
+        return y.reshape(shape)
+    if (y != np.round(y)).any():
+        refuse(f"the model's outputs are {kind}; the answers are no whole numbers.", "Number the classes from 0.")
+    return y.astype(int).reshape(shape if kind == "labels" else y.shape)
 
 
 def monte_carlo_metrics(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> dict[str, float]:
@@ -89,11 +99,4 @@ def _as_told(model: keras.Model, found: np.ndarray, y: Any) -> tuple[str, bool, 
     """What the outputs are, whether they are logits, and the answers to them."""
     (y,) = keras.tree.flatten(y)
     kind, logits = uncertainty.find_outputs(model, lambda: found)
-    y = answers(y, kind, found.shape)
-    if kind == "values" and y.shape != found.shape:
-        refuse(
-            f"samples are for outputs that are probabilities or a regression's; these are of shape {found.shape}, the answers of "
-            f"{y.shape}.",
-            "Leave samples out; of logits say so in the loss: from_logits=True.",
-        )
-    return kind, logits, y
+    return kind, logits, answers(y, kind, found.shape[1:])

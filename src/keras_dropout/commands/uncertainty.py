@@ -58,7 +58,9 @@ def uncertainty(
     shift: Annotated[
         list[str] | None, typer.Option(help="Also on test images under rotation, noise, blur, contrast, or all. Repeatable.")
     ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="Write figures of each test example to this .csv file.")] = "",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Write the Monte-Carlo figures of each test example (and seed) to this .csv file.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     backend: Backend = "jax",
     as_json: Annotated[bool, typer.Option("--json", help="Print an object on stdout.")] = False,
@@ -96,15 +98,16 @@ def uncertainty(
     choose_backend(backend)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from keras_dropout import placement as placing
-    from keras_dropout import uncertainty as sampling
     from keras_dropout.bench import assessment, planning
     from keras_dropout.bench.data.shifts import SHIFTS
+    from keras_dropout.bench.recipes import RECIPES
     from keras_dropout.bench.records import Variant
+    from keras_dropout.sampling import contains_dropout
 
     shifts = [each for name in shift or () for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]
     if ledger:
         models, study = planning.kept_models(model, variant)
-        from_recipe = data is None and not planning.targets.names_model(study["target"])
+        from_recipe = data is None and study["target"] in RECIPES
         loaded, about = planning.named_data(study["target"] if from_recipe else data, options, data_dir)
         parts, name = planning.as_seen_parts(loaded), f"{study['target']}, {variant}"
     else:
@@ -113,14 +116,20 @@ def uncertainty(
     if place:
         placement = dict(Variant.parse(f"place={', '.join(place)}").placement)
         models = {number: placing.place(each, placement) for number, each in models.items()}
+    if path is not None:
+        try:
+            import pandas
+        except ImportError:
+            refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
+    if path is not None and not all(map(contains_dropout, models.values())):
+        refuse("figures of each example are those of Monte-Carlo dropout; there is none in the model.", "Leave --output out.")
     others = {
         each: assessment.other_inputs(planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x, parts["test"].x)
         for each in ood or ()
     }
     notes = []
-    if (temperature or tune_rate or (about is not None and about.task == "regression")) and (
-        not ledger or study["config"].get("split", ("",))[0] == "as-published"
-    ):
+    fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
+    if fitted and not (ledger and planning.held_out(study, loaded)):
         notes.append(
             f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
         )
@@ -144,10 +153,8 @@ def uncertainty(
         notes=notes,
     )
     if path is not None:
-        one = next(iter(models.values()))
-        sampling.predict(one, parts["test"].x, samples, seed=seed, masks=masks, logits=True if logits else None).to_frame().to_csv(
-            path
-        )
+        frames = [u.to_frame().assign(seed=number) for number, u in measured.uncertainties.items()]
+        pandas.concat(frames).to_csv(path, index_label="example")
     if as_json:
         print(json.dumps(measured.document(), indent=1))
     else:
