@@ -150,6 +150,8 @@ def test_a_ledger_gives_one_value_a_seed(ledgers, run):
     found = methods(document)
     assert document["seeds"] == [0, 1, 2]
     assert document["notes"] == []  # the study held its validation data out
+    other, _ = run("runs.db", "--variant", "last", "--temperature", "--data", "digits.npz")
+    assert "validation examples" in other["notes"][0]  # of which the study may have seen some
     models, _ = kept_models("runs.db", "last")
     test = as_seen_parts(named_data("digits-mlp", {})[0])["test"]
     for number, model in models.items():
