@@ -14,8 +14,8 @@ from keras_dropout.bench.data.shifts import resize, shift
 from keras_dropout.bench.report.terminal import render
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
-from keras_dropout.errors import check_choice, check_whole, refuse
-from keras_dropout.sampling import Passes, as_trained
+from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.sampling import Passes, as_trained, check_examples
 
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
 REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
@@ -107,10 +107,10 @@ def assess(
     """Measure a model's predictions, or those of several (by seed; then also their ensemble), on `test`.
 
     `validation` are data that were not trained on: for temperature scaling, for the precision of a regression's noise and for the
-    rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other inputs, by name, which
-    the predictive entropy should tell from `test`. `task` is "classification" or "regression"; by default what the outputs are.
-    `precision` is that of a regression's noise, of plain predictions too; by default each is fitted. Of a single model without
-    dropout nothing is measured: it is refused.
+    rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other images, by name, which
+    the predictive entropy should tell from `test`; they are brought to the size of those. `shifts` are kinds of
+    `bench.data.shifts`. `task` is "classification" or "regression"; by default what the outputs are. `precision` is that of a
+    regression's noise, of plain predictions too; by default each is fitted. A single model without dropout is refused.
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
@@ -128,6 +128,7 @@ def assess(
         _check_images(test.x)
         for name in shifts:
             shift(test.x, name, 0)
+    ood = {name: _other_inputs(x, test.x) for name, x in (ood or {}).items()}
     if len(models) == 1 and tune_rate is None:
         Passes.of(next(iter(models.values())))  # says what is missing where nothing is random
     wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None}
@@ -161,7 +162,7 @@ def assess(
         precisions=[one.precision for one in measured if one.precision is not None],
         moments_error=moments_error,
         rates=rates,
-        ood=[row for name, x in (ood or {}).items() for row in _tell_apart(measured, test.x, name, x)],
+        ood=[row for name, x in ood.items() for row in _tell_apart(measured, test.x, name, x)],
         shifts=[row for name in shifts for strength in range(1, STRENGTHS + 1) for row in _shifted(measured, test, name, strength)],
         notes=(*notes, *([] if all(one.stochastic for one in measured) else [lacking])),
         uncertainties=uncertainties,
@@ -204,9 +205,16 @@ class _Measured:
             self.latest = self.sampled(x)
             return self._distribution(self.latest.mean)
         if method == "moments":
-            return self._distribution(moments.predict(self.model, x, seed=self.settings["seed"]).mean)
+            return self._distribution(moments.predict(self.with_probabilities(), x, seed=self.settings["seed"]).mean)
         p = self._plain(x)
         return p if method == "plain" else calibration.apply_temperature(p, self.temperature)
+
+    def with_probabilities(self) -> keras.Model:
+        """The model, with its softmax or sigmoid where it ends without."""
+        if not self.settings["logits"]:
+            return self.model
+        last = "softmax" if self.kind == "classes" else "sigmoid"
+        return keras.Model(self.model.inputs, keras.layers.Activation(last)(self.model.outputs[0]))
 
     def sampled(self, x: Any, **options: Any) -> uncertainty.Uncertainty:
         return uncertainty.predict(self.model, x, **self.settings, **options)
@@ -221,7 +229,7 @@ class _Measured:
             return {name: found[name] for name in CLASSIFICATION}, p
         if method == "plain":
             mean, variance = self._plain(x), self.plain_variance
-            each = metrics.gaussian_nll_each(mean, np.full(mean.shape, variance), y)
+            each = _per_example(metrics.gaussian_nll_each(mean, np.full(mean.shape, variance), y))
         else:
             self.latest = u = self.sampled(x, y=y, precision=self.precision)
             entries = u.mean[0].size  # an answer's log-likelihood is the sum over its entries
@@ -242,14 +250,26 @@ def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | No
 
     Where there is no loss to say so, classes in the data tell a sigmoid from a number.
     """
-    if len(getattr(model, "outputs", None) or [None]) > 1:
-        refuse(f"the model {model.name!r} has several outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0]).")
+    _check_fit(model, test.x)
     shown = plain(model, keras.tree.map_structure(lambda x: x[:_LOOK], test.x))
     told = "values" if task == "regression" else None
     kind, logits = uncertainty.find_outputs(model, lambda: shown, told, logits)
     if task == "classification" and kind == "values":
         kind, logits = uncertainty.find_outputs(model, lambda: shown, "classes" if shown.shape[-1] > 1 else "labels", logits)
     return kind, logits, shown.shape[1:]
+
+
+def _check_fit(model: keras.Model, x: Any) -> None:
+    """Refuse several outputs, and inputs that are not the model's."""
+    try:
+        read = graph.read(as_trained(model))
+    except BadInput:  # a subclass whose call cannot be followed
+        return
+    if len(read.outputs) != 1:
+        refuse(
+            f"the model {model.name!r} has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0])."
+        )
+    check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
 
 
 def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
@@ -280,16 +300,16 @@ def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[di
         return values, intervals, differences, moments_error
     for method, [(_, kept)] in scored.items():
         if kind == "values":
-            intervals[method] = {"nll": mean_interval(kept.reshape(len(kept), -1).mean(1))}
+            intervals[method] = {"nll": mean_interval(kept)}
             continue
         of = {"ece_debiased": (metrics.ece, {"debiased": True})}
         pairs = {name: of.get(name, (getattr(metrics, name, None), {})) for name in _WITH_INTERVALS}
         intervals[method] = {
             n: metrics.bootstrap_interval(metric, kept, test.y, **options) for n, (metric, options) in pairs.items()
         }
-    each = {method: kept if kind == "values" else metrics.nll_each(kept, test.y) for method, [(_, kept)] in scored.items()}
+    each = {m: kept if kind == "values" else _per_example(metrics.nll_each(kept, test.y)) for m, [(_, kept)] in scored.items()}
     for method in methods[1:]:
-        losses = (each[method] - each["plain"]).reshape(len(test.y), -1).mean(1)
+        losses = each[method] - each["plain"]
         differences.append(_difference(method, "nll", float(losses.mean()), mean_interval(losses)))
     return values, intervals, differences, moments_error
 
@@ -356,7 +376,7 @@ def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) ->
     return rows
 
 
-def other_inputs(images: Any, like: Any) -> np.ndarray:
+def _other_inputs(images: Any, like: Any) -> np.ndarray:
     """Images of other data in the size of those that the model takes."""
     _check_images(like)
     _check_images(images)

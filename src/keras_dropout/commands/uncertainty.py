@@ -123,10 +123,7 @@ def uncertainty(
             refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
     if path is not None and not all(map(contains_dropout, models.values())):
         refuse("figures of each example are those of Monte-Carlo dropout; there is none in the model.", "Leave --output out.")
-    others = {
-        each: assessment.other_inputs(planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x, parts["test"].x)
-        for each in ood or ()
-    }
+    others = {each: planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
     notes = []
     fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
     if fitted and not (ledger and planning.held_out(study, loaded)):
