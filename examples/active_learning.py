@@ -14,7 +14,7 @@ Everything is paired by seed: the same first images, initial weights and candida
 whatever the number of labels. Accuracy is that on the test data, with dropout off. Steps matter: images that a net is unsure of
 take longer to learn, and a training that is cut short (--steps 500 on Fashion-MNIST) makes them look worse than random ones.
 
-Run: python examples/active_learning.py                      Fashion-MNIST, about ten minutes on two cores
+Run: python examples/active_learning.py                      Fashion-MNIST, about a quarter of an hour on two cores
      python examples/active_learning.py --quick              digits (needs scikit-learn), about a minute
      python examples/active_learning.py --data digits --seeds 6
 """
