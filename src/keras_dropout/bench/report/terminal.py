@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
+
 
 def render(assessed: Any) -> Group:
     """What `keras-dropout uncertainty` prints of an `Assessment`."""
@@ -31,7 +33,7 @@ def _methods_table(assessed: Any, title: str) -> Table:
     table = Table(title=Text(title), title_justify="left")
     table.add_column("method", no_wrap=True)
     for name in (*shown, "ms/example"):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for method, found in assessed.values.items():
         cells = []
         for name in shown:
