@@ -287,7 +287,7 @@ def test_without_dropout_it_is_the_plain_prediction():
     assert not propagate(model, x).variance.any()
     found = predict(model, x)
     close(found.mean, model.predict(x, verbose=0))
-    assert found.variance.max() < 1e-12  # of equal draws, but for rounding
+    assert found.variance.max() < 1e-10  # of equal draws, but for rounding
     close(found.expected_entropy, stats.entropy(found.mean, axis=-1))
 
 

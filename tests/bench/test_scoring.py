@@ -238,7 +238,12 @@ REFUSALS = {
     "two outputs": (two_outputs, pair_of({"kind": CLASS, "size": NUMBER}), {}, "one output; this one gives several"),
     "an output by name": (by_name, pair_of({"kind": CLASS}), {}, "one output; this one gives several"),
     "no probabilities": (lambda: perceptron(activation="relu"), split(CLASS), {}, "the outputs are no probabilities"),
-    "hidden logits": (lambda: perceptron(activation=None, loss=cost), split(CLASS), {}, "probabilities or a regression's"),
+    "hidden logits": (
+        lambda: perceptron(activation=None, loss=cost),
+        split(CLASS),
+        {},
+        "the answers do not fit the model's outputs",
+    ),
 }
 
 
