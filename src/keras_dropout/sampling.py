@@ -243,17 +243,15 @@ class Passes:
         return self._programs[reduce]
 
     def _run_samples(self, reduce: Callable, values: list, held: list, words: Any, samples: Any, examples: Any) -> dict:
-        def one_example(pair: tuple, sample: Any) -> Any:
-            rows, example = pair
+        def one_example(rows: list, example: Any, sample: Any) -> Any:
             return self._run_behind(values, [row[None] for row in rows], self._states(words, sample, example))[0]
 
         def one_sample(sample: Any) -> Any:
             if not self._by_example:
                 return self._run_behind(values, held, self._states(words, sample, examples))
-            each = examples if self.masks == "independent" else ops.zeros_like(examples)
             if self.masks == "shared":
-                return ops.vectorized_map(lambda rows: one_example((rows, 0), sample), held)
-            return ops.vectorized_map(lambda pair: one_example(pair, sample), (held, each))
+                return ops.vectorized_map(lambda rows: one_example(rows, 0, sample), held)
+            return ops.vectorized_map(lambda pair: one_example(*pair, sample), (held, examples))
 
         found = reduce(ops.map(one_sample, samples))
         return found if isinstance(found, dict) else {"outputs": found}
