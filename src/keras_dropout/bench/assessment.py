@@ -350,7 +350,7 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
             "entropy, plain": (uncertainty.entropy(ours), uncertainty.entropy(theirs)),
         }
         if one.stochastic:
-            ours, theirs = one.sampled(x), one.sampled(other)
+            ours, theirs = one.latest, one.sampled(other)  # the latest prediction was that of the test data
             pairs["entropy, Monte-Carlo"] = ours.entropy, theirs.entropy
             pairs["mutual information, Monte-Carlo"] = ours.mutual_information, theirs.mutual_information
         for score, (inside, outside) in pairs.items():
