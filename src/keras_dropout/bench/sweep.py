@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench import spaces
-from keras_dropout.bench.comparison import Comparison, as_text, carry_out
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.planning import Plan
 from keras_dropout.bench.records import Run
+from keras_dropout.bench.report import terminal
 from keras_dropout.bench.search import build, fresh_plan
 from keras_dropout.bench.statistics import Smooth, smooth_curve
 from keras_dropout.errors import refuse
@@ -108,7 +110,7 @@ class Sweep:
         return Group(table, *map(Text, self.sentences()), *(Text(f"! {w}", style="yellow") for w in self.comparison.warnings()))
 
     def __str__(self) -> str:
-        return as_text(self)
+        return terminal.as_text(self)
 
 
 @dataclass(frozen=True)
