@@ -5,7 +5,6 @@ drawn from calls of their own in `SPECIAL`.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from keras_dropout.catalogue import Method
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from docstrings import escaped, markdown
+from docstrings import escaped, markdown  # noqa: E402 - a file beside this one
 
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5

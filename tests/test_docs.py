@@ -1,4 +1,4 @@
-"""What the documents say is run: examples in docstrings, the programs of README and pages, commands and options; the site is built."""
+"""What the documents say is run: examples in docstrings, programs of README and pages, commands; and the site is built."""
 
 import doctest
 import importlib.util
@@ -38,13 +38,17 @@ def test_examples_in_docstrings(module):
     assert found.failed == 0
 
 
-@pytest.fixture(scope="module")
-def generate():
-    path = Path(__file__).resolve().parents[1] / "docs" / "generate.py"
-    spec = importlib.util.spec_from_file_location("generate", path)
+def loaded(name):
+    """A module of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generate():
+    return loaded("generate")
 
 
 @jax_only
@@ -108,7 +112,7 @@ PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```output\n(.*?)^```\n)?", re
 RUN = """
 import contextlib, io, json, linecache, os, sys, tempfile, traceback
 pages, found = json.load(sys.stdin), {}
-sys.argv = ["page"]
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # a study starts a worker for each core
 for page, programs in pages.items():
     names, found[page] = {"__name__": "__main__"}, []
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -204,7 +208,7 @@ def test_the_page_of_commands_is_fresh(generate):
 def site(tmp_path_factory):
     """The site, built as `make site` does; any warning fails."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -216,8 +220,30 @@ def test_the_site_is_built_and_fetches_nothing(site):
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert {page.removesuffix(".md") + ".html" for page in PAGES} <= pages
     for page in pages:
-        fetched = re.findall(r'<(?:script|img|iframe|link)\b[^>]*?(?:src|href)="?((?:https?:)?//[^">\s]*)', (site / page).read_text())
+        fetched = re.findall(
+            r'<(?:script|img|iframe|link)\b[^>]*?(?:src|href)="?((?:https?:)?//[^">\s]*)', (site / page).read_text()
+        )
         assert not fetched, f"{page}: {fetched}"
+
+
+def test_what_the_page_of_statistics_says_of_its_pictures():
+    """But for the picture of looks, whose simulation takes minutes."""
+    pictures = loaded("statistics_pictures")
+    page = PAGES["statistics.md"]
+    assert "six of them, in orange" in page
+    assert pictures.coverage()[1] == 6
+    assert "2 / 64 = 0.031" in page
+    assert pictures.signs()[1] == 2 / 64
+    drawn = ("pairing", pictures.pairing()), ("coverage", pictures.coverage()[0]), ("signs", pictures.signs()[0])
+    for name, chart in drawn:
+        kept = ElementTree.parse(ROOT / "docs" / "pictures" / "statistics" / f"{name}.svg").getroot()
+        assert marks(kept) == marks(ElementTree.fromstring(pictures.svg(chart))), f"{name}: python docs/statistics_pictures.py"
+        assert f"pictures/statistics/{name}.svg" in page
+
+
+def marks(svg):
+    """The shapes of a chart, without its texts, whose widths are those of the fonts that there are."""
+    return [each.get("aria-label") for each in svg.iter() if each.get("aria-roledescription")]
 
 
 @jax_only
