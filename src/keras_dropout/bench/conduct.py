@@ -11,13 +11,14 @@ from rich.console import Group
 from keras_dropout.bench import execution
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.shown import shown
-from keras_dropout.bench.ledger import Ledger, refusing
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.schema import refusing
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
@@ -132,7 +133,7 @@ def compare(
     of TensorFlow unless a backend is given); workers, on (where they
     are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
     was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
-    `bench.ledger.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
+    `bench.lookup.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """
