@@ -307,14 +307,23 @@ class Comparison:
             }
             for metric in self.own_metrics
         }
-        made = {"command": self.command, "versions": versions(), "machine": machine()}
-        said = sentences(self.figures("test_loss")) if self.metrics else []
-        sampled = {
-            "metrics": [metric for metric in self.sampled_metrics if metric in _MONTE_CARLO],
-            "repeated": self._repeated,
-            "sentences": monte_carlo_sentences(self.study.samples, self.monte_carlo()),
+        beside = {
+            "curves": curves,
+            "pairs": pairs,
+            "higher_is_better": [metric for metric in self.metrics if _higher_is_better(metric)],
+            "made": {"command": self.command, "started": None, "versions": versions(), "machine": machine()},
+            "seeds_sentences": sentences(self.figures("test_loss")) if self.metrics else [],
+            "sampled": {
+                "metrics": [metric for metric in self.sampled_metrics if metric in _MONTE_CARLO],
+                "repeated": self._repeated,
+                "sentences": monte_carlo_sentences(self.study.samples, self.monte_carlo()),
+            },
+            "examples": None,
+            "confusion": None,
+            "calibration": None,
+            "network": None,
         }
-        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made, said, sampled)
+        return write_page(Path(path), self.document() | beside | (more or {}))
 
     def __rich__(self) -> Group:
         figures = {metric: self.figures(metric) for metric in self.own_metrics} if self._others else {}
