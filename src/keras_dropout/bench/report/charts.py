@@ -36,10 +36,11 @@ _INK, _QUIET, _LINE, _BETTER, _WORSE = "#000001", "#000002", "#000003", "#0000b1
 _BASELINE, *_OTHERS = [f"#0000c{n}" for n in range(8)]
 _AXIS = {"labelColor": _QUIET, "titleColor": _QUIET, "gridColor": _LINE, "tickColor": _LINE, "domainColor": _LINE}
 _CONFIG = {
-    "axis": _AXIS | {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 170, "aria": False},
-    "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 240, "aria": False, "symbolStrokeWidth": 2, "orient": "top"},
+    "axis": _AXIS | {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 170, "labelSeparation": 6, "aria": False},
+    "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 240, "aria": False, "symbolOpacity": 1, "orient": "top"},
     "view": {"stroke": None},
     "background": None,
+    "padding": {"left": 10, "right": 12, "top": 6, "bottom": 4},  # a reader's font may be wider than the one measured with
     "font": "sans-serif",
 }
 
@@ -66,8 +67,8 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     means = [{"variant": r["variant"], "x": r["difference"], "color": tones[r["variant"]], "tip": said[r["variant"]]} for r in chosen]
     bars = [mean | dict(zip(("x", "end"), row["interval"])) for mean, row in zip(means, chosen) if row["interval"]]
     towards = ("worse", "better") if higher_is_better else ("better", "worse")
-    title = [f"{_title(metric)}, difference to {_short(baseline)}", f"← {towards[0]}      {towards[1]} →"]
-    place = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=5))
+    title = [f"{_title(metric)}, difference to {_short(baseline)}", f"← {towards[0]}\u2003\u2003{towards[1]} →"]
+    place = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=4))
     row = alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
     tip, color = alt.Description("tip:N"), alt.Color("color:N", scale=None)
     zero = _base([{"x": 0}]).mark_rule(color=_QUIET, aria=False).encode(x=place)
@@ -98,7 +99,9 @@ def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, 
     level = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     base = _base(rows).encode(x=place, y=level)
     lines = base.mark_line(color=_QUIET, strokeWidth=1, opacity=0.55, aria=False).encode(detail="seed:O")
-    dots = base.mark_circle(size=42, opacity=0.9).encode(color=_variant_color(names, legend=False), description=alt.Description("tip:N"))
+    dots = base.mark_circle(size=42, opacity=0.9, color=_OTHERS[0]).encode(description=alt.Description("tip:N"))
+    if len(names) <= MOST_TOGETHER:  # more colours than these cannot be told apart
+        dots = dots.encode(color=_variant_color(names, legend=False))
     said = "; ".join(f"{name} {_range([v for v in values[name] if v is not None])}" for name in names)
     label = f"{title} of each run, the runs of one seed joined; lowest to highest: {said}."
     return _svg((lines + dots).properties(width=alt.Step(max(34, min(120, 360 // len(names)))), height=230), label)
@@ -149,7 +152,7 @@ def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
             progress = np.linspace(0, 1, 201)
             points = zip((epochs * progress).tolist(), schedules.parse(text)(progress).round(5).tolist())
             rows += [{"variant": list(lines)[-1], "epoch": epoch, "rate": rate} for epoch, rate in points]
-    place = {"x": alt.X("epoch:Q", title="epochs done"), "y": alt.Y("rate:Q", title="rate", axis=alt.Axis(tickCount=5))}
+    place = {"x": alt.X("epoch:Q", title="epochs done", axis=alt.Axis(tickCount=6, tickMinStep=1, format="d")), "y": alt.Y("rate:Q", title="rate", axis=alt.Axis(tickCount=5))}
     colors = [_OTHERS[number % len(_OTHERS)] for number in range(len(lines))]
     scale = alt.Scale(domain=list(lines), range=colors)
     color = alt.Color("variant:N", title=None, scale=scale, legend=alt.Legend(columns=1, labelLimit=420))
@@ -251,9 +254,11 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
             tip = f"{names[i]}, predicted as {names[j]}: {value:+.1f}" if paired else f"{names[i]} predicted as {names[j]}: {value:.1f}"
             tone = _BETTER if good else _WORSE
             rows.append({"i": i, "j": j, "share": abs(value) / whole, "text": text, "tone": tone, "tip": tip})
-    said = alt.Axis(labelExpr=f"{json.dumps(list(names))}[datum.value]", grid=False, ticks=False, domain=False, labelLimit=90)
-    across = alt.X("j:O", title="predicted", axis=said, scale=alt.Scale(padding=0.04)).axis(labelAngle=-45)
-    base = _base(rows).encode(x=across, y=alt.Y("i:O", title="true class", axis=said, scale=alt.Scale(padding=0.04)))
+    bare = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}
+    named = {"labelExpr": f"{json.dumps(list(names))}[datum.value]", **bare}
+    across = alt.X("j:O", title="predicted", axis=alt.Axis(labelAngle=-45, **named), scale=alt.Scale(padding=0.04))
+    down = alt.Y("i:O", title="true class", axis=alt.Axis(**named), scale=alt.Scale(padding=0.04))
+    base = _base(rows).encode(x=across, y=down)
     shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.6]), legend=None)
     cells = base.mark_rect().encode(color=alt.Color("tone:N", scale=None), opacity=shade, description=alt.Description("tip:N"))
     numbers = base.mark_text(fontSize=10, color=_INK, aria=False).encode(text="text:N")
@@ -327,7 +332,7 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
             row = {"variant": name, "epoch": epoch, "mean": float(now.mean()), "low": float(now.min()), "high": float(now.max())}
             rows.append(row | {"tip": f"{name}, epoch {epoch}: {row['mean']:.4g} ({row['low']:.4g} to {row['high']:.4g})"})
         said.append(f"{name} {_range(values[:, -1].tolist())}")
-    scale = alt.Scale(zero=False, domain=domain) if domain else alt.Scale(zero=zero)
+    scale = alt.Scale(zero=False, domain=domain, nice=True) if domain else alt.Scale(zero=zero)
     place = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5, grid=False, format="d"))
     level = alt.Y("mean:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
     base = _base(rows).encode(x=place, color=_variant_color(names))
@@ -339,7 +344,7 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
     if len(rows) <= 200:  # what the mouse can read off; more would make the page large
         chart += base.mark_circle(size=60, opacity=0).encode(y=level, description=alt.Description("tip:N"))
     label = f"{title} by epoch. At the end, lowest to highest over seeds: {'; '.join(said)}."
-    return _svg(chart.properties(width=270, height=220), label)
+    return _svg(chart.properties(width=225, height=200), label)
 
 
 def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:

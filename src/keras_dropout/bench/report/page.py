@@ -43,6 +43,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "words": lambda name: name.replace("_", " "),
         "picture": picture,
         "counted": _counted,
+        "mostly_wrong": _mostly_wrong,
     }
     optional = dict.fromkeys(("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo"))
     document = optional | {"curves": {}, "pairs": {}, "higher_is_better": (), "made": None, "seeds_sentences": ()} | dict(document)
@@ -54,6 +55,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         verdict=wording.verdict(document),
         described=wording.described,
         metrics=[name for name in metrics if name.replace("test_", "test_mc_") not in document["sampled"]["metrics"]],
+        most_together=charts.MOST_TOGETHER,
         run_metrics=_run_metrics(document),
         figures=_figures(document, metrics),
         style=Markup((HERE / "page.css").read_text("utf-8")),
@@ -112,6 +114,12 @@ def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
         return f"{number(sum(known) / len(known), 3)} ({number(min(known), 3)} to {number(max(known), 3)})"
     counts = Counter(names[value] if names else str(value) for value in known).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{count}× {name}" for name, count in counts)
+
+
+def _mostly_wrong(predictions: Sequence[Any], answer: Any) -> bool:
+    """Whether most seeds predict another class; of values it cannot be said."""
+    known = [value for value in predictions if value is not None]
+    return isinstance(answer, int) and 2 * sum(value != answer for value in known) > len(known)
 
 
 def _run_metrics(document: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a study found, in sentences for a reader who knows no statistics, and the code that puts it into a model."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     if name == baseline:
         return Verdict("worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants))
     row = rows[name]
-    headline = f"{_capital(described(variants[name]))} {changes(row)}: {_verdict_words(row)}.{_seeds(row)}"
+    what = described(variants[name])
+    if row["verdict"] == "no difference shown":
+        headline = f"No difference is shown: with {what} {became(row)}, over {_number_of(row['pairs'], 'seed')}."
+    else:
+        headline = f"{what[:1].upper()}{what[1:]} makes {became(row, '')}: {row['verdict']}.{_seeds(row)}"
     more = [*more, *_against(document, row), *unfinished]
     word = row["verdict"]
     if word == "better":
@@ -59,8 +64,10 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     if all(each["verdict"] == "same within the margin" for each in rows.values()):
         return Verdict("same", headline, more, *_leave_out(baseline, variants))
     if all(each["verdict"].startswith("worse") for each in rows.values()):
+        if len(rows) > 1:
+            more.insert(0, f"Every placement is worse than {baseline}; this one is the least so.")
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
-    if len(rows) > 1:
+    if len(rows) > 1 and not document.get("sweep"):
         more.insert(0, f"No placement is shown to be better than {baseline}; this one came nearest.")
     return Verdict("open", headline, more, _undecided(document, row))
 
@@ -72,8 +79,8 @@ def progress(document: Mapping[str, Any]) -> list[str]:
     return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
 
 
-def changes(row: Mapping[str, Any]) -> str:
-    """What a variant does to a metric: "makes the test loss lower by 0.056 (95 % interval 0.048 to 0.063)"."""
+def became(row: Mapping[str, Any], was: str = "was ") -> str:
+    """What a metric did under a variant: "the test loss was lower by 0.056 (95 % interval 0.048 to 0.063)"."""
     metric, interval = row["metric"].replace("_", " "), row["interval"]
     digits = decimals(row["difference"], *(interval or ()))
     words = f"{'lower' if row['difference'] < 0 else 'higher'} by {abs(row['difference']):.{digits}f}"
@@ -82,7 +89,7 @@ def changes(row: Mapping[str, Any]) -> str:
         words += f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
     elif interval:
         words += f" (95 % interval from {-interval[0]:.{digits}f} lower to {interval[1]:.{digits}f} higher)"
-    return f"makes the {metric} {words}"
+    return f"the {metric} {was}{words}"
 
 
 def decimals(*values: float) -> int:
@@ -103,7 +110,7 @@ def described(variant: Mapping[str, Any]) -> str:
     parts = [f"{text} at {_sites(sites)}" for text, sites in together.items()]
     if not parts:
         return f"the model without dropout ({variant['name']})"
-    return parts[0] if len(parts) == 1 else f"{variant['name']} ({'; '.join(parts)})"
+    return parts[0] if len(parts) == 1 else f"the placement {variant['name']} ({'; '.join(parts)})"
 
 
 def code(variant: Mapping[str, Any], epochs: int) -> str | None:
@@ -128,13 +135,13 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
             spec["name"] = names[site]
         text = notation.spec_text(spec)
         plain = spec["kind"] == "Dropout" and "(" not in text
-        values.append(f"{site!r}: {text if plain else repr(text)}")
+        values.append(f"{_quoted(site)}: {text if plain else _quoted(text)}")
     lines = ["import keras_dropout", "", _call("model = keras_dropout.place(model, {", values, "})")]
     if moving:
         if named:
-            lines.append(_call("rates = keras_dropout.RateScheduler({", [f"{names[s]!r}: {t!r}" for s, t in moving.items()], "})"))
+            lines.append(_call("rates = keras_dropout.RateScheduler({", [f"{_quoted(names[s])}: {_quoted(t)}" for s, t in moving.items()], "})"))
         else:
-            lines.append(f"rates = keras_dropout.RateScheduler({next(iter(moving.values()))!r})")
+            lines.append(f"rates = keras_dropout.RateScheduler({_quoted(next(iter(moving.values())))})")
         lines.append(f"model.fit(x, y, epochs={epochs}, callbacks=[rates])")
     return "\n".join(lines)
 
@@ -172,18 +179,14 @@ def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     repeated = document["sampled"]["repeated"] if document.get("sampled") else ()
     for other in _of(document, row["variant"]):
         if other["metric"] not in repeated and other["verdict"].split(",")[0] not in (side, "no difference shown"):
-            found.append(f"But it {changes(other)}: {_verdict_words(other)}.")
+            found.append(f"But {became(other, 'is ')}: {other['verdict']}.")
     return found
 
 
-def _verdict_words(row: Mapping[str, Any]) -> str:
-    return row["verdict"] if row["verdict"] != "no difference shown" else "no difference is shown"
-
-
 def _seeds(row: Mapping[str, Any]) -> str:
-    """How many seeds agree with the sign of the mean."""
+    """How many seeds agree with the verdict."""
     if row["verdict"].split(",")[0] not in ("better", "worse") or row.get("share_better") is None:
-        return f" {_number_of(row['pairs'], 'seed')}."
+        return f" This is the mean of {_number_of(row['pairs'], 'seed')}."
     better = round(row["share_better"] * row["pairs"])
     agree = better if row["verdict"].startswith("better") else row["pairs"] - better
     return f" Shown by {agree} of {_number_of(row['pairs'], 'seed')}."
@@ -195,8 +198,8 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
     if row["pairs"] < fewest:
         return (
-            f"Undecided: {_number_of(row['pairs'], 'seed')} cannot show a difference, whatever it is. Train at least {fewest} "
-            f"(--seeds {fewest}; what is trained is not trained again), and {stay}."
+            f"Undecided: {_number_of(row['pairs'], 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
+            f"of which the ledger has those that are trained, and {stay}."
         )
     needed, what = row.get("pairs_needed"), "the margin" if row.get("equivalence") else "a difference as large as the one seen"
     if needed is None:
@@ -218,6 +221,11 @@ def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | N
     return f"Stay with {baseline}.", code(variants[baseline], 1) if variants[baseline]["placement"] else None
 
 
+def _quoted(text: str) -> str:
+    """A string as Python reads it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _call(head: str, items: Sequence[str], tail: str) -> str:
     """One line, or a line for each item where that would be too long."""
     line = f"{head}{', '.join(items)}{tail}"
@@ -234,7 +242,3 @@ def _sites(sites: Sequence[str]) -> str:
 
 def _number_of(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
