@@ -36,7 +36,15 @@ _INK, _QUIET, _LINE, _BETTER, _WORSE = "#000001", "#000002", "#000003", "#0000b1
 _BASELINE, *_OTHERS = [f"#0000c{n}" for n in range(8)]
 _AXIS = {"labelColor": _QUIET, "titleColor": _QUIET, "gridColor": _LINE, "tickColor": _LINE, "domainColor": _LINE}
 _CONFIG = {
-    "axis": _AXIS | {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 170, "labelSeparation": 6, "aria": False},
+    "axis": _AXIS
+    | {
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 170,
+        "labelSeparation": 6,
+        "aria": False,
+    },
     "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 240, "aria": False, "symbolOpacity": 1, "orient": "top"},
     "view": {"stroke": None},
     "background": None,
@@ -64,7 +72,9 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
         for number, value in enumerate(pairs[name], 1)
         if value is not None
     ]
-    means = [{"variant": r["variant"], "x": r["difference"], "color": tones[r["variant"]], "tip": said[r["variant"]]} for r in chosen]
+    means = [
+        {"variant": r["variant"], "x": r["difference"], "color": tones[r["variant"]], "tip": said[r["variant"]]} for r in chosen
+    ]
     bars = [mean | dict(zip(("x", "end"), row["interval"])) for mean, row in zip(means, chosen) if row["interval"]]
     towards = ("worse", "better") if higher_is_better else ("better", "worse")
     title = [f"{_title(metric)}, difference to {_short(baseline)}", f"← {towards[0]}\u2003\u2003{towards[1]} →"]
@@ -152,7 +162,10 @@ def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
             progress = np.linspace(0, 1, 201)
             points = zip((epochs * progress).tolist(), schedules.parse(text)(progress).round(5).tolist())
             rows += [{"variant": list(lines)[-1], "epoch": epoch, "rate": rate} for epoch, rate in points]
-    place = {"x": alt.X("epoch:Q", title="epochs done", axis=alt.Axis(tickCount=6, tickMinStep=1, format="d")), "y": alt.Y("rate:Q", title="rate", axis=alt.Axis(tickCount=5))}
+    place = {
+        "x": alt.X("epoch:Q", title="epochs done", axis=alt.Axis(tickCount=6, tickMinStep=1, format="d")),
+        "y": alt.Y("rate:Q", title="rate", axis=alt.Axis(tickCount=5)),
+    }
     colors = [_OTHERS[number % len(_OTHERS)] for number in range(len(lines))]
     scale = alt.Scale(domain=list(lines), range=colors)
     color = alt.Color("variant:N", title=None, scale=scale, legend=alt.Legend(columns=1, labelLimit=420))
@@ -251,7 +264,11 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
         for j, value in enumerate(row):
             good = (value > 0) == (i == j) if paired else i == j
             text = "" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−") if paired else f"{value:.0f}"
-            tip = f"{names[i]}, predicted as {names[j]}: {value:+.1f}" if paired else f"{names[i]} predicted as {names[j]}: {value:.1f}"
+            tip = (
+                f"{names[i]}, predicted as {names[j]}: {value:+.1f}"
+                if paired
+                else f"{names[i]} predicted as {names[j]}: {value:.1f}"
+            )
             tone = _BETTER if good else _WORSE
             rows.append({"i": i, "j": j, "share": abs(value) / whole, "text": text, "tone": tone, "tip": tip})
     bare = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}

@@ -35,7 +35,11 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     "network". What is None or not there is left out of the page.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": number,
@@ -64,14 +68,18 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8", newline="\n") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8", newline="\n"
+        ) as file:
             file.write(html)
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:
         refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
     if (size := path.stat().st_size) > LARGE:
-        warnings.warn(f"The report {path} has {size / 1e6:.1f} MB: fewer variants or smaller pictures make it smaller.", stacklevel=2)
+        warnings.warn(
+            f"The report {path} has {size / 1e6:.1f} MB: fewer variants or smaller pictures make it smaller.", stacklevel=2
+        )
     return path
 
 
@@ -164,7 +172,9 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             for name, counts in (confusion or {"mean": {}})["mean"].items()
         },
         "calibration": {
-            name: (charts.reliability(found, name), charts.risk_coverage(found, name)) for name, found in calibration.items() if found
+            name: (charts.reliability(found, name), charts.risk_coverage(found, name))
+            for name, found in calibration.items()
+            if found
         },
         "trials": charts.trials(search["trials"]) if search else {},
         "expectation": _expectation(search["winner"], variants) if search else None,

@@ -139,7 +139,11 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
     lines = ["import keras_dropout", "", _call("model = keras_dropout.place(model, {", values, "})")]
     if moving:
         if named:
-            lines.append(_call("rates = keras_dropout.RateScheduler({", [f"{_quoted(names[s])}: {_quoted(t)}" for s, t in moving.items()], "})"))
+            lines.append(
+                _call(
+                    "rates = keras_dropout.RateScheduler({", [f"{_quoted(names[s])}: {_quoted(t)}" for s, t in moving.items()], "})"
+                )
+            )
         else:
             lines.append(f"rates = keras_dropout.RateScheduler({_quoted(next(iter(moving.values())))})")
         lines.append(f"model.fit(x, y, epochs={epochs}, callbacks=[rates])")
