@@ -162,7 +162,8 @@ def test_the_page_opens_from_disk_and_asks_for_nothing(which, visit, request):
 
 def test_what_would_be_fetched_or_run_is_refused(visit, plain, tmp_path):
     """Markup planted in the page: its policy stops the picture, the sheet and the script."""
-    planted = '<img src="https://example.org/a.png"><link rel="stylesheet" href="https://example.org/a.css"><script>window.ran = 1</script>'
+    address = "https://example.org/a"
+    planted = f'<img src="{address}.png"><link rel="stylesheet" href="{address}.css"><script>window.ran = 1</script>'
     (tmp_path / "planted.html").write_text(plain.read_text("utf-8").replace("</main>", f"{planted}</main>"), "utf-8")
     faults = []
     page = visit(tmp_path / "planted.html", faults)
@@ -301,10 +302,8 @@ def test_a_phone_needs_no_sideways_scroll(which, visit, request):
 def test_the_keyboard_reaches_all_that_can_be_used(visit, full):
     page = visit(full)
     selector = "a[href], button, input, summary, [tabindex='0']"
-    wanted = page.eval_on_selector_all(
-        selector,
-        "all => all.filter(e => e.checkVisibility()).map((e, number) => { e.dataset.number = number; return String(number); })",
-    )
+    numbered = "(e, number) => { e.dataset.number = number; return String(number); }"
+    wanted = page.eval_on_selector_all(selector, f"all => all.filter(e => e.checkVisibility()).map({numbered})")
     reached = []
     for _ in wanted:
         page.keyboard.press("Tab")
@@ -371,10 +370,11 @@ def test_on_paper_there_are_no_controls(visit, full):
 def test_a_study_that_has_not_begun_is_a_page(visit, document, tmp_path):
     bare = {"status": "missing", "epochs": None, "seconds": None}
     variants = [
-        v | {"runs": [bare | {"key": r["key"], "seed": r["seed"]} for r in v["runs"]], "mean": {}, "sd": {}}
-        for v in document["variants"]
+        variant | {"runs": [bare | {name: run[name] for name in ("key", "seed")} for run in variant["runs"]], "mean": {}, "sd": {}}
+        for variant in document["variants"]
     ]
-    page = visit(write_page(tmp_path / "r.html", document | {"variants": variants, "comparisons": [], "pairs": {}, "curves": {}}))
+    nothing = {"variants": variants, "comparisons": [], "pairs": {}, "curves": {}}
+    page = visit(write_page(tmp_path / "r.html", document | nothing))
     assert "nothing to compare yet" in page.locator(".headline").inner_text()
     assert "So far, 0 of 6 runs" in page.locator(".verdict").inner_text()
     assert page.locator("figure").count() == 1  # the schedule, which is known before

@@ -34,10 +34,13 @@ _COLORS = {f"#0000c{n}": f"--c{n}" for n in range(8)} | {
 }
 _INK, _QUIET, _LINE, _BETTER, _WORSE = "#000001", "#000002", "#000003", "#0000b1", "#0000b2"
 _BASELINE, *_OTHERS = [f"#0000c{n}" for n in range(8)]
-_AXIS = {"labelColor": _QUIET, "titleColor": _QUIET, "gridColor": _LINE, "tickColor": _LINE, "domainColor": _LINE}
 _CONFIG = {
-    "axis": _AXIS
-    | {
+    "axis": {
+        "labelColor": _QUIET,
+        "titleColor": _QUIET,
+        "gridColor": _LINE,
+        "tickColor": _LINE,
+        "domainColor": _LINE,
         "labelFontSize": 11,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -64,7 +67,6 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     """Forest plot: the mean difference with its 95 % interval, and below it each seed's pair as a dot."""
     chosen = [row for row in comparisons if row["metric"] == metric and row["difference"] is not None]
     names, baseline = [row["variant"] for row in chosen], chosen[0]["baseline"]
-    tones = {row["variant"]: _tone(row["verdict"]) for row in chosen}
     said = {row["variant"]: f"{row['variant']}: {row['difference']:+.4g}{_between(row['interval'])}" for row in chosen}
     dots = [
         {"variant": name, "x": value, "tip": f"{name}, pair {number}: {value:+.4g}"}
@@ -73,7 +75,7 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
         if value is not None
     ]
     means = [
-        {"variant": r["variant"], "x": r["difference"], "color": tones[r["variant"]], "tip": said[r["variant"]]} for r in chosen
+        {"variant": r["variant"], "x": r["difference"], "color": _tone(r["verdict"]), "tip": said[r["variant"]]} for r in chosen
     ]
     bars = [mean | dict(zip(("x", "end"), row["interval"])) for mean, row in zip(means, chosen) if row["interval"]]
     towards = ("worse", "better") if higher_is_better else ("better", "worse")
@@ -366,7 +368,7 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
 
 def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:
     """(seeds, epochs) of the runs that went all the way; one that diverged early would cut the mean of the others short."""
-    found = [[v for v in run.get(name, ())] for run in runs if minus is None or len(run.get(minus, ())) == len(run.get(name, ()))]
+    found = [list(run.get(name, ())) for run in runs if minus is None or len(run.get(minus, ())) == len(run.get(name, ()))]
     length = max(map(len, found), default=0)
     values = np.array([row for row in found if len(row) == length], dtype=float).reshape(-1, length)
     if minus is not None and values.size:
