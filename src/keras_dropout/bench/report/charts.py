@@ -136,8 +136,8 @@ def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
     both = np.concatenate([values.ravel() for part in ("training", "validation") for values in parts[part].values()])
     domain, title = [float(both.min()), float(both.max())], _title(metric)
     if len(curves) <= MOST_TOGETHER:
-        found = {part: _curves(by, f"{part} {title}", domain) for part, by in list(parts.items())[:2] if by}
-        gap = _curves(parts["gap"], f"{title}: validation − training", None, zero=True) if parts["gap"] else None
+        found = {part: _curves(by, f"{part} {title}", domain, among=list(curves)) for part, by in list(parts.items())[:2] if by}
+        gap = _curves(parts["gap"], f"{title}: validation − training", None, list(curves)) if parts["gap"] else None
         return found | ({"gap": gap} if gap else {})
     baseline, *others = curves
     found = {}
@@ -148,7 +148,7 @@ def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
             f"{name}, training": parts["training"].get(name),
         }
         if lines := {line: values for line, values in lines.items() if values is not None}:
-            found[name] = _curves(lines, title, domain)
+            found[name] = _curves(lines, title, domain, [f"{baseline}, validation", *lines])
     return found
 
 
@@ -342,8 +342,11 @@ def risk_coverage(found: Mapping[str, Any], variant: str) -> Markup:
     return _svg((area + line + dots).properties(width=300, height=260), f"Risk by coverage of {variant}. {'; '.join(said)}.")
 
 
-def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | None, zero: bool = False) -> Markup:
-    """Lines for means over seeds, bands from the lowest to the highest; `lines` are (seeds, epochs)."""
+def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | None, among: Sequence[str]) -> Markup:
+    """Lines for means over seeds, bands from the lowest to the highest; `lines` are (seeds, epochs), by names `among` others.
+
+    Without a `domain` the figures are differences, and zero is drawn.
+    """
     names, rows, said = list(lines), [], []
     for name, values in lines.items():
         for epoch in chosen_epochs(values.shape[1]):
@@ -351,14 +354,14 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
             row = {"variant": name, "epoch": epoch, "mean": float(now.mean()), "low": float(now.min()), "high": float(now.max())}
             rows.append(row | {"tip": f"{name}, epoch {epoch}: {row['mean']:.4g} ({row['low']:.4g} to {row['high']:.4g})"})
         said.append(f"{name} {_range(values[:, -1].tolist())}")
-    scale = alt.Scale(zero=False, domain=domain, nice=True) if domain else alt.Scale(zero=zero)
+    scale = alt.Scale(zero=False, domain=domain, nice=True) if domain else alt.Scale(zero=True)
     place = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5, grid=False, format="d"))
     level = alt.Y("mean:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
-    base = _base(rows).encode(x=place, color=_variant_color(names))
+    base = _base(rows).encode(x=place, color=_variant_color(names, among))
     area = base.mark_area(opacity=0.2, aria=False).encode(y=alt.Y("low:Q", scale=scale, title=title), y2="high:Q")
     line = base.mark_line(strokeWidth=1.8, aria=False).encode(y=level)
     chart = area + line
-    if zero:
+    if not domain:
         chart = _base([{"mean": 0}]).mark_rule(color=_QUIET, aria=False).encode(y=level) + chart
     if len(rows) <= 200:  # what the mouse can read off; more would make the page large
         chart += base.mark_circle(size=60, opacity=0).encode(y=level, description=alt.Description("tip:N"))
@@ -380,11 +383,13 @@ def _base(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.Data(values=list(rows)))
 
 
-def _variant_color(names: Sequence[str], legend: bool = True) -> alt.Color:
-    """The first name is what the others are compared with, and grey."""
-    colors = [_BASELINE, *(_OTHERS[number % len(_OTHERS)] for number in range(len(names) - 1))]
+def _variant_color(names: Sequence[str], among: Sequence[str] | None = None, legend: bool = True) -> alt.Color:
+    """A name has the colour of its place `among` all; the first is what the others are compared with, and grey."""
+    order = list(dict.fromkeys(among or names))
+    colors = {name: _OTHERS[(number - 1) % len(_OTHERS)] if number else _BASELINE for number, name in enumerate(order)}
+    scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
     shown = alt.Legend(columns=1 if max(map(len, names)) > 16 else 3) if legend else None
-    return alt.Color("variant:N", title=None, scale=alt.Scale(domain=list(names), range=colors), legend=shown)
+    return alt.Color("variant:N", title=None, scale=scale, legend=shown)
 
 
 def _tone(verdict: str) -> str:

@@ -140,7 +140,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     """The charts by part. Only those with something to show: before the first run ends there is none."""
     variants, pairs, curves = document["variants"], document["pairs"], document["curves"] or {}
     variants = sorted(variants, key=lambda variant: variant["name"] != document["study"]["baseline"])
-    curves = {variant["name"]: curves[variant["name"]] for variant in variants if curves.get(variant["name"])}
+    curves = {variant["name"]: curves.get(variant["name"], ()) for variant in variants}
     moving = [variant for variant in variants if variant["schedule"]]
     compared = {row["metric"] for row in document["comparisons"] if row["difference"] is not None}
     search, sweep = document["search"], document["sweep"]
@@ -151,7 +151,11 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             for name in metrics
             if name in compared
         },
-        "pairs": {name: charts.pairs_of_values(variants, _values(variants, name), name.replace("_", " ")) for name in metrics},
+        "pairs": {
+            name: charts.pairs_of_values(variants, _values(variants, name), name.replace("_", " "))
+            for name in metrics
+            if name in compared
+        },
         "curves": {
             name: found
             for name in (metric.removeprefix("test_") for metric in metrics)
