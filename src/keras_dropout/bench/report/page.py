@@ -18,21 +18,20 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from keras_dropout.bench.report import charts, wording
+from keras_dropout.bench.records import higher_is_better, plain_metric
+from keras_dropout.bench.report import charts, verdict
 from keras_dropout.errors import refuse
 
 HERE = Path(__file__).parent
 LARGE = 3_000_000  # bytes; a page above this is slow to send and to open
 _MOST_PIXELS = 64  # of a side of a picture of an example
-NOTHING_SAMPLED: Mapping[str, Sequence[str]] = {"metrics": (), "repeated": (), "sentences": ()}
 
 
 def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
 
-    `document` is what `compare --json` prints, or `tune --json`, with what the page has beside it: "curves", "pairs",
-    "higher_is_better", "made", "seeds_sentences", "sampled", and what there is of "examples", "confusion", "calibration" and
-    "network". What is None or not there is left out of the page.
+    `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
+    "calibration" and "network" is left out of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -49,16 +48,15 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "counted": _counted,
         "mostly_wrong": _mostly_wrong,
     }
-    optional = dict.fromkeys(("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo"))
-    document = optional | {"curves": {}, "pairs": {}, "higher_is_better": (), "made": None, "seeds_sentences": ()} | dict(document)
-    document["sampled"] = document.get("sampled") or NOTHING_SAMPLED
+    optional = ("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
+    document = dict.fromkeys(optional) | dict(document)
     scripts = [Markup((HERE / name).read_text("utf-8")) for name in ("page.js", "network.js") if (HERE / name).exists()]
     metrics = list(document["pairs"])
     html = environment.get_template("page.html").render(
         document=document,
-        verdict=wording.verdict(document),
-        described=wording.described,
-        metrics=[name for name in metrics if name.replace("test_", "test_mc_") not in document["sampled"]["metrics"]],
+        verdict=verdict.verdict(document),
+        described=verdict.described,
+        metrics=[name for name in metrics if name not in map(plain_metric, document["sampled"]["metrics"])],
         most_together=charts.MOST_TOGETHER,
         run_metrics=_run_metrics(document),
         figures=_figures(document, metrics),
@@ -138,7 +136,7 @@ def _run_metrics(document: Mapping[str, Any]) -> list[str]:
 
 def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     """The charts by part. Only those with something to show: before the first run ends there is none."""
-    variants, pairs, curves = document["variants"], document["pairs"], document["curves"] or {}
+    variants, pairs, curves = document["variants"], document["pairs"], document["curves"]
     variants = sorted(variants, key=lambda variant: variant["name"] != document["study"]["baseline"])
     curves = {variant["name"]: curves.get(variant["name"], ()) for variant in variants}
     moving = [variant for variant in variants if variant["schedule"]]
@@ -147,7 +145,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     confusion, calibration = document["confusion"], document["calibration"] or {}
     return {
         "differences": {
-            name: charts.paired_differences(document["comparisons"], pairs[name], name, name in document["higher_is_better"])
+            name: charts.paired_differences(document["comparisons"], pairs[name], name, higher_is_better(name))
             for name in metrics
             if name in compared
         },
@@ -213,7 +211,7 @@ def _embedded(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document as the page holds it: curves at the epochs that are drawn, to five digits, and pixels as pictures only."""
     curves = {
         name: [{metric: _thinned(values) for metric, values in run.items()} for run in runs]
-        for name, runs in (document["curves"] or {}).items()
+        for name, runs in (document["curves"]).items()
     }
     epochs = charts.chosen_epochs(document["study"]["epochs"])
     held = dict(document) | {"curves": curves, "curve_epochs": epochs}
@@ -226,3 +224,10 @@ def _embedded(document: Mapping[str, Any]) -> dict[str, Any]:
 def _thinned(values: Sequence[float]) -> list[float | None]:
     kept = [values[epoch - 1] for epoch in charts.chosen_epochs(len(values))]
     return [float(f"{value:.5g}") if value is not None and math.isfinite(value) else None for value in kept]
+
+
+def check_report_path(path: str | Path) -> None:
+    """Refuse a report that could not be written at the end."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import keras_dropout
 from keras_dropout import notation
 from keras_dropout.bench.records import Variant
-from keras_dropout.bench.report.wording import code, decimals, described, verdict
+from keras_dropout.bench.report.verdict import code, decimals, described, verdict
 
 HIDDEN = {"a": 0.2, "b": 0.2}
 
