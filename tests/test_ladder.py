@@ -39,7 +39,7 @@ bench.execution.worker
 bench.execution.processes bench.execution.actors
 bench.execution
 bench.engines
-bench.planning bench.assessment
+bench.planning bench.assessment bench.portrait
 bench.comparison
 bench.search
 bench.sweep
