@@ -29,7 +29,7 @@ ensemble
 bench.machine bench.checkpoints bench.records bench.statistics
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
-bench.data bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.terminal
+bench.data bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.network bench.report.terminal
 bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
 bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
 bench.training.compiled
