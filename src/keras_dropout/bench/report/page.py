@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 
 from keras_dropout.bench.records import higher_is_better, plain_metric
-from keras_dropout.bench.report import charts, verdict
+from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.errors import refuse
 
 HERE = Path(__file__).parent
@@ -50,7 +50,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     }
     optional = ("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
     document = dict.fromkeys(optional) | dict(document)
-    scripts = [Markup((HERE / name).read_text("utf-8")) for name in ("page.js", "network.js") if (HERE / name).exists()]
+    # As jinja puts them into the page: without the last newline.
+    scripts = {name: (HERE / name).read_text("utf-8").removesuffix("\n") for name in ("page.js", "network.js")}
     metrics = list(document["pairs"])
     html = environment.get_template("page.html").render(
         document=document,
@@ -61,8 +62,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         run_metrics=_run_metrics(document),
         figures=_figures(document, metrics),
         style=Markup((HERE / "page.css").read_text("utf-8")),
-        scripts=scripts,
-        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+        network=network.draw(document["network"]),
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
     try:
