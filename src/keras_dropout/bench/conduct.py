@@ -14,6 +14,7 @@ from keras_dropout.bench.data.shown import shown
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
+from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.report import terminal
@@ -42,6 +43,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     that the same command goes on where it was.
     """
     started = time.perf_counter()
+    more_of_it = plan.document() | {"network": portrait(plan.study)}
     rounds, tried = plan.rounds(), set()
     found = so_far(plan, plan.study, {}, command)
 
@@ -49,10 +51,10 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         """The runs of the next round that the ledger lacks; none where all variants are decided."""
         nonlocal found
         for study in rounds:
-            number = ledger.put_study(study, command, versions(), machine(), plan.document())
+            number = ledger.put_study(study, command, versions(), machine(), more_of_it)
             keys = {run.key for run in study.runs()}
             found = so_far(plan, study, ledger.get(keys, each_example=False), command)
-            found.number = number
+            found.number, found.more = number, {"network": more_of_it["network"]}
             todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
             if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
                 tried.update(run.key for run in todo)
