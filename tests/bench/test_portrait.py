@@ -71,6 +71,7 @@ def branches():
 def images():
     layers = [
         L.Conv2D(5, 3, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="maps"),
+        L.ReLU(),
         Probe(name="probe_maps"),
         L.Conv2D(3, 2, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="small"),
         Probe(name="probe_small"),
