@@ -141,7 +141,8 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
         inputs, layer = [node_of[tensor] for tensor in call.inputs], call.layer
         if is_dropout(layer):
             node_of.update(dict.fromkeys(call.outputs, inputs[0]))
-            mask = _mask(call) if known else None
+            # Behind dropout of whole tokens there are fewer of them than the node has.
+            mask = _mask(call) if known and list(call.shape) == nodes.found[inputs[0]]["shape"] else None
             if mask is not None and math.prod(mask) > min(LARGEST, room):
                 mask = None
             room -= 0 if mask is None else math.prod(mask)
