@@ -5,6 +5,7 @@ drawn from calls of their own in `SPECIAL`.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -411,9 +412,9 @@ def commands() -> str:
         usage = " ".join(["keras-dropout", *words, *command.collect_usage_pieces(context)])
         parts += [f"## {' '.join(words)}", f"```text\n{usage}\n```"]
         text, _, examples = "\n\n".join(filter(None, (command.help, command.epilog))).partition("Examples:")
-        parts.append(markdown(text))
+        parts.append(markdown(text.rstrip()))
         if examples:
-            parts.append("\n".join(["```", *" ".join(examples.split()).split(" · "), "```"]))
+            parts.append("\n".join(["```", *re.split(r" · | (?=keras-dropout )", " ".join(examples.split())), "```"]))
         records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
         parts.append("\n".join(["| | |", "|---|---|", *(f"| {_option(left)} | {escaped(right)} |" for left, right in records)]))
     return "\n\n".join(parts) + "\n"

@@ -204,6 +204,45 @@ def test_the_page_of_commands_is_fresh(generate):
     assert PAGES["commands.md"] == generate.commands(), "run make docs"
 
 
+DOCSTRING = """Drop *units*.
+
+    y = x * m,    m ~ Bernoulli(1 - rate)
+
+Shapes:        any shape -> the same.
+Arguments:     rate: fraction dropped, in [0, 1]; 1
+               gives zeros. data_format, seed: as in `SpatialDropout`.
+
+    entropy     H(mean)        all of it
+    variance    of the passes  and what
+                               goes with it
+
+>>> Dropout(0.5)
+"""
+MARKDOWN = r"""Drop \*units\*.
+
+```text
+y = x * m,    m ~ Bernoulli(1 - rate)
+```
+
+- **Shapes**: any shape -\> the same.
+- **Arguments**
+    - `rate`: fraction dropped, in [0, 1]; 1 gives zeros.
+    - `data_format`, `seed`: as in `SpatialDropout`.
+
+|  |  |  |
+| --- | --- | --- |
+| **entropy** | H(mean) | all of it |
+| **variance** | of the passes | and what goes with it |
+
+```pycon
+>>> Dropout(0.5)
+```"""
+
+
+def test_a_docstring_of_plain_text_becomes_markdown():
+    assert loaded("docstrings").markdown(DOCSTRING) == MARKDOWN
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built as `make site` does; any warning fails."""

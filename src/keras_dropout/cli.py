@@ -10,6 +10,7 @@ import typer
 from keras_dropout import __version__
 from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
+from keras_dropout.commands.report import report
 from keras_dropout.commands.runs import runs
 from keras_dropout.commands.studies import compare, tune
 from keras_dropout.commands.uncertainty import uncertainty
@@ -27,7 +28,7 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
         raise typer.Exit
 
 
-for command in (compare, tune, sites, place, check, uncertainty, ensemble, init, layers):
+for command in (compare, tune, report, sites, place, check, uncertainty, ensemble, init, layers):
     app.command()(command)
 app.add_typer(runs, name="runs")
 

@@ -278,7 +278,8 @@ def _like(old: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
         # Without the operations that compute a mask: the layers bring them along.
         chain = [node.operation for node in nodes(made) if isinstance(node.operation, keras.Layer)]
         made = keras.Sequential([start._keras_history.operation, *chain], name=old.name)
-    elif type(old) not in (keras.Model, type(made)):
+    elif _has_graph(old) and type(old) not in (keras.Model, type(made)):
+        # Not for a class whose `call` was followed: Keras would change its bases, and it could not be made by its own config again.
         try:
             made = type(old)(inputs=inputs, outputs=outputs, name=old.name)
         except TypeError:

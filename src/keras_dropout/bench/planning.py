@@ -20,7 +20,8 @@ from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
-from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, latest_study, models, peek
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
+from keras_dropout.bench.lookup import kept, latest_study, models, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
@@ -50,6 +51,11 @@ class Plan:
     max_seeds: int | None = None
     margin: float | None = None
     keep_weights: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """What a report says of the plan beside the study, as plain values."""
+        said = ("engine_reason", "max_seeds", "margin")
+        return {"plan": {name: getattr(self, name) for name in said} | {"notes": list(self.notes)}}
 
     def rounds(self) -> Iterator[Study]:
         """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers

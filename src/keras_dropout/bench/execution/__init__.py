@@ -19,9 +19,10 @@ from typing import Any, Protocol
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.execution.processes import Processes
 from keras_dropout.bench.execution.worker import Task
-from keras_dropout.bench.ledger import Ledger, NotStored
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, usable_cores, versions
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
+from keras_dropout.bench.schema import NotStored
 from keras_dropout.errors import check_choice, refuse
 
 HERE, RAY = "here", "ray"
@@ -110,7 +111,7 @@ def execute(
             except NotStored as error:
                 result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
             # What the ledger holds need not be held here: memory does not grow with the number of runs.
-            result = dataclasses.replace(result, test_losses=None, log="", model=None)
+            result = dataclasses.replace(result, test_losses=None, predictions=None, calibration=None, log="", model=None)
             results.append(result)
             observer.ended(worker.number, run, result)
 
