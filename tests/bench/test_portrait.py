@@ -71,6 +71,7 @@ def branches():
 def images():
     layers = [
         L.Conv2D(5, 3, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="maps"),
+        L.ReLU(),
         Probe(name="probe_maps"),
         L.Conv2D(3, 2, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="small"),
         Probe(name="probe_small"),
@@ -238,12 +239,15 @@ def test_a_subclass_that_can_be_followed():
 
 
 def test_what_cannot_be_seen_is_left_out():
-    recurrent = compiled(keras.Sequential([keras.Input((4, 3)), L.LSTM(6, dropout=0.3), L.GaussianDropout(0.25), L.Dense(1)]))
+    recurrent = compiled(keras.Sequential([keras.Input((4, 3)), L.SimpleRNN(6, dropout=0.3), L.GaussianDropout(0.25), L.Dense(1)]))
     found = portrait(study_of(recurrent, (4, 3), {"built": None}))
     assert [(site["kind"], site["rate"], site["mask"]) for site in found["variants"]["built"]] == [
-        ("LSTM(dropout)", 0.3, None),
+        ("SimpleRNN(dropout)", 0.3, None),
         ("GaussianDropout", 0.25, None),
     ]
+    layers = [keras.Input((8, 3)), kd.PatchDropout(0.5), kd.Dropout(0.5), L.GlobalAveragePooling1D(), L.Dense(1)]
+    patches = portrait(study_of(compiled(keras.Sequential(layers)), (8, 3), [Variant.of("built", None)]))
+    assert [(site["kind"], site["mask"]) for site in patches["variants"]["built"]] == [("PatchDropout", None), ("Dropout", None)]
     inputs = keras.Input((6,))
     own = compiled(Twice(inputs, L.Dense(1)(kd.Dropout(0.5)(inputs))))
     assert portrait(study_of(own, (6,), [Variant.of("built", None)]))["variants"]["built"][0]["mask"] is None

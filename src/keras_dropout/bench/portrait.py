@@ -20,7 +20,7 @@ from keras_dropout.bench.training import make, reseed
 from keras_dropout.errors import BadInput, check_whole
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.schedules import Schedule
-from keras_dropout.survey import dropout_options, inner_layer, is_dropout, survey
+from keras_dropout.survey import dropout_options, inner_layer, is_dropout
 from keras_dropout.thinning import is_mask, mask_shape
 
 LARGEST = 2**12  # entries of a mask that is kept
@@ -73,6 +73,13 @@ class _Nodes:
             self.found.append(facts | {"parameters": parameters, "inputs": inputs})
         return self._numbers[key]
 
+    def site(self, number: int, variant: Variant) -> str:
+        """The site at a node: it is named after a layer that the node may stand behind, as an activation does."""
+        node = first = self.found[number]
+        while node["name"] not in (variant.placement or {}) and len(node["inputs"]) == 1:
+            node = self.found[node["inputs"][0]]
+        return node["name"] if node["name"] in (variant.placement or {}) else first["name"]
+
 
 @dataclass(frozen=True)
 class _Dropout:
@@ -124,11 +131,9 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
     model, schedules = make(study, variant)
     reseed(model, study.seeds[0])
     read = graph.read(model)
-    sites = {id(call): place.site.name for place in survey(read) for call in (*place.calls, *place.behind)}
-    node_of, names, order = {}, {}, iter(range(10**9))  # by tensor, by node
+    node_of, order = {}, iter(range(10**9))  # by tensor
     for name, tensor, shape, _ in read.inputs:
         node_of[tensor] = nodes.number(next(order), name, "Input", shape, None, [])
-        names[node_of[tensor]] = name
     # Where a class trains in a way of its own, how often it calls its layers is not known.
     known = all(getattr(type(model), name) is getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
     calls, before, found, room = Counter(id(call.layer) for call in read.calls), Counter(), [], _ALTOGETHER
@@ -136,21 +141,21 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
         inputs, layer = [node_of[tensor] for tensor in call.inputs], call.layer
         if is_dropout(layer):
             node_of.update(dict.fromkeys(call.outputs, inputs[0]))
-            mask = _mask(call) if known else None
+            # Behind dropout of whole tokens there are fewer of them than the node has.
+            mask = _mask(call) if known and list(call.shape) == nodes.found[inputs[0]]["shape"] else None
             if mask is not None and math.prod(mask) > min(LARGEST, room):
                 mask = None
             room -= 0 if mask is None else math.prod(mask)
             inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
             facts = type(inner).__name__, _rate(inner), inputs[0], layer, schedules.get(layer)
-            found.append(_Dropout(names[inputs[0]], *facts, mask, before[id(layer)], calls[id(layer)]))
+            found.append(_Dropout(nodes.site(inputs[0], variant), *facts, mask, before[id(layer)], calls[id(layer)]))
             before[id(layer)] += 1
             continue
         inner = inner_layer(layer)
         name = call.path.removesuffix(layer.name) + inner.name
         number = nodes.number(next(order), name, type(inner).__name__, call.shape, inner, inputs)
         node_of.update(dict.fromkeys(call.outputs, number))
-        names[number] = sites.get(id(call), name)
-        found += [_Dropout(names[number], kind, rate, number, own, schedules.get(own)) for own, kind, rate in _own(layer)]
+        found += [_Dropout(name, kind, rate, number, own, schedules.get(own)) for own, kind, rate in _own(layer)]
     if not graph.is_nested(model) and any(len(node["inputs"]) > 1 for node in nodes.found):
         # A subclass may call a shared layer in another order than that of its graph.
         found = [each if each.calls == 1 else replace(each, mask=None) for each in found]

@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup
 
 _PITCH, _LEFT, _RIGHT = 108, 56, 60  # from column to column; from an edge of the picture to the nearest column
-# Heights: of what stands above units, below them, and of units where a column has one layer.
-_LABEL, _CAPTION, _GLYPHS = 40, 70, 236
+# Heights: of what stands above units, and below them.
+_LABEL, _CAPTION = 40, 70
 _COLUMNS, _IN_COLUMN = 8, 4  # what is drawn of a long and of a wide model
 _CIRCLES, _MAPS, _ROWS = 12, 6, 10
 _SIDE = 88  # of an image
@@ -145,59 +145,88 @@ def _layout(nodes: Sequence[Mapping[str, Any]]) -> tuple[list[_Layer], dict[int,
     half = _COLUMNS // 2
     shown = list(range(columns)) if columns <= _COLUMNS else [*range(half), *range(columns - half, columns)]
     by_column = {column: [layer for layer in layers if layer.column == column] for column in range(columns)}
+    drawn = [layer for column in shown for layer in by_column[column][:_IN_COLUMN]]
+    most = max(_Form.of(layer).wanted for layer in drawn)
     widest = max(min(len(by_column[column]), _IN_COLUMN) for column in shown)
-    height = max(_LABEL + _GLYPHS + _CAPTION, widest * (_LABEL + 90 + _CAPTION))
-    hidden = {}
+    least = _LABEL + min(most, _SIDE) + _CAPTION
+    alone = _LABEL + most + _CAPTION
+    height, hidden = max(alone, widest * least), {}
     for place, column in enumerate(shown):
         gap = columns > _COLUMNS and place >= half  # a column of its own for what is left out
         some = by_column[column][:_IN_COLUMN]
         for number, layer in enumerate(some):
             layer.x = _LEFT + _PITCH * (place + gap)
-            layer.height = height / len(some)
-            layer.top = number * layer.height
+            layer.height = min(height / len(some), alone)
+            layer.top = (height - len(some) * layer.height) / 2 + number * layer.height
             _units(layer)
     if columns > _COLUMNS:
         hidden[half] = sum(len(by_column[column]) for column in range(columns) if column not in shown)
     return layers, hidden
 
 
-def _units(layer: _Layer) -> None:
-    """Draw the units of a layer: an image as its pixels, maps as squares, rows of steps as strips, else circles."""
-    shape, room = layer.facts["shape"], layer.height - _LABEL - _CAPTION
-    middle = layer.top + _LABEL + room / 2
-    is_input = layer.facts["kind"] == "Input"
-    if None in shape or not shape:
-        shape = [shape[-1] or 1] if shape else [1]
-    if is_input and _is_image(shape):
-        _image(layer, shape, min(_SIDE, room), middle)
-        return
-    units = shape[-1]
-    *places, _ = shape
-    if not places:
-        size, most, cells = 12.0, _CIRCLES, []
-    elif len(places) == 1:
-        size, most, cells = 14.0, _ROWS, [1, places[0]]
-    else:
-        size, most, cells = 30.0, _MAPS, places
-    most = max(1, min(most, int(room // (size + (7 if places else 7.5)))))
-    chosen = _spread(units, most)
-    pitch = min(room / len(chosen), size + 8)
-    whole = not cells or len(cells) > 2 or max(cells) > (_ENTRIES if len(places) == 2 else _PIXELS)
-    width = 64.0 if len(places) == 1 else size
-    layer.drawn, layer.of = len(chosen), units
-    layer.stride, layer.count = (units, math.prod(places)) if whole else (1, 1)
-    for number, unit in enumerate(chosen):
-        y = middle + pitch * (number - (len(chosen) - 1) / 2)
-        left, first = layer.x - width / 2, len(layer.shapes)
+@dataclass(frozen=True)
+class _Form:
+    """How the units of a layer are drawn: an image as its pixels, maps as squares, rows of steps as strips, else circles.
+
+    `units` of them, `places` in each, at most `most` and so high and wide.
+    """
+
+    kind: str
+    units: int
+    places: tuple[int, ...]
+    most: int
+    height: float
+    width: float
+
+    @classmethod
+    def of(cls, layer: _Layer) -> "_Form":
+        shape = layer.facts["shape"]
+        if None in shape or not shape:
+            shape = [(shape or [1])[-1] or 1]
+        *places, units = shape
+        if layer.facts["kind"] == "Input" and _is_image(shape):
+            return cls("image", 1, tuple(shape), 1, _SIDE, _SIDE)
         if not places:
-            layer.shapes.append(f'<circle cx="{layer.x:g}" cy="{y:.1f}" r="{size / 2:g}"/>')
+            return cls("circle", units, (), _CIRCLES, 12, 12)
+        if len(places) == 1:
+            return cls("strip", units, (1, places[0]), _ROWS, 14, 64)
+        return cls("square", units, tuple(places), _MAPS, 30, 30)
+
+    @property
+    def pitch(self) -> float:
+        return self.height + 8
+
+    @property
+    def wanted(self) -> float:
+        """The height that all of them take."""
+        return min(self.units, self.most) * self.pitch
+
+
+def _units(layer: _Layer) -> None:
+    """Put the shapes of a layer's units, as many as there is room for, in the middle of its place."""
+    form, room = _Form.of(layer), layer.height - _LABEL - _CAPTION
+    middle = layer.top + _LABEL + room / 2
+    if form.kind == "image":
+        _image(layer, form.places, min(_SIDE, room), middle)
+        return
+    chosen = _spread(form.units, max(1, min(form.most, int(room / form.pitch + 0.01))))
+    cells = form.places
+    whole = not cells or len(cells) > 2 or max(cells) > (_ENTRIES if form.kind == "square" else _PIXELS)
+    layer.drawn, layer.of = len(chosen), form.units
+    layer.stride, layer.count = (form.units, math.prod(cells)) if whole else (1, 1)
+    width, height = form.width, form.height
+    for number, unit in enumerate(chosen):
+        y = middle + form.pitch * (number - (len(chosen) - 1) / 2)
+        left, first = layer.x - width / 2, len(layer.shapes)
+        if form.kind == "circle":
+            layer.shapes.append(f'<circle cx="{_short(layer.x)}" cy="{_short(y)}" r="{height / 2:g}"/>')
             layer.starts.append(unit)
         elif whole:
-            layer.shapes.append(_rect(left, y - size / 2, width, size, 1.5))
+            layer.shapes.append(_rect(left, y - height / 2, width, height, 1.5))
             layer.starts.append(unit)
         else:
-            layer.shapes += _cells(left, y - size / 2, width / cells[1], size / cells[0], *cells)
-            layer.starts += [place * units + unit for place in range(math.prod(cells))]
+            layer.shapes += _cells(left, y - height / 2, width / cells[1], height / cells[0], *cells)
+            layer.starts += [place * form.units + unit for place in range(math.prod(cells))]
         layer.ends.append(_End(left, left + width, y, first, len(layer.shapes) - first))
 
 
@@ -254,8 +283,12 @@ class _Picture:
     def __init__(self, network: Mapping[str, Any], layers: list[_Layer], hidden: Mapping[int, int], first: str | None):
         self._network, self._layers, self._hidden, self._first = network, layers, hidden, first
         self._shown = [number for number, layer in enumerate(layers) if layer.height]
-        self.width = round(max(layer.x for layer in layers) + _RIGHT)
-        self._height = max(layer.top + layer.height for layer in layers)
+        ends = {layer.x for number, layer in enumerate(layers) if any(self._sites(name, number) for name in network["steps"])}
+        last = max(layer.x for layer in layers)
+        self.width = round(last + _RIGHT + (_PITCH / 2 if last in ends else 0))
+        shown = {layers[number].column for number in self._shown}
+        self._beside = Counter(layer.column for layer in layers if not layer.height and layer.column in shown)
+        self._height = max(layer.top + layer.height for layer in layers) + (18 if self._beside else 0)
 
     def svg(self, thinned: bool) -> Markup:
         """The picture as the text of an `svg` element."""
@@ -416,12 +449,11 @@ class _Picture:
 
     def _gaps(self) -> Iterable[Markup]:
         for place, count in self._hidden.items():
-            x, y = _LEFT + _PITCH * place, (self._height + _LABEL - _CAPTION) / 2
+            x, y = _LEFT + _PITCH * place, (self._height - 18 * bool(self._beside) + _LABEL - _CAPTION) / 2
             yield _text(x, y, "⋯", "gap") + _text(x, y + 20, f"{count} more layers", "muted")
-        shown = {self._layers[number].column: self._layers[number].x for number in self._shown}
-        for column, left_out in Counter(layer.column for layer in self._layers if not layer.height).items():
-            if column in shown:
-                yield _text(shown[column], self._height - 4, f"and {left_out} more beside", "muted")
+        x_of = {self._layers[number].column: self._layers[number].x for number in self._shown}
+        for column, count in self._beside.items():
+            yield _text(x_of[column], self._height - 6, f"and {count} more beside", "muted")
 
 
 def _gone(end: _End, states: Sequence[str]) -> bool:
@@ -436,7 +468,8 @@ def _bow(source: _Layer, layer: _Layer) -> str:
     if round((layer.x - source.x) / _PITCH) == 1:
         return f"M{x1:g} {y1:g}L{x2:g} {y2:g}"
     # Above the units, or below where it comes from there.
-    high = layer.top + _LABEL - 6 if y1 <= y2 + 1 else source.top + source.height - _CAPTION + 2
+    above = y1 <= y2 + 1
+    high = layer.top + _LABEL - 6 if above else min(each.top + each.height for each in (source, layer)) - _CAPTION + 2
     turn = _PITCH * 0.3
     begin = f"M{x1:g} {y1:g}C{x1 + turn:g} {y1:g} {x1:g} {high:g} {x1 + turn:g} {high:g}"
     return begin + f"H{x2 - turn:g}C{x2:g} {high:g} {x2 - turn:g} {y2:g} {x2:g} {y2:g}"
