@@ -12,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-WIDTH, HEIGHT = 1040, 900  # of the window, and the most of a picture
+WIDTH, HEIGHT = 1040, 880  # of the window, and the most of a section
+MARGIN = 18
 MOST_BYTES = 120_000
 
 
@@ -23,11 +24,12 @@ def photograph(page_file: Path) -> dict[str, bytes]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto(page_file.resolve().as_uri())
-        page.add_style_tag(content=".contents, .tools { display: none !important } h2 { margin-top: 0 }")
+        page.add_style_tag(content=".contents, .tools { display: none !important } h2 { margin-top: 4rem }")
         shots = {}
         for section in page.locator("main > section").all():
             box = section.bounding_box()
-            clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": min(box["height"], HEIGHT)}
+            height = min(box["height"], HEIGHT) + 2 * MARGIN
+            clip = {"x": box["x"] - MARGIN, "y": box["y"] - MARGIN, "width": box["width"] + 2 * MARGIN, "height": height}
             shots[section.get_attribute("id")] = page.screenshot(full_page=True, clip=clip)
         browser.close()
     return shots
@@ -36,7 +38,7 @@ def photograph(page_file: Path) -> dict[str, bytes]:
 def small(png: bytes) -> bytes:
     """The same with a palette, in at most `MOST_BYTES`."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    for colors in (128, 64, 32, 16):
+    for colors in (256, 128, 64, 32):
         file = io.BytesIO()
         image.quantize(colors, dither=Image.Dither.NONE).save(file, "png", optimize=True)
         if file.tell() <= MOST_BYTES:

@@ -24,6 +24,7 @@ Pairs = Mapping[str, Sequence[float | None]]
 MOST_EPOCHS = 60
 # More than these are drawn one by one.
 MOST_TOGETHER = 6
+FEWEST_IN_BIN = 5  # examples of a point in a reliability diagram
 # Stand-ins that no chart uses for anything else, and what they become; page.css gives each a light and a dark colour.
 _COLORS = {f"#0000c{n}": f"--c{n}" for n in range(8)} | {
     "#000001": "--ink",
@@ -265,13 +266,16 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
         whole = most if paired else sum(row) or 1
         for j, value in enumerate(row):
             good = (value > 0) == (i == j) if paired else i == j
-            text = "" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−") if paired else f"{value:.0f}"
-            tip = (
-                f"{names[i]}, predicted as {names[j]}: {value:+.1f}"
+            text = (
+                f"{value:+.1f}".replace("-", "−")
                 if paired
-                else f"{names[i]} predicted as {names[j]}: {value:.1f}"
+                else f"{value:.0f}"
+                if value >= 10
+                else f"{value:.1f}".removesuffix(".0")
             )
-            tone = _BETTER if good else _WORSE
+            text = text if abs(value) >= 0.05 else ""
+            tip = f"{names[i]} predicted as {names[j]}: {value:{'+' if paired else ''}.1f}"
+            tone = _QUIET if value == 0 else _BETTER if good else _WORSE
             rows.append({"i": i, "j": j, "share": abs(value) / whole, "text": text, "tone": tone, "tip": tip})
     bare = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}
     named = {"labelExpr": f"{json.dumps(list(names))}[datum.value]", **bare}
@@ -289,13 +293,16 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
 
 
 def reliability(found: Mapping[str, Any], variant: str) -> Markup:
-    """Accuracy against confidence by bin, plain and Monte-Carlo: the mean over seeds, a band from the lowest to the highest."""
+    """Accuracy against confidence by bin, plain and Monte-Carlo: the mean over seeds, a band from the lowest to the highest.
+
+    Bins with fewer than `FEWEST_IN_BIN` examples a seed are left out: their shares say nothing.
+    """
     rows, said = [], []
     for name, each in found.items():
         runs = each["reliability"]["runs"]
         for bin_ in range(len(each["reliability"]["edges"]) - 1):
-            seen = [r for r in runs if r["count"][bin_] and r["confidence"][bin_] is not None and r["accuracy"][bin_] is not None]
-            if seen:
+            seen = [run for run in runs if run["count"][bin_]]
+            if sum(run["count"][bin_] for run in seen) >= FEWEST_IN_BIN * len(runs):
                 right = [run["accuracy"][bin_] for run in seen]
                 confidence = sum(run["confidence"][bin_] for run in seen) / len(seen)
                 count = sum(run["count"][bin_] for run in seen) / len(seen)

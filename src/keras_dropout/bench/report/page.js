@@ -86,5 +86,10 @@
     tip.style.left = `${Math.max(0, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 4))}px`;
     tip.style.top = `${Math.max(0, event.clientY - tip.offsetHeight - 10)}px`;
   });
-  addEventListener("beforeprint", () => all(document, "details").forEach((part) => { part.open = true; }));
+  let closed = []; // opened for paper, and closed again
+  addEventListener("beforeprint", () => {
+    closed = all(document, "details:not([open])");
+    closed.forEach((part) => { part.open = true; });
+  });
+  addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
 })();

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 import tempfile
 import warnings
@@ -47,6 +48,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "picture": picture,
         "counted": _counted,
         "mostly_wrong": _mostly_wrong,
+        "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
     optional = ("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
     document = dict.fromkeys(optional) | dict(document)
@@ -59,6 +61,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         described=verdict.described,
         metrics=[name for name in metrics if name not in map(plain_metric, document["sampled"]["metrics"])],
         most_together=charts.MOST_TOGETHER,
+        fewest_in_bin=charts.FEWEST_IN_BIN,
         run_metrics=_run_metrics(document),
         figures=_figures(document, metrics),
         style=Markup((HERE / "page.css").read_text("utf-8")),
@@ -143,7 +146,12 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     moving = [variant for variant in variants if variant["schedule"]]
     compared = {row["metric"] for row in document["comparisons"] if row["difference"] is not None}
     search, sweep = document["search"], document["sweep"]
-    confusion, calibration = document["confusion"], document["calibration"] or {}
+    confusion, sampled = document["confusion"], {row["variant"] for row in document["monte_carlo"] or ()}
+    # Where Monte-Carlo predictions are the plain ones they are drawn once.
+    calibration = {
+        name: found if name in sampled or not found else {"plain": found["plain"]}
+        for name, found in (document["calibration"] or {}).items()
+    }
     return {
         "differences": {
             name: charts.paired_differences(document["comparisons"], pairs[name], name, higher_is_better(name))

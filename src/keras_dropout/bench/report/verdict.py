@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_dropout import notation
+from keras_dropout.bench.records import MONTE_CARLO_METRICS
 from keras_dropout.bench.statistics import fewest_pairs
 
 DECIDING = "test_loss"
@@ -173,8 +174,9 @@ def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Ma
 
 
 def _of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The comparisons of a variant on the other metrics."""
-    return [row for row in document["comparisons"] if row["variant"] == name and row["metric"] != DECIDING and row["pairs"]]
+    """The comparisons of a variant on the other metrics of plain predictions."""
+    rows = [row for row in document["comparisons"] if row["variant"] == name and row["pairs"]]
+    return [row for row in rows if row["metric"] != DECIDING and row["metric"] not in MONTE_CARLO_METRICS]
 
 
 def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
