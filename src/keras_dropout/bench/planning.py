@@ -1,7 +1,6 @@
 """What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
 
 import contextlib
-import copy
 import dataclasses
 import math
 import os
@@ -218,7 +217,8 @@ def make_plan(
     else:
         if isinstance(target, str) and targets.is_function(target):
             source = targets.file_of(target)
-        modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        made, modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
     acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
@@ -374,7 +374,7 @@ def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
 
 def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any) -> tuple | None:
     """The weights that every run starts from: the model's own for True, those in a file for its path."""
-    import keras
+    from keras_dropout import graph
 
     if from_weights is None:
         return None
@@ -388,7 +388,7 @@ def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any
     if not Path(from_weights).is_file():
         refuse(f"the file of weights {from_weights} does not exist.", mend)
     try:
-        filled = keras.saving.deserialize_keras_object(copy.deepcopy(dict(settings)))
+        filled = graph.make(settings)
         filled.load_weights(from_weights)
     except Exception as error:  # h5py, zipfile and Keras each raise their own
         text = " ".join((str(error) or type(error).__name__).split())[:300]
@@ -412,6 +412,16 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
     from keras_dropout.placement import resolve
 
     return None if variant.placement is None else spread_over_depth(resolve(model, variant.placement))
+
+
+def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
+    """The variant with the names that its sites have where the model is made again: a class may name its layers by their count."""
+    from keras_dropout.placement import sites
+
+    names = dict(zip((site.name for site in sites(model)), (site.name for site in sites(made))))
+    if variant.placement is None:
+        return variant
+    return Variant(variant.name, {names[site]: spec for site, spec in variant.placement.items()})
 
 
 def _check_model(model: Any) -> None:
