@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
+frameworks display
 masks schedules targets metrics bench bench.report
 notation calibration backends.jax backends.tensorflow backends.torch
 backends

@@ -4,7 +4,6 @@ Averages are of probabilities: the arithmetic mean is sum_m w_m p_m over the net
 prod_m p_m^w_m divided by its sum over the classes. Weight scaling is the network with dropout off.
 """
 
-import io
 import itertools
 import math
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from scipy.special import gammaln, softmax
 
 from keras_dropout import backends, graph
+from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
@@ -45,11 +45,14 @@ class Units:
     decisions: int
 
 
-@dataclass(frozen=True)
-class Networks:
+@dataclass(frozen=True, repr=False)
+class Networks(Shown):
     """The thinned networks of a model: `count` = 2**decisions of them, in layers whose rate is neither 0 nor 1."""
 
     layers: tuple[Units, ...]
+
+    def __rich__(self) -> Text:
+        return describe(self, None)
 
     @property
     def decisions(self) -> int:
@@ -224,8 +227,8 @@ class Score:
     geometric_nll_sd: float | None
 
 
-@dataclass(frozen=True)
-class Average:
+@dataclass(frozen=True, repr=False)
+class Average(Shown):
     """What the average of ever more thinned networks is worth on labelled examples, against weight scaling."""
 
     model: str
@@ -268,11 +271,6 @@ class Average:
         scaled = _mean_and_sd(self.scaled_error, None, percent=True), _mean_and_sd(self.scaled_nll, None)
         table.add_row("weight scaling", "", *scaled, "", "")
         return Group(*([describe(self.networks, self.visited)] if self.networks else []), table, *map(_note, self.notes))
-
-    def __str__(self) -> str:
-        console = Console(width=100, file=io.StringIO())
-        console.print(self)
-        return console.file.getvalue()
 
 
 def average(

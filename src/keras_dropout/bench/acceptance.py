@@ -51,7 +51,6 @@ def check_can_be_made_again(
 
     What a worker could not make is refused.
     """
-    import keras
 
     from keras_dropout import graph
 

@@ -14,6 +14,7 @@ from keras_dropout.bench.data.shifts import resize, shift
 from keras_dropout.bench.report.terminal import render
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
 from keras_dropout.sampling import Passes, as_trained, check_examples
 
@@ -28,8 +29,8 @@ STRENGTHS = 5  # of a shift
 _LOOK = 256
 
 
-@dataclass(frozen=True)
-class Assessment:
+@dataclass(frozen=True, repr=False)
+class Assessment(Shown):
     """Metrics by method, on test data. `values` maps a method to its metrics, each with one number per model (the models are the
     seeds of a study, or a single one); an ensemble of them has one number.
 

@@ -1,7 +1,6 @@
 """The public `compare`: study + ledger -> paired statistics -> verdicts."""
 
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +19,10 @@ from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import MC, MONTE_CARLO, PLAIN, Result, Run, Study, Variant
+from keras_dropout.bench.report import charts
 from keras_dropout.bench.report.page import write_page
 from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, mean_interval, smallest_p
+from keras_dropout.display import Shown, as_html
 from keras_dropout.errors import check_choice, refuse
 
 _MONTE_CARLO = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for name in names]
@@ -29,8 +30,8 @@ _SAMPLED = [*(f"test_{name}" for names in PLAIN.values() for name in names), *_M
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
 
 
-@dataclass
-class Comparison:
+@dataclass(repr=False)
+class Comparison(Shown):
     """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
 
     `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
@@ -299,14 +300,7 @@ class Comparison:
             ]
             for variant in self.study.variants
         }
-        pairs = {
-            metric: {
-                variant.name: [_number(v) for v in self.values(variant, metric) - self.values(self._baseline, metric)]
-                for variant in self.study.variants
-                if variant.name != self.study.baseline
-            }
-            for metric in self.own_metrics
-        }
+        pairs = {metric: self._pairs(metric) for metric in self.own_metrics}
         made = {"command": self.command, "versions": versions(), "machine": machine()}
         said = sentences(self.figures("test_loss")) if self.metrics else []
         sampled = {
@@ -324,22 +318,27 @@ class Comparison:
         parts += [Text(f"! {warning}", style="yellow") for warning in self.warnings()]
         return Group(*parts)
 
+    def _repr_html_(self) -> str:
+        """The tables, and the differences in the test loss as a picture."""
+        picture = ""
+        if self._others and "test_loss" in self.metrics:
+            picture = charts.paired_differences(self.document()["comparisons"], self._pairs("test_loss"), "test_loss")
+        return f"{as_html(self)}\n{picture}"
+
+    def _pairs(self, metric: str) -> dict[str, list[float | None]]:
+        """variant -> the difference to the baseline for each seed."""
+        base = self.values(self.study.baseline, metric)
+        return {name: [_number(value) for value in self.values(name, metric) - base] for name in self._others}
+
     def _tables(self) -> list[Table]:
         tables = [self._means_table(), *([self._sampled_table()] if self.sampled_metrics else [])]
         tables += [self._differences_table(metric) for metric in self.own_metrics if self._others]
         return [*tables, *([self._sampled_differences_table()] if self.sampled_metrics and self._others else [])]
 
-    def __str__(self) -> str:
-        return as_text(self)
-
     @property
     def _others(self) -> list[str]:
         """The names of the variants that are compared with the baseline."""
         return [variant.name for variant in self.study.variants if variant.name != self.study.baseline]
-
-    @property
-    def _baseline(self) -> Variant:
-        return next(variant for variant in self.study.variants if variant.name == self.study.baseline)
 
     def _status(self, run: Run) -> str | None:
         return self.results[run.key].status if run.key in self.results else None
@@ -552,13 +551,6 @@ def compare(
     if report is not None:
         found.save_report(report)
     return found
-
-
-def as_text(found: Any) -> str:
-    """What rich prints of it on a terminal of 100 columns."""
-    console = Console(width=100, file=io.StringIO())
-    console.print(found)
-    return console.file.getvalue()
 
 
 def check_report_path(path: str | Path) -> None:

@@ -421,7 +421,7 @@ def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
     names = dict(zip((site.name for site in sites(model)), (site.name for site in sites(made))))
     if variant.placement is None:
         return variant
-    return Variant(variant.name, {names[site]: spec for site, spec in variant.placement.items()})
+    return Variant(variant.name, {names.get(site, site): spec for site, spec in variant.placement.items()})
 
 
 def _check_model(model: Any) -> None:

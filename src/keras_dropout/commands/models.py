@@ -5,10 +5,11 @@ import os
 import shlex
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from keras_dropout import frameworks
 from keras_dropout.commands.options import (
     Backend,
     Data,
@@ -55,7 +56,7 @@ def sites(
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
     else:
-        show(_sites_table(found))
+        show(found)
 
 
 def place(
@@ -90,7 +91,7 @@ def place(
     new = placing.place(old, placement)
     new.save(path)
     print(path)
-    show(_sites_table(placing.sites(new)), file=sys.stderr)
+    show(placing.sites(new), file=sys.stderr)
 
 
 def check(
@@ -136,7 +137,7 @@ def check(
     if as_json:
         print(json.dumps([mistake.document() for mistake in found], indent=1))
     else:
-        print(*found, sep="\n\n") if found else print("no known mistake with dropout found")
+        print(found)
     if found:
         raise typer.Exit(1)
 
@@ -177,7 +178,9 @@ def layers(
 
     Examples: keras-dropout layers · keras-dropout layers DropBlock2D
     """
-    os.environ["KERAS_BACKEND"] = "numpy"  # to read docstrings, no framework need be installed
+    if "jax" in frameworks.installed():  # which Keras's NumPy backend needs; it loads the fastest, to read docstrings
+        os.environ["KERAS_BACKEND"] = "numpy"
+    frameworks.choose()
     from keras_dropout import catalogue
 
     shown = catalogue.methods() if name is None else {name: catalogue.method(name)}
@@ -190,28 +193,3 @@ def layers(
         for group in dict.fromkeys(method.group for method in shown.values()):
             print(catalogue.title(group))
             print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
-
-
-def _sites_table(found: Any) -> Any:
-    """The sites as a tree, what is in a nested model set in below its name; then which methods fit where."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
-        table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
-    fits = {methods: number for number, methods in enumerate(dict.fromkeys(site.methods for site in found), 1)}
-    above: list[str] = []
-    for site in found:
-        *models, name = site.name.split("/")
-        for depth, model in enumerate(models):
-            if above[: depth + 1] != models[: depth + 1]:
-                table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
-        above = models
-        dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
-        group = "hidden, last" if site.last else site.group
-        shape = " x ".join("?" if size is None else str(size) for size in site.shape)
-        cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
-        table.add_row(*map(Text, cells), str(fits[site.methods]))
-    return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))
