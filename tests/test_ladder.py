@@ -46,8 +46,8 @@ bench.search
 bench.sweep
 bench.tuning
 commands commands.output
-commands.options commands.runs
-commands.studies commands.models commands.ensemble commands.uncertainty
+commands.options
+commands.runs commands.studies commands.models commands.ensemble commands.uncertainty
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -274,7 +274,15 @@ class Average(Shown):
 
 
 def average(
-    model: keras.Model, x: Any, y: Any, *, samples: int = 100, seed: int = 0, masks: str = "shared", logits: bool = False
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    masks: str = "shared",
+    logits: bool = False,
+    say: Callable[..., None] = lambda *_: None,
 ) -> Average:
     """Error and NLL of ever more thinned networks averaged (1, 3, 10, 30, 100, …), against the network with dropout off.
 
@@ -282,7 +290,7 @@ def average(
     classes, one sigmoid unit, or with `logits` what goes into one. `masks` and `seed` as in `Passes`: with "shared" a sample is
     one network for all examples, which needs JAX; "independent" gives each example one of its own. Probabilities are clipped at
     1e-7, as Keras does, first of all: so the NLL of the arithmetic mean is never above the mean NLL of its members (Jensen).
-    What is in memory at once does not grow with `samples`.
+    What is in memory at once does not grow with `samples`. `say(what, number, of)` is told how far it is.
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     passes = Passes(model, masks=masks, seed=seed)
@@ -294,6 +302,7 @@ def average(
     meters = [_Meter(size, samples // size, labels, scaled.shape[1]) for size in _sizes(samples)]
     for first in range(0, samples, _BLOCK):
         count = min(_BLOCK, samples - first)
+        say("thinned networks", first, samples)
         for rows, _, found in passes.run(x, count, first=first):
             probabilities = _probabilities(found["outputs"].reshape(count, rows.stop - rows.start, -1), logits)
             for meter in meters:

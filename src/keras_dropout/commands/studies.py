@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout.commands.options import (
+    BACKEND,
     DATA_OPTIONS,
     Data,
     DivideBy,
@@ -21,7 +22,9 @@ from keras_dropout.commands.options import (
     Text,
     Vocabulary,
     choose_backend,
+    complete_target,
     data_options,
+    one_of,
     read_seeds,
 )
 from keras_dropout.commands.output import show
@@ -30,7 +33,10 @@ from keras_dropout.errors import check_choice, refuse
 
 def compare(
     target: Annotated[
-        str | None, typer.Argument(help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.")
+        str | None,
+        typer.Argument(
+            help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.", autocompletion=complete_target
+        ),
     ] = None,
     data: Data = None,
     study: Annotated[str | None, typer.Option(help="A TOML file with all of this; keras-dropout init writes one.")] = None,
@@ -73,13 +79,17 @@ def compare(
     ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
     backend: Annotated[
-        str | None, typer.Option(help="jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.")
+        str | None,
+        typer.Option(
+            help="jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.", autocompletion=BACKEND
+        ),
     ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
             help="compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
-            "where jax has a GPU or TPU, else the faster of the others, by timing)."
+            "where jax has a GPU or TPU, else the faster of the others, by timing).",
+            autocompletion=one_of("auto", "compiled", "reference", "stacked"),
         ),
     ] = None,
     workers: Annotated[
@@ -123,8 +133,10 @@ def compare(
     docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
     paired by seed), interval, pairs.
 
-    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
-    keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+    Examples:
+      keras-dropout compare digits-mlp
+      keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
+      keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
     """
     from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
@@ -263,8 +275,10 @@ def tune(
     compared with the winner and none, by default the model as it is published or built. In a study file, [space] has a text for
     each site, and [tune] the options above. The same command goes on after an interruption.
 
-    Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
-    keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
+    Examples:
+      keras-dropout tune digits-mlp
+      keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5"
+      keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
     """
     from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
