@@ -35,7 +35,7 @@ EVERY = {" ".join(path): command for path, command in commands()}
 
 def examples(command):
     """The lines below "Examples:" or "Try first:"."""
-    found = re.search(r"\b\n(?:Examples|Try first):\n((?:  .*(?:\n|$))+)", command.help or "")
+    found = re.search(r"\x08\n(?:Examples|Try first):\n((?:  .*(?:\n|$))+)", command.help or "")
     return [line.strip() for line in found[1].splitlines()] if found else []
 
 
@@ -66,11 +66,8 @@ def test_every_example_parses(line):
 
 
 def test_an_example_with_a_wrong_option_would_be_found():
-    with pytest.raises(AssertionError, match="exit"):
-        try:
-            test_every_example_parses("keras-dropout layers --jsn")
-        except cli._UsageError as error:
-            raise AssertionError("exit") from error
+    with pytest.raises(cli._UsageError, match="--jsn"):
+        test_every_example_parses("keras-dropout layers --jsn")
 
 
 CHEAP = [line for line in ALL_EXAMPLES if line.split()[1] in ("sites", "place", "check", "init", "layers", "runs")]
@@ -144,10 +141,12 @@ def test_cheap_examples_run(line, folder, monkeypatch, capsys):
 
 
 def run(*arguments, env=None, cwd=None):
-    code = "import sys; sys.argv[0] = 'keras-dropout'\nfrom keras_dropout.cli import main\ntry: main()\nfinally: assert 'keras' not in sys.modules"
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")} | {"COLUMNS": "140"}
+    """The command under its own name, in a process where it must not load Keras."""
+    start = "import sys; sys.argv[0] = 'keras-dropout'\nfrom keras_dropout.cli import main"
+    code = f"{start}\ntry: main()\nfinally: assert 'keras' not in sys.modules"
+    environment = os.environ | {"COLUMNS": "140"} | (env or {})
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment | (env or {}), cwd=cwd, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, cwd=cwd, timeout=60
     )
 
 
@@ -158,7 +157,7 @@ def test_the_help_names_every_command_and_begins_with_one_to_try():
         found = re.search(rf"^  {name} +\S", text, re.MULTILINE)
         assert found, name
         assert found.start() > first
-    assert "..." not in text
+    assert "..." not in text.partition("\n\n")[2], "summaries are whole"
     assert set(options.RECIPES) == set(RECIPES)
 
 

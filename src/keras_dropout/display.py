@@ -62,7 +62,7 @@ def _parts(found: Any) -> list[Any]:
 
 
 def _text(cell: Any, console: Console) -> Text:
-    return cell if isinstance(cell, Text) else console.render_str(str(cell))
+    return cell if isinstance(cell, Text) else console.render_str(str(cell), highlight=False)
 
 
 def _rows(table: Table) -> list[tuple[Any, ...]]:
