@@ -104,7 +104,7 @@ def folder(tmp_path_factory):
             for run in study.runs():
                 status = ("done", "failed")[run.seed]
                 result = Result(
-                    status, 1.0, 2, {"test_loss": 0.5}, {"loss": [1.0, 0.5]}, error="no" if run.seed else None, model=b""
+                    status, 1.0, 2, {"test_loss": 0.5}, {"loss": [1.0, 0.5]}, error="no" if run.seed else None, log="a line\n"
                 )
                 ledger.put(study, run, result, {"keras": "3"}, {"cores": 2})
     keys = sorted(run.key for run in study.runs() if run.seed == 0)

@@ -16,6 +16,13 @@ from rich.text import Text
 WIDTH = 100  # of text that is for no terminal
 
 
+class Terminal(Console):
+    """A console that says when its reader has gone, where rich would end the program as one that failed."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Shown:
     """A result with `__rich__`: it prints as that, and a notebook shows it as HTML."""
 

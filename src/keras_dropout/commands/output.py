@@ -14,12 +14,10 @@ _PATIENCE = 1.0  # seconds without a sign of life
 
 def show(found: Any, file: Any = None) -> None:
     """Print a table or a text with rich."""
-    from rich.console import Console
+    from keras_dropout.display import Terminal, fitted
 
-    from keras_dropout.display import fitted
-
-    console = Console(file=file)
-    console = console if console.is_terminal else Console(width=_WIDTH, file=file)
+    console = Terminal(file=file)
+    console = console if console.is_terminal else Terminal(width=_WIDTH, file=file)
     console.print(fitted(found, console.width))
 
 
