@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from report import write
 
-from keras_dropout.bench.comparison import so_far
+from keras_dropout.bench.conduct import so_far
 from keras_dropout.bench.ledger import Ledger, reading
 from keras_dropout.bench.planning import Plan, make_plan
 from keras_dropout.bench.records import Result

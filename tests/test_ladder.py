@@ -27,7 +27,7 @@ survey
 inspection placement sampling
 mistakes moments thinning uncertainty
 ensemble
-bench.machine bench.checkpoints bench.records bench.statistics
+bench.machine bench.checkpoints bench.records bench.statistics bench.report.words
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
 bench.data bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.terminal
@@ -40,8 +40,8 @@ bench.execution.worker
 bench.execution.processes bench.execution.actors
 bench.execution
 bench.engines
-bench.planning bench.assessment
-bench.comparison
+bench.planning bench.assessment bench.comparison
+bench.conduct
 bench.search
 bench.sweep
 bench.tuning

@@ -22,7 +22,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "RDrop": "companions",
     "RateScheduler": "callbacks",
     "check": "mistakes",
-    "compare": "bench.comparison",
+    "compare": "bench.conduct",
     "place": "placement",
     "set_rate": "placement",
     "sites": "placement",

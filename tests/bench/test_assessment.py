@@ -13,7 +13,7 @@ from keras_dropout.bench import data
 from keras_dropout.bench.assessment import RATES, STRENGTHS, assess
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.data.shifts import SHIFTS, shift
-from keras_dropout.bench.report.terminal import render
+from keras_dropout.bench.report import terminal
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import BadInput
 from keras_dropout.layers import Dropout
@@ -141,7 +141,7 @@ def test_the_document_is_plain_finite_and_printed(several, single):
         from rich.console import Console
 
         with (console := Console(width=160)).capture() as printed:
-            console.print(render(found))
+            console.print(terminal.assessment(found))
         assert f"{np.mean(found.values['Monte-Carlo']['nll']):.4f}" in printed.get()
         for method in found.values:
             assert method in printed.get()

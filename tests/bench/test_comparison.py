@@ -15,8 +15,9 @@ import pytest
 import scipy.stats
 
 import keras_dropout
-from keras_dropout.bench import comparison, statistics
-from keras_dropout.bench.comparison import Comparison, carry_out
+from keras_dropout.bench import conduct, statistics
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.errors import BadInput
@@ -217,7 +218,7 @@ def made_up_execution(monkeypatch, loss, interrupt_at=None):
             runs = more()
         return results
 
-    monkeypatch.setattr(comparison.execution, "execute", execute)
+    monkeypatch.setattr(conduct.execution, "execute", execute)
     return trained
 
 
@@ -491,16 +492,16 @@ def test_ctrl_c_is_heeded_also_where_python_drops_it(tmp_path):
     script = tmp_path / "study.py"
     script.write_text(
         "import gc, os, signal, sys\n"
-        "from keras_dropout.bench import comparison, planning\n"
+        "from keras_dropout.bench import conduct, planning\n"
         "plan = planning.make_plan('digits-mlp', epochs=2000, seeds=3, workers=1, ledger='r.db')\n"
-        "class Display(comparison.Display):\n"
+        "class Display(conduct.Display):\n"
         "    def ended(self, *arguments):\n"
         "        super().ended(*arguments)\n"
         "        press = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "        gc.callbacks.append(press); gc.collect(); gc.callbacks.remove(press)\n"
-        "comparison.Display = Display\n"
+        "conduct.Display = Display\n"
         "try:\n"
-        "    comparison.carry_out(plan, quiet=True)\n"
+        "    conduct.carry_out(plan, quiet=True)\n"
         "except KeyboardInterrupt:\n"
         "    sys.exit(len(plan.known()))\n"
     )

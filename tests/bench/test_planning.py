@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_dropout.bench import execution
-from keras_dropout.bench.comparison import carry_out
+from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.errors import BadInput
 

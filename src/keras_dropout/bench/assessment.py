@@ -11,7 +11,7 @@ import numpy as np
 from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
 from keras_dropout.bench.data import Part
 from keras_dropout.bench.data.shifts import resize, shift
-from keras_dropout.bench.report.terminal import render
+from keras_dropout.bench.report import terminal
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.display import Shown
@@ -82,7 +82,7 @@ class Assessment(Shown):
         }
 
     def __rich__(self) -> Any:
-        return render(self)
+        return terminal.assessment(self)
 
 
 def assess(

@@ -30,6 +30,19 @@ _OF_CLASSES = ("nll", "brier", "ece")
 PLAIN = {"classes": _OF_CLASSES, "labels": _OF_CLASSES, "values": ("rmse",)}
 MONTE_CARLO = {"classes": ("accuracy", *_OF_CLASSES), "labels": ("accuracy", *_OF_CLASSES), "values": ("rmse",)}
 MC = "mc_"
+MONTE_CARLO_METRICS = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for name in names]
+SAMPLED_METRICS = [*(f"test_{name}" for names in PLAIN.values() for name in names), *MONTE_CARLO_METRICS]
+_HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value of a metric is a better one, by its name."""
+    return any(part in metric for part in _HIGHER_IS_BETTER)
+
+
+def plain_metric(metric: str) -> str:
+    """The metric of plain predictions that goes with a Monte-Carlo one."""
+    return metric.replace(f"test_{MC}", "test_")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,18 @@ class Difference:
     equivalence: Equivalence | None = None
 
 
+def finite_mean(values: np.ndarray) -> float:
+    """The mean of those that are finite; nan where none is."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def finite_sd(values: np.ndarray) -> float:
+    """The standard deviation of those that are finite; nan for fewer than two."""
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
+
+
 def compare_paired(
     differences: dict[str, np.ndarray], higher_is_better: bool, margin: float | None = None
 ) -> dict[str, Difference]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench import spaces
-from keras_dropout.bench.comparison import Comparison, carry_out
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.planning import Plan
 from keras_dropout.bench.records import Run
 from keras_dropout.bench.search import build, fresh_plan

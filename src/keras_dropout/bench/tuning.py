@@ -18,9 +18,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from keras_dropout.bench.comparison import Comparison, carry_out, check_report_path
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.planning import DEFAULT_LEDGER
 from keras_dropout.bench.records import Run, Variant
+from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.search import FINAL_SEEDS, SEARCH_SEED, TUNED, Search, Trial, carry_out_search, plan_search, winner_of
 from keras_dropout.bench.statistics import mean_interval
 from keras_dropout.bench.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep

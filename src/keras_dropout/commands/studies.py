@@ -191,8 +191,9 @@ def compare(
         settings["data_options"] = settings.get("data_options", {}) | options
     target, report = _take_target(settings), settings.pop("report", None)
     choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.comparison import carry_out, check_report_path, so_far
+    from keras_dropout.bench.conduct import carry_out, so_far
     from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+    from keras_dropout.bench.report.page import check_report_path
 
     ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
     if report is not None:
@@ -302,8 +303,8 @@ def tune(
         settings["data_options"] = settings.get("data_options", {}) | said
     target, report = _take_target(settings), settings.pop("report", None)
     choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.comparison import check_report_path
     from keras_dropout.bench.planning import DEFAULT_LEDGER
+    from keras_dropout.bench.report.page import check_report_path
     from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
 
     ledger = settings.setdefault("ledger", DEFAULT_LEDGER)

@@ -86,3 +86,10 @@ def _sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
             words += f" ({row['difference']:+.4f}, 95 % interval {row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})"
         found.setdefault(f"{row['variant']} against {row['baseline']}", []).append(words)
     return [f"{name}: {'; '.join(words)}." for name, words in found.items()]
+
+
+def check_report_path(path: str | Path) -> None:
+    """Refuse a report that could not be written at the end."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")

@@ -1,4 +1,4 @@
-"""An assessment on the terminal: tables and sentences. Computes no statistic."""
+"""A comparison and an assessment on the terminal: tables and sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,16 +8,37 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from keras_dropout.bench.records import MONTE_CARLO_METRICS, higher_is_better, plain_metric
+from keras_dropout.bench.report.words import monte_carlo_sentences, seeds_sentences
+from keras_dropout.bench.statistics import finite_mean, finite_sd
+
 _SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
 
 
-def render(assessed: Any) -> Group:
+def comparison(found: Any) -> Group:
+    """What `keras-dropout compare` prints of a `Comparison`."""
+    figures = {metric: found.figures(metric) for metric in found.own_metrics} if found.others else {}
+    parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
+    parts += [Text(sentence) for sentence in seeds_sentences(figures.get("test_loss", {}))]
+    parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
+    parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
+    return Group(*parts)
+
+
+def comparison_tables(found: Any) -> list[Table]:
+    """Its tables of means and differences, which are cheap enough to draw while a study runs."""
+    tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
+    tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
+    return [*tables, *([_sampled_differences_table(found)] if found.sampled_metrics and found.others else [])]
+
+
+def assessment(assessed: Any) -> Group:
     """What `keras-dropout uncertainty` prints of an `Assessment`."""
     many = len(assessed.seeds) > 1
     over = f"mean of {len(assessed.seeds)} seeds, 95 % interval over seeds" if many else "95 % interval over examples"
     title = f"{assessed.target} on {assessed.data}: {assessed.examples:,} test examples, {assessed.samples} samples ({over})"
     parts: list[Any] = [_methods_table(assessed, title)]
-    parts += [Text(sentence) for sentence in _sentences(assessed)]
+    parts += [Text(sentence) for sentence in _assessment_sentences(assessed)]
     if assessed.rates:
         parts.append(_table("Rates, on validation data", assessed.rates))
     if assessed.ood:
@@ -44,7 +65,7 @@ def _methods_table(assessed: Any, title: str) -> Table:
     return table
 
 
-def _sentences(assessed: Any) -> list[str]:
+def _assessment_sentences(assessed: Any) -> list[str]:
     found = []
     for each in assessed.differences:
         if each["metric"] in ("nll", "ece") and each["interval"]:
@@ -80,3 +101,92 @@ def _cell(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "chosen" if value else ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _means_table(found: Any) -> Table:
+    table = Table(
+        title=f"{found.study.target}: mean and standard deviation over {len(found.study.seeds)} seeds", title_justify="left"
+    )
+    table.add_column("variant")
+    table.add_column("runs", justify="right")
+    repeated = {plain_metric(metric) for metric in found.sampled_metrics if metric in MONTE_CARLO_METRICS}
+    shown = [metric for metric in found.own_metrics if metric not in repeated]  # those with a Monte-Carlo one have a table
+    for metric in shown:
+        table.add_column(metric.replace("_", " "), justify="right")
+    table.add_column("train loss", justify="right")
+    table.add_column("gap (test - train loss)", justify="right")
+    for variant in found.study.variants:
+        loss, train = found.values(variant, "test_loss"), found.values(variant, "train_loss")
+        cells = [_mean_and_sd(found.values(variant, metric)) for metric in shown]
+        table.add_row(
+            Text(variant.name), str(int(np.isfinite(loss).sum())), *cells, _mean_and_sd(train), _mean_and_sd(loss - train)
+        )
+    return table
+
+
+def _differences_table(found: Any, metric: str) -> Table:
+    better = "higher" if higher_is_better(metric) else "lower"
+    title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
+    table = Table(title=title, title_justify="left")
+    for name in ("variant", "difference", "95 % interval", "p", "p adjusted", "verdict"):
+        table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
+    for name, each in found.differences(metric).items():
+        interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
+        mean = f"{each.mean:+.4f}" if each.pairs else "-"
+        table.add_row(Text(name), mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
+    return table
+
+
+def _sampled_table(found: Any) -> Table:
+    """Plain and Monte-Carlo predictions one below the other; one row where both are the same."""
+    title = f"test data: plain predictions, and the mean of {found.study.samples} with dropout on (Monte-Carlo)"
+    table = Table(title=title, title_justify="left")
+    several = [metric for metric in found.sampled_metrics if metric in MONTE_CARLO_METRICS]
+    for name in ("variant", "predictions", *(plain_metric(metric).removeprefix("test_") for metric in several)):
+        table.add_column(name, justify="left" if name in ("variant", "predictions") else "right")
+    for variant in found.study.variants:
+        table.add_row(
+            Text(variant.name), "plain", *(_mean_and_sd(found.values(variant, plain_metric(metric))) for metric in several)
+        )
+        if found.is_sampled(variant):
+            table.add_row("", "Monte-Carlo", *(_mean_and_sd(found.values(variant, metric)) for metric in several))
+    return table
+
+
+def _sampled_differences_table(found: Any) -> Table:
+    title = f"more metrics against {found.study.baseline}, paired by seed; mc: Monte-Carlo (lower is better, but for accuracy)"
+    table = Table(title=title, title_justify="left")
+    for name in ("variant", "metric", "difference", "95 % interval", "p adjusted", "verdict"):
+        table.add_column(name, justify="left" if name in ("variant", "metric", "verdict") else "right")
+    by_metric = {metric: found.differences(metric) for metric in found.sampled_metrics if metric not in found.repeated}
+    for name in found.others:
+        for number, (metric, differences) in enumerate(by_metric.items()):
+            each = differences[name]
+            interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
+            mean = f"{each.mean:+.4f}" if each.pairs else "-"
+            words = metric.removeprefix("test_").replace("_", " ")
+            table.add_row(Text("" if number else name), words, mean, interval, f"{each.p_adjusted:.3f}", each.verdict)
+    return table
+
+
+def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    table = Table(title="How large, and how sure (docs/statistics.md)", title_justify="left")
+    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too"):
+        table.add_column(name, justify="left" if name in ("variant", "metric") else "right")
+    for metric, by_name in figures.items():
+        for name, each in by_name.items():
+            d, share, interval = each["effect_size"], each["share_better"], each["interval_new_examples"]
+            table.add_row(
+                Text(name),
+                metric.replace("_", " "),
+                "-" if d is None else f"{d:+.2f}",
+                "-" if share is None else f"{share:.0%}",
+                f"{each['wilcoxon_p']:.3f}",
+                f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+            )
+    return table
+
+
+def _mean_and_sd(values: np.ndarray) -> str:
+    mean, sd = finite_mean(values), finite_sd(values)
+    return "-" if np.isnan(mean) else f"{mean:.4f}" if np.isnan(sd) else f"{mean:.4f} ± {sd:.4f}"
