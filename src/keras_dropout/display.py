@@ -38,7 +38,7 @@ class Shown:
 
 def as_text(found: Any, width: int = WIDTH) -> str:
     """What rich prints of it on a terminal of that width, without colours."""
-    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False)
+    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
     console.print(fitted(found, width))
     return console.file.getvalue()
 
@@ -48,7 +48,7 @@ def fitted(found: Any, width: int) -> Any:
     with a line for each cell. No figure is cut."""
     parts = []
     for part in _parts(found):
-        console = Console(width=width, file=io.StringIO())
+        console = Console(width=width, file=io.StringIO(), force_jupyter=False)
         if isinstance(part, Table) and Measurement.get(console, console.options.update(width=10_000), part).minimum > width:
             part = _listed(part, console)
         parts.append(part)
@@ -57,7 +57,7 @@ def fitted(found: Any, width: int) -> Any:
 
 def as_html(found: Any) -> str:
     """Tables and paragraphs in plain HTML, in the colours of the page around them. What is text is escaped."""
-    console = Console(width=10_000, file=io.StringIO())
+    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False)
     return "\n".join(_table(part, console) if isinstance(part, Table) else _paragraph(part, console) for part in _parts(found))
 
 
