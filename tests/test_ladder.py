@@ -30,9 +30,9 @@ ensemble
 bench.machine bench.checkpoints bench.records bench.statistics bench.report.words
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
 bench.data.streams
-bench.data bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.terminal
+bench.data bench.decisions bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.terminal
 bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
-bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
+bench.data.shown bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
 bench.training.compiled
 bench.training.stacked
 bench.training
@@ -41,13 +41,13 @@ bench.execution.processes bench.execution.actors
 bench.execution
 bench.engines
 bench.planning bench.assessment bench.comparison
-bench.conduct
+bench.retrieval bench.conduct
 bench.search
 bench.sweep
 bench.tuning
 commands commands.output
 commands.options
-commands.runs commands.studies commands.models commands.ensemble commands.uncertainty
+commands.runs commands.report commands.studies commands.models commands.ensemble commands.uncertainty
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -41,7 +41,7 @@ DB = "keras-dropout.db"  # the default
 
 def done(loss=0.25, **more):
     curves = {"loss": [1 / 3, 0.1], "validation_loss": [0.5, loss]}
-    losses = np.array([loss, loss], "f4")
+    losses, more = np.array([loss, loss], "f4"), {"predictions": np.array([1, 0])} | more
     return Result("done", 1.5, 2, {"test_loss": loss, "test_accuracy": 2 / 3}, curves, losses, **more)
 
 
@@ -61,6 +61,7 @@ def fill(path, results):
     """A ledger with these results, by variant and seed."""
     with Ledger(path) as ledger:
         ledger.put_study(STUDY, "keras-dropout compare digits", {"keras": "3"}, {"cores": 2})
+        ledger.put_examples(STUDY.data.fingerprint, {"kind": "none"}, {"answers": np.arange(2)})
         for name, result in results.items():
             ledger.put(STUDY, RUNS[name], result, {"keras": "3"}, {"cores": 2})
     return path
@@ -310,7 +311,8 @@ outcomes = st.dictionaries(st.sampled_from(sorted(RUNS)), st.booleans(), max_siz
 
 def contents(path):
     results = peek(path, keys(*RUNS))
-    return {key: (each, each.test_losses is not None and each.test_losses.tolist()) for key, each in results.items()}
+    both = ("test_losses", "predictions")
+    return {key: (each, [str(getattr(each, name)) for name in both]) for key, each in results.items()}
 
 
 @settings(max_examples=12, deadline=None)
@@ -330,7 +332,9 @@ def test_merging_is_idempotent_and_its_order_does_not_count(tmp_path_factory, on
         assert (merged[0][RUNS[run].key][0].status == "done") == (one.get(run, False) or two.get(run, False))
     (again,) = upkeep.merge(folder / "a", [folder / "c"])
     assert (again.copied, again.replaced) == (0, 0)
-    assert len(sql(folder / "c", "SELECT * FROM studies")) == 2
+    documents = [json.loads(document) for (document,) in sql(folder / "c", "SELECT document FROM studies")]
+    assert [each["study"]["target"] for each in documents] == [STUDY.target] * 2
+    assert len(sql(folder / "c", "SELECT * FROM examples")) == 1
 
 
 def test_a_source_is_taken_whole_or_not_at_all(three, here, runs):
@@ -410,6 +414,7 @@ def test_vacuum_drops_what_nobody_will_use(three, runs):
     before, after = (int(number.replace(",", "")) for number in (out.split()[1], out.split()[4]))
     assert before - after > 400_000
     assert runs("verify")[0] == 0
+    assert len(sql(DB, "SELECT * FROM examples")) == 1
     with Ledger(DB) as ledger:
         assert set(ledger.checkpoints([waiting, RUNS["half", 0].key, stranger])) == {waiting, RUNS["half", 0].key}
 
@@ -437,6 +442,11 @@ FAULTS = {
     "a model that is text": ("UPDATE models SET archive = 'x'", "the archive cannot be read"),
     "a model of a run that failed": ("UPDATE runs SET status = 'failed'", "belongs to no run that is done"),
     "no models": ("DROP TABLE models", "models is not as keras-dropout makes it"),
+    "predictions that are text": ("UPDATE details SET predictions = 'x'", "its predictions cannot be read"),
+    "calibration that is no JSON": ("UPDATE details SET calibration = '['", "its calibration cannot be read"),
+    "a study's document": ("UPDATE studies SET document = '['", "its document cannot be read"),
+    "truncated examples": ("UPDATE examples SET arrays = substr(arrays, 1, 40)", "their arrays cannot be read"),
+    "examples that are anything": ("UPDATE examples SET about = 'x'", "what they are cannot be read"),
     "no view": ("DROP VIEW means", "means is not as keras-dropout makes it"),
 }
 

@@ -12,6 +12,7 @@ from keras_dropout import __version__
 from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.options import help_of
+from keras_dropout.commands.report import report
 from keras_dropout.commands.runs import runs
 from keras_dropout.commands.studies import compare, tune
 from keras_dropout.commands.uncertainty import uncertainty
@@ -19,10 +20,10 @@ from keras_dropout.errors import BadInput, refuse
 
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 GROUPS = {
-    "Find the dropout that a model wants": ("compare", "tune", "init"),
+    "Find the dropout that a model wants": ("compare", "tune", "report", "init"),
     "Look at a model and change it": ("sites", "check", "place", "layers"),
     "Use dropout at prediction": ("uncertainty", "ensemble"),
-    "What is kept": ("runs", "report"),
+    "What is kept": ("runs",),
 }
 
 
@@ -73,7 +74,7 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
 
 
 app.callback(invoke_without_command=True, help=help_of(_keras_dropout))(_keras_dropout)
-for command in (compare, tune, sites, place, check, uncertainty, ensemble, init, layers):
+for command in (compare, tune, report, sites, place, check, uncertainty, ensemble, init, layers):
     app.command(help=help_of(command))(command)
 app.add_typer(runs, name="runs")
 

@@ -176,6 +176,20 @@ def ece(p: Any, y: Any, bins: int = 15, binning: str = "equal width", debiased: 
     return _ece(*top_label(p, y), bins=bins, binning=binning, debiased=debiased)
 
 
+def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
+    """The reliability diagram of the top label: "count", and the means "confidence" and "accuracy", each (bins,), in bins of equal
+    width ((b - 1) / bins, b / bins]; nan in an empty bin (DeGroot and Fienberg 1983, The Statistician 32: 12-22)."""
+    check_whole("bins", bins, 1, "15 is usual.")
+    confidence, correct = (each.ravel() for each in top_label(p, y))
+    number = _equal_width(confidence, bins)
+    count = np.bincount(number, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = {
+            name: np.bincount(number, values, bins) / count for name, values in (("confidence", confidence), ("accuracy", correct))
+        }
+    return {"count": count, **means}
+
+
 def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:
     """The mean over classes of the ECE of each class's probability, with bins of equal width (Kull et al. 2019, arXiv:1910.12656).
 

@@ -26,6 +26,7 @@ from keras_dropout.bench.ledger import (
     NotStored,
     asked_for,
     check_ledger_path,
+    examples,
     kept,
     latest_study,
     models,
@@ -232,7 +233,17 @@ def version_2(path):
     return path
 
 
-OLDER = {1: version_1, 2: version_2}
+def version_3(path):
+    path = version_2(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE models (key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE, archive BLOB NOT NULL);"
+            "PRAGMA user_version = 3"
+        )
+    return path
+
+
+OLDER = {1: version_1, 2: version_2, 3: version_3}
 
 
 def assert_nothing_is_lost(results):
@@ -257,6 +268,7 @@ def test_an_older_ledger_is_read_as_it_is(tmp_path, version):
     assert_nothing_is_lost(peek(path, "abc"))
     assert (kept(path, "abc"), list(models(path, "abc"))) == (set(), [])
     assert asked_for(path) == [{"a", "z"}]
+    assert examples(path, "f") is None
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -266,9 +278,12 @@ def test_an_older_ledger_that_is_written_to_is_brought_up_to_date_and_loses_noth
     path = OLDER[version](tmp_path / "runs.db")
     with Ledger(path) as ledger:
         assert_nothing_is_lost(ledger.get("abc"))
-        assert ledger.checkpoints("z") == ({"z": (4, b"state")} if version == 2 else {})
-        ledger.put(STUDY, run("d"), result(model=b"archive"), {}, {})
-    assert version_of(path) == SCHEMA_VERSION == 3
+        assert ledger.checkpoints("z") == ({} if version == 1 else {"z": (4, b"state")})
+        ledger.put(STUDY, run("d"), result(model=b"archive", predictions=np.array([3, 0])), {}, {})
+        ledger.put_examples("f", {"kind": "none"}, {"answers": np.arange(2)})
+    assert peek(path, "d")["d"].predictions.tolist() == [3, 0]
+    assert examples(path, "f")[1]["answers"].tolist() == [0, 1]
+    assert version_of(path) == SCHEMA_VERSION == 4
     assert list(models(path, "abcd")) == [("d", b"archive")]
     assert asked_for(path) == [{"a", "z"}]
     with closing(sqlite3.connect(path)) as connection:
@@ -290,8 +305,8 @@ def test_a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one(tmp_pa
             names = sorted(name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
             about = ("table_info", "foreign_key_list")
             columns.append({name: [connection.execute(f"PRAGMA {each}({name})").fetchall() for each in about] for name in names})
-    assert columns[0] == columns[1] == columns[2]
-    assert "models" in columns[0]
+    assert all(each == columns[0] for each in columns)
+    assert {"models", "examples"} <= set(columns[0])
 
 
 def _open(path, barrier):
@@ -316,6 +331,7 @@ def test_two_processes_bring_a_ledger_up_to_date_at_once(tmp_path, version):
 
 KILLED_AT = [(1, at) for at in ("ALTER", "PRAGMA user_version =", "INSERT INTO details", "DROP", "COMMIT")]
 KILLED_AT += [(2, at) for at in ("CREATE TABLE models", "PRAGMA user_version =", "COMMIT")]
+KILLED_AT += [(3, at) for at in ("ALTER TABLE studies", "CREATE TABLE examples")]
 
 
 @pytest.mark.parametrize(("version", "statement"), KILLED_AT)
@@ -345,12 +361,34 @@ def test_results_come_in_the_order_asked_for_and_without_losses_if_they_are_not_
     with Ledger(tmp_path / "runs.db") as ledger:
         for key in keys[::600]:
             ledger.put(STUDY, run(key), result(float(key), log=f"printed by {key}"), {}, {})
-        found = ledger.get(reversed(keys), test_losses=False)
+        found = ledger.get(reversed(keys), each_example=False)
         whole = ledger.get(keys)
     assert list(found) == ["600", "0"]
     assert found["600"].log == "printed by 600"
     assert [each.test_losses for each in found.values()] == [None, None]
     assert whole["0"].test_losses.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("values", [np.array([0, 9, 4]), np.array([300]), np.array([], int), np.array([0.1, -2.5], "float32")])
+def test_predictions_come_back_as_they_were(tmp_path, values):
+    with Ledger(tmp_path / "runs.db") as ledger:
+        ledger.put(STUDY, run("a"), result(predictions=values, calibration={"plain": {"x": [0.5, None]}}), {}, {})
+    found = peek(tmp_path / "runs.db", "a")["a"]
+    assert found.predictions.tolist() == values.tolist()
+    assert found.predictions.dtype.kind == ("f" if values.dtype.kind == "f" else "u")
+    assert found.calibration == {"plain": {"x": [0.5, None]}}
+    assert peek(tmp_path / "runs.db", "a", each_example=False)["a"].predictions is None
+
+
+def test_a_study_gathers_what_is_said_of_it(tmp_path):
+    path = tmp_path / "runs.db"
+    with Ledger(path) as ledger:
+        number = ledger.put_study(STUDY, "the command", {}, {}, {"plan": {"margin": 0.1}})
+        ledger.add_to_study(number, {"timing": {"seconds": 3}})
+    document = latest_study(path)["document"]
+    assert document == {"study": STUDY.document(), "plan": {"margin": 0.1}, "timing": {"seconds": 3}} | {"study": document["study"]}
+    assert Study.from_document(document["study"], {("none", 0): "k"}).runs() == [run("k")]
+    assert latest_study(path, number=number + 1) is None
 
 
 def test_a_checkpoint_is_kept_until_its_run_is_finished(tmp_path):

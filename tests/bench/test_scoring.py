@@ -137,7 +137,7 @@ OUTPUTS = {  # name: (model, answers, what makes probabilities of outputs)
 def test_probabilities_are_recognised(name):
     make, y, probabilities = OUTPUTS[name]
     model = place(make(), {"last": 0.4})
-    found = scoring.monte_carlo_metrics(model, X, y, SAMPLES, seed=3)
+    found, _ = scoring.monte_carlo(model, X, y, SAMPLES, seed=3)
     y = y.argmax(-1) if y.ndim == 2 else y
     mean = uncertainty.predict(model, X, SAMPLES, seed=3).mean
     expected = scores(probabilities(model.predict(X, verbose=0)), y) | scores(mean, y, "mc_")
@@ -148,7 +148,7 @@ def test_probabilities_are_recognised(name):
 def test_a_regression_has_its_error():
     model = place(perceptron(1, None, loss="mse"), {"last": 0.4})
     mean = uncertainty.predict(model, X, SAMPLES, seed=3).mean
-    assert scoring.monte_carlo_metrics(model, X, NUMBER, SAMPLES, seed=3) == pytest.approx(
+    assert scoring.monte_carlo(model, X, NUMBER, SAMPLES, seed=3)[0] == pytest.approx(
         {
             "rmse": root_mean_squared_error(NUMBER, model.predict(X, verbose=0)[:, 0]),
             "mc_rmse": root_mean_squared_error(NUMBER, mean[:, 0]),

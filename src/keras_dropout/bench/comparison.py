@@ -10,10 +10,12 @@ import numpy as np
 from rich.console import Group
 
 from keras_dropout import schedules
-from keras_dropout.bench import statistics
-from keras_dropout.bench.ledger import peek
+from keras_dropout.bench import decisions, statistics
+from keras_dropout.bench.ledger import examples, peek
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.records import (
+    COVERAGE,
+    EDGES,
     MONTE_CARLO_METRICS,
     SAMPLED_METRICS,
     Result,
@@ -36,8 +38,9 @@ class Comparison(Shown):
     """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
 
     `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
-    matters. The loss of each test example is read from the `ledger`, if there is one, when it is needed, so that memory does not
-    grow with the runs.
+    matters. What there is of each test example is read from the `ledger`, if there is one, when it is needed, so that memory does
+    not grow with the runs; `number` is that of the study there, `made` when, by which versions and on what machine it was asked
+    for, where that was not here and now. `more` are the documents of the search or sweep that it ended, and of its network.
     """
 
     study: Study
@@ -49,6 +52,9 @@ class Comparison(Shown):
     max_seeds: int | None = None
     margin: float | None = None
     ledger: Path | None = None
+    number: int | None = None
+    made: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -181,6 +187,10 @@ class Comparison(Shown):
             each["wilcoxon_p_adjusted"] = p
         return found
 
+    def _of_each_example(self) -> dict[str, Result]:
+        """The results with what they have of each test example."""
+        return self.results if self.ledger is None else peek(self.ledger, [run.key for run in self.study.runs()])
+
     def _loss_differences(self, name: str) -> np.ndarray | None:
         """The differences in the loss of each test example, (pairs, examples), of the seeds that have both."""
         compared = [variant for variant in self.study.variants if variant.name in (name, self.study.baseline)]
@@ -260,7 +270,7 @@ class Comparison(Shown):
                 f"The {study.data.validation} validation examples are also trained on (split as-published): "
                 "validation figures are training figures in disguise."
             )
-        if study.weights is not None:
+        if study.weights_hash is not None:
             found.append(
                 "Every run starts from the same given weights: seeds vary the order of the batches and the masks only, "
                 "not the initial weights, and say nothing about other pretrained weights."
@@ -293,8 +303,9 @@ class Comparison(Shown):
             for seed in self.study.seeds
         )
 
-    def save_report(self, path: str | Path, more: Mapping[str, Any] | None = None) -> Path:
-        """Write the report, one HTML file that needs no network, and return its path. `more` is of a search or a sweep."""
+    def report_document(self) -> dict[str, Any]:
+        """What the report shows, as plain values: `document`, curves, pairs, and test examples and network where there are such."""
+        document = self.document()
         curves = {
             variant.name: [
                 self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results
@@ -302,14 +313,70 @@ class Comparison(Shown):
             for variant in self.study.variants
         }
         pairs = {metric: self._pairs(metric) for metric in self.own_metrics}
-        made = {"command": self.command, "versions": versions(), "machine": machine()}
-        said = seeds_sentences(self.figures("test_loss")) if self.metrics else []
+        figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == "test_loss"}
         sampled = {
             "metrics": [metric for metric in self.sampled_metrics if metric in MONTE_CARLO_METRICS],
             "repeated": self.repeated,
-            "sentences": monte_carlo_sentences(self.study.samples, self.monte_carlo()),
+            "sentences": monte_carlo_sentences(self.study.samples, document.get("monte_carlo", ())),
         }
-        return write_page(Path(path), self.document() | (more or {}), curves, pairs, made, said, sampled)
+        return {
+            **document,
+            **self.more,
+            "curves": curves,
+            "pairs": pairs,
+            "seeds_sentences": seeds_sentences(figures),
+            "sampled": sampled,
+            "made": {"command": self.command, **(self.made or {"started": None, "versions": versions(), "machine": machine()})},
+            **self._test_examples(),
+        }
+
+    def save_report(self, path: str | Path) -> Path:
+        """Write the report, one HTML file that needs no network, and return its path."""
+        return write_page(Path(path), self.report_document())
+
+    def _test_examples(self) -> dict[str, Any]:
+        """The report's "examples", "confusion" and "calibration", None where the runs have nothing for them."""
+        results = self._of_each_example()
+        by_variant = {
+            variant.name: [results.get(self.study.key(variant, seed)) for seed in self.study.seeds]
+            for variant in self.study.variants
+        }
+        predictions = {name: [run and run.predictions for run in runs] for name, runs in by_variant.items()}
+        losses = {name: [run and run.test_losses for run in runs] for name, runs in by_variant.items()}
+        found: dict[str, Any] = {"examples": None, "confusion": None, "calibration": _calibration(by_variant)}
+        kept = None if self.ledger is None else examples(self.ledger, self.study.data.fingerprint)
+        if kept is None or not any(each is not None for seeds in predictions.values() for each in seeds):
+            return found
+        about, arrays = kept
+        answers = arrays["answers"]
+        confusion = decisions.confusion(answers, predictions, self.study.baseline)
+        found["confusion"] = confusion and {"names": _names(about["names"], confusion.pop("number")), **confusion}
+        place = {number: row for row, number in enumerate(arrays.get("index", ()))}
+        candidates = arrays.get("index", np.arange(len(answers)))
+        found["examples"] = {
+            "kind": about["kind"],
+            "names": about["names"] or None,
+            "columns": about["columns"] or None,
+            "count": len(answers),
+            "stored": len(candidates),
+            "disputed": [
+                {
+                    "index": number,
+                    "answer": answers[number].item(),
+                    "variants": {
+                        name: {
+                            "loss": _number(finite_mean(np.array([np.nan if a is None else a[number] for a in losses[name]]))),
+                            "predictions": [None if each is None else each[number].item() for each in predictions[name]],
+                        }
+                        for name in by_variant
+                    },
+                    "pixels": arrays["inputs"][place[number]].tolist() if about["kind"] == "images" else None,
+                    "row": arrays["inputs"][place[number]].tolist() if about["kind"] == "rows" else None,
+                }
+                for number in decisions.disputed(answers, candidates, predictions, losses)
+            ],
+        }
+        return found
 
     def __rich__(self) -> Group:
         return terminal.comparison(self)
@@ -347,6 +414,26 @@ class Comparison(Shown):
             **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
             **({"error": result.error} if result and result.error else {}),
         }
+
+
+def _names(names: Sequence[str], number: int) -> list[str]:
+    return [names[each] if each < len(names) else str(each) for each in range(number)]
+
+
+def _calibration(by_variant: Mapping[str, Sequence[Result | None]]) -> dict[str, Any] | None:
+    """The curves of plain and Monte-Carlo predictions, gathered over seeds."""
+    found = {}
+    for name, runs in by_variant.items():
+        curves = [run.calibration for run in runs if run is not None and run.calibration]
+        if curves:
+            found[name] = {
+                kind: {
+                    "reliability": {"edges": EDGES, "runs": [each[kind]["reliability"] for each in curves]},
+                    "risk_coverage": {"coverage": COVERAGE, "runs": [each[kind]["risk_coverage"] for each in curves]},
+                }
+                for kind in ("plain", "monte_carlo")
+            }
+    return found or None
 
 
 def _schedule(variant: Variant) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from rich.console import Group
 
 from keras_dropout.bench import execution
 from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.data.shown import shown
 from keras_dropout.bench.ledger import Ledger, refusing
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
@@ -47,9 +48,10 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         """The runs of the next round that the ledger lacks; none where all variants are decided."""
         nonlocal found
         for study in rounds:
-            ledger.put_study(study, command, versions(), machine())
+            number = ledger.put_study(study, command, versions(), machine(), plan.document())
             keys = {run.key for run in study.runs()}
-            found = so_far(plan, study, ledger.get(keys, test_losses=False), command)
+            found = so_far(plan, study, ledger.get(keys, each_example=False), command)
+            found.number = number
             todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
             if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
                 tried.update(run.key for run in todo)
@@ -67,6 +69,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         return lambda: Group(*terminal.comparison_tables(found))  # only where it is drawn: its p-values take time and memory
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
+        if kept := shown(plan.data):
+            ledger.put_examples(plan.study.data.fingerprint, *kept)
         with Display(plan.study.epochs, quiet, table) as display:
             options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
             options["more"] = next_round
@@ -80,7 +84,15 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
             "workers": plan.workers,
             "compilations": sum(result.compilations for result in trained),
         }
+        ledger.add_to_study(found.number, {"timing": found.timing})
     return found
+
+
+def keep(found: Comparison, more: Mapping[str, Any]) -> None:
+    """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
+    found.more = {**found.more, **more}
+    with refusing(found.ledger, "written"), Ledger(found.ledger) as ledger:
+        ledger.add_to_study(found.number, more)
 
 
 def compare(

@@ -6,12 +6,14 @@ commands share a ledger and leaves it whole when one is killed. docs/ledger.md d
 """
 
 import contextlib
+import io
 import json
 import sqlite3
 import tempfile
 import time
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,16 +25,24 @@ from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.errors import refuse
 
 DEFAULT_LEDGER = "keras-dropout.db"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
-DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses"
+DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses, predictions, calibration"
+STUDY_COLUMNS = "started, target, command, versions, machine, runs, document"
 _APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
 _MODELS = """
 CREATE TABLE models (             -- since version 3
     key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
     archive BLOB NOT NULL         -- a .keras file
 )"""
+_EXAMPLES = """
+CREATE TABLE examples (           -- since version 4: test data, for reports
+    data TEXT PRIMARY KEY,        -- their fingerprint
+    about TEXT NOT NULL,          -- JSON: what they are
+    arrays BLOB NOT NULL          -- a NumPy .npz: all answers, some inputs
+)"""
+_SINCE_4 = (("details", "predictions BLOB"), ("details", "calibration TEXT"), ("studies", "document TEXT"))
 # What is large stands in a table of its own, the largest last: SQLite then lists runs without reading it.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -42,7 +52,8 @@ CREATE TABLE IF NOT EXISTS studies (
     command TEXT NOT NULL,
     versions TEXT NOT NULL,       -- JSON: package -> version
     machine TEXT NOT NULL,        -- JSON
-    runs TEXT NOT NULL            -- JSON: [{"variant", "seed", "key"}]
+    runs TEXT NOT NULL,           -- JSON: [{"variant", "seed", "key"}]
+    document TEXT                 -- JSON: what a report says of the study beside its runs
 );
 CREATE TABLE runs (
     key TEXT PRIMARY KEY,         -- hash of everything that decides the result
@@ -66,7 +77,9 @@ CREATE TABLE details (
     config TEXT NOT NULL,         -- JSON: what the key is a hash of
     versions TEXT NOT NULL,       -- JSON: package -> version
     machine TEXT NOT NULL,        -- JSON
-    test_losses BLOB              -- zlib of little-endian float32, one for each test example
+    test_losses BLOB,             -- zlib of little-endian float32, one for each test example
+    predictions BLOB,             -- zlib of a NumPy .npy: the class or value predicted of each test example
+    calibration TEXT              -- JSON: curves of plain and Monte-Carlo predictions, of a study with samples
 );
 CREATE TABLE checkpoints (
     key TEXT PRIMARY KEY,         -- of a run that is not finished
@@ -84,7 +97,7 @@ CREATE VIEW means AS
     SELECT target, variant, count(*) AS runs, avg(test_loss) AS test_loss, avg(test_accuracy) AS test_accuracy
     FROM results WHERE status = 'done' GROUP BY target, variant;
 """
-_SCHEMA += _MODELS
+_SCHEMA = ";".join((_SCHEMA.rstrip().removesuffix(";"), _MODELS, _EXAMPLES))
 # Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
 _RUNS_OF_1 = """
     SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
@@ -93,7 +106,8 @@ _RUNS_OF_1 = """
         error, finished
     FROM (SELECT *, CASE WHEN json_valid(config) THEN config END AS settings,
         CASE WHEN json_valid(metrics) THEN metrics END AS numbers FROM main.{table})"""
-_DETAILS_OF_1 = "SELECT key, curves, '' AS log, config, versions, machine, test_losses FROM main.{table}"
+_LACKING = "CAST(NULL AS BLOB) AS predictions, CAST(NULL AS TEXT) AS calibration"
+_DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test_losses, {_LACKING} FROM main.{{table}}"
 
 
 class NotStored(Exception):
@@ -129,9 +143,14 @@ class Ledger:
                 version = _check_header(self._connection, self.path)  # another command may have been here in the meantime
                 if version == 1:
                     self._connection.execute("ALTER TABLE runs RENAME TO runs_of_1")
-                if version == 2:
-                    self._connection.execute(_MODELS)
+                if version in (2, 3):
+                    for table, column in _SINCE_4:
+                        self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+                    for table in (_MODELS, _EXAMPLES)[version - 2 :]:
+                        self._connection.execute(table)
                 elif version < 2:
+                    if version == 1:
+                        self._connection.execute("ALTER TABLE studies ADD COLUMN document TEXT")
                     make_schema(self._connection)
                 if version < SCHEMA_VERSION:
                     self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -206,6 +225,8 @@ class Ledger:
             "versions": json.dumps(versions),
             "machine": json.dumps(machine),
             "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
+            "predictions": None if result.predictions is None else zlib.compress(_npy(result.predictions)),
+            "calibration": None if result.calibration is None else json.dumps(result.calibration),
         }
         with self.transaction() as connection:
             before = connection.execute("SELECT status FROM runs WHERE key = ?", (run.key,)).fetchone()
@@ -216,14 +237,29 @@ class Ledger:
             if result.status != "failed":
                 connection.execute("DELETE FROM checkpoints WHERE key = ?", (run.key,))
 
-    def put_study(self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any]) -> None:
-        """Note which runs a command asked for."""
+    def put_study(
+        self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any], more: Mapping[str, Any] | None = None
+    ) -> int:
+        """Note which runs a command asked for, and what a report says of the study, `more` of it; the number of the study."""
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
-        row = (now(), study.target, command, json.dumps(versions), json.dumps(machine), json.dumps(runs))
+        document = {"study": study.document(), **(more or {})}
+        row = (now(), study.target, command, *map(json.dumps, (versions, machine, runs, document)))
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO studies (started, target, command, versions, machine, runs) VALUES (?, ?, ?, ?, ?, ?)", row
-            )
+            return connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+
+    def add_to_study(self, number: int, more: Mapping[str, Any]) -> None:
+        """Put more into the document of a study."""
+        with self.transaction() as connection:
+            (text,) = connection.execute("SELECT document FROM studies WHERE id = ?", (number,)).fetchone()
+            document = json.dumps(json.loads(text or "{}") | more)
+            connection.execute("UPDATE studies SET document = ? WHERE id = ?", (document, number))
+
+    def put_examples(self, data: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep test examples of the data with this fingerprint, for reports."""
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        with self.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", (data, json.dumps(about), packed.getvalue()))
 
     def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
         """Keep the state of a run after so many epochs, in place of an earlier one."""
@@ -235,21 +271,21 @@ class Ledger:
         query = "SELECT key, epoch, state FROM checkpoints WHERE key IN"
         return {key: (epoch, state) for key, epoch, state in select_keys(self._connection, query, keys)}
 
-    def get(self, keys: Iterable[str], test_losses: bool = True) -> dict[str, Result]:
-        """The stored results of these runs, by key; without the loss of each test example where they are not needed."""
-        return _get(self._connection, keys, test_losses)
+    def get(self, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
+        """The stored results of these runs, by key; without what they have of each test example where that is not needed."""
+        return _get(self._connection, keys, each_example)
 
     def kept(self, keys: Iterable[str]) -> set[str]:
         """Those of these runs whose models the ledger has."""
         return _kept(self._connection, keys)
 
 
-def peek(path: str | Path, keys: Iterable[str], test_losses: bool = True) -> dict[str, Result]:
+def peek(path: str | Path, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
     """The stored results of these runs, without making or changing anything; none where there is no ledger."""
     if not check_readable(path):
         return {}
     with reading(path) as connection:
-        return _get(connection, keys, test_losses)
+        return _get(connection, keys, each_example)
 
 
 def kept(path: str | Path, keys: Iterable[str]) -> set[str]:
@@ -269,32 +305,75 @@ def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]
             yield from connection.execute("SELECT key, archive FROM models WHERE key = ?", (key,))
 
 
-def latest_study(path: str | Path, target: str | None = None) -> dict[str, Any] | None:
-    """What the latest study in the ledger, or the latest of a target, asked for; None where there is none. Changes nothing.
+def latest_study(path: str | Path, target: str | None = None, number: int | None = None) -> dict[str, Any] | None:
+    """What the latest study in the ledger, the latest of a target, or the study of a number asked for; None where there is none.
+    Changes nothing.
 
-    {"id", "started", "target", "command", "config", "runs"}. The runs, in the study's order, are {"key", "variant", "seed",
-    "status", "model"}: the status None where there is no such run, and whether its model is kept. The config is that of `details`
-    without placement and seed ("data" is a fingerprint, "split" also has sizes); it is empty where no run has ended.
+    {"id", "started", "target", "command", "versions", "machine", "document", "config", "placements", "runs"}. The runs, in the
+    study's order, are {"key", "variant", "seed", "status", "model"}: the status None where there is no such run, and whether its
+    model is kept. The config is that of `details` without placement and seed ("data" is a fingerprint, "split" also has sizes); it
+    is empty where no run has ended. The placements are those of the variants of which a run has ended. The document is that of
+    `put_study`, None where the study was written by an earlier version.
     """
     if not check_readable(path):
         return None
     with reading(path) as connection:
-        query = "SELECT id, started, target, command, runs FROM studies WHERE target = ifnull(?, target)"
-        row = connection.execute(f"{query} ORDER BY started DESC, id DESC LIMIT 1", (target,)).fetchone()
+        query = "SELECT id, started, target, command, versions, machine, document, runs FROM studies"
+        where = "target = ifnull(?, target) AND id = ifnull(?, id)"
+        row = connection.execute(f"{query} WHERE {where} ORDER BY started DESC, id DESC LIMIT 1", (target, number)).fetchone()
         if row is None:
             return None
-        *about, runs = row
+        *about, versions, machine, document, runs = row
         try:
             asked = [{name: run[name] for name in ("key", "variant", "seed")} for run in json.loads(runs)]
+            large = {"versions": json.loads(versions), "machine": json.loads(machine), "document": json.loads(document or "null")}
             keys = [run["key"] for run in asked]
-            first = next(select_keys(connection, "SELECT config FROM details WHERE key IN", keys), ("{}",))
-            config = {name: value for name, value in json.loads(first[0]).items() if name not in ("placement", "seed")}
+            status = dict(select_keys(connection, "SELECT key, status FROM runs WHERE key IN", keys))
+            one_each = {run["variant"]: run["key"] for run in asked if run["key"] in status}
+            configs = dict(select_keys(connection, "SELECT key, config FROM details WHERE key IN", one_each.values()))
+            configs = {variant: json.loads(configs[key]) for variant, key in one_each.items()}
         except (ValueError, TypeError, KeyError):
             refuse(f"the ledger {path} is damaged: study {about[0]} cannot be read.", "keras-dropout runs verify says more.")
-        status = dict(select_keys(connection, "SELECT key, status FROM runs WHERE key IN", keys))
         have = _kept(connection, keys)
-    runs = [run | {"status": status.get(run["key"]), "model": run["key"] in have} for run in asked]
-    return dict(zip(("id", "started", "target", "command"), about)) | {"config": config, "runs": runs}
+    first = next(iter(configs.values()), {})
+    return {
+        **dict(zip(("id", "started", "target", "command"), about)),
+        **large,
+        "config": {name: value for name, value in first.items() if name not in ("placement", "seed")},
+        "placements": {variant: config.get("placement") for variant, config in configs.items()},
+        "runs": [run | {"status": status.get(run["key"]), "model": run["key"] in have} for run in asked],
+    }
+
+
+def studies(path: str | Path) -> list[dict[str, Any]]:
+    """The studies that were asked for, the newest last: "number", "started", "target", "variants", how many "runs" it has and
+    how many of them are "done", and its "command". Changes nothing."""
+    with reading(path) as connection:
+        rows = connection.execute("SELECT id, started, target, command, runs FROM studies ORDER BY started, id").fetchall()
+        done = {key for (key,) in connection.execute("SELECT key FROM runs WHERE status != 'failed'")}
+    found = []
+    for number, started, target, command, text in rows:
+        try:
+            runs = [(run["key"], run["variant"]) for run in json.loads(text)]
+        except (ValueError, TypeError, KeyError):
+            refuse(f"the ledger {path} is damaged: study {number} cannot be read.", "keras-dropout runs verify says more.")
+        variants, keys = list(dict.fromkeys(variant for _, variant in runs)), {key for key, _ in runs}
+        counts = {"variants": variants, "runs": len(keys), "done": len(keys & done)}
+        found.append({"number": number, "started": started, "target": target, **counts, "command": command})
+    return found
+
+
+def examples(path: str | Path, data: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """What the ledger keeps of the test examples of data with this fingerprint: what they are, and arrays. Changes nothing."""
+    with reading(path) as connection:
+        row = connection.execute("SELECT about, arrays FROM examples WHERE data = ?", (data,)).fetchone()
+    if row is None:
+        return None
+    try:
+        with np.load(io.BytesIO(row[1])) as arrays:
+            return json.loads(row[0]), dict(arrays)
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
+        refuse(f"the ledger {path} is damaged: the examples of data {data} cannot be read.", "keras-dropout runs verify says more.")
 
 
 def asked_for(path: str | Path) -> list[set[str]]:
@@ -359,8 +438,12 @@ def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
             connection.execute(f"CREATE TEMP VIEW details AS {_DETAILS_OF_1.format(table='runs')}")
             connection.execute(f"CREATE TEMP VIEW runs AS {_RUNS_OF_1.format(table='runs')}")
             connection.execute("CREATE TEMP TABLE checkpoints (key, epoch, state, written)")
-        if version < 3:
-            connection.execute(_MODELS.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+        elif version < SCHEMA_VERSION:
+            connection.execute(f"CREATE TEMP VIEW details AS SELECT *, {_LACKING} FROM main.details")
+        if version < SCHEMA_VERSION:
+            connection.execute("CREATE TEMP VIEW studies AS SELECT *, CAST(NULL AS TEXT) AS document FROM main.studies")
+            for table in (_MODELS, _EXAMPLES)[max(0, version - 2) :]:
+                connection.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
         connection.execute("PRAGMA query_only = ON")
         yield connection
 
@@ -402,6 +485,18 @@ def select_keys(connection: sqlite3.Connection, query: str, keys: Iterable[str])
     for start in range(0, len(wanted), 500):
         some = wanted[start : start + 500]
         yield from connection.execute(f"{query} ({', '.join('?' * len(some))})", some)
+
+
+def read_npy(packed: bytes) -> np.ndarray:
+    """The array in a `predictions` column."""
+    return np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    smallest = np.min_scalar_type(values.max(initial=0)) if values.dtype.kind in "iu" else np.dtype("<f4")
+    np.save(file, values.astype(smallest.newbyteorder("<")))
+    return file.getvalue()
 
 
 def now() -> str:
@@ -453,14 +548,19 @@ def _kept(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
     return {key for (key,) in select_keys(connection, "SELECT key FROM models WHERE key IN", keys)}
 
 
-def _get(connection: sqlite3.Connection, keys: Iterable[str], test_losses: bool) -> dict[str, Result]:
+def _get(connection: sqlite3.Connection, keys: Iterable[str], each_example: bool) -> dict[str, Result]:
     keys = list(keys)
-    losses = "test_losses" if test_losses else "NULL"
-    columns = f"key, status, seconds, epochs, metrics, curves, {losses}, error, best_epoch, log"
+    large = "test_losses, predictions, calibration" if each_example else "NULL, NULL, NULL"
+    columns = f"key, status, seconds, epochs, metrics, curves, {large}, error, best_epoch, log"
     query = f"SELECT {columns} FROM runs JOIN details USING (key) WHERE key IN"
     found = {}
-    for key, status, seconds, epochs, metrics, curves, losses, error, best, log in select_keys(connection, query, keys):
+    for key, status, seconds, epochs, *texts, losses, predictions, calibration, error, best, log in select_keys(
+        connection, query, keys
+    ):
         losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-        metrics, curves = json.loads(metrics), json.loads(curves)
-        found[key] = Result(status, seconds, epochs, metrics, curves, losses, error, best_epoch=best, log=log)
+        more = {
+            "predictions": None if predictions is None else read_npy(predictions),
+            "calibration": None if calibration is None else json.loads(calibration),
+        }
+        found[key] = Result(status, seconds, epochs, *map(json.loads, texts), losses, error, best_epoch=best, log=log, **more)
     return {key: found[key] for key in keys if key in found}

@@ -50,6 +50,11 @@ class Plan:
     margin: float | None = None
     keep_weights: bool = False
 
+    def document(self) -> dict[str, Any]:
+        """What a report says of the plan beside the study, as plain values."""
+        said = ("engine_reason", "max_seeds", "margin")
+        return {"plan": {name: getattr(self, name) for name in said} | {"notes": list(self.notes)}}
+
     def rounds(self) -> Iterator[Study]:
         """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers
         can train at once."""

@@ -30,6 +30,8 @@ _OF_CLASSES = ("nll", "brier", "ece")
 PLAIN = {"classes": _OF_CLASSES, "labels": _OF_CLASSES, "values": ("rmse",)}
 MONTE_CARLO = {"classes": ("accuracy", *_OF_CLASSES), "labels": ("accuracy", *_OF_CLASSES), "values": ("rmse",)}
 MC = "mc_"
+EDGES = [number / 15 for number in range(16)]  # of the bins of confidence in curves of calibration
+COVERAGE = [number / 20 for number in range(1, 21)]  # at which the risk is kept
 MONTE_CARLO_METRICS = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for name in names]
 SAMPLED_METRICS = [*(f"test_{name}" for names in PLAIN.values() for name in names), *MONTE_CARLO_METRICS]
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "r2", "similarity", "true_")
@@ -238,6 +240,33 @@ class Study:
         """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
         return self._keys[variant.name, seed]
 
+    def document(self) -> dict[str, Any]:
+        """What is said of the study, as plain values: all but the model and the weights."""
+        return {
+            **{name: getattr(self, name) for name in _SAID},
+            "data": dict(vars(self.data)),
+            "compiled": dict(self.compiled),
+            "seeds": list(self.seeds),
+            "variants": [{"name": variant.name, "placement": variant.placement} for variant in self.variants],
+            "class_weight": self.class_weight and {str(number): weight for number, weight in self.class_weight.items()},
+            "from_weights": self.weights_hash,
+        }
+
+    @classmethod
+    def from_document(cls, said: Mapping[str, Any], keys: Mapping[tuple[str, int], str]) -> "Study":
+        """A study that was carried out, to be read: it has no model, and its keys, by (variant, seed), are known."""
+        study = cls(
+            **{name: said[name] for name in _SAID},
+            data=DataFacts(**said["data"]),
+            model={},
+            compiled=said["compiled"],
+            seeds=tuple(said["seeds"]),
+            variants=tuple(Variant(**variant) for variant in said["variants"]),
+            class_weight=said["class_weight"] and {int(number): weight for number, weight in said["class_weight"].items()},
+        )
+        vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # in place of what is computed once
+        return study
+
     @cached_property
     def weights_hash(self) -> str | None:
         """A hash of the weights that every run starts from."""
@@ -262,6 +291,9 @@ class Study:
         return {(variant.name, seed): key(variant, seed) for variant in self.variants for seed in self.seeds}
 
 
+_SAID = ("target", "split", "backend", "engine", "epochs", "batch_size", "baseline", "early_stopping", "samples")
+
+
 def _names(model: Mapping[str, Any]) -> list[str]:
     """The names of a serialised model and of all layers in it."""
     config = model.get("config", {})
@@ -275,9 +307,10 @@ class Result:
     `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
     with dropout off, but for the "test_mc_…" of a study with samples, which are of the mean of these; `curves` has a list per
     metric with one value per epoch ("loss" is the running mean in training, dropout on); `test_losses` one loss per test example;
-    `seconds` the time spent, compiling included, of a run trained beside others its share, the wall time divided by their number;
-    `log` what was printed in the process that trained it; `model` the trained model, the bytes of a .keras file, where it is to be
-    kept.
+    `predictions` the class, a whole number, or the value that is predicted of each test example, where it is one number;
+    `calibration`, of a study with samples, the curves of "plain" and "monte_carlo" predictions (see `scoring.curves`); `seconds`
+    the time spent, compiling included, of a run trained beside others its share, the wall time divided by their number; `log` what
+    was printed in the process that trained it; `model` the trained model, the bytes of a .keras file, where it is to be kept.
     """
 
     status: str
@@ -291,6 +324,8 @@ class Result:
     best_epoch: int | None = None
     log: str = field(default="", repr=False, compare=False)
     model: bytes | None = field(default=None, repr=False, compare=False)
+    predictions: np.ndarray | None = field(default=None, repr=False, compare=False)
+    calibration: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         check_choice("status", self.status, STATUSES)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from keras_dropout import metrics, uncertainty
-from keras_dropout.bench.records import MC, MONTE_CARLO, PLAIN
+from keras_dropout.bench.records import COVERAGE, EDGES, MC, MONTE_CARLO, PLAIN
 from keras_dropout.errors import refuse
 from keras_dropout.sampling import Passes, as_trained, drops
 
@@ -53,8 +53,9 @@ def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
     return y.astype(int).reshape(shape if kind == "labels" else y.shape)
 
 
-def monte_carlo_metrics(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> dict[str, float]:
-    """The metrics `PLAIN` with dropout off, and as mc_… those in `MONTE_CARLO` of the mean of `samples` stochastic passes.
+def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """The metrics `PLAIN` with dropout off, and as mc_… those in `MONTE_CARLO` of the mean of `samples` stochastic passes; and of
+    classes the `curves` of both, as "plain" and "monte_carlo", None for other outputs.
 
     Examples count alike, whatever weights they have in the loss. Without dropout there is one pass: both are the same. The masks
     are those of `uncertainty.predict` with the same seed.
@@ -68,11 +69,28 @@ def monte_carlo_metrics(model: keras.Model, x: Any, y: Any, samples: int, seed: 
         mean = uncertainty.predict(of, x, samples, outputs=kind, logits=logits, seed=seed).mean
         mean = predictions(mean, kind, logits=False)
     several = {name: getattr(metrics, name)(mean, y) for name in MONTE_CARLO[kind]}
-    return {name: getattr(metrics, name)(once, y) for name in PLAIN[kind]} | {MC + name: v for name, v in several.items()}
+    numbers = {name: getattr(metrics, name)(once, y) for name in PLAIN[kind]} | {MC + name: v for name, v in several.items()}
+    return numbers, None if kind == "values" else {"plain": curves(once, y), "monte_carlo": curves(mean, y)}
+
+
+def curves(p: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """How calibrated probabilities are and what they are worth for a choice, as plain values.
+
+    "reliability": for 15 bins of equal width of the top label's confidence, "count", and the means "confidence" and "accuracy",
+    None in an empty bin. "risk_coverage": the error among the most confident 5, 10, … 100 % of the examples.
+    """
+    confidence, correct = metrics.top_label(p, y)
+    coverage, risk = metrics.risk_coverage(confidence, 1 - correct)
+    at = np.searchsorted(coverage, np.array(COVERAGE) - 1e-9)
+    bins = {
+        name: [None if np.isnan(v) else v for v in each.tolist()]
+        for name, each in metrics.reliability(p, y, len(EDGES) - 1).items()
+    }
+    return {"reliability": bins, "risk_coverage": risk[at].tolist()}
 
 
 def check_monte_carlo(model: keras.Model, x: Any, y: Any) -> None:
-    """Refuse a compiled model of which `monte_carlo_metrics` cannot be had, as some examples show; it need not be trained."""
+    """Refuse a compiled model of which `monte_carlo` cannot be had, as some examples show; it need not be trained."""
     if len(keras.tree.flatten(y)) != 1:
         _refuse_several()
     shown = plain(as_trained(model), x)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from keras_dropout.bench import spaces
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.conduct import carry_out
+from keras_dropout.bench.conduct import carry_out, keep
 from keras_dropout.bench.planning import Plan
 from keras_dropout.bench.records import Run
 from keras_dropout.bench.search import build, fresh_plan
@@ -61,13 +61,14 @@ class Sweep(Shown):
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: those of the comparison, and the sweep."""
-        return self.comparison.document() | self._more()
+        return self.comparison.document() | self.comparison.more
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs no network, and return its path."""
-        return self.comparison.save_report(path, self._more())
+        return self.comparison.save_report(path)
 
-    def _more(self) -> dict[str, Any]:
+    def own_document(self) -> dict[str, Any]:
+        """What the sweep adds to the comparison's document."""
         curves = {metric: self.curve(metric) for metric in ("validation_loss", "test_loss")}
         curves = {metric: curve for metric, curve in curves.items() if curve is not None}
         sweep = {
@@ -143,7 +144,9 @@ def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) ->
 
 def carry_out_sweep(planned: PlannedSweep, quiet: bool = False, command: str = "") -> Sweep:
     """Train what the ledger lacks of a sweep."""
-    return Sweep(planned.site, planned.rates, planned.names, carry_out(planned.plan, quiet=quiet, command=command))
+    found = Sweep(planned.site, planned.rates, planned.names, carry_out(planned.plan, quiet=quiet, command=command))
+    keep(found.comparison, found.own_document())
+    return found
 
 
 def _level(values: np.ndarray) -> list[list[float]]:

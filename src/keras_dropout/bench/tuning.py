@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.conduct import carry_out
+from keras_dropout.bench.conduct import carry_out, keep
 from keras_dropout.bench.planning import DEFAULT_LEDGER
 from keras_dropout.bench.records import Run, Variant
 from keras_dropout.bench.report.page import check_report_path
@@ -92,13 +92,14 @@ class Tuning(Shown):
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: those of the comparison, and the search."""
-        return self.comparison.document() | self._more()
+        return self.comparison.document() | self.comparison.more
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs no network, and return its path."""
-        return self.comparison.save_report(path, self._more())
+        return self.comparison.save_report(path)
 
-    def _more(self) -> dict[str, Any]:
+    def own_document(self) -> dict[str, Any]:
+        """What the search adds to the comparison's document."""
         fresh = {metric: self.fresh(metric) for metric in ("validation_loss", "test_loss")}
         search = {
             "space": str(self.search.space),
@@ -145,7 +146,9 @@ def _search_and_compare(search: Search, quiet: bool, command: str) -> Tuning:
         "models": round(spent / study.epochs, 2),
         "comparison_model_epochs": len({run.key for run in study.runs()}) * study.epochs,
     }
-    return Tuning(search, trials, comparison, timing)
+    found = Tuning(search, trials, comparison, timing)
+    keep(comparison, found.own_document())
+    return found
 
 
 def tune(

@@ -19,10 +19,12 @@ import numpy as np
 from keras_dropout.bench.ledger import (
     DETAIL_COLUMNS,
     RUN_COLUMNS,
+    STUDY_COLUMNS,
     Ledger,
     check_ledger_path,
     make_schema,
     put_row,
+    read_npy,
     reading,
     refusing,
     select_keys,
@@ -89,11 +91,12 @@ def _merge(ours: sqlite3.Connection, theirs: sqlite3.Connection, source: Path) -
         ours.execute("INSERT INTO models VALUES (?, ?)", row)
         merged.models += 1
     ours.execute("DELETE FROM checkpoints WHERE key IN (SELECT key FROM runs WHERE status != 'failed')")
-    columns = "started, target, command, versions, machine, runs"
-    known = set(ours.execute(f"SELECT {columns} FROM studies"))
-    for study in _read(theirs, source, f"SELECT {columns} FROM studies ORDER BY id"):
-        if study not in known:
-            ours.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?)", study)
+    known = set(ours.execute("SELECT started, target, command, versions, machine, runs FROM studies"))
+    for *study, document in _read(theirs, source, f"SELECT {STUDY_COLUMNS} FROM studies ORDER BY id"):
+        if tuple(study) not in known:
+            ours.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*study, document))
+    for row in _read(theirs, source, "SELECT data, about, arrays FROM examples"):
+        ours.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", row)
     return merged
 
 
@@ -142,6 +145,8 @@ def vacuum(path: str | Path) -> tuple[int, int, int]:
             # Left by other programs, which do not delete them with their runs unless told to.
             connection.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
             connection.execute("DELETE FROM models WHERE key NOT IN (SELECT key FROM runs)")
+            used = "SELECT json_extract(config, '$.data') FROM details WHERE json_valid(config)"
+            connection.execute(f"DELETE FROM examples WHERE data NOT IN ({used})")
         ledger.vacuum()
     return dropped, before, _bytes(path)
 
@@ -175,6 +180,7 @@ def verify(path: str | Path) -> Verified:
             _verify_runs(connection, found)
             _verify_models(connection, found)
             _verify_studies(connection, found)
+            _verify_examples(connection, found)
         except sqlite3.DatabaseError as error:
             found.note("file", f"cannot be read to the end: {error}")
     return found
@@ -205,18 +211,25 @@ def _verify_runs(connection: sqlite3.Connection, found: Verified) -> None:
     counts: dict[str, Counter] = {}
     numbers: list[tuple[str, str, int]] = []
     found.runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
-    query = "SELECT key, status, metrics, curves, config, versions, machine, test_losses FROM runs JOIN details USING (key)"
-    for key, status, metrics, curves, config, versions, machine, losses in connection.execute(query):
+    columns = "key, status, metrics, curves, config, versions, machine, calibration, test_losses, predictions"
+    query = f"SELECT {columns} FROM runs JOIN details USING (key)"
+    for key, status, metrics, curves, config, versions, machine, calibration, losses, predictions in connection.execute(query):
         where = f"run {key}"
         if sha256(str(config).encode()).hexdigest()[:32] != key:
             found.note(where, "its key is not the hash of its config")
         texts = {"metrics": metrics, "curves": curves, "config": config, "versions": versions, "machine": machine}
+        texts |= {} if calibration is None else {"calibration": calibration}
         read = {name: _read_object(text) for name, text in texts.items()}
         for name, value in read.items():
             if value is None:
                 found.note(where, f"its {name} cannot be read")
         if status == "done" and not _all_finite((read["metrics"] or {}).values()):
             found.note(where, "is done, but has metrics that are no finite numbers")
+        if predictions is not None:
+            try:
+                read_npy(predictions)
+            except (ValueError, TypeError, EOFError, zlib.error):
+                found.note(where, "its predictions cannot be read")
         if losses is None:
             continue
         try:
@@ -250,6 +263,18 @@ def _verify_models(connection: sqlite3.Connection, found: Verified) -> None:
             found.note(where, f"{broken} cannot be read")
 
 
+def _verify_examples(connection: sqlite3.Connection, found: Verified) -> None:
+    for data, about, arrays in connection.execute("SELECT data, about, arrays FROM examples"):
+        where = f"examples of data {data}"
+        if _read_object(about) is None:
+            found.note(where, "what they are cannot be read")
+        try:
+            with np.load(io.BytesIO(arrays)) as read:
+                dict(read)
+        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+            found.note(where, "their arrays cannot be read")
+
+
 def _read_object(text: Any) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
@@ -265,9 +290,10 @@ def _all_finite(values: Any) -> bool:
 def _verify_studies(connection: sqlite3.Connection, found: Verified) -> None:
     known = {key for (key,) in connection.execute("SELECT key FROM runs")}
     asked: set[str] = set()
-    for number, versions, machine, runs in connection.execute("SELECT id, versions, machine, runs FROM studies"):
+    query = "SELECT id, versions, machine, ifnull(document, '{}'), runs FROM studies"
+    for number, versions, machine, document, runs in connection.execute(query):
         found.studies += 1
-        for name, text in {"versions": versions, "machine": machine}.items():
+        for name, text in {"versions": versions, "machine": machine, "document": document}.items():
             if _read_object(text) is None:
                 found.note(f"study {number}", f"its {name} cannot be read")
         try:

@@ -42,6 +42,7 @@ class Data:
     """Training and test examples. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
 
     The first `validation` training examples are the validation data. Inputs that are mapped from a file (`np.memmap`) stay there.
+    `classes` are the names of classes 0, 1, …, and `columns` those of a table's, where they have such.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Data:
     test: Part = field(repr=False)
     validation: int
     divide_by: float = 1.0
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in ("train", "test"):
@@ -162,6 +165,7 @@ _FASHION_MNIST = {  # file: sha256 of its decompressed content
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+_GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
@@ -175,7 +179,8 @@ def fashion_mnist(data_dir: str | os.PathLike | None = None) -> Data:
     """
     folder = _find_fashion_mnist(data_dir)
     arrays = [_read_idx(folder / name, digest) for name, digest in _FASHION_MNIST.items()]
-    return Data("fashion-mnist", (arrays[0], arrays[1]), (arrays[2], arrays[3]), validation=5000, divide_by=255.0)
+    train, test = (arrays[0], arrays[1]), (arrays[2], arrays[3])
+    return Data("fashion-mnist", train, test, validation=5000, divide_by=255.0, classes=_GARMENTS)
 
 
 def _find_fashion_mnist(data_dir: str | os.PathLike | None) -> Path:

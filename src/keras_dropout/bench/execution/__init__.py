@@ -112,7 +112,7 @@ def execute(
             except NotStored as error:
                 result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
             # What the ledger holds need not be held here: memory does not grow with the number of runs.
-            result = dataclasses.replace(result, test_losses=None, log="", model=None)
+            result = dataclasses.replace(result, test_losses=None, predictions=None, calibration=None, log="", model=None)
             results.append(result)
             observer.ended(worker.number, run, result)
 

@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -14,24 +13,11 @@ from markupsafe import Markup
 from keras_dropout.bench.report import charts
 from keras_dropout.errors import refuse
 
-NOTHING_SAMPLED = MappingProxyType({"metrics": (), "repeated": (), "sentences": ()})
 
-
-def write_page(
-    path: Path,
-    document: Mapping[str, Any],
-    curves: charts.Curves,
-    pairs: Mapping[str, charts.Pairs],
-    made: Mapping[str, Any],
-    seeds_sentences: Sequence[str] = (),
-    sampled: Mapping[str, Sequence[str]] = NOTHING_SAMPLED,
-) -> Path:
-    """Write the page whole or not at all, and return its path.
-
-    `document` is what `compare --json` prints, or `tune --json`; `curves` has each variant's runs, `pairs` each metric's
-    differences by variant; `made` says how: command, versions, machine; `seeds_sentences` what the number of seeds is good for;
-    `sampled` the Monte-Carlo "metrics" of a study with samples, which have no charts, those that are "repeated", and "sentences".
-    """
+def write_page(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write the page whole or not at all, and return its path. `document` is what `Comparison.report_document` gives."""
+    curves, pairs, made, sampled = (document[name] for name in ("curves", "pairs", "made", "sampled"))
+    seeds_sentences = document["seeds_sentences"]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
         autoescape=True,
@@ -56,7 +42,7 @@ def write_page(
             name: Markup(charts.paired_differences(document["comparisons"], pairs[name], name)) for name in metrics if pairs[name]
         },
     }
-    data = json.dumps(document | {"curves": curves}, allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps(document, allow_nan=False).replace("<", "\\u003c")
     html = environment.get_template("page.html").render(
         document=document,
         metrics=[name for name in metrics if name.replace("test_", "test_mc_") not in sampled["metrics"]],

@@ -17,7 +17,7 @@ from keras_dropout import graph
 from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
-from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo_metrics
+from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo
 from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.reference import ReferenceTraining, as_seen
@@ -196,12 +196,14 @@ class Trainer:
         training.finish()
         test, *others = (self._measure(training, name) for name in ("test", "train", "validation"))
         for number in trained:
-            metrics, losses = test[number]
+            metrics, losses, predictions = test[number]
+            facts = {"best_epoch": courses[number].best.epoch, "predictions": predictions}
             for part in others:
                 metrics |= part[number][0]
             if self.study.samples is not None and all(map(math.isfinite, metrics.values())):
-                metrics |= self._monte_carlo(runs[number], training.values(number))
-            found = result(number, metrics, losses, best_epoch=courses[number].best.epoch)
+                scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number))
+                metrics |= scores
+            found = result(number, metrics, losses, **facts)
             if keep_weights and found.status == "done":
                 found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
             yield "ended", runs[number].key, found
@@ -212,27 +214,28 @@ class Trainer:
         _assign(model, values)
         return archive(model)
 
-    def _monte_carlo(self, run: Run, values: Sequence[Any]) -> dict[str, float]:
-        """The metrics of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
+    def _monte_carlo(self, run: Run, values: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any] | None]:
+        """Metrics and curves of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
         if run.variant.name not in self._sampled:
             self._sampled[run.variant.name], _ = make(self.study, run.variant)
         model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
         _assign(model, values)
         x = arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x)
-        found = monte_carlo_metrics(model, x, y, self.study.samples, derive_seed(run.seed, "samples"))
-        return {f"test_{name}": value for name, value in found.items()}
+        found, curves = monte_carlo(model, x, y, self.study.samples, derive_seed(run.seed, "samples"))
+        return {f"test_{name}": value for name, value in found.items()}, curves
 
     def _is_over(self, course: "_Course") -> bool:
         patience, best = self.study.early_stopping, course.best.epoch
         return course.epoch >= self.study.epochs or bool(patience and best and course.epoch - best >= patience)
 
-    def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray]]:
-        """Loss and metrics of each run on a part with dropout off, as Keras's `evaluate`, and the weighted loss of each example.
+    def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
+        """Loss and metrics of each run on a part with dropout off, as Keras's `evaluate`, the weighted loss of each example, and,
+        of the test part, what is predicted of each.
 
         Penalties on weights are no part of the loss.
         """
         found = training.measure(name, self.parts[name])
-        return [({f"{name}_{metric}": value for metric, value in metrics.items()}, losses) for metrics, losses in found]
+        return [({f"{name}_{metric}": value for metric, value in metrics.items()}, *each) for metrics, *each in found]
 
     def time_step(self, run: Run, seconds: float = 2.0) -> float:
         """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
@@ -293,13 +296,14 @@ class _Alone:
         self.epochs_done = [self._training.epochs_done]
         return [logs]
 
-    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray]]:
+    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
         model, (_, y, weights) = self._training.model, part
         predictions = self._training.predict(name)
         losses = measures.losses(model, y, predictions, weights)
         y, weights = (None if a is None else arrays.each(keras.ops.convert_to_tensor, a) for a in (y, weights))
         seen = keras.tree.map_structure(keras.ops.convert_to_tensor, predictions)
-        return [measures.together(model, losses, measures.metrics(model, y, seen, weights))]
+        found = measures.together(model, losses, measures.metrics(model, y, seen, weights))
+        return [(*found, measures.decisions(model, predictions) if name == "test" else None)]
 
     def snapshot(self, run: int) -> Sequence[Any]:
         return self._training.snapshot()

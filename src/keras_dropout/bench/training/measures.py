@@ -6,6 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dropout.errors import BadInput
+from keras_dropout.uncertainty import find_outputs
+
 
 def losses(
     model: keras.Model, y: Any, predictions: Any, weights: Any, array: Callable = keras.ops.convert_to_numpy
@@ -46,6 +49,22 @@ def together(model: keras.Model, by_output: Sequence[np.ndarray], found: Mapping
     if len(by_output) > 1:  # Keras gives the loss of each output too, before it is weighted
         numbers |= {f"{name}_loss": _mean(each) for name, each in zip(names, by_output)}
     return numbers | {"loss": _mean(total)}, total
+
+
+def decisions(model: keras.Model, predictions: Any) -> np.ndarray | None:
+    """What is predicted of each example, (examples,): its class, a whole number, or its value; None where it is more than one."""
+    if keras.tree.is_nested(predictions) or np.ndim(predictions) != 2:
+        return None
+    found = np.asarray(predictions, "float32")
+    try:
+        kind, logits = find_outputs(model, lambda: found)
+    except BadInput:  # the loss asks for something else, such as margins
+        return None
+    if kind == "classes":
+        return found.argmax(axis=1)
+    if found.shape[1] > 1:
+        return None
+    return found[:, 0] if kind == "values" else (found[:, 0] > (0 if logits else 0.5)).astype(int)
 
 
 def _outputs(model: keras.Model) -> list[tuple]:

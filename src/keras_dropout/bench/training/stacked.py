@@ -139,16 +139,18 @@ class StackedTraining:
         logs = jax.device_get(logs)
         return [{name: float(values[run]) for name, values in logs.items()} for run in range(len(orders))]
 
-    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray]]:
-        """Metrics and the loss of each example of a part, of each run, with dropout off."""
+    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
+        """Metrics, the loss of each example of a part, and of the test part what is predicted, of each run, with dropout off."""
         whole = np.arange(self._programs.examples(name))
         pieces = [self._program.predict(self._state[:2], data[0]) for _, data in self._programs.feed(name, whole, EVALUATION_BATCH)]
         predictions = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
         losses, metrics = jax.device_get(self._programs.measure(self._program)(predictions, part.y, part.weights))
-        return [
-            measures.together(self._program.model, *jax.tree.map(lambda each, run=run: each[run], (losses, metrics)))
-            for run in range(len(self.epochs_done))
-        ]
+        model, found = self._program.model, []
+        for run in range(len(self.epochs_done)):
+            of_run = jax.tree.map(lambda each, run=run: each[run], (losses, metrics))
+            decided = jax.tree.map(lambda each, run=run: np.asarray(each[run]), predictions) if name == "test" else None
+            found.append((*measures.together(model, *of_run), None if decided is None else measures.decisions(model, decided)))
+        return found
 
     def snapshot(self, run: int) -> list[jax.Array]:
         """The values of a run's model and optimizer as they are now."""

@@ -1,0 +1,69 @@
+"""A study that a ledger has, also one that still runs -> its comparison. Changes nothing, trains nothing, loads no framework."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.ledger import check_readable, latest_study, peek
+from keras_dropout.bench.records import BASELINE, Study
+from keras_dropout.errors import refuse
+
+
+def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
+    """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
+    path = Path(path)
+    found = latest_study(path, target, number)
+    if found is None:
+        if not check_readable(path):
+            refuse(f"there is no ledger {path}.", "Name the file that compare wrote to; it is keras-dropout.db by default.")
+        which = f"study {number}" if number is not None else "study" if target is None else f"study of {target!r}"
+        refuse(f"the ledger {path} has no {which}.", f"keras-dropout report {path} --list shows what it has.")
+    document = found["document"] or _document_before(found, path)
+    keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}
+    try:
+        study, plan = Study.from_document(document["study"], keys), document["plan"]
+        return Comparison(
+            study,
+            peek(path, keys.values(), each_example=False),
+            timing=document.get("timing", {}),
+            command=found["command"],
+            engine_reason=plan["engine_reason"],
+            notes=plan["notes"],
+            max_seeds=plan["max_seeds"],
+            margin=plan["margin"],
+            ledger=path,
+            number=found["id"],
+            made={name: found[name] for name in ("started", "versions", "machine")},
+            more={name: document[name] for name in ("network", "search", "sweep") if name in document},
+        )
+    except (KeyError, TypeError):
+        refuse(f"the ledger {path} is damaged: study {found['id']} cannot be read.", "keras-dropout runs verify says more.")
+
+
+def _document_before(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The document of a study that was written before there were such, from the configurations of its runs.
+
+    These have the numbers of layers, as "#4", in place of their names.
+    """
+    config, runs = found["config"], found["runs"]
+    if not config:
+        refuse(f"study {found['id']} in {path} has no finished run.", "Wait until one has ended, or name another --study.")
+    names = list(dict.fromkeys(run["variant"] for run in runs))
+    keys = [run["key"] for run in runs if run["status"] == "done"]
+    losses = next((result.test_losses for result in peek(path, keys[:1]).values()), None)
+    split, train, validation = config["split"]
+    sizes = {"train": train, "validation": validation, "test": 0 if losses is None else len(losses)}
+    taken = ("backend", "engine", "epochs", "batch_size", "compiled")
+    study = {
+        "target": found["target"],
+        "data": {"name": found["target"], "fingerprint": config["data"], **sizes},
+        **{name: config[name] for name in taken},
+        "split": split,
+        "seeds": list(dict.fromkeys(run["seed"] for run in runs)),
+        "variants": [{"name": name, "placement": found["placements"].get(name)} for name in names],
+        "baseline": BASELINE if BASELINE in names else names[0],
+        **{name: config.get(name) for name in ("class_weight", "early_stopping", "samples")},
+        "from_weights": config.get("weights"),
+    }
+    return {"study": study, "plan": {"engine_reason": "", "max_seeds": None, "margin": None, "notes": []}}

@@ -1,0 +1,61 @@
+"""The command report: the page of a study that a ledger has, also while the study runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_dropout.commands.output import Working, show
+from keras_dropout.errors import refuse
+
+
+def report(
+    ledger: Annotated[str, typer.Argument(help="The SQLite file that compare or tune writes to.")] = "keras-dropout.db",
+    output: Annotated[str, typer.Option("--output", "-o", help="The HTML file to write.")] = "report.html",
+    target: Annotated[str | None, typer.Option(help="The latest study of this target. Default: the latest study.")] = None,
+    study: Annotated[int | None, typer.Option(help="The study of this number, as --list shows it.", show_default=False)] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the ledger's studies, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the page shows, or the list, as JSON on stdout.")] = False,
+) -> None:
+    """Write the page of a study that a ledger has, one HTML file that needs no network. It trains nothing.
+
+    The page of a study that still runs shows what there is so far. A page that is there already is written over. With --json
+    nothing is written: the fields are those of compare --json, and curves, pairs (differences to the baseline by metric, variant
+    and seed), made, examples, confusion, calibration, network, search, sweep, null or missing where the study has none. Of --list:
+    number, started, target, variants, runs, done, command.
+
+    Examples:
+      keras-dropout report runs.db -o page.html
+      keras-dropout report --list
+    """
+    from keras_dropout.bench.ledger import studies
+    from keras_dropout.bench.report.page import check_report_path
+    from keras_dropout.bench.retrieval import retrieve
+
+    if show_list:
+        found = [row for row in studies(ledger) if target in (None, row["target"])]
+        print(json.dumps(found, indent=1)) if as_json else show(_table(found))
+        return
+    if not output.endswith((".html", ".htm")):
+        refuse(f"the report must be an .html file; got {output!r}.", "For example page.html.")
+    check_report_path(output)
+    with Working(f"reading {ledger}") as say:
+        found = retrieve(ledger, target, study)
+        say("putting the page together")
+        written = json.dumps(found.report_document(), indent=1, allow_nan=False) if as_json else found.save_report(Path(output))
+    print(written)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in ("number", "started", "target", "variants", "runs"):
+        table.add_column(name, justify="right" if name in ("number", "runs") else "left")
+    for row in rows:
+        started = row["started"][:16].replace("T", " ")
+        runs = f"{row['done']} of {row['runs']}"
+        table.add_row(str(row["number"]), started, Text(row["target"]), Text(", ".join(row["variants"])), runs)
+    return table
