@@ -1,9 +1,13 @@
-"""Models of a class of the user's own, made for one run after another in one process."""
+"""Models that are made again: classes of the user's own for one run after another, and a saved file in a fresh process."""
+
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
+from keras_dropout import Dropout
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.training import Trainer, make
 
@@ -75,3 +79,18 @@ def test_a_class_is_made_for_each_run(name, hidden, tmp_path):
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1)
     results = [trainer.train(run) for run in plan.study.runs()[:6]]
     assert [result.status for result in results] == ["done"] * 6
+
+
+def test_a_saved_model_with_our_layers_in_a_fresh_process(tmp_path):
+    """Keras knows them only where their modules have been imported."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu"), Dropout(0.5), keras.layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(60, 4)), y=np.arange(60) % 3)
+    code = (
+        "from keras_dropout.bench.planning import make_plan\n"
+        "plan = make_plan('model.keras', 'data.npz', engine='compiled')\n"
+        "print(*(variant.name for variant in plan.study.variants))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.stdout.split() == ["none", "as-built", "hidden", "last"], done.stderr

@@ -191,7 +191,7 @@ def make_plan(
         loaded, about = _load_data(target, data, {"validation_split": validation_split, **(data_options or {})})
         model = target
         if isinstance(target, str):
-            model = targets.load_model(target, **_facts(loaded, about))
+            model = _load_model(target, **_facts(loaded, about))
         notes = () if about is None else (about.split, *about.notes)
         _check_model(model)
         name = Path(target).name if isinstance(target, str) else model.name
@@ -265,7 +265,7 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
     loaded, about = (None, None) if data is None else _load_data(None, data, {"validation_split": 0.1, **data_options})
     if targets.names_model(target):
-        model = targets.load_model(target, **({} if loaded is None else _facts(loaded, about)))
+        model = _load_model(target, **({} if loaded is None else _facts(loaded, about)))
     else:
         model = recipes.find(target).model()
     if loaded is None:
@@ -288,7 +288,7 @@ def evaluation_data(
         model = recipes.find(target).model()
     else:
         loaded, about = named_data(data, data_options, data_dir)
-        model = targets.load_model(target, **_facts(loaded, about))
+        model = _load_model(target, **_facts(loaded, about))
     return model, loaded, as_seen_parts(loaded), about
 
 
@@ -338,7 +338,7 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
         for key, archive in models(ledger, runs):
             path = Path(folder, "model.keras")
             path.write_bytes(archive)
-            found[runs[key]] = targets.load_model(path)
+            found[runs[key]] = _load_model(path)
     if not found:
         refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
     return found, study
@@ -368,6 +368,13 @@ def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data
         refuse(f"{', '.join(options)} say how files are read; the data are arrays.", "Leave them out.")
     inputs = getattr(target, "inputs", None)
     return from_arrays(data, options["validation_split"], rank=len(inputs[0].shape) if inputs else None), None
+
+
+def _load_model(target: str, **facts: Any) -> Any:
+    """The model that a target names; our own layers in its file are known to Keras."""
+    from keras_dropout import companions, layers  # noqa: F401
+
+    return targets.load_model(target, **facts)
 
 
 def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
