@@ -9,7 +9,7 @@ EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py 
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test test-all lint docs bench dist smoke clean
+.PHONY: help run install test test-all lint docs site bench dist smoke clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,8 +33,11 @@ lint: .venv/.for-development  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-docs: .venv/.for-development  ## write docs/layers.md and its pictures from the docstrings and the layers
+docs: .venv/.for-development  ## write what docs/ has from docstrings, layers and commands: docs/layers.md, docs/commands.md, pictures
 	$(BIN)/python docs/generate.py
+
+site: .venv/.for-development  ## build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
@@ -52,7 +55,7 @@ smoke:  ## the wheel of make dist in empty environments: without a backend, and 
 	PYTHON=$(PYTHON) .ci/smoke dist/*.whl jax
 
 clean:  ## remove what the other targets made, but no ledger and no data
-	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html
+	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html site
 
 # Debian's python3 may come without venv: virtualenv then makes the environment.
 .venv/bin/python:

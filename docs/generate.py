@@ -1,12 +1,12 @@
-"""Write docs/layers.md and docs/pictures from the docstrings and from what the layers really do: `make docs`.
+"""Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command: `make docs`.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
 """
 
 import os
-import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +16,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
+import typer
 
 import keras_dropout as kd
-from keras_dropout import catalogue
+from keras_dropout import catalogue, cli
 from keras_dropout.catalogue import Method
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from docstrings import escaped, markdown  # noqa: E402 - a file beside this one
+
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
 
@@ -395,14 +399,45 @@ def section(method: Method) -> str:
     )
 
 
-def escaped(text: str) -> str:
-    """Markdown's own signs outside of code made plain."""
-    return re.sub(r"`[^`]*`|[*_<>|\\]", lambda m: m[0] if m[0][0] == "`" else "\\" + m[0], text)
+def commands() -> str:
+    """docs/commands.md: what `--help` of every command says."""
+    parts = [
+        "# The command",
+        "Made from `--help` of each command by `make docs`. Data go to stdout, everything else to stderr. Exit status: 0 done,\n"
+        "1 some runs failed, mistakes were found, or `--fail-if` says so, 2 bad input, 130 interrupted.",
+    ]
+    root = typer.main.get_command(cli.app)
+    for words, command, context in _commands(root, typer.Context(root, info_name="keras-dropout"), ()):
+        usage = " ".join(["keras-dropout", *words, *command.collect_usage_pieces(context)])
+        parts += [f"## {' '.join(words)}", f"```text\n{usage}\n```"]
+        text, _, examples = "\n\n".join(filter(None, (command.help, command.epilog))).partition("\b\nExamples:\n")
+        parts.append(markdown(text))
+        if examples:
+            parts.append("\n".join(["```", *(line.strip() for line in examples.splitlines() if line.strip()), "```"]))
+        records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
+        parts.append("\n".join(["| | |", "|---|---|", *(f"| {_option(left)} | {escaped(right)} |" for left, right in records)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: typer.core.TyperGroup, context: typer.Context, words: tuple[str, ...]) -> Iterator[tuple]:
+    """(words, command, context) of each, those of a group after the group."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = typer.Context(command, info_name=name, parent=context)
+        yield (*words, name), command, inner
+        if hasattr(command, "list_commands"):
+            yield from _commands(command, inner, (*words, name))
+
+
+def _option(left: str) -> str:
+    """`--option` <kind>, in a cell of a table."""
+    return "`" + left.replace("|", "\\|") + "`"
 
 
 def main() -> None:
     methods = catalogue.methods()
     (HERE / "layers.md").write_text(page(methods))
+    (HERE / "commands.md").write_text(commands())
     folder = HERE / "pictures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):

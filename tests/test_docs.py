@@ -1,22 +1,28 @@
-"""What the documents say is run: examples in docstrings, the README's program, its commands and options."""
+"""What the documents say is run: examples in docstrings, programs of README and pages, commands; and the site is built."""
 
 import doctest
 import importlib.util
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
 import keras
 import numpy as np
 import pytest
+import typer
 
-from keras_dropout import catalogue, layers
+import keras_dropout
+from keras_dropout import catalogue, cli, layers
 from keras_dropout.bench import data
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
 
 
@@ -32,13 +38,17 @@ def test_examples_in_docstrings(module):
     assert found.failed == 0
 
 
-@pytest.fixture(scope="module")
-def generate():
-    path = Path(__file__).resolve().parents[1] / "docs" / "generate.py"
-    spec = importlib.util.spec_from_file_location("generate", path)
+def loaded(name):
+    """A module of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generate():
+    return loaded("generate")
 
 
 @jax_only
@@ -92,14 +102,155 @@ def test_the_readmes_program_runs(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+# The pages of docs/
+
+BACKENDS = ("jax", "tensorflow", "torch")
+PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))}
+PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```output\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+# Runs the programs of pages, those of a page one after the other with the same names, in a folder of its own, and prints what each
+# prints. One process for many pages: Keras is imported once.
+RUN = """
+import contextlib, io, json, linecache, os, sys, tempfile, traceback
+pages, found = json.load(sys.stdin), {}
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # a study starts a worker for each core
+for page, programs in pages.items():
+    names, found[page] = {"__name__": "__main__"}, []
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for number, program in enumerate(programs):
+            where, printed = f"{page}, program {number + 1}", io.StringIO()
+            linecache.cache[where] = (len(program), None, program.splitlines(True), where)
+            try:
+                with contextlib.redirect_stdout(printed):
+                    exec(compile(program, where, "exec"), names)
+            except BaseException:
+                found[page].append(traceback.format_exc())
+                break
+            found[page].append(printed.getvalue())
+print("FOUND" + json.dumps(found))
+"""
+
+
+def backend_of(page):
+    named = re.search(r'^os.environ\["KERAS_BACKEND"\] = "(\w+)"', PAGES[page], re.MULTILINE)
+    return named[1] if named else "jax"
+
+
 @jax_only
-def test_the_readmes_commands_and_options_exist():
-    commands = re.findall(r"^keras-dropout (\w+)(.*?)(?:#|$)", README, re.MULTILINE)
-    assert len(commands) >= 4
-    for command, options in commands:
-        text = subprocess.run([sys.executable, "-m", "keras_dropout.cli", command, "--help"], capture_output=True, text=True).stdout
-        for option in re.findall(r"--[a-z-]+", options):
-            assert option in text, f"{command} {option}"
-    targets = Path(__file__).resolve().parents[1].joinpath("Makefile").read_text()
-    for target in re.findall(r"`?make ([a-z-]+)", README):
-        assert f"\n{target}:" in targets, target
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_programs_of_the_pages_print_what_stands_below_them(backend):
+    programs = {page: PROGRAM.findall(text) for page, text in PAGES.items() if backend_of(page) == backend}
+    programs = {page: found for page, found in programs.items() if found}
+    assert programs
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    given = json.dumps({page: [program for program, _ in found] for page, found in programs.items()})
+    done = subprocess.run([sys.executable, "-c", RUN], input=given, env=environment, capture_output=True, text=True, timeout=300)
+    assert "FOUND" in done.stdout, done.stderr
+    printed = json.loads(done.stdout.rpartition("FOUND")[2])
+    for page, found in programs.items():
+        for number, (program, expected) in enumerate(found):
+            assert number < len(printed[page]), f"{page}: {printed[page][-1]}"
+            if expected:
+                assert printed[page][number].strip() == expected.strip(), f"{page}, below\n{program}"
+        assert not printed[page][-1].startswith("Traceback"), f"{page}: {printed[page][-1]}"
+
+
+def command_lines(text):
+    """Every `keras-dropout …` of a page: in fenced blocks, with lines that go on, and in running text, there perhaps cut short."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = "\n".join(block for kind, block in fences if kind in ("", "sh")).replace("\\\n", " ")
+    running = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = [" ".join(code.split()) for code in re.findall(r"`(keras-dropout [^`]*)`", running)]
+    return [(line, False) for line in re.findall(r"^(keras-dropout .*)$", blocks, re.MULTILINE)] + [(line, True) for line in inline]
+
+
+def parse(line, short=False):
+    """As the command does, as far as it does before anything is looked at; `short` allows arguments to be missing."""
+    name, *words = shlex.split(line, comments=True)
+    command, context = typer.main.get_command(cli.app), None
+    while hasattr(command, "list_commands") and words and not words[0].startswith("-"):
+        context = typer.Context(command, info_name=name, parent=context)
+        name, *words = words
+        command = command.get_command(context, name)
+        assert command, f"No such command {name}"
+    if not hasattr(command, "list_commands"):
+        command.make_context(name, words, parent=context, resilient_parsing=short and not words)
+
+
+def test_the_pages_commands_and_options_exist():
+    pages = PAGES | {"README.md": README}
+    lines = [(page, *line) for page, text in pages.items() for line in command_lines(text)]
+    assert len(lines) > 50
+    wrong = []
+    for page, line, short in lines:
+        try:
+            parse(line, short)
+        except (Exception, SystemExit) as error:
+            wrong.append(f"{page}: {line}: {error}")
+    assert not wrong, "\n".join(wrong)
+    targets = (ROOT / "Makefile").read_text()
+    for page, text in pages.items():
+        for target in re.findall(r"`make ([a-z-]+)", text):
+            assert f"\n{target}:" in targets, f"{page}: make {target}"
+
+
+@pytest.mark.parametrize("line", ["keras-dropout compara digits-mlp", "keras-dropout runs lost", "keras-dropout tune x --sed 3"])
+def test_a_command_that_does_not_exist_is_seen(line):
+    with pytest.raises(Exception, match=r"No such|Missing"):
+        parse(line)
+
+
+@jax_only
+def test_the_page_of_commands_is_fresh(generate):
+    assert PAGES["commands.md"] == generate.commands(), "run make docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as `make site` does; any warning fails."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@jax_only
+def test_the_site_is_built_and_fetches_nothing(site):
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    assert {page.removesuffix(".md") + ".html" for page in PAGES} <= pages
+    for page in pages:
+        fetched = re.findall(
+            r'<(?:script|img|iframe|link)\b[^>]*?(?:src|href)="?((?:https?:)?//[^">\s]*)', (site / page).read_text()
+        )
+        assert not fetched, f"{page}: {fetched}"
+
+
+def test_what_the_page_of_statistics_says_of_its_pictures():
+    """But for the picture of looks, whose simulation takes minutes."""
+    pictures = loaded("statistics_pictures")
+    page = PAGES["statistics.md"]
+    assert "six of them, in orange" in page
+    assert pictures.coverage()[1] == 6
+    assert "2 / 64 = 0.031" in page
+    assert pictures.signs()[1] == 2 / 64
+    drawn = ("pairing", pictures.pairing()), ("coverage", pictures.coverage()[0]), ("signs", pictures.signs()[0])
+    for name, chart in drawn:
+        kept = ElementTree.parse(ROOT / "docs" / "pictures" / "statistics" / f"{name}.svg").getroot()
+        assert marks(kept) == marks(ElementTree.fromstring(pictures.svg(chart))), f"{name}: python docs/statistics_pictures.py"
+        assert f"pictures/statistics/{name}.svg" in page
+
+
+def marks(svg):
+    """The shapes of a chart, without its texts, whose widths are those of the fonts that there are."""
+    return [each.get("aria-label") for each in svg.iter() if each.get("aria-roledescription")]
+
+
+@jax_only
+def test_every_public_name_is_in_the_reference(site):
+    text = "".join(path.read_text() for path in (site / "reference").glob("*.html"))
+    documented = set(re.findall(r'id="(keras_dropout\.[\w.]+)"', text))
+    for name in keras_dropout.__all__:
+        value = getattr(keras_dropout, name)
+        path = value.__name__ if isinstance(value, ModuleType) else f"{value.__module__}.{value.__qualname__}"
+        assert any(each == path or each.startswith(path + ".") for each in documented), name
