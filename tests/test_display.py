@@ -47,6 +47,18 @@ def test_no_figure_is_cut_at_any_width(rows, width, no_wrap):
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_names_fold_before_a_table_becomes_a_list():
+    made = Table()
+    made.add_column("name", overflow="fold")
+    made.add_column("loss", justify="right")
+    made.add_row("a-very-long-name-of-a-variant-that-nobody-can-break", "0.12345678")
+    wide, narrow = as_text(made, 40), as_text(made, 14)
+    assert "│" in wide
+    assert "0.12345678" in wide
+    assert "│" not in narrow
+    assert "0.12345678" in narrow
+
+
 def test_rich_alone_would_cut():
     console = Console(width=30, file=io.StringIO())
     console.print(table([("123456789012",) * 5]))

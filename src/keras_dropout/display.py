@@ -4,7 +4,9 @@ A result has its tables once, in `__rich__`; here they are brought into the othe
 """
 
 import io
+import re
 import shutil
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 WIDTH = 100  # of text that is for no terminal
+_SHORT = 10  # letters of a word that is not folded
 
 
 class Terminal(Console):
@@ -44,15 +47,13 @@ def as_text(found: Any, width: int = WIDTH) -> str:
 
 
 def fitted(found: Any, width: int) -> Any:
-    """The same for so many columns: a table that is too wide for them, even with its words one below the other, becomes a list
-    with a line for each cell. No figure is cut."""
-    parts = []
-    for part in _parts(found):
-        console = Console(width=width, file=io.StringIO(), force_jupyter=False)
-        if isinstance(part, Table) and Measurement.get(console, console.options.update(width=10_000), part).minimum > width:
-            part = _listed(part, console)
-        parts.append(part)
-    return Group(*parts)
+    """The same for so many columns: a table in which a figure would be cut becomes a list with a line for each cell.
+
+    Columns that may be folded anywhere, such as those of names, are folded before that.
+    """
+    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
+    parts = _parts(found)
+    return Group(*(_listed(part, console) if isinstance(part, Table) and _cuts(part, console) else part for part in parts))
 
 
 def as_html(found: Any) -> str:
@@ -68,6 +69,20 @@ def _parts(found: Any) -> list[Any]:
     return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [found]
 
 
+def _cuts(table: Table, console: Console) -> bool:
+    """Whether a figure would be cut, or a word; only long ones in columns that may be folded, which are names, may be."""
+    if Measurement.get(console, console.options.update(width=10_000), table).minimum <= console.width:
+        return False
+    needed: Counter[str] = Counter()
+    for column in table.columns:
+        words = [word for cell in (column.header, *column.cells) for word in _text(cell, console).plain.split()]
+        names = column.overflow == "fold" and column.justify == "left"
+        needed.update(word for word in words if not names or len(word) <= _SHORT)
+    with console.capture() as captured:
+        console.print(table)
+    return bool(needed - Counter(re.sub("[│┃]", " ", captured.get()).split()))
+
+
 def _text(cell: Any, console: Console) -> Text:
     return cell if isinstance(cell, Text) else console.render_str(str(cell), highlight=False)
 
@@ -79,7 +94,7 @@ def _rows(table: Table) -> list[tuple[Any, ...]]:
 
 def _listed(table: Table, console: Console) -> Group:
     """A line for each cell, behind the name of its column; the first of a row stands over the others."""
-    lines = [Text("")] if table.title is None else [_text(table.title, console)]
+    lines = [] if table.title is None else [_text(table.title, console)]
     for first, *others in _rows(table):
         head = _text(first, console).copy()
         head.stylize("bold")
