@@ -3,6 +3,7 @@
 A result has its tables once, in `__rich__`; here they are brought into the other forms.
 """
 
+import copy
 import io
 import re
 import shutil
@@ -52,8 +53,7 @@ def fitted(found: Any, width: int) -> Any:
     Columns that may be folded anywhere, such as those of names, are folded before that.
     """
     console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
-    parts = _parts(found)
-    return Group(*(_listed(part, console) if isinstance(part, Table) and _cuts(part, console) else part for part in parts))
+    return Group(*(_fitted(part, console) if isinstance(part, Table) else part for part in _parts(found)))
 
 
 def as_html(found: Any) -> str:
@@ -69,18 +69,24 @@ def _parts(found: Any) -> list[Any]:
     return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [found]
 
 
-def _cuts(table: Table, console: Console) -> bool:
-    """Whether a figure would be cut, or a word; only long ones in columns that may be folded, which are names, may be."""
-    if Measurement.get(console, console.options.update(width=10_000), table).minimum <= console.width:
-        return False
-    needed: Counter[str] = Counter()
-    for column in table.columns:
-        words = [word for cell in (column.header, *column.cells) for word in _text(cell, console).plain.split()]
+def _fitted(table: Table, console: Console) -> Any:
+    """The table, the table with long names folded, or a list."""
+    wide = console.options.update(width=10_000)
+    if Measurement.get(console, wide, table).minimum <= console.width:
+        return table
+    folded = copy.copy(table)
+    folded.columns = [copy.copy(column) for column in table.columns]
+    whole: Counter[str] = Counter()
+    for column in folded.columns:
+        cells = [_text(cell, console) for cell in (column.header, *column.cells)]
         names = column.overflow == "fold" and column.justify == "left"
-        needed.update(word for word in words if not names or len(word) <= _SHORT)
+        if not names and not column.no_wrap:
+            column.width = max(Measurement.get(console, wide, cell).minimum for cell in cells)
+        whole.update(word for cell in cells for word in cell.plain.split() if not names or len(word) <= _SHORT)
     with console.capture() as captured:
-        console.print(table)
-    return bool(needed - Counter(re.sub("[│┃]", " ", captured.get()).split()))
+        console.print(folded)
+    cut = whole - Counter(re.sub("[│┃]", " ", captured.get()).split())
+    return _listed(table, console) if cut else folded
 
 
 def _text(cell: Any, console: Console) -> Text:
