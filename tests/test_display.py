@@ -33,7 +33,7 @@ def table(rows, no_wrap=False):
     return made
 
 
-FIGURES = st.text("0123456789.+-", min_size=1, max_size=12)
+FIGURES = st.lists(st.text("0123456789.+-", min_size=1, max_size=12), min_size=1, max_size=3).map(" ".join)
 ROWS = st.integers(1, 9).flatmap(lambda n: st.lists(st.tuples(*[FIGURES] * n), min_size=1, max_size=5))
 
 
@@ -43,7 +43,7 @@ def test_no_figure_is_cut_at_any_width(rows, width, no_wrap):
     text = as_text(table(rows, no_wrap), width)
     words = text.replace("│", " ").split()
     for cell in (cell for row in rows for cell in row):
-        assert cell in words
+        assert set(cell.split()) <= set(words)
     assert max(map(len, text.splitlines())) <= width
 
 

@@ -5,9 +5,7 @@ A result has its tables once, in `__rich__`; here they are brought into the othe
 
 import copy
 import io
-import re
 import shutil
-from collections import Counter
 from html import escape
 from typing import Any
 
@@ -17,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 WIDTH = 100  # of text that is for no terminal
-_SHORT = 10  # letters of a word that is not folded
+_SHORT = 10  # letters of a name that stay together
 
 
 class Terminal(Console):
@@ -70,23 +68,31 @@ def _parts(found: Any) -> list[Any]:
 
 
 def _fitted(table: Table, console: Console) -> Any:
-    """The table, the table with long names folded, or a list."""
-    wide = console.options.update(width=10_000)
-    if Measurement.get(console, wide, table).minimum <= console.width:
+    """The table, a narrower one whose words and figures are whole but for long names, or a list."""
+    options = console.options.update(width=10_000)
+    if Measurement.get(console, options, table).maximum <= console.width:
         return table
-    folded = copy.copy(table)
-    folded.columns = [copy.copy(column) for column in table.columns]
-    whole: Counter[str] = Counter()
-    for column in folded.columns:
-        cells = [_text(cell, console) for cell in (column.header, *column.cells)]
-        names = column.overflow == "fold" and column.justify == "left"
-        if not names and not column.no_wrap:
-            column.width = max(Measurement.get(console, wide, cell).minimum for cell in cells)
-        whole.update(word for cell in cells for word in cell.plain.split() if not names or len(word) <= _SHORT)
-    with console.capture() as captured:
-        console.print(folded)
-    cut = whole - Counter(re.sub("[│┃]", " ", captured.get()).split())
-    return _listed(table, console) if cut else folded
+    fitting = copy.copy(table)
+    fitting.columns = [copy.copy(column) for column in table.columns]
+    wanted: list[tuple[int, Column]] = []
+    for column in fitting.columns:
+        sizes = [Measurement.get(console, options, _text(cell, console)) for cell in (column.header, *column.cells)]
+        widest = max(size.maximum for size in sizes)
+        column.width = widest if column.no_wrap else max(size.minimum for size in sizes)
+        wanted.append((widest - column.width, column))
+    left = console.width - Measurement.get(console, options, fitting).maximum
+    for column in fitting.columns:
+        if column.overflow == "fold" and column.justify == "left" and left < 0:
+            shorter = min(column.width, max(_SHORT, column.width + left))
+            left += column.width - shorter
+            column.width = shorter
+    if left < 0:
+        return _listed(table, console)
+    for number, (more, column) in enumerate(sorted(wanted, key=lambda each: each[0])):  # the rest to those that want it
+        given = min(more, left // (len(wanted) - number))
+        column.width += given
+        left -= given
+    return fitting
 
 
 def _text(cell: Any, console: Console) -> Text:
