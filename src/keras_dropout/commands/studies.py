@@ -27,7 +27,7 @@ from keras_dropout.commands.options import (
     one_of,
     read_seeds,
 )
-from keras_dropout.commands.output import show
+from keras_dropout.commands.output import Working, show
 from keras_dropout.errors import check_choice, refuse
 
 
@@ -190,19 +190,21 @@ def compare(
     if options:
         settings["data_options"] = settings.get("data_options", {}) | options
     target, report = _take_target(settings), settings.pop("report", None)
-    choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.conduct import carry_out, so_far
-    from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
-    from keras_dropout.bench.report.page import check_report_path
+    with Working("loading Keras, the model and the data", quiet):
+        choose_backend(settings.get("backend", "jax"))
+        from keras_dropout.bench.conduct import carry_out, so_far
+        from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+        from keras_dropout.bench.report.page import check_report_path
 
-    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-    if report is not None:
-        check_report_path(report)
-    plan = make_plan(target, **settings)
+        ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+        if report is not None:
+            check_report_path(report)
+        plan = make_plan(target, **settings)
     if not quiet:
         _print_notes(plan)
     if dry_run:
-        _print_plan(plan, as_json)
+        with Working("timing a run", quiet):
+            _print_plan(plan, as_json)
         return
     command = shlex.join(["keras-dropout", *sys.argv[1:]])
     try:
@@ -302,15 +304,16 @@ def tune(
     if said:
         settings["data_options"] = settings.get("data_options", {}) | said
     target, report = _take_target(settings), settings.pop("report", None)
-    choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.planning import DEFAULT_LEDGER
-    from keras_dropout.bench.report.page import check_report_path
-    from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+    with Working("loading Keras, the model and the data", quiet):
+        choose_backend(settings.get("backend", "jax"))
+        from keras_dropout.bench.planning import DEFAULT_LEDGER
+        from keras_dropout.bench.report.page import check_report_path
+        from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
 
-    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-    if report is not None:
-        check_report_path(report)
-    planned = plan_tuning(target, **settings)
+        ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+        if report is not None:
+            check_report_path(report)
+        planned = plan_tuning(target, **settings)
     if not quiet:
         _print_notes(planned.plan)
     if dry_run:
