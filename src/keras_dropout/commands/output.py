@@ -25,7 +25,8 @@ class Working:
     """On a terminal, a line on stderr that says what is being done and for how long, once it takes more than a second.
 
     `with Working("reading data") as say:`, and `say("measuring", 3, 10)` when it goes on to something else, or is at the third
-    of ten. Elsewhere than on a terminal nothing is printed; at the end the line goes away.
+    of ten. Elsewhere than on a terminal nothing is printed; at the end the line goes away. What is printed on stdout is printed
+    after that: the line would be in its way.
     """
 
     def __init__(self, what: str, quiet: bool = False):

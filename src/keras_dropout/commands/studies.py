@@ -203,8 +203,7 @@ def compare(
     if not quiet:
         _print_notes(plan)
     if dry_run:
-        with Working("timing a run", quiet):
-            _print_plan(plan, as_json)
+        _print_plan(plan, as_json)
         return
     command = shlex.join(["keras-dropout", *sys.argv[1:]])
     try:
@@ -371,7 +370,8 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
-    seconds = plan.estimate_seconds(todo)
+    with Working("timing a run"):
+        seconds = plan.estimate_seconds(todo)
     shown = {
         "target": study.target,
         "variants": {variant.name: variant.placement for variant in study.variants},
