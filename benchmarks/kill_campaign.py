@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from report import write
 
-from keras_dropout.bench.ledger import peek
+from keras_dropout.bench.lookup import peek
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
 

@@ -16,7 +16,8 @@ import numpy as np
 from report import write
 
 from keras_dropout.bench.conduct import so_far
-from keras_dropout.bench.ledger import Ledger, reading
+from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.lookup import reading
 from keras_dropout.bench.planning import Plan, make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.selection import Selection, find

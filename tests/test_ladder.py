@@ -27,11 +27,13 @@ survey
 inspection placement sampling
 mistakes moments thinning uncertainty
 ensemble
-bench.machine bench.checkpoints bench.records bench.statistics bench.report.words
-bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts
+bench.machine bench.checkpoints bench.records bench.statistics bench.report.words bench.schema
+bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts bench.report.verdict
 bench.data.streams
-bench.data bench.decisions bench.data.readers bench.ledger bench.progress bench.report.charts bench.report.terminal
-bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance bench.report.page
+bench.data bench.decisions bench.data.readers bench.lookup bench.progress
+bench.report.charts bench.report.network bench.report.terminal
+bench.ledger bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance
+bench.report.page
 bench.data.shown bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
 bench.training.compiled
 bench.training.stacked
@@ -40,7 +42,7 @@ bench.execution.worker
 bench.execution.processes bench.execution.actors
 bench.execution
 bench.engines
-bench.planning bench.assessment bench.comparison
+bench.planning bench.assessment bench.comparison bench.portrait
 bench.retrieval bench.conduct
 bench.search
 bench.sweep

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_dropout import cli
-from keras_dropout.bench import ledger as ledger_module
-from keras_dropout.bench import upkeep
-from keras_dropout.bench.ledger import SCHEMA_VERSION, Ledger, models, peek
+from keras_dropout.bench import schema, upkeep
+from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.lookup import models, peek
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
+from keras_dropout.bench.schema import SCHEMA_VERSION
 
 STUDY = Study(
     "digits",
@@ -551,7 +552,7 @@ def test_what_is_no_ledger_is_two_lines_and_exit_2(here, runs, name, kind):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_locked_ledger_is_two_lines_and_exit_2(three, here, runs, name, monkeypatch):
-    monkeypatch.setattr(ledger_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(schema, "PATIENCE", 0.05)
     with closing(sqlite3.connect(DB, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")

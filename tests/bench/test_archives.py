@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import keras_dropout
 from keras_dropout.bench import execution, recipes
 from keras_dropout.bench.data import arrays
-from keras_dropout.bench.ledger import Ledger, kept, latest_study, models, peek
+from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.lookup import kept, latest_study, models, peek
 from keras_dropout.bench.planning import Plan, make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.training import Trainer

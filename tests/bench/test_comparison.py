@@ -175,7 +175,7 @@ def test_metrics_of_samples_have_tables_of_their_own(tmp_path):
     assert [sum(f"│ {name} " in row for row in rows) for name in ("nll", "mc nll", "brier")] == [0, 3, 3]  # nll is the loss
     assert "test nll" not in text
     page = found.save_report(tmp_path / "report.html").read_text()
-    shown = page[: page.index('<script type="application/json"')]
+    shown = page[: page.index('<section id="made"')]
     assert "hidden: 20 samples against its own plain predictions" in shown
     assert "test mc brier" in shown
     assert "test nll" not in shown
@@ -266,13 +266,13 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
     }
     assert document["variants"][1]["placement"]["hidden_2"]["schedule"] == {"kind": "late", "rate": 0.25, "start": 0.5}
     text = found.save_report(tmp_path / "report.html").read_text()
-    assert "<h2>Schedules</h2>" in text
+    assert "<h3>Schedules</h3>" in text
     assert "hidden_1: GaussianDropout curriculum(0.2)" in text
     assert "hidden_1: Dropout 0.125" in text
     assert "hidden_1: Standout" in text
     assert "deep: hidden_2</text>" in text
     assert nasty not in text
-    assert "<h2>Schedules</h2>" not in made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
+    assert "<h3>Schedules</h3>" not in made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
 
 
 def test_missing_failed_and_diverged_runs_are_shown_and_left_out(tmp_path):
@@ -310,10 +310,10 @@ def test_the_report_is_one_file_that_needs_no_network(tmp_path):
     text = made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
     page = Page(text)
     assert page.addresses == []
-    assert page.tags.count("svg") == 6  # two metrics: final figures, differences, curves
-    assert page.tags.count("script") == 1  # the data
+    assert page.tags.count("svg") == 10  # two metrics: differences, runs, training, validation, gap
+    assert page.tags.count("script") == 2  # the data, and what sorts, filters and saves
     assert len(text) < 1_000_000
-    for words in ("keras-dropout compare digits-mlp", "fingerprint", f"keras {keras.__version__}", "hidden against none"):
+    for words in ("keras-dropout compare digits-mlp", "fingerprint", f"keras {keras.__version__}", "Paired differences to none"):
         assert words in text
     embedded = text.partition('id="data">')[2].partition("</script>")[0]
     assert json.loads(embedded)["comparisons"] == made_up(tmp_path).document()["comparisons"]
@@ -325,7 +325,7 @@ def test_the_report_escapes_what_users_name(tmp_path):
     found = made_up(tmp_path, variants={nasty: {"hidden": 0.5}})
     found.command = f"compare --variant '{nasty}'"
     text = found.save_report(tmp_path / "report.html").read_text()
-    assert Page(text).tags.count("script") == 1
+    assert Page(text).tags.count("script") == 2
     assert "&lt;script&gt;alert(1)" in text
 
 

@@ -19,21 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_dropout.bench import ledger as ledger_module
-from keras_dropout.bench.ledger import (
-    SCHEMA_VERSION,
-    Ledger,
-    NotStored,
-    asked_for,
-    check_ledger_path,
-    examples,
-    kept,
-    latest_study,
-    models,
-    peek,
-    refusing,
-)
+from keras_dropout.bench import schema
+from keras_dropout.bench.ledger import Ledger, check_ledger_path
+from keras_dropout.bench.lookup import asked_for, examples, kept, latest_study, models, peek
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
+from keras_dropout.bench.schema import SCHEMA_VERSION, NotStored, refusing
 from keras_dropout.errors import BadInput
 
 STUDY = Study(
@@ -511,7 +501,7 @@ def puts(ledger):
 
 
 def test_what_another_process_prevents_is_told_and_the_ledger_stays_usable(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(schema, "PATIENCE", 0.05)
     with Ledger(tmp_path / "runs.db") as ledger, closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for put in puts(ledger):
@@ -529,7 +519,7 @@ def test_a_ledger_that_another_process_keeps_to_itself_is_refused(tmp_path, monk
     path = tmp_path / "runs.db"
     with Ledger(path) as ledger:
         ledger.put(STUDY, run(), result(), {}, {})
-    monkeypatch.setattr(ledger_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(schema, "PATIENCE", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from keras_dropout.bench import execution
-from keras_dropout.bench.ledger import Ledger, models
+from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.lookup import models
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Variant

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_dropout.bench.conduct import carry_out
-from keras_dropout.bench.ledger import studies
+from keras_dropout.bench.lookup import studies
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning

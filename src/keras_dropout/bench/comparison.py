@@ -11,7 +11,7 @@ from rich.console import Group
 
 from keras_dropout import schedules
 from keras_dropout.bench import decisions, statistics
-from keras_dropout.bench.ledger import examples, peek
+from keras_dropout.bench.lookup import examples, peek
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.records import (
     COVERAGE,

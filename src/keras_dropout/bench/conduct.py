@@ -11,13 +11,15 @@ from rich.console import Group
 from keras_dropout.bench import execution
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.shown import shown
-from keras_dropout.bench.ledger import Ledger, refusing
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
+from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.schema import refusing
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
@@ -41,6 +43,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     that the same command goes on where it was.
     """
     started = time.perf_counter()
+    more_of_it = plan.document() | {"network": portrait(plan.study)}
     rounds, tried = plan.rounds(), set()
     found = so_far(plan, plan.study, {}, command)
 
@@ -48,10 +51,10 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         """The runs of the next round that the ledger lacks; none where all variants are decided."""
         nonlocal found
         for study in rounds:
-            number = ledger.put_study(study, command, versions(), machine(), plan.document())
+            number = ledger.put_study(study, command, versions(), machine(), more_of_it)
             keys = {run.key for run in study.runs()}
             found = so_far(plan, study, ledger.get(keys, each_example=False), command)
-            found.number = number
+            found.number, found.more = number, {"network": more_of_it["network"]}
             todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
             if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
                 tried.update(run.key for run in todo)
@@ -132,7 +135,7 @@ def compare(
     of TensorFlow unless a backend is given); workers, on (where they
     are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
     was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
-    `bench.ledger.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
+    `bench.lookup.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_dropout.bench import execution
 from keras_dropout.bench.data import Data
-from keras_dropout.bench.ledger import asked_for
+from keras_dropout.bench.lookup import asked_for
 from keras_dropout.bench.machine import accelerator
 from keras_dropout.bench.records import Run, Study
 from keras_dropout.errors import refuse

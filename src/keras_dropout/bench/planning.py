@@ -19,7 +19,8 @@ from keras_dropout.bench import acceptance, execution
 from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
-from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path, kept, latest_study, models, peek
+from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
+from keras_dropout.bench.lookup import kept, latest_study, models, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse

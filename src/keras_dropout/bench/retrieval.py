@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.ledger import check_readable, latest_study, peek
+from keras_dropout.bench.lookup import check_readable, latest_study, peek
 from keras_dropout.bench.records import BASELINE, Study
 from keras_dropout.errors import refuse
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from keras_dropout.bench import execution, spaces
 from keras_dropout.bench.checkpoints import Checkpoint
-from keras_dropout.bench.ledger import Ledger, refusing
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import AS_BUILT, Plan, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
+from keras_dropout.bench.schema import refusing
 from keras_dropout.bench.spaces import Space
 from keras_dropout.errors import check_choice, check_whole, refuse
 

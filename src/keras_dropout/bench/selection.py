@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.ledger import RUN_COLUMNS
 from keras_dropout.bench.records import STATUSES
+from keras_dropout.bench.schema import RUN_COLUMNS
 from keras_dropout.errors import check_choice, refuse
 
 SHORTEST_KEY = 4

@@ -16,19 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.ledger import (
-    DETAIL_COLUMNS,
-    RUN_COLUMNS,
-    STUDY_COLUMNS,
-    Ledger,
-    check_ledger_path,
-    make_schema,
-    put_row,
-    read_npy,
-    reading,
-    refusing,
-    select_keys,
-)
+from keras_dropout.bench.ledger import Ledger, check_ledger_path, put_row
+from keras_dropout.bench.lookup import read_npy, reading
+from keras_dropout.bench.schema import DETAIL_COLUMNS, RUN_COLUMNS, STUDY_COLUMNS, make_schema, refusing, select_keys
 from keras_dropout.bench.selection import Selection, count, find_key
 from keras_dropout.errors import refuse
 

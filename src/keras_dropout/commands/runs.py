@@ -78,7 +78,7 @@ def list_runs(
       keras-dropout runs list --variant hidden --since 2026-07-01
       keras-dropout runs list --status failed --json
     """
-    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.lookup import reading
     from keras_dropout.bench.selection import count, find, finite
 
     if limit is not None:
@@ -111,7 +111,7 @@ def show_run(
       keras-dropout runs show 3f9a
       keras-dropout runs show 3f9a --log
     """
-    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.lookup import reading
     from keras_dropout.bench.selection import describe, find_key, finite
 
     with reading(ledger) as connection:
@@ -140,7 +140,7 @@ def take_model(
       keras-dropout runs model 3f9a -o model.keras
     """
     from keras_dropout.bench.export import write_whole
-    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.lookup import reading
     from keras_dropout.bench.selection import find_key, find_model
 
     path = check_output_path(output, ".keras", force)
@@ -172,7 +172,7 @@ def export(
       keras-dropout runs export curves.parquet --curves
     """
     from keras_dropout.bench.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
-    from keras_dropout.bench.ledger import reading
+    from keras_dropout.bench.lookup import reading
 
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.execution.processes import Processes
 from keras_dropout.bench.execution.worker import Task
-from keras_dropout.bench.ledger import Ledger, NotStored
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, usable_cores, versions
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
+from keras_dropout.bench.schema import NotStored
 from keras_dropout.errors import check_choice, refuse
 from keras_dropout.frameworks import installed
 

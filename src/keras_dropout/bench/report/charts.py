@@ -1,154 +1,428 @@
-"""The report's charts, as SVG text: made with Altair, rendered by vl-convert, nothing fetched."""
+"""The report's charts, as SVG text: made with Altair, rendered by vl-convert, nothing fetched.
 
-from collections.abc import Mapping, Sequence
+Each has role="img" and its figures in words. Colours are the page's CSS variables, so that one SVG serves light, dark and print;
+what a mark says when it is pointed at is in its data-tip. Curves have at most `MOST_EPOCHS` points, however long the training.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 import vl_convert
+from markupsafe import Markup, escape
 
 from keras_dropout import schedules
 
-Curves = Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
+Run = Mapping[str, Sequence[float]]
+Curves = Mapping[str, Sequence[Run]]
 Pairs = Mapping[str, Sequence[float | None]]
 
+MOST_EPOCHS = 60
+# More than these are drawn one by one.
+MOST_TOGETHER = 6
+# Stand-ins that no chart uses for anything else, and what they become; page.css gives each a light and a dark colour.
+_COLORS = {f"#0000c{n}": f"--c{n}" for n in range(8)} | {
+    "#000001": "--ink",
+    "#000002": "--quiet",
+    "#000003": "--line",
+    "#0000b1": "--better",
+    "#0000b2": "--worse",
+}
+_INK, _QUIET, _LINE, _BETTER, _WORSE = "#000001", "#000002", "#000003", "#0000b1", "#0000b2"
+_BASELINE, *_OTHERS = [f"#0000c{n}" for n in range(8)]
+_CONFIG = {
+    "axis": {
+        "labelColor": _QUIET,
+        "titleColor": _QUIET,
+        "gridColor": _LINE,
+        "tickColor": _LINE,
+        "domainColor": _LINE,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 170,
+        "labelSeparation": 6,
+        "aria": False,
+    },
+    "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 240, "aria": False, "symbolOpacity": 1, "orient": "top"},
+    "view": {"stroke": None},
+    "background": None,
+    "padding": {"left": 10, "right": 12, "top": 6, "bottom": 4},  # a reader's font may be wider than the one measured with
+    "font": "sans-serif",
+}
 
-def learning_curves(curves: Curves, metric: str) -> str:
-    """Training and validation by epoch: a line for the mean over seeds, a band from the lowest to the highest seed."""
-    rows = []
-    for variant, runs in curves.items():
-        for part, name in (("training, dropout on", metric), ("validation", f"validation_{metric}")):
-            for epoch, values in enumerate(zip(*(run[name] for run in _longest(runs, name))), 1):
-                mean = sum(values) / len(values)
-                rows.append(
-                    {"variant": variant, "part": part, "epoch": epoch, "mean": mean, "low": min(values), "high": max(values)}
-                )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("epoch:Q", title="epoch"), color=_variant_color(list(curves)), detail=["variant:N", "part:N"]
-    )
-    scale = alt.Scale(zero=False)
-    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", scale=scale, title=metric), y2="high:Q")
-    dash = alt.StrokeDash(
-        "part:N", title=None, scale=alt.Scale(domain=["validation", "training, dropout on"], range=[[1, 0], [4, 3]])
-    )
-    line = base.mark_line(strokeWidth=1.6).encode(y=alt.Y("mean:Q", scale=scale), strokeDash=dash)
-    return _svg((band + line).properties(width=400, height=260))
+
+def chosen_epochs(epochs: int) -> list[int]:
+    """The epochs, counted from 1, that curves are drawn at: all, or `MOST_EPOCHS` of them, the first and the last always."""
+    if epochs <= MOST_EPOCHS:
+        return list(range(1, epochs + 1))
+    return np.unique(np.linspace(1, epochs, MOST_EPOCHS).round().astype(int)).tolist()
 
 
-def final_values(variants: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Each run as a dot, the mean as a tick."""
-    rows = [
-        {"variant": variant["name"], "value": run[metric], "seed": run["seed"]}
-        for variant in variants
-        for run in variant["runs"]
-        if run.get(metric) is not None
+def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, metric: str, higher_is_better: bool) -> Markup:
+    """Forest plot: the mean difference with its 95 % interval, and below it each seed's pair as a dot."""
+    chosen = [row for row in comparisons if row["metric"] == metric and row["difference"] is not None]
+    names, baseline = [row["variant"] for row in chosen], chosen[0]["baseline"]
+    said = {row["variant"]: f"{row['variant']}: {row['difference']:+.4g}{_between(row['interval'])}" for row in chosen}
+    dots = [
+        {"variant": name, "x": value, "tip": f"{name}, pair {number}: {value:+.4g}"}
+        for name in names
+        for number, value in enumerate(pairs[name], 1)
+        if value is not None
     ]
-    names = [variant["name"] for variant in variants]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("variant:N", sort=names, title=None), x=alt.X("value:Q", scale=alt.Scale(zero=False), title=_title(metric))
-    )
-    dots = base.mark_circle(size=45, opacity=0.65).encode(color=_variant_color(names, legend=False))
-    mean = base.mark_tick(thickness=2, size=22, color="black").encode(x="mean(value):Q")
-    return _svg((dots + mean).properties(width=400, height=alt.Step(34)))
+    means = [
+        {"variant": r["variant"], "x": r["difference"], "color": _tone(r["verdict"]), "tip": said[r["variant"]]} for r in chosen
+    ]
+    bars = [mean | dict(zip(("x", "end"), row["interval"])) for mean, row in zip(means, chosen) if row["interval"]]
+    towards = ("worse", "better") if higher_is_better else ("better", "worse")
+    title = [f"{_title(metric)}, difference to {_short(baseline)}", f"← {towards[0]}\u2003\u2003{towards[1]} →"]
+    place = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=4))
+    row = alt.Y("variant:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
+    tip, color = alt.Description("tip:N"), alt.Color("color:N", scale=None)
+    zero = _base([{"x": 0}]).mark_rule(color=_QUIET, aria=False).encode(x=place)
+    interval = _base(bars).mark_rule(strokeWidth=5, opacity=0.55).encode(y=row, x=place, x2="end:Q", color=color, description=tip)
+    mean = _base(means).mark_point(shape="diamond", filled=True, size=120, opacity=1)
+    seeds = _base(dots).mark_circle(size=30, opacity=0.6, color=_INK, yOffset=13).encode(y=row, x=place, description=tip)
+    chart = zero + interval + mean.encode(y=row, x=place, color=color, description=tip) + seeds
+    label = f"Paired differences in {_title(metric)} to {baseline}, with 95 % intervals. {'; '.join(said.values())}."
+    return _svg(chart.properties(width=330, height=alt.Step(46)), label)
 
 
-def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, metric: str) -> str:
-    """Forest plot: the mean difference with its 95 % interval, and each seed's pair as a dot."""
-    chosen = [row for row in comparisons if row["metric"] == metric]
-    names = [row["variant"] for row in chosen]
-    dots = [{"variant": name, "difference": value} for name in names for value in pairs[name]]
-    bars = [{"variant": r["variant"], "low": r["interval"][0], "high": r["interval"][1]} for r in chosen if r["interval"]]
-    means = [{"variant": row["variant"], "difference": row["difference"]} for row in chosen if row["difference"] is not None]
-    row = alt.Y("variant:N", sort=names, title=None)
-    title = f"difference in {_title(metric)} to {chosen[0]['baseline'] if chosen else 'the baseline'}"
-    place = alt.X("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-    zero = alt.Chart(alt.Data(values=[{"difference": 0}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
-    interval = (
-        alt.Chart(alt.Data(values=bars))
-        .mark_rule(strokeWidth=2.5)
-        .encode(y=row, x=alt.X("low:Q", title=title, axis=alt.Axis(tickCount=5)), x2="high:Q")
-    )
-    mean = (
-        alt.Chart(alt.Data(values=means)).mark_point(shape="diamond", filled=True, size=110, color="black").encode(y=row, x=place)
-    )
-    seeds = alt.Chart(alt.Data(values=dots)).mark_circle(size=40, opacity=0.55, color="#d1495b").encode(y=row, x=place)
-    return _svg((zero + interval + seeds + mean).properties(width=400, height=alt.Step(34)))
+def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, Sequence[float | None]], title: str) -> Markup:
+    """Each run as a dot, joined with the runs of its seed under the other variants; the first variant is the baseline.
+
+    `values` has one number a seed, None where there is none.
+    """
+    names = list(values)
+    seeds = [run["seed"] for run in variants[0]["runs"]]
+    rows = [
+        {"variant": name, "value": value, "seed": seed, "tip": f"{name}, seed {seed}: {value:.4g}"}
+        for name in names
+        for seed, value in zip(seeds, values[name])
+        if value is not None
+    ]
+    angle = 0 if len(names) <= 4 else -35
+    axis = alt.Axis(labelAngle=angle, labelLimit=110, grid=False, ticks=False, labelPadding=6)
+    place = alt.X("variant:N", sort=names, title=None, axis=axis, scale=alt.Scale(padding=0.35))
+    level = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    base = _base(rows).encode(x=place, y=level)
+    lines = base.mark_line(color=_QUIET, strokeWidth=1, opacity=0.55, aria=False).encode(detail="seed:O")
+    dots = base.mark_circle(size=42, opacity=0.9, color=_OTHERS[0]).encode(description=alt.Description("tip:N"))
+    if len(names) <= MOST_TOGETHER:  # more colours than these cannot be told apart
+        dots = dots.encode(color=_variant_color(names, legend=False))
+    said = "; ".join(f"{name} {_range([v for v in values[name] if v is not None])}" for name in names)
+    label = f"{title} of each run, the runs of one seed joined; lowest to highest: {said}."
+    return _svg((lines + dots).properties(width=alt.Step(max(34, min(120, 360 // len(names)))), height=230), label)
 
 
-def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> str:
+def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
+    """Training, validation, and validation minus training, by epoch: means over seeds, bands from the lowest to the highest.
+
+    A chart for each of the three where the variants are few. Where there are more than `MOST_TOGETHER`, a chart for each variant
+    beside the first, which is the baseline.
+    """
+    parts = {
+        "training": {name: _values(runs, metric) for name, runs in curves.items()},
+        "validation": {name: _values(runs, f"validation_{metric}") for name, runs in curves.items()},
+        "gap": {name: _values(runs, f"validation_{metric}", metric) for name, runs in curves.items()},
+    }
+    parts = {part: {name: values for name, values in by.items() if values.size} for part, by in parts.items()}
+    if not any(parts.values()):
+        return {}
+    both = np.concatenate([values.ravel() for part in ("training", "validation") for values in parts[part].values()])
+    domain, title = [float(both.min()), float(both.max())], _title(metric)
+    if len(curves) <= MOST_TOGETHER:
+        found = {part: _curves(by, f"{part} {title}", domain, among=list(curves)) for part, by in list(parts.items())[:2] if by}
+        gap = _curves(parts["gap"], f"{title}: validation − training", None, list(curves)) if parts["gap"] else None
+        return found | ({"gap": gap} if gap else {})
+    baseline, *others = curves
+    found = {}
+    for name in others:
+        lines = {
+            f"{baseline}, validation": parts["validation"].get(baseline),
+            f"{name}, validation": parts["validation"].get(name),
+            f"{name}, training": parts["training"].get(name),
+        }
+        if lines := {line: values for line, values in lines.items() if values is not None}:
+            found[name] = _curves(lines, title, domain, [f"{baseline}, validation", *lines])
+    return found
+
+
+def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
     """The rate over training of each variant's schedules; sites that share one share its line."""
-    rows, lines = [], []
+    rows, lines = [], {}
     for variant in variants:
         together: dict[str, list[str]] = {}
         for site, text in (variant["schedule"] or {}).items():
             together.setdefault(text, []).append(site)
         for text, sites in together.items():
-            lines.append(f"{variant['name']}: {', '.join(sites)}")
-            progress = np.linspace(0, 1, 301)
-            points = zip((epochs * progress).tolist(), schedules.parse(text)(progress).tolist())
-            rows += [{"line": lines[-1], "epoch": epoch, "rate": rate} for epoch, rate in points]
-    chart = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=1.6)
-    color = alt.Color("line:N", title=None, scale=alt.Scale(domain=lines, scheme="tableau10"))
-    place = {"x": alt.X("epoch:Q", title="epochs done"), "y": alt.Y("rate:Q", title="rate")}
-    return _svg(chart.encode(color=color, **place).properties(width=400, height=200))
+            lines[f"{variant['name']}: {', '.join(sites)}"] = text
+            progress = np.linspace(0, 1, 201)
+            points = zip((epochs * progress).tolist(), schedules.parse(text)(progress).round(5).tolist())
+            rows += [{"variant": list(lines)[-1], "epoch": epoch, "rate": rate} for epoch, rate in points]
+    place = {
+        "x": alt.X("epoch:Q", title="epochs done", axis=alt.Axis(tickCount=6, tickMinStep=1, format="d")),
+        "y": alt.Y("rate:Q", title="rate", axis=alt.Axis(tickCount=5)),
+    }
+    colors = [_OTHERS[number % len(_OTHERS)] for number in range(len(lines))]
+    scale = alt.Scale(domain=list(lines), range=colors)
+    color = alt.Color("variant:N", title=None, scale=scale, legend=alt.Legend(columns=1, labelLimit=420))
+    chart = _base(rows).mark_line(strokeWidth=2, aria=False).encode(color=color, **place)
+    label = f"The rate over training. {'; '.join(f'{line}: {text}' for line, text in lines.items())}."
+    return _svg(chart.properties(width=460, height=200), label)
 
 
-def trials(found: Sequence[Mapping[str, Any]]) -> str:
-    """Each trial's validation loss against its rate, a panel for each site."""
-    sites = list(dict.fromkeys(site for trial in found for site in trial["placement"]))
-    rows = [
-        {
-            "site": site,
-            "rate": trial["placement"].get(site, {}).get("rate", 0.0),
-            "loss": trial["validation_loss"],
-            "kind": trial["placement"].get(site, {}).get("kind", "none"),
-            "epochs": trial["epochs"],
-        }
-        for trial in found
-        for site in sites
-        if trial["validation_loss"] is not None
+def trials(found: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """By site, each trial's validation loss against its rate there."""
+    done = [trial for trial in found if trial["validation_loss"] is not None]
+    sites = list(dict.fromkeys(site for trial in done for site in trial["placement"]))
+    if not done:
+        return {}
+    losses = [trial["validation_loss"] for trial in done]
+    most = max(trial["epochs"] for trial in done)
+    scale = alt.Scale(zero=False, domain=[min(losses), max(losses)], nice=True)
+    charts = {}
+    for site in sites:
+        rows = []
+        for trial in done:
+            spec = trial["placement"].get(site, {"kind": "none"})
+            tip = f"trial {trial['number']}, {spec['kind']} {spec.get('rate', '')}: {trial['validation_loss']:.4g}"
+            row = {"rate": spec.get("rate", 0.0), "loss": trial["validation_loss"], "kind": spec["kind"]}
+            rows.append(row | {"share": trial["epochs"] / most, "tip": f"{tip} after {trial['epochs']} epochs"})
+        kinds = list(dict.fromkeys(row["kind"] for row in rows))
+        shape = alt.Shape("kind:N", title=None, legend=alt.Legend(symbolFillColor=_QUIET) if len(kinds) > 1 else None)
+        opacity = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.15, 0.9]), legend=None)
+        level = alt.Y("loss:Q", title="validation loss", scale=scale, axis=alt.Axis(tickCount=5))
+        chart = _base(rows).mark_point(filled=True, size=60, color=_OTHERS[0])
+        chart = chart.encode(
+            x=alt.X("rate:Q", title=f"rate at {_short(site)}", axis=alt.Axis(tickCount=5)),
+            y=level,
+            shape=shape,
+            opacity=opacity,
+            description=alt.Description("tip:N"),
+        )
+        best = min(rows, key=lambda row: row["loss"])
+        label = f"Validation loss of {len(rows)} trials against the rate at {site}; the lowest is {best['tip']}."
+        charts[site] = _svg(chart.properties(width=260, height=200), label)
+    return charts
+
+
+def expectation(optimistic: float, fresh: Mapping[str, Any], runs: Sequence[float]) -> Markup:
+    """The winner's validation loss in the search, and on fresh seeds with its 95 % interval and each run."""
+    names = ["in the search", "on fresh seeds"]
+    row = alt.Y("where:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
+    place = alt.X("x:Q", title="validation loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    tip, color = alt.Description("tip:N"), alt.Color("color:N", scale=None)
+    said = [f"in the search {optimistic:.4g}", f"on fresh seeds {fresh['mean']:.4g}{_between(fresh['interval'])}"]
+    points = [
+        {"where": name, "x": x, "tip": words, "color": tone}
+        for name, x, words, tone in zip(names, (optimistic, fresh["mean"]), said, (_WORSE, _OTHERS[0]))
     ]
-    chart = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=55, opacity=0.75)
-    chart = chart.encode(
-        x=alt.X("rate:Q", title="rate"),
-        y=alt.Y("loss:Q", title="validation loss", scale=alt.Scale(zero=False)),
-        color=alt.Color("epochs:O", title="epochs", scale=alt.Scale(scheme="blues")),
-        shape=alt.Shape("kind:N", title=None),
-    )
-    return _svg(chart.properties(width=200, height=180).facet(facet=alt.Facet("site:N", title=None, sort=sites), columns=4))
+    bars = [points[1] | dict(zip(("x", "end"), fresh["interval"]))] if fresh["interval"] else []
+    dots = [{"where": names[1], "x": value, "tip": f"a fresh run: {value:.4g}"} for value in runs]
+    interval = _base(bars).mark_rule(strokeWidth=5, opacity=0.55).encode(y=row, x=place, x2="end:Q", color=color, description=tip)
+    seeds = _base(dots).mark_circle(size=30, opacity=0.6, color=_INK, yOffset=13).encode(y=row, x=place, description=tip)
+    mean = _base(points).mark_point(shape="diamond", filled=True, size=120, opacity=1)
+    chart = interval + mean.encode(y=row, x=place, color=color, description=tip) + seeds
+    return _svg(chart.properties(width=330, height=alt.Step(46)), f"The winner's validation loss: {'; '.join(said)}.")
 
 
-def response(curve: Mapping[str, Any], metric: str) -> str:
+def response(curve: Mapping[str, Any], metric: str) -> Markup:
     """A smooth curve over the rate with its interval, and the runs, each without its seed's own level."""
     ends = ("rate", "mean", "low", "high")
     columns = [curve[name] or curve["mean"] for name in ends]
     band = [dict(zip(ends, values)) for values in zip(*columns)]
-    place = alt.X("rate:Q", title="rate")
+    place = alt.X("rate:Q", title="rate", axis=alt.Axis(tickCount=7))
     scale = alt.Scale(zero=False)
-    base = alt.Chart(alt.Data(values=band)).encode(x=place)
-    area = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", scale=scale, title=_title(metric)), y2="high:Q")
-    line = base.mark_line(strokeWidth=1.8).encode(y=alt.Y("mean:Q", scale=scale))
-    dots = [{"rate": rate, "mean": value} for row in curve["runs"] for rate, value in zip(curve["rates"], row)]
-    dots = alt.Chart(alt.Data(values=dots)).mark_circle(size=28, opacity=0.5, color="#d1495b")
-    dots = dots.encode(x=place, y=alt.Y("mean:Q", scale=scale))
-    best = alt.Chart(alt.Data(values=[{"rate": curve["best"]}])).mark_rule(color="#777", strokeDash=[3, 3]).encode(x=place)
-    return _svg((area + best + dots + line).properties(width=400, height=260))
+    base = _base(band).encode(x=place)
+    level = alt.Y("mean:Q", scale=scale, title=_title(metric), axis=alt.Axis(tickCount=5))
+    area = base.mark_area(opacity=0.18, color=_OTHERS[0], aria=False).encode(
+        y=alt.Y("low:Q", scale=scale, title=_title(metric)), y2="high:Q"
+    )
+    line = base.mark_line(strokeWidth=2.2, color=_OTHERS[0], aria=False).encode(y=level)
+    dots = [
+        {"rate": rate, "mean": value, "tip": f"rate {rate:.4g}: {value:.4g}"}
+        for row in curve["runs"]
+        for rate, value in zip(curve["rates"], row)
+    ]
+    dots = _base(dots).mark_circle(size=26, opacity=0.55, color=_INK).encode(x=place, y=level, description=alt.Description("tip:N"))
+    best = _base([{"rate": curve["best"]}]).mark_rule(color=_QUIET, strokeDash=[3, 3], aria=False).encode(x=place)
+    low, high = curve["best_interval"]
+    label = f"{_title(metric)} by rate: lowest at {curve['best']:.3g}, no rate from {low:.3g} to {high:.3g} is shown to be worse."
+    return _svg((area + best + dots + line).properties(width=400, height=250), label)
 
 
-def _longest(runs: Sequence[Mapping[str, Sequence[float]]], name: str) -> list[Mapping[str, Sequence[float]]]:
-    """The runs that went all the way; one that diverged early would cut the mean of the others short."""
-    length = max((len(run.get(name, ())) for run in runs), default=0)
-    return [run for run in runs if length and len(run.get(name, ())) == length]
+def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: str, paired: bool) -> Markup:
+    """A heat map of mean counts, rows the true class; `paired`: of differences, blue where they are for the better."""
+    size = len(names)
+    most = max((abs(v) for row in counts for v in row), default=0) or 1
+    rows = []
+    for i, row in enumerate(counts):
+        whole = most if paired else sum(row) or 1
+        for j, value in enumerate(row):
+            good = (value > 0) == (i == j) if paired else i == j
+            text = "" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−") if paired else f"{value:.0f}"
+            tip = (
+                f"{names[i]}, predicted as {names[j]}: {value:+.1f}"
+                if paired
+                else f"{names[i]} predicted as {names[j]}: {value:.1f}"
+            )
+            tone = _BETTER if good else _WORSE
+            rows.append({"i": i, "j": j, "share": abs(value) / whole, "text": text, "tone": tone, "tip": tip})
+    bare = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}
+    named = {"labelExpr": f"{json.dumps(list(names))}[datum.value]", **bare}
+    across = alt.X("j:O", title="predicted", axis=alt.Axis(labelAngle=-45, **named), scale=alt.Scale(padding=0.04))
+    down = alt.Y("i:O", title="true class", axis=alt.Axis(**named), scale=alt.Scale(padding=0.04))
+    base = _base(rows).encode(x=across, y=down)
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.6]), legend=None)
+    cells = base.mark_rect().encode(color=alt.Color("tone:N", scale=None), opacity=shade, description=alt.Description("tip:N"))
+    numbers = base.mark_text(fontSize=10, color=_INK, aria=False).encode(text="text:N")
+    right = sum(counts[i][i] for i in range(size))
+    what = f"{right:+.1f} right answers against the baseline" if paired else f"{right:.1f} right answers"
+    largest = max((row for row in rows if row["i"] != row["j"]), key=lambda row: row["share"], default=None)
+    label = f"Confusion matrix of {variant}: {what}." + (f" Largest off the diagonal: {largest['tip']}." if largest else "")
+    return _svg((cells + numbers).properties(width=alt.Step(36), height=alt.Step(28)), label)
 
 
-def _variant_color(names: list[str], legend: bool = True) -> alt.Color:
-    more = {} if legend else {"legend": None}
-    return alt.Color("variant:N", title=None, scale=alt.Scale(domain=names, scheme="tableau10"), **more)
+def reliability(found: Mapping[str, Any], variant: str) -> Markup:
+    """Accuracy against confidence by bin, plain and Monte-Carlo: the mean over seeds, a band from the lowest to the highest."""
+    rows, said = [], []
+    for name, each in found.items():
+        runs = each["reliability"]["runs"]
+        for bin_ in range(len(each["reliability"]["edges"]) - 1):
+            seen = [r for r in runs if r["count"][bin_] and r["confidence"][bin_] is not None and r["accuracy"][bin_] is not None]
+            if seen:
+                right = [run["accuracy"][bin_] for run in seen]
+                confidence = sum(run["confidence"][bin_] for run in seen) / len(seen)
+                count = sum(run["count"][bin_] for run in seen) / len(seen)
+                mean = sum(right) / len(right)
+                tip = f"{_predictions(name)}: confidence {confidence:.3f}, right {mean:.3f}, {count:.0f} examples"
+                row = {"variant": _predictions(name), "x": confidence, "mean": mean, "low": min(right), "high": max(right)}
+                rows.append(row | {"count": count, "tip": tip})
+        mine = [row for row in rows if row["variant"] == _predictions(name)]
+        if total := sum(row["count"] for row in mine):
+            gap = sum(row["count"] * abs(row["mean"] - row["x"]) for row in mine) / total
+            said.append(f"{_predictions(name)} {gap:.4f}")
+    diagonal = _base([{"x": 0, "mean": 0}, {"x": 1, "mean": 1}]).mark_line(color=_QUIET, strokeDash=[3, 3], aria=False)
+    unit = alt.Scale(domain=[0, 1])
+    place = alt.X("x:Q", title="confidence", scale=unit, axis=alt.Axis(tickCount=5))
+    level = alt.Y("mean:Q", title="share that is right", scale=unit, axis=alt.Axis(tickCount=5))
+    color = _variant_color([_predictions(name) for name in found])
+    base = _base(rows).encode(x=place, color=color)
+    area = base.mark_area(opacity=0.16, aria=False).encode(y=alt.Y("low:Q", scale=unit, title="share that is right"), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.8, aria=False).encode(y=level)
+    dots = base.mark_circle(opacity=0.9, size=34).encode(y=level, description=alt.Description("tip:N"))
+    label = f"Reliability of {variant}; mean distance from the diagonal, weighted by examples: {', '.join(said)}."
+    return _svg((diagonal.encode(x=place, y=level) + area + line + dots).properties(width=260, height=260), label)
+
+
+def risk_coverage(found: Mapping[str, Any], variant: str) -> Markup:
+    """The share of wrong answers among the surest examples, by their share, plain and Monte-Carlo, with bands over seeds."""
+    rows, said = [], []
+    for name, each in found.items():
+        curve = each["risk_coverage"]
+        for coverage, values in zip(curve["coverage"], zip(*curve["runs"])):
+            if values := [value for value in values if value is not None]:
+                mean = sum(values) / len(values)
+                tip = f"{_predictions(name)}: {mean:.4f} wrong among the surest {coverage:.0%}"
+                row = {"variant": _predictions(name), "x": coverage, "mean": mean, "low": min(values), "high": max(values)}
+                rows.append(row | {"tip": tip})
+        mine = [row for row in rows if row["variant"] == _predictions(name)]
+        said += [row["tip"] for row in mine if math.isclose(row["x"], 0.8)] + [row["tip"] for row in mine[-1:]]
+    place = alt.X("x:Q", title="coverage: share of the examples that is answered", axis=alt.Axis(tickCount=5, format="%"))
+    level = alt.Y("mean:Q", title="risk: share wrong", axis=alt.Axis(tickCount=5))
+    base = _base(rows).encode(x=place, color=_variant_color([_predictions(name) for name in found]))
+    area = base.mark_area(opacity=0.16, aria=False).encode(y=alt.Y("low:Q", title="risk: share wrong"), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.8, aria=False).encode(y=level)
+    dots = base.mark_circle(opacity=0.9, size=22).encode(y=level, description=alt.Description("tip:N"))
+    return _svg((area + line + dots).properties(width=300, height=260), f"Risk by coverage of {variant}. {'; '.join(said)}.")
+
+
+def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | None, among: Sequence[str]) -> Markup:
+    """Lines for means over seeds, bands from the lowest to the highest; `lines` are (seeds, epochs), by names `among` others.
+
+    Without a `domain` the figures are differences, and zero is drawn.
+    """
+    names, rows, said = list(lines), [], []
+    for name, values in lines.items():
+        for epoch in chosen_epochs(values.shape[1]):
+            now = values[:, epoch - 1]
+            row = {"variant": name, "epoch": epoch, "mean": float(now.mean()), "low": float(now.min()), "high": float(now.max())}
+            rows.append(row | {"tip": f"{name}, epoch {epoch}: {row['mean']:.4g} ({row['low']:.4g} to {row['high']:.4g})"})
+        said.append(f"{name} {_range(values[:, -1].tolist())}")
+    scale = alt.Scale(zero=False, domain=domain, nice=True) if domain else alt.Scale(zero=True)
+    place = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickCount=5, grid=False, format="d"))
+    level = alt.Y("mean:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
+    base = _base(rows).encode(x=place, color=_variant_color(names, among))
+    area = base.mark_area(opacity=0.2, aria=False).encode(y=alt.Y("low:Q", scale=scale, title=title), y2="high:Q")
+    line = base.mark_line(strokeWidth=1.8, aria=False).encode(y=level)
+    chart = area + line
+    if not domain:
+        chart = _base([{"mean": 0}]).mark_rule(color=_QUIET, aria=False).encode(y=level) + chart
+    if len(rows) <= 200:  # what the mouse can read off; more would make the page large
+        chart += base.mark_circle(size=60, opacity=0).encode(y=level, description=alt.Description("tip:N"))
+    label = f"{title} by epoch. At the end, lowest to highest over seeds: {'; '.join(said)}."
+    return _svg(chart.properties(width=225, height=200), label)
+
+
+def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:
+    """(seeds, epochs) of the runs that went all the way; one that diverged early would cut the mean of the others short."""
+    found = [list(run.get(name, ())) for run in runs if minus is None or len(run.get(minus, ())) == len(run.get(name, ()))]
+    length = max(map(len, found), default=0)
+    values = np.array([row for row in found if len(row) == length], dtype=float).reshape(-1, length)
+    if minus is not None and values.size:
+        values = values - _values([run for run in runs if len(run.get(name, ())) == length], minus)
+    return values[np.isfinite(values).all(axis=1)] if values.size else values
+
+
+def _base(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    return alt.Chart(alt.Data(values=list(rows)))
+
+
+def _variant_color(names: Sequence[str], among: Sequence[str] | None = None, legend: bool = True) -> alt.Color:
+    """A name has the colour of its place `among` all; the first is what the others are compared with, and grey."""
+    order = list(dict.fromkeys(among or names))
+    colors = {name: _OTHERS[(number - 1) % len(_OTHERS)] if number else _BASELINE for number, name in enumerate(order)}
+    scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
+    shown = alt.Legend(columns=1 if max(map(len, names)) > 16 else 3) if legend else None
+    return alt.Color("variant:N", title=None, scale=scale, legend=shown)
+
+
+def _tone(verdict: str) -> str:
+    return _BETTER if verdict.startswith("better") else _WORSE if verdict.startswith("worse") else _QUIET
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return f" (95 % interval {interval[0]:+.4g} to {interval[1]:+.4g})" if interval else ""
+
+
+def _range(values: Iterable[float]) -> str:
+    values = list(values)
+    return f"{min(values):.4g} to {max(values):.4g}" if values else "no run"
+
+
+def _predictions(name: str) -> str:
+    return name.replace("monte_carlo", "Monte-Carlo")
+
+
+def _short(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _title(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _svg(chart: alt.Chart) -> str:
-    return vl_convert.vegalite_to_svg(chart.configure_view(stroke="#ddd").configure_legend(labelLimit=300).to_dict())
+def _svg(chart: Any, label: str) -> Markup:
+    """The chart with its figures in words, colours as variables, and without what says nothing."""
+    text = vl_convert.vegalite_to_svg(chart.to_dict(validate=False) | {"config": _CONFIG})
+    text = re.sub(r' (role|aria-roledescription|aria-hidden|pointer-events|font-family|xmlns:xlink|version)="[^"]*"', "", text)
+    text = re.sub(r' aria-label="', ' data-tip="', text)
+    text = re.sub(r'<path class="(background|foreground)"[^>]*/>', "", text)
+    text = re.sub(r' (d|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
+    text = re.sub(r' (fill|stroke)="(#0000[0-9a-f]{2})"', lambda found: f' {found[1]}="var({_COLORS[found[2]]})"', text)
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))

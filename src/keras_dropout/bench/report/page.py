@@ -1,77 +1,230 @@
-"""The page: the values of a comparison and its charts in one HTML file that makes no request."""
+"""The page: one plain document in, one HTML file out that makes no request. Computes no statistic, and never loads Keras."""
 
+import base64
+import hashlib
 import json
+import math
 import os
+import struct
 import tempfile
+import warnings
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
-from keras_dropout.bench.report import charts
+from keras_dropout.bench.records import higher_is_better, plain_metric
+from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.errors import refuse
+
+HERE = Path(__file__).parent
+LARGE = 3_000_000  # bytes; a page above this is slow to send and to open
+_MOST_PIXELS = 64  # of a side of a picture of an example
 
 
 def write_page(path: Path, document: Mapping[str, Any]) -> Path:
-    """Write the page whole or not at all, and return its path. `document` is what `Comparison.report_document` gives."""
-    curves, pairs, made, sampled = (document[name] for name in ("curves", "pairs", "made", "sampled"))
-    seeds_sentences = document["seeds_sentences"]
+    """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
+
+    `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
+    "calibration" and "network" is left out of the page.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_dropout.bench.report", "."),
+        loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value, digits=4: "–" if value is None else f"{value:.{digits}f}"
-    environment.filters["signed"] = lambda value, digits=4: "–" if value is None else f"{value:+.{digits}f}"
-    metrics = list(pairs)
-    # Only figures with something to show: before the first run ends there is none.
-    trained = [name.removeprefix("test_") for name in metrics]
-    moving = [variant for variant in document["variants"] if variant["schedule"]]
-    figures = {
-        "trials": Markup(charts.trials(document["search"]["trials"])) if "search" in document else None,
-        "response": {
-            name: Markup(charts.response(curve, name)) for name, curve in document.get("sweep", {"curves": {}})["curves"].items()
-        },
-        "rates": Markup(charts.rates(moving, document["study"]["epochs"])) if moving else None,
-        "curves": {name: Markup(charts.learning_curves(curves, name)) for name in trained},
-        "finals": {name: Markup(charts.final_values(document["variants"], name)) for name in metrics},
-        "differences": {
-            name: Markup(charts.paired_differences(document["comparisons"], pairs[name], name)) for name in metrics if pairs[name]
-        },
+    environment.filters |= {
+        "number": number,
+        "signed": lambda value, digits=4: number(value, digits, "+"),
+        "words": lambda name: name.replace("_", " "),
+        "picture": picture,
+        "counted": _counted,
+        "mostly_wrong": _mostly_wrong,
     }
-    data = json.dumps(document, allow_nan=False).replace("<", "\\u003c")
+    optional = ("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
+    document = dict.fromkeys(optional) | dict(document)
+    # As jinja puts them into the page: without the last newline.
+    scripts = {name: (HERE / name).read_text("utf-8").removesuffix("\n") for name in ("page.js", "network.js")}
+    metrics = list(document["pairs"])
     html = environment.get_template("page.html").render(
         document=document,
-        metrics=[name for name in metrics if name.replace("test_", "test_mc_") not in sampled["metrics"]],
-        sampled=sampled,
-        figures=figures,
-        made=made,
-        data=Markup(data),
-        sentences=_sentences([row for row in document["comparisons"] if row["metric"] in pairs]),
-        seeds_sentences=seeds_sentences,
+        verdict=verdict.verdict(document),
+        described=verdict.described,
+        metrics=[name for name in metrics if name not in map(plain_metric, document["sampled"]["metrics"])],
+        most_together=charts.MOST_TOGETHER,
+        run_metrics=_run_metrics(document),
+        figures=_figures(document, metrics),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        network=network.draw(document["network"]),
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
+        data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8", newline="\n"
+        ) as file:
             file.write(html)
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except OSError as error:
         refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
+    if (size := path.stat().st_size) > LARGE:
+        warnings.warn(
+            f"The report {path} has {size / 1e6:.1f} MB: fewer variants or smaller pictures make it smaller.", stacklevel=2
+        )
     return path
 
 
-def _sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One sentence a variant: what its placement did to each metric."""
-    found: dict[str, list[str]] = {}
-    for row in comparisons:
-        words = f"{row['metric'].replace('_', ' ')} {row['verdict']}"
-        if row["interval"]:
-            words += f" ({row['difference']:+.4f}, 95 % interval {row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})"
-        found.setdefault(f"{row['variant']} against {row['baseline']}", []).append(words)
-    return [f"{name}: {'; '.join(words)}." for name, words in found.items()]
+def number(value: float | None, digits: int = 4, sign: str = "-") -> str:
+    """With `digits` decimals, fewer for large values; a dash for none."""
+    if value is None:
+        return "–"
+    digits = max(0, digits - max(0, math.floor(math.log10(abs(value))))) if value else digits
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def picture(pixels: Sequence[Any]) -> str:
+    """A picture of h×w or h×w×3 values from 0 to 255 as the address of an inline PNG; the mean of squares where it is large."""
+    grid = np.asarray(pixels, dtype=float)
+    if grid.ndim == 3 and grid.shape[2] == 1:
+        grid = grid[..., 0]
+    step = math.ceil(max(grid.shape[:2]) / _MOST_PIXELS)
+    if step > 1:
+        height, width = (side // step for side in grid.shape[:2])
+        grid = grid[: height * step, : width * step].reshape(height, step, width, step, *grid.shape[2:]).mean(axis=(1, 3))
+    grid = grid.round().clip(0, 255).astype(np.uint8)
+    height, width = grid.shape[:2]
+    color = 0 if grid.ndim == 2 else 2
+    lines = b"".join(b"\0" + row.tobytes() for row in grid)  # no filter
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
+    """What the seeds predicted: classes with their counts, the most frequent first; of values the mean and the range."""
+    known = [value for value in predictions if value is not None]
+    if not known:
+        return "–"
+    if any(isinstance(value, float) for value in known):
+        return f"{number(sum(known) / len(known), 3)} ({number(min(known), 3)} to {number(max(known), 3)})"
+    counts = Counter(names[value] if names else str(value) for value in known).most_common()
+    return counts[0][0] if len(counts) == 1 else ", ".join(f"{count}× {name}" for name, count in counts)
+
+
+def _mostly_wrong(predictions: Sequence[Any], answer: Any) -> bool:
+    """Whether most seeds predict another class; of values it cannot be said."""
+    known = [value for value in predictions if value is not None]
+    return isinstance(answer, int) and 2 * sum(value != answer for value in known) > len(known)
+
+
+def _run_metrics(document: Mapping[str, Any]) -> list[str]:
+    """The metrics in the table of runs, those on test data first."""
+    names = list(document["variants"][0]["mean"])
+    return sorted(names, key=lambda name: (not name.startswith("test"), "loss" not in name, name))
+
+
+def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """The charts by part. Only those with something to show: before the first run ends there is none."""
+    variants, pairs, curves = document["variants"], document["pairs"], document["curves"]
+    variants = sorted(variants, key=lambda variant: variant["name"] != document["study"]["baseline"])
+    curves = {variant["name"]: curves.get(variant["name"], ()) for variant in variants}
+    moving = [variant for variant in variants if variant["schedule"]]
+    compared = {row["metric"] for row in document["comparisons"] if row["difference"] is not None}
+    search, sweep = document["search"], document["sweep"]
+    confusion, calibration = document["confusion"], document["calibration"] or {}
+    return {
+        "differences": {
+            name: charts.paired_differences(document["comparisons"], pairs[name], name, higher_is_better(name))
+            for name in metrics
+            if name in compared
+        },
+        "pairs": {
+            name: charts.pairs_of_values(variants, _values(variants, name), name.replace("_", " "))
+            for name in metrics
+            if name in compared
+        },
+        "curves": {
+            name: found
+            for name in (metric.removeprefix("test_") for metric in metrics)
+            if (found := charts.learning_curves(curves, name))
+        },
+        "gap": _gap(variants),
+        "rates": charts.rates(moving, document["study"]["epochs"]) if moving else None,
+        "response": {name: charts.response(curve, name) for name, curve in (sweep or {"curves": {}})["curves"].items()},
+        "confusion": {
+            name: [
+                charts.confusion(confusion["names"], counts, name, False),
+                *(
+                    [charts.confusion(confusion["names"], confusion["difference"][name], name, True)]
+                    if name in confusion["difference"] and name != document["study"]["baseline"]
+                    else []
+                ),
+            ]
+            for name, counts in (confusion or {"mean": {}})["mean"].items()
+        },
+        "calibration": {
+            name: (charts.reliability(found, name), charts.risk_coverage(found, name))
+            for name, found in calibration.items()
+            if found
+        },
+        "trials": charts.trials(search["trials"]) if search else {},
+        "expectation": _expectation(search["winner"], variants) if search else None,
+    }
+
+
+def _values(variants: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float | None]]:
+    return {variant["name"]: [run.get(metric) for run in variant["runs"]] for variant in variants}
+
+
+def _gap(variants: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Validation minus training loss at the end, with dropout off."""
+    validation, training = _values(variants, "validation_loss"), _values(variants, "train_loss")
+    gaps = {
+        name: [None if None in both else both[0] - both[1] for both in zip(validation[name], training[name])] for name in validation
+    }
+    if not any(value is not None for values in gaps.values() for value in values):
+        return None
+    return charts.pairs_of_values(variants, gaps, "validation − training loss")
+
+
+def _expectation(winner: Mapping[str, Any], variants: Sequence[Mapping[str, Any]]) -> Markup | None:
+    fresh, optimistic = winner["fresh"]["validation_loss"], winner["optimistic"]["validation_loss"]
+    if fresh["mean"] is None or optimistic is None:
+        return None
+    tuned = [variant for variant in variants if variant["name"] == "tuned"]
+    runs = [run["validation_loss"] for variant in tuned for run in variant["runs"] if run.get("validation_loss") is not None]
+    return charts.expectation(optimistic, fresh, runs)
+
+
+def _embedded(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as the page holds it: curves at the epochs that are drawn, to five digits, and pixels as pictures only."""
+    curves = {
+        name: [{metric: _thinned(values) for metric, values in run.items()} for run in runs]
+        for name, runs in (document["curves"]).items()
+    }
+    epochs = charts.chosen_epochs(document["study"]["epochs"])
+    held = dict(document) | {"curves": curves, "curve_epochs": epochs}
+    if document["examples"]:
+        bare = [{name: value for name, value in each.items() if name != "pixels"} for each in document["examples"]["disputed"]]
+        held["examples"] = document["examples"] | {"disputed": bare}
+    return held
+
+
+def _thinned(values: Sequence[float]) -> list[float | None]:
+    kept = [values[epoch - 1] for epoch in charts.chosen_epochs(len(values))]
+    return [float(f"{value:.5g}") if value is not None and math.isfinite(value) else None for value in kept]
 
 
 def check_report_path(path: str | Path) -> None:

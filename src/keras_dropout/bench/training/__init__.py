@@ -341,10 +341,15 @@ def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedu
     """
     _set_random_seed(derive_seed(run.seed, "weights") % 2**32)
     model, schedules = make(study, run.variant)
+    reseed(model, run.seed)
+    return model, schedules
+
+
+def reseed(model: keras.Model, seed: int) -> None:
+    """Give the model's layers the masks that a run with this seed begins with."""
     # Keras gives the layers in the order of the data, a shared layer once.
     for number, layer in enumerate(layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)):
-        layer.stream.reseed(derive_seed(run.seed, "mask", number))
-    return model, schedules
+        layer.stream.reseed(derive_seed(seed, "mask", number))
 
 
 def _set_random_seed(seed: int) -> None:

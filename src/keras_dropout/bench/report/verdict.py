@@ -1,0 +1,248 @@
+"""What a study found, in sentences for a reader who knows no statistics, and the code that puts it into a model."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_dropout import notation
+from keras_dropout.bench.statistics import fewest_pairs
+
+DECIDING = "test_loss"
+_WIDTH = 88
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first thing a reader sees. `tone` is better, worse, same or open; `code` is None where nothing is to be changed."""
+
+    tone: str
+    headline: str
+    more: Sequence[str]
+    advice: str
+    code: str | None = None
+
+
+def verdict(document: Mapping[str, Any]) -> Verdict:
+    """The verdict of a document: on the test loss, with what the other metrics say against it."""
+    study = document["study"]
+    baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
+    rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == DECIDING and row["pairs"]}
+    unfinished = progress(document)
+    if len(variants) < 2:
+        return Verdict("open", f"Only {baseline} was trained.", unfinished, "There is nothing to compare; name a variant.")
+    if not rows:
+        return Verdict("open", "There is nothing to compare yet.", unfinished, "Let the study go on.")
+    if document.get("sweep") and (found := _of_sweep(document, variants, rows)):
+        name, more = found
+    else:
+        name, more = _named(rows), []
+    if name == baseline:
+        return Verdict("worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants))
+    row = rows[name]
+    what = described(variants[name])
+    if row["verdict"] == "no difference shown":
+        headline = f"No difference is shown: with {what} {became(row)}, over {_number_of(row['pairs'], 'seed')}."
+    else:
+        headline = f"{what[:1].upper()}{what[1:]} makes {became(row, '')}: {row['verdict']}.{_seeds(row)}"
+    more = [*more, *_against(document, row), *unfinished]
+    word = row["verdict"]
+    if word == "better":
+        others = [other for other, each in rows.items() if other != name and each["verdict"].startswith("better")]
+        if others and not document.get("sweep"):
+            more.append(
+                f"Also better than {baseline}: {', '.join(others)}. Each was compared with {baseline}, not with the others; "
+                "the one with the largest gain is named first, and such a choice is a little optimistic."
+            )
+        contrary = [each for each in _of(document, name) if each["verdict"] == "worse"]
+        advice = "Put it into your model." if not contrary else "Put it into your model if the test loss is what counts for you."
+        return Verdict("better", headline, more, *_put_in(variants[name], advice, study["epochs"]))
+    if word == "better, but within the margin":
+        advice = f"It is better, but by less than the {study['margin']:g} that was said to matter. Take it or leave it."
+        return Verdict("same", headline, more, *_put_in(variants[name], advice, study["epochs"]))
+    if all(each["verdict"] == "same within the margin" for each in rows.values()):
+        return Verdict("same", headline, more, *_leave_out(baseline, variants))
+    if all(each["verdict"].startswith("worse") for each in rows.values()):
+        if len(rows) > 1:
+            more.insert(0, f"Every placement is worse than {baseline}; this one is the least so.")
+        return Verdict("worse", headline, more, *_leave_out(baseline, variants))
+    if len(rows) > 1 and not document.get("sweep"):
+        more.insert(0, f"No placement is shown to be better than {baseline}; this one came nearest.")
+    return Verdict("open", headline, more, _undecided(document, row))
+
+
+def progress(document: Mapping[str, Any]) -> list[str]:
+    """How far the study is, where it is not at its end."""
+    runs = [run for variant in document["variants"] for run in variant["runs"]]
+    ended = sum(run["status"] != "missing" for run in runs)
+    return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
+
+
+def became(row: Mapping[str, Any], was: str = "was ") -> str:
+    """What a metric did under a variant: "the test loss was lower by 0.056 (95 % interval 0.048 to 0.063)"."""
+    metric, interval = row["metric"].replace("_", " "), row["interval"]
+    digits = decimals(row["difference"], *(interval or ()))
+    words = f"{'lower' if row['difference'] < 0 else 'higher'} by {abs(row['difference']):.{digits}f}"
+    if interval and interval[0] * interval[1] > 0:
+        low, high = sorted(map(abs, interval))
+        words += f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+    elif interval:
+        words += f" (95 % interval from {-interval[0]:.{digits}f} lower to {interval[1]:.{digits}f} higher)"
+    return f"the {metric} {was}{words}"
+
+
+def decimals(*values: float) -> int:
+    """As many as show two digits of the first value, and no more than six."""
+    size = abs(values[0]) or max(map(abs, values))
+    return 0 if not size else min(6, max(0, 1 - math.floor(math.log10(size))))
+
+
+def described(variant: Mapping[str, Any]) -> str:
+    """A variant as a phrase: "Dropout 0.2 at hidden_1 and hidden_2"."""
+    placement = variant["placement"]
+    if placement is None:
+        return f"the model as it is built ({variant['name']})"
+    together: dict[str, list[str]] = {}
+    for site, spec in placement.items():
+        text = notation.spec_text(spec)
+        together.setdefault(text if text.startswith(spec["kind"]) else f"Dropout {text}", []).append(site)
+    parts = [f"{text} at {_sites(sites)}" for text, sites in together.items()]
+    if not parts:
+        return f"the model without dropout ({variant['name']})"
+    return parts[0] if len(parts) == 1 else f"the placement {variant['name']} ({'; '.join(parts)})"
+
+
+def code(variant: Mapping[str, Any], epochs: int) -> str | None:
+    """Python that makes the variant of a model `model`; None for the model as it is built.
+
+    Rates that change over training need a `RateScheduler`, which knows layers by their names: they get some where not all follow
+    the same schedule.
+    """
+    placement = variant["placement"]
+    if placement is None:
+        return None
+    if not placement:
+        return "import keras_dropout\n\nmodel = keras_dropout.strip(model)"
+    scheduled = {site: {"kind": "Dropout", "schedule": spec["schedule"]} for site, spec in placement.items() if "schedule" in spec}
+    moving = {site: notation.spec_text(spec) for site, spec in scheduled.items()}
+    named = len(set(moving.values())) > 1 or 0 < len(moving) < len(placement)
+    names = {site: f"scheduled_{number}" for number, site in enumerate(moving, 1)} if named else {}
+    values = []
+    for site, spec in placement.items():
+        spec = {name: value for name, value in spec.items() if name not in ("schedule", "over_depth")}
+        if site in names:
+            spec["name"] = names[site]
+        text = notation.spec_text(spec)
+        plain = spec["kind"] == "Dropout" and "(" not in text
+        values.append(f"{_quoted(site)}: {text if plain else _quoted(text)}")
+    lines = ["import keras_dropout", "", _call("model = keras_dropout.place(model, {", values, "})")]
+    if moving:
+        if named:
+            lines.append(
+                _call(
+                    "rates = keras_dropout.RateScheduler({", [f"{_quoted(names[s])}: {_quoted(t)}" for s, t in moving.items()], "})"
+                )
+            )
+        else:
+            lines.append(f"rates = keras_dropout.RateScheduler({_quoted(next(iter(moving.values())))})")
+        lines.append(f"model.fit(x, y, epochs={epochs}, callbacks=[rates])")
+    return "\n".join(lines)
+
+
+def _named(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The variant to speak of: with a verdict for the better before all else, then the largest gain."""
+    order = ("better", "better, but within the margin", "no difference shown", "same within the margin")
+
+    def rank(name: str) -> tuple[int, float]:
+        word = rows[name]["verdict"]
+        return (order.index(word) if word in order else len(order)), rows[name]["difference"]
+
+    return min(rows, key=rank)
+
+
+def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """The variant nearest to the best rate, which validation data chose."""
+    sweep = document["sweep"]
+    if "validation_loss" not in sweep["curves"]:
+        return None
+    best = sweep["curves"]["validation_loss"]["best"]
+    name = min(sweep["variants"], key=lambda each: abs(sweep["variants"][each] - best))
+    name = name if name in rows else document["study"]["baseline"]
+    return name, list(sweep["sentences"])
+
+
+def _of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The comparisons of a variant on the other metrics."""
+    return [row for row in document["comparisons"] if row["variant"] == name and row["metric"] != DECIDING and row["pairs"]]
+
+
+def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """What the other metrics say where that is not what the test loss says."""
+    side, found = row["verdict"].split(",")[0], []
+    repeated = document["sampled"]["repeated"] if document.get("sampled") else ()
+    for other in _of(document, row["variant"]):
+        if other["metric"] not in repeated and other["verdict"].split(",")[0] not in (side, "no difference shown"):
+            found.append(f"But {became(other, 'is ')}: {other['verdict']}.")
+    return found
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """How many seeds agree with the verdict."""
+    if row["verdict"].split(",")[0] not in ("better", "worse") or row.get("share_better") is None:
+        return f" This is the mean of {_number_of(row['pairs'], 'seed')}."
+    better = round(row["share_better"] * row["pairs"])
+    agree = better if row["verdict"].startswith("better") else row["pairs"] - better
+    return f" Shown by {agree} of {_number_of(row['pairs'], 'seed')}."
+
+
+def _undecided(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What it would take to decide."""
+    baseline, fewest = document["study"]["baseline"], fewest_pairs()
+    stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
+    if row["pairs"] < fewest:
+        return (
+            f"Undecided: {_number_of(row['pairs'], 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
+            f"of which the ledger has those that are trained, and {stay}."
+        )
+    needed, what = row.get("pairs_needed"), "the margin" if row.get("equivalence") else "a difference as large as the one seen"
+    if needed is None:
+        return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."
+    if needed <= row["pairs"]:
+        return f"Undecided: {needed} seeds would often be enough to show {what}, and these were not. More seeds may; {stay}."
+    return f"Undecided: {stay}. To show {what}, about {needed} seeds would be needed, {needed - row['pairs']} more (80 % power)."
+
+
+def _put_in(variant: Mapping[str, Any], advice: str, epochs: int) -> tuple[str, str | None]:
+    if (text := code(variant, epochs)) is None:
+        return "Leave the model as it is built: its dropout is worth having.", None
+    return advice, text
+
+
+def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | None]:
+    if variants[baseline]["placement"] == {}:
+        return "Leave dropout out. If your model has some, this takes it out:", code(variants[baseline], 1)
+    return f"Stay with {baseline}.", code(variants[baseline], 1) if variants[baseline]["placement"] else None
+
+
+def _quoted(text: str) -> str:
+    """A string as Python reads it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _call(head: str, items: Sequence[str], tail: str) -> str:
+    """One line, or a line for each item where that would be too long."""
+    line = f"{head}{', '.join(items)}{tail}"
+    if len(line) <= _WIDTH:
+        return line
+    return "\n".join([head, *(f"    {item}," for item in items), tail])
+
+
+def _sites(sites: Sequence[str]) -> str:
+    if len(sites) > 4:
+        return f"{len(sites)} sites ({sites[0]} to {sites[-1]})"
+    return sites[0] if len(sites) == 1 else f"{', '.join(sites[:-1])} and {sites[-1]}"
+
+
+def _number_of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
