@@ -9,7 +9,7 @@ EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py 
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test test-all lint docs site screenshots bench clean
+.PHONY: help run install test test-all lint docs site screenshots bench dist smoke clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,13 @@ bench: .venv/.for-development  ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/monte_carlo.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/large_ledger.py
+
+dist: .venv/.for-development  ## wheel and sdist in dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+
+smoke:  ## the wheel of make dist in empty environments: without a backend, and with JAX
+	PYTHON=$(PYTHON) .ci/smoke dist/*.whl jax
 
 clean:  ## remove what the other targets made, but no ledger and no data
 	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html site

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
 errors evidence
+frameworks display
 masks schedules targets metrics bench bench.report
 notation calibration backends.jax backends.tensorflow backends.torch
 backends
@@ -47,8 +48,8 @@ bench.search
 bench.sweep
 bench.tuning
 commands commands.output
-commands.options commands.runs commands.report
-commands.studies commands.models commands.ensemble commands.uncertainty
+commands.options
+commands.runs commands.report commands.studies commands.models commands.ensemble commands.uncertainty
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

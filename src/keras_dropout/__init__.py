@@ -31,15 +31,18 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "tune": "bench.tuning",
 }
 _MODULES = ("calibration", "ensemble", "metrics", "moments", "schedules", "uncertainty")
+_WITHOUT_KERAS = ("calibration", "errors", "metrics", "schedules")
 __all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"keras_dropout.{name}")
-    if name in _HOME:
-        return getattr(importlib.import_module(f"keras_dropout.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
+    if name not in _MODULES and name not in _HOME:
+        raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
+    home = _HOME.get(name, name)
+    if home not in _WITHOUT_KERAS:
+        importlib.import_module("keras_dropout.frameworks").choose()
+    module = importlib.import_module(f"keras_dropout.{home}")
+    return module if name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:

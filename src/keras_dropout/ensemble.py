@@ -4,7 +4,6 @@ Averages are of probabilities: the arithmetic mean is sum_m w_m p_m over the net
 prod_m p_m^w_m divided by its sum over the classes. Weight scaling is the network with dropout off.
 """
 
-import io
 import itertools
 import math
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from scipy.special import gammaln, softmax
 
 from keras_dropout import backends, graph
+from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
@@ -45,11 +45,14 @@ class Units:
     decisions: int
 
 
-@dataclass(frozen=True)
-class Networks:
+@dataclass(frozen=True, repr=False)
+class Networks(Shown):
     """The thinned networks of a model: `count` = 2**decisions of them, in layers whose rate is neither 0 nor 1."""
 
     layers: tuple[Units, ...]
+
+    def __rich__(self) -> Text:
+        return describe(self, None)
 
     @property
     def decisions(self) -> int:
@@ -224,8 +227,8 @@ class Score:
     geometric_nll_sd: float | None
 
 
-@dataclass(frozen=True)
-class Average:
+@dataclass(frozen=True, repr=False)
+class Average(Shown):
     """What the average of ever more thinned networks is worth on labelled examples, against weight scaling."""
 
     model: str
@@ -269,14 +272,17 @@ class Average:
         table.add_row("weight scaling", "", *scaled, "", "")
         return Group(*([describe(self.networks, self.visited)] if self.networks else []), table, *map(_note, self.notes))
 
-    def __str__(self) -> str:
-        console = Console(width=100, file=io.StringIO())
-        console.print(self)
-        return console.file.getvalue()
-
 
 def average(
-    model: keras.Model, x: Any, y: Any, *, samples: int = 100, seed: int = 0, masks: str = "shared", logits: bool = False
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    masks: str = "shared",
+    logits: bool = False,
+    say: Callable[..., None] = lambda *_: None,
 ) -> Average:
     """Error and NLL of ever more thinned networks averaged (1, 3, 10, 30, 100, …), against the network with dropout off.
 
@@ -284,7 +290,7 @@ def average(
     classes, one sigmoid unit, or with `logits` what goes into one. `masks` and `seed` as in `Passes`: with "shared" a sample is
     one network for all examples, which needs JAX; "independent" gives each example one of its own. Probabilities are clipped at
     1e-7, as Keras does, first of all: so the NLL of the arithmetic mean is never above the mean NLL of its members (Jensen).
-    What is in memory at once does not grow with `samples`.
+    What is in memory at once does not grow with `samples`. `say(what, number, of)` is told how far it is.
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     passes = Passes(model, masks=masks, seed=seed)
@@ -296,6 +302,7 @@ def average(
     meters = [_Meter(size, samples // size, labels, scaled.shape[1]) for size in _sizes(samples)]
     for first in range(0, samples, _BLOCK):
         count = min(_BLOCK, samples - first)
+        say("thinned networks", first, samples)
         for rows, _, found in passes.run(x, count, first=first):
             probabilities = _probabilities(found["outputs"].reshape(count, rows.stop - rows.start, -1), logits)
             for meter in meters:

@@ -4,7 +4,9 @@ Keras keeps a functional model as nodes, one for each call of a layer. They are 
 `arguments` and `outputs`: Keras's own `clone_model` skips nested models and gives no call a name.
 """
 
+import collections
 import contextlib
+import copy as copying
 import inspect
 import io
 import tempfile
@@ -16,6 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
 from keras_dropout.errors import refuse
 
@@ -175,6 +178,21 @@ def copy(model: keras.Model) -> keras.Model:
     return made
 
 
+def make(settings: dict) -> keras.Model:
+    """The model that a serialized configuration describes.
+
+    Layers that a class makes without a name are called as in a process that has made no other model, however many were made in
+    this one: sites are named the same in each run.
+    """
+    before = global_state.get_global_attribute("object_name_uids") or {}
+    global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
+    try:
+        return keras.saving.deserialize_keras_object(copying.deepcopy(dict(settings)))  # Keras empties what it reads
+    finally:
+        counts = global_state.get_global_attribute("object_name_uids")
+        counts.update({name: max(count, counts.get(name, 0)) for name, count in before.items()})
+
+
 def functional(model: Any) -> keras.Model:
     """The model as a functional one with the same layers; what cannot be seen as such is refused."""
     if not isinstance(model, keras.Model):
@@ -271,15 +289,18 @@ def fresh_input(tensor: Any) -> Any:
 
 
 def _like(old: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
-    """A model of the class of `old` from `inputs` to `outputs`."""
+    """A model of the class of `old` from `inputs` to `outputs`; of one that was traced, a functional model.
+
+    Given inputs and outputs, `keras.Model` makes the class that asks a functional one for good, so that it cannot be made as
+    before; and its constructor would make its layers once more.
+    """
     made = keras.Model(inputs, outputs, name=old.name)
     if isinstance(old, keras.Sequential):
         start = keras.tree.flatten(inputs)[0]
         # Without the operations that compute a mask: the layers bring them along.
         chain = [node.operation for node in nodes(made) if isinstance(node.operation, keras.Layer)]
         made = keras.Sequential([start._keras_history.operation, *chain], name=old.name)
-    elif _has_graph(old) and type(old) not in (keras.Model, type(made)):
-        # Not for a class whose `call` was followed: Keras would change its bases, and it could not be made by its own config again.
+    elif _has_graph(old) and type(old) is not type(made):
         try:
             made = type(old)(inputs=inputs, outputs=outputs, name=old.name)
         except TypeError:

@@ -10,8 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
+from rich.console import Group
+from rich.text import Text
 
 from keras_dropout import layers
+from keras_dropout.display import Shown
 from keras_dropout.evidence import KNOWN
 from keras_dropout.graph import Call
 from keras_dropout.inspection import Inspection, activation, bare, contains_dropout, differ, drops_units, keeps_values, look, rate
@@ -48,6 +51,7 @@ _ATTENTIONS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention
 _SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
 _FEW_STEPS = 1000  # seeds further apart meet in long trainings only
 
+NOTHING = "no known mistake with dropout found"
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 
 
@@ -74,7 +78,20 @@ class Mistake:
         return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Mend: {self.mend}"
 
 
-def check(model: keras.Model, data: Any = None) -> list[Mistake]:
+class Mistakes(Shown, list[Mistake]):
+    """What was found: a list that is shown as its texts."""
+
+    def __rich__(self) -> Group:
+        texts = [Text(str(mistake)) for mistake in self]
+        for text, mistake in zip(texts, self):
+            text.stylize("bold", 0, len(mistake.rule))
+        return Group(*texts[:1], *(part for text in texts[1:] for part in (Text(), text)), *([] if texts else [Text(NOTHING)]))
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self)) or NOTHING
+
+
+def check(model: keras.Model, data: Any = None) -> Mistakes:
     """The known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
 
     `data` are inputs to measure on (an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used):
@@ -89,7 +106,7 @@ def check(model: keras.Model, data: Any = None) -> list[Mistake]:
     inspection = look(model, data)
     if inspection.reason:
         warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=2)
-    return [Mistake(name, path, what, *KNOWN[name]) for name, rule in RULES.items() for path, what in rule(inspection)]
+    return Mistakes(Mistake(name, path, what, *KNOWN[name]) for name, rule in RULES.items() for path, what in rule(inspection))
 
 
 def dropout_before_batch_normalisation(model: Inspection) -> Found:

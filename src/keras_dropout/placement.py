@@ -16,7 +16,7 @@ from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.schedules import Schedule
-from keras_dropout.survey import GROUPS, Site, inner_layer, is_dropout, survey, without_dropout
+from keras_dropout.survey import GROUPS, Site, Sites, inner_layer, is_dropout, survey, without_dropout
 
 # In a spec, but not for the layer's constructor.
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
@@ -24,8 +24,8 @@ _NO_OPTIONS = ("kind", "schedule", "over_depth")
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 
 
-def sites(model: keras.Model) -> list[Site]:
-    """The sites of a model, in the order of the data.
+def sites(model: keras.Model) -> Sites:
+    """The sites of a model, in the order of the data: a list, which is shown as a table.
 
     The model is Sequential, functional, with nested models and shared layers, or a subclass of `keras.Model` whose `call` can be
     followed; others are refused. Nothing in it is changed.
@@ -34,7 +34,7 @@ def sites(model: keras.Model) -> list[Site]:
     >>> [(site.name, site.group, site.shape) for site in sites(model)][1:]
     [('d', 'hidden', (8,)), ('out', 'output', (1,))]
     """
-    return [place.site for place in survey(graph.read(model))]
+    return Sites(place.site for place in survey(graph.read(model)))
 
 
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from keras_dropout import layers
+from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.graph import Call, Graph
 from keras_dropout.layers import PatchDropout
@@ -85,6 +89,30 @@ class Site:
     def document(self) -> dict[str, Any]:
         """The site as plain values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+class Sites(Shown, list[Site]):
+    """The sites of a model: a list that is shown as a table."""
+
+    def __rich__(self) -> Group:
+        """A tree, what is in a nested model set in below its name; then which methods fit where."""
+        table = Table()
+        for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
+            table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
+        fits = {methods: number for number, methods in enumerate(dict.fromkeys(site.methods for site in self), 1)}
+        above: list[str] = []
+        for site in self:
+            *models, name = site.name.split("/")
+            for depth, model in enumerate(models):
+                if above[: depth + 1] != models[: depth + 1]:
+                    table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
+            above = models
+            dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
+            group = "hidden, last" if site.last else site.group
+            shape = " x ".join("?" if size is None else str(size) for size in site.shape)
+            cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
+            table.add_row(*map(Text, cells), str(fits[site.methods]))
+        return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from keras_dropout.display import Shown
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse
 from keras_dropout.sampling import Passes
 
@@ -27,8 +31,8 @@ _LOOK = 256  # examples that are looked at to see what the outputs are
 _TOLERANCE = 1e-2  # by which a distribution's sum may differ from 1: a bfloat16 model's does
 
 
-@dataclass(frozen=True)
-class Uncertainty:
+@dataclass(frozen=True, repr=False)
+class Uncertainty(Shown):
     """The predictions of `samples` stochastic passes, for each example.
 
     `mean` and `variance` (of the passes, with divisor `samples`) have the shape of the outputs; `quantiles` maps each level asked
@@ -85,6 +89,19 @@ class Uncertainty:
                 columns[name] = values
         columns |= {f"quantile_{level:g}": values for level, values in self.quantiles.items()}
         return pandas.DataFrame({name: _per_example(values) for name, values in columns.items()})
+
+    def __rich__(self) -> Group:
+        """The figures over the examples: their mean, and between what they lie."""
+        table = Table(title=Text(str(self)), title_justify="left")
+        for name in ("over the examples", "mean", "lowest 5 %", "median", "highest 5 %"):
+            table.add_column(name, justify="left" if name == "over the examples" else "right")
+        of_values = ("predictive_variance", "log_likelihood")
+        of_classes = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
+        for name in of_values if self.outputs == "values" else of_classes:
+            if (values := getattr(self, name)) is not None:
+                figures = (values.mean(), *np.quantile(values, (0.05, 0.5, 0.95)))
+                table.add_row(name.replace("_", " "), *(f"{figure:.4g}" for figure in figures))
+        return Group(table)
 
     def __str__(self) -> str:
         of = {"classes": "entropy", "labels": "entropy", "values": "predictive_variance"}[self.outputs]

@@ -46,12 +46,13 @@ def settings_of(model: Any) -> dict[str, Any]:
 
 def check_can_be_made_again(
     settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None
-) -> tuple[tuple[str, ...], str | None]:
-    """The modules that a worker must import to make the model, and the file `source` if it must run that.
+) -> tuple[Any, tuple[str, ...], str | None]:
+    """The model made again, the modules that a worker must import to make it, and the file `source` if it must run that.
 
     What a worker could not make is refused.
     """
-    import keras
+
+    from keras_dropout import graph
 
     found = {object.__module__ for object in map(_look_up, _custom([settings, compiled])) if object is not None}
     modules = sorted(module for module in found if not module.startswith("keras."))
@@ -66,7 +67,7 @@ def check_can_be_made_again(
                 "Put it in a module that can be imported, or in a file that holds the model too: TARGET file.py:function.",
             )
     try:
-        model = keras.saving.deserialize_keras_object(copy.deepcopy(settings))
+        model = graph.make(settings)
         model.compile_from_config(copy.deepcopy(compiled))
     except Exception as error:  # the reader's from_config may raise anything
         refuse(
@@ -74,7 +75,7 @@ def check_can_be_made_again(
             "Register your own classes and functions with @keras.saving.register_keras_serializable(), and try "
             "keras.models.load_model on the saved model.",
         )
-    return tuple(module for module in modules if module != own), source if own in modules else None
+    return model, tuple(module for module in modules if module != own), source if own in modules else None
 
 
 def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:

@@ -1,7 +1,7 @@
 """What a model's predictions are worth with dropout off, with Monte-Carlo dropout, and with what one would use instead."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from keras_dropout.bench.data.shifts import resize, shift
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
 from keras_dropout.sampling import Passes, as_trained, check_examples
 
@@ -28,8 +29,8 @@ STRENGTHS = 5  # of a shift
 _LOOK = 256
 
 
-@dataclass(frozen=True)
-class Assessment:
+@dataclass(frozen=True, repr=False)
+class Assessment(Shown):
     """Metrics by method, on test data. `values` maps a method to its metrics, each with one number per model (the models are the
     seeds of a study, or a single one); an ensemble of them has one number.
 
@@ -103,6 +104,7 @@ def assess(
     ood: Mapping[str, Any] | None = None,
     shifts: Sequence[str] = (),
     notes: Sequence[str] = (),
+    say: Callable[..., None] = lambda *_: None,
 ) -> Assessment:
     """Measure a model's predictions, or those of several (by seed; then also their ensemble), on `test`.
 
@@ -110,7 +112,8 @@ def assess(
     rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other images, by name, which
     the predictive entropy should tell from `test`; they are brought to the size of those. `shifts` are kinds of
     `bench.data.shifts`. `task` is "classification" or "regression"; by default what the outputs are. `precision` is that of a
-    regression's noise, of plain predictions too; by default each is fitted. A single model without dropout is refused.
+    regression's noise, of plain predictions too; by default each is fitted. A single model without dropout is refused. `say(what,
+    number, of)` is told what is done.
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
@@ -141,8 +144,10 @@ def assess(
     if tune_rate is not None:
         models, rates = _with_best_rate(models, validation, tune_rate, settings)
     measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
-    values, intervals, differences, moments_error = _compare(measured, test)
+    values, intervals, differences, moments_error = _compare(measured, test, say)
     uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # not of shifted data
+    if ood or shifts:
+        say("predictions on other and shifted data")
     lacking = "There is no dropout in the model, so that there are no Monte-Carlo figures."
     return Assessment(
         target=target,
@@ -272,10 +277,16 @@ def _check_fit(model: keras.Model, x: Any) -> None:
     check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
 
 
-def _compare(measured: list[_Measured], test: Part) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
+def _compare(
+    measured: list[_Measured], test: Part, say: Callable[..., None]
+) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
     """Metrics by method, their intervals, the differences to plain predictions, and how far moments are from samples."""
     methods, kind = measured[0].methods, measured[0].kind
-    scored = {method: [one.score(method, test.x, test.y) for one in measured] for method in methods}
+    scored: dict[str, list] = {method: [] for method in methods}
+    for method, found in scored.items():
+        for number, one in enumerate(measured, 1):
+            say(f"{method} predictions on {len(test.y):,} examples, model", number, len(measured))
+            found.append(one.score(method, test.x, test.y))
     values = {method: {name: [found[name] for found, _ in each] for name in each[0][0]} for method, each in scored.items()}
     intervals: dict[str, dict[str, Any]] = {}
     differences: list[dict[str, Any]] = []

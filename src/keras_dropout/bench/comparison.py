@@ -25,15 +25,16 @@ from keras_dropout.bench.records import (
     higher_is_better,
     plain_metric,
 )
-from keras_dropout.bench.report import terminal
+from keras_dropout.bench.report import charts, terminal
 from keras_dropout.bench.report.page import write_page
 from keras_dropout.bench.report.words import monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, finite_mean, finite_sd, mean_interval, smallest_p
+from keras_dropout.display import Shown, as_html
 from keras_dropout.errors import check_choice, refuse
 
 
-@dataclass
-class Comparison:
+@dataclass(repr=False)
+class Comparison(Shown):
     """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
 
     `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
@@ -311,11 +312,7 @@ class Comparison:
             ]
             for variant in self.study.variants
         }
-        base = {metric: self.values(self.study.baseline, metric) for metric in self.own_metrics}
-        pairs = {
-            metric: {name: [_number(v) for v in self.values(name, metric) - base[metric]] for name in self.others}
-            for metric in self.own_metrics
-        }
+        pairs = {metric: self._pairs(metric) for metric in self.own_metrics}
         figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == "test_loss"}
         sampled = {
             "metrics": [metric for metric in self.sampled_metrics if metric in MONTE_CARLO_METRICS],
@@ -384,8 +381,17 @@ class Comparison:
     def __rich__(self) -> Group:
         return terminal.comparison(self)
 
-    def __str__(self) -> str:
-        return terminal.as_text(self)
+    def _repr_html_(self) -> str:
+        """The tables, and the differences in the test loss as a picture."""
+        picture = ""
+        if self.others and "test_loss" in self.metrics:
+            picture = charts.paired_differences(self.document()["comparisons"], self._pairs("test_loss"), "test_loss")
+        return f"{as_html(self)}\n{picture}"
+
+    def _pairs(self, metric: str) -> dict[str, list[float | None]]:
+        """variant -> the difference to the baseline for each seed."""
+        base = self.values(self.study.baseline, metric)
+        return {name: [_number(value) for value in self.values(name, metric) - base] for name in self.others}
 
     @property
     def others(self) -> list[str]:

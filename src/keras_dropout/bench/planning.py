@@ -1,7 +1,6 @@
 """What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
 
 import contextlib
-import copy
 import dataclasses
 import math
 import os
@@ -193,7 +192,7 @@ def make_plan(
         loaded, about = _load_data(target, data, {"validation_split": validation_split, **(data_options or {})})
         model = target
         if isinstance(target, str):
-            model = targets.load_model(target, **_facts(loaded, about))
+            model = _load_model(target, **_facts(loaded, about))
         notes = () if about is None else (about.split, *about.notes)
         _check_model(model)
         name = Path(target).name if isinstance(target, str) else model.name
@@ -224,7 +223,8 @@ def make_plan(
     else:
         if isinstance(target, str) and targets.is_function(target):
             source = targets.file_of(target)
-        modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        made, modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
     acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
@@ -266,7 +266,7 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
     loaded, about = (None, None) if data is None else _load_data(None, data, {"validation_split": 0.1, **data_options})
     if targets.names_model(target):
-        model = targets.load_model(target, **({} if loaded is None else _facts(loaded, about)))
+        model = _load_model(target, **({} if loaded is None else _facts(loaded, about)))
     else:
         model = recipes.find(target).model()
     if loaded is None:
@@ -289,7 +289,7 @@ def evaluation_data(
         model = recipes.find(target).model()
     else:
         loaded, about = named_data(data, data_options, data_dir)
-        model = targets.load_model(target, **_facts(loaded, about))
+        model = _load_model(target, **_facts(loaded, about))
     return model, loaded, as_seen_parts(loaded), about
 
 
@@ -339,7 +339,7 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
         for key, archive in models(ledger, runs):
             path = Path(folder, "model.keras")
             path.write_bytes(archive)
-            found[runs[key]] = targets.load_model(path)
+            found[runs[key]] = _load_model(path)
     if not found:
         refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
     return found, study
@@ -371,6 +371,13 @@ def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data
     return from_arrays(data, options["validation_split"], rank=len(inputs[0].shape) if inputs else None), None
 
 
+def _load_model(target: str, **facts: Any) -> Any:
+    """The model that a target names; our own layers in its file are known to Keras."""
+    from keras_dropout import companions, layers  # noqa: F401
+
+    return targets.load_model(target, **facts)
+
+
 def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
     """What a function that makes a model may ask for."""
     if about is None:
@@ -380,7 +387,7 @@ def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
 
 def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any) -> tuple | None:
     """The weights that every run starts from: the model's own for True, those in a file for its path."""
-    import keras
+    from keras_dropout import graph
 
     if from_weights is None:
         return None
@@ -394,7 +401,7 @@ def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any
     if not Path(from_weights).is_file():
         refuse(f"the file of weights {from_weights} does not exist.", mend)
     try:
-        filled = keras.saving.deserialize_keras_object(copy.deepcopy(dict(settings)))
+        filled = graph.make(settings)
         filled.load_weights(from_weights)
     except Exception as error:  # h5py, zipfile and Keras each raise their own
         text = " ".join((str(error) or type(error).__name__).split())[:300]
@@ -418,6 +425,16 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
     from keras_dropout.placement import resolve
 
     return None if variant.placement is None else spread_over_depth(resolve(model, variant.placement))
+
+
+def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
+    """The variant with the names that its sites have where the model is made again: a class may name its layers by their count."""
+    from keras_dropout.placement import sites
+
+    names = dict(zip((site.name for site in sites(model)), (site.name for site in sites(made))))
+    if variant.placement is None:
+        return variant
+    return Variant(variant.name, {names.get(site, site): spec for site, spec in variant.placement.items()})
 
 
 def _check_model(model: Any) -> None:

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_dropout.bench.records import Result, Run
+from keras_dropout.display import fitted
 
 
 class Display:
@@ -111,4 +112,5 @@ class Display:
 
     def _draw(self) -> None:
         if self._live:
-            self._live.update(Group(self._bars, *([self._table] if self._table else [])))
+            table = [fitted(self._table, self._console.width)] if self._table else []
+            self._live.update(Group(self._bars, *table))

@@ -17,9 +17,9 @@ import numpy as np
 
 from keras_dropout import notation, schedules
 from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.frameworks import BACKENDS
 
 BASELINE = "none"
-BACKENDS = ("jax", "tensorflow", "torch")
 ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 1

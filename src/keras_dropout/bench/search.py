@@ -5,7 +5,6 @@ a fixed size, and a run's loss at a rung is that of its curve, however far it ha
 """
 
 import bisect
-import copy
 import dataclasses
 import math
 import warnings
@@ -308,9 +307,9 @@ def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
 
 def build(study: Study) -> Any:
     """The study's model, to look at its sites."""
-    import keras
+    from keras_dropout import graph
 
-    return keras.saving.deserialize_keras_object(copy.deepcopy(dict(study.model)))
+    return graph.make(study.model)
 
 
 def _rungs(epochs: int) -> tuple[int, ...]:

@@ -16,14 +16,14 @@ from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.conduct import carry_out, keep
 from keras_dropout.bench.planning import Plan
 from keras_dropout.bench.records import Run
-from keras_dropout.bench.report import terminal
 from keras_dropout.bench.search import build, fresh_plan
 from keras_dropout.bench.statistics import Smooth, smooth_curve
+from keras_dropout.display import Shown
 from keras_dropout.errors import refuse
 
 
-@dataclass
-class Sweep:
+@dataclass(repr=False)
+class Sweep(Shown):
     """How the loss responds to one rate: the comparison of all rates, and smooth curves through their runs."""
 
     site: str
@@ -109,9 +109,6 @@ class Sweep:
                 cells += [f"{column.mean():.4f}" if len(column) else "-", f"{_at(curve, rate)[1]:.4f}" if curve else "-"]
             table.add_row(*cells, _bar(curves["validation_loss"], rate))
         return Group(table, *map(Text, self.sentences()), *(Text(f"! {w}", style="yellow") for w in self.comparison.warnings()))
-
-    def __str__(self) -> str:
-        return terminal.as_text(self)
 
 
 @dataclass(frozen=True)

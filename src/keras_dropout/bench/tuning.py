@@ -22,18 +22,18 @@ from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.conduct import carry_out, keep
 from keras_dropout.bench.planning import DEFAULT_LEDGER
 from keras_dropout.bench.records import Run, Variant
-from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.search import FINAL_SEEDS, SEARCH_SEED, TUNED, Search, Trial, carry_out_search, plan_search, winner_of
 from keras_dropout.bench.statistics import mean_interval
 from keras_dropout.bench.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
+from keras_dropout.display import Shown
 from keras_dropout.errors import refuse
 
 _SHOWN = 10
 
 
-@dataclass
-class Tuning:
+@dataclass(repr=False)
+class Tuning(Shown):
     """What a search found, and how its winner did on fresh seeds. Prints as tables; `document()`, `save_report(path)`."""
 
     search: Search
@@ -122,9 +122,6 @@ class Tuning:
 
     def __rich__(self) -> Group:
         return Group(_trials_table(self.trials), *map(Text, self.sentences()), Text(), self.comparison.__rich__())
-
-    def __str__(self) -> str:
-        return terminal.as_text(self)
 
 
 def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, command: str = "") -> Tuning | Sweep:

@@ -21,7 +21,7 @@ from keras_dropout.commands.options import (
     choose_backend,
     data_options,
 )
-from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_whole, refuse
 
 
@@ -61,8 +61,10 @@ def ensemble(
     coincidence), visited (draws, expected, lower, upper), notes; with --thin thinned (file, sample, before and after: layer, kind,
     units, parameters). Fields that do not apply are null.
 
-    Examples: keras-dropout ensemble digits-mlp --samples 10 · keras-dropout ensemble model.keras --data digits.npz --divide-by 16 ·
-    keras-dropout ensemble model.keras --thin -o thinned.keras --sample 3
+    Examples:
+      keras-dropout ensemble digits-mlp --samples 10
+      keras-dropout ensemble model.keras --data digits.npz --divide-by 16
+      keras-dropout ensemble model.keras --thin -o thinned.keras --sample 3
     """
     options = data_options(
         target=column, text=text, image_size=image_size, divide_by=divide_by, vocabulary=vocabulary, length=length
@@ -78,33 +80,36 @@ def ensemble(
     if masks == "shared" and backend != "jax" and not (thin and data is None):
         refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
     path = check_output_path(output, ".keras", force) if thin else None
-    choose_backend(backend)
-    from keras_dropout import ensemble as averaging
-    from keras_dropout import targets
-    from keras_dropout.bench import planning, recipes
+    with Working("loading Keras, the model and the data") as say:
+        choose_backend(backend)
+        from keras_dropout import ensemble as averaging
+        from keras_dropout import targets
+        from keras_dropout.bench import planning, recipes
 
-    found, document = None, {}
-    if thin and data is None:
-        loaded, _ = planning.load_target(model, None, options)
-    else:
-        loaded, everything, parts, about = planning.evaluation_data(model, data, options)
-        test = parts["test"]
-        if about is not None and about.task != "classification":
-            refuse("averages of networks are compared on classes; the data are not labelled with classes.", "Give class labels.")
-        if isinstance(test.y, (dict, tuple)):
-            refuse("the data have several answers for each example.", "Give one: the class.")
-        found = averaging.average(loaded, test.x, test.y, samples=samples, seed=seed, masks=masks, logits=logits)
-        own = targets.names_model(model)
-        found = replace(found, model=Path(model).name if own else model)
-        if found.networks is not None:
-            usual = 20 if own else recipes.find(model).epochs
-            count = examples or len(everything.train.y) - everything.validation
-            found = replace(found, visited=found.networks.visited((epochs or usual) * count))
-        if not model.endswith(".keras") and _untrained(loaded):  # a file may hold weights without what trained them
-            found = replace(found, notes=(*found.notes, "The model is not trained: its optimizer has made no step."))
-        document = found.document()
-    if path is not None:
-        document["thinned"] = _thin(loaded, path, seed, sample)
+        found, document = None, {}
+        if thin and data is None:
+            loaded, _ = planning.load_target(model, None, options)
+        else:
+            loaded, everything, parts, about = planning.evaluation_data(model, data, options)
+            test = parts["test"]
+            if about is not None and about.task != "classification":
+                refuse(
+                    "averages of networks are compared on classes; the data are not labelled with classes.", "Give class labels."
+                )
+            if isinstance(test.y, (dict, tuple)):
+                refuse("the data have several answers for each example.", "Give one: the class.")
+            found = averaging.average(loaded, test.x, test.y, samples=samples, seed=seed, masks=masks, logits=logits, say=say)
+            own = targets.names_model(model)
+            found = replace(found, model=Path(model).name if own else model)
+            if found.networks is not None:
+                usual = 20 if own else recipes.find(model).epochs
+                count = examples or len(everything.train.y) - everything.validation
+                found = replace(found, visited=found.networks.visited((epochs or usual) * count))
+            if not model.endswith(".keras") and _untrained(loaded):  # a file may hold weights without what trained them
+                found = replace(found, notes=(*found.notes, "The model is not trained: its optimizer has made no step."))
+            document = found.document()
+        if path is not None:
+            document["thinned"] = _thin(loaded, path, seed, sample)
     if as_json:
         print(json.dumps(document, indent=1))
         return

@@ -5,11 +5,13 @@ import os
 import shlex
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from keras_dropout import frameworks
 from keras_dropout.commands.options import (
+    METHODS,
     Backend,
     Data,
     DivideBy,
@@ -21,9 +23,11 @@ from keras_dropout.commands.options import (
     Text,
     Vocabulary,
     choose_backend,
+    complete_target,
     data_options,
+    one_of,
 )
-from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import refuse
 
 
@@ -43,19 +47,22 @@ def sites(
     (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
     there is: layer, kind, rate), methods (those of the catalogue that fit).
 
-    Examples: keras-dropout sites model.keras · keras-dropout sites train.py:build_model --json
+    Examples:
+      keras-dropout sites model.keras
+      keras-dropout sites train.py:build_model --json
     """
     options = data_options(target=column, text=text)
-    choose_backend(backend)
-    from keras_dropout import placement
-    from keras_dropout.bench import planning
+    with Working("loading Keras and the model"):
+        choose_backend(backend)
+        from keras_dropout import placement
+        from keras_dropout.bench import planning
 
-    loaded, _ = planning.load_target(model, data, options)
-    found = placement.sites(loaded)
+        loaded, _ = planning.load_target(model, data, options)
+        found = placement.sites(loaded)
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
     else:
-        show(_sites_table(found))
+        show(found)
 
 
 def place(
@@ -71,8 +78,9 @@ def place(
     What dropout there is, is taken out first: a placement describes a model completely. Compile settings and the state of the
     optimizer are kept.
 
-    Examples: keras-dropout place model.keras --put "hidden=0.2, input=0.1" -o new.keras ·
-    keras-dropout place model.keras --strip -o bare.keras
+    Examples:
+      keras-dropout place model.keras --put "hidden=0.2, input=0.1" -o new.keras
+      keras-dropout place model.keras --strip -o bare.keras
     """
     from keras_dropout.bench.records import Variant
 
@@ -82,15 +90,18 @@ def place(
         refuse("--put and --strip together.", "--put takes out what there is by itself: leave --strip out.")
     placement = dict(Variant.parse(f"put={', '.join(put)}").placement) if put else {}
     path = check_output_path(output, ".keras", force)
-    choose_backend(backend)
-    from keras_dropout import placement as placing
-    from keras_dropout.targets import load_model
+    with Working("loading Keras and the model") as say:
+        choose_backend(backend)
+        from keras_dropout import placement as placing
+        from keras_dropout.targets import load_model
 
-    old = load_model(model)
-    new = placing.place(old, placement)
-    new.save(path)
+        old = load_model(model)
+        say("placing dropout")
+        new = placing.place(old, placement)
+        say("writing the model")
+        new.save(path)
     print(path)
-    show(_sites_table(placing.sites(new)), file=sys.stderr)
+    show(placing.sites(new), file=sys.stderr)
 
 
 def check(
@@ -111,7 +122,9 @@ def check(
     With --data, what can be measured (such as the shift of the variance at a batch normalisation) is measured on them. The fields
     of --json: rule, layer, what, evidence, source, mend.
 
-    Examples: keras-dropout check model.keras · keras-dropout check train.py:build --data x.npy,y.npy --json
+    Examples:
+      keras-dropout check model.keras
+      keras-dropout check train.py:build --data x.npy,y.npy --json
     """
     options = data_options(
         target=column,
@@ -122,27 +135,29 @@ def check(
         vocabulary=vocabulary,
         length=length,
     )
-    choose_backend(backend)
-    from keras_dropout import mistakes
-    from keras_dropout.bench import planning
+    with Working("loading Keras and the model") as say:
+        choose_backend(backend)
+        from keras_dropout import mistakes
+        from keras_dropout.bench import planning
 
-    loaded, inputs = planning.load_target(model, data, options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = mistakes.check(loaded, inputs)
+        loaded, inputs = planning.load_target(model, data, options)
+        say("looking for mistakes")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = mistakes.check(loaded, inputs)
     for warning in caught:
         if "single layers" in str(warning.message):
             print(f"keras-dropout: {warning.message}", file=sys.stderr)
     if as_json:
         print(json.dumps([mistake.document() for mistake in found], indent=1))
     else:
-        print(*found, sep="\n\n") if found else print("no known mistake with dropout found")
+        print(found)
     if found:
         raise typer.Exit(1)
 
 
 def init(
-    target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.")],
+    target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.", autocompletion=complete_target)],
     data: Data = None,
     column: Target = None,
     text: Text = None,
@@ -152,22 +167,25 @@ def init(
 ) -> None:
     """Write a commented study file from a model's sites, for compare --study.
 
-    Examples: keras-dropout init model.py:build --data houses.csv --target price · keras-dropout init digits-mlp -o digits.toml
+    Examples:
+      keras-dropout init model.py:build --data houses.csv --target price
+      keras-dropout init digits-mlp -o digits.toml
     """
     options = data_options(target=column, text=text)
     path = check_output_path(output, ".toml", force)
-    choose_backend(backend)
-    from keras_dropout import placement
-    from keras_dropout.bench import planning, study_file
+    with Working("loading Keras and the model"):
+        choose_backend(backend)
+        from keras_dropout import placement
+        from keras_dropout.bench import planning, study_file
 
-    loaded, _ = planning.load_target(target, data, options)
-    path.write_text(study_file.write(target, placement.sites(loaded), data, options))
+        loaded, _ = planning.load_target(target, data, options)
+        path.write_text(study_file.write(target, placement.sites(loaded), data, options))
     print(path)
     print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
 
 
 def layers(
-    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One method, in full.", autocompletion=one_of(*METHODS))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
 ) -> None:
     """List every dropout method of the library, or show one in full.
@@ -175,9 +193,13 @@ def layers(
     The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with
     the library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
 
-    Examples: keras-dropout layers · keras-dropout layers DropBlock2D
+    Examples:
+      keras-dropout layers
+      keras-dropout layers DropBlock2D
     """
-    os.environ["KERAS_BACKEND"] = "numpy"  # to read docstrings, no framework need be installed
+    if "jax" in frameworks.installed():  # which Keras's NumPy backend needs; it loads the fastest, to read docstrings
+        os.environ["KERAS_BACKEND"] = "numpy"
+    frameworks.choose()
     from keras_dropout import catalogue
 
     shown = catalogue.methods() if name is None else {name: catalogue.method(name)}
@@ -190,28 +212,3 @@ def layers(
         for group in dict.fromkeys(method.group for method in shown.values()):
             print(catalogue.title(group))
             print(*(f"  {m.name:{width}}  {m.summary}" for m in shown.values() if m.group == group), sep="\n")
-
-
-def _sites_table(found: Any) -> Any:
-    """The sites as a tree, what is in a nested model set in below its name; then which methods fit where."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
-        table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
-    fits = {methods: number for number, methods in enumerate(dict.fromkeys(site.methods for site in found), 1)}
-    above: list[str] = []
-    for site in found:
-        *models, name = site.name.split("/")
-        for depth, model in enumerate(models):
-            if above[: depth + 1] != models[: depth + 1]:
-                table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
-        above = models
-        dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
-        group = "hidden, last" if site.last else site.group
-        shape = " x ".join("?" if size is None else str(size) for size in site.shape)
-        cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
-        table.add_row(*map(Text, cells), str(fits[site.methods]))
-    return Group(table, *(Text(f"fits {number}: {', '.join(methods) or 'none'}") for methods, number in fits.items()))

@@ -1,14 +1,63 @@
 """Options that several commands take, and what is made of them."""
 
+import inspect
 import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import keras_dropout
 from keras_dropout.errors import refuse
 
-Model = Annotated[str, typer.Argument(help="A .keras file, or file.py:function; to look at, also a recipe.")]
-Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.")]
+# Said here too, for their own modules load Keras.
+RECIPES = ("fashion-mnist-mlp", "digits-mlp")
+METHODS = sorted(name for name, home in keras_dropout._HOME.items() if home in ("layers", "companions"))
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """What a target may go on as: recipes, files of models and the folders on the way."""
+    names = [name for name in RECIPES if name.startswith(incomplete)]
+    return names + _files(incomplete, (".keras", ".py"))
+
+
+def complete_model_or_ledger(incomplete: str) -> list[str]:
+    """What a target of `uncertainty` may go on as."""
+    return _files(incomplete, (".keras", ".py", ".db", ".sqlite"))
+
+
+def one_of(*choices: str) -> Callable[[str], Iterable[str]]:
+    """What completes an option with these values."""
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _files(incomplete: str, endings: tuple[str, ...]) -> list[str]:
+    folder, _, start = incomplete.rpartition("/")
+    where = Path(f"{folder}/" if folder or incomplete.startswith("/") else ".")
+    try:
+        found = sorted(file for file in where.iterdir() if file.name.startswith(start) and not file.name.startswith("."))
+    except OSError:
+        return []
+    prefix = incomplete.removesuffix(start) if start else incomplete
+    shown = [f"{prefix}{file.name}{'/' if file.is_dir() else ''}" for file in found if file.is_dir() or file.suffix in endings]
+    return [f"{name}:" if name.endswith(".py") else name for name in shown]
+
+
+def help_of(command: Callable) -> str:
+    """The docstring as its help: lines below "Examples:" and "Try first:" stay lines of their own."""
+    text = inspect.cleandoc(command.__doc__ or "")
+    for head in ("Examples:", "Try first:"):
+        text = text.replace(f"\n\n{head}\n", f"\n\n\b\n{head}\n")
+    return text
+
+
+Model = Annotated[
+    str,
+    typer.Argument(help="A .keras file, or file.py:function; to look at, also a recipe.", autocompletion=complete_target),
+]
+BACKEND = one_of("jax", "tensorflow", "torch")
+Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.", autocompletion=BACKEND)]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -1,19 +1,72 @@
 """Where commands put what they have: the terminal, and files that nobody asked to lose."""
 
 import os
+import threading
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from keras_dropout.errors import refuse
 
+_WIDTH = 120  # of a pipe, which has none of its own: a usual table fits
+_PATIENCE = 1.0  # seconds without a sign of life
+
 
 def show(found: Any, file: Any = None) -> None:
     """Print a table or a text with rich."""
-    from rich.console import Console
+    from keras_dropout.display import Terminal, fitted
 
-    console = Console(file=file)
-    # A pipe has no width of its own: wide enough that no cell is cut.
-    (console if console.is_terminal else Console(width=120, file=file)).print(found)
+    console = Terminal(file=file)
+    console = console if console.is_terminal else Terminal(width=_WIDTH, file=file)
+    console.print(fitted(found, console.width))
+
+
+class Working:
+    """On a terminal, a line on stderr that says what is being done and for how long, once it takes more than a second.
+
+    `with Working("reading data") as say:`, and `say("measuring", 3, 10)` when it goes on to something else, or is at the third
+    of ten. Elsewhere than on a terminal nothing is printed; at the end the line goes away. What is printed on stdout is printed
+    after that: the line would be in its way.
+    """
+
+    def __init__(self, what: str, quiet: bool = False):
+        self._what, self._quiet = what, quiet
+        self._bar: Any = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "Working":
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal and not self._quiet:
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            # What is data goes to stdout as it is.
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+            self._bar.add_task(self._what, total=None)
+            self._timer = threading.Timer(_PATIENCE, self._start)
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __call__(self, what: str, number: int | None = None, of: int | None = None) -> None:
+        """Say what is done now."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=what if of is None else f"{what}: {number} of {of}")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            with self._lock:
+                self._timer = None
+                self._bar.stop()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._bar.start()
 
 
 def check_output_path(path: str, ending: str | tuple[str, ...], force: bool) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_dropout.commands.output import show
+from keras_dropout.commands.output import Working, show
 from keras_dropout.errors import refuse
 
 
@@ -26,10 +26,8 @@ def report(
     number, started, target, variants, runs, done, command.
 
     Examples:
-
-    keras-dropout report runs.db -o page.html
-
-    keras-dropout report --list
+      keras-dropout report runs.db -o page.html
+      keras-dropout report --list
     """
     from keras_dropout.bench.lookup import studies
     from keras_dropout.bench.report.page import check_report_path
@@ -42,11 +40,11 @@ def report(
     if not output.endswith((".html", ".htm")):
         refuse(f"the report must be an .html file; got {output!r}.", "For example page.html.")
     check_report_path(output)
-    found = retrieve(ledger, target, study)
-    if as_json:
-        print(json.dumps(found.report_document(), indent=1, allow_nan=False))
-        return
-    print(found.save_report(Path(output)))
+    with Working(f"reading {ledger}") as say:
+        found = retrieve(ledger, target, study)
+        say("putting the page together")
+        written = json.dumps(found.report_document(), indent=1, allow_nan=False) if as_json else found.save_report(Path(output))
+    print(written)
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

@@ -1,12 +1,14 @@
 """The command `keras-dropout runs`: what a ledger holds, shown, written, merged, deleted and verified. Loads no Keras."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.commands.options import help_of
+from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_whole
 
 _SHOWN = 100  # rows of the table, unless --limit says otherwise
@@ -28,10 +30,22 @@ runs = typer.Typer(
     Every finished run is in the ledger, an SQLite file (--ledger, keras-dropout.db by default); docs/ledger.md describes its
     tables. Exit status: 0 done, 1 problems or conflicts were found, 2 bad input.
 
-    Examples: keras-dropout runs · keras-dropout runs --status failed --json · keras-dropout runs show 3f9a ·
-    keras-dropout runs export runs.csv · keras-dropout runs merge other.db
+    \b
+    Examples:
+      keras-dropout runs
+      keras-dropout runs --status failed --json
+      keras-dropout runs show 3f9a
+      keras-dropout runs export runs.csv
+      keras-dropout runs merge other.db
     """,
 )
+
+
+def _command(name: str | None = None) -> Callable[[Callable], Callable]:
+    """A command with its docstring as help."""
+    return lambda function: runs.command(name, help=help_of(function))(function)
+
+
 _Ledger = Annotated[str, typer.Option(help="SQLite file that keeps every run.")]
 _Target = Annotated[list[str] | None, typer.Option("--target", help="Only runs of this target. Repeatable.")]
 _Variant = Annotated[list[str] | None, typer.Option("--variant", help="Only runs of this variant. Repeatable.")]
@@ -41,7 +55,7 @@ _Since = Annotated[str | None, typer.Option(help="Only runs that ended at or aft
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-@runs.command("list")
+@_command("list")
 def list_runs(
     ledger: _Ledger = "keras-dropout.db",
     target: _Target = None,
@@ -60,7 +74,9 @@ def list_runs(
     seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC),
     model (whether the trained model is kept).
 
-    Examples: keras-dropout runs list --variant hidden --since 2026-07-01 · keras-dropout runs list --status failed --json
+    Examples:
+      keras-dropout runs list --variant hidden --since 2026-07-01
+      keras-dropout runs list --status failed --json
     """
     from keras_dropout.bench.lookup import reading
     from keras_dropout.bench.selection import count, find, finite
@@ -79,7 +95,7 @@ def list_runs(
     print(f"{number} run(s) in {ledger}" + (f", the newest {len(found)} shown" if len(found) < number else ""))
 
 
-@runs.command("show")
+@_command("show")
 def show_run(
     key: Annotated[str, typer.Argument(help="The run's key, or how it begins: at least 4 digits.")],
     ledger: _Ledger = "keras-dropout.db",
@@ -91,7 +107,9 @@ def show_run(
     The fields of --json, an object: those of `runs list`, and curves (metric -> one number an epoch), config (what the key is a
     hash of), versions, machine, test_losses (count, mean; null where none are kept) and log.
 
-    Examples: keras-dropout runs show 3f9a · keras-dropout runs show 3f9a --log
+    Examples:
+      keras-dropout runs show 3f9a
+      keras-dropout runs show 3f9a --log
     """
     from keras_dropout.bench.lookup import reading
     from keras_dropout.bench.selection import describe, find_key, finite
@@ -106,7 +124,7 @@ def show_run(
         show(_everything(found))
 
 
-@runs.command("model")
+@_command("model")
 def take_model(
     key: Annotated[str, typer.Argument(help="The run's key, or how it begins: at least 4 digits.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The .keras file to write.")],
@@ -118,7 +136,8 @@ def take_model(
     It is kept where a study was told to: keras-dropout compare … --keep-weights. Load it where keras_dropout is imported, which
     brings its layers: keras.models.load_model("model.keras").
 
-    Examples: keras-dropout runs model 3f9a -o model.keras
+    Examples:
+      keras-dropout runs model 3f9a -o model.keras
     """
     from keras_dropout.bench.export import write_whole
     from keras_dropout.bench.lookup import reading
@@ -131,7 +150,7 @@ def take_model(
     print(path)
 
 
-@runs.command()
+@_command()
 def export(
     file: Annotated[str, typer.Argument(help="The .csv, .parquet or .json file to write.")],
     ledger: _Ledger = "keras-dropout.db",
@@ -148,7 +167,9 @@ def export(
     The columns are the fields of `runs list` with one column for each metric; with --curves key, target, variant, seed, status,
     epoch (from 1) and one column for each curve. Numbers have all their digits. Parquet needs the extra tables.
 
-    Examples: keras-dropout runs export runs.csv --status done · keras-dropout runs export curves.parquet --curves
+    Examples:
+      keras-dropout runs export runs.csv --status done
+      keras-dropout runs export curves.parquet --curves
     """
     from keras_dropout.bench.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
     from keras_dropout.bench.lookup import reading
@@ -156,13 +177,15 @@ def export(
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)
     chosen = _selection(target, variant, status, seed, since)
-    with reading(ledger) as connection:
-        rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)
-    write_rows(rows, path)
+    with Working(f"reading {ledger}") as say:
+        with reading(ledger) as connection:
+            rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)
+        say(f"writing {len(rows):,} rows")
+        write_rows(rows, path)
     print(f"{path}: {len(rows)} row(s)")
 
 
-@runs.command()
+@_command()
 def merge(
     others: Annotated[list[str], typer.Argument(help="Ledgers to take runs from; they stay as they are.")],
     ledger: _Ledger = "keras-dropout.db",
@@ -174,22 +197,27 @@ def merge(
     copied, also for runs that both have; checkpoints are not. The ledger is made when it is not there. Each OTHER is taken whole
     or not at all.
 
-    Examples: keras-dropout runs merge laptop.db server.db --ledger all.db
+    Examples:
+      keras-dropout runs merge laptop.db server.db --ledger all.db
     """
     from keras_dropout.bench import upkeep
 
     conflicts = 0
-    for merged in upkeep.merge(ledger, others):
+    found = upkeep.merge(ledger, others)
+    for other in others:
+        with Working(f"merging {other}"):
+            merged = next(found)
         models = f"; {merged.models} model(s) copied" if merged.models else ""
         print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there{models}")
         for key in merged.conflicts:
             print(f"conflict: run {key} has other results in {merged.source}; {ledger} keeps its own")
         conflicts += len(merged.conflicts)
+    found.close()
     if conflicts:
         raise typer.Exit(1)
 
 
-@runs.command()
+@_command()
 def delete(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys, or how they begin: at least 4 digits.")] = None,
     ledger: _Ledger = "keras-dropout.db",
@@ -203,7 +231,9 @@ def delete(
 ) -> None:
     """Delete runs and their models, named by keys or chosen by filters; they are trained again when a study asks for them.
 
-    Examples: keras-dropout runs delete --status failed · keras-dropout runs delete 3f9a 07c1 --yes
+    Examples:
+      keras-dropout runs delete --status failed
+      keras-dropout runs delete 3f9a 07c1 --yes
     """
     from keras_dropout.bench import upkeep
 
@@ -211,19 +241,21 @@ def delete(
     print(f"{number} run(s) deleted from {ledger}")
 
 
-@runs.command()
+@_command()
 def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
     """Drop checkpoints that no run will go on from, and give the space of what was deleted back to the disk.
 
-    Examples: keras-dropout runs vacuum --ledger old.db
+    Examples:
+      keras-dropout runs vacuum --ledger old.db
     """
     from keras_dropout.bench import upkeep
 
-    dropped, before, after = upkeep.vacuum(ledger)
+    with Working(f"vacuuming {ledger}"):
+        dropped, before, after = upkeep.vacuum(ledger)
     print(f"{ledger}: {before:,} bytes before, {after:,} after; {dropped} checkpoint(s) dropped")
 
 
-@runs.command()
+@_command()
 def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None:
     """Look for damage in a ledger, and change nothing. Exit status 1 when there is some.
 
@@ -231,11 +263,13 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     trained model that is kept. The fields of --json, an object: runs, models, studies, missing (runs that studies asked for and
     that are not there, which is no problem), problems (a list of objects: where, what).
 
-    Examples: keras-dropout runs verify --json
+    Examples:
+      keras-dropout runs verify --json
     """
     from keras_dropout.bench import upkeep
 
-    found = upkeep.verify(ledger)
+    with Working(f"verifying {ledger}"):
+        found = upkeep.verify(ledger)
     if as_json:
         print(json.dumps(vars(found), indent=1))
     else:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout.commands.options import (
+    BACKEND,
     DATA_OPTIONS,
     Data,
     DivideBy,
@@ -21,16 +22,21 @@ from keras_dropout.commands.options import (
     Text,
     Vocabulary,
     choose_backend,
+    complete_target,
     data_options,
+    one_of,
     read_seeds,
 )
-from keras_dropout.commands.output import show
+from keras_dropout.commands.output import Working, show
 from keras_dropout.errors import check_choice, refuse
 
 
 def compare(
     target: Annotated[
-        str | None, typer.Argument(help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.")
+        str | None,
+        typer.Argument(
+            help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.", autocompletion=complete_target
+        ),
     ] = None,
     data: Data = None,
     study: Annotated[str | None, typer.Option(help="A TOML file with all of this; keras-dropout init writes one.")] = None,
@@ -73,13 +79,17 @@ def compare(
     ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
     backend: Annotated[
-        str | None, typer.Option(help="jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.")
+        str | None,
+        typer.Option(
+            help="jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.", autocompletion=BACKEND
+        ),
     ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
             help="compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
-            "where jax has a GPU or TPU, else the faster of the others, by timing)."
+            "where jax has a GPU or TPU, else the faster of the others, by timing).",
+            autocompletion=one_of("auto", "compiled", "reference", "stacked"),
         ),
     ] = None,
     workers: Annotated[
@@ -123,8 +133,10 @@ def compare(
     docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
     paired by seed), interval, pairs.
 
-    Examples: keras-dropout compare digits-mlp · keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8 ·
-    keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+    Examples:
+      keras-dropout compare digits-mlp
+      keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
+      keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
     """
     from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
@@ -178,15 +190,16 @@ def compare(
     if options:
         settings["data_options"] = settings.get("data_options", {}) | options
     target, report = _take_target(settings), settings.pop("report", None)
-    choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.conduct import carry_out, so_far
-    from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
-    from keras_dropout.bench.report.page import check_report_path
+    with Working("loading Keras, the model and the data", quiet):
+        choose_backend(settings.get("backend", "jax"))
+        from keras_dropout.bench.conduct import carry_out, so_far
+        from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+        from keras_dropout.bench.report.page import check_report_path
 
-    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-    if report is not None:
-        check_report_path(report)
-    plan = make_plan(target, **settings)
+        ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+        if report is not None:
+            check_report_path(report)
+        plan = make_plan(target, **settings)
     if not quiet:
         _print_notes(plan)
     if dry_run:
@@ -264,8 +277,10 @@ def tune(
     compared with the winner and none, by default the model as it is published or built. In a study file, [space] has a text for
     each site, and [tune] the options above. The same command goes on after an interruption.
 
-    Examples: keras-dropout tune digits-mlp · keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5" ·
-    keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
+    Examples:
+      keras-dropout tune digits-mlp
+      keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5"
+      keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
     """
     from keras_dropout.bench import study_file
     from keras_dropout.bench.records import Variant
@@ -288,15 +303,16 @@ def tune(
     if said:
         settings["data_options"] = settings.get("data_options", {}) | said
     target, report = _take_target(settings), settings.pop("report", None)
-    choose_backend(settings.get("backend", "jax"))
-    from keras_dropout.bench.planning import DEFAULT_LEDGER
-    from keras_dropout.bench.report.page import check_report_path
-    from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+    with Working("loading Keras, the model and the data", quiet):
+        choose_backend(settings.get("backend", "jax"))
+        from keras_dropout.bench.planning import DEFAULT_LEDGER
+        from keras_dropout.bench.report.page import check_report_path
+        from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
 
-    ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-    if report is not None:
-        check_report_path(report)
-    planned = plan_tuning(target, **settings)
+        ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
+        if report is not None:
+            check_report_path(report)
+        planned = plan_tuning(target, **settings)
     if not quiet:
         _print_notes(planned.plan)
     if dry_run:
@@ -354,7 +370,8 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
-    seconds = plan.estimate_seconds(todo)
+    with Working("timing a run"):
+        seconds = plan.estimate_seconds(todo)
     shown = {
         "target": study.target,
         "variants": {variant.name: variant.placement for variant in study.variants},

@@ -18,14 +18,21 @@ from keras_dropout.commands.options import (
     Text,
     Vocabulary,
     choose_backend,
+    complete_model_or_ledger,
     data_options,
 )
-from keras_dropout.commands.output import check_output_path, show
+from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
 
 
 def uncertainty(
-    model: Annotated[str, typer.Argument(help="A trained .keras file, file.py:function, or a ledger (.db) with kept models.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A trained .keras file, file.py:function, or a ledger (.db) with kept models.",
+            autocompletion=complete_model_or_ledger,
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option(help="As in compare, or a recipe's name for its data; a ledger knows its recipe.")
     ] = None,
@@ -74,9 +81,10 @@ def uncertainty(
     milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted, verdict), temperatures,
     precisions, moments_error, rates, ood, shifts, notes. Fields that do not apply are null or empty.
 
-    Examples: keras-dropout uncertainty model.keras --data digits-mlp --temperature ·
-    keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation ·
-    keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
+    Examples:
+      keras-dropout uncertainty model.keras --data digits-mlp --temperature
+      keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation
+      keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
     """
     options = data_options(
         target=column,
@@ -95,60 +103,62 @@ def uncertainty(
     ledger = model.endswith((".db", ".sqlite"))
     if variant is not None and not ledger:
         refuse("--variant is for a ledger of a study.", "Name the ledger: keras-dropout uncertainty runs.db --variant hidden")
-    choose_backend(backend)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from keras_dropout import placement as placing
-    from keras_dropout.bench import assessment, planning
-    from keras_dropout.bench.data.shifts import SHIFTS
-    from keras_dropout.bench.recipes import RECIPES
-    from keras_dropout.bench.records import Variant
-    from keras_dropout.sampling import contains_dropout
+    with Working("loading Keras, the model and the data") as say:
+        choose_backend(backend)
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from keras_dropout import placement as placing
+        from keras_dropout.bench import assessment, planning
+        from keras_dropout.bench.data.shifts import SHIFTS
+        from keras_dropout.bench.recipes import RECIPES
+        from keras_dropout.bench.records import Variant
+        from keras_dropout.sampling import contains_dropout
 
-    shifts = [each for name in shift or () for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]
-    if ledger:
-        models, study = planning.kept_models(model, variant)
-        from_recipe = data is None and study["target"] in RECIPES
-        loaded, about = planning.named_data(study["target"] if from_recipe else data, options, data_dir)
-        parts, name = planning.as_seen_parts(loaded), f"{study['target']}, {variant}"
-    else:
-        found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
-        models, name = {0: found}, Path(model).name
-    if place:
-        placement = dict(Variant.parse(f"place={', '.join(place)}").placement)
-        models = {number: placing.place(each, placement) for number, each in models.items()}
-    if path is not None:
-        try:
-            import pandas
-        except ImportError:
-            refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
-    if path is not None and not all(map(contains_dropout, models.values())):
-        refuse("figures of each example are those of Monte-Carlo dropout; there is none in the model.", "Leave --output out.")
-    others = {each: planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
-    notes = []
-    fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
-    if fitted and not (ledger and planning.held_out(study, loaded)):
-        notes.append(
-            f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
+        shifts = [each for name in shift or () for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]
+        if ledger:
+            models, study = planning.kept_models(model, variant)
+            from_recipe = data is None and study["target"] in RECIPES
+            loaded, about = planning.named_data(study["target"] if from_recipe else data, options, data_dir)
+            parts, name = planning.as_seen_parts(loaded), f"{study['target']}, {variant}"
+        else:
+            found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
+            models, name = {0: found}, Path(model).name
+        if place:
+            placement = dict(Variant.parse(f"place={', '.join(place)}").placement)
+            models = {number: placing.place(each, placement) for number, each in models.items()}
+        if path is not None:
+            try:
+                import pandas
+            except ImportError:
+                refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
+        if path is not None and not all(map(contains_dropout, models.values())):
+            refuse("figures of each example are those of Monte-Carlo dropout; there is none in the model.", "Leave --output out.")
+        others = {each: planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
+        notes = []
+        fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
+        if fitted and not (ledger and planning.held_out(study, loaded)):
+            notes.append(
+                f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
+            )
+        measured = assessment.assess(
+            models,
+            parts["test"],
+            parts["validation"],
+            target=name,
+            data=loaded.name,
+            task=about.task if about is not None else None,
+            samples=samples,
+            seed=seed,
+            masks=masks,
+            logits=True if logits else None,
+            temperature=temperature,
+            use_moments=use_moments,
+            precision=precision,
+            tune_rate=tune_rate,
+            ood=others,
+            shifts=shifts,
+            notes=notes,
+            say=say,
         )
-    measured = assessment.assess(
-        models,
-        parts["test"],
-        parts["validation"],
-        target=name,
-        data=loaded.name,
-        task=about.task if about is not None else None,
-        samples=samples,
-        seed=seed,
-        masks=masks,
-        logits=True if logits else None,
-        temperature=temperature,
-        use_moments=use_moments,
-        precision=precision,
-        tune_rate=tune_rate,
-        ood=others,
-        shifts=shifts,
-        notes=notes,
-    )
     if path is not None:
         frames = [u.to_frame().assign(seed=number) for number, u in measured.uncertainties.items()]
         pandas.concat(frames).to_csv(path, index_label="example")

@@ -24,6 +24,7 @@ from keras_dropout.bench.machine import machine, usable_cores, versions
 from keras_dropout.bench.records import BACKENDS, Result, Run, Study
 from keras_dropout.bench.schema import NotStored
 from keras_dropout.errors import check_choice, refuse
+from keras_dropout.frameworks import installed
 
 HERE, RAY = "here", "ray"
 STACK = 256  # runs that a worker is given at once where it can train them side by side
@@ -55,7 +56,8 @@ def check_backend(backend: str) -> str:
     """Refuse a backend that is unknown or not installed, before anything is loaded."""
     check_choice("backend", backend, BACKENDS)
     if importlib.util.find_spec(backend) is None:
-        refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'")
+        others = "".join(f", or --backend {each}, which is here" for each in installed()[:1])
+        refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'{others}")
     return backend
 
 

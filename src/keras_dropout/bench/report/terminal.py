@@ -1,11 +1,10 @@
 """A comparison and an assessment on the terminal: tables and sentences."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -31,13 +30,6 @@ def comparison_tables(found: Any) -> list[Table]:
     tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
     tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
     return [*tables, *([_sampled_differences_table(found)] if found.sampled_metrics and found.others else [])]
-
-
-def as_text(found: Any) -> str:
-    """What rich prints of it on a terminal of 100 columns."""
-    console = Console(width=100, file=io.StringIO())
-    console.print(found)
-    return console.file.getvalue()
 
 
 def assessment(assessed: Any) -> Group:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras.src.utils import rng_utils  # it has no public name
 
+from keras_dropout import graph
 from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
@@ -364,7 +365,7 @@ def _set_random_seed(seed: int) -> None:
 
 def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
     """The study's model with a variant's dropout, compiled, and the schedules of its layers."""
-    model = keras.saving.deserialize_keras_object(copy.deepcopy(study.model))  # Keras empties what it reads
+    model = graph.make(study.model)
     if study.weights is not None:
         model.set_weights(study.weights)
     schedules = {}

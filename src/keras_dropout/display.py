@@ -1,0 +1,151 @@
+"""What is found, shown: rich's tables and texts on a terminal of any width, as text in a Python shell, as HTML in a notebook.
+
+A result has its tables once, in `__rich__`; here they are brought into the other forms.
+"""
+
+import copy
+import io
+import shutil
+from html import escape
+from typing import Any
+
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Column, Table
+from rich.text import Text
+
+WIDTH = 100  # of text that is for no terminal
+_SHORT = 10  # letters of a name that stay together
+
+
+class Terminal(Console):
+    """A console that says when its reader has gone, where rich would end the program as one that failed."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Shown:
+    """A result with `__rich__`: it prints as that, and a notebook shows it as HTML."""
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return as_text(self, shutil.get_terminal_size((WIDTH, 24)).columns).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def as_text(found: Any, width: int = WIDTH) -> str:
+    """What rich prints of it on a terminal of that width, without colours."""
+    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
+    console.print(fitted(found, width))
+    return console.file.getvalue()
+
+
+def fitted(found: Any, width: int) -> Any:
+    """The same for so many columns: a table in which a figure would be cut becomes a list with a line for each cell.
+
+    Columns that may be folded anywhere, such as those of names, are folded before that.
+    """
+    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
+    return Group(*(_fitted(part, console) if isinstance(part, Table) else part for part in _parts(found)))
+
+
+def as_html(found: Any) -> str:
+    """Tables and paragraphs in plain HTML, in the colours of the page around them. What is text is escaped."""
+    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False)
+    return "\n".join(_table(part, console) if isinstance(part, Table) else _paragraph(part, console) for part in _parts(found))
+
+
+def _parts(found: Any) -> list[Any]:
+    """Tables and texts, in their order."""
+    while hasattr(found, "__rich__"):
+        found = found.__rich__()
+    return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [found]
+
+
+def _fitted(table: Table, console: Console) -> Any:
+    """The table, a narrower one whose words and figures are whole but for long names, or a list."""
+    options = console.options.update(width=10_000)
+    if Measurement.get(console, options, table).maximum <= console.width:
+        return table
+    fitting = copy.copy(table)
+    fitting.columns = [copy.copy(column) for column in table.columns]
+    wanted: list[tuple[int, Column]] = []
+    for column in fitting.columns:
+        sizes = [Measurement.get(console, options, _text(cell, console)) for cell in (column.header, *column.cells)]
+        widest = max(size.maximum for size in sizes)
+        column.width = widest if column.no_wrap else max(size.minimum for size in sizes)
+        wanted.append((widest - column.width, column))
+    left = console.width - Measurement.get(console, options, fitting).maximum
+    for column in fitting.columns:
+        if column.overflow == "fold" and column.justify == "left" and left < 0:
+            shorter = min(column.width, max(_SHORT, column.width + left))
+            left += column.width - shorter
+            column.width = shorter
+    if left < 0:
+        return _listed(table, console)
+    for number, (more, column) in enumerate(sorted(wanted, key=lambda each: each[0])):  # the rest to those that want it
+        given = min(more, left // (len(wanted) - number))
+        column.width += given
+        left -= given
+    return fitting
+
+
+def _text(cell: Any, console: Console) -> Text:
+    return cell if isinstance(cell, Text) else console.render_str(str(cell), highlight=False)
+
+
+def _rows(table: Table) -> list[tuple[Any, ...]]:
+    """The cells by row, without the head."""
+    return list(zip(*(column.cells for column in table.columns)))
+
+
+def _listed(table: Table, console: Console) -> Group:
+    """A line for each cell, behind the name of its column; the first of a row stands over the others."""
+    lines = [] if table.title is None else [_text(table.title, console)]
+    for first, *others in _rows(table):
+        head = _text(first, console).copy()
+        head.stylize("bold")
+        lines += [head] if head.plain.strip() else []
+        for column, cell in zip(table.columns[1:], others):
+            if (value := _text(cell, console)).plain.strip():
+                name = _text(column.header, console).plain if table.show_header else ""
+                lines.append(Text.assemble("  ", f"{name}: " if name else "", value))
+    return Group(*lines)
+
+
+def _html(cell: Any, console: Console) -> str:
+    """Escaped text; what is bold stays so."""
+    parts = []
+    for segment in _text(cell, console).render(console):
+        text = escape(segment.text)
+        parts.append(f"<strong>{text}</strong>" if segment.style and segment.style.bold else text)
+    return "".join(parts)
+
+
+def _paragraph(text: Any, console: Console) -> str:
+    content = _html(text, console)
+    return f'<p style="white-space: pre-wrap">{content}</p>' if content else ""
+
+
+def _style(column: Column) -> str:
+    return f' style="text-align: {"right" if column.justify == "right" else "left"}; white-space: pre-wrap"'
+
+
+def _table(table: Table, console: Console) -> str:
+    styles = [_style(column) for column in table.columns]
+    lines = ["<table>"]
+    if table.title is not None:
+        lines.append(f'<caption style="text-align: left; white-space: nowrap">{_html(table.title, console)}</caption>')
+    if table.show_header:
+        heads = (f'<th scope="col"{style}>{_html(column.header, console)}</th>' for column, style in zip(table.columns, styles))
+        lines.append(f"<thead><tr>{''.join(heads)}</tr></thead>")
+    lines.append("<tbody>")
+    for first, *others in _rows(table):
+        cells = (f"<td{style}>{_html(cell, console)}</td>" for cell, style in zip(others, styles[1:]))
+        lines.append(f'<tr><th scope="row"{styles[0]}>{_html(first, console)}</th>{"".join(cells)}</tr>')
+    return "\n".join([*lines, "</tbody>", "</table>"])

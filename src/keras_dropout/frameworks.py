@@ -1,0 +1,48 @@
+"""Which of Keras's backends is there, found before Keras is loaded: it fails when the one that it is set to is not installed."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from keras_dropout.errors import refuse
+
+BACKENDS = ("jax", "tensorflow", "torch")
+
+
+def installed() -> list[str]:
+    """The backends that can be imported, without importing them."""
+    return [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+
+
+def choose() -> None:
+    """See to it that Keras, where it is not loaded yet, loads with a backend that is installed.
+
+    What KERAS_BACKEND says counts. Without it Keras takes what its keras.json says, or else TensorFlow; where that is not
+    installed, another one that is. Refused where none is.
+    """
+    if "keras" in sys.modules:
+        return
+    there, said = installed(), os.environ.get("KERAS_BACKEND")
+    wanted = said or _configured()
+    if wanted in there or wanted not in BACKENDS:
+        return
+    if said:
+        others = f", or set KERAS_BACKEND to {' or '.join(there)}, which is here" if there else ""
+        refuse(f"KERAS_BACKEND is {said}, which is not installed.", f"pip install 'keras-dropout[{said}]'{others}.")
+    if not there:
+        refuse(
+            "no backend of Keras is installed: none of jax, tensorflow and torch.",
+            "pip install 'keras-dropout[jax]', or [tensorflow] or [torch].",
+        )
+    os.environ["KERAS_BACKEND"] = there[0]
+
+
+def _configured() -> str:
+    """What Keras takes where KERAS_BACKEND is not set: it writes that file itself."""
+    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        return json.loads(file.read_text()).get("backend", "tensorflow")
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"

@@ -1,0 +1,76 @@
+"""The two READMEs: the same programs, figures, pictures and links; and each short program of them runs."""
+
+import re
+import tokenize
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LANGUAGES = {"en": (ROOT / "README.md").read_text(encoding="utf-8"), "zh": (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TO_COME = "docs/pictures/report-overview.png"  # make screenshots takes it
+
+
+def blocks(text):
+    """(language, code without its comments)."""
+    return [(kind, "\n".join(without_comment(line, kind) for line in code.splitlines())) for kind, code in BLOCK.findall(text)]
+
+
+def without_comment(line, kind):
+    if kind == "python":
+        tokens = tokenize.generate_tokens(StringIO(line).readline)
+        try:
+            comment = next((token.start[1] for token in tokens if token.type == tokenize.COMMENT), None)
+        except tokenize.TokenError:  # a bracket that a later line closes
+            comment = None
+        return line[:comment].rstrip()
+    return re.sub(r"\s+# .*", "", line).rstrip()
+
+
+def figures(text):
+    """How often each number stands in what is no block of code."""
+    return Counter(re.findall(r"[+-]?\d*[.,]?\d+", BLOCK.sub("", text)))
+
+
+def links(text):
+    return [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("README")]
+
+
+def test_both_have_the_same_code():
+    english, chinese = map(blocks, LANGUAGES.values())
+    assert len(english) >= 8
+    assert english == chinese
+
+
+def test_both_have_the_same_figures_headings_and_links():
+    assert figures(LANGUAGES["en"]) == figures(LANGUAGES["zh"])
+    heads = [[len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in LANGUAGES.values()]
+    assert heads[0] == heads[1]
+    assert links(LANGUAGES["en"]) == links(LANGUAGES["zh"])
+
+
+def test_another_figure_would_be_seen():
+    assert figures(LANGUAGES["en"].replace("0.3264", "0.3265")) != figures(LANGUAGES["zh"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_links_lead_to_files(language):
+    text = LANGUAGES[language]
+    found = links(text)
+    assert TO_COME in found
+    missing = [target for target in found if target != TO_COME and not (ROOT / target).exists()]
+    assert not missing
+    assert ("README.zh-CN.md" if language == "en" else "README.md") in text
+
+
+SHORT = [code for kind, code in blocks(LANGUAGES["en"]) if kind == "python" and "compare(" not in code]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
+@pytest.mark.parametrize("number", range(len(SHORT)))
+def test_the_short_programs_run(number, capsys):
+    exec(compile(SHORT[number], "README.md", "exec"), {})
