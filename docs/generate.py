@@ -5,7 +5,6 @@ drawn from calls of their own in `SPECIAL`.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
