@@ -1,6 +1,7 @@
 """Results in a shell, on narrow terminals and in notebooks: nothing cut, nothing unescaped, nothing written twice."""
 
 import io
+import re
 from xml.etree import ElementTree
 
 import keras
@@ -121,8 +122,10 @@ def test_a_comparison_has_its_tables_and_a_picture():
     assert [caption.text for caption in root.iter("caption")] == [each.title for each in tables]
     assert "&lt;half&gt;" in html
     assert "better" in [cell.text for cell in root.iter("td")]
-    (picture,) = root.findall("{http://www.w3.org/2000/svg}svg")
-    assert "none" in "".join(picture.itertext())
+    (picture,) = root.findall("div/{http://www.w3.org/2000/svg}svg")
+    assert "half" in "".join(picture.itertext())
+    used = set(re.findall(r"var\((--\w+)\)", html))
+    assert used <= set(re.findall(r"(--\w+):", html)), "colours that only the page of a report has"
     assert repr(found) == as_text(found, 100).rstrip("\n")
 
 

@@ -32,6 +32,11 @@ from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, fi
 from keras_dropout.display import Shown, as_html
 from keras_dropout.errors import check_choice, refuse
 
+# Of a picture that stands alone: those of the page around it, and two that are seen on light and on dark.
+_COLORS = (
+    "font-family: sans-serif; --ink: currentColor; --quiet: currentColor; --line: currentColor; --better: #3987e5; --worse: #d95926"
+)
+
 
 @dataclass(repr=False)
 class Comparison(Shown):
@@ -383,9 +388,10 @@ class Comparison(Shown):
 
     def _repr_html_(self) -> str:
         """The tables, and the differences in the test loss as a picture."""
-        picture = ""
-        if self.others and "test_loss" in self.metrics:
-            picture = charts.paired_differences(self.document()["comparisons"], self._pairs("test_loss"), "test_loss")
+        picture, differences = "", self.document()["comparisons"]
+        if any(row["metric"] == "test_loss" and row["difference"] is not None for row in differences):
+            drawn = charts.paired_differences(differences, self._pairs("test_loss"), "test_loss", higher_is_better("test_loss"))
+            picture = f'<div style="{_COLORS}">{drawn}</div>'
         return f"{as_html(self)}\n{picture}"
 
     def _pairs(self, metric: str) -> dict[str, list[float | None]]:
