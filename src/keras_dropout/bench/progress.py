@@ -12,6 +12,9 @@ from keras_dropout.bench.records import Result, Run
 from keras_dropout.display import fitted
 
 
+_WIDE = 100  # columns of a terminal with room for bars beside the figures
+
+
 class Display:
     """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
 
@@ -22,12 +25,13 @@ class Display:
     def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
         self._console = Console(file=sys.stderr, quiet=quiet)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
+        wide = self._console.width >= _WIDE
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            *([BarColumn()] if wide else []),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
+            *([TimeElapsedColumn()] if wide else []),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
