@@ -24,6 +24,7 @@ from keras_dropout.bench.ledger import Ledger, check_ledger_path
 from keras_dropout.bench.lookup import asked_for, examples, kept, latest_study, models, peek
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
 from keras_dropout.bench.schema import SCHEMA_VERSION, NotStored, refusing
+from keras_dropout.bench.upkeep import verify
 from keras_dropout.errors import BadInput
 
 STUDY = Study(
@@ -261,6 +262,13 @@ def test_an_older_ledger_is_read_as_it_is(tmp_path, version):
     assert examples(path, "f") is None
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_the_tables_of_an_older_ledger_are_found_sound(tmp_path, version):
+    found = verify(OLDER[version](tmp_path / "runs.db"))
+    views = ("results", "means")  # which are not those of that version here
+    assert [each for each in found.problems if each["where"] == "schema" and not each["what"].startswith(views)] == []
 
 
 @pytest.mark.parametrize("version", OLDER)

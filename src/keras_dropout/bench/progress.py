@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keras_dropout.bench.records import Result, Run
 from keras_dropout.display import fitted
 
-
 _WIDE = 100  # columns of a terminal with room for bars beside the figures
 
 

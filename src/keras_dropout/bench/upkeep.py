@@ -186,15 +186,18 @@ def _verify_file(connection: sqlite3.Connection, found: Verified) -> None:
         make_schema(sound)
         names = [name for (name,) in sound.execute("SELECT name FROM sqlite_master WHERE sql IS NOT NULL")]
         for name in names:
-            if _columns(connection, name) != _columns(sound, name):
+            columns, expected = _columns(connection, name), _columns(sound, name)
+            # What an older file lacks looks as if it were there, without a type.
+            untyped = [(column, kind or expected.get(column)) for column, kind in columns.items()]
+            if untyped != [*expected.items()]:
                 found.note("schema", f"{name} is not as keras-dropout makes it")
     for without, other in (("runs", "details"), ("details", "runs")):
         for (key,) in connection.execute(f"SELECT key FROM {without} WHERE key NOT IN (SELECT key FROM {other})"):
             found.note(f"run {key}", f"is in {without} but not in {other}")
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> list[tuple]:
-    return [tuple(column[1:3]) for column in connection.execute(f"PRAGMA table_info({table})")]
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, str]:
+    return {name: kind for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _verify_runs(connection: sqlite3.Connection, found: Verified) -> None:
