@@ -18,16 +18,17 @@ MOST_BYTES = 120_000
 
 
 def photograph(page_file: Path) -> dict[str, bytes]:
-    """A PNG of the top of the page, "overview", and of the top of each section, by the section's id."""
+    """A PNG of the verdict and the network, "overview", and of the top of each section, by the section's id."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto(page_file.resolve().as_uri())
-        page.add_style_tag(content=".contents, .tools { display: none !important } h2 { margin-top: 4rem }")
-        top = page.locator("main").bounding_box()
-        clip = {"x": max(0, top["x"] - MARGIN), "y": 0, "width": top["width"] + 2 * MARGIN, "height": 1.5 * HEIGHT}
+        top, network = (page.locator(each).first.bounding_box() for each in ("main", "#verdict + section figure"))
+        bottom = network["y"] + network["height"] + MARGIN
+        clip = {"x": max(0, top["x"] - MARGIN), "y": 0, "width": top["width"] + 2 * MARGIN, "height": bottom}
         shots = {"overview": page.screenshot(full_page=True, clip=clip)}
+        page.add_style_tag(content=".contents, .tools { display: none !important } h2 { margin-top: 4rem }")
         for section in page.locator("main > section").all():
             box = section.bounding_box()
             height = min(box["height"], HEIGHT) + 2 * MARGIN
