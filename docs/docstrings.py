@@ -75,7 +75,7 @@ def _table(lines: list[str]) -> list[list[str]]:
 def _labels(text: str) -> list[tuple[str, str]]:
     found: list[list[str]] = []
     for line in text.splitlines():
-        label = re.match(r"([A-Z][a-z]+(?: [a-z]+)?):(\s+)", line)
+        label = re.match(r"([A-Z][a-z]+(?: [a-z]+)?):(\s+|$)", line)
         if label and (not found or len(label[2]) > 1):
             found.append([label[1], line[label.end() :]])
         else:

@@ -114,7 +114,8 @@ def small_model():
     return keras.Model(x, L.Dropout(0.2, name="late")(outputs))
 
 
-def test_a_comparison_has_its_tables_and_a_picture():
+def test_a_comparison_has_its_tables_and_a_picture(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     found = comparison()
     html = found._repr_html_()
     root = parse(html)

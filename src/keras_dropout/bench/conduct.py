@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path
-from keras_dropout.bench.schema import refusing
+from keras_dropout.bench.schema import NotStored, refusing
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
@@ -73,7 +74,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         if kept := shown(plan.data):
-            ledger.put_examples(plan.study.data.fingerprint, *kept)
+            with suppress(NotStored):  # the runs are what matters
+                ledger.put_examples(plan.study.data.fingerprint, *kept)
         with Display(plan.study.epochs, quiet, table) as display:
             options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
             options["more"] = next_round
@@ -87,14 +89,15 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
             "workers": plan.workers,
             "compilations": sum(result.compilations for result in trained),
         }
-        ledger.add_to_study(found.number, {"timing": found.timing})
+        with suppress(NotStored):
+            ledger.add_to_study(found.number, {"timing": found.timing})
     return found
 
 
 def keep(found: Comparison, more: Mapping[str, Any]) -> None:
     """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
     found.more = {**found.more, **more}
-    with refusing(found.ledger, "written"), Ledger(found.ledger) as ledger:
+    with suppress(NotStored), Ledger(found.ledger) as ledger:
         ledger.add_to_study(found.number, more)
 
 
