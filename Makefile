@@ -9,7 +9,7 @@ EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py 
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test test-all lint docs site screenshots bench dist smoke clean
+.PHONY: help run install test slow-tests test-all lint docs site screenshots bench dist smoke clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,13 @@ test: lint .venv/.browser  ## lint, then the tests, the fast ones, on three back
 	$(PYTEST) -m "not slow"
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(EVERY_BACKEND)
+
+slow-tests: .venv/.for-development .venv/.browser  ## measure all tests, and write which are slow: tests/slow.txt
+	mkdir -p build
+	for backend in jax tensorflow torch; do \
+	  KERAS_BACKEND=$$backend $(PYTEST) --durations=0 --durations-min=0.5 $$([ $$backend = jax ] || echo $(EVERY_BACKEND)) \
+	    > build/durations-$$backend.txt; done; true
+	$(BIN)/python tests/slowest.py build/durations-*.txt
 
 test-all: lint .venv/.browser  ## the slow tests too
 	$(PYTEST)
