@@ -1,6 +1,6 @@
 """Write tests/slow.txt from what `pytest --durations=0` printed: `make slow-tests`, which runs all tests on each backend.
 
-Slow are a test of 6 seconds or more, and of a test with parameters also the cases of 2 seconds or more but for the quickest. The
+Slow are a test of 6 seconds or more, and of a test with parameters also the cases of 1.5 seconds or more but for the quickest. The
 time of a test is that of its slowest backend, with its set-up.
 """
 
@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-ALONE, CASE = 6.0, 2.0  # seconds
+ALONE, CASE = 6.0, 1.5  # seconds
 # What shows the main job is run each time, whatever it takes.
 ALWAYS = (
     "tests/test_cli.py::test_the_whole_way_on_one_worker_and_on_two",
