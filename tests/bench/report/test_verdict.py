@@ -200,3 +200,7 @@ def test_the_code_is_python_for_any_names_and_options(placement):
     read = {site: notation.parse(value) if isinstance(value, str) else value for site, value in written.items()}
     full = {site: value if isinstance(value, dict) else {"kind": "Dropout", "rate": value} for site, value in read.items()}
     assert full == placement
+
+
+def test_layers_that_have_numbers_for_names_get_no_code():
+    assert code({"name": "half", "placement": {"#4": {"kind": "Dropout", "rate": 0.5}}}, 1) is None

@@ -115,13 +115,14 @@ def described(variant: Mapping[str, Any]) -> str:
 
 
 def code(variant: Mapping[str, Any], epochs: int) -> str | None:
-    """Python that makes the variant of a model `model`; None for the model as it is built.
+    """Python that makes the variant of a model `model`; None for the model as it is built, and where layers have numbers for names,
+    as in studies of earlier versions.
 
     Rates that change over training need a `RateScheduler`, which knows layers by their names: they get some where not all follow
     the same schedule.
     """
     placement = variant["placement"]
-    if placement is None:
+    if placement is None or any(site.startswith("#") for site in placement):
         return None
     if not placement:
         return "import keras_dropout\n\nmodel = keras_dropout.strip(model)"
@@ -216,8 +217,10 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _put_in(variant: Mapping[str, Any], advice: str, epochs: int) -> tuple[str, str | None]:
-    if (text := code(variant, epochs)) is None:
+    if variant["placement"] is None:
         return "Leave the model as it is built: its dropout is worth having.", None
+    if (text := code(variant, epochs)) is None:
+        return f"Put it into your model: the placement that the command calls {variant['name']}.", None
     return advice, text
 
 
