@@ -193,7 +193,12 @@ specs = st.builds(
 )
 
 
-@given(st.dictionaries(st.text(min_size=1), specs, min_size=1, max_size=4))
+# But for names such as "#4", which are numbers of layers.
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda name: name[0] != "#" or not name[1:].isdecimal()), specs, min_size=1, max_size=4
+    )
+)
 def test_the_code_is_python_for_any_names_and_options(placement):
     tree = ast.parse(code({"name": "v", "placement": placement}, 1))
     (written,) = [ast.literal_eval(node) for node in ast.walk(tree) if isinstance(node, ast.Dict)]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,7 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
     the same schedule.
     """
     placement = variant["placement"]
-    if placement is None or any(site.startswith("#") for site in placement):
+    if placement is None or any(re.fullmatch(r"#\d+", site) for site in placement):
         return None
     if not placement:
         return "import keras_dropout\n\nmodel = keras_dropout.strip(model)"
