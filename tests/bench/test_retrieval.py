@@ -28,6 +28,19 @@ def carried_out(tmp_path_factory):
     return carry_out(plan, quiet=True, command="the command")
 
 
+def copied(found, path):
+    """The ledger of what was found, in a file of its own."""
+    with closing(sqlite3.connect(found.ledger)) as whole, closing(sqlite3.connect(path)) as copy:
+        whole.backup(copy)
+    return path
+
+
+def change(path, *statements):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
 def as_data(document):
     return json.loads(json.dumps(document, allow_nan=False))
 
@@ -62,7 +75,7 @@ def test_it_has_all_that_a_report_shows(carried_out):
 
 def test_no_framework_is_loaded(carried_out):
     code = (
-        "import sys; from keras_dropout.cli import main; sys.argv[1:] = sys.argv[1:]\n"
+        "import sys; from keras_dropout.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "assert not {'keras', 'jax', 'tensorflow', 'torch', 'optuna'} & set(sys.modules), sorted(sys.modules)"
     )
@@ -75,12 +88,12 @@ def test_no_framework_is_loaded(carried_out):
 
 
 def test_a_study_that_runs_is_shown_so_far(carried_out, tmp_path):
-    path = tmp_path / "part.db"
-    with closing(sqlite3.connect(carried_out.ledger)) as whole, closing(sqlite3.connect(path)) as part:
-        whole.backup(part)
-        part.execute("DELETE FROM runs WHERE seed = 1 AND variant != 'none'")
-        part.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
-        part.commit()
+    path = copied(carried_out, tmp_path / "part.db")
+    change(
+        path,
+        "DELETE FROM runs WHERE seed = 1 AND variant != 'none'",
+        "DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)",
+    )
     found = retrieve(path)
     assert found.missing == 2
     assert "2 run(s) are not finished yet." in found.warnings()
@@ -90,12 +103,8 @@ def test_a_study_that_runs_is_shown_so_far(carried_out, tmp_path):
 
 
 def test_a_study_of_an_earlier_version_is_read_from_its_runs(carried_out, tmp_path):
-    path = tmp_path / "old.db"
-    with closing(sqlite3.connect(carried_out.ledger)) as whole, closing(sqlite3.connect(path)) as old:
-        whole.backup(old)
-        old.execute("UPDATE studies SET document = NULL")
-        old.execute("UPDATE details SET predictions = NULL, calibration = NULL")
-        old.commit()
+    path = copied(carried_out, tmp_path / "old.db")
+    change(path, "UPDATE studies SET document = NULL", "UPDATE details SET predictions = NULL, calibration = NULL")
     found = retrieve(path)
     document, before = as_data(found.report_document()), as_data(carried_out.report_document())
     for name in ("curves", "pairs"):
@@ -106,23 +115,15 @@ def test_a_study_of_an_earlier_version_is_read_from_its_runs(carried_out, tmp_pa
     assert (document["examples"], document["calibration"]) == (None, None)
     assert [row["difference"] for row in document["comparisons"]] == [row["difference"] for row in before["comparisons"]]
     found.save_report(tmp_path / "page.html")
-    with closing(sqlite3.connect(path)) as old:
-        old.execute("DELETE FROM runs")
-        old.execute("DELETE FROM details")
-        old.commit()
+    change(path, "DELETE FROM runs", "DELETE FROM details")
     with pytest.raises(BadInput, match="has no finished run"):
         retrieve(path)
 
 
 def test_the_latest_study_of_a_target_or_one_by_its_number(carried_out, tmp_path):
-    path = tmp_path / "two.db"
-    with closing(sqlite3.connect(carried_out.ledger)) as whole, closing(sqlite3.connect(path)) as two:
-        whole.backup(two)
-        columns = "target, command, versions, machine, runs, document"
-        two.execute(
-            f"INSERT INTO studies (started, {columns}) SELECT '2999-01-01', 'other', {columns.partition(', ')[2]} FROM studies"
-        )
-        two.commit()
+    path = copied(carried_out, tmp_path / "two.db")
+    columns = "command, versions, machine, runs, document"
+    change(path, f"INSERT INTO studies (started, target, {columns}) SELECT '2999-01-01', 'other', {columns} FROM studies")
     assert [row["target"] for row in studies(path)] == ["digits-mlp", "other"]
     first = studies(path)[0]["number"]
     assert retrieve(path).number == first + 1
@@ -135,11 +136,8 @@ def test_the_latest_study_of_a_target_or_one_by_its_number(carried_out, tmp_path
 def test_a_ledger_that_is_not_there_or_damaged_is_refused(carried_out, tmp_path):
     with pytest.raises(BadInput, match="there is no ledger"):
         retrieve(tmp_path / "none.db")
-    path = tmp_path / "bad.db"
-    with closing(sqlite3.connect(carried_out.ledger)) as whole, closing(sqlite3.connect(path)) as bad:
-        whole.backup(bad)
-        bad.execute("UPDATE studies SET document = '{\"study\": {}}'")
-        bad.commit()
+    path = copied(carried_out, tmp_path / "bad.db")
+    change(path, "UPDATE studies SET document = '{\"study\": {}}'")
     with pytest.raises(BadInput, match="is damaged"):
         retrieve(path)
 
@@ -149,3 +147,13 @@ def test_a_sweep_is_read_back_with_its_curve(tmp_path):
     found = carry_out_tuning(planned, quiet=True)
     read = retrieve(tmp_path / "s.db")
     assert as_data(read.report_document())["sweep"] == as_data(found.document())["sweep"]
+
+
+def test_what_a_run_that_diverged_predicted_is_left_out(carried_out, tmp_path):
+    path = copied(carried_out, tmp_path / "diverged.db")
+    change(path, "UPDATE runs SET status = 'diverged' WHERE variant = 'half' AND seed = 1")
+    found, whole = (each.report_document() for each in (retrieve(path), carried_out))
+    assert len(found["calibration"]["half"]["plain"]["reliability"]["runs"]) == 1
+    assert {tuple(each["variants"]["half"]["predictions"])[1] for each in found["examples"]["disputed"]} == {None}
+    assert found["confusion"]["mean"]["none"] == whole["confusion"]["mean"]["none"]
+    assert found["confusion"]["mean"]["half"] != whole["confusion"]["mean"]["half"]

@@ -192,44 +192,29 @@ class Comparison(Shown):
             each["wilcoxon_p_adjusted"] = p
         return found
 
-    def _of_each_example(self) -> dict[str, Result]:
-        """The results with what they have of each test example."""
-        return self.results if self.ledger is None else peek(self.ledger, [run.key for run in self.study.runs()])
+    def _of_each_example(self, names: Sequence[str]) -> dict[str, list[Result | None]]:
+        """The results of these variants with what they have of each test example, one a seed; None for what is not done."""
+        variants = {variant.name: variant for variant in self.study.variants}
+        keys = {name: [self.study.key(variants[name], seed) for seed in self.study.seeds] for name in names}
+        results = self.results if self.ledger is None else peek(self.ledger, [key for each in keys.values() for key in each])
+        done = {key: result for key, result in results.items() if result.status == "done"}
+        return {name: [done.get(key) for key in each] for name, each in keys.items()}
 
     def _loss_differences(self, name: str) -> np.ndarray | None:
         """The differences in the loss of each test example, (pairs, examples), of the seeds that have both."""
-        compared = [variant for variant in self.study.variants if variant.name in (name, self.study.baseline)]
-        compared.sort(key=lambda variant: variant.name == self.study.baseline)
-        keys = {seed: [self.study.key(variant, seed) for variant in compared] for seed in self.study.seeds}
-        results = self.results if self.ledger is None else peek(self.ledger, [key for both in keys.values() for key in both])
-        rows = []
-        for seed in self.study.seeds:
-            both = [results.get(key) for key in keys[seed]]
-            if all(result is not None and result.status == "done" and result.test_losses is not None for result in both):
-                rows.append(both[0].test_losses.astype(float) - both[1].test_losses)
+        found = self._of_each_example((name, self.study.baseline))
+        losses = [[None if run is None else run.test_losses for run in runs] for runs in found.values()]
+        rows = [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
         return np.array(rows) if rows else None
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: what `--json` prints. Numbers that do not exist are None."""
         study = self.study
         names = sorted({name for result in self.results.values() for name in result.metrics})
-        figures = {metric: self.figures(metric) for metric in self.metrics}
-        comparisons = [
-            {
-                "variant": name,
-                "baseline": study.baseline,
-                "metric": metric,
-                "difference": _number(found.mean),
-                "interval": found.interval and list(found.interval),
-                "p": found.p,
-                "p_adjusted": found.p_adjusted,
-                "pairs": found.pairs,
-                "verdict": found.verdict,
-                **figures[metric][name],
-            }
-            for metric in self.metrics
-            for name, found in self.differences(metric).items()
-        ]
+        comparisons = []
+        for metric in self.metrics:
+            figures = self.figures(metric)
+            comparisons += [row | figures[row["variant"]] for row in self._rows(metric)]
         return {
             "study": {
                 "target": study.target,
@@ -341,11 +326,7 @@ class Comparison(Shown):
 
     def _test_examples(self) -> dict[str, Any]:
         """The report's "examples", "confusion" and "calibration", None where the runs have nothing for them."""
-        results = self._of_each_example()
-        by_variant = {
-            variant.name: [results.get(self.study.key(variant, seed)) for seed in self.study.seeds]
-            for variant in self.study.variants
-        }
+        by_variant = self._of_each_example([variant.name for variant in self.study.variants])
         predictions = {name: [run and run.predictions for run in runs] for name, runs in by_variant.items()}
         losses = {name: [run and run.test_losses for run in runs] for name, runs in by_variant.items()}
         found: dict[str, Any] = {"examples": None, "confusion": None, "calibration": _calibration(by_variant)}
@@ -388,11 +369,28 @@ class Comparison(Shown):
 
     def _repr_html_(self) -> str:
         """The tables, and the differences in the test loss as a picture."""
-        picture, differences = "", self.document()["comparisons"]
-        if any(row["metric"] == "test_loss" and row["difference"] is not None for row in differences):
+        picture, differences = "", self._rows("test_loss")
+        if any(row["difference"] is not None for row in differences):
             drawn = charts.paired_differences(differences, self._pairs("test_loss"), "test_loss", higher_is_better("test_loss"))
             picture = f'<div style="{_COLORS}">{drawn}</div>'
         return f"{as_html(self)}\n{picture}"
+
+    def _rows(self, metric: str) -> list[dict[str, Any]]:
+        """The differences to the baseline as plain values, a row for each variant."""
+        return [
+            {
+                "variant": name,
+                "baseline": self.study.baseline,
+                "metric": metric,
+                "difference": _number(found.mean),
+                "interval": found.interval and list(found.interval),
+                "p": found.p,
+                "p_adjusted": found.p_adjusted,
+                "pairs": found.pairs,
+                "verdict": found.verdict,
+            }
+            for name, found in self.differences(metric).items()
+        ]
 
     def _pairs(self, metric: str) -> dict[str, list[float | None]]:
         """variant -> the difference to the baseline for each seed."""

@@ -73,9 +73,10 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
         return lambda: Group(*terminal.comparison_tables(found))  # only where it is drawn: its p-values take time and memory
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
-        if kept := shown(plan.data):
+        fingerprint = plan.study.data.fingerprint
+        if not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
             with suppress(NotStored):  # the runs are what matters
-                ledger.put_examples(plan.study.data.fingerprint, *kept)
+                ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display:
             options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
             options["more"] = next_round

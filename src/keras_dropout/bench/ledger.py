@@ -168,6 +168,10 @@ class Ledger:
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", (data, json.dumps(about), packed.getvalue()))
 
+    def has_examples(self, data: str) -> bool:
+        """Whether test examples of the data with this fingerprint are kept."""
+        return self._connection.execute("SELECT 1 FROM examples WHERE data = ?", (data,)).fetchone() is not None
+
     def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
         """Keep the state of a run after so many epochs, in place of an earlier one."""
         with self.transaction() as connection:
