@@ -44,12 +44,16 @@ bench.execution
 bench.engines
 bench.planning bench.assessment bench.comparison bench.portrait
 bench.retrieval bench.conduct
+bench.reproduction
 bench.search
 bench.sweep
 bench.tuning
+reproductions
+reproductions.networks
+reproductions.srivastava_rate
 commands commands.output
 commands.options
-commands.runs commands.report commands.studies commands.models commands.ensemble commands.uncertainty
+commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty
 cli
 """
 RUNG = {name: n for n, line in enumerate(LADDER.splitlines()) for name in line.split()}

@@ -13,6 +13,7 @@ from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.options import help_of
 from keras_dropout.commands.report import report
+from keras_dropout.commands.reproductions import reproduce
 from keras_dropout.commands.runs import runs
 from keras_dropout.commands.studies import compare, tune
 from keras_dropout.commands.uncertainty import uncertainty
@@ -20,7 +21,7 @@ from keras_dropout.errors import BadInput, refuse
 
 _UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 GROUPS = {
-    "Find the dropout that a model wants": ("compare", "tune", "report", "init"),
+    "Find the dropout that a model wants": ("compare", "tune", "report", "init", "reproduce"),
     "Look at a model and change it": ("sites", "check", "place", "layers"),
     "Use dropout at prediction": ("uncertainty", "ensemble"),
     "What is kept": ("runs",),
@@ -74,7 +75,7 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
 
 
 app.callback(invoke_without_command=True, help=help_of(_keras_dropout))(_keras_dropout)
-for command in (compare, tune, report, sites, place, check, uncertainty, ensemble, init, layers):
+for command in (compare, tune, report, sites, place, check, uncertainty, ensemble, init, layers, reproduce):
     app.command(help=help_of(command))(command)
 app.add_typer(runs, name="runs")
 

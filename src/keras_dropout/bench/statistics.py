@@ -175,6 +175,53 @@ def equivalence(values: np.ndarray, margin: float, higher_is_better: bool) -> Eq
     return Equivalence(margin, (mean - half, mean + half), max(p_below, p_above), worse, within, better)
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What numbers, one a seed, say of a claim about their mean: `holds` is None where it is neither shown nor refuted.
+
+    `p` is that of what `holds` says, or of the claim where that is open; `interval` is the 95 % interval of the mean, or, of a
+    figure, that of one more number.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    p: float
+    holds: bool | None
+
+
+def claim(values: np.ndarray, above: float | None = None, below: float | None = None) -> Claim:
+    """Whether the mean of finite numbers is more than `above`, and less than `below`.
+
+    A bound counts as kept where the 95 % interval of the mean lies inside it and the sign-flip test of the distances to it has p at
+    most 0.05, and as broken where both are so outside. A claim with two bounds holds where both are kept (Berger 1982), and is
+    refuted where one is broken.
+    """
+    if not len(values):
+        return Claim(math.nan, None, 1.0, None)
+    distances = [side * (values - bound) for bound, side in ((above, 1.0), (below, -1.0)) if bound is not None]
+    p = [sign_flip_p([each])[0] for each in distances]
+    words = [verdict(float(each.mean()), mean_interval(each), one, True) for each, one in zip(distances, p)]
+    holds = False if "worse" in words else True if set(words) == {"better"} else None
+    decides = min(one for one, word in zip(p, words) if word == "worse") if holds is False else max(p)
+    return Claim(float(values.mean()), mean_interval(values), decides, holds)
+
+
+def claim_of_figure(values: np.ndarray, figure: float) -> Claim:
+    """Whether `figure` could be one more of these numbers: whether it lies in their 95 % prediction interval,
+
+        mean ± t(0.975, n - 1) * sd * sqrt(1 + 1 / n),
+
+    which fewer than six numbers say nothing of. `p` is the chance of one at least as far from the mean.
+    """
+    n = len(values)
+    if n < fewest_pairs():
+        return Claim(finite_mean(values), None, 1.0, None)
+    mean, error = float(values.mean()), float(values.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
+    p = 2 * float(stats.t.sf(abs(figure - mean) / error, n - 1)) if error else float(figure == mean)
+    return Claim(mean, (mean - half, mean + half), p, abs(figure - mean) <= half)
+
+
 def wilcoxon_p(values: np.ndarray) -> float:
     """The two-sided p-value of Wilcoxon's signed-rank test, zeros left out (Wilcoxon 1945, Biometrics Bulletin 1: 80-83)."""
     return float(stats.wilcoxon(values).pvalue) if np.any(values) else 1.0

@@ -22,6 +22,13 @@ def complete_target(incomplete: str) -> list[str]:
     return names + _files(incomplete, (".keras", ".py"))
 
 
+def complete_reproduction(incomplete: str) -> list[str]:
+    """What the name of a reproduction may go on as."""
+    folder = Path(keras_dropout.__file__).with_name("reproductions")
+    names = sorted(path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py") if path.stem != "networks")
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def complete_model_or_ledger(incomplete: str) -> list[str]:
     """What a target of `uncertainty` may go on as."""
     return _files(incomplete, (".keras", ".py", ".db", ".sqlite"))

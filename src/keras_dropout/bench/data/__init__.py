@@ -171,16 +171,19 @@ _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
 
 
-def fashion_mnist(data_dir: str | os.PathLike | None = None) -> Data:
+def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None = None) -> Data:
     """Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 grey images of 28x28, uint8, in 10 classes.
+
+    Of the training images all, or the first `train`, a tenth of which is then held out for validation.
 
     Looked for in `data_dir` or the folder that KERAS_DROPOUT_DATA names (then only there), in Keras's cache, and where the
     Debian package puts it; else downloaded as Keras does it, or from the Debian package, into Keras's cache.
     """
     folder = _find_fashion_mnist(data_dir)
     arrays = [_read_idx(folder / name, digest) for name, digest in _FASHION_MNIST.items()]
-    train, test = (arrays[0], arrays[1]), (arrays[2], arrays[3])
-    return Data("fashion-mnist", train, test, validation=5000, divide_by=255.0, classes=_GARMENTS)
+    first, test = (arrays[0][:train], arrays[1][:train]), (arrays[2], arrays[3])
+    held_out = 5000 if train is None else train // 10
+    return Data("fashion-mnist", first, test, held_out, divide_by=255.0, classes=_GARMENTS)
 
 
 def _find_fashion_mnist(data_dir: str | os.PathLike | None) -> Path:

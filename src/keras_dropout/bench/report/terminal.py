@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.records import MONTE_CARLO_METRICS, higher_is_better, plain_metric
-from keras_dropout.bench.report.words import monte_carlo_sentences, seeds_sentences
+from keras_dropout.bench.report.words import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
 _SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
@@ -30,6 +30,40 @@ def comparison_tables(found: Any) -> list[Table]:
     tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
     tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
     return [*tables, *([_sampled_differences_table(found)] if found.sampled_metrics and found.others else [])]
+
+
+def reproduction(summary: Mapping[str, Any]) -> Group:
+    """What `keras-dropout reproduce` prints: the summary of an `Outcome`."""
+    parts: list[Any] = [Text(f"{summary['claim']}\n{summary['source']}\n")]
+    if figures := _reproduction_figures(summary["figures"]):
+        parts.append(figures)
+    table = Table(title="What was expected", title_justify="left")
+    for name in ("expectation", "published", "mean", "95 % interval", "p", "verdict"):
+        table.add_column(name, justify="right" if name in ("mean", "95 % interval", "p") else "left")
+    for row in summary["expectations"]:
+        interval = "-" if row["interval"] is None else " to ".join(f"{end:+.4g}" for end in row["interval"])
+        measured = "-" if row["measured"] is None else f"{row['measured']:+.4g}"
+        cells = (Text(expected(row)), Text(row["published"]), measured, interval, f"{row['p']:.2g}", row["verdict"])
+        table.add_row(*cells)
+    return Group(*parts, table, Text(summary["sentence"]), Text(f"Other than published: {summary['differs']}"))
+
+
+def _reproduction_figures(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Mean and standard deviation over seeds, a line for each part and variant."""
+    if not rows:
+        return None
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    several = len({row["part"] for row in rows}) > 1
+    table = Table(title="Mean ± standard deviation over seeds", title_justify="left")
+    for name in (*(["part"] if several else []), "variant", *metrics):
+        table.add_column(name.replace("_", " "), justify="right" if name in metrics else "left", overflow="fold")
+    for part, variant in dict.fromkeys((row["part"], row["variant"]) for row in rows):
+        of_it = {row["metric"]: row for row in rows if (row["part"], row["variant"]) == (part, variant)}
+        cells = [
+            _mean_and_sd(np.array([np.nan if v is None else v for v in of_it[m]["runs"]])) if m in of_it else "" for m in metrics
+        ]
+        table.add_row(*([part] if several else []), variant, *cells)
+    return table
 
 
 def assessment(assessed: Any) -> Group:
