@@ -15,12 +15,17 @@ def write(name: str, rows: Any) -> None:
     if "--json" in sys.argv:
         given = sys.argv.index("--json")
         arguments = [*sys.argv[1:given], *sys.argv[given + 2 :]]
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-        made = {
-            "command": " ".join(["python", f"benchmarks/{name}.py", *arguments]),
-            "date": date.today().isoformat(),
-            "commit": commit.stdout.strip() or None,
-            "versions": versions(),
-            "machine": machine(),
-        }
-        Path(sys.argv[given + 1]).write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")
+        said = made(" ".join(["python", f"benchmarks/{name}.py", *arguments]))
+        Path(sys.argv[given + 1]).write_text(json.dumps(said | {"rows": rows}, indent=1) + "\n")
+
+
+def made(command: str) -> dict[str, Any]:
+    """By which command figures were made, when, at which commit, by which versions and on what machine."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip() or None,
+        "versions": versions(),
+        "machine": machine(),
+    }

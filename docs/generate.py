@@ -1,4 +1,5 @@
-"""Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command: `make docs`.
+"""Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command, and
+docs/reproductions.md from what benchmarks/reproductions.py stored: `make docs`.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
@@ -24,7 +25,8 @@ from keras_dropout.catalogue import Method
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from docstrings import escaped, markdown  # noqa: E402 - a file beside this one
+import reproduction_page  # noqa: E402 - a file beside this one, as the next
+from docstrings import escaped, markdown  # noqa: E402
 
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
@@ -438,6 +440,7 @@ def main() -> None:
     methods = catalogue.methods()
     (HERE / "layers.md").write_text(page(methods))
     (HERE / "commands.md").write_text(commands())
+    (HERE / "reproductions.md").write_text(reproduction_page.page())
     folder = HERE / "pictures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):

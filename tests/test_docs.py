@@ -62,6 +62,11 @@ def test_the_page_of_methods_is_fresh(generate):
 
 
 @jax_only
+def test_the_page_of_reproductions_is_fresh(generate):
+    assert (generate.HERE / "reproductions.md").read_text() == loaded("reproduction_page").page(), "run make docs"
+
+
+@jax_only
 def test_pictures_are_fresh_small_and_well_formed(generate):
     drawn = generate.pictures(catalogue.methods())
     kept = {path.stem: path.read_text() for path in (generate.HERE / "pictures").glob("*.svg")}

@@ -24,6 +24,7 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "check": "mistakes",
     "compare": "bench.conduct",
     "place": "placement",
+    "reproduce": "reproductions",
     "set_rate": "placement",
     "sites": "placement",
     "strip": "placement",

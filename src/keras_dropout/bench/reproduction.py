@@ -247,7 +247,9 @@ class Outcome(Shown):
         """The document without its studies."""
         reproduction, first = self.reproduction, self.tried[0].document()
         expectations = [each.document() for each in self.tried]
-        epochs = [comparison.timing.get("model_epochs") or 0 for comparison in self.found.comparisons.values()]
+        comparisons = self.found.comparisons.values()
+        epochs = [comparison.timing.get("model_epochs") or 0 for comparison in comparisons]
+        spent = [result.seconds for comparison in comparisons for result in comparison.results.values()]
         return {
             "name": reproduction.name,
             "title": reproduction.title,
@@ -259,10 +261,15 @@ class Outcome(Shown):
             **{name: first[name] for name in ("measured", "interval", "published")},
             "expectations": expectations,
             "figures": self.figures(),
-            "data": sorted({comparison.study.data.name for comparison in self.found.comparisons.values()}),
+            "data": sorted({comparison.study.data.name for comparison in comparisons}),
             "quick": self.found.quick,
             "seeds": list(self.found.seeds),
-            "timing": {"wall_seconds": round(self.wall_seconds, 1), "model_epochs": sum(epochs)},
+            "timing": {
+                "wall_seconds": round(self.wall_seconds, 1),
+                "model_epochs": sum(epochs),
+                "runs": len(spent),
+                "run_seconds": round(sum(spent), 1),
+            },
         }
 
     def document(self) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import difflib
 import importlib
 from pathlib import Path
+from typing import Any
 
-from keras_dropout.bench.reproduction import Reproduction
+from keras_dropout.bench.planning import DEFAULT_LEDGER
+from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.reproduction import Outcome, Reproduction, carry_out_reproduction, plan_reproduction
 from keras_dropout.errors import refuse
 
 _COMMON = ("networks",)  # what several of them train
@@ -24,3 +27,30 @@ def find(name: str) -> Reproduction:
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         refuse(f"unknown reproduction {name!r}.", f"{hint}keras-dropout reproduce --list shows all {len(known)}.")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").REPRODUCTION
+
+
+def reproduce(
+    name: str,
+    *,
+    quick: bool = False,
+    seeds: int | None = None,
+    ledger: str | Path = DEFAULT_LEDGER,
+    data_dir: str | None = None,
+    report: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Outcome:
+    """Carry out a published experiment, and say whether its claim came out; see `keras-dropout reproduce --help`.
+
+    The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with what came
+    out), `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number of runs per
+    variant; `data_dir` the folder with the data files; `settings` are workers, on and checkpoint_every of `compare`. Runs that the
+    ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
+    """
+    if report is not None:
+        check_report_path(report)
+    planned = plan_reproduction(find(name), quick=quick, seeds=seeds, ledger=ledger, data_dir=data_dir, **settings)
+    outcome = carry_out_reproduction(planned, quiet=quiet, command="keras_dropout.reproduce(…) in Python")
+    if report is not None:
+        outcome.save_report(report)
+    return outcome

@@ -16,6 +16,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from keras_dropout import schedules
+from keras_dropout.bench.statistics import mean_interval
 
 Run = Mapping[str, Sequence[float]]
 Curves = Mapping[str, Sequence[Run]]
@@ -91,6 +92,33 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     chart = zero + interval + mean.encode(y=row, x=place, color=color, description=tip) + seeds
     label = f"Paired differences in {_title(metric)} to {baseline}, with 95 % intervals. {'; '.join(said.values())}."
     return _svg(chart.properties(width=330, height=alt.Step(46)), label)
+
+
+def arms(figures: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """By metric: the runs of each arm of a reproduction as dots, their mean, and its 95 % interval."""
+    several = len({row["part"] for row in figures}) > 1
+    found = {}
+    for metric in dict.fromkeys(row["metric"] for row in figures):
+        rows = [row for row in figures if row["metric"] == metric and row["mean"] is not None]
+        means, dots, bars = [], [], []
+        for row in rows:
+            arm = f"{row['part']}: {row['variant']}" if several else row["variant"]
+            values = np.array([value for value in row["runs"] if value is not None])
+            interval = mean_interval(values)
+            means.append({"arm": arm, "x": row["mean"], "tip": f"{arm}: {row['mean']:.4g}{_between(interval)}"})
+            dots += [{"arm": arm, "x": float(value), "tip": f"{arm}: {value:.4g}"} for value in values]
+            bars += [means[-1] | dict(zip(("x", "end"), interval))] if interval else []
+        if means:
+            place = alt.X("x:Q", title=_title(metric), scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+            line = alt.Y("arm:N", sort=[mean["arm"] for mean in means], title=None, axis=alt.Axis(ticks=False, domain=False))
+            tip = alt.Description("tip:N")
+            bar = _base(bars).mark_rule(strokeWidth=5, opacity=0.55, color=_BETTER)
+            mean = _base(means).mark_point(shape="diamond", filled=True, size=120, opacity=1, color=_BETTER)
+            runs = _base(dots).mark_circle(size=24, opacity=0.6, color=_INK, yOffset=9).encode(y=line, x=place, description=tip)
+            chart = bar.encode(y=line, x=place, x2="end:Q", description=tip) + mean.encode(y=line, x=place, description=tip) + runs
+            label = f"{_title(metric)} of each arm, with 95 % intervals. {'; '.join(mean['tip'] for mean in means)}."
+            found[metric] = _svg(chart.properties(width=330, height=alt.Step(32)), label)
+    return found
 
 
 def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, Sequence[float | None]], title: str) -> Markup:

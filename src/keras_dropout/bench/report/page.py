@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from keras_dropout.bench.records import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
+from keras_dropout.bench.report.words import expected
 from keras_dropout.errors import refuse
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
 
     `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
-    "calibration" and "network" is left out of the page.
+    "calibration", "network" and "reproduction", the summary of an `Outcome`, is left out of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -44,13 +45,14 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     environment.filters |= {
         "number": number,
         "signed": lambda value, digits=4: number(value, digits, "+"),
+        "significant": lambda value: "–" if value is None else f"{value:.4g}".replace("-", "−"),
         "words": lambda name: name.replace("_", " "),
         "picture": picture,
         "counted": _counted,
         "mostly_wrong": _mostly_wrong,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
-    optional = ("search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
+    optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
     document = dict.fromkeys(optional) | dict(document)
     # As jinja puts them into the page: without the last newline.
     scripts = {name: (HERE / name).read_text("utf-8").removesuffix("\n") for name in ("page.js", "network.js")}
@@ -59,6 +61,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         document=document,
         verdict=verdict.verdict(document),
         described=verdict.described,
+        expected=expected,
         metrics=[name for name in metrics if name not in map(plain_metric, document["sampled"]["metrics"])],
         most_together=charts.MOST_TOGETHER,
         fewest_in_bin=charts.FEWEST_IN_BIN,
@@ -187,6 +190,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             for name, found in calibration.items()
             if found
         },
+        "arms": charts.arms(document["reproduction"]["figures"]) if document["reproduction"] else {},
         "trials": charts.trials(search["trials"]) if search else {},
         "expectation": _expectation(search["winner"], variants) if search else None,
     }

@@ -1,0 +1,262 @@
+"""Published experiments: what an expectation, a claim and the command say; and each of them, planned, stored and carried out."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dropout import BadInput, reproductions
+from keras_dropout.bench.data import digits
+from keras_dropout.bench.reproduction import Expectation, Part, Reproduction, carry_out_reproduction, plan_reproduction
+from keras_dropout.reproductions.networks import perceptron
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")
+STORED = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "reproductions"
+# The quick ones that do not come out, each with the reason; see docs/reproductions.md.
+EXPLAINED: dict[str, str] = {}
+
+
+def weights(model, data):
+    return {"parameters": float(model.count_params()), "inputs": float(data.train.x[0].size)}
+
+
+def small(*expectations, parts=("digits",), keep=False):
+    """A reproduction whose parts are digits with 16 hidden units, trained for three epochs with and without much dropout."""
+
+    def part(name):
+        def model():
+            return perceptron((8, 8), (16,), keras.optimizers.SGD(0.1), name=name)
+
+        return Part(model, lambda data_dir: digits(), {"much": {"hidden": 0.8}}, 3, keep_models=keep)
+
+    return Reproduction(
+        name="small",
+        title="Much dropout on little",
+        claim="Much dropout hinders a small network.",
+        source="none",
+        parts=lambda quick: {name: part(name) for name in parts},
+        expectations=expectations,
+        differs="everything.",
+        quick_seconds=1,
+        seeds=6,
+        quick_seeds=6,
+        shows=("test_loss", "train_loss"),
+    )
+
+
+def harm(found, part=None):
+    return found.values("train_loss", "much", part) - found.values("train_loss", "none", part)
+
+
+@functools.cache
+def ledger_folder():
+    import tempfile
+
+    return tempfile.TemporaryDirectory()
+
+
+def outcome(*expectations, seeds=6, **options):
+    """What comes of it; runs are trained once for all tests."""
+    path = Path(ledger_folder().name, "runs.db")
+    planned = plan_reproduction(small(*expectations, **options), seeds=seeds, ledger=path, workers=1)
+    return carry_out_reproduction(planned, quiet=True, command="a test")
+
+
+def test_a_claim_that_holds_is_reproduced():
+    found = outcome(Expectation("train loss: much minus none", harm, above=0.0, published="it is larger"))
+    (row,) = found.document()["expectations"]
+    assert found.verdict == row["verdict"] == "reproduced"
+    values = found.found.values("train_loss", "much") - found.found.values("train_loss", "none")
+    assert row["measured"] == pytest.approx(values.mean())
+    assert row["interval"][0] > 0
+    assert row["p"] == pytest.approx(2 / 2**6)
+    assert "train loss: much minus none > 0" in " ".join(str(found).split())
+    assert found.document()["measured"] == row["measured"]
+    assert found.document()["published"] == "it is larger"
+
+
+def test_the_contrary_is_not_reproduced():
+    found = outcome(Expectation("train loss: much minus none", harm, below=0.0))
+    assert found.verdict == "not reproduced"
+    assert "1 refuted" in found.sentence
+
+
+def test_too_few_seeds_decide_nothing():
+    for bounds in ({"above": 0.0}, {"below": 0.0}, {"figure": 100.0}):
+        found = outcome(Expectation("train loss: much minus none", harm, **bounds), seeds=2)
+        assert found.verdict == "undecided"
+        assert "give --seeds 6 or more" in found.sentence
+
+
+def test_one_open_expectation_leaves_all_undecided():
+    found = outcome(
+        Expectation("train loss: much minus none", harm, above=0.0),
+        Expectation("nothing", lambda found: np.array([1.0, -1.0, 2.0, -2.0, 0.5, -0.5]), above=0.0),
+    )
+    assert [each.verdict for each in found.tried] == ["reproduced", "undecided"]
+    assert found.verdict == "undecided"
+
+
+def test_a_refutation_must_stand_against_the_number_of_expectations():
+    """Six seeds reach p 0.031: enough for one expectation, not for the worse of two."""
+    open_one = Expectation("nothing", lambda found: np.array([1.0, -1.0, 2.0, -2.0, 0.5, -0.5]), above=0.0)
+    refuted = Expectation("train loss: much minus none", harm, below=0.0)
+    assert outcome(refuted).verdict == "not reproduced"
+    assert outcome(refuted, open_one).verdict == "undecided"
+
+
+def test_a_published_figure_could_be_one_more_of_ours():
+    losses = outcome(Expectation("a", harm, above=0.0)).found.values("test_loss")
+    middle, far = float(losses.mean()), float(losses.mean() + 6 * losses.std())
+    for figure, verdict in ((middle, "reproduced"), (far, "not reproduced")):
+        found = outcome(Expectation("test loss", lambda found: found.values("test_loss"), figure=figure))
+        assert found.verdict == verdict
+        low, high = found.document()["interval"]
+        assert (low <= figure <= high) == (verdict == "reproduced")
+
+
+def test_an_expectation_has_bounds_or_a_figure():
+    for bounds in ({}, {"above": 0.0, "figure": 1.0}):
+        with pytest.raises(ValueError, match="bounds or a figure"):
+            Expectation("x", harm, **bounds)
+
+
+def test_parts_curves_and_trained_models_can_be_asked():
+    expectations = (
+        Expectation("both", lambda found: harm(found, "one") + harm(found, "two"), above=0.0),
+        Expectation("inputs", lambda found: found.of_models(weights, "inputs", "much", "two"), above=63.9, below=64.1),
+        Expectation("parameters", lambda found: found.of_models(weights, "parameters", "none", "one"), above=1209, below=1211),
+        Expectation("falls", lambda found: -np.diff(found.curves("loss", part="one")).max(axis=1), above=0.0),
+    )
+    found = outcome(*expectations, parts=("one", "two"), keep=True)
+    assert [each.verdict for each in found.tried] == ["reproduced"] * 4, str(found)
+    measured = {(row["part"], row["variant"]): row["mean"] for row in found.figures() if row["metric"] == "inputs"}
+    assert measured == {("one", "none"): 64.0, ("two", "much"): 64.0}
+    with pytest.raises(ValueError, match="name one of the parts one, two"):
+        found.found.values("test_loss")
+
+
+def test_a_report_has_the_verdict_and_a_page_for_each_part(tmp_path):
+    expectation = Expectation("train loss: much <b>minus</b> none", lambda found: harm(found, "one"), above=0.0)
+    pages = outcome(expectation, parts=("one", "two"), keep=True).save_report(tmp_path / "page.html")
+    assert [page.name for page in pages] == ["page.html", "page-two.html"]
+    for page in pages:
+        text = page.read_text()
+        assert "Reproduced: of 1 expectation 1 shown, over 6 seeds." in text
+        assert "much &lt;b&gt;minus&lt;/b&gt; none &gt; 0" in text
+        assert text.count("<h1") == 1
+    assert 'href="page-two.html"' in pages[0].read_text()
+    nothing = dataclasses.replace(small(expectation), parts=lambda quick: {})
+    without = carry_out_reproduction(plan_reproduction(dataclasses.replace(nothing, expectations=[_of_seeds()]), seeds=6))
+    with pytest.raises(BadInput, match="trains nothing"):
+        without.save_report(tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()
+
+
+def _of_seeds():
+    return Expectation("seeds", lambda found: np.array(found.seeds, float) + 1, above=0.0)
+
+
+def test_nothing_needs_to_be_trained():
+    nothing = dataclasses.replace(small(_of_seeds()), parts=lambda quick: {})
+    found = carry_out_reproduction(plan_reproduction(nothing, quick=True))
+    assert found.verdict == "reproduced"
+    assert found.document()["studies"] == {}
+    assert found.document()["figures"] == []
+
+
+def test_the_same_again_trains_nothing():
+    expectation = Expectation("train loss: much minus none", harm, above=0.0)
+    outcome(expectation)
+    again = outcome(expectation)
+    assert again.document()["timing"]["model_epochs"] == 0
+    assert again.document()["timing"]["run_seconds"] > 0
+
+
+# The command
+
+
+def command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_dropout.cli", "reproduce", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_list_says_what_there_is(tmp_path):
+    rows = json.loads(command(tmp_path, "--list", "--json").stdout)
+    assert [row["name"] for row in rows] == reproductions.names()
+    for row in rows:
+        assert {"name", "claim", "source", "quick_seconds"} <= row.keys()
+        assert 0 < row["quick_seconds"] < 300, row["name"]
+
+
+def test_an_unknown_name_is_two_lines_with_the_nearest(tmp_path):
+    done = command(tmp_path, "srivastva-rate")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, second = done.stderr.strip().splitlines()
+    assert "srivastva-rate" in first
+    assert "srivastava-rate" in second
+    assert command(tmp_path).returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+# Each of them
+
+
+def stored(name):
+    """What came out when it was carried out and kept."""
+    return json.loads((STORED / f"{name}.json").read_text())["outcome"]
+
+
+@pytest.mark.parametrize("name", reproductions.names())
+def test_it_says_what_it_is(name):
+    found = reproductions.find(name)
+    assert found.name == name
+    assert found.quick_seeds >= 6
+    assert found.seeds >= 8
+    for text in (found.title, found.claim, found.source, found.differs):
+        assert text == text.strip()
+        assert len(text) > 10
+    assert found.claim.endswith(".")
+    assert found.differs.endswith(".")
+    for quick in (True, False):
+        parts = found.parts(quick)
+        assert all(part.epochs > 0 for part in parts.values())
+
+
+@pytest.mark.parametrize("name", reproductions.names())
+def test_what_is_stored_is_of_it(name):
+    """By the same expectations as are there now; the verdicts follow from the runs stored."""
+    outcome = stored(name)
+    found = reproductions.find(name)
+    assert [row["says"] for row in outcome["expectations"]] == [each.says for each in found.expectations], "carry it out again"
+    for row, each in zip(outcome["expectations"], found.expectations):
+        assert (row["above"], row["below"], row["figure"]) == (each.above, each.below, each.figure)
+        numbers = [value for value in row["runs"] if value is not None]
+        assert row["measured"] == pytest.approx(np.mean(numbers), rel=1e-3, abs=1e-9)
+    assert (outcome["claim"], outcome["differs"]) == (found.claim, found.differs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", reproductions.names())
+def test_the_quick_one_comes_out_or_is_explained(name, tmp_path):
+    try:
+        found = reproductions.reproduce(name, quick=True, ledger=tmp_path / "runs.db", quiet=True)
+    except BadInput as error:
+        if "CIFAR-10 is not" not in str(error):
+            raise
+        pytest.skip("CIFAR-10 is not on this machine")
+    assert not found.failed
+    expected = stored(name)["verdict"] if name in EXPLAINED else "reproduced"
+    assert found.verdict == expected, str(found)
