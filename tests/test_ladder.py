@@ -32,6 +32,7 @@ bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.d
 bench.data.streams
 bench.data bench.decisions bench.data.readers bench.lookup bench.progress
 bench.report.charts bench.report.network bench.report.terminal
+bench.data.cifar bench.data.scenes bench.data.text
 bench.ledger bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance
 bench.report.page
 bench.data.shown bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference

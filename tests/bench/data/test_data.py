@@ -62,6 +62,7 @@ def test_a_given_folder_is_used(folder, real, monkeypatch):
 
 
 def test_the_keras_cache_comes_before_the_system(folder, monkeypatch):
+    monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(folder / "home"))
     cache = folder / "home" / "datasets" / "fashion-mnist"
     cache.mkdir(parents=True)
@@ -112,6 +113,21 @@ def test_digits():
     digits = data.digits()
     assert (digits.train[0].shape, digits.test[0].shape) == ((1437, 8, 8), (360, 8, 8))
     assert digits.train[0].dtype == np.uint8
+
+
+def test_the_first_examples_have_a_tenth_for_validation(real):
+    digits, few = data.digits(), data.digits(train=500, test=100)
+    assert {name: len(part.y) for name, part in few.parts("held-out").items()} == {"train": 450, "validation": 50, "test": 100}
+    np.testing.assert_array_equal(few.train.x, digits.train.x[:500])
+    np.testing.assert_array_equal(few.test.y, digits.test.y[:100])
+    assert data.digits(test=100).validation == digits.validation == 200
+    assert real.first().fingerprint() == real.fingerprint() != real.first(train=5000).fingerprint()
+    assert (real.first(train=5000).validation, real.first(train=5000).classes) == (500, data.GARMENTS)
+
+
+@pytest.mark.parametrize("number", [0, 1, -5, 2.5, True, "5", 1438])
+def test_a_number_of_examples_that_there_are_not_is_refused(number):
+    assert "train must be" in refusal(lambda: data.digits(train=number))
 
 
 def arrays(count=20):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from keras_dropout.bench.data.arrays import blocks, count, each, leaves, mapped, named, rearrange
 from keras_dropout.bench.data.streams import is_stream, read
 from keras_dropout.bench.records import DataFacts
-from keras_dropout.errors import check_choice, refuse
+from keras_dropout.errors import check_choice, check_whole, refuse
 
 DATA_VARIABLE = "KERAS_DROPOUT_DATA"
 SPLITS = ("held-out", "as-published")
@@ -69,6 +69,15 @@ class Data:
         train, validation = (_rows(self.train, rows) for rows in (slice(start, None), slice(self.validation)))
         return {"train": train, "validation": validation, "test": self.test}
 
+    def first(self, train: int | None = None, test: int | None = None) -> "Data":
+        """The first `train` training examples, a tenth of them for validation, and the first `test` test examples; None: all."""
+        found = {"train": (self.train, train), "test": (self.test, test)}
+        parts = {
+            role: part if number is None else _rows(part, slice(check_number(role, number, count(part.y))))
+            for role, (part, number) in found.items()
+        }
+        return replace(self, **parts, validation=self.validation if train is None else tenth(train))
+
     def facts(self, split: str) -> DataFacts:
         """Name, fingerprint and sizes."""
         sizes = {name: count(part.y) for name, part in self.parts(split).items()}
@@ -86,6 +95,19 @@ class Data:
                     for block in blocks(array):
                         digest.update(np.ascontiguousarray(block))
         return digest.hexdigest()[:32]
+
+
+def check_number(role: str, number: int, there: int) -> int:
+    """Return `number` if a "train" or "test" part of a ready data set with `there` examples can have that many, or refuse it."""
+    check_whole(role, number, 2 if role == "train" else 1, f"It is a number of examples; there are {there:,}.")
+    if number > there:
+        refuse(f"{role} must be at most {there:,}, the examples that there are; got {number:,}.", "Leave it out to take all.")
+    return int(number)
+
+
+def tenth(train: int) -> int:
+    """How many of the training examples of a ready data set are for validation, where nothing was published."""
+    return max(1, round(train / 10))
 
 
 def _rows(part: Part, index: Any) -> Part:
@@ -148,15 +170,19 @@ def _arrays(value: Any, role: str) -> Any:
     return array
 
 
-def digits() -> Data:
-    """scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16; the last 360 are the test data."""
+def digits(train: int | None = None, test: int | None = None) -> Data:
+    """scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16; the last 360 are the test data.
+
+    `train` and `test` as in `Data.first`.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         refuse("the data set digits needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
     bunch = load_digits()
     x, y = bunch.images.astype("uint8"), bunch.target.astype("uint8")
-    return Data("digits", (x[:1437], y[:1437]), (x[1437:], y[1437:]), validation=200, divide_by=16.0)
+    whole = Data("digits", (x[:1437], y[:1437]), (x[1437:], y[1437:]), validation=200, divide_by=16.0)
+    return whole.first(train, test)
 
 
 _FASHION_MNIST = {  # file: sha256 of its decompressed content
@@ -165,38 +191,42 @@ _FASHION_MNIST = {  # file: sha256 of its decompressed content
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-_GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
 
 
-def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None = None) -> Data:
-    """Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 grey images of 28x28, uint8, in 10 classes.
+def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None = None, test: int | None = None) -> Data:
+    """Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 grey images of 28x28, uint8, in 10 classes, in random order.
 
-    Of the training images all, or the first `train`, a tenth of which is then held out for validation.
+    `train` and `test` as in `Data.first`.
 
     Looked for in `data_dir` or the folder that KERAS_DROPOUT_DATA names (then only there), in Keras's cache, and where the
     Debian package puts it; else downloaded as Keras does it, or from the Debian package, into Keras's cache.
     """
     folder = _find_fashion_mnist(data_dir)
     arrays = [_read_idx(folder / name, digest) for name, digest in _FASHION_MNIST.items()]
-    first, test = (arrays[0][:train], arrays[1][:train]), (arrays[2], arrays[3])
-    held_out = 5000 if train is None else train // 10
-    return Data("fashion-mnist", first, test, held_out, divide_by=255.0, classes=_GARMENTS)
+    parts = {"train": (arrays[0], arrays[1]), "test": (arrays[2], arrays[3])}
+    return Data("fashion-mnist", **parts, validation=5000, divide_by=255.0, classes=GARMENTS).first(train, test)
+
+
+def named_place(data_dir: str | os.PathLike | None) -> Path | None:
+    """Where ready data sets are, if `data_dir` or KERAS_DROPOUT_DATA says so: they are then looked for only there."""
+    given = data_dir or os.environ.get(DATA_VARIABLE)
+    return Path(given) if given else None
 
 
 def _find_fashion_mnist(data_dir: str | os.PathLike | None) -> Path:
-    given = data_dir or os.environ.get(DATA_VARIABLE)
-    if given:
-        folder = Path(given)
+    folder = named_place(data_dir)
+    if folder is not None:
         if not folder.is_dir():
             refuse(f"the data folder {folder} does not exist.", f"Give a folder that holds {', '.join(_FASHION_MNIST)}.")
         for candidate in (folder / "fashion-mnist", folder):
             if _has_any(candidate):
                 return candidate
         refuse(f"{folder} holds no Fashion-MNIST file.", f"Put {', '.join(_FASHION_MNIST)} there.")
-    cache = _keras_cache()
+    cache = keras_datasets() / "fashion-mnist"
     for candidate in (cache, Path("/") / _DEBIAN_FOLDER):
         if _has_any(candidate):
             return candidate
@@ -209,9 +239,9 @@ def _find_fashion_mnist(data_dir: str | os.PathLike | None) -> Path:
     )
 
 
-def _keras_cache() -> Path:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    return home / "datasets" / "fashion-mnist"
+def keras_datasets() -> Path:
+    """The folder in which Keras keeps what `keras.datasets` downloads."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
 
 
 def _has_any(folder: Path) -> bool:
@@ -227,7 +257,7 @@ def _download_as_keras() -> bool:
             for name in _FASHION_MNIST:
                 keras.utils.get_file(name, origin=_ORIGIN + name, cache_subdir="datasets/fashion-mnist")
     except Exception:  # whatever the network does, there is one more way
-        shutil.rmtree(_keras_cache(), ignore_errors=True)
+        shutil.rmtree(keras_datasets() / "fashion-mnist", ignore_errors=True)
         return False
     return True
 

@@ -1,0 +1,57 @@
+"""Characters of a real English text, for a small language model."""
+
+import platform
+from collections import Counter
+
+import numpy as np
+
+from keras_dropout.bench.data import Data, tenth
+from keras_dropout.errors import check_whole, refuse
+
+OTHER = "other"  # what class 0 is called: every character outside the vocabulary
+
+
+def characters(length: int | None = 200_000, window: int = 64, vocabulary: int = 80) -> Data:
+    """The next character of Python's own language reference (`pydoc_data.topics`), which comes with Python.
+
+    x (windows, window), int32: characters by number; y, of the same shape: the characters that follow each. `length` characters
+    of the text, None for all; the last tenth is the test data, and no window crosses that border. Windows do not overlap. The
+    `vocabulary` most frequent characters of the training text have the numbers 1, 2, …, all others 0; `classes` names them.
+
+    The reference repeats itself from one topic to the next, so each paragraph counts once, where it comes first: else part of
+    the test text would be known from training. Each version of Python has a text of its own; the data's name says which.
+    """
+    check_whole("window", window, 1, "For example 64 characters.")
+    check_whole("vocabulary", vocabulary, 1, "For example 80 characters.")
+    text = _reference()
+    if length is None:
+        length = len(text)
+    check_whole("length", length, 30 * (window + 1), f"A text needs at least 30 windows of {window} characters.")
+    if length > len(text):
+        refuse(
+            f"length must be at most {len(text):,}, all characters of the text; got {length:,}.", "Leave it at None to take all."
+        )
+    border = length - length // 10
+    train, test = text[:border], text[border:length]
+    known = sorted(Counter(train).items(), key=lambda each: (-each[1], each[0]))[:vocabulary]
+    codes = {character: number for number, (character, _) in enumerate(known, 1)}
+    parts = {role: _windows([codes.get(each, 0) for each in part], window) for role, part in (("train", train), ("test", test))}
+    version = platform.python_version()
+    classes = (OTHER, *codes)
+    return Data(f"language reference of Python {version}", **parts, validation=tenth(len(parts["train"][1])), classes=classes)
+
+
+def _reference() -> str:
+    """The topics in the order of their names, each paragraph once."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        refuse("this Python comes without its language reference, pydoc_data.topics.", "Install the whole standard library.")
+    return "\n\n".join(dict.fromkeys(part for name in sorted(topics) for part in topics[name].split("\n\n")))
+
+
+def _windows(codes: list[int], window: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is read and what follows, window after window; the rest of the text is left out."""
+    number = (len(codes) - 1) // window
+    found = np.array(codes[: number * window + 1], "int32")
+    return found[:-1].reshape(number, window), found[1:].reshape(number, window)
