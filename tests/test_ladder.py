@@ -51,7 +51,9 @@ bench.sweep
 bench.tuning
 reproductions
 reproductions.networks
-reproductions.srivastava_rate
+reproductions.srivastava_rate reproductions.hinton_cifar reproductions.ghiasi_dropblock reproductions.ghiasi_segmentation
+reproductions.ghiasi_detection reproductions.tompson_pose reproductions.huang_stochastic_depth reproductions.gal_recurrent
+reproductions.krueger_zoneout
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty

@@ -122,9 +122,15 @@ def test_a_published_figure_could_be_one_more_of_ours():
 
 
 def test_an_expectation_has_bounds_or_a_figure():
-    for bounds in ({}, {"above": 0.0, "figure": 1.0}):
-        with pytest.raises(ValueError, match="bounds or a figure"):
-            Expectation("x", harm, **bounds)
+    with pytest.raises(ValueError, match="bounds or a figure"):
+        Expectation("x", harm, above=0.0, figure=1.0)
+
+
+def test_what_is_measured_only_decides_nothing():
+    found = outcome(Expectation("train loss: much minus none", harm, above=0.0), Expectation("the same", harm))
+    assert [each.verdict for each in found.tried] == ["reproduced", "measured only"]
+    assert found.verdict == "reproduced"
+    assert found.sentence == "Reproduced: of 1 expectation 1 shown, over 6 seeds."
 
 
 def test_parts_curves_and_trained_models_can_be_asked():

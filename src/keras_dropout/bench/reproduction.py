@@ -36,6 +36,7 @@ from keras_dropout.display import Shown
 from keras_dropout.errors import check_whole, refuse
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+MEASURED = "measured only"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Part:
 @dataclass(frozen=True)
 class Expectation:
     """What should come out, of the mean over seeds of one number: that it is more than `above`, less than `below`, or both; or
-    that the published `figure` of one run, or of a few, could be one more of ours.
+    that the published `figure` of one run, or of a few, could be one more of ours. Without any of these it is measured only.
 
     `value` gives the number of each seed, nan where there is none. `published` says what was published, in words.
     """
@@ -73,8 +74,18 @@ class Expectation:
     published: str = ""
 
     def __post_init__(self):
-        if (self.figure is None) == (self.above is None and self.below is None):
+        if self.figure is not None and self.is_bounded:
             raise ValueError(f"{self.says!r}: an expectation has bounds or a figure")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it is about an order."""
+        return self.above is not None or self.below is not None
+
+    @property
+    def is_measured_only(self) -> bool:
+        """Whether nothing follows from it."""
+        return self.figure is None and not self.is_bounded
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,8 @@ class Tried:
     @property
     def verdict(self) -> str:
         """Of this expectation alone."""
+        if self.expectation.is_measured_only:
+            return MEASURED
         return {True: REPRODUCED, False: NOT_REPRODUCED, None: UNDECIDED}[self.claim.holds]
 
     def document(self) -> dict[str, Any]:
@@ -194,20 +207,25 @@ class Outcome(Shown):
         return tried
 
     @property
+    def judged(self) -> list[Tried]:
+        """Those that the verdict is about."""
+        return [each for each in self.tried if not each.expectation.is_measured_only]
+
+    @property
     def verdict(self) -> str:
         """`reproduced` where each expectation is shown, each at 5 % (an intersection-union test, which needs no adjustment: Berger
         1982, Technometrics 24: 295-300); `not reproduced` where the contrary of one is shown, at 5 % for all of them together
         (Holm); else `undecided`."""
-        if all(each.verdict == REPRODUCED for each in self.tried):
+        if all(each.verdict == REPRODUCED for each in self.judged):
             return REPRODUCED
-        against = holm([each.claim.p if each.claim.holds is False else 1.0 for each in self.tried])
+        against = holm([each.claim.p if each.claim.holds is False else 1.0 for each in self.judged])
         return NOT_REPRODUCED if min(against) <= LEVEL else UNDECIDED
 
     @property
     def sentence(self) -> str:
         """The verdict in a sentence."""
-        counts = [sum(each.verdict == word for each in self.tried) for word in (REPRODUCED, NOT_REPRODUCED, UNDECIDED)]
-        seeds, number = len(self.found.seeds), len(self.tried)
+        counts = [sum(each.verdict == word for each in self.judged) for word in (REPRODUCED, NOT_REPRODUCED, UNDECIDED)]
+        seeds, number = len(self.found.seeds), len(self.judged)
         said = f"{self.verdict.capitalize()}: of {number} expectation{'s' if number > 1 else ''} {counts[0]} shown"
         said += f", {counts[1]} refuted" if counts[1] else ""
         said += f", {counts[2]} open" if counts[2] else ""

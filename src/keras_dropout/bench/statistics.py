@@ -194,11 +194,13 @@ def claim(values: np.ndarray, above: float | None = None, below: float | None = 
 
     A bound counts as kept where the 95 % interval of the mean lies inside it and the sign-flip test of the distances to it has p at
     most 0.05, and as broken where both are so outside. A claim with two bounds holds where both are kept (Berger 1982), and is
-    refuted where one is broken.
+    refuted where one is broken; without bounds nothing is said, and p is that of a mean of 0.
     """
     if not len(values):
         return Claim(math.nan, None, 1.0, None)
     distances = [side * (values - bound) for bound, side in ((above, 1.0), (below, -1.0)) if bound is not None]
+    if not distances:
+        return Claim(float(values.mean()), mean_interval(values), sign_flip_p([values])[0], None)
     p = [sign_flip_p([each])[0] for each in distances]
     words = [verdict(float(each.mean()), mean_interval(each), one, True) for each, one in zip(distances, p)]
     holds = False if "worse" in words else True if set(words) == {"better"} else None

@@ -38,3 +38,81 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
     if steps is not None:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
     return keras.optimizers.SGD(learning_rate, momentum=momentum)
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class LocallyConnected2D(keras.layers.Layer):
+    """A convolution with weights of their own at every place: Keras 2 had it, Keras 3 has it no more.
+
+        y[i, j] = activation(patch[i, j] @ w[i, j] + b[i, j]),    patches of size x size, no padding
+
+    Shapes: (batch, height, width, channels) -> (batch, height - size + 1, width - size + 1, filters), padded where the map is
+    smaller than a patch.
+    """
+
+    def __init__(self, filters: int, size: int, *, activation: Any = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.filters, self.size = filters, size
+        self.activation = keras.activations.get(activation)
+
+    def build(self, shape: tuple) -> None:
+        height, width, channels = shape[1:]
+        # As many places as the map has, so that small maps can be read too.
+        inputs = self.size**2 * channels
+        scale = keras.initializers.RandomNormal(stddev=(2 / inputs) ** 0.5)
+        self.kernel = self.add_weight((height, width, inputs, self.filters), scale, name="kernel")
+        self.bias = self.add_weight((height, width, self.filters), "zeros", name="bias")
+
+    def call(self, x: Any) -> Any:
+        patches = keras.ops.image.extract_patches(x, self.size, strides=1, padding="same")
+        return self.activation(keras.ops.einsum("bhwi,hwio->bhwo", patches, self.kernel) + self.bias)
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return (*shape[:-1], self.filters)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "size": self.size,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+
+REGIONS = {
+    "units": "Dropout(0.1)",
+    "channels": "SpatialDropout2D(0.1)",
+    "blocks": "DropBlock2D(0.1, block_size=3)",
+}
+
+
+def on_maps(*sites: str) -> dict[str, dict[str, str]]:
+    """Single units, whole channels and blocks of maps dropped at the same sites, as variants."""
+    return {name: dict.fromkeys(sites, kind) for name, kind in REGIONS.items()}
+
+
+def maps(x: Any, filters: int, name: str, size: int = 3) -> Any:
+    """A convolution with ReLU that keeps the size of its maps."""
+    return keras.layers.Conv2D(filters, size, padding="same", activation="relu", name=name)(x)
+
+
+def localiser(size: int, outputs: int, optimizer: Any, name: str) -> keras.Model:
+    """Three convolutions, each on maps of half the size, and a dense layer: places in a scene, compiled with squared error."""
+    inputs = x = keras.Input((size, size, 1), name="scene")
+    for number, filters in enumerate((8, 16, 32), 1):
+        x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(maps(x, filters, f"conv_{number}"))
+    x = keras.layers.Dense(64, "relu", name="hidden")(keras.layers.Flatten(name="flatten")(x))
+    model = keras.Model(inputs, keras.layers.Dense(outputs, name="places")(x), name=name)
+    model.compile(optimizer, "mse", metrics=["mae"])
+    return model
+
+
+def language_model(vocabulary: int, units: int, learning_rate: float, name: str) -> keras.Model:
+    """The next character of each: an embedding, an LSTM and a softmax, compiled with Adam that clips gradients."""
+    inputs = keras.Input((None,), dtype="int32", name="characters")
+    x = keras.layers.Embedding(vocabulary, 32, name="embedding")(inputs)
+    x = keras.layers.LSTM(units, return_sequences=True, name="lstm")(x)
+    model = keras.Model(inputs, keras.layers.Dense(vocabulary, "softmax", name="next")(x), name=name)
+    optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model

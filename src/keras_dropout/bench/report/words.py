@@ -42,6 +42,8 @@ def expected(row: Mapping[str, Any]) -> str:
     """An expectation of a reproduction with its bounds, as "test loss, none minus hidden > 0"."""
     if row["figure"] is not None:
         return f"{row['says']}: {row['figure']:g} could be one more"
+    if row["above"] is None and row["below"] is None:
+        return row["says"]
     if row["above"] is not None and row["below"] is not None:
         return f"{row['says']}: between {row['above']:g} and {row['below']:g}"
     return f"{row['says']} > {row['above']:g}" if row["below"] is None else f"{row['says']} < {row['below']:g}"
