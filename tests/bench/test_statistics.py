@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from keras_dropout.bench.statistics import (
+    claim,
+    claim_of_figure,
     compare_paired,
     crossed_interval,
     detectable_difference,
@@ -360,3 +362,60 @@ def test_adding_seeds_saves_a_third_of_the_runs():
     used = np.mean([runs_until_a_verdict(differences, 30) for differences in studies])
     assert power > 0.9
     assert used < 0.7 * pairs_needed(1, size, power)
+
+
+# Claims about one mean
+
+
+def test_a_claim_is_shown_refuted_or_open():
+    values = np.array([1.0, 1.2, 0.9, 1.1, 1.3, 0.8])
+    assert claim(values, above=0.5).holds is True
+    assert claim(values, below=0.5).holds is False
+    assert claim(values, above=1.0).holds is None
+    assert claim(values, above=0.5, below=2.0).holds is True
+    assert claim(values, above=1.0, below=2.0).holds is None
+    assert claim(values, above=1.0, below=0.5).holds is False  # one broken bound is enough
+    assert claim(values).holds is None
+    assert claim(np.array([])).holds is None
+
+
+def test_a_claim_has_the_interval_and_p_of_the_distance_to_its_bound():
+    values = np.array([1.0, 1.2, 0.9, 1.1, 1.3, 0.8])
+    found = claim(values, above=0.5)
+    assert found.interval == pytest.approx(mean_interval(values))
+    assert found.p == sign_flip_p([values - 0.5])[0] == 2 / 2**6
+    both = claim(values, above=0.5, below=1.25)
+    assert both.p == max(sign_flip_p([values - bound])[0] for bound in (0.5, 1.25))
+
+
+@given(numbers, st.floats(-3, 3).map(lambda x: round(x, 2)))
+def test_a_claim_and_its_contrary_are_never_both_shown(values, bound):
+    values = np.array(values)
+    above, below = claim(values, above=bound).holds, claim(values, below=bound).holds
+    assert (above, below) in ((True, False), (False, True), (None, None))
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.3])
+def test_wrong_claims_are_rare(mean):
+    """Where the bound is the true mean, either side is shown in 5 % of studies at most; the claim itself, one side, in half of these."""
+    studies = np.random.default_rng(3).normal(mean, 1, (STUDIES, 8))
+    shown = [claim(values, above=mean).holds for values in studies]
+    assert np.mean([holds is not None for holds in shown]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / STUDIES)
+    assert np.mean([holds is True for holds in shown]) < 0.025 + 3 * np.sqrt(0.025 * 0.975 / STUDIES)
+
+
+def test_a_figure_of_one_more_run_is_inside_in_95_of_100():
+    random = np.random.default_rng(4)
+    studies, figures = random.normal(2, 3, (STUDIES, 8)), random.normal(2, 3, STUDIES)
+    inside = np.mean([claim_of_figure(values, figure).holds for values, figure in zip(studies, figures)])
+    assert abs(inside - 0.95) < 3 * np.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def test_a_figure_needs_six_numbers_and_p_agrees_with_the_interval():
+    assert claim_of_figure(np.arange(5.0), 100.0).holds is None
+    values = np.array([1.0, 1.2, 0.9, 1.1, 1.3, 0.8])
+    low, high = claim_of_figure(values, 1.0).interval
+    for figure in (low, high):
+        assert claim_of_figure(values, figure).p == pytest.approx(0.05)
+    assert claim_of_figure(np.full(6, 2.0), 2.0).holds is True
+    assert claim_of_figure(np.full(6, 2.0), 2.1).holds is False

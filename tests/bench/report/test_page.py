@@ -122,7 +122,36 @@ def every_part(document):
     }
     curve |= {"low": [0.4, 0.3, 0.5], "high": [0.5, 0.4, 0.6], "knots": 3, "best": 0.2, "best_interval": [0.1, 0.3]}
     trial = {"placement": {"hidden_1": {"kind": "Dropout", "rate": 0.2}}, "text": "hidden_1=0.2", "error": None, "finals": [0.4]}
+    arms = [
+        {"part": part, "variant": name, "metric": "test_loss", "mean": 0.5, "sd": 0.1, "runs": [0.4, None, 0.6]}
+        for part in ("one", NASTY)
+        for name in names
+    ]
+    expectations = [
+        {"says": f"loss of {NASTY}", "published": NASTY, "above": above, "below": below, "figure": figure, "measured": 0.5}
+        | {"interval": [0.4, 0.6], "p": 0.03, "runs": [0.5], "verdict": verdict}
+        for above, below, figure, verdict in (
+            (0.0, None, None, "reproduced"),
+            (None, 0.0, None, "not reproduced"),
+            (0.0, 1.0, None, "undecided"),
+            (None, None, 0.4, "reproduced"),
+            (None, None, None, "measured only"),
+        )
+    ]
     return {
+        "reproduction": {
+            "title": f"A title {NASTY}",
+            "claim": NASTY,
+            "source": NASTY,
+            "differs": NASTY,
+            "verdict": "not reproduced",
+            "sentence": "Not reproduced.",
+            "expectations": expectations,
+            "figures": arms,
+            "seeds": [0, 1],
+            "part": "one",
+            "pages": [{"part": "one", "file": "page.html"}, {"part": NASTY, "file": f"page-{NASTY}.html"}],
+        },
         "examples": {"kind": "images", "names": classes, "columns": None, "count": 360, "stored": 100, "disputed": disputed},
         "confusion": {"names": classes, "mean": counts, "difference": difference},
         "calibration": {name: {"plain": calibrated, "monte_carlo": calibrated} for name in names},
