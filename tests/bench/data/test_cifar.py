@@ -219,9 +219,8 @@ def test_sizes_that_there_are_not_are_refused(published, wrong):
 
 
 def test_fashion_mnist_may_lie_beside_it(copy):
-    source = data._find_fashion_mnist(None)
     (copy / "fashion-mnist").mkdir()
     for name in data._FASHION_MNIST:
-        (copy / "fashion-mnist" / name).symlink_to(source / name)
+        (copy / "fashion-mnist" / name).touch()
     assert data._find_fashion_mnist(copy) == copy / "fashion-mnist"
     assert cifar10(copy).name == "cifar-10, JPEG copy"
