@@ -1,9 +1,11 @@
-"""CIFAR-10 in the published files and as JPEG copies, both small and written here."""
+"""CIFAR-10 in the published files and as JPEG copies, both small and written here; and a whole copy where there is one."""
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.errors import BadInput
 
 TRAIN, TEST = 8, 3  # images of each class
+WHOLE = Path(os.environ.get(data.DATA_VARIABLE, "."), "cifar-10-jpeg.tar.gz")
 
 
 def refusal(act):
@@ -224,3 +227,11 @@ def test_fashion_mnist_may_lie_beside_it(copy):
         (copy / "fashion-mnist" / name).touch()
     assert data._find_fashion_mnist(copy) == copy / "fashion-mnist"
     assert cifar10(copy).name == "cifar-10, JPEG copy"
+
+
+@pytest.mark.skipif(not WHOLE.is_file(), reason=f"{WHOLE.name} is not in the folder that {data.DATA_VARIABLE} names")
+def test_the_beginning_of_a_whole_copy():
+    """Its colours have the means that are known of CIFAR-10's training images."""
+    found = cifar10(WHOLE, train=2000, test=500, size=16)
+    assert (found.name, found.train.x.shape, found.test.x.shape) == ("cifar-10, JPEG copy", (2000, 16, 16, 3), (500, 16, 16, 3))
+    np.testing.assert_allclose(found.train.x.mean(axis=(0, 1, 2)) / 255, (0.491, 0.482, 0.447), atol=0.015)
