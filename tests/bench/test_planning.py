@@ -35,6 +35,13 @@ def binary():
     return perceptron("binary_crossentropy", 1, activation="sigmoid")
 
 
+def steps():
+    layers = [keras.Input((4,), dtype="int32"), L.Embedding(2, 3), L.Dense(4), L.Dense(2, "softmax")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
 def two_inputs():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     hidden = L.Dense(4)(L.Add()([a, b]))
@@ -147,6 +154,12 @@ REFUSALS = {  # name: (model, data, settings, words of the first line)
         lambda: pair((X, X), BOTH),
         {"class_weight": "balanced"},
         "for models with one",
+    ),
+    "class weights for several answers": (
+        steps,
+        lambda: pair((X > 0).astype("int32"), (X > 0).astype("int32")),
+        {"class_weight": "balanced"},
+        "class weights are for one answer an example; here each has answers of the shape (4,)",
     ),
     "no place for dropout": (lambda: no_hidden_layer(), lambda: LABELLED, {}, "has no place for dropout"),
     "no patience": (

@@ -27,6 +27,8 @@ CLASS = (X[:, 0] + _rng.normal(0, 0.5, 192) > 0.3).astype("int64") + (X[:, 1] > 
 NUMBERS = np.stack([X[:, 0] - Z[:, 0], X[:, 1] ** 2], 1)
 WEIGHTS = _rng.uniform(0, 2, 192)
 IMAGES = X[:, :, None, None] * np.ones((1, 1, 6, 1), "float32")
+STEPS = (X > 0.3).astype("int32") + (X > 1)  # of each step its class, and of each row of pixels
+PIXELS = STEPS[:, :, None] * np.ones((1, 1, 6), "uint8")
 
 
 def split(*part):
@@ -62,6 +64,20 @@ def compiled_with(model, loss, **settings):
 def augmented():
     layers = [keras.Input((6, 6, 1)), L.RandomFlip(), L.RandomRotation(0.2), L.Flatten(), L.Dense(8, "relu"), L.Dense(3, "softmax")]
     return keras.Sequential(layers)
+
+
+def of_pixels():
+    layers = [keras.Input((6, 6, 1)), L.Conv2D(6, 3, padding="same", activation="relu"), L.Conv2D(3, 1, activation="softmax")]
+    return keras.Sequential(layers)
+
+
+def of_steps():
+    layers = [keras.Input((6,), dtype="int32"), L.Embedding(3, 4), L.Conv1D(8, 3, padding="causal"), L.Dense(3, "softmax")]
+    return keras.Sequential(layers)
+
+
+def mean_iou():
+    return keras.metrics.MeanIoU(3, sparse_y_pred=False, name="mean_iou")
 
 
 BOTH = {"kind": "sparse_categorical_crossentropy", "size": keras.losses.Huber(0.7)}
@@ -132,6 +148,21 @@ CASES = {  # name: (model, data, settings)
         split(X, CLASS),
         {},
     ),
+    "a class for each pixel": lambda: (
+        compiled_with(of_pixels(), "sparse_categorical_crossentropy", metrics=["accuracy", mean_iou()]),
+        split(IMAGES, PIXELS),
+        {},
+    ),
+    "weighted pixels": lambda: (
+        compiled_with(of_pixels(), "sparse_categorical_crossentropy", weighted_metrics=["accuracy"]),
+        split(IMAGES, PIXELS, 1.0 + 2.0 * (PIXELS > 0)),
+        {},
+    ),
+    "a class for each step": lambda: (
+        compiled_with(of_steps(), "sparse_categorical_crossentropy", metrics=["accuracy"]),
+        split(STEPS[:, ::-1], STEPS),
+        {},
+    ),
     "augmentation in the model": lambda: (
         compiled_with(augmented(), "sparse_categorical_crossentropy", metrics=["accuracy"]),
         split(IMAGES, CLASS),
@@ -180,7 +211,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("by_keras")
 
 
-BY_FIT = ("outputs in order, weighted examples", "a dict of outputs", "class weights")  # where the other engine has work of its own
+BY_FIT = (
+    "outputs in order, weighted examples",
+    "a dict of outputs",
+    "class weights",
+    "a class for each pixel",
+)  # where the other engine has work of its own
 
 
 @pytest.mark.parametrize(("case", "engine"), [*((case, "compiled") for case in CASES), *((case, "reference") for case in BY_FIT)])

@@ -312,6 +312,11 @@ def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) 
         refuse("class weights and sample weights were both given; Keras takes one of them.", "Multiply the sample weights instead.")
     if not isinstance(loss, (list, tuple)) and loss_kind(loss, train.y, _units(model)) == "regression":
         refuse("class weights are for classification; the model's loss is one for regression.", "Leave class_weight out.")
+    if train.y.ndim > 2 or (train.y.ndim == 2 and loss_kind(loss, train.y, _units(model)) == "sparse" and train.y.shape[1] > 1):
+        refuse(
+            f"class weights are for one answer an example; here each has answers of the shape {train.y.shape[1:]}.",
+            "Give sample weights: (x, y, weights), with one for each answer.",
+        )
     found, counts = np.unique(arrays.classes(train.y), return_counts=True)
     if isinstance(class_weight, str):
         if class_weight != "balanced":

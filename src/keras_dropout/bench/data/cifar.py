@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_dropout.bench.data import DATA_VARIABLE, Data, check_number, keras_datasets, named_place, tenth
 from keras_dropout.bench.data.folders import ARCHIVES, learn_images, read_folders
-from keras_dropout.errors import check_choice, refuse
+from keras_dropout.errors import refuse
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _TRAIN = {  # file: md5, as the data set's publisher gives it
@@ -51,7 +51,8 @@ def cifar10(
     `train` and `test` are numbers of images, None for all. The classes alternate, so that any first images are of all classes
     alike; a tenth of training is for validation. `size` 16 or 8 gives the means of 2x2 or 4x4 pixels.
     """
-    check_choice("size", size, (32, 16, 8))
+    if size not in (32, 16, 8):
+        refuse(f"size must be 32, 16 or 8 pixels a side; got {size!r}.", "Leave it out for the images as they are.")
     place = named_place(data_dir)
     if place is not None and not place.exists():
         refuse(f"the data folder {place} does not exist.", _GET)
@@ -117,7 +118,7 @@ def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
         if source.is_dir():
             found = {name: (source / name).read_bytes() for name in names if (source / name).exists()}
         else:
-            with tarfile.open(source) as archive:
+            with tarfile.open(source, "r:gz") as archive:
                 members = {Path(member.name).name: member for member in archive if member.isreg()}
                 found = {name: archive.extractfile(members[name]).read() for name in names if name in members}
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

@@ -47,7 +47,8 @@ def _reference() -> str:
         from pydoc_data.topics import topics
     except ImportError:
         refuse("this Python comes without its language reference, pydoc_data.topics.", "Install the whole standard library.")
-    return "\n\n".join(dict.fromkeys(part for name in sorted(topics) for part in topics[name].split("\n\n")))
+    paragraphs = (part.strip("\n") for name in sorted(topics) for part in topics[name].split("\n\n"))
+    return "\n\n".join(dict.fromkeys(paragraphs))
 
 
 def _windows(codes: list[int], window: int) -> tuple[np.ndarray, np.ndarray]:
