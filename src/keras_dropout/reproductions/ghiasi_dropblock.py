@@ -31,7 +31,7 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("conv_3", "conv_4"),
             epochs,
             batch,
-            settings={"engine": "auto"},
+            convolutions=True,
         )
     }
 

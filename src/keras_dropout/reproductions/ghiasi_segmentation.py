@@ -25,7 +25,7 @@ def network() -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    train, epochs = (500, 40) if quick else (1_500, 60)
+    train, epochs = (400, 25) if quick else (1_500, 60)
     return {
         "scenes": Part(
             network,
@@ -33,7 +33,7 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("coarse", "middle", "joined"),
             epochs,
             25,
-            settings={"engine": "auto"},
+            convolutions=True,
         )
     }
 

@@ -16,7 +16,7 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("conv_2", "conv_3"),
             epochs,
             25,
-            settings={"engine": "auto"},
+            convolutions=True,
         )
     }
 
