@@ -397,7 +397,7 @@ def test_a_claim_and_its_contrary_are_never_both_shown(values, bound):
 
 @pytest.mark.parametrize("mean", [0.0, 0.3])
 def test_wrong_claims_are_rare(mean):
-    """Where the bound is the true mean, one side or the other is shown in 5 % of studies at most, and the claim's in half of them."""
+    """At a bound that is the true mean, one side or the other is shown in 5 % of studies at most, the claim in half of them."""
     studies = np.random.default_rng(3).normal(mean, 1, (STUDIES, 8))
     shown = [claim(values, above=mean).holds for values in studies]
     assert np.mean([holds is not None for holds in shown]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / STUDIES)

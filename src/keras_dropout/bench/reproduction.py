@@ -47,7 +47,7 @@ class Part:
     `model` builds and compiles the network, and its name is the study's; or it is the name of a recipe, which brings `data` too.
     `variants` are compared with "none" as `compare` has them, names of ready ones among them. With `keep_models` trained models are
     kept in the ledger, for `Found.of_models`. A network with `convolutions` is trained by TensorFlow where that is installed and
-    JAX has no accelerator: on a CPU JAX is several times slower there. `settings` are further ones of `compare`, as {"samples": 50}.
+    JAX has no accelerator: on a CPU JAX is several times slower there. `settings` are further ones of `compare`: {"samples": 50}.
     """
 
     model: Callable[[], Any] | str
