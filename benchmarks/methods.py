@@ -2,16 +2,17 @@
 
 On each of three data sets (scikit-learn's digits; 5,000 images of Fashion-MNIST; 5,000 of CIFAR-10 at 16 x 16, or of its JPEG copy)
 a perceptron with two hidden layers is trained with each method for about the same number of updates. Every method is tuned with the
-same budget: SETTINGS of it, each on two seeds that no comparison uses, and the smallest mean validation loss is chosen. What is
+same budget: six settings of it, each on two seeds that no comparison uses, and the smallest mean validation loss is chosen. What is
 chosen is trained on fresh seeds, and compared with none on test data, paired by seed; p-values are adjusted over the methods of a
-data set (Westfall and Young). Ranks are those of the mean test loss, with the 95 % interval of a bootstrap over seeds. Two references
-are no dropout: weight decay, and early stopping, which is tuned in its patience. RDrop and MultiSampleDropout are not here: they are
-models with a loss of their own, which the bench does not copy. TargetedDropout drops units, DropConnect has one mask a batch: with
-single weights and a mask an example they are too slow on a CPU.
+data set (Westfall and Young). Ranks are those of the mean test loss, with the 95 % interval of a bootstrap over seeds.
+
+Two references are no dropout: weight decay, and early stopping, tuned in its patience. RDrop and MultiSampleDropout are not here:
+they are models with a loss of their own, which the bench does not copy. TargetedDropout drops units, and DropConnect has one mask a
+batch: with single weights and a mask an example they are too slow on a CPU.
 
 Ctrl-C is fine: the ledger has what is finished, and the same command goes on.
 Run: python benchmarks/methods.py [--data-dir FOLDER] [--ledger FILE] [--seeds 10] [--json FILE] [--quick | --large]
---quick: few digits, two settings of each method, no references: whether it runs. --large: more images, wider nets, 20 seeds: a night.
+--quick: few digits, two settings of each method, no references: whether it runs. --large: more images, wider nets, 20 seeds.
 """
 
 import argparse
@@ -95,7 +96,6 @@ REFERENCES: dict[str, list[Setting]] = {
     "weight decay": [Setting(f"L2 {size:g}", model={"l2": size}) for size in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)],
     "early stopping": [Setting(f"patience {epochs}", training={"early_stopping": epochs}) for epochs in (1, 2, 3, 5, 8, 12)],
 }
-SETTINGS = 6
 SMALL = {"train": 5000, "hidden": (128, 128), "updates": 1600, "seeds": 10}
 LARGE = {"train": 20_000, "hidden": (512, 512), "updates": 6000, "seeds": 20}
 QUICK = {"train": 400, "hidden": (32, 32), "updates": 120, "seeds": 6}
@@ -249,10 +249,8 @@ def show(found: Mapping[str, Any]) -> None:
         f"\n{found['data']}: {found['train']:,} images for training, {found['test']:,} for testing, hidden {found['hidden']}, "
         f"{found['epochs']} epochs, {len(found['seeds'])} seeds"
     )
-    print(
-        f"{'method':27} {'rank':>4} {'95 %':>9} {'test loss':>9}  {'difference to none':30} {'accuracy':31} {'time':>5} {'+par.':>6}"
-        "  setting"
-    )
+    heads = f"{'difference to none':30} {'accuracy':31} {'time':>5} {'+par.':>6}  setting"
+    print(f"{'method':27} {'rank':>4} {'95 %':>9} {'test loss':>9}  {heads}")
     for row in found["methods"]:
         low, high = row["rank_interval"]
         cells = [_difference(row.get(f"{metric}_difference")) for metric in METRICS]
