@@ -1,9 +1,10 @@
-"""Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command: `make docs`.
+"""Write docs/layers.md, docs/pictures, docs/commands.md and docs/atlas.md from docstrings, layers, command and result: `make docs`.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -24,8 +25,10 @@ from keras_dropout.catalogue import Method
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from docstrings import escaped, markdown  # noqa: E402 - a file beside this one
+import atlas_page  # noqa: E402 - files beside this one
+from docstrings import escaped, markdown  # noqa: E402
 
+ATLAS = HERE.parent / "benchmarks" / "results" / "atlas.json"
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
 
@@ -438,6 +441,7 @@ def main() -> None:
     methods = catalogue.methods()
     (HERE / "layers.md").write_text(page(methods))
     (HERE / "commands.md").write_text(commands())
+    (HERE / "atlas.md").write_text(atlas_page.page(json.loads(ATLAS.read_text())))
     folder = HERE / "pictures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):

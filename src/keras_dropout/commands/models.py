@@ -153,7 +153,7 @@ def check(
     if as_json:
         print(json.dumps([mistake.document() for mistake in found], indent=1))
     else:
-        print(found, advice, sep="\n\n")
+        print(found, *([] if data is None else ["", advice]), sep="\n")
     if found:
         raise typer.Exit(1)
 
