@@ -120,9 +120,9 @@ def main() -> None:
                 found.append(study(name, size, hidden, given))
                 show(found[-1])
                 write("atlas", found)
+                if given.package:
+                    package(Path(given.json))
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
-    if given.package:
-        package(Path(given.json))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def overview(studies: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "## The studies",
         "",
-        "The gap is test loss minus train loss of `none`. Best is the placement of Dropout with the smallest mean test loss: it was",
-        "chosen for that, so its figure is optimistic.",
+        "The gap is test loss minus train loss of `none`. Best is the placement of Dropout with the smallest mean test loss: it",
+        "was chosen for that, so its figure is optimistic.",
         "",
         "| study | parameters per image | test loss of none | gap | shown better / worse | best, and its difference |",
         "|---|---|---|---|---|---|",
