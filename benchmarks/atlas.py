@@ -29,7 +29,7 @@ from keras_dropout.bench.statistics import finite_mean
 
 SIZES = {"digits": (200, 600, 1437), "fashion-mnist": (200, 1000, 5000), "cifar-10": (200, 1000, 5000)}
 NETS = ((64, 64), (256, 256))
-UPDATES, BATCH, SEEDS = 800, 32, 8
+UPDATES, BATCH, SEEDS = 1200, 32, 8
 SITES = {"input": ("input",), "hidden": ("hidden",), "last": ("last",), "input and hidden": ("input", "hidden")}
 RATES = {
     "input": (0.05, 0.1, 0.2, 0.35),

@@ -97,7 +97,7 @@ REFERENCES: dict[str, list[Setting]] = {
     "weight decay": [Setting(f"L2 {size:g}", model={"l2": size}) for size in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)],
     "early stopping": [Setting(f"patience {epochs}", training={"early_stopping": epochs}) for epochs in (1, 2, 3, 5, 8, 12)],
 }
-SMALL = {"train": 5000, "hidden": (128, 128), "updates": 1600, "seeds": 10}
+SMALL = {"train": 5000, "hidden": (128, 128), "updates": 2400, "seeds": 10}
 LARGE = {"train": 20_000, "hidden": (512, 512), "updates": 6000, "seeds": 20}
 QUICK = {"train": 400, "hidden": (32, 32), "updates": 400, "seeds": 6}
 

@@ -63,7 +63,7 @@ def introduction(document: Mapping[str, Any]) -> str:
     where = f"on {machine['cores']} cores of {machine['processor']})"
     return f"""# The atlas
 
-Where should dropout go, of what kind and how much, by size of the net and of the data? {len(studies)} studies, each of one
+Where should dropout go, of what kind and how much, by size of the net and of the data? Studies: {len(studies)}, each of one
 perceptron with two hidden layers on the first images of a set, each placement against none with {studies[0]["seeds"]} paired seeds.
 `keras-dropout check` and `init` begin with what the studies say that are nearest to a model in parameters per training example,
 and name them.
@@ -98,7 +98,9 @@ def interactive(studies: Sequence[Mapping[str, Any]]) -> str:
     """The map: hidden until its script, which fetches nothing, shows it."""
     rows = "".join(f'<option value="{n}">{html.escape(atlas.title(study))}</option>' for n, study in enumerate(studies))
     metrics = "".join(f'<option value="{metric}">{words}</option>' for metric, words in WORDS.items())
-    data = json.dumps(studies, separators=(",", ":")).replace("<", "\\u003c")
+    shown = [{name: study[name] for name in ("none", "gap", "rows")} for study in studies]
+    rounded = json.loads(json.dumps(shown), parse_float=lambda text: float(f"{float(text):.4g}"))
+    data = json.dumps(rounded, separators=(",", ":")).replace("<", "\\u003c")
     script = "".join(line.strip() + "\n" for line in SCRIPT.strip().splitlines())
     return (
         "## The map\n\n"
