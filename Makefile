@@ -42,7 +42,7 @@ lint: .venv/.for-development  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-docs: .venv/.for-development  ## write what docs/ has from docstrings, layers and commands: docs/layers.md, docs/commands.md, docs/reproductions.md, pictures
+docs: .venv/.for-development  ## write what docs/ has from docstrings, layers, commands and results: layers, commands, reproductions, atlas
 	$(BIN)/python docs/generate.py
 
 site: .venv/.for-development  ## build the documentation site in site/

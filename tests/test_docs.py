@@ -18,7 +18,7 @@ import pytest
 import typer
 
 import keras_dropout
-from keras_dropout import catalogue, cli, layers
+from keras_dropout import atlas, catalogue, cli, layers
 from keras_dropout.bench import data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +75,16 @@ def test_pictures_are_fresh_small_and_well_formed(generate):
         assert text == drawn[name], f"{name}: run make docs"
         assert len(text.encode()) < 6000, name
         assert ElementTree.fromstring(text).findall("{*}path"), name
+
+
+def test_the_page_of_the_atlas_and_the_packages_copy_are_of_the_stored_result(generate):
+    document = json.loads(generate.ATLAS.read_text())
+    assert (generate.HERE / "atlas.md").read_text() == generate.atlas_page.page(document), "run make docs"
+    packaged, stored = atlas.read(), document["rows"]
+    assert [atlas.title(study) for study in packaged] == [atlas.title(study) for study in stored]
+    for ours, theirs in zip(packaged, stored):
+        for one, other in zip(ours["rows"], theirs["rows"], strict=True):
+            assert one["test_loss"] == pytest.approx(other["test_loss"], rel=1e-3), "benchmarks/atlas.py --package was not given"
 
 
 def test_a_picture_has_a_square_for_each_value(generate):

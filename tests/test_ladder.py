@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
-errors evidence
+errors evidence atlas
 frameworks display
 masks schedules targets metrics bench bench.report
 notation calibration backends.jax backends.tensorflow backends.torch
@@ -25,7 +25,7 @@ testing
 graph
 survey
 inspection placement sampling
-mistakes moments thinning uncertainty
+mistakes moments thinning uncertainty starting
 ensemble
 bench.machine bench.checkpoints bench.records bench.statistics bench.report.words bench.schema
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts bench.report.verdict

@@ -257,8 +257,9 @@ def make_plan(
     return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights)
 
 
-def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The model that a recipe's name, a file or a function gives, and inputs as it sees them, at most 1,000 of training's."""
+def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:
+    """The model that a recipe's name, a file or a function gives; inputs as it sees them, at most 1,000 of training's; and the
+    number of training examples. Without data there are neither."""
     from keras_dropout.bench import recipes
     from keras_dropout.bench.training.reference import as_seen
 
@@ -270,9 +271,10 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
     else:
         model = recipes.find(target).model()
     if loaded is None:
-        return model, None
+        return model, None, None
     few = slice(loaded.validation, loaded.validation + 1000)
-    return model, arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+    inputs = arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+    return model, inputs, arrays.count(loaded.train.y) - loaded.validation
 
 
 def evaluation_data(

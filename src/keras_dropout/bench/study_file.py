@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_dropout.atlas import Advice
 from keras_dropout.bench.records import Variant
 from keras_dropout.errors import refuse
 
@@ -104,12 +105,19 @@ def class_weight(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
         refuse(f"{where} must map class numbers to weights; got {', '.join(weights)}.", "Number the classes 0, 1, …, or: balanced")
 
 
-def write(target: str, sites: Sequence[Any], data: str | None = None, data_options: Mapping[str, Any] | None = None) -> str:
-    """A commented study file for a target with these sites, and with data that are read so."""
+def write(
+    target: str,
+    sites: Sequence[Any],
+    data: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    advice: Advice | None = None,
+) -> str:
+    """A commented study file for a target with these sites, with data that are read so, and with advice where to begin."""
     said = {**({"source": data} if data else {}), **(data_options or {})}
     inputs = [site.name for site in sites if site.group == "input"]
     hidden = [site for site in sites if site.group == "hidden"]
     first = hidden[0].name if hidden else inputs[0]
+    begin = dict(advice.placement or {}) if advice else {}
     lines = [
         "# A study: keras-dropout compare --study FILE. What is commented out has the value shown, or is left to the model.",
         f"target = {_quote(target)}",
@@ -127,6 +135,8 @@ def write(target: str, sites: Sequence[Any], data: str | None = None, data_optio
             for site in sites
         ),
         "[variants]",
+        *(f"# {sentence}" for sentence in (advice.sentences if advice else ())),
+        *([f'begin = "{", ".join(f"{site}={rate:g}" for site, rate in begin.items())}"'] if begin else []),
         'hidden = "hidden=0.2"' if hidden else f'input = "{first}=0.2"',
         *(['last = "last=0.5"'] if hidden else []),
         "# as-built = true                    # with the dropout that the model has",

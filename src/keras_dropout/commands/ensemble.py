@@ -88,7 +88,7 @@ def ensemble(
 
         found, document = None, {}
         if thin and data is None:
-            loaded, _ = planning.load_target(model, None, options)
+            loaded, *_ = planning.load_target(model, None, options)
         else:
             loaded, everything, parts, about = planning.evaluation_data(model, data, options)
             test = parts["test"]

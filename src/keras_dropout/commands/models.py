@@ -57,7 +57,7 @@ def sites(
         from keras_dropout import placement
         from keras_dropout.bench import planning
 
-        loaded, _ = planning.load_target(model, data, options)
+        loaded, *_ = planning.load_target(model, data, options)
         found = placement.sites(loaded)
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
@@ -119,8 +119,9 @@ def check(
 ) -> None:
     """Find known mistakes with dropout in a model. Exit status 1 when there are some.
 
-    With --data, what can be measured (such as the shift of the variance at a batch normalisation) is measured on them. The fields
-    of --json: rule, layer, what, evidence, source, mend.
+    With --data, what can be measured (such as the shift of the variance at a batch normalisation) is measured on them, and below
+    stands where to begin with dropout, by the nearest studies of the atlas (docs/atlas.md). The fields of --json: rule, layer,
+    what, evidence, source, mend.
 
     Examples:
       keras-dropout check model.keras
@@ -137,21 +138,22 @@ def check(
     )
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
-        from keras_dropout import mistakes
+        from keras_dropout import mistakes, starting
         from keras_dropout.bench import planning
 
-        loaded, inputs = planning.load_target(model, data, options)
+        loaded, inputs, examples = planning.load_target(model, data, options)
         say("looking for mistakes")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = mistakes.check(loaded, inputs)
+            advice = starting.advise_on(loaded, inputs, examples)
     for warning in caught:
         if "single layers" in str(warning.message):
             print(f"keras-dropout: {warning.message}", file=sys.stderr)
     if as_json:
         print(json.dumps([mistake.document() for mistake in found], indent=1))
     else:
-        print(found)
+        print(found, *([] if data is None else ["", advice]), sep="\n")
     if found:
         raise typer.Exit(1)
 
@@ -167,6 +169,8 @@ def init(
 ) -> None:
     """Write a commented study file from a model's sites, for compare --study.
 
+    With --data, a variant in it is where to begin by the nearest studies of the atlas (docs/atlas.md), with their names.
+
     Examples:
       keras-dropout init model.py:build --data houses.csv --target price
       keras-dropout init digits-mlp -o digits.toml
@@ -175,11 +179,12 @@ def init(
     path = check_output_path(output, ".toml", force)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout import placement
+        from keras_dropout import placement, starting
         from keras_dropout.bench import planning, study_file
 
-        loaded, _ = planning.load_target(target, data, options)
-        path.write_text(study_file.write(target, placement.sites(loaded), data, options))
+        loaded, inputs, examples = planning.load_target(target, data, options)
+        advice = starting.advise_on(loaded, inputs, examples)
+        path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice))
     print(path)
     print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
 
