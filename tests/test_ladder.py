@@ -51,6 +51,7 @@ bench.tuning
 reproductions
 reproductions.networks
 reproductions.srivastava_rate
+reproductions.tutorial_recipe
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty

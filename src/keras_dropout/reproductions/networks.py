@@ -16,16 +16,22 @@ def perceptron(
     activation: str = "relu",
     initializer: str = "glorot_uniform",
     constraint: Any = None,
+    regularizer: Any = None,
 ) -> keras.Model:
     """A classifier of dense layers named hidden_1, hidden_2, …, with softmax at the end, compiled with the optimiser.
 
-    `constraint` is that of the hidden kernels, such as `MaxNorm(3.0)`.
+    `constraint` and `regularizer` are those of the hidden kernels, such as `MaxNorm(3.0)` and `L2(1e-4)`.
     """
     inputs = keras.Input(shape, name="inputs")
     x = keras.layers.Flatten(name="flatten")(inputs) if len(shape) > 1 else inputs
     for number, units in enumerate(hidden, 1):
         x = keras.layers.Dense(
-            units, activation, kernel_initializer=initializer, kernel_constraint=constraint, name=f"hidden_{number}"
+            units,
+            activation,
+            kernel_initializer=initializer,
+            kernel_constraint=constraint,
+            kernel_regularizer=regularizer,
+            name=f"hidden_{number}",
         )(x)
     outputs = keras.layers.Dense(outputs, "softmax", name="classes")(x)
     model = keras.Model(inputs, outputs, name=name)
@@ -38,3 +44,9 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
     if steps is not None:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
     return keras.optimizers.SGD(learning_rate, momentum=momentum)
+
+
+def tutorial_network(hidden: Sequence[int] = (200, 100, 60), learning_rate: float = 0.01, momentum: float = 0.0) -> keras.Model:
+    """The tutorial's network, or one of other hidden layers, for Fashion-MNIST."""
+    name = "-".join(map(str, ("mlp", 784, *hidden, 10)))
+    return perceptron((28, 28), hidden, sgd(learning_rate, momentum=momentum), name=name)
