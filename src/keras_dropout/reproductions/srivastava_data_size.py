@@ -22,7 +22,7 @@ def _part(size: int, units: int, updates: int) -> Part:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    units, updates = (256, 3000) if quick else (512, 6000)
+    units, updates = (256, 2000) if quick else (512, 5000)
     return {_name(size): _part(size, units, updates) for size in SIZES}
 
 

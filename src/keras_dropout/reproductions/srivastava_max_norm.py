@@ -14,7 +14,7 @@ _L2, _NORMS = (0.0003, 0.001, 0.003), (1.0, 2.0, 3.0)
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, units, epochs, batch = (2000, 128, 40, 50) if quick else (10_000, 256, 60, 50)
+    examples, units, epochs, batch = (2000, 128, 40, 50) if quick else (10_000, 256, 40, 50)
     steps = epochs * examples * 9 // 10 // batch
 
     def part(**options: Any) -> Part:

@@ -9,7 +9,7 @@ HIDDEN = ((128, 128), (256, 256), (128, 128, 128), (256, 256, 256))
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, epochs, batch, wider = (2000, 60, 50, 1) if quick else (10_000, 80, 50, 2)
+    examples, epochs, batch, wider = (2000, 60, 50, 1) if quick else (5000, 60, 50, 2)
     steps = epochs * examples * 9 // 10 // batch
 
     def part(hidden: tuple[int, ...]) -> Part:

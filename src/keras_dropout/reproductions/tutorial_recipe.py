@@ -42,6 +42,6 @@ REPRODUCTION = Reproduction(
     ),
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="In nothing but the random numbers and the backend: all 60,000 images are trained on, those of the validation too.",
-    quick_seconds=300,
+    quick_seconds=270,
     quick_seeds=6,
 )
