@@ -10,12 +10,14 @@ from keras_dropout.bench.data import Data, fashion_mnist
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 
 _DROPOUT = "dropout 0.5"
+_LONG, _SHORT = "trained long", "trained briefly"
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, epochs = (5000, 30) if quick else (20_000, 30)
+    # After so few epochs the error of reconstruction without dropout is about that of the long training with dropout.
+    examples, long, short = (5000, 30, 3) if quick else (20_000, 30, 1)
     return {
-        "autoencoder": Part(
+        name: Part(
             _autoencoder,
             lambda data_dir: _reconstruction(fashion_mnist(data_dir, train=examples)),
             {_DROPOUT: {"hidden": 0.5}},
@@ -23,6 +25,7 @@ def _parts(quick: bool) -> dict[str, Part]:
             100,
             keep_models=True,
         )
+        for name, epochs in ((_LONG, long), (_SHORT, short))
     }
 
 
@@ -53,8 +56,9 @@ def activations(model: Any, data: Data) -> dict[str, float]:
     }
 
 
-def _less(first: str, second: str, figure: str) -> Callable[[Found], np.ndarray]:
-    return lambda found: found.of_models(activations, figure, first) - found.of_models(activations, figure, second)
+def _of_none(figure: str, part: str) -> Callable[[Found], np.ndarray]:
+    """A figure without dropout less that of the long training with it."""
+    return lambda found: found.of_models(activations, figure, part=part) - found.of_models(activations, figure, _DROPOUT, _LONG)
 
 
 REPRODUCTION = Reproduction(
@@ -65,26 +69,32 @@ REPRODUCTION = Reproduction(
     parts=_parts,
     expectations=(
         Expectation(
-            "mean activation: none minus dropout",
-            _less("none", _DROPOUT, "mean activation"),
+            "mean activation, errors alike: none minus dropout",
+            _of_none("mean activation", _SHORT),
             above=0.0,
             published="a mean activation of about 2.0 without dropout, of about 0.7 with it",
         ),
         Expectation(
-            "share of activations above 1: none minus dropout",
-            _less("none", _DROPOUT, "share above 1"),
+            "share of activations above 1, errors alike: none minus dropout",
+            _of_none("share above 1", _SHORT),
             above=0.0,
             published="fewer units with high activations",
         ),
         Expectation(
-            "share of activations that are 0: dropout minus none",
-            _less(_DROPOUT, "none", "share of zeros"),
-            above=0.0,
+            "share of activations that are 0, errors alike: none minus dropout",
+            _of_none("share of zeros", _SHORT),
+            below=0.0,
             published="a sharp peak at zero",
+        ),
+        Expectation(
+            "mean activation, as many updates: none minus dropout",
+            _of_none("mean activation", _LONG),
+            above=0.0,
+            published="a mean activation of about 2.0 without dropout, of about 0.7 with it",
         ),
     ),
     shows=("test_loss", "train_loss"),
-    differs="Fashion-MNIST in place of MNIST. Both are trained with as many updates, and with dropout the error of reconstruction, "
-    "the test loss, is then larger; the published ones had errors alike. Dropout is inverted, as usual today.",
+    differs="Fashion-MNIST in place of MNIST. For errors of reconstruction (the test loss) about alike, as published, training "
+    "without dropout is brief. Dropout is inverted, as usual today.",
     quick_seconds=60,
 )
