@@ -51,7 +51,10 @@ bench.tuning
 reproductions
 reproductions.networks
 reproductions.srivastava_rate
-reproductions.tutorial_recipe
+reproductions.tutorial_recipe reproductions.tutorial_evaluation reproductions.tutorial_overfitting
+reproductions.tutorial_ensemble reproductions.tutorial_late
+reproductions.srivastava_data_size reproductions.srivastava_monte_carlo reproductions.srivastava_sparsity
+reproductions.srivastava_gaussian reproductions.srivastava_max_norm reproductions.srivastava_widths
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty
