@@ -76,7 +76,12 @@ def test_the_answers_of_an_autoencoder_are_what_it_sees():
 
 
 def test_a_strength_is_chosen_by_the_validation_loss_and_judged_by_the_test_loss():
-    losses = {("validation_loss", "weak"): [0.5, 0.3], ("validation_loss", "strong"): [0.3, 0.4]}
-    losses |= {("test_loss", "weak"): [0.1, 0.1], ("test_loss", "strong"): [0.6, 0.7]}
-    found = SimpleNamespace(values=lambda metric, variant, part: np.array(losses[metric, part]))
-    assert srivastava_max_norm._loss(found, "none", ["weak", "strong"]).tolist() == [0.6, 0.7]
+    losses = {
+        ("validation_loss", "L2 1"): [0.5, 0.3],
+        ("validation_loss", "L2 2"): [0.3, 0.4],
+        ("validation_loss", "max-norm 1"): [0, 0],
+    }
+    losses |= {("test_loss", "L2 1"): [0.1, 0.1], ("test_loss", "L2 2"): [0.6, 0.7], ("test_loss", "max-norm 1"): [0.2, 0.3]}
+    names = ["L2 1", "L2 2", "max-norm 1"]
+    found = SimpleNamespace(comparisons=names, values=lambda metric, variant, part: np.array(losses[metric, part]))
+    assert srivastava_max_norm._loss(found, "none", "L2").tolist() == [0.6, 0.7]
