@@ -74,5 +74,5 @@ REPRODUCTION = Reproduction(
     ),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, a smaller network; 5,000 test images. As good is "
     "taken as within 0.3 points of error.",
-    quick_seconds=80,
+    quick_seconds=40,
 )

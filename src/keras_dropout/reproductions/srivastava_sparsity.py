@@ -96,5 +96,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "train_loss"),
     differs="Fashion-MNIST in place of MNIST. For errors of reconstruction (the test loss) about alike, as published, training "
     "without dropout is brief. Dropout is inverted, as usual today.",
-    quick_seconds=60,
+    quick_seconds=50,
 )

@@ -80,5 +80,5 @@ REPRODUCTION = Reproduction(
     ),
     differs="A part of the training images, and momentum 0.9; the tutorial states it without a figure. The gain of averaging is "
     f"that of {_NETWORKS} networks, each the same for all images, in NLL.",
-    quick_seconds=60,
+    quick_seconds=45,
 )

@@ -57,5 +57,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of the training images and momentum 0.9, so that the network overfits in a short time. The tutorial states "
     "this without a comparison; the loss decides.",
-    quick_seconds=50,
+    quick_seconds=55,
 )
