@@ -16,16 +16,22 @@ def perceptron(
     activation: str = "relu",
     initializer: str = "glorot_uniform",
     constraint: Any = None,
+    regularizer: Any = None,
 ) -> keras.Model:
     """A classifier of dense layers named hidden_1, hidden_2, …, with softmax at the end, compiled with the optimiser.
 
-    `constraint` is that of the hidden kernels, such as `MaxNorm(3.0)`.
+    `constraint` and `regularizer` are those of the hidden kernels, such as `MaxNorm(3.0)` and `L2(1e-4)`.
     """
     inputs = keras.Input(shape, name="inputs")
     x = keras.layers.Flatten(name="flatten")(inputs) if len(shape) > 1 else inputs
     for number, units in enumerate(hidden, 1):
         x = keras.layers.Dense(
-            units, activation, kernel_initializer=initializer, kernel_constraint=constraint, name=f"hidden_{number}"
+            units,
+            activation,
+            kernel_initializer=initializer,
+            kernel_constraint=constraint,
+            kernel_regularizer=regularizer,
+            name=f"hidden_{number}",
         )(x)
     outputs = keras.layers.Dense(outputs, "softmax", name="classes")(x)
     model = keras.Model(inputs, outputs, name=name)
@@ -44,10 +50,9 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
 class LocallyConnected2D(keras.layers.Layer):
     """A convolution with weights of their own at every place: Keras 2 had it, Keras 3 has it no more.
 
-        y[i, j] = activation(patch[i, j] @ w[i, j] + b[i, j]),    patches of size x size, no padding
+        y[i, j] = activation(patch[i, j] @ w[i, j] + b[i, j]),    patches of size x size, zeros around the map
 
-    Shapes: (batch, height, width, channels) -> (batch, height - size + 1, width - size + 1, filters), padded where the map is
-    smaller than a patch.
+    Shapes: (batch, height, width, channels) -> (batch, height, width, filters).
     """
 
     def __init__(self, filters: int, size: int, *, activation: Any = None, **kwargs: Any):
@@ -57,7 +62,6 @@ class LocallyConnected2D(keras.layers.Layer):
 
     def build(self, shape: tuple) -> None:
         height, width, channels = shape[1:]
-        # As many places as the map has, so that small maps can be read too.
         inputs = self.size**2 * channels
         scale = keras.initializers.RandomNormal(stddev=(2 / inputs) ** 0.5)
         self.kernel = self.add_weight((height, width, inputs, self.filters), scale, name="kernel")
@@ -116,3 +120,9 @@ def language_model(vocabulary: int, units: int, learning_rate: float, name: str)
     optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+def tutorial_network(hidden: Sequence[int] = (200, 100, 60), learning_rate: float = 0.01, momentum: float = 0.0) -> keras.Model:
+    """The tutorial's network, or one of other hidden layers, for Fashion-MNIST."""
+    name = "-".join(map(str, ("mlp", 784, *hidden, 10)))
+    return perceptron((28, 28), hidden, sgd(learning_rate, momentum=momentum), name=name)

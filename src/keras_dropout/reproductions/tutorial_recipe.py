@@ -1,0 +1,47 @@
+"""The tutorial's own experiment: its two published figures, and what its dropout does."""
+
+from keras_dropout.bench.recipes import find
+from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+
+_RECIPE = find("fashion-mnist-mlp")
+_LOSS, _ACCURACY = _RECIPE.published["test_loss"], _RECIPE.published["test_accuracy"]
+
+
+def _parts(quick: bool) -> dict[str, Part]:
+    # Quick or not it is the whole experiment: a part of the images or of the epochs would end in other figures.
+    settings = {"split": "as-published"}
+    return {"recipe": Part(_RECIPE.name, None, ["as-published"], _RECIPE.epochs, _RECIPE.batch_size, settings=settings)}
+
+
+REPRODUCTION = Reproduction(
+    name="tutorial-recipe",
+    title="The tutorial's own experiment",
+    claim=f"With dropout of 0.2 on the input and behind each hidden layer, the network ends with a test loss of {_LOSS} and a test "
+    f"accuracy of {_ACCURACY}.",
+    source="The tutorial on dropout in Keras, October 2024: Fashion-MNIST, 784-200-100-60-10, 60 epochs",
+    parts=_parts,
+    expectations=(
+        Expectation(
+            "the published test loss could be one more of these runs",
+            lambda found: found.values("test_loss", "as-published"),
+            figure=_LOSS,
+            published=f"test loss {_LOSS}, one run",
+        ),
+        Expectation(
+            "the published test accuracy could be one more of these runs",
+            lambda found: found.values("test_accuracy", "as-published"),
+            figure=_ACCURACY,
+            published=f"test accuracy {_ACCURACY}, one run",
+        ),
+        Expectation(
+            "test loss: none minus as published",
+            lambda found: found.values("test_loss") - found.values("test_loss", "as-published"),
+            above=0.0,
+            published="dropout reduces overfitting",
+        ),
+    ),
+    shows=("test_loss", "test_accuracy", "train_loss"),
+    differs="In nothing but the random numbers and the backend: all 60,000 images are trained on, those of the validation too.",
+    quick_seconds=270,
+    quick_seeds=6,
+)
