@@ -50,7 +50,7 @@ bench.sweep
 bench.tuning
 reproductions
 reproductions.networks
-reproductions.srivastava_rate
+reproductions.baldi_average reproductions.liu_early reproductions.liu_late reproductions.srivastava_rate
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def perceptron(
@@ -38,3 +39,10 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
     if steps is not None:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
     return keras.optimizers.SGD(learning_rate, momentum=momentum)
+
+
+def all_masks(units: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every mask of so many units, 1 where a unit is kept, (2^units, units), and how probable each is."""
+    masks = (np.arange(2**units)[:, None] >> np.arange(units)) % 2
+    kept = masks.sum(1)
+    return masks, (1 - rate) ** kept * rate ** (units - kept)
