@@ -25,8 +25,8 @@ def _parts(quick: bool) -> dict[str, Part]:
 REPRODUCTION = Reproduction(
     name="liu-early",
     title="Early dropout against underfitting",
-    claim="Dropout in the first sixth of training alone gives an underfitting network a lower training loss at the end than dropout "
-    "throughout, and than none.",
+    claim="Dropout in the first sixth of training alone gives an underfitting network a lower training loss at the end than "
+    "dropout throughout, and than none.",
     source="Liu et al. 2023, arXiv:2303.01500, table 1",
     parts=_parts,
     expectations=(
@@ -50,8 +50,8 @@ REPRODUCTION = Reproduction(
         ),
     ),
     shows=("test_loss", "test_accuracy", "train_loss"),
-    differs="A perceptron of three hidden layers of 32 on Fashion-MNIST in place of a transformer on ImageNet, a few epochs of SGD with "
-    "momentum 0.9 and a learning rate that falls from 0.05 to 0, without augmentation; the rate, 0.1, and the share of training "
-    "that has dropout are those of the paper.",
+    differs="A perceptron of three hidden layers of 32 on Fashion-MNIST in place of a transformer on ImageNet, a few epochs of SGD "
+    "with momentum 0.9 and a learning rate that falls from 0.05 to 0, without augmentation; the rate, 0.1, and the share of "
+    "training that has dropout are those of the paper.",
     quick_seconds=60,
 )

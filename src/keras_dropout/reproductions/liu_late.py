@@ -43,7 +43,7 @@ REPRODUCTION = Reproduction(
         ),
     ),
     shows=("test_loss", "test_accuracy", "train_loss"),
-    differs="A perceptron on a part of Fashion-MNIST in place of a transformer on ImageNet, and dropout of hidden units in place of "
-    "stochastic depth, at the same rate, 0.4, and from the same share of training on.",
+    differs="A perceptron on a part of Fashion-MNIST in place of a transformer on ImageNet, and dropout of hidden units in place "
+    "of stochastic depth, at the same rate, 0.4, and from the same share of training on.",
     quick_seconds=60,
 )
