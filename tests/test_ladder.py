@@ -50,8 +50,9 @@ bench.sweep
 bench.tuning
 reproductions
 reproductions.networks
-reproductions.baldi_average reproductions.gal_regression reproductions.klambauer_selu reproductions.li_variance_shift
-reproductions.liu_early reproductions.liu_late reproductions.srivastava_rate reproductions.wan_dropconnect
+reproductions.baldi_average reproductions.concrete_rate reproductions.gal_regression reproductions.klambauer_selu
+reproductions.li_variance_shift reproductions.liu_early reproductions.liu_late reproductions.molchanov_pruning
+reproductions.srivastava_rate reproductions.wan_dropconnect
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty
