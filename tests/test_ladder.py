@@ -50,9 +50,10 @@ bench.sweep
 bench.tuning
 reproductions
 reproductions.networks
-reproductions.baldi_average reproductions.concrete_rate reproductions.gal_regression reproductions.klambauer_selu
+reproductions.baldi_average reproductions.concrete_rate reproductions.gal_regression
+reproductions.kingma_variational reproductions.klambauer_selu
 reproductions.li_variance_shift reproductions.liu_early reproductions.liu_late reproductions.molchanov_pruning
-reproductions.srivastava_rate reproductions.wan_dropconnect
+reproductions.srivastava_rate reproductions.wan_dropconnect reproductions.warde_farley_geometric
 commands commands.output
 commands.options
 commands.runs commands.report commands.reproductions commands.studies commands.models commands.ensemble commands.uncertainty

@@ -7,7 +7,15 @@ import pytest
 from keras_dropout import Dropout, place
 from keras_dropout.bench.data import Data
 from keras_dropout.layers import SparseVariationalDropout
-from keras_dropout.reproductions import baldi_average, concrete_rate, gal_regression, li_variance_shift, molchanov_pruning, networks
+from keras_dropout.reproductions import (
+    baldi_average,
+    concrete_rate,
+    gal_regression,
+    li_variance_shift,
+    molchanov_pruning,
+    networks,
+    warde_farley_geometric,
+)
 
 
 def images(count: int = 300) -> Data:
@@ -83,3 +91,14 @@ def test_an_epoch_of_the_line_shows_each_point_equally_often():
     assert np.array_equal(few.test.x, many.test.x)
     assert np.array_equal(few.train.x[:200], many.train.x[:200])
     assert not set(np.unique(few.train.x[:200])) & set(np.unique(many.train.x[200:]))
+
+
+def test_the_thinned_networks_are_those_of_dropout():
+    model = keras.models.clone_model(place(networks.perceptron((10,), (6, 6), "sgd", outputs=2, name="net"), {"hidden": 0.5}))
+    x = np.random.default_rng(0).normal(size=(7, 10)).astype("float32")
+    logs, chances = warde_farley_geometric.thinned(model, x)
+    assert logs.shape == (4096, 7, 2)
+    assert chances.sum() == pytest.approx(1)
+    drawn = np.log(keras.ops.convert_to_numpy(model(x, training=True)))
+    for example in range(7):  # each has masks of its own
+        assert np.abs(logs[:, example] - drawn[example]).max(1).min() < 1e-5
