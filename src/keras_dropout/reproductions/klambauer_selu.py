@@ -10,10 +10,21 @@ from keras import ops
 from keras_dropout import AlphaDropout, Dropout
 from keras_dropout.bench.data import fashion_mnist
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
-from keras_dropout.reproductions.networks import perceptron, sgd
+from keras_dropout.reproductions.networks import sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000
-HIDDEN = (128,) * 8
+TRAINED_RATE, HIDDEN = 0.05, (128,) * 8  # the rate is that of the authors' perceptron for MNIST
+_MEAN, _SD = 0.286, 0.353  # of the pixels of Fashion-MNIST, from 0 to 1
+
+
+def _model(steps: int) -> keras.Model:
+    inputs = keras.Input((28, 28), name="inputs")
+    x = keras.layers.Rescaling(1 / _SD, -_MEAN / _SD, name="standardised")(keras.layers.Flatten(name="flatten")(inputs))
+    for number, units in enumerate(HIDDEN, 1):
+        x = keras.layers.Dense(units, "selu", kernel_initializer="lecun_normal", name=f"hidden_{number}")(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="classes")(x), name="mlp-784-8x128-10-selu")
+    model.compile(sgd(0.01, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def _parts(quick: bool) -> dict[str, Part]:
@@ -21,13 +32,11 @@ def _parts(quick: bool) -> dict[str, Part]:
     steps = epochs * examples * 9 // 10 // batch
     return {
         "eight layers": Part(
-            lambda: perceptron(
-                (28, 28), HIDDEN, sgd(0.01, steps), name="mlp-784-8x128-10-selu", activation="selu", initializer="lecun_normal"
-            ),
+            lambda: _model(steps),
             lambda data_dir: fashion_mnist(data_dir, train=examples),
             {
-                "alpha dropout": {"hidden": {"kind": "AlphaDropout", "rate": RATE}},
-                "dropout": {"hidden": {"kind": "Dropout", "rate": RATE}},
+                "alpha dropout": {"hidden": {"kind": "AlphaDropout", "rate": TRAINED_RATE}},
+                "dropout": {"hidden": {"kind": "Dropout", "rate": TRAINED_RATE}},
             },
             epochs,
             batch,
@@ -84,7 +93,7 @@ REPRODUCTION = Reproduction(
             published="dropout does not keep it",
         ),
         Expectation(
-            "train loss of a trained network of 8 hidden layers, dropout off: dropout minus alpha dropout",
+            "train loss of a trained network of 8 hidden layers, dropout off: dropout of 0.05 minus alpha dropout of 0.05",
             lambda found: found.values("train_loss", "dropout") - found.values("train_loss", "alpha dropout"),
             above=0.0,
             published="networks with alpha dropout stay normalised and train",
