@@ -20,7 +20,7 @@ def _part(width: int) -> str:
 
 
 def _part_of(width: int, quick: bool) -> Part:
-    examples, epochs, batch = (5000, 40, 50) if quick else (10_000, 60, 50)
+    examples, epochs, batch = (5000, 25, 50) if quick else (10_000, 40, 50)
     trained = examples * 9 // 10
     spec = {"kind": "VariationalDropout", "rate": 0.3, "per": "unit", "kl_weight": 1 / trained}
     return Part(

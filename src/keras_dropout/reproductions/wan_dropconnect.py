@@ -9,7 +9,7 @@ CONNECT = {"hidden": {"kind": "DropConnect", "rate": RATE, "per": "batch"}}
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, epochs, batch = (5000, 40, 32) if quick else (10_000, 60, 32)
+    examples, epochs, batch = (5000, 25, 50) if quick else (10_000, 40, 50)
     steps = epochs * examples * 9 // 10 // batch
     return {
         "weights and units": Part(
@@ -50,7 +50,7 @@ REPRODUCTION = Reproduction(
     ),
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, two hidden layers of 400 in place of 800, the loss in "
-    "place of the error; one mask of the weights for a batch of 32 in place of one for each example, and the mean weights in place "
+    "place of the error; one mask of the weights for a batch of 50 in place of one for each example, and the mean weights in place "
     "of Gaussian sums at test.",
     quick_seconds=120,
 )
