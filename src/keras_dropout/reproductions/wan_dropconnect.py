@@ -9,11 +9,11 @@ CONNECT = {"hidden": {"kind": "DropConnect", "rate": RATE, "per": "batch"}}
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, epochs, batch = (5000, 25, 50) if quick else (10_000, 40, 50)
+    examples, epochs, batch = (3000, 50, 50) if quick else (5000, 100, 50)
     steps = epochs * examples * 9 // 10 // batch
     return {
         "weights and units": Part(
-            lambda: perceptron((28, 28), (400, 400), sgd(0.02, steps), name="mlp-784-400-400-10"),
+            lambda: perceptron((28, 28), (400, 400), sgd(0.05, steps), name="mlp-784-400-400-10"),
             lambda data_dir: fashion_mnist(data_dir, train=examples),
             {"dropout": {"hidden": RATE}, "dropconnect": CONNECT},
             epochs,
