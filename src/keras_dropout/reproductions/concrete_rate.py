@@ -99,7 +99,7 @@ REPRODUCTION = Reproduction(
             published="0.82 with 25, 0.65 with 1,000 points",
         ),
     ),
-    shows=(),
+    shows=("test_loss", "train_loss"),
     differs="Hidden layers of 64 in place of 1,024, a known noise variance in place of a learned one, as many updates for each "
     "number of points; seeds share the points.",
     quick_seconds=60,
