@@ -102,5 +102,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "train_loss"),
     differs="Hidden layers of 64 in place of 1,024, a known noise variance in place of a learned one, as many updates for each "
     "number of points; seeds share the points.",
-    quick_seconds=60,
+    quick_seconds=55,
 )

@@ -53,5 +53,5 @@ REPRODUCTION = Reproduction(
     differs="A perceptron of three hidden layers of 32 on Fashion-MNIST in place of a transformer on ImageNet, a few epochs of SGD "
     "with momentum 0.9 and a learning rate that falls from 0.05 to 0, without augmentation; the rate, 0.1, and the share of "
     "training that has dropout are those of the paper.",
-    quick_seconds=60,
+    quick_seconds=45,
 )
