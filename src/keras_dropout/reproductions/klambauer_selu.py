@@ -108,5 +108,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="The paper compares kinds of networks on 121 tables of the UCI, not alpha dropout with dropout alone. Here a "
     "perceptron of eight selu layers of 128 is trained on a part of Fashion-MNIST.",
-    quick_seconds=65,
+    quick_seconds=50,
 )
