@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def perceptron(
@@ -126,3 +127,10 @@ def tutorial_network(hidden: Sequence[int] = (200, 100, 60), learning_rate: floa
     """The tutorial's network, or one of other hidden layers, for Fashion-MNIST."""
     name = "-".join(map(str, ("mlp", 784, *hidden, 10)))
     return perceptron((28, 28), hidden, sgd(learning_rate, momentum=momentum), name=name)
+
+
+def all_masks(units: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every mask of so many units, 1 where a unit is kept, (2^units, units), and how probable each is."""
+    masks = (np.arange(2**units)[:, None] >> np.arange(units)) % 2
+    kept = masks.sum(1)
+    return masks, (1 - rate) ** kept * rate ** (units - kept)

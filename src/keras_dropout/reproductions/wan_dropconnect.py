@@ -1,0 +1,56 @@
+"""Wan et al. 2013, table 1 and figure 3: dropping weights instead of units."""
+
+from keras_dropout.bench.data import fashion_mnist
+from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.reproductions.networks import perceptron, sgd
+
+RATE = 0.5
+CONNECT = {"hidden": {"kind": "DropConnect", "rate": RATE, "per": "batch"}}
+
+
+def _parts(quick: bool) -> dict[str, Part]:
+    examples, epochs, batch = (3000, 50, 50) if quick else (5000, 100, 50)
+    steps = epochs * examples * 9 // 10 // batch
+    return {
+        "weights and units": Part(
+            lambda: perceptron((28, 28), (400, 400), sgd(0.05, steps), name="mlp-784-400-400-10"),
+            lambda data_dir: fashion_mnist(data_dir, train=examples),
+            {"dropout": {"hidden": RATE}, "dropconnect": CONNECT},
+            epochs,
+            batch,
+        )
+    }
+
+
+REPRODUCTION = Reproduction(
+    name="wan-dropconnect",
+    title="Dropping weights instead of units",
+    claim="DropConnect overfits less than no dropping and does better than dropout, while training is slower.",
+    source="Wan et al. 2013, PMLR 28(3):1058-1066",
+    parts=_parts,
+    expectations=(
+        Expectation(
+            "test loss: none minus DropConnect",
+            lambda found: found.values("test_loss") - found.values("test_loss", "dropconnect"),
+            above=0.0,
+            published="a lower error on MNIST with relu units",
+        ),
+        Expectation(
+            "test loss: dropout minus DropConnect",
+            lambda found: found.values("test_loss", "dropout") - found.values("test_loss", "dropconnect"),
+            above=0.0,
+            published="DropConnect often does better than dropout",
+        ),
+        Expectation(
+            "loss in training, mean of all epochs: DropConnect minus none",
+            lambda found: found.curves("loss", "dropconnect").mean(1) - found.curves("loss").mean(1),
+            above=0.0,
+            published="training is slower with DropConnect",
+        ),
+    ),
+    shows=("test_loss", "test_accuracy", "train_loss"),
+    differs="Fashion-MNIST in place of MNIST, a part of its training images, two hidden layers of 400 in place of 800, the loss in "
+    "place of the error; one mask of the weights for a batch of 50 in place of one for each example, and the mean weights in place "
+    "of Gaussian sums at test.",
+    quick_seconds=80,
+)
