@@ -8,10 +8,10 @@ from keras_dropout.reproductions.networks import localiser, on_maps
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    train, epochs = (800, 40) if quick else (3_000, 60)
+    train, epochs = (600, 30) if quick else (3_000, 60)
     return {
         "boxes": Part(
-            lambda: localiser(32, 4, optimizers.Adam(1e-3), "box-of-a-bag"),
+            lambda: localiser(32, 4, optimizers.Adam(2e-3), "box-of-a-bag"),
             lambda data_dir: boxes(data_dir, train=train, test=1_000, size=32),
             on_maps("conv_2", "conv_3"),
             epochs,

@@ -25,7 +25,7 @@ def network() -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    train, epochs = (400, 25) if quick else (1_500, 60)
+    train, epochs = (400, 20) if quick else (1_500, 60)
     return {
         "scenes": Part(
             network,
