@@ -17,6 +17,8 @@ from keras_dropout.reproductions import (
     warde_farley_geometric,
 )
 
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")
+
 
 def images(count: int = 300) -> Data:
     random = np.random.default_rng(0)

@@ -10,6 +10,8 @@ import keras_dropout
 from keras_dropout.bench.data import Data
 from keras_dropout.reproductions import srivastava_max_norm, srivastava_sparsity, tutorial_ensemble, tutorial_evaluation
 
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")
+
 
 def _images(side: int = 4, train: int = 60, test: int = 40) -> Data:
     rng = np.random.default_rng(0)
