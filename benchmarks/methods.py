@@ -1,6 +1,6 @@
 """Methods against none at the same tuning budget: rank, interval, cost.
 
-On each of three data sets (scikit-learn's digits; 5,000 images of Fashion-MNIST; 5,000 of CIFAR-10 at 16 x 16, or of its JPEG copy)
+On each of three data sets (scikit-learn's digits; 2,000 images of Fashion-MNIST; 2,000 of CIFAR-10 at 16 x 16, or of its JPEG copy)
 a perceptron with two hidden layers is trained with each method for about the same number of updates. Every method is tuned with the
 same budget: six settings of it, each on two seeds that no comparison uses, and the smallest mean validation loss is chosen. What is
 chosen is trained on fresh seeds, and compared with none on test data, paired by seed; p-values are adjusted over the methods of a
@@ -97,7 +97,7 @@ REFERENCES: dict[str, list[Setting]] = {
     "weight decay": [Setting(f"L2 {size:g}", model={"l2": size}) for size in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)],
     "early stopping": [Setting(f"patience {epochs}", training={"early_stopping": epochs}) for epochs in (1, 2, 3, 5, 8, 12)],
 }
-SMALL = {"train": 5000, "hidden": (128, 128), "updates": 2400, "seeds": 10}
+SMALL = {"train": 2000, "hidden": (64, 64), "updates": 1200, "seeds": 10}
 LARGE = {"train": 20_000, "hidden": (512, 512), "updates": 6000, "seeds": 20}
 QUICK = {"train": 400, "hidden": (32, 32), "updates": 400, "seeds": 6}
 
