@@ -59,11 +59,16 @@ def _reproduction_figures(rows: Sequence[Mapping[str, Any]]) -> Table | None:
         table.add_column(name.replace("_", " "), justify="right" if name in metrics else "left", overflow="fold")
     for part, variant in dict.fromkeys((row["part"], row["variant"]) for row in rows):
         of_it = {row["metric"]: row for row in rows if (row["part"], row["variant"]) == (part, variant)}
-        cells = [
-            _mean_and_sd(np.array([np.nan if v is None else v for v in of_it[m]["runs"]])) if m in of_it else "" for m in metrics
-        ]
+        cells = [_significant(of_it[metric]) if metric in of_it else "" for metric in metrics]
         table.add_row(*([part] if several else []), variant, *cells)
     return table
+
+
+def _significant(row: Mapping[str, Any]) -> str:
+    """To four digits, for figures of any size."""
+    if row["mean"] is None:
+        return "-"
+    return f"{row['mean']:.4g}" + ("" if row["sd"] is None else f" ± {row['sd']:.2g}")
 
 
 def assessment(assessed: Any) -> Group:
