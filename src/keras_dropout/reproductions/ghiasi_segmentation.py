@@ -25,14 +25,14 @@ def network() -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    train, epochs = (400, 20) if quick else (1_500, 60)
+    train, epochs = (200, 40) if quick else (1_000, 60)
     return {
         "scenes": Part(
             network,
             lambda data_dir: segmentation(data_dir, train=train, test=500, size=SIZE),
             on_maps("coarse", "middle", "joined"),
             epochs,
-            25,
+            10,
             convolutions=True,
         )
     }
