@@ -6,7 +6,7 @@ from keras_dropout.reproductions.networks import language_model
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    length, units, epochs = (40_000, 96, 20) if quick else (100_000, 192, 40)
+    length, units, epochs = (40_000, 96, 60) if quick else (100_000, 192, 60)
     return {
         "characters": Part(
             lambda: language_model(81, units, 5e-3, "characters-lstm"),
