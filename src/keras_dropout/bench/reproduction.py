@@ -1,7 +1,6 @@
 """Published experiments as studies: what is trained, what is expected of it, and whether that came out."""
 
 import dataclasses
-import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +45,7 @@ class Part:
 
     `model` builds and compiles the network, and its name is the study's; or it is the name of a recipe, which brings `data` too.
     `variants` are compared with "none" as `compare` has them, names of ready ones among them. With `keep_models` trained models are
-    kept in the ledger, for `Found.of_models`. A network with `convolutions` is trained by TensorFlow where that is installed and
-    JAX has no accelerator: on a CPU JAX is several times slower there. `settings` are further ones of `compare`: {"samples": 50}.
+    kept in the ledger, for `Found.of_models`. `settings` are further ones of `compare`: {"samples": 50}.
     """
 
     model: Callable[[], Any] | str
@@ -56,16 +54,7 @@ class Part:
     epochs: int
     batch_size: int = 32
     keep_models: bool = False
-    convolutions: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def trained_by(self) -> dict[str, str]:
-        """Backend and engine, as `compare` has them: no timing decides, so that the same command asks for the same runs."""
-        if accelerator():
-            return {"engine": "stacked"}
-        if self.convolutions and importlib.util.find_spec("tensorflow"):
-            return {"backend": "tensorflow"}
-        return {"engine": "compiled"}
 
 
 @dataclass(frozen=True)
@@ -351,7 +340,7 @@ def plan_reproduction(
     plans = {}
     for name, part in reproduction.parts(quick).items():
         recipe = isinstance(part.model, str)
-        more = {"data_dir": data_dir} if recipe else part.trained_by()
+        more = {"data_dir": data_dir} if recipe else {"engine": "stacked" if accelerator() else "compiled"}
         plans[name] = make_plan(
             part.model if recipe else part.model(),
             None if recipe else part.data(data_dir),

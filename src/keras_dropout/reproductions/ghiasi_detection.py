@@ -16,7 +16,6 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("conv_2", "conv_3"),
             epochs,
             25,
-            convolutions=True,
         )
     }
 

@@ -22,7 +22,7 @@ def network(steps: int) -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    train, test, epochs, batch = (600, 3_000, 60, 25) if quick else (5_000, 10_000, 60, 50)
+    train, test, epochs, batch = (600, 3_000, 40, 25) if quick else (5_000, 10_000, 60, 50)
     steps = epochs * (train * 9 // 10) // batch
     return {
         "CIFAR-10": Part(
@@ -31,7 +31,6 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("conv_3", "conv_4"),
             epochs,
             batch,
-            convolutions=True,
         )
     }
 

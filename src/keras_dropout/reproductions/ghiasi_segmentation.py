@@ -33,7 +33,6 @@ def _parts(quick: bool) -> dict[str, Part]:
             on_maps("coarse", "middle", "joined"),
             epochs,
             10,
-            convolutions=True,
         )
     }
 

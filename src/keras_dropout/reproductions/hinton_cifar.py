@@ -31,7 +31,7 @@ def _parts(quick: bool) -> dict[str, Part]:
     # The paper's size where there is a GPU for it; images are halved in size without.
     full = not quick and accelerator()
     train, test, size, filters, epochs = (
-        (50_000, 10_000, 32, 64, 60) if full else (2_000, 3_000, 16, 16, 40) if quick else (10_000, 10_000, 16, 32, 40)
+        (50_000, 10_000, 32, 64, 60) if full else (2_000, 3_000, 16, 16, 30) if quick else (10_000, 10_000, 16, 32, 40)
     )
     batch = 50
     steps = epochs * (train * 9 // 10) // batch
@@ -43,7 +43,6 @@ def _parts(quick: bool) -> dict[str, Part]:
             variants,
             epochs,
             batch,
-            convolutions=True,
         )
 
     return {_SHORT: part(False, ["none"]), _LONG: part(True, {"last": {"last": 0.5}})}
