@@ -22,7 +22,7 @@ def network() -> keras.Model:
 def _parts(quick: bool) -> dict[str, Part]:
     train, test, epochs, batch = (600, 3_000, 40, 25) if quick else (5_000, 10_000, 60, 50)
     return {
-        "CIFAR-10": Part(
+        "images": Part(
             network,
             lambda data_dir: cifar10(data_dir, train=train, test=test, size=16),
             on_maps("conv_2", "conv_3"),
