@@ -19,7 +19,25 @@ from keras_dropout.reproductions.networks import perceptron
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")
 STORED = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "reproductions"
 # The quick ones that do not come out, each with the reason; see docs/reproductions.md.
-EXPLAINED: dict[str, str] = {}
+EXPLAINED = {
+    "ghiasi-detection": "so few seeds cannot show the small gain of blocks; whole channels gain more",
+    "ghiasi-dropblock": "a smaller gap; a higher accuracy is not shown",
+    "ghiasi-segmentation": "the quick network has not learned enough to overfit",
+    "gal-recurrent": "better than none; masks drawn at each step are no worse",
+    "hinton-cifar": "no difference in accuracy is shown at this size, only in loss",
+    "huang-stochastic-depth": "the loss falls and the gap too, a higher accuracy is not shown",
+    "kingma-variational": "a fixed rate is beaten where the network is small, no dropout is not",
+    "klambauer-selu": "the moments are kept, but ordinary dropout trains to a lower loss at the same rate",
+    "li-variance-shift": "the shift is there, but costs this network nothing",
+    "liu-early": "better than dropout throughout; that it is better than none is not shown",
+    "liu-late": "better than none; no difference to dropout throughout is shown",
+    "molchanov-pruning": "75 times fewer weights, at a loss of 4 points of accuracy",
+    "srivastava-max-norm": "with L2 dropout has a lower loss than with max-norm",
+    "tutorial-ensemble": "dropout off has three quarters of what averaging gains, trained on few images",
+    "tutorial-late": "the last layers are not the best place in this network",
+    "tutorial-recipe": "the published loss is a little larger than one more of our runs would have",
+    "wan-dropconnect": "better than none; that it is better than dropout is not shown",
+}
 
 
 def weights(model, data):
@@ -264,5 +282,10 @@ def test_the_quick_one_comes_out_or_is_explained(name, tmp_path):
             raise
         pytest.skip("CIFAR-10 is not on this machine")
     assert not found.failed
-    expected = stored(name)["verdict"] if name in EXPLAINED else "reproduced"
-    assert found.verdict == expected, str(found)
+    # On another kind of CPU rounding differs, which can leave open what was close.
+    expected = {stored(name)["verdict"], "undecided"} if name in EXPLAINED else {"reproduced"}
+    assert found.verdict in expected, str(found)
+
+
+def test_what_did_not_come_out_is_explained():
+    assert {name for name in reproductions.names() if stored(name)["verdict"] != "reproduced"} == EXPLAINED.keys()
