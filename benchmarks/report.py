@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from keras_dropout.bench.machine import machine, versions
 def write(name: str, rows: Any) -> None:
     """Write `rows` to the file named after --json, if any."""
     if "--json" in sys.argv:
-        given = sys.argv.index("--json")
-        arguments = [*sys.argv[1:given], *sys.argv[given + 2 :]]
-        said = made(" ".join(["python", f"benchmarks/{name}.py", *arguments]))
-        Path(sys.argv[given + 1]).write_text(json.dumps(said | {"rows": rows}, indent=1) + "\n")
+        path = Path(sys.argv[sys.argv.index("--json") + 1])
+        said = made(" ".join(["python", f"benchmarks/{name}.py", *_what(sys.argv[1:])]))
+        path.write_text(json.dumps(said | {"rows": rows}, indent=1) + "\n")
+
+
+def _what(arguments: Sequence[str]) -> list[str]:
+    """The arguments that decide the figures: not those that say where things are."""
+    after = ["", *arguments]
+    return [each for each, before in zip(arguments, after) if not {each, before} & {"--json", "--ledger", "--data-dir"}]
 
 
 def made(command: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Reproduction:
     own.
 
     `parts` gives the studies, smaller ones for `quick`; none where nothing is trained. `shows` are the metrics whose means are
-    shown. `differs` says in what this is not the published experiment. `quick_seconds` were measured on two idle cores.
+    shown. `differs` says in what this is not the published experiment. `quick_seconds` are about what it takes on two idle cores.
     """
 
     name: str

@@ -42,5 +42,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_mae", "train_loss"),
     differs="One box in scenes composed by rule of Fashion-MNIST garments, as shares of the scene's side, in place of COCO, and "
     "a small network in place of RetinaNet; squared error in place of average precision.",
-    quick_seconds=120,
+    quick_seconds=100,
 )

@@ -65,5 +65,5 @@ REPRODUCTION = Reproduction(
     shows=("test_accuracy", "test_loss", "train_loss"),
     differs="A small convolutional network on a part of CIFAR-10 in 16x16, with rates of 0.1 in its last two layers, in place of "
     "ResNet-50 on ImageNet; the rate stays, in the paper it grows over training.",
-    quick_seconds=120,
+    quick_seconds=90,
 )

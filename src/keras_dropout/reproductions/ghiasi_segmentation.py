@@ -65,5 +65,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Scenes composed by rule of Fashion-MNIST garments in place of PASCAL VOC, a small network trained from nothing in "
     "place of RetinaNet, and a rate of 0.1 with blocks of 3.",
-    quick_seconds=150,
+    quick_seconds=140,
 )

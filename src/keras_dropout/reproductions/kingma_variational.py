@@ -62,5 +62,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of Fashion-MNIST in place of MNIST, SGD with momentum in place of an adaptive method, two widths, and no "
     "dropout of the pixels.",
-    quick_seconds=90,
+    quick_seconds=65,
 )

@@ -44,5 +44,5 @@ REPRODUCTION = Reproduction(
     shows=("test_loss", "test_mae", "train_loss"),
     differs="Four ends of a boot in scenes composed by rule of Fashion-MNIST garments in place of the joints of people, and "
     "coordinates in place of heat maps.",
-    quick_seconds=120,
+    quick_seconds=150,
 )
