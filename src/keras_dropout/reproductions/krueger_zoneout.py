@@ -20,7 +20,7 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 REPRODUCTION = Reproduction(
     name="krueger-zoneout",
-    title="Zoneout",
+    title="Zoneout in a language model",
     claim="Zoneout lowers the test loss of a language model of characters.",
     source="Krueger et al. 2017, arXiv:1606.01305, section 4",
     parts=_parts,
