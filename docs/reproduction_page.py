@@ -31,6 +31,12 @@ their number (Holm). Fewer than six seeds decide nothing.
 *Reproduced* says that the claim's direction is shown at this size, and *not reproduced* that here it goes the other way:
 it may hold where the paper has it. What differs is said each time. Results on the JPEG copy of CIFAR-10 are so labelled:
 JPEG loses something, so they are not CIFAR-10 results.
+
+**What was changed after a first run.** Where an arm had not been trained to its end, or a network did not overfit that a
+claim about overfitting needs, sizes or epochs were changed and all was run again; claims and bounds were not. It was so
+with gal-recurrent, krueger-zoneout, hinton-cifar and wan-dropconnect, which were not reproduced with earlier sizes, and
+with ghiasi-dropblock and srivastava-max-norm. klambauer-selu got its authors' inputs and rate, srivastava-sparsity a
+comparison at equal errors beside that at equal updates.
 """
 
 
