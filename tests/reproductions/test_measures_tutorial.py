@@ -25,7 +25,8 @@ def _network(dropout: keras.layers.Layer) -> keras.Model:
 
 
 def test_evaluations_are_the_same_and_passes_in_training_are_not():
-    found = tutorial_evaluation.on_and_off(_network(keras_dropout.Dropout(0.5)), _images())
+    keras.utils.set_random_seed(0)  # the losses are those of a network that has learned nothing, near to each other
+    found = tutorial_evaluation.on_and_off(_network(keras_dropout.Dropout(0.5)), _images(train=5000))
     assert found["outputs that differ, evaluation"] == 0
     assert found["share that differs, training"] > 0.9
     assert found["training loss less evaluation loss"] > 0
