@@ -180,6 +180,8 @@ def test_a_report_has_the_verdict_and_a_page_for_each_part(tmp_path):
     without = carry_out_reproduction(plan_reproduction(dataclasses.replace(nothing, expectations=[_of_seeds()]), seeds=6))
     with pytest.raises(BadInput, match="trains nothing"):
         without.save_report(tmp_path / "no.html")
+    with pytest.raises(BadInput, match="trains nothing"):  # before anything is measured
+        plan_reproduction(nothing, seeds=6, report=tmp_path / "no.html")
     assert not (tmp_path / "no.html").exists()
 
 

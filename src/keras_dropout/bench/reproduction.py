@@ -21,7 +21,7 @@ from keras_dropout.bench.machine import accelerator
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.report import terminal
-from keras_dropout.bench.report.page import write_page
+from keras_dropout.bench.report.page import check_report_path, write_page
 from keras_dropout.bench.statistics import (
     LEVEL,
     Claim,
@@ -296,9 +296,8 @@ class Outcome(Shown):
 
     def save_report(self, path: str | Path) -> list[Path]:
         """Write a page for each part, the first at `path`, the others beside it, each with the verdict first; return the paths."""
+        _check_has_page(self.reproduction, self.found.plans)
         path, parts = Path(path), list(self.found.comparisons)
-        if not parts:
-            refuse(f"{self.reproduction.name} trains nothing, so that there is no page.", "Leave --report out.")
         paths = [path, *(path.with_stem(f"{path.stem}-{part.replace(' ', '-')}") for part in parts[1:])]
         pages = [{"part": part, "file": each.name} for part, each in zip(parts, paths)]
         for part, each in zip(parts, paths):
@@ -308,6 +307,11 @@ class Outcome(Shown):
 
     def __rich__(self) -> Group:
         return terminal.reproduction(self.summary())
+
+
+def _check_has_page(reproduction: Reproduction, plans: Mapping[str, Plan]) -> None:
+    if not plans:
+        refuse(f"{reproduction.name} trains nothing, so that there is no page.", "Leave --report out.")
 
 
 def _number(value: Any) -> float | None:
@@ -331,9 +335,13 @@ def plan_reproduction(
     seeds: int | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
     data_dir: str | None = None,
+    report: str | Path | None = None,
     **settings: Any,
 ) -> Planned:
-    """Check everything and plan the parts. `settings` are workers, on, checkpoint_every of `compare`. Raises `BadInput`."""
+    """Check everything and plan the parts. `report` is where pages are to be, `settings` are workers, on and checkpoint_every of
+    `compare`. Raises `BadInput`."""
+    if report is not None:
+        check_report_path(report)
     if seeds is None:
         seeds = reproduction.quick_seeds if quick else reproduction.seeds
     seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
@@ -352,6 +360,8 @@ def plan_reproduction(
             ledger=ledger,
             **(more | dict(part.settings) | settings),
         )
+    if report is not None:
+        _check_has_page(reproduction, plans)
     return Planned(reproduction, quick, seeds, plans)
 
 

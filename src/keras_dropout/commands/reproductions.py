@@ -64,16 +64,13 @@ def reproduce(
         choose_backend("jax")
         from keras_dropout import reproductions
         from keras_dropout.bench.planning import DEFAULT_LEDGER
-        from keras_dropout.bench.report.page import check_report_path
         from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
 
-        if report is not None:
-            check_report_path(report)
         ledger = ledger or DEFAULT_LEDGER
-        settings = {"workers": workers, "on": on}
+        settings = {"workers": workers, "on": on, "data_dir": data_dir, "report": report}
         settings = {option: value for option, value in settings.items() if value is not None}
         chosen = reproductions.find(name)
-        planned = plan_reproduction(chosen, quick=quick, seeds=seeds, ledger=ledger, data_dir=data_dir, **settings)
+        planned = plan_reproduction(chosen, quick=quick, seeds=seeds, ledger=ledger, **settings)
     if dry_run:
         _print_plan(planned, as_json)
         return

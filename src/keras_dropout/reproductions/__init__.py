@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout.bench.planning import DEFAULT_LEDGER
-from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.reproduction import Outcome, Reproduction, carry_out_reproduction, plan_reproduction
 from keras_dropout.errors import refuse
 
@@ -23,7 +22,7 @@ def find(name: str) -> Reproduction:
     """The reproduction of that name, or a refusal with the nearest ones."""
     known = names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [each for each in known if name in each]
+        close = difflib.get_close_matches(name, known, n=3) or [each for each in known if name in each]
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         refuse(f"unknown reproduction {name!r}.", f"{hint}keras-dropout reproduce --list shows all {len(known)}.")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").REPRODUCTION
@@ -47,9 +46,8 @@ def reproduce(
     variant; `data_dir` the folder with the data files; `settings` are workers, on and checkpoint_every of `compare`. Runs that the
     ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
     """
-    if report is not None:
-        check_report_path(report)
-    planned = plan_reproduction(find(name), quick=quick, seeds=seeds, ledger=ledger, data_dir=data_dir, **settings)
+    settings |= {"ledger": ledger, "data_dir": data_dir, "report": report}
+    planned = plan_reproduction(find(name), quick=quick, seeds=seeds, **settings)
     outcome = carry_out_reproduction(planned, quiet=quiet, command="keras_dropout.reproduce(…) in Python")
     if report is not None:
         outcome.save_report(report)
