@@ -254,7 +254,7 @@ def test_it_says_what_it_is(name):
     for text in (found.title, found.claim, found.source, found.differs):
         assert text == text.strip()
         assert len(text) > 10
-    assert found.claim.endswith(".")
+    assert found.claim.endswith((".", ".)"))
     assert found.differs.endswith(".")
     for quick in (True, False):
         parts = found.parts(quick)

@@ -14,12 +14,10 @@ def perceptron(
     *,
     name: str,
     outputs: int = 10,
-    activation: str = "relu",
-    initializer: str = "glorot_uniform",
     constraint: Any = None,
     regularizer: Any = None,
 ) -> keras.Model:
-    """A classifier of dense layers named hidden_1, hidden_2, …, with softmax at the end, compiled with the optimiser.
+    """A classifier of dense layers with ReLU, named hidden_1, hidden_2, …, with softmax at the end, compiled with the optimiser.
 
     `constraint` and `regularizer` are those of the hidden kernels, such as `MaxNorm(3.0)` and `L2(1e-4)`.
     """
@@ -28,8 +26,7 @@ def perceptron(
     for number, units in enumerate(hidden, 1):
         x = keras.layers.Dense(
             units,
-            activation,
-            kernel_initializer=initializer,
+            "relu",
             kernel_constraint=constraint,
             kernel_regularizer=regularizer,
             name=f"hidden_{number}",
@@ -96,9 +93,9 @@ def on_maps(*sites: str) -> dict[str, dict[str, str]]:
     return {name: dict.fromkeys(sites, kind) for name, kind in REGIONS.items()}
 
 
-def maps(x: Any, filters: int, name: str, size: int = 3) -> Any:
-    """A convolution with ReLU that keeps the size of its maps."""
-    return keras.layers.Conv2D(filters, size, padding="same", activation="relu", name=name)(x)
+def maps(x: Any, filters: int, name: str) -> Any:
+    """A convolution of 3x3 with ReLU that keeps the size of its maps."""
+    return keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
 
 
 def localiser(size: int, outputs: int, optimizer: Any, name: str) -> keras.Model:
