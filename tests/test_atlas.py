@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_dropout import atlas
-from keras_dropout.starting import advise_on
+from keras_dropout.first_placement import advise_on
 
 
 def row(site, rate, mean, verdict="no difference shown", kind="Dropout"):

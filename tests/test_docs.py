@@ -62,6 +62,12 @@ def test_the_page_of_methods_is_fresh(generate):
 
 
 @jax_only
+def test_the_page_of_methods_compared_is_fresh(generate):
+    page = loaded("methods_page").page(json.loads(generate.METHODS.read_text()))
+    assert (generate.HERE / "methods.md").read_text() == page, "run make docs"
+
+
+@jax_only
 def test_the_page_of_reproductions_is_fresh(generate):
     assert (generate.HERE / "reproductions.md").read_text() == loaded("reproduction_page").page(), "run make docs"
 

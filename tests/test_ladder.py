@@ -25,7 +25,7 @@ testing
 graph
 survey
 inspection placement sampling
-mistakes moments thinning uncertainty starting
+mistakes moments thinning uncertainty first_placement
 ensemble
 bench.machine bench.checkpoints bench.records bench.statistics bench.report.words bench.schema
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts bench.report.verdict

@@ -138,7 +138,7 @@ def check(
     )
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
-        from keras_dropout import mistakes, starting
+        from keras_dropout import first_placement, mistakes
         from keras_dropout.bench import planning
 
         loaded, inputs, examples = planning.load_target(model, data, options)
@@ -146,7 +146,7 @@ def check(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = mistakes.check(loaded, inputs)
-            advice = starting.advise_on(loaded, inputs, examples)
+            advice = first_placement.advise_on(loaded, inputs, examples)
     for warning in caught:
         if "single layers" in str(warning.message):
             print(f"keras-dropout: {warning.message}", file=sys.stderr)
@@ -179,11 +179,11 @@ def init(
     path = check_output_path(output, ".toml", force)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout import placement, starting
+        from keras_dropout import first_placement, placement
         from keras_dropout.bench import planning, study_file
 
         loaded, inputs, examples = planning.load_target(target, data, options)
-        advice = starting.advise_on(loaded, inputs, examples)
+        advice = first_placement.advise_on(loaded, inputs, examples)
         path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice))
     print(path)
     print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)

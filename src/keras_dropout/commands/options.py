@@ -24,9 +24,9 @@ def complete_target(incomplete: str) -> list[str]:
 
 def complete_reproduction(incomplete: str) -> list[str]:
     """What the name of a reproduction may go on as."""
-    folder = Path(keras_dropout.__file__).with_name("reproductions")
-    names = sorted(path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py") if path.stem != "networks")
-    return [name for name in names if name.startswith(incomplete)]
+    from keras_dropout.reproductions import names
+
+    return [name for name in names() if name.startswith(incomplete)]
 
 
 def complete_model_or_ledger(incomplete: str) -> list[str]:

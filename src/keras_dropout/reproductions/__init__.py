@@ -3,11 +3,13 @@
 import difflib
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_dropout.bench.planning import DEFAULT_LEDGER
-from keras_dropout.bench.reproduction import Outcome, Reproduction, carry_out_reproduction, plan_reproduction
+from keras_dropout.bench.ledger import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
+
+if TYPE_CHECKING:  # the shell's completion asks for names and must not wait for a framework
+    from keras_dropout.bench.reproduction import Outcome, Reproduction
 
 _COMMON = ("networks",)  # what several of them train
 
@@ -18,7 +20,7 @@ def names() -> list[str]:
     return sorted(stem.replace("_", "-") for stem in stems if stem not in _COMMON)
 
 
-def find(name: str) -> Reproduction:
+def find(name: str) -> "Reproduction":
     """The reproduction of that name, or a refusal with the nearest ones."""
     known = names()
     if name not in known:
@@ -38,7 +40,7 @@ def reproduce(
     report: str | Path | None = None,
     quiet: bool = False,
     **settings: Any,
-) -> Outcome:
+) -> "Outcome":
     """Carry out a published experiment, and say whether its claim came out; see `keras-dropout reproduce --help`.
 
     The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with what came
@@ -46,6 +48,8 @@ def reproduce(
     variant; `data_dir` the folder with the data files; `settings` are workers, on and checkpoint_every of `compare`. Runs that the
     ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
     """
+    from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
+
     settings |= {"ledger": ledger, "data_dir": data_dir, "report": report}
     planned = plan_reproduction(find(name), quick=quick, seeds=seeds, **settings)
     outcome = carry_out_reproduction(planned, quiet=quiet, command="keras_dropout.reproduce(…) in Python")

@@ -1,4 +1,4 @@
-"""A model and its data as the atlas asks for them: where to begin with dropout."""
+"""The first placement to try in a model, by what the atlas found in those like it."""
 
 from typing import Any
 
