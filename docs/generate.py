@@ -1,5 +1,5 @@
 """Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command, and from stored results
-docs/reproductions.md and docs/atlas.md: `make docs`.
+docs/reproductions.md, docs/atlas.md and docs/methods.md: `make docs`.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
@@ -27,10 +27,12 @@ from keras_dropout.catalogue import Method
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import atlas_page  # noqa: E402 - files beside this one
+import methods_page  # noqa: E402
 import reproduction_page  # noqa: E402
 from docstrings import escaped, markdown  # noqa: E402
 
 ATLAS = HERE.parent / "benchmarks" / "results" / "atlas.json"
+METHODS = ATLAS.with_name("methods.json")
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
 
@@ -444,6 +446,7 @@ def main() -> None:
     (HERE / "layers.md").write_text(page(methods))
     (HERE / "commands.md").write_text(commands())
     (HERE / "reproductions.md").write_text(reproduction_page.page())
+    (HERE / "methods.md").write_text(methods_page.page(json.loads(METHODS.read_text())))
     (HERE / "atlas.md").write_text(atlas_page.page(json.loads(ATLAS.read_text())))
     folder = HERE / "pictures"
     folder.mkdir(exist_ok=True)

@@ -7,9 +7,10 @@ HEAD = """# Methods against none, at the same tuning budget
 
 What is a method worth when it gets as much tuning as any other? On each of three data sets a perceptron with two hidden
 layers is trained with each method. Every method gets the same budget: six settings on two seeds that no comparison uses, of
-which the smallest mean validation loss is chosen. What is chosen is trained on fresh seeds and compared with none on the
-test data, paired by seed; verdicts are adjusted over all methods of a data set. Two references are no dropout: weight decay
-and early stopping, tuned alike.
+which the smallest mean validation loss is chosen; that it be off is none of the six. What is chosen is trained on fresh seeds, for
+the same number of updates, and compared with none on the test data, paired by seed; verdicts are adjusted over all methods of a
+data set. Two references are no dropout: weight decay and early stopping, tuned alike. What follows from it is in
+[Where should my dropout go?](where.md#which-kind).
 """
 
 TAIL = """
@@ -17,7 +18,8 @@ TAIL = """
 
 The rank is that of the mean test loss, its interval the middle 95 % when seeds are drawn again. Time is that of the fastest
 run, in times of that without dropout, on a CPU that did other work beside: a rough figure. `RDrop` and `MultiSampleDropout`
-are not here, as the bench does not copy models with a loss of their own. One kind of network, three sets of small images:
+are not here, as the bench does not copy models with a loss of their own. Where a limit of max-norm never binds, its row is that of
+`Dropout`. One kind of network, three sets of small images:
 on others it may be otherwise, and `keras-dropout tune --kind` asks your own model.
 """
 
