@@ -10,8 +10,8 @@ class BadInput(ValueError):
 
 
 def refuse(what: str, mend: str) -> NoReturn:
-    """Raise `BadInput` with the two lines that every message here has."""
-    raise BadInput(f"{what}\n{mend}")
+    """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
+    raise BadInput("\n".join(" ".join(line.strip() for line in part.splitlines()) for part in (what, mend)))
 
 
 def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:

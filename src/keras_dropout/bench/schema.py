@@ -6,7 +6,9 @@ docs/ledger.md describes the tables for people with plain sqlite3.
 """
 
 import contextlib
+import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -103,7 +105,7 @@ class NotStored(Exception):
 
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
-    """Turn what SQLite, or a write, ends in into a refusal."""
+    """Turn what SQLite, a write, or damaged content ends in into a refusal."""
     try:
         yield
     except NotStored as error:
@@ -115,6 +117,8 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
             refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
         mend = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
+    except (UnicodeDecodeError, json.JSONDecodeError, zlib.error) as error:
+        refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:

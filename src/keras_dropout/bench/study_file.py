@@ -80,6 +80,8 @@ def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
     _check_names(path, content, ("target", *SETTINGS), "")
     _check_names(path, data, tuple(DATA), "in [data] ")
     _check_names(path, tune, TUNE, "in [tune] ")
+    _check_places(path, content, ("target", "data_dir", "ledger", "report"), "")
+    _check_places(path, data, ("source", "test_data"), "in [data] ")
     if (space or tune) and not tuning:
         refuse(
             f"{path}: [space] and [tune] are for a search; got a comparison.", "keras-dropout tune --study FILE, or take them out."
@@ -169,6 +171,13 @@ def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], whe
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
             refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{hint}Use: {', '.join(known)}.")
+
+
+def _check_places(path: Path, table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    for name in names:
+        value = table.get(name, "")
+        if not isinstance(value, str) or "\0" in value:
+            refuse(f"{path}: {where}{name} must name a file, folder or function; got {value!r}.", f'Write {name} = "…".')
 
 
 def _toml(value: str | Sequence[str]) -> str:
