@@ -39,6 +39,7 @@ from keras_dropout import cli
 from keras_dropout.bench import study_file
 from keras_dropout.bench.data import _FASHION_MNIST
 
+_BESIDE = ("-wal", "-shm")
 LIMIT = 60  # seconds: the slowest takes less than one
 MODEL = """
 import keras
@@ -269,15 +270,17 @@ def run(folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All but what Python and SQLite (where a ledger is damaged) leave beside files that they open."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc" and not path.name.endswith(_BESIDE))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def knock(door: Door, folder: Path, given: str | bytes) -> str:
     """What became of one input, "done" or "refused"; raises Fault for what must not be."""
     command = tuple(given if word == "{}" else word.replace("={}", f"={given}") for word in door.command)
     if door.file is not None:
-        for old in folder.glob(f"{door.file}-*"):
-            old.unlink()
+        for end in _BESIDE:
+            (folder / f"{door.file}{end}").unlink(missing_ok=True)
         (folder / door.file).write_bytes(given)
     before = _files(folder)
     status, said = run(folder, command)
@@ -294,8 +297,6 @@ def knock(door: Door, folder: Path, given: str | bytes) -> str:
         raise Fault(said)
     changed_files = {name for name in before if after.get(name) != before[name]}
     left = after.keys() - before.keys() - (set(door.makes) if status in (0, 1) else set())
-    # SQLite leaves its two files beside a ledger that is damaged.
-    left = {name for name in left if "__pycache__" not in name and not name.endswith(("-wal", "-shm"))}
     if changed_files or left:
         raise Fault(f"changed {sorted(changed_files)}, left {sorted(left)}: exit status {status}")
     return "refused" if status == 2 else "done"
