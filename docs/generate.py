@@ -1,5 +1,7 @@
-"""Write docs/layers.md, docs/pictures and docs/commands.md from the docstrings, the layers and the command, and from stored results
-docs/reproductions.md, docs/atlas.md and docs/methods.md: `make docs`.
+"""Write the pages and pictures that are made of something else: `make docs`.
+
+docs/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command, the picture of the design from
+the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
@@ -28,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import atlas_page  # noqa: E402 - files beside this one
 import methods_page  # noqa: E402
+import module_picture  # noqa: E402
 import reproduction_page  # noqa: E402
 from docstrings import escaped, markdown  # noqa: E402
 
@@ -448,6 +451,8 @@ def main() -> None:
     (HERE / "reproductions.md").write_text(reproduction_page.page())
     (HERE / "methods.md").write_text(methods_page.page(json.loads(METHODS.read_text())))
     (HERE / "atlas.md").write_text(atlas_page.page(json.loads(ATLAS.read_text())))
+    (HERE / "pictures" / "design").mkdir(exist_ok=True)
+    (HERE / "pictures" / "design" / "modules.svg").write_text(module_picture.svg())
     folder = HERE / "pictures"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):

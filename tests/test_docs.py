@@ -61,6 +61,18 @@ def test_the_page_of_methods_is_fresh(generate):
     assert set(re.findall(r"\]\((#[^)]+)\)", page)) == anchors
 
 
+def test_the_picture_of_the_modules_has_all_of_them():
+    picture = loaded("module_picture")
+    kept = (ROOT / "docs" / "pictures" / "design" / "modules.svg").read_text()
+    drawn = set(re.findall(r"<title>(.+): [0-9]+ imports from (.+)</title>", kept))
+    assert drawn == set(picture.imports()), "run make docs"
+    order = list(picture.PARTS)
+    assert all(order.index(upper) < order.index(lower) for upper, lower in drawn)
+    page = (ROOT / "docs" / "design.md").read_text()
+    for names in picture.PARTS.values():
+        assert all(f"`{name}`" in page for name in names if name != "__init__")
+
+
 @jax_only
 def test_the_page_of_methods_compared_is_fresh(generate):
     page = loaded("methods_page").page(json.loads(generate.METHODS.read_text()))
