@@ -1,7 +1,7 @@
 """Write the pages and pictures that are made of something else: `make docs`.
 
-docs/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command, the picture of the design from
-the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
+docs/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command, the picture of the design
+from the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
