@@ -161,3 +161,21 @@ def test_derived_seeds_depend_on_every_role():
     seeds = [masks.derive_seed(s, *roles) for s in range(20) for roles in (("weights",), ("order",), ("mask", 0), ("mask", 1))]
     assert len(set(seeds)) == len(seeds)
     assert masks.derive_seed(3, "order") == masks.derive_seed(3, "order")
+
+
+def test_seeds_are_hashed_as_ever():
+    """What runs in ledgers, and saved models, were trained with."""
+    assert masks.seed_words(0) == (2184101235, 3944995070)
+    assert masks.seed_words(-1) == (1438393459, 3124120944)
+    assert masks.derive_seed(0, "weights") == 7388263408636359099
+    assert masks.derive_seed(7, "mask", 3) == 6951713804801976726
+
+
+def test_a_random_seed_is_the_one_that_keras_would_draw():
+    keras.utils.set_random_seed(5)
+    theirs = int(keras.ops.convert_to_numpy(keras.random.SeedGenerator().state)[0])
+    keras.utils.set_random_seed(5)
+    stream = masks.Stream()
+    assert keras.ops.convert_to_numpy(stream.state).tolist() == [*masks.seed_words(theirs), 0]
+    assert not stream.state.trainable
+    assert stream.state.name == "mask_stream"
