@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from keras_dropout.bench import schema
 from keras_dropout.bench.ledger import Ledger, check_ledger_path
-from keras_dropout.bench.lookup import asked_for, examples, kept, latest_study, models, peek
+from keras_dropout.bench.lookup import asked_for, examples, kept, latest_study, models, peek, studies
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
 from keras_dropout.bench.schema import SCHEMA_VERSION, NotStored, refusing
 from keras_dropout.bench.upkeep import verify
@@ -476,6 +476,17 @@ def test_the_latest_study_says_which_of_its_runs_there_are(tmp_path):
     first = latest_study(path, "t")
     assert (first["command"], first["config"], len(first["runs"])) == ("first", {}, 1)
     assert latest_study(path, "v") is None
+
+
+def test_a_clock_that_is_set_back_reorders_no_studies(tmp_path, monkeypatch):
+    with Ledger(tmp_path / "r.db") as ledger:
+        for minute, command in ((30, "first"), (10, "after the clock was set back"), (40, "last"), (5, "set back again")):
+            monkeypatch.setattr("keras_dropout.bench.ledger.now", lambda minute=minute: f"2026-01-01T12:{minute}:00.000+00:00")
+            ledger.put_study(STUDY, command, {}, {})
+            assert latest_study(tmp_path / "r.db")["command"] == command
+            for run in STUDY.runs():
+                ledger.put(STUDY, run, Result("done", 1.0, 1, {"test_loss": 1.0}, {}), {}, {})
+    assert [each["command"] for each in studies(tmp_path / "r.db")][::3] == ["first", "set back again"]
 
 
 def test_a_study_that_cannot_be_read_is_refused(tmp_path):

@@ -147,12 +147,16 @@ class Ledger:
     def put_study(
         self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any], more: Mapping[str, Any] | None = None
     ) -> int:
-        """Note which runs a command asked for, and what a report says of the study, `more` of it; the number of the study."""
+        """Note which runs a command asked for, and what a report says of the study, `more` of it; the number of the study.
+
+        It starts no earlier than those before it, so that it is the latest also where the clock was set back.
+        """
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
         document = {"study": study.document(), **(more or {})}
         row = (now(), study.target, command, *map(json.dumps, (versions, machine, runs, document)))
         with self.transaction() as connection:
-            return connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+            started = "max(?, ifnull((SELECT max(started) FROM studies), ''))"
+            return connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES ({started}, ?, ?, ?, ?, ?, ?)", row).lastrowid
 
     def add_to_study(self, number: int, more: Mapping[str, Any]) -> None:
         """Put more into the document of a study."""
