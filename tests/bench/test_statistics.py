@@ -1,12 +1,13 @@
 """Intervals and p-values against scipy, the adjustment against its definition, and the false verdicts by simulation."""
 
 import itertools
+import statistics
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from keras_dropout.bench.statistics import (
     claim,
@@ -16,6 +17,8 @@ from keras_dropout.bench.statistics import (
     detectable_difference,
     effect_size,
     equivalence,
+    finite_mean,
+    finite_sd,
     first_look,
     holm,
     mean_interval,
@@ -68,6 +71,7 @@ def test_six_pairs_are_the_fewest_that_can_reach_the_level():
         same_sign = np.linspace(1, 2, pairs)
         assert sign_flip_p([same_sign])[0] == pytest.approx(smallest_p(pairs))
     assert smallest_p(5) > 0.05 > smallest_p(6)
+    assert smallest_p(0) == smallest_p(1) == 1
 
 
 def test_adjustment_is_the_step_down_maximum_by_brute_force():
@@ -202,6 +206,38 @@ def test_what_no_number_of_pairs_shows():
     assert pairs_needed(0, 1) == pairs_needed(1, 100) == 6
     assert detectable_difference(1, 5) is None
     assert detectable_difference(0, 6) == 0
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+@pytest.mark.parametrize("pairs", [9, 12, 40])
+@pytest.mark.parametrize("difference", [0.3, -1.2])
+def test_power_is_the_chance_that_a_t_test_rejects(difference, pairs, alpha):
+    """The integral over the standard deviation that the pairs may have, by its definition."""
+    free, shift = pairs - 1, difference / 2 * pairs**0.5
+    bound = stats.t.isf(alpha / 2, free)
+
+    def rejected(sd):
+        beyond = stats.norm.sf(bound * sd - shift) + stats.norm.sf(bound * sd + shift)
+        return beyond * stats.chi.pdf(sd * free**0.5, free) * free**0.5
+
+    assert t_test_power(difference, 2, pairs, alpha) == pytest.approx(integrate.quad(rejected, 0, 10)[0], abs=1e-9)
+    assert t_test_power(difference, 2, 5, alpha) == 0
+    size = detectable_difference(2, pairs, 0.7, alpha)
+    assert t_test_power(size, 2, pairs, alpha) == pytest.approx(0.7)
+    assert pairs_needed(2, size * 0.99, 0.7, alpha) > pairs
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.inf], [np.nan, 3.0], [1.0, 2.0, np.inf, 6.0]])
+def test_means_and_deviations_are_those_of_what_is_finite(values):
+    finite = [value for value in values if np.isfinite(value)]
+    mean, sd = finite_mean(np.array(values)), finite_sd(np.array(values))
+    assert mean == statistics.mean(finite) if finite else np.isnan(mean)
+    assert sd == pytest.approx(statistics.stdev(finite)) if len(finite) > 1 else np.isnan(sd)
+
+
+def test_pairing_gain_of_two_and_three_pairs():
+    assert pairing_gain(np.array([1.0, 3.0]), np.array([0.0, 1.0])) == pytest.approx(5)  # (2 + 1/2) / (1/2)
+    assert pairing_gain(np.array([1.0, 2.0, 6.0]), np.array([0.0, 3.0, 3.0])) == pytest.approx((7 + 3) / 4)
 
 
 def test_pairing_gain_is_the_ratio_of_variances():
