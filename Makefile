@@ -69,7 +69,7 @@ smoke:  ## the wheel of make dist in empty environments: without a backend, and 
 	PYTHON=$(PYTHON) .ci/smoke dist/*.whl jax
 
 clean:  ## remove what the other targets made, but no ledger and no data
-	rm -rf .venv .venv-tools dist build .pytest_cache .ruff_cache .hypothesis report.html site
+	rm -rf .venv .venv-tools dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis report.html site
 
 # Debian's python3 may come without venv: virtualenv then makes the environment.
 .venv/bin/python:

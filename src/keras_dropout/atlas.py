@@ -74,7 +74,7 @@ def advise(
     own = parameters / examples
     here = f"{own:.3g} parameters per training example"
     distance = {n: abs(math.log(ratio(study) / own)) for n, study in enumerate(studies)}
-    nearest = [studies[n] for n in sorted(distance, key=distance.get) if distance[n] <= math.log(NEAR)][:MOST]
+    nearest = [studies[n] for n in sorted(distance, key=distance.__getitem__) if distance[n] <= math.log(NEAR)][:MOST]
     if not nearest:
         between = f"{min(map(ratio, studies)):.3g} to {max(map(ratio, studies)):.3g}"
         return Advice(None, (f"Nothing near was studied in the atlas: the model has {here}, its studies {between}.",))

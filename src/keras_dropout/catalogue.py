@@ -95,6 +95,7 @@ class Method:
 
     def make(self) -> Any:
         """What the example makes."""
+        assert self.example is not None  # tests/test_catalogue.py sees to it that all have one
         return eval(self.example, {"keras": keras, **_public()})
 
     def document(self) -> dict:
@@ -120,7 +121,7 @@ def methods() -> dict[str, Method]:
     """All methods by their names: group by group, each in the order of its source."""
     public = _public()
     modules = {value.__module__ for value in public.values()}
-    found = {}
+    found: dict[str, Method] = {}
     for module in sorted(modules, key=lambda module: _ORDER.index(_group(module))):
         names = [name for name in vars(sys.modules[module]) if name in public and public[name].__module__ == module]
         found |= {name: _method(name, public[name]) for name in names}
@@ -141,7 +142,7 @@ def method(name: str) -> Method:
 def title(group: str) -> str:
     """What a group's module says of itself, in one line."""
     home = companions if group == "companions" else getattr(layers, group)
-    return home.__doc__.splitlines()[0]
+    return (home.__doc__ or group).splitlines()[0]
 
 
 def _public() -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _group(module: str) -> str:
 
 
 def _method(name: str, value: Any) -> Method:
-    summary, formula, sections = _parts(inspect.getdoc(value))
+    summary, formula, sections = _parts(inspect.getdoc(value) or "")
     example, shape, dtype = (*_EXAMPLES.get(name, (None, None)), "float32")[:3]
     return Method(name, value, _group(value.__module__), summary, formula, sections, example, shape, dtype if shape else None)
 

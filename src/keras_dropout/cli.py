@@ -19,7 +19,7 @@ from keras_dropout.commands.studies import compare, tune
 from keras_dropout.commands.uncertainty import uncertainty
 from keras_dropout.errors import BadInput, refuse
 
-_UsageError: type = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
+_UsageError: Any = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
 GROUPS = {
     "Find the dropout that a model wants": ("compare", "tune", "report", "init", "reproduce"),
     "Look at a model and change it": ("sites", "check", "place", "layers"),
@@ -36,7 +36,7 @@ class _Grouped(TyperGroup):
     """Commands in groups, and a closed pipe told from a failure."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        commands = {name: found for name in self.list_commands(ctx) if (found := self.get_command(ctx, name))}
         named = {name for names in GROUPS.values() for name in names}
         rest = tuple(name for name in commands if name not in named)
         width = max(map(len, commands))

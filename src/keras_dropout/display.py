@@ -40,9 +40,10 @@ class Shown:
 
 def as_text(found: Any, width: int = WIDTH) -> str:
     """What rich prints of it on a terminal of that width, without colours."""
-    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
+    text = io.StringIO()
+    console = Console(width=width, file=text, color_system=None, force_terminal=False, force_jupyter=False)
     console.print(fitted(found, width))
-    return console.file.getvalue()
+    return text.getvalue()
 
 
 def fitted(found: Any, width: int) -> Any:
@@ -78,11 +79,13 @@ def _fitted(table: Table, console: Console) -> Any:
     for column in fitting.columns:
         sizes = [Measurement.get(console, options, _text(cell, console)) for cell in (column.header, *column.cells)]
         widest = max(size.maximum for size in sizes)
-        column.width = widest if column.no_wrap else max(size.minimum for size in sizes)
-        wanted.append((widest - column.width, column))
+        width = widest if column.no_wrap else max(size.minimum for size in sizes)
+        column.width = width
+        wanted.append((widest - width, column))
     left = console.width - Measurement.get(console, options, fitting).maximum
     for column in fitting.columns:
         if column.overflow == "fold" and column.justify == "left" and left < 0:
+            assert column.width is not None  # all were set above
             shorter = min(column.width, max(_SHORT, column.width + left))
             left += column.width - shorter
             column.width = shorter
@@ -90,6 +93,7 @@ def _fitted(table: Table, console: Console) -> Any:
         return _listed(table, console)
     for number, (more, column) in enumerate(sorted(wanted, key=lambda each: each[0])):  # the rest to those that want it
         given = min(more, left // (len(wanted) - number))
+        assert column.width is not None
         column.width += given
         left -= given
     return fitting

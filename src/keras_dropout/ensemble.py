@@ -187,7 +187,8 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
         count = len(masks[0])
         rows = [keras.ops.convert_to_tensor(np.tile(each, (count, *[1] * (each.ndim - 1)))) for each in inputs]
         found = program(rows, [keras.ops.convert_to_tensor(np.repeat(mask, examples, axis=0)) for mask in masks])
-        return _probabilities(keras.ops.convert_to_numpy(found).reshape(count, examples, -1), logits, np.finfo("float32").tiny)
+        least = float(np.finfo("float32").tiny)
+        return _probabilities(keras.ops.convert_to_numpy(found).reshape(count, examples, -1), logits, least)
 
     shapes, rates = [shape for *_, shape in calls], [each.rate for each in thinned.layers]
     (scaled,) = outputs([np.ones((1, *shape[1:]), "float32") for shape in shapes])
@@ -308,6 +309,8 @@ def average(
             for meter in meters:
                 meter.add(rows, first, probabilities)
     single = meters[0].results[0][:, 1]
+    thinned: Networks | None
+    notes: tuple[str, ...]
     try:
         thinned, notes = networks(model), ()
     except BadInput as error:

@@ -28,15 +28,14 @@ def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None 
 
 def check_whole(name: str, value: object, least: int, mend: str) -> int:
     """Return `value` as an int of at least `least`, or refuse it."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", mend)
 
 
 def check_positive(name: str, value: object, mend: str) -> float:
     """Return `value` as a finite float above 0, or refuse it."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if real and math.isfinite(value) and value > 0:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
         return float(value)
     refuse(f"{name} must be a number above 0; got {value!r}.", mend)
 

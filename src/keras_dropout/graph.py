@@ -11,7 +11,7 @@ import inspect
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def copy(model: keras.Model) -> keras.Model:
     return made
 
 
-def make(settings: dict) -> keras.Model:
+def make(settings: Mapping[str, Any]) -> keras.Model:
     """The model that a serialized configuration describes.
 
     Layers that a class makes without a name are called as in a process that has made no other model, however many were made in

@@ -198,7 +198,8 @@ def look(model: Any, data: Any = None) -> Inspection:
 
 def differ(one: list, two: list) -> bool:
     """Whether two lists of tensors differ anywhere."""
-    return any(not np.array_equal(*map(keras.ops.convert_to_numpy, pair), equal_nan=True) for pair in zip(one, two))
+    to_numpy = keras.ops.convert_to_numpy
+    return any(not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in zip(one, two))
 
 
 def rate(layer: Any) -> float:
@@ -274,7 +275,7 @@ def _rows(read: Graph, data: Any) -> list[np.ndarray]:
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             refuse(f"data: input {name!r} has nan or inf in it.", "Drop these rows or fill them in.")
     chosen = np.unique(np.linspace(0, len(arrays[0]) - 1, ROWS).astype(int))
-    types = [dtype for *_, dtype in read.inputs] or [None] * len(arrays)
+    types: list[str | None] = [dtype for *_, dtype in read.inputs] or [None] * len(arrays)
     return [array[chosen].astype(dtype) if dtype not in (None, "string") else array[chosen] for array, dtype in zip(arrays, types)]
 
 

@@ -297,18 +297,18 @@ def bootstrap_interval(
         options = {}
     elif metric in _OF_TOP_LABEL:
         metric, arrays = _OF_TOP_LABEL[metric], top_label(*arrays)
-    arrays = [np.asarray(array) for array in arrays]
-    lengths = {array.shape[:1] for array in arrays}
+    sample = [np.asarray(array) for array in arrays]
+    lengths = {array.shape[:1] for array in sample}
     if len(lengths) != 1 or lengths & {(), (0,)}:
         refuse(
-            f"the arrays must have one first axis, the examples; got {', '.join(str(array.shape) for array in arrays) or 'none'}.",
+            f"the arrays must have one first axis, the examples; got {', '.join(str(array.shape) for array in sample) or 'none'}.",
             "Give the metric's arrays in its order, and its options by name.",
         )
-    size, rng = len(arrays[0]), np.random.default_rng(seed)
+    size, rng = len(sample[0]), np.random.default_rng(seed)
     found = []
     for _ in range(resamples):
         drawn = rng.integers(size, size=size)
-        found.append(metric(*(array[drawn] for array in arrays), **options))
+        found.append(metric(*(array[drawn] for array in sample), **options))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -578,5 +578,9 @@ def regression(mean: Any, variance: Any, y: Any, level: float = 0.95) -> dict[st
     }
 
 
-_MEANS = {accuracy: lambda p, y: top_label(p, y).correct, nll: nll_each, brier: brier_each}
-_OF_TOP_LABEL = {ece: _ece, smooth_ece: _smooth_ece}
+_MEANS: dict[Callable[..., float], Callable[..., np.ndarray]] = {
+    accuracy: lambda p, y: top_label(p, y).correct,
+    nll: nll_each,
+    brier: brier_each,
+}
+_OF_TOP_LABEL: dict[Callable[..., float], Callable[..., float]] = {ece: _ece, smooth_ece: _smooth_ece}

@@ -161,7 +161,9 @@ def dropout_on_logits(model: Inspection) -> Found:
         source = model.source(call, passes)
         if source is None or not model.is_output(call, passes):
             continue
-        if activation(model.source(call, keeps_values).layer) != "softmax":
+        before = model.source(call, keeps_values)
+        assert before is not None  # what keeps values passes, and behind that there is a source
+        if activation(before.layer) != "softmax":
             seen = "the loss sees" if model.model.compiled else "a loss on the model's outputs sees"
             yield call.path, f"{_named(call)} stands behind the output layer {source.path!r}: {seen} what is dropped at random."
 
@@ -192,7 +194,9 @@ def alpha_without_selu(model: Inspection) -> Found:
     """Alpha dropout behind an activation other than SELU."""
     for call in filter(lambda call: isinstance(bare(call.layer), _ALPHA), model.dropouts):
         source = model.source(call, keeps_values)
-        found = activation(source.layer) if source else None
+        if source is None:
+            continue
+        found = activation(source.layer)
         followers = model.reached(call, lambda layer: not keeps_values(layer))
         before_selu = found == "linear" and any(activation(user.layer) == "selu" for user in followers)
         if found not in (None, "selu") and not before_selu:

@@ -151,8 +151,8 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
                     found = _moments(call, rules[call], [known[n] for n in call.inputs])
                     known[call.outputs[0]] = found if call is last else _activated(_function(call.layer), *found)
                 else:
-                    found = _plain(call, [known[n][0] for n in call.inputs])
-                    known.update((number, (tensor, None)) for number, tensor in zip(call.outputs, found))
+                    made = _plain(call, [known[n][0] for n in call.inputs])
+                    known.update((number, (tensor, None)) for number, tensor in zip(call.outputs, made))
             mean, variance = known[read.outputs[0]]
             mean = ops.cast(mean, "float32")
             return mean, ops.zeros_like(mean) if variance is None else variance, *covariance
@@ -187,7 +187,7 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
     classes = mean.shape[-1]
     normals = ops.convert_to_tensor(_normals(draws, classes, seed))
     program = backends.current().compiled(_softmax)
-    rows = [mean.reshape(-1, classes), variance.reshape(-1, classes)]
+    rows: list[np.ndarray] = [mean.reshape(-1, classes), variance.reshape(-1, classes)]
     if moments.covariance is not None:
         rows[1] = moments.covariance.reshape(-1, classes, classes)
     size = min(len(rows[0]), max(1, _ACTIVATIONS // max(normals.shape[0], classes) // classes))
@@ -278,7 +278,8 @@ def _covariance(layer: keras.Layer, variance: Any) -> Any:
 
 def _rules(read: graph.Graph, last: graph.Call | None) -> dict[graph.Call, Callable]:
     """The rules for the calls whose outputs have a variance, and for the last one; refused where there is none."""
-    found, numbers = {}, set()
+    found: dict[graph.Call, Callable] = {}
+    numbers: set[int] = set()
     for call in read.calls:
         behind = bool(numbers.intersection(call.inputs))
         if not (behind or contains_dropout(call.layer) or call is last):
@@ -289,7 +290,9 @@ def _rules(read: graph.Graph, last: graph.Call | None) -> dict[graph.Call, Calla
                 f"moments: no rule for {call.path} ({type(call.layer).__name__}){obstacle}; there are rules for {_SUPPORTED}.",
                 "Take Monte-Carlo samples instead (stochastic forward passes): they go through every layer.",
             )
-        found[call] = _rule(call.layer)
+        rule = _rule(call.layer)
+        assert rule is not None  # else there is an obstacle
+        found[call] = rule
         if behind or contains_dropout(call.layer):
             numbers.update(call.outputs)
     return found

@@ -215,7 +215,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
         refuse(f"{name} cannot be made from {options}: {why}", f"See help(keras_dropout.{name}).")
 
 
-def _class(kind: Any) -> type:
+def _class(kind: Any) -> type[Stochastic]:
     known = {name: getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)}
     if kind not in known:
         refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(known))}.")

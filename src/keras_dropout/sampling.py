@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -185,7 +185,8 @@ class Passes:
         self._structure = graph.functional(self.model).input
         self._output = read.outputs[0]
         self._held = [number for _, number, *_ in read.inputs]
-        behind, random = [], set()
+        behind: list[graph.Call] = []
+        random: set[int] = set()
         for call in read.calls:
             if random.intersection(call.inputs) or contains_dropout(call.layer):
                 behind.append(call)
@@ -220,7 +221,7 @@ class Passes:
             return ops.cast(known[self._output], "float32")
 
     @contextlib.contextmanager
-    def _scope(self, values: list, states: list = ()) -> Iterator[None]:
+    def _scope(self, values: list, states: Sequence = ()) -> Iterator[None]:
         """Calls with these values of the variables, in which only dropout is on."""
         with _CHANGING:
             unseeded = [generator for generator in self._generators if generator._initial_seed is None]
@@ -251,7 +252,7 @@ class Passes:
                 return self._run_behind(values, held, self._states(words, sample, examples))
             if self.masks == "shared":
                 return ops.vectorized_map(lambda rows: one_example(rows, 0, sample), held)
-            return ops.vectorized_map(lambda pair: one_example(*pair, sample), (held, examples))
+            return ops.vectorized_map(lambda pair: one_example(pair[0], pair[1], sample), (held, examples))
 
         found = reduce(ops.map(one_sample, samples))
         return found if isinstance(found, dict) else {"outputs": found}
@@ -307,7 +308,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
     for (name, shape, _), array in zip(inputs, arrays):
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
             refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
-    types = [dtype for *_, dtype in inputs] or [None] * len(arrays)
+    types: list[str | None] = [dtype for *_, dtype in inputs] or [None] * len(arrays)
     return [array if dtype in (None, "string") else array.astype(dtype, copy=False) for array, dtype in zip(arrays, types)]
 
 

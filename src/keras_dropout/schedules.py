@@ -286,8 +286,10 @@ def parse(text: str) -> Schedule:
     """The schedule with this text form, for example `early(0.1, until=0.25)`."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            raise TypeError("no call of a name")
         values = [ast.literal_eval(value) for value in node.args]
-        options = {option.arg: ast.literal_eval(option.value) for option in node.keywords}
+        options = {option.arg or "**": ast.literal_eval(option.value) for option in node.keywords}
         kind = node.func.id
     except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):
         refuse(f"cannot read the schedule {text!r}.", "Write for example linear(0.5, 0.0) or step([0.0, 0.5], at=[0.2]).")

@@ -71,6 +71,8 @@ def import_file(path: Path) -> Any:
     name = module_name(path)
     if getattr(sys.modules.get(name), "__file__", None) != str(path):
         spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None  # for the suffix .py there is always one
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as when run as a script
@@ -112,6 +114,7 @@ def _import_module(name: str) -> Any:
 def call(target: str, facts: Mapping[str, Any]) -> Any:
     """What the function that `target` names returns, called with those of `facts` that its parameters name."""
     function = load_function(target)
+    parameters: Mapping[str, inspect.Parameter]
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

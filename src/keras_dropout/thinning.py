@@ -5,8 +5,8 @@ certainly zero; going backward, which ones are used. A layer that is known unit 
 other keeps all that it has, with zeros where units are dropped: this is right for every layer that drops nothing itself.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -90,7 +90,8 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
     """What each call of a dropout layer multiplies its units by, (units,), or where the places of a feature map differ,
     (places, units); None for the other calls. These must be in front of a Flatten alone: there they are units."""
-    states, steps = shared_states(model, seed, sample), {}
+    states = shared_states(model, seed, sample)
+    steps: dict[int, int] = {}
     found: list[np.ndarray | None] = []
     for call in read.calls:
         if not (isinstance(call.layer, keras.Layer) and any(map(drops, call.layer._flatten_layers()))):
@@ -119,7 +120,7 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
     return found
 
 
-def _refuse(call: Call, why: str) -> None:
+def _refuse(call: Call, why: str) -> NoReturn:
     refuse(
         f"{type(call.layer).__name__} {call.path!r} {why}.",
         "thin takes Dropout of vectors or before Flatten, and SpatialDropout (channels last); sampling.Passes takes all.",
@@ -128,13 +129,13 @@ def _refuse(call: Call, why: str) -> None:
 
 @dataclass
 class _Step:
-    """A call: what kind it is, and, of its inputs and of its output, which units there are in the new network."""
+    """A call: what kind it is, and, once that is known, which units of its inputs and of its output are in the new network."""
 
     call: Call
     kind: str
     factor: np.ndarray | None
-    wants: list[np.ndarray] | None = None
-    makes: np.ndarray | None = None
+    wants: list[np.ndarray] = field(default_factory=list)
+    makes: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 class _Thinning:
@@ -157,7 +158,7 @@ class _Thinning:
     def _drop_behind_flatten(self) -> None:
         """Move what drops single entries of a feature map behind the Flatten that follows."""
         for step in self._steps:
-            if step.kind == "dropout" and step.factor.ndim == 2:
+            if step.kind == "dropout" and step.factor is not None and step.factor.ndim == 2:
                 for user in self._steps:
                     if step.call.outputs[0] in user.call.inputs:
                         user.factor = step.factor.ravel()
@@ -236,7 +237,7 @@ class _Thinning:
             elementwise = call.layer.activation in _ELEMENTWISE
             return [_one_at_least(wanted)], needed if elementwise else np.ones_like(needed)
         if step.kind == "flatten":
-            wanted = needed.reshape(-1, self._units(call.inputs[0])).any(axis=0)
+            wanted = np.logical_or.reduce(needed.reshape(-1, self._units(call.inputs[0])))
             return [wanted], np.resize(wanted, len(needed)) if step.factor is None else needed
         if step.kind == "concatenate":
             ends = np.cumsum([self._units(number) for number in call.inputs])
@@ -296,6 +297,7 @@ class _Thinning:
         return call.layer(*args, **options)
 
     def _drop(self, step: _Step, tensor: Any, before: float) -> Any:
+        assert step.factor is not None  # it is a dropout, or a Flatten that has taken over one's
         output, factor = step.call.outputs[0], step.factor[step.makes]
         if (factor == 0).any():  # something needs them as zeros
             scale: Any = [float(each) for each in factor * before]

@@ -161,12 +161,14 @@ def predict(
     likelihoods: list[np.ndarray] = []
     reduce = _reduction(kind, logits, together)
     for rows, count, found in passes.run(x, samples, reduce, batch_size=batch_size, together=together):
-        values = found.pop("outputs", None)
+        if together:
+            values = found.pop("outputs")
+            if levels:
+                at_levels.append(np.quantile(values, levels, axis=0))
+            if answers is not None:
+                assert precision is not None  # refused above
+                likelihoods.append(log_likelihood(values, answers[rows], precision))
         sums.add(rows, count, found)
-        if levels:
-            at_levels.append(np.quantile(values, levels, axis=0))
-        if answers is not None:
-            likelihoods.append(log_likelihood(values, answers[rows], precision))
     return Uncertainty(
         outputs=kind,
         samples=samples,

@@ -44,10 +44,12 @@ def recomputed(apply: Callable, x: jax.Array, tensors: tuple, *, pointwise: bool
     return _recomputed(apply, tuple(static.items()), jnp.asarray(x), tensors)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _recomputed(apply, static, x, tensors):
+def _product(apply, static, x, tensors):
     return apply(x, *tensors, **dict(static))
+
+
+_recomputed = jax.jit(_product, static_argnums=(0, 1))
 
 
 def _forward(apply, static, x, tensors):
@@ -58,7 +60,7 @@ def _backward(apply, static, tensors, upstream):
     return _recomputed(apply, static, upstream, tensors), None
 
 
-_recomputed.__wrapped__.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)
 
 
 def compiled(function: Callable) -> Callable:

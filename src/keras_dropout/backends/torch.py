@@ -81,16 +81,16 @@ def _numbers(tensors: tuple) -> list:
 
 
 def _by_blocks(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> torch.Tensor:
-    tensors = _numbers(tensors)
+    numbers = _numbers(tensors)
     if x.numel() <= _BLOCK or static["shape"] != tuple(x.shape) or not _eager_on_cpu(x):
-        return apply(x, *tensors, **static)
+        return apply(x, *numbers, **static)
     x = x.contiguous()
     y = torch.empty_like(x)
     from_, to = x.view(-1), y.view(-1)
     for start in range(0, len(to), _BLOCK):
-        block = from_[start : start + _BLOCK]
+        block: Any = from_[start : start + _BLOCK]  # a tensor takes attributes of ours, which its type does not have
         block.first_position = start
-        to[start : start + _BLOCK] = apply(block, *tensors, **{**static, "shape": tuple(block.shape)})
+        to[start : start + _BLOCK] = apply(block, *numbers, **{**static, "shape": tuple(block.shape)})
     return y
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import math
 import numbers
 import warnings
 from collections.abc import Iterator, Mapping
@@ -327,7 +328,7 @@ def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) 
     for number, weight in class_weight.items():
         if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in found:
             refuse(f"class_weight names the class {number!r}, which no training example has.", f"Classes are {_some(found)}.")
-        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not np.isfinite(weight) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight) or weight < 0:
             refuse(f"the weight of class {number} must be a number of at least 0; got {weight!r}.", mend)
     return {int(number): float(weight) for number, weight in sorted(class_weight.items())}
 

@@ -139,9 +139,11 @@ def assess(
         refuse(f"{next(n for n, on in wanted.items() if on)} needs validation data.", "Give data that were not trained on.")
     test = test._replace(y=answers(test.y, kind, shape))
     if any(wanted.values()):
+        assert validation is not None  # refused above
         validation = validation._replace(y=answers(validation.y, kind, shape))
     rates: list[dict[str, Any]] = []
     if tune_rate is not None:
+        assert validation is not None
         models, rates = _with_best_rate(models, validation, tune_rate, settings)
     measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
     values, intervals, differences, moments_error = _compare(measured, test, say)
@@ -188,16 +190,21 @@ class _Measured:
     ):
         self.model, self.settings, self.kind = as_trained(model), settings, settings["outputs"]
         self.stochastic = stochastic(self.model)
-        self.temperature = self.precision = self.plain_variance = self.latest = None
+        self.temperature: float | None = None
+        self.precision: float | None = None
+        self.plain_variance: float | None = None
+        self.latest: uncertainty.Uncertainty | None = None
         self.methods = ["plain", *(["Monte-Carlo"] if self.stochastic else [])]
         if self.kind == "values" and precision is not None:
             self.precision, self.plain_variance = precision, 1 / precision
         elif self.kind == "values":
+            assert validation is not None  # `assess` has seen to it
             y = validation.y
             self.plain_variance = float(np.mean(np.square(self._plain(validation.x) - y)))
             if self.stochastic:
                 self.precision = uncertainty.fit_precision(self.model, validation.x, y, settings["samples"], seed=settings["seed"])
         if temperature:
+            assert validation is not None
             self.temperature = calibration.fit_temperature(self._plain(validation.x), validation.y)
             self.methods.append("temperature")
         if use_moments:
@@ -207,12 +214,15 @@ class _Measured:
     def predict(self, method: str, x: Any) -> np.ndarray:
         """Probabilities (examples, ..., classes)."""
         if method == "Monte-Carlo":
-            self.latest = self.sampled(x)
-            return self._distribution(self.latest.mean)
+            self.latest = sampled = self.sampled(x)
+            return self._distribution(sampled.mean)
         if method == "moments":
             return self._distribution(moments.predict(self.with_probabilities(), x, seed=self.settings["seed"]).mean)
         p = self._plain(x)
-        return p if method == "plain" else calibration.apply_temperature(p, self.temperature)
+        if method == "plain":
+            return p
+        assert self.temperature is not None  # the method is there where one was fitted
+        return calibration.apply_temperature(p, self.temperature)
 
     def with_probabilities(self) -> keras.Model:
         """The model, with its softmax or sigmoid where it ends without."""
@@ -233,10 +243,13 @@ class _Measured:
             found = metrics.classification(p, y)
             return {name: found[name] for name in CLASSIFICATION}, p
         if method == "plain":
-            mean, variance = self._plain(x), self.plain_variance
-            each = _per_example(metrics.gaussian_nll_each(mean, np.full(mean.shape, variance), y))
+            assert self.plain_variance is not None  # of a regression it is given or fitted
+            mean = self._plain(x)
+            variance = np.full(mean.shape, self.plain_variance)
+            each = _per_example(metrics.gaussian_nll_each(mean, variance, y))
         else:
             self.latest = u = self.sampled(x, y=y, precision=self.precision)
+            assert u.log_likelihood is not None  # there are answers and a precision
             entries = u.mean[0].size  # an answer's log-likelihood is the sum over its entries
             mean, variance, each = u.mean, u.predictive_variance, -u.log_likelihood / entries
         self.seconds[method] = time.perf_counter() - started
@@ -298,26 +311,24 @@ def _compare(
         intervals = {m: {name: mean_interval(np.array(v)) for name, v in found.items()} for m, found in values.items()}
         for name in values["plain"]:
             rest = {m: np.array(found[name]) - values["plain"][name] for m, found in values.items() if m != "plain"}
-            for method, found in compare_paired(rest, name in HIGHER_IS_BETTER).items() if rest else ():
-                verdict = None if name in _NO_BETTER else found.verdict
-                differences.append(_difference(method, name, found.mean, found.interval, found.p, found.p_adjusted, verdict))
+            for method, d in compare_paired(rest, name in HIGHER_IS_BETTER).items() if rest else ():
+                verdict = None if name in _NO_BETTER else d.verdict
+                differences.append(_difference(method, name, d.mean, d.interval, d.p, d.p_adjusted, verdict))
         if kind != "values":
             for method in ("plain", "Monte-Carlo"):
                 if method in methods:
                     p = np.mean([kept for _, kept in scored[method]], axis=0)
-                    found = metrics.classification(p, test.y)
-                    values[f"ensemble, {method}"] = {name: [found[name]] for name in CLASSIFICATION}
+                    together = metrics.classification(p, test.y)
+                    values[f"ensemble, {method}"] = {name: [together[name]] for name in CLASSIFICATION}
                     intervals[f"ensemble, {method}"] = {}
         return values, intervals, differences, moments_error
     for method, [(_, kept)] in scored.items():
         if kind == "values":
             intervals[method] = {"nll": mean_interval(kept)}
             continue
-        of = {"ece_debiased": (metrics.ece, {"debiased": True})}
-        pairs = {name: of.get(name, (getattr(metrics, name, None), {})) for name in _WITH_INTERVALS}
-        intervals[method] = {
-            n: metrics.bootstrap_interval(metric, kept, test.y, **options) for n, (metric, options) in pairs.items()
-        }
+        for name in _WITH_INTERVALS:
+            metric, options = (metrics.ece, {"debiased": True}) if name == "ece_debiased" else (getattr(metrics, name), {})
+            intervals.setdefault(method, {})[name] = metrics.bootstrap_interval(metric, kept, test.y, **options)
     each = {m: kept if kind == "values" else _per_example(metrics.nll_each(kept, test.y)) for m, [(_, kept)] in scored.items()}
     for method in methods[1:]:
         losses = each[method] - each["plain"]
@@ -361,9 +372,10 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
             "entropy, plain": (uncertainty.entropy(ours), uncertainty.entropy(theirs)),
         }
         if one.stochastic:
-            ours, theirs = one.latest, one.sampled(other)  # the latest prediction was that of the test data
-            pairs["entropy, Monte-Carlo"] = ours.entropy, theirs.entropy
-            pairs["mutual information, Monte-Carlo"] = ours.mutual_information, theirs.mutual_information
+            inner, outer = one.latest, one.sampled(other)  # the latest prediction was that of the test data
+            assert inner is not None
+            for score in ("entropy", "mutual_information"):
+                pairs[f"{score.replace('_', ' ')}, Monte-Carlo"] = getattr(inner, score), getattr(outer, score)
         for score, (inside, outside) in pairs.items():
             found = metrics.ood(_per_example(inside), _per_example(outside))
             scores.setdefault(score, []).append(found)

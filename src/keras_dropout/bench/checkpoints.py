@@ -52,5 +52,8 @@ class Checkpoint:
             arrays.append(np.frombuffer(content, kind, count, start).reshape(shape))
             start += kind.itemsize * count
         own = len(arrays) - header["of_best"]
-        best = Best(*header["best"], arrays[own:]) if header["best"] else Best()
+        best = Best()
+        if header["best"]:
+            loss, epoch = header["best"]
+            best = Best(loss, epoch, arrays[own:])
         return cls(header["epoch"], header["curves"], header["seconds"], arrays[:own], best)

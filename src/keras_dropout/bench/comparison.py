@@ -153,6 +153,8 @@ class Comparison(Shown):
     @property
     def undecided(self) -> list[str]:
         """The variants whose test loss has no verdict yet while seeds are added; those without any pair are given up."""
+        if self.max_seeds is None:
+            return []
         pairs = {name: self.values(name, "test_loss") - self.values(self.study.baseline, "test_loss") for name in self.others}
         return [
             name
@@ -161,14 +163,16 @@ class Comparison(Shown):
         ]
 
     def _sequential_verdict(self, differences: np.ndarray, higher_is_better: bool) -> str | None:
-        """By Bonferroni each variant has its share of the level."""
+        """While seeds are added. By Bonferroni each variant has its share of the level."""
+        assert self.max_seeds is not None
         towards_better = differences if higher_is_better else -differences
         return statistics.sequential_verdict(towards_better, max_pairs=self.max_seeds, alpha=LEVEL / len(self.others))
 
     def figures(self, metric: str) -> dict[str, dict[str, Any]]:
         """What informs beside the verdicts, by variant: the further fields of "comparisons" in `document`."""
         base = self.values(self.study.baseline, metric)
-        found, higher = {}, higher_is_better(metric)
+        found: dict[str, dict[str, Any]] = {}
+        higher = higher_is_better(metric)
         for name, difference in self.differences(metric).items():
             values = self.values(name, metric)
             pairs = (values - base)[np.isfinite(values - base)]
@@ -327,8 +331,8 @@ class Comparison(Shown):
     def _test_examples(self) -> dict[str, Any]:
         """The report's "examples", "confusion" and "calibration", None where the runs have nothing for them."""
         by_variant = self._of_each_example([variant.name for variant in self.study.variants])
-        predictions = {name: [run and run.predictions for run in runs] for name, runs in by_variant.items()}
-        losses = {name: [run and run.test_losses for run in runs] for name, runs in by_variant.items()}
+        predictions = {name: [None if run is None else run.predictions for run in runs] for name, runs in by_variant.items()}
+        losses = {name: [None if run is None else run.test_losses for run in runs] for name, runs in by_variant.items()}
         found: dict[str, Any] = {"examples": None, "confusion": None, "calibration": _calibration(by_variant)}
         kept = None if self.ledger is None else examples(self.ledger, self.study.data.fingerprint)
         if kept is None or not any(each is not None for seeds in predictions.values() for each in seeds):

@@ -45,7 +45,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     """
     started = time.perf_counter()
     more_of_it = plan.document() | {"network": portrait(plan.study)}
-    rounds, tried = plan.rounds(), set()
+    rounds = plan.rounds()
+    tried: set[str] = set()
     found = so_far(plan, plan.study, {}, command)
 
     def more() -> list[Run]:
@@ -78,9 +79,18 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
             with suppress(NotStored):  # the runs are what matters
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display:
-            options = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
-            options["more"] = next_round
-            trained = execution.execute(plan.study, plan.data, more(), ledger, plan.workers, display, **options)
+            trained = execution.execute(
+                plan.study,
+                plan.data,
+                more(),
+                ledger,
+                plan.workers,
+                display,
+                on=plan.on,
+                checkpoint_every=plan.checkpoint_every,
+                keep_weights=plan.keep_weights,
+                more=next_round,
+            )
         wall = time.perf_counter() - started
         epochs = sum(result.epochs for result in trained)
         found.timing = {
@@ -90,6 +100,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
             "workers": plan.workers,
             "compilations": sum(result.compilations for result in trained),
         }
+        assert found.number is not None  # set with the first round
         with suppress(NotStored):
             ledger.add_to_study(found.number, {"timing": found.timing})
     return found
@@ -97,6 +108,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
 def keep(found: Comparison, more: Mapping[str, Any]) -> None:
     """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
+    assert found.ledger is not None  # both are set by `carry_out`
+    assert found.number is not None
     found.more = {**found.more, **more}
     with suppress(NotStored), Ledger(found.ledger) as ledger:
         ledger.add_to_study(found.number, more)

@@ -61,7 +61,10 @@ def _fastest(study: Study, data: Data, candidates: list[Study]) -> tuple[Study, 
             for each in candidates:
                 if each.backend == backend:
                     found_here = found[each.engine]
-                    (times if isinstance(found_here, float) else failed)[_name(each, study)] = found_here
+                    if isinstance(found_here, float):
+                        times[_name(each, study)] = found_here
+                    else:
+                        failed[_name(each, study)] = found_here
         if times:
             break
     else:

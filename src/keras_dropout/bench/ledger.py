@@ -155,8 +155,10 @@ class Ledger:
         document = {"study": study.document(), **(more or {})}
         row = (now(), study.target, command, *map(json.dumps, (versions, machine, runs, document)))
         with self.transaction() as connection:
-            started = "max(?, ifnull((SELECT max(started) FROM studies), ''))"
-            return connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES ({started}, ?, ?, ?, ?, ?, ?)", row).lastrowid
+            values = "max(?, ifnull((SELECT max(started) FROM studies), '')), ?, ?, ?, ?, ?, ?"
+            number = connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES ({values})", row).lastrowid
+        assert number is not None  # a row was inserted
+        return number
 
     def add_to_study(self, number: int, more: Mapping[str, Any]) -> None:
         """Put more into the document of a study."""
@@ -168,7 +170,7 @@ class Ledger:
     def put_examples(self, data: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Keep test examples of the data with this fingerprint, for reports."""
         packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", (data, json.dumps(about), packed.getvalue()))
 

@@ -73,7 +73,7 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
         except (ValueError, TypeError, KeyError):
             refuse(f"the ledger {path} is damaged: study {about[0]} cannot be read.", "keras-dropout runs verify says more.")
         have = kept_in(connection, keys)
-    first = next(iter(configs.values()), {})
+    first: dict[str, Any] = next(iter(configs.values()), {})
     return {
         **dict(zip(("id", "started", "target", "command"), about)),
         **large,
@@ -196,13 +196,19 @@ def results_of(connection: sqlite3.Connection, keys: Iterable[str], each_example
     columns = f"key, status, seconds, epochs, metrics, curves, {large}, error, best_epoch, log"
     query = f"SELECT {columns} FROM runs JOIN details USING (key) WHERE key IN"
     found = {}
-    for key, status, seconds, epochs, *texts, losses, predictions, calibration, error, best, log in select_keys(
-        connection, query, keys
-    ):
-        losses = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-        more = {
-            "predictions": None if predictions is None else read_npy(predictions),
-            "calibration": None if calibration is None else json.loads(calibration),
-        }
-        found[key] = Result(status, seconds, epochs, *map(json.loads, texts), losses, error, best_epoch=best, log=log, **more)
+    for row in select_keys(connection, query, keys):
+        key, status, seconds, epochs, metrics, curves, losses, predictions, calibration, error, best, log = row
+        found[key] = Result(
+            status,
+            seconds,
+            epochs,
+            json.loads(metrics),
+            json.loads(curves),
+            test_losses=None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4"),
+            error=error,
+            best_epoch=best,
+            log=log,
+            predictions=None if predictions is None else read_npy(predictions),
+            calibration=None if calibration is None else json.loads(calibration),
+        )
     return {key: found[key] for key in keys if key in found}

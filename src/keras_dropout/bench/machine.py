@@ -54,8 +54,9 @@ def accelerator() -> str | None:
     if not has_accelerator_plugin():
         return None
     code = "import jax; print(jax.default_backend(), jax.devices()[0].device_kind, sep='|')"
-    settings = {"env": {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, "capture_output": True, "text": True}
-    lines = subprocess.run([sys.executable, "-c", code], check=False, **settings).stdout.splitlines()
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    ended = subprocess.run([sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True)
+    lines = ended.stdout.splitlines()
     platform_name, _, kind = lines[-1].partition("|") if lines else ("cpu", "", "")
     return None if platform_name == "cpu" else kind
 

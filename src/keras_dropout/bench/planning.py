@@ -64,6 +64,7 @@ class Plan:
             return
         variants = len(self.study.variants)
         seeds = first_look(self.max_seeds, LEVEL / max(1, variants - 1))
+        assert seeds is not None  # `make_plan` refuses fewer seeds than a verdict takes
         while seeds < self.max_seeds:
             yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
             seeds += max(1, self.workers // variants)
@@ -176,7 +177,8 @@ def make_plan(
         os.environ.setdefault("KERAS_BACKEND", backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the workers
     target = str(target) if isinstance(target, Path) else target
-    recipe, notes = None, ()
+    recipe = None
+    notes: tuple[str, ...] = ()
     if isinstance(target, str) and not targets.names_model(target):
         from keras_dropout.bench import recipes
 
@@ -208,7 +210,7 @@ def make_plan(
     compiled = _compile_settings(model, optimizer, learning_rate)
     chosen = _choose(variants, ready, default)
     fewest = fewest_pairs(LEVEL / max(1, sum(variant != ready[BASELINE] for variant in chosen)))
-    if auto and max_seeds < fewest:
+    if max_seeds is not None and max_seeds < fewest:
         refuse(
             f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {max_seeds}.",
             f"Use --max-seeds {fewest} or more, or fewer variants.",
@@ -216,7 +218,8 @@ def make_plan(
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
-    settings, modules, source = acceptance.settings_of(model), (), None
+    settings, source = acceptance.settings_of(model), None
+    modules: tuple[str, ...] = ()
     if recipe is not None:
         if from_weights is True:
             refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
@@ -373,7 +376,7 @@ def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data
     return from_arrays(data, options["validation_split"], rank=len(inputs[0].shape) if inputs else None), None
 
 
-def _load_model(target: str, **facts: Any) -> Any:
+def _load_model(target: str | Path, **facts: Any) -> Any:
     """The model that a target names; our own layers in its file are known to Keras."""
     from keras_dropout import companions, layers  # noqa: F401
 
@@ -451,7 +454,7 @@ def _makes_sense(model: Any, variant: Variant) -> bool:
     """Whether a ready variant says something about this model; one that is built without dropout is the baseline as built."""
     from keras_dropout.placement import is_dropout, resolve
 
-    if variant.name == AS_BUILT:
+    if variant.placement is None:
         return any(map(is_dropout, model._flatten_layers()))
     try:
         return variant.name == BASELINE or bool(resolve(model, variant.placement))

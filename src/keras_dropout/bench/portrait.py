@@ -102,6 +102,7 @@ class _Dropout:
 
     def kept(self, steps: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """What is kept of the first example in these steps of training, counted from 1: truth values (steps, entries)."""
+        assert self.mask is not None
         # A layer goes on by one in its stream each time it is called in training.
         calls = (steps - 1) * self.calls + self.place
         words = ops.convert_to_numpy(self.layer.stream.state).astype("uint32")[:2]
@@ -136,7 +137,10 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
         node_of[tensor] = nodes.number(next(order), name, "Input", shape, None, [])
     # Where a class trains in a way of its own, how often it calls its layers is not known.
     known = all(getattr(type(model), name) is getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
-    calls, before, found, room = Counter(id(call.layer) for call in read.calls), Counter(), [], _ALTOGETHER
+    calls = Counter(id(call.layer) for call in read.calls)
+    before: Counter[int] = Counter()
+    found: list[_Dropout] = []
+    room = _ALTOGETHER
     for call in read.calls:
         inputs, layer = [node_of[tensor] for tensor in call.inputs], call.layer
         if is_dropout(layer):
@@ -197,7 +201,7 @@ def _steps(study: Study, dropouts: list[_Dropout], count: int) -> dict[str, Any]
     progress = (done + within / of_epoch) / study.epochs  # as the engines have it
     rates = [None if each.rate is None else np.full(len(steps), each.rate) for each in dropouts]
     rates = [each.schedule(progress) if each.schedule else rate for each, rate in zip(dropouts, rates)]
-    kept = [None if each.mask is None else each.kept(steps, rate) for each, rate in zip(dropouts, rates)]
+    kept = [None if each.mask is None or rate is None else each.kept(steps, rate) for each, rate in zip(dropouts, rates)]
     rows = [
         {
             "step": int(step),

@@ -211,9 +211,10 @@ class Study:
                 return [plain(v) for v in value]
             return position.get(value, value) if isinstance(value, str) else value
 
+        class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
         # Only where they are used, so that the keys of other studies stay what they were.
         options = {
-            "class_weight": self.class_weight and {str(number): float(w) for number, w in self.class_weight.items()},
+            "class_weight": class_weight,
             "early_stopping": self.early_stopping,
             "samples": self.samples,
             "weights": self.weights_hash,
@@ -275,7 +276,7 @@ class Study:
         digest = hashlib.sha256()
         for array in self.weights:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         return digest.hexdigest()[:32]
 
     @cached_property

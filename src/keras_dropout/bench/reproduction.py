@@ -127,8 +127,8 @@ class Found:
         """A metric at each epoch, (seeds, epochs), such as "loss", the running mean in training with dropout on."""
         found = self.comparisons[self._part(part)]
         named = next(each for each in found.study.variants if each.name == variant)
-        rows = [found.results.get(found.study.key(named, seed)) for seed in self.seeds]
-        rows = [row.curves.get(metric, []) if row and row.status == "done" else [] for row in rows]
+        results = [found.results.get(found.study.key(named, seed)) for seed in self.seeds]
+        rows = [each.curves.get(metric, []) if each and each.status == "done" else [] for each in results]
         return np.array([row if len(row) == found.study.epochs else [np.nan] * found.study.epochs for row in rows], dtype=float)
 
     def of_models(
@@ -344,16 +344,20 @@ def plan_reproduction(
         check_report_path(report)
     if seeds is None:
         seeds = reproduction.quick_seeds if quick else reproduction.seeds
-    seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
+    numbers = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
     plans = {}
     for name, part in reproduction.parts(quick).items():
-        recipe = isinstance(part.model, str)
-        more = {"data_dir": data_dir} if recipe else {"engine": "stacked" if accelerator() else "compiled"}
+        more: dict[str, Any] = {"data_dir": data_dir}
+        target, data = part.model, None
+        if not isinstance(target, str):
+            assert part.data is not None  # only a recipe brings data of its own
+            more = {"engine": "stacked" if accelerator() else "compiled"}
+            target, data = target(), part.data(data_dir)
         plans[name] = make_plan(
-            part.model if recipe else part.model(),
-            None if recipe else part.data(data_dir),
+            target,
+            data,
             variants=part.variants,
-            seeds=seeds,
+            seeds=numbers,
             epochs=part.epochs,
             batch_size=part.batch_size,
             keep_weights=part.keep_models,
@@ -362,7 +366,7 @@ def plan_reproduction(
         )
     if report is not None:
         _check_has_page(reproduction, plans)
-    return Planned(reproduction, quick, seeds, plans)
+    return Planned(reproduction, quick, numbers, plans)
 
 
 def carry_out_reproduction(planned: Planned, quiet: bool = False, command: str = "") -> Outcome:

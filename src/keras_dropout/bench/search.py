@@ -260,8 +260,17 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
     plan = search.plan
     with Display(rung, quiet, lambda *_: None, "validation_loss") as display:
         display.expect(len(todo))
-        more = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "until": until}
-        execution.execute(study, plan.data, todo, ledger, plan.workers, display, **more)
+        execution.execute(
+            study,
+            plan.data,
+            todo,
+            ledger,
+            plan.workers,
+            display,
+            on=plan.on,
+            checkpoint_every=plan.checkpoint_every,
+            until=until,
+        )
         known = _reached(study, ledger, runs, rung)
         if todo and known:
             losses = known.values()

@@ -136,7 +136,7 @@ def place(model: Any, name: str, placement: Mapping[str, Any]) -> Variant:
     """A variant with a placement's sites resolved, without those where nothing is dropped."""
     from keras_dropout.placement import resolve
 
-    resolved = spread_over_depth(resolve(model, Variant.of(name, placement).placement))
+    resolved = spread_over_depth(resolve(model, Variant.of(name, placement).placement or {}))
     return Variant(name, {site: spec for site, spec in resolved.items() if spec.get("rate") != 0})
 
 
@@ -161,10 +161,10 @@ def _range(low: str, high: str, count: str | None) -> Range:
     text = f"{low}:{high}" + (f":{count}" if count else "")
     if not ends[0] < ends[1]:
         refuse(f"space: the range {text} must rise.", "Write the lower end first.")
-    steps = int(count) if count else ends[1] - ends[0] + 1 if whole else COUNT
+    steps = int(count) if count else int(ends[1] - ends[0]) + 1 if whole else COUNT
     if steps < 2:
         refuse(f"space: the range {text} must have 2 values or more; got {count}.", "Write one value without a range.")
-    return Range(*ends, steps)
+    return Range(ends[0], ends[1], steps)
 
 
 def _names(site: str, choice: Choice) -> list[tuple[str, Range]]:

@@ -61,7 +61,7 @@ class Sweep(Shown):
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: those of the comparison, and the sweep."""
-        return self.comparison.document() | self.comparison.more
+        return {**self.comparison.document(), **self.comparison.more}
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs no network, and return its path."""
@@ -69,8 +69,8 @@ class Sweep(Shown):
 
     def own_document(self) -> dict[str, Any]:
         """What the sweep adds to the comparison's document."""
-        curves = {metric: self.curve(metric) for metric in ("validation_loss", "test_loss")}
-        curves = {metric: curve for metric, curve in curves.items() if curve is not None}
+        metrics = ("validation_loss", "test_loss")
+        curves = {metric: curve for metric in metrics if (curve := self.curve(metric)) is not None}
         sweep = {
             "site": self.site,
             "variants": dict(zip(self.names, self.rates)),

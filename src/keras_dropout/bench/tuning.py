@@ -92,7 +92,7 @@ class Tuning(Shown):
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values: those of the comparison, and the search."""
-        return self.comparison.document() | self.comparison.more
+        return {**self.comparison.document(), **self.comparison.more}
 
     def save_report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs no network, and return its path."""

@@ -6,7 +6,7 @@ import sqlite3
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -38,7 +38,7 @@ class Merged:
     conflicts: list[str] = field(default_factory=list)
 
 
-def merge(path: str | Path, sources: Sequence[str | Path]) -> Iterator[Merged]:
+def merge(path: str | Path, sources: Sequence[str | Path]) -> Generator[Merged, None, None]:
     """Take the runs and studies of other ledgers into the one at `path`, each source in one transaction.
 
     A run that failed here is replaced by one that did not. Runs of one key with other results are told, and stay as they are.

@@ -88,7 +88,7 @@ def place(
         refuse("nothing to put.", 'Write --put "hidden=0.2", or --strip to take out the dropout there is.')
     if put and strip:
         refuse("--put and --strip together.", "--put takes out what there is by itself: leave --strip out.")
-    placement = dict(Variant.parse(f"put={', '.join(put)}").placement) if put else {}
+    placement = dict(Variant.parse(f"put={', '.join(put)}").placement or {}) if put else {}
     path = check_output_path(output, ".keras", force)
     with Working("loading Keras and the model") as say:
         choose_backend(backend)

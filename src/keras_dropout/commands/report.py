@@ -34,8 +34,8 @@ def report(
     from keras_dropout.bench.retrieval import retrieve
 
     if show_list:
-        found = [row for row in studies(ledger) if target in (None, row["target"])]
-        print(json.dumps(found, indent=1)) if as_json else show(_table(found))
+        listed = [row for row in studies(ledger) if target in (None, row["target"])]
+        print(json.dumps(listed, indent=1)) if as_json else show(_table(listed))
         return
     if not output.endswith((".html", ".htm")):
         refuse(f"the report must be an .html file; got {output!r}.", "For example page.html.")

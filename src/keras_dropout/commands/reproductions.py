@@ -54,8 +54,8 @@ def reproduce(
             choose_backend("jax")
             from keras_dropout import reproductions
 
-            found = [reproductions.find(each) for each in reproductions.names()]
-        rows = [{field: getattr(each, field) for field in ("name", "title", "claim", "source", "quick_seconds")} for each in found]
+            listed = [reproductions.find(each) for each in reproductions.names()]
+        rows = [{field: getattr(each, field) for field in ("name", "title", "claim", "source", "quick_seconds")} for each in listed]
         print(json.dumps(rows, indent=1)) if as_json else show(_table(rows))
         return
     if name is None:
@@ -67,8 +67,8 @@ def reproduce(
         from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
 
         ledger = ledger or DEFAULT_LEDGER
-        settings = {"workers": workers, "on": on, "data_dir": data_dir, "report": report}
-        settings = {option: value for option, value in settings.items() if value is not None}
+        given: dict[str, Any] = {"workers": workers, "on": on, "data_dir": data_dir, "report": report}
+        settings = {option: value for option, value in given.items() if value is not None}
         chosen = reproductions.find(name)
         planned = plan_reproduction(chosen, quick=quick, seeds=seeds, ledger=ledger, **settings)
     if dry_run:

@@ -246,7 +246,7 @@ def _also_takes(other: Callable, without: tuple[str, ...] = ()) -> Callable[[Cal
             own(**options)
 
         order = [p.replace(kind=p.KEYWORD_ONLY) for p in (*theirs.values(), *mine.values())]
-        command.__signature__ = inspect.Signature(order)
+        command.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]  # a function may have one: PEP 362
         command.__annotations__ = {p.name: p.annotation for p in order}
         return command
 

@@ -123,7 +123,7 @@ def uncertainty(
             found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
             models, name = {0: found}, Path(model).name
         if place:
-            placement = dict(Variant.parse(f"place={', '.join(place)}").placement)
+            placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {})
             models = {number: placing.place(each, placement) for number, each in models.items()}
         if path is not None:
             try:
@@ -145,7 +145,7 @@ def uncertainty(
             parts["validation"],
             target=name,
             data=loaded.name,
-            task=about.task if about is not None else None,
+            task=about.task if about is not None and isinstance(about.task, str) else None,
             samples=samples,
             seed=seed,
             masks=masks,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -43,7 +43,14 @@ class Rate:
         return check_rate(type(layer).__name__, value, self.name, self.one_is)
 
 
-class Stochastic:
+# To a type checker what is mixed into a layer is one.
+if TYPE_CHECKING:
+    from keras import Layer as _Mixin
+else:
+    _Mixin = object
+
+
+class Stochastic(_Mixin):
     """A layer's random state: its rates and its stream of masks. Comes first among the bases of a Keras layer.
 
     Rates and stream are state but not weights: they are in `variables`, so that every backend carries them through a step, and
@@ -60,7 +67,7 @@ class Stochastic:
         self.seed = seed
         # In a plain object: as attributes of the layer Keras would count the variables as weights.
         self.state = SimpleNamespace()
-        vars(self)["saved_state"] = _SavedState(self.state)  # past Keras's list of inner layers, not past its saving
+        self.__dict__["saved_state"] = _SavedState(self.state)  # past Keras's list of inner layers, not past its saving
         for name, rate in rates.items():
             setattr(self, name, rate)
         self.stream = Stream(seed)

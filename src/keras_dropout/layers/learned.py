@@ -6,7 +6,7 @@ inference, as Keras adds those of a `kernel_regularizer`: what `evaluate` report
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -83,7 +83,7 @@ class _OnKernel(LayerWrapper):
 class _OnSum(_OnKernel):
     """A wrapper that acts on its layer's weighted sums, before bias and activation."""
 
-    kinds = (keras.layers.Dense, keras.layers.Conv2D)
+    kinds: tuple[type, ...] = (keras.layers.Dense, keras.layers.Conv2D)
 
     def inputs(self, inputs: Any) -> Any:
         check_floating(type(self).__name__, inputs)
@@ -119,7 +119,7 @@ class _LearnedRate(_OnKernel):
     """
 
     highest = 1.0  # of the rates; 1 itself is never one
-    constraint = None
+    constraint: Callable[[Any], Any] | None = None
 
     def __init__(self, rate: float, layer: keras.Layer, seed: int | None, numbers: Mapping[str, float], **kwargs: Any):
         super().__init__(layer, seed, numbers, **kwargs)
@@ -357,12 +357,13 @@ class SparseVariationalDropout(_OnSum):
         **kwargs: Any,
     ):
         super().__init__(layer, seed, {"threshold": threshold, "kl_weight": kl_weight}, **kwargs)
-        if not isinstance(log_variance, numbers.Real) or not math.isfinite(log_variance):
+        given: Any = log_variance
+        if not isinstance(given, numbers.Real) or not math.isfinite(given):
             refuse(
-                f"SparseVariationalDropout: log_variance must be a finite number; got {log_variance!r}.",
+                f"SparseVariationalDropout: log_variance must be a finite number; got {given!r}.",
                 "It is the logarithm of the weights' initial variance; the authors use -10.",
             )
-        self.log_variance = float(log_variance)
+        self.log_variance = float(given)
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)

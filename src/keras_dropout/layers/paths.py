@@ -1,6 +1,7 @@
 """Layers that drop paths: residual branches, whole layers, edges of a graph."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -313,7 +314,7 @@ def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list
     return [round(first + (rate - first) * block / max(depth - 1, 1), 12) for block in range(depth)]
 
 
-def _check_range(name: str, value: object) -> tuple[float, float]:
+def _check_range(name: str, value: Iterable[float]) -> tuple[float, float]:
     try:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -59,7 +60,7 @@ class _SpatialDropout(_ImageLayer):
 
 
 def _spatial(rank: int, layout: str, more: str):
-    def finish(cls: type) -> type:
+    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
         shapes = f"{layout}, or channels first" if rank > 3 else f"{layout}, or (batch, channels, steps) with channels first"
         example = (1, *[3] * (rank - 2), 8)
         cls.__doc__ = _SPATIAL.format(name=cls.__name__, shapes=shapes, example=example, more=more)
@@ -128,6 +129,8 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and scale what is left
 class _DropBlock(_ImageLayer):
     """A layer that drops blocks, for any number of spatial axes."""
 
+    ranks: range
+
     def __init__(
         self,
         rate: float,
@@ -179,7 +182,7 @@ class _DropBlock(_ImageLayer):
 
 
 def _drop_block(rank: int, layout: str):
-    def finish(cls: type) -> type:
+    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
         cls.__doc__ = _DROP_BLOCK.format(name=cls.__name__, layout=layout, example=(2, *[6] * (rank - 2), 4))
         cls.ranks, cls.layout = range(rank, rank + 1), layout
         return keras.saving.register_keras_serializable("keras_dropout")(cls)
@@ -462,7 +465,7 @@ def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:
     return tuple(check_whole(f"{owner}: {name}", n, 1, "It is a length in units of the map.") for n in values)
 
 
-def _positive_range(name: str, value: object, most: float, mend: str) -> tuple[float, float]:
+def _positive_range(name: str, value: Iterable[float], most: float, mend: str) -> tuple[float, float]:
     try:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):

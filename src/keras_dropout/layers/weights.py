@@ -143,7 +143,7 @@ class DropConnect(_WeightWrapper):
         rows = ops.reshape(ops.cast(inputs, dtype), (batch, math.prod(middle), last))
         values = ops.matmul(rows, masked(kernel, 0))
         if bias:
-            values = values + ops.expand_dims(masked(*bias, 1), 1)
+            values = values + ops.expand_dims(masked(bias[0], 1), 1)
         elif self.layer.bias is not None:
             values = values + ops.cast(self.layer.bias, dtype)
         return ops.reshape(values, (batch, *middle, kernel.shape[-1]))
@@ -272,7 +272,7 @@ class LoRADropout(_WeightWrapper):
         return self.activated(values if layer.bias is None else values + ops.cast(layer.bias, x.dtype))
 
 
-def _is_plain(layer: keras.Layer, *kinds: type) -> bool:
+def _is_plain(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
     """Whether the layer computes as one of `kinds` does, so that its computation can be done here."""
     return any(type(layer).call is kind.call for kind in kinds) and layer.quantization_mode is None
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_dropout import uncertainty
 from keras_dropout.bench.data import Data
+from keras_dropout.bench.data import Part as Examples
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 from keras_dropout.layers import ConcreteDropout
 
@@ -23,7 +24,7 @@ def line(size: int) -> Data:
     y = (2 * x + 8 + random.normal(size=x.shape)).astype("float32")
     rows = np.concatenate([np.arange(_TESTED), 2 * _TESTED + np.arange(SHOWN) % size])
     tested = slice(_TESTED, 2 * _TESTED)
-    return Data(f"line, {size} points", (x[rows], y[rows]), (x[tested], y[tested]), validation=_TESTED)
+    return Data(f"line, {size} points", Examples(x[rows], y[rows]), Examples(x[tested], y[tested]), validation=_TESTED)
 
 
 def _model() -> keras.Model:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_dropout import metrics, uncertainty
 from keras_dropout.bench.data import Data
+from keras_dropout.bench.data import Part as Examples
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 from keras_dropout.errors import refuse
 from keras_dropout.sampling import Passes
@@ -28,7 +29,7 @@ def diabetes(split: int) -> Data:
     tested, rest = np.split(order, [len(order) // 10])
     x = (table.data - table.data[rest].mean(0)) / table.data[rest].std(0)
     y = ((table.target - table.target[rest].mean()) / table.target[rest].std())[:, None]
-    train, test = ((x[rows].astype("float32"), y[rows].astype("float32")) for rows in (rest, tested))
+    train, test = (Examples(x[rows].astype("float32"), y[rows].astype("float32")) for rows in (rest, tested))
     return Data(f"diabetes, split {split}", train, test, validation=len(rest) // 5)
 
 
@@ -42,11 +43,15 @@ def _model(examples: int) -> keras.Model:
     return model
 
 
+def _data(split: int, data_dir: str | None) -> Data:
+    return diabetes(split)
+
+
 def _parts(quick: bool) -> dict[str, Part]:
     return {
         f"split {split}": Part(
             functools.partial(_model, 319),
-            lambda data_dir, split=split: diabetes(split),
+            functools.partial(_data, split),
             {MONTE_CARLO: {"inputs": RATE, "hidden": RATE}},
             epochs=400,
             batch_size=128,

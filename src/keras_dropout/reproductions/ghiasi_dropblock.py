@@ -1,6 +1,7 @@
 """Ghiasi, Lin and Le 2018, DropBlock: blocks of a feature map against single units and whole channels."""
 
 import keras
+import numpy as np
 
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
@@ -32,7 +33,7 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _gap(found: Found, variant: str) -> object:
+def _gap(found: Found, variant: str) -> np.ndarray:
     return found.values("test_loss", variant) - found.values("train_loss", variant)
 
 

@@ -1,7 +1,11 @@
 """Srivastava et al. 2014, figure 9a: how the error answers to the rate."""
 
+import functools
+
+import numpy as np
+
 from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 RATES = (0.2, 0.4, 0.6, 0.8, 0.9)
@@ -26,6 +30,10 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
+def _rise(low: float, high: float, found: Found) -> np.ndarray:
+    return found.values("train_loss", _variant(high)) - found.values("train_loss", _variant(low))
+
+
 REPRODUCTION = Reproduction(
     name="srivastava-rate",
     title="The effect of the dropout rate",
@@ -48,9 +56,7 @@ REPRODUCTION = Reproduction(
         *(
             Expectation(
                 f"train loss, dropout off: rate {high:g} minus {_variant(low)}",
-                lambda found, low=low, high=high: (
-                    found.values("train_loss", _variant(high)) - found.values("train_loss", _variant(low))
-                ),
+                functools.partial(_rise, low, high),
                 above=0.0,
                 published="the training error rises with the rate",
             )

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data import Data, fashion_mnist
+from keras_dropout.bench.data import Part as Examples
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 
 _DROPOUT = "dropout 0.5"
@@ -40,9 +41,8 @@ def _autoencoder() -> keras.Model:
 def _reconstruction(images: Data) -> Data:
     """The images flat, to be given back; 2,000 of the test images."""
     train, test = (part.x[:count].reshape(-1, 784) for part, count in ((images.train, None), (images.test, 2000)))
-    answers = (x.astype("float32") / np.float32(images.divide_by) for x in (train, test))
-    parts = tuple(zip((train, test), answers))
-    return Data("fashion-mnist, to reconstruct", *parts, validation=images.validation, divide_by=images.divide_by)
+    parts = [Examples(x, x.astype("float32") / np.float32(images.divide_by)) for x in (train, test)]
+    return Data("fashion-mnist, to reconstruct", parts[0], parts[1], validation=images.validation, divide_by=images.divide_by)
 
 
 def activations(model: Any, data: Data) -> dict[str, float]:

@@ -1,7 +1,11 @@
 """Srivastava et al. 2014, figure 4: dropout helps networks of many shapes, with the same settings."""
 
+import functools
+
+import numpy as np
+
 from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 _DROPOUT = "dropout"
@@ -31,6 +35,10 @@ def _name(hidden: tuple[int, ...]) -> str:
     return f"{len(hidden)} {width} layers"
 
 
+def _gain(part: str, found: Found) -> np.ndarray:
+    return found.values("test_loss", part=part) - found.values("test_loss", _DROPOUT, part)
+
+
 REPRODUCTION = Reproduction(
     name="srivastava-widths",
     title="Dropout in networks of different shapes",
@@ -40,7 +48,7 @@ REPRODUCTION = Reproduction(
     expectations=tuple(
         Expectation(
             f"test loss, {part}: none minus dropout",
-            lambda found, part=part: found.values("test_loss", part=part) - found.values("test_loss", _DROPOUT, part),
+            functools.partial(_gain, part),
             above=0.0,
             published="the errors with dropout lie below those without, for each network",
         )

@@ -1,5 +1,7 @@
 """The tutorial: deeper networks overfit more easily, and dropout reduces it."""
 
+import functools
+
 import numpy as np
 
 from keras_dropout.bench.data import fashion_mnist
@@ -14,7 +16,7 @@ def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs = (3000, 60) if quick else (10_000, 80)
     return {
         name: Part(
-            lambda hidden=hidden: tutorial_network(hidden, momentum=0.9),
+            functools.partial(tutorial_network, hidden, momentum=0.9),
             lambda data_dir: fashion_mnist(data_dir, train=examples),
             {_DROPOUT: {"all": 0.2}},
             epochs,

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_dropout import metrics
 from keras_dropout.bench.data import Data
+from keras_dropout.bench.data import Part as Examples
 from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
 from keras_dropout.errors import refuse
 from keras_dropout.reproductions.networks import all_masks, perceptron, sgd
@@ -29,7 +30,7 @@ def breast_cancer() -> Data:
     x = table.data[:, :INPUTS]  # the means come first
     x = ((x - x[rest].mean(0)) / x[rest].std(0)).astype("float32")
     order = np.concatenate([rest[::5], np.delete(rest, np.s_[::5])])
-    train, test = ((x[part], table.target[part].astype("uint8")) for part in (order, tested))
+    train, test = (Examples(x[part], table.target[part].astype("uint8")) for part in (order, tested))
     return Data("breast cancer", train, test, validation=len(rest[::5]), classes=tuple(table.target_names.tolist()))
 
 

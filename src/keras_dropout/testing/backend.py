@@ -93,4 +93,4 @@ class _Torch:
         return np.zeros_like(upstream, shape=tuple(x.shape)) if x.grad is None else ops.convert_to_numpy(x.grad)
 
 
-_BACKENDS = {"jax": _Jax, "tensorflow": _TensorFlow, "torch": _Torch}
+_BACKENDS: dict[str, type[_Jax | _TensorFlow | _Torch]] = {"jax": _Jax, "tensorflow": _TensorFlow, "torch": _Torch}

@@ -72,7 +72,7 @@ class BrokenContract(AssertionError):
     """A layer that does not do what a dropout layer must."""
 
 
-def check_layer(cls: type, cases: Case | Iterable[Case]) -> None:
+def check_layer(cls: type[keras.Layer], cases: Case | Iterable[Case]) -> None:
     """Check every property of the contract on each case; raise `BrokenContract` with a line for each that does not hold."""
     cases = [cases] if isinstance(cases, Case) else list(cases)
     if not cases:
@@ -83,12 +83,12 @@ def check_layer(cls: type, cases: Case | Iterable[Case]) -> None:
         raise BrokenContract("\n".join([f"{cls.__name__} breaks its contract.", *lines])) from broken[0][-1]
 
 
-def violations(cls: type, case: Case, only: Iterable[str] = ()) -> list[tuple[str, str]]:
+def violations(cls: type[keras.Layer], case: Case, only: Iterable[str] = ()) -> list[tuple[str, str]]:
     """(property, what was seen) for each property that does not hold."""
     return [(name, _line(error)) for name, error in _broken(cls, case, only)]
 
 
-def _broken(cls: type, case: Case, only: Iterable[str] = ()) -> list[tuple[str, Exception]]:
+def _broken(cls: type[keras.Layer], case: Case, only: Iterable[str] = ()) -> list[tuple[str, Exception]]:
     names = list(only) or list(PROPERTIES)
     _check_names(names)
     subject = _Subject(cls, case)
@@ -126,7 +126,7 @@ def _check_names(names: Iterable[str]) -> None:
 class _Subject:
     """A layer class under one case."""
 
-    def __init__(self, cls: type, case: Case):
+    def __init__(self, cls: type[keras.Layer], case: Case):
         self.cls, self.case, self.x = cls, case, case.x()
 
     def layer(self, seed: int | None = 11, **changes: Any) -> Any:
@@ -269,7 +269,7 @@ def other_seed_other_masks(s: _Subject) -> None:
 def _independent(s: _Subject, one: list[np.ndarray], other: list[np.ndarray], what: str) -> None:
     base = s.infer(s.layer())
     if one[0].shape != base.shape:
-        base = 0
+        base = np.zeros((), base.dtype)
     correlations = [_agreement(a - base, b - base) for a, b in zip(one, other)]
     # A lasting offset correlates two independent outputs too, so the comparison is with draws further apart of the same layers.
     shuffled = [_agreement(a - base, b - base) for a, b in zip(one, other[7:] + other[:7])]

@@ -135,7 +135,7 @@ class ShapeOfFirstCall(_Fault):
 
     def __init__(self, rate: float, **kwargs: Any):
         super().__init__(rate, **kwargs)
-        self.first = None
+        self.first: tuple | None = None
 
     def mask_shape(self, shape: tuple) -> tuple:
         self.first = self.first or shape
@@ -162,7 +162,7 @@ class StreamNotSaved(_Fault):
 
     def start(self, seed: int | None, **rates: float) -> None:
         super().start(seed, **rates)
-        del vars(self)["saved_state"]
+        del self.__dict__["saved_state"]
 
 
 class CloneShares(MaskWrapper):

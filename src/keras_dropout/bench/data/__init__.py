@@ -76,7 +76,8 @@ class Data:
             role: part if number is None else _rows(part, slice(check_number(role, number, count(part.y))))
             for role, (part, number) in found.items()
         }
-        return replace(self, **parts, validation=self.validation if train is None else tenth(train))
+        validation = self.validation if train is None else tenth(train)
+        return replace(self, train=parts["train"], test=parts["test"], validation=validation)
 
     def facts(self, split: str) -> DataFacts:
         """Name, fingerprint and sizes."""
@@ -93,7 +94,7 @@ class Data:
                 for name, array in named(arrays) if arrays is not None else ():
                     digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                     for block in blocks(array):
-                        digest.update(np.ascontiguousarray(block))
+                        digest.update(block.tobytes())
         return digest.hexdigest()[:32]
 
 
@@ -181,7 +182,7 @@ def digits(train: int | None = None, test: int | None = None) -> Data:
         refuse("the data set digits needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
     bunch = load_digits()
     x, y = bunch.images.astype("uint8"), bunch.target.astype("uint8")
-    whole = Data("digits", (x[:1437], y[:1437]), (x[1437:], y[1437:]), validation=200, divide_by=16.0)
+    whole = Data("digits", Part(x[:1437], y[:1437]), Part(x[1437:], y[1437:]), validation=200, divide_by=16.0)
     return whole.first(train, test)
 
 
@@ -207,8 +208,8 @@ def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None =
     """
     folder = _find_fashion_mnist(data_dir)
     arrays = [_read_idx(folder / name, digest) for name, digest in _FASHION_MNIST.items()]
-    parts = {"train": (arrays[0], arrays[1]), "test": (arrays[2], arrays[3])}
-    return Data("fashion-mnist", **parts, validation=5000, divide_by=255.0, classes=GARMENTS).first(train, test)
+    train_part, test_part = Part(arrays[0], arrays[1]), Part(arrays[2], arrays[3])
+    return Data("fashion-mnist", train_part, test_part, validation=5000, divide_by=255.0, classes=GARMENTS).first(train, test)
 
 
 def named_place(data_dir: str | os.PathLike | None) -> Path | None:

@@ -42,7 +42,7 @@ class Rows:
         return np.asarray(self._array[self._order], dtype)
 
     def __getstate__(self) -> tuple:
-        root = self._array
+        root: Any = self._array
         while isinstance(root.base, np.memmap):
             root = root.base
         name = getattr(root, "filename", None)
@@ -57,7 +57,7 @@ class Rows:
         if isinstance(place, tuple):
             path, offset, shape, dtype, strides = place
             place = np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), offset, strides)
-        self.__init__(place, order)
+        Rows.__init__(self, place, order)
 
 
 def mapped(array: Any) -> Any:
@@ -121,6 +121,7 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
     """The array in pieces of whole rows that fit in memory, in order."""
     step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))
     if isinstance(array, Rows):
-        yield from (array[np.arange(start, min(start + step, len(array)))] for start in range(0, len(array), step))
+        for start in range(0, len(array), step):
+            yield np.asarray(array.at(slice(start, start + step)))
     else:
         yield from (array[start : start + step] for start in range(0, len(array), step))

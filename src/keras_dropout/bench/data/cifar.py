@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_dropout.bench.data import DATA_VARIABLE, Data, check_number, keras_datasets, named_place, tenth
+from keras_dropout.bench.data import DATA_VARIABLE, Data, Part, check_number, keras_datasets, named_place, tenth
 from keras_dropout.bench.data.folders import ARCHIVES, learn_images, read_folders
 from keras_dropout.errors import refuse
 
@@ -65,8 +65,8 @@ def cifar10(
     else:
         where = f"{place} holds no CIFAR-10." if place else "CIFAR-10 is not on this machine and could not be downloaded."
         refuse(where, _GET)
-    parts = {role: (_smaller(x, size), y) for role, (x, y) in parts.items()}
-    return Data(name, **parts, validation=tenth(len(parts["train"][1])), divide_by=255.0, classes=CLASSES)
+    whole = {role: Part(_smaller(x, size), y) for role, (x, y) in parts.items()}
+    return Data(name, whole["train"], whole["test"], validation=tenth(len(whole["train"].y)), divide_by=255.0, classes=CLASSES)
 
 
 def _published(place: Path | None) -> Path | None:
@@ -120,7 +120,11 @@ def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
         else:
             with tarfile.open(source, "r:gz") as archive:
                 members = {Path(member.name).name: member for member in archive if member.isreg()}
-                found = {name: archive.extractfile(members[name]).read() for name in names if name in members}
+                found = {
+                    name: file.read()
+                    for name in names
+                    if name in members and (file := archive.extractfile(members[name])) is not None
+                }
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         refuse(f"{source} cannot be read: {error}.", mend)
     for name, digest in names.items():

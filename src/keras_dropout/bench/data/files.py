@@ -145,9 +145,16 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
         learned.get("vocabulary", 0),
         (*notes, *learned.get("notes", ())),
     )
-    train, test = Part(x, train.y, train.weights), Part(x_test, test.y, test.weights)
-    names = {"classes": tuple(map(str, description.classes)), "columns": tuple(map(str, description.features))}
-    return Data(name, train, test, validation, options.divide_by, **names), description
+    found = Data(
+        name,
+        Part(x, train.y, train.weights),
+        Part(x_test, test.y, test.weights),
+        validation,
+        options.divide_by,
+        classes=tuple(map(str, description.classes)),
+        columns=tuple(map(str, description.features)),
+    )
+    return found, description
 
 
 def _as_array(value: Any) -> Any:

@@ -53,7 +53,8 @@ def read_folders(source: Path) -> Folders:
 
     Classes are numbered in the order of their names; files in the order of theirs. Hidden files are passed over.
     """
-    files, folders = [], set()
+    files: list[tuple[tuple[str, ...], bytes | Path]] = []
+    folders: set[tuple[str, ...]] = set()
     for names, content in _entries(source):
         if any(name.startswith((".", "__MACOSX")) for name in names):
             continue
@@ -73,7 +74,7 @@ def read_folders(source: Path) -> Folders:
     loose = ["/".join(names) for names, _ in files if len(names) <= below + 1 and _ending(names[-1]) in IMAGES]
     if loose:
         refuse(f"{source}: {loose[0]} stands in no class folder.", _FORM)
-    kinds = {_kind(names[-1]) for names, _ in files if len(names) > below + 1} - {None}
+    kinds = {found_kind for names, _ in files if len(names) > below + 1 and (found_kind := _kind(names[-1])) is not None}
     if len(kinds) != 1:
         found = "both images and .txt files" if kinds else "no image and no .txt file"
         refuse(f"{source}: the class folders hold {found}.", f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt")
@@ -102,9 +103,9 @@ def read_folders(source: Path) -> Folders:
                 f"{source}: the class {unknown[0]!r} is in the {part} data and not in training.",
                 f"Training has {', '.join(classes)}.",
             )
-        content = np.empty(len(examples), object)
-        content[:] = [file for _, file in examples]
-        parts[part] = content, np.array([numbers[name] for name, _ in examples], "int32")
+        contents = np.empty(len(examples), object)
+        contents[:] = [file for _, file in examples]
+        parts[part] = contents, np.array([numbers[name] for name, _ in examples], "int32")
     return Folders(kind, classes, parts, (f"{other} file(s) beside the {kind} were passed over",) if other else ())
 
 
@@ -143,8 +144,8 @@ def _in_tar(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
         for member in archive:
             if member.isdir():
                 yield _steps(member.name), None
-            elif member.isreg():
-                content = archive.extractfile(member).read()
+            elif member.isreg() and (file := archive.extractfile(member)) is not None:
+                content = file.read()
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
                 yield _steps(member.name), content
@@ -169,7 +170,8 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
     except ImportError:
         refuse("images need Pillow, which is not installed.", "pip install 'keras-dropout[images]'")
     if size is not None:
-        size = tuple(check_whole("image_size", side, 1, "It is height and width in pixels: for example (32, 32).") for side in size)
+        mend = "It is height and width in pixels: for example (32, 32)."
+        size = check_whole("image_size", size[0], 1, mend), check_whole("image_size", size[1], 1, mend)
 
     def opened(file: File) -> Image.Image:
         image = Image.open(io.BytesIO(file.read()))

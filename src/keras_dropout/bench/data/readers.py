@@ -194,8 +194,8 @@ def from_names(given: Mapping[str, Any], source: str) -> Raw:
             refuse(
                 f"{source} has weights for one input or output.", "Weights are of examples: name them w_train, w_test, w_val or w."
             )
-        x, y, w = (inner.get("", inner) if inner else None for inner in (roles.get(role) for role in "xyw"))
-        parts[part] = Examples(x, y, w)
+        x, y = (roles[role].get("", roles[role]) for role in "xy")
+        parts[part] = Examples(x, y, roles["w"][""] if "w" in roles else None)
     return Raw("arrays", parts, notes=(f"not used: {', '.join(other)}",) if other else ())
 
 
@@ -229,8 +229,8 @@ def _read_table(path: Path, options: Options) -> Raw:
     if not options.target:
         refuse(f"{path} is a table, and no target column is named.", f"Name one with target: {', '.join(table.columns)}.")
     targets = [options.target] if isinstance(options.target, str) else list(options.target)
-    roles = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
-    roles = {role: name for role, name in roles.items() if name is not None}
+    named_columns = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
+    roles = {role: name for role, name in named_columns.items() if name is not None}
     taken = [*(("target", name) for name in targets), *roles.items()]
     for role, name in taken:
         tables.column(table, name, role)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_dropout.bench.data import GARMENTS, Data, fashion_mnist, tenth
+from keras_dropout.bench.data import GARMENTS, Data, Part, fashion_mnist, tenth
 from keras_dropout.errors import check_choice, check_whole, refuse
 
 _GARMENT = 28  # pixels a side, as published
@@ -123,9 +123,9 @@ def _composed(
         random = np.random.default_rng([seed, stream])
         scenes = _scenes(role, source, number, size, target, random)
         x, y = zip(*((_drawn(pieces, size, random), answer(pieces)) for pieces in scenes))
-        parts[role] = np.stack(x)[..., None], np.stack(y)
+        parts[role] = Part(np.stack(x)[..., None], np.stack(y))
     name = f"{task} of {target or 'garments'}"
-    return Data(name, **parts, validation=tenth(numbers[0]), divide_by=255.0, classes=classes)
+    return Data(name, parts["train"], parts["test"], validation=tenth(numbers[0]), divide_by=255.0, classes=classes)
 
 
 def _scenes(
@@ -145,7 +145,7 @@ def _scenes(
         chosen = [*others[used : used + more], *targets[scene : scene + 1]]
         used += more
         taken = np.zeros((size, size), bool)
-        pieces = []
+        pieces: list[_Piece] = []
         for index in reversed(chosen):  # the target finds a free place, the others beside it
             piece = _placed(images[index], int(labels[index]), taken, random)
             taken[piece.area()] |= piece.solid

@@ -1,6 +1,7 @@
 """Tables and texts into arrays. What is learned from data (means, categories, words) is learned on training examples only."""
 
 import difflib
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -128,7 +129,7 @@ def learn_columns(train: "pd.DataFrame") -> tuple[Callable[["pd.DataFrame"], np.
                 encoders.append(_standardised(values))
                 names.append(name)
             if missing:
-                encoders.append(lambda table, name=name: table[name].isna().to_numpy("float32")[:, None])
+                encoders.append(functools.partial(_missing, name))
                 names.append(f"{name} missing")
         else:
             frequent = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))[:MOST_CATEGORIES]
@@ -148,6 +149,10 @@ def learn_columns(train: "pd.DataFrame") -> tuple[Callable[["pd.DataFrame"], np.
         return np.concatenate([encoder(table) for encoder in encoders], axis=1)
 
     return encode, names, notes
+
+
+def _missing(name: str, table: "pd.DataFrame") -> np.ndarray:
+    return table[name].isna().to_numpy("float32")[:, None]
 
 
 def _standardised(train: "pd.Series") -> Callable[["pd.DataFrame"], np.ndarray]:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from keras_dropout.bench.data import Data, tenth
+from keras_dropout.bench.data import Data, Part, tenth
 from keras_dropout.errors import check_whole, refuse
 
 OTHER = "other"  # what class 0 is called: every character outside the vocabulary
@@ -35,10 +35,12 @@ def characters(length: int | None = 200_000, window: int = 64, vocabulary: int =
     train, test = text[:border], text[border:length]
     known = sorted(Counter(train).items(), key=lambda each: (-each[1], each[0]))[:vocabulary]
     codes = {character: number for number, (character, _) in enumerate(known, 1)}
-    parts = {role: _windows([codes.get(each, 0) for each in part], window) for role, part in (("train", train), ("test", test))}
+    train_part, test_part = (Part(*_windows([codes.get(each, 0) for each in part], window)) for part in (train, test))
     version = platform.python_version()
     classes = (OTHER, *codes)
-    return Data(f"language reference of Python {version}", **parts, validation=tenth(len(parts["train"][1])), classes=classes)
+    return Data(
+        f"language reference of Python {version}", train_part, test_part, validation=tenth(len(train_part.y)), classes=classes
+    )
 
 
 def _reference() -> str:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.execution.processes import Processes
@@ -46,6 +46,8 @@ class Workers(Protocol):
     workers: list[Any]  # each has a `number` for the display
     retries: int  # how often a run is given to another worker when its own has died
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: Any) -> None: ...
     def start(self) -> Any: ...
     def give(self, worker: Any, task: Task) -> None: ...
     def messages(self) -> Iterator[tuple[Any, tuple]]: ...
@@ -155,7 +157,8 @@ def execute(
                 elif kind == "ended":
                     finish(worker, run, *values)
                 else:
-                    _keep(ledger, run, *values, observer)
+                    epoch, state = values
+                    _keep(ledger, run, epoch, state, observer)
                     if kind == "paused":
                         del busy[worker][key]
                         observer.paused(worker.number, run)
@@ -191,7 +194,7 @@ def _heeded_interrupts() -> Iterator[Callable[[], None]]:
     def press(*arguments: Any) -> None:
         nonlocal pressed
         pressed = True
-        ordinary(*arguments)
+        signal.default_int_handler(*arguments)
 
     def check_interrupt() -> None:
         if pressed:

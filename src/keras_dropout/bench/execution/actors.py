@@ -26,7 +26,7 @@ from keras_dropout.errors import refuse
 
 PATIENCE = 60.0  # seconds that runs wait for the cluster to take a worker where it has none
 _KNOCK, _ANSWER = 5.0, 30.0  # seconds for an address to be there, and to show that it is a cluster that we can join
-_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # Ray ends the process that is connected to it, without a word, when the node on its machine is lost.
 _LAST_WORDS = """
 import sys
@@ -34,7 +34,7 @@ if not sys.stdin.read():
     print("keras-dropout: the connection to Ray is lost: its node on this machine, or its head, is gone.", file=sys.stderr)
     print("What is finished is kept in the ledger; mend the cluster, then run the command again.", file=sys.stderr)
 """
-_LOCAL = {"num_cpus": usable_cores(), "include_dashboard": False}
+_LOCAL: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}
 _JOIN = f"import ray, sys; ray.init(sys.argv[1], **{_QUIET}); print(int(ray.cluster_resources().get('CPU', 0)))"
 
 
@@ -135,14 +135,14 @@ class Actors:
 
     def messages(self) -> Iterator[tuple[Actor, tuple]]:
         """Wait for a second at most until workers say something. ("died", "", why, "") comes from here."""
-        by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
+        by_stream: dict[Any, Actor] = {worker.stream: worker for worker in self.workers if worker.stream is not None}
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
         if ready:  # a message of each that has one, so that none waits for one that is busier
             ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0)
         for stream in ready:
             worker = by_stream[stream]
             try:
-                kind, key, *values = ray.get(next(stream))
+                kind, key, *values = ray.get(next(worker.stream))
             except RayError as error:
                 kind, key, values = "died", "", [_why(error), ""]
             if kind == "placed":

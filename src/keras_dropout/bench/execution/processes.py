@@ -80,8 +80,10 @@ class Processes:
     def messages(self) -> Iterator[tuple[Process, tuple]]:
         """Wait until workers say something. ("died", "", why, what it printed) comes from here: the worker is no more."""
         by_connection = {worker.connection: worker for worker in self.workers}
-        for connection in wait(by_connection):
-            worker = by_connection[connection]
+        ready = wait(by_connection)
+        for connection, worker in by_connection.items():
+            if connection not in ready:
+                continue
             try:
                 yield worker, connection.recv()
             except (EOFError, OSError):
@@ -119,9 +121,11 @@ def _work(connection: Connection, log: str) -> None:
 def _die_with_parent() -> None:
     """End this process when the one that started it is gone, however it went."""
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a process of multiprocessing
+    sentinel = parent.sentinel
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -289,7 +289,7 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
     """A heat map of mean counts, rows the true class; `paired`: of differences, blue where they are for the better."""
     size = len(names)
     most = max((abs(v) for row in counts for v in row), default=0) or 1
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, row in enumerate(counts):
         whole = most if paired else sum(row) or 1
         for j, value in enumerate(row):
@@ -305,8 +305,8 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
             tip = f"{names[i]} predicted as {names[j]}: {value:{'+' if paired else ''}.1f}"
             tone = _QUIET if value == 0 else _BETTER if good else _WORSE
             rows.append({"i": i, "j": j, "share": abs(value) / whole, "text": text, "tone": tone, "tip": tip})
-    bare = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}
-    named = {"labelExpr": f"{json.dumps(list(names))}[datum.value]", **bare}
+    bare: dict[str, Any] = {"grid": False, "ticks": False, "domain": False, "labelLimit": 90}
+    named: dict[str, Any] = {"labelExpr": f"{json.dumps(list(names))}[datum.value]", **bare}
     across = alt.X("j:O", title="predicted", axis=alt.Axis(labelAngle=-45, **named), scale=alt.Scale(padding=0.04))
     down = alt.Y("i:O", title="true class", axis=alt.Axis(**named), scale=alt.Scale(padding=0.04))
     base = _base(rows).encode(x=across, y=down)
@@ -360,8 +360,8 @@ def risk_coverage(found: Mapping[str, Any], variant: str) -> Markup:
     rows, said = [], []
     for name, each in found.items():
         curve = each["risk_coverage"]
-        for coverage, values in zip(curve["coverage"], zip(*curve["runs"])):
-            if values := [value for value in values if value is not None]:
+        for coverage, of_runs in zip(curve["coverage"], zip(*curve["runs"])):
+            if values := [value for value in of_runs if value is not None]:
                 mean = sum(values) / len(values)
                 tip = f"{_predictions(name)}: {mean:.4f} wrong among the surest {coverage:.0%}"
                 row = {"variant": _predictions(name), "x": coverage, "mean": mean, "low": min(values), "high": max(values)}

@@ -67,7 +67,7 @@ def draw(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     layers, hidden = _layout(network["nodes"])
     names = list(network["steps"])
-    first = names[0] if names else None
+    first = names[0] if names else ""
     picture = _Picture(network, layers, hidden, first)
     return {
         "variants": names,
@@ -280,7 +280,7 @@ def _spread(count: int, most: int) -> list[int]:
 class _Picture:
     """The layers of one network in their places, all units or those that a step keeps."""
 
-    def __init__(self, network: Mapping[str, Any], layers: list[_Layer], hidden: Mapping[int, int], first: str | None):
+    def __init__(self, network: Mapping[str, Any], layers: list[_Layer], hidden: Mapping[int, int], first: str):
         self._network, self._layers, self._hidden, self._first = network, layers, hidden, first
         self._shown = [number for number, layer in enumerate(layers) if layer.height]
         ends = {layer.x for number, layer in enumerate(layers) if any(self._sites(name, number) for name in network["steps"])}
@@ -295,7 +295,7 @@ class _Picture:
         states = {number: self._states(number) for number in self._shown} if thinned else None
         parts = [
             *(part for number in self._shown for part in self._lines(number, states)),
-            *(self._shapes(number, states and states[number]) for number in self._shown),
+            *(self._shapes(number, None if states is None else states[number]) for number in self._shown),
             *(self._caption(number, thinned) for number in self._shown),
             *self._gaps(),
         ]

@@ -53,7 +53,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
     optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
-    document = dict.fromkeys(optional) | dict(document)
+    absent: dict[str, Any] = dict.fromkeys(optional)
+    document = absent | dict(document)
     # As jinja puts them into the page: without the last newline.
     scripts = {name: (HERE / name).read_text("utf-8").removesuffix("\n") for name in ("page.js", "network.js")}
     metrics = list(document["pairs"])
@@ -204,7 +205,8 @@ def _gap(variants: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Validation minus training loss at the end, with dropout off."""
     validation, training = _values(variants, "validation_loss"), _values(variants, "train_loss")
     gaps = {
-        name: [None if None in both else both[0] - both[1] for both in zip(validation[name], training[name])] for name in validation
+        name: [None if ours is None or theirs is None else ours - theirs for ours, theirs in zip(validation[name], training[name])]
+        for name in validation
     }
     if not any(value is not None for values in gaps.values() for value in values):
         return None

@@ -36,28 +36,28 @@ class Trainer:
         self.study = study
         self.parts = {name: Part(*part) for name, part in parts.items()}
         self._divide_by = divide_by
-        self._start: Callable | None = None
-        self._stack_size: Callable | None = None  # where the engine trains several runs at once
+        self._start: Callable[..., Any] | None = None
+        self._stack_size: Callable[..., int] | None = None  # where the engine trains several runs at once
         self._sampled: dict[str, keras.Model] = {}  # by variant: what is compiled for its samples serves its other seeds
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
         """The models of the runs, ready for their first epochs; several runs are of one architecture, in a stack of `size`."""
         variant, epochs = runs[0].variant, self.study.epochs
         if self._stack_size:
+            assert self._start is not None  # `_prepare` sets both
             return self._start((build(self.study, run) for run in runs), variant, size, epochs)
         model, schedules = build(self.study, runs[0])
-        self._prepare(model)
-        return _Alone(self._start(model, variant, schedules, epochs))
+        return _Alone(self._prepare(model)(model, variant, schedules, epochs))
 
-    def _prepare(self, model: keras.Model) -> None:
-        """Bring the data in the form that the model and its engine take, the first time."""
+    def _prepare(self, model: keras.Model) -> Callable[..., Any]:
+        """What starts a training. The first time the data are brought in the form that the model and its engine take."""
         if self._start is not None:
-            return
+            return self._start
         study = self.study
         for name, (x, y, weights) in self.parts.items():
             y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
             if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
-                weights = arrays.each(lambda _, weights=weights: weights, y)  # one weight for all outputs, as in `fit`
+                weights = _for_each_output(weights, y)
             self.parts[name] = Part(x, y, weights)
         train = self.parts["train"]
         if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
@@ -68,13 +68,14 @@ class Trainer:
             from keras_dropout.bench.training.stacked import StackedPrograms
 
             programs = StackedPrograms(*settings)
-            self._start, self._stack_size = programs.start, programs.size
+            self._start, self._stack_size = programs.start_stack, programs.size
         elif study.engine == "compiled":
             from keras_dropout.bench.training.compiled import CompiledPrograms
 
             self._start = CompiledPrograms(*settings).start
         else:
             self._start = lambda model, variant, *rates: ReferenceTraining(model, *settings, *rates)
+        return self._start
 
     def groups(self, runs: Sequence[Run]) -> list[list[Run]]:
         """The runs that may be trained at once: of one architecture in the stacked engine, each alone in the others."""
@@ -94,6 +95,7 @@ class Trainer:
             return
         model, _ = build(self.study, group[0])
         self._prepare(model)
+        assert self._stack_size is not None  # of the stacked engine
         size = self._stack_size(model, group[0].variant, len(group))
         del model  # its memory is for the stacks
         for start in range(0, len(group), size):
@@ -197,11 +199,11 @@ class Trainer:
         test, *others = (self._measure(training, name) for name in ("test", "train", "validation"))
         for number in trained:
             metrics, losses, predictions = test[number]
-            facts = {"best_epoch": courses[number].best.epoch, "predictions": predictions}
+            facts: dict[str, Any] = {"best_epoch": courses[number].best.epoch, "predictions": predictions}
             for part in others:
                 metrics |= part[number][0]
             if self.study.samples is not None and all(map(math.isfinite, metrics.values())):
-                scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number))
+                scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number), self.study.samples)
                 metrics |= scores
             found = result(number, metrics, losses, **facts)
             if keep_weights and found.status == "done":
@@ -214,14 +216,14 @@ class Trainer:
         _assign(model, values)
         return archive(model)
 
-    def _monte_carlo(self, run: Run, values: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any] | None]:
+    def _monte_carlo(self, run: Run, values: Sequence[Any], samples: int) -> tuple[dict[str, float], dict[str, Any] | None]:
         """Metrics and curves of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
         if run.variant.name not in self._sampled:
             self._sampled[run.variant.name], _ = make(self.study, run.variant)
         model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
         _assign(model, values)
         x = arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x)
-        found, curves = monte_carlo(model, x, y, self.study.samples, derive_seed(run.seed, "samples"))
+        found, curves = monte_carlo(model, x, y, samples, derive_seed(run.seed, "samples"))
         return {f"test_{name}": value for name, value in found.items()}, curves
 
     def _is_over(self, course: "_Course") -> bool:
@@ -379,6 +381,11 @@ def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer,
     return model, schedules
 
 
+def _for_each_output(weights: Any, y: Any) -> Any:
+    """One weight of an example for all of its outputs, as in `fit`."""
+    return arrays.each(lambda _: weights, y)
+
+
 def why_not_compiled(study: Study, data: Data) -> str | None:
     """What goes wrong when a training step of the baseline is compiled, found without running it; None where nothing does."""
     few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[0]
@@ -386,8 +393,7 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
     try:
         model, _ = make(study, variant)
-        trainer._prepare(model)
-        trainer._start(model, variant).trace()
+        trainer._prepare(model)(model, variant).trace()
     except Exception as error:  # whatever the reader's own train_step, layers and losses raise
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     return None

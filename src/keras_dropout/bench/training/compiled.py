@@ -22,7 +22,7 @@ from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.schedules import Schedule
 
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
+_CONVOLUTIONS: tuple[type, ...] = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
 _CONVOLUTIONS += (keras.layers.SeparableConv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a larger part goes there in pieces of whole batches
 
@@ -162,7 +162,7 @@ class _Program:
         self._step_once = step if self._scans else jax.jit(step, donate_argnums=0)
         self._predict_once = predict if self._scans else jax.jit(predict)
 
-    def _epoch(self, state: tuple, order: jax.Array, rates: jax.Array, data: tuple) -> tuple[tuple, dict]:
+    def _epoch(self, state: tuple, order: np.ndarray | jax.Array, rates: np.ndarray | jax.Array, data: tuple) -> tuple[tuple, dict]:
         """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh.
 
         `rates` has a row for each step, with the rate of each layer.
@@ -184,7 +184,7 @@ class _Program:
         with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, metrics))):
             return self.model.get_metrics_result()
 
-    def _step(self, state: tuple, batch: jax.Array, rates: jax.Array, data: tuple) -> tuple:
+    def _step(self, state: tuple, batch: np.ndarray | jax.Array, rates: np.ndarray | jax.Array, data: tuple) -> tuple:
         self.compilations += not self._scans
         trainable, rest, *others = state
         rest = list(rest)

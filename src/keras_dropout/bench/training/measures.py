@@ -44,7 +44,8 @@ def metrics(model: keras.Model, y: Any, predictions: Any, weights: Any) -> dict[
 def together(model: keras.Model, by_output: Sequence[np.ndarray], found: Mapping[str, Any]) -> tuple[dict[str, float], np.ndarray]:
     """Metrics and loss of the whole as numbers, and the loss of each example, its outputs weighted."""
     names, factors = zip(*((name, weight) for _, _, weight, name in _outputs(model)))
-    total = sum(each if factor is None else each * np.float32(factor) for factor, each in zip(factors, by_output))
+    weighted = (each if factor is None else each * np.float32(factor) for factor, each in zip(factors, by_output))
+    total = sum(weighted, np.zeros_like(by_output[0]))
     numbers = {metric: float(value) for metric, value in found.items()}
     if len(by_output) > 1:  # Keras gives the loss of each output too, before it is weighted
         numbers |= {f"{name}_loss": _mean(each) for name, each in zip(names, by_output)}

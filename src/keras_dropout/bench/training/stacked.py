@@ -33,7 +33,7 @@ class StackedPrograms(CompiledPrograms):
         self._sizes: dict[int, int] = {}
         self._measures: dict[int, Any] = {}
 
-    def start(
+    def start_stack(
         self, built: Iterable[tuple[keras.Model, Mapping[keras.Layer, Schedule]]], variant: Variant, size: int, epochs: int
     ) -> "StackedTraining":
         """Begin the training of freshly built models of one architecture, in a program for `size` runs."""
@@ -80,12 +80,14 @@ class StackedPrograms(CompiledPrograms):
         x = arrays.take(data[0], slice(0, EVALUATION_BATCH))
         step = jax.jit(jax.vmap(program._step, in_axes=(0, -1, -1, None))).lower(state, order, rates, data).compile()
         predict = jax.jit(jax.vmap(program._predict_batch, in_axes=(0, None), out_axes=1)).lower(state[:2], x).compile()
-        needed = [each.memory_analysis() for each in (step, predict)]
+        step_needs, predict_needs = step.memory_analysis(), predict.memory_analysis()
+        if step_needs is None or predict_needs is None:
+            return ON_CPU
         a_state = arrays.size(state)
         # As it was and as it becomes, the best epoch's where training stops early, and one on its way to a checkpoint.
-        a_run = 4 * a_state + max(each.temp_size_in_bytes + each.output_size_in_bytes for each in needed)
+        a_run = 4 * a_state + max(each.temp_size_in_bytes + each.output_size_in_bytes for each in (step_needs, predict_needs))
         examples = max(self.examples(part) for part in (*self._whole, *self._in_pieces))
-        a_run += examples * needed[1].output_size_in_bytes // arrays.count(x)
+        a_run += examples * predict_needs.output_size_in_bytes // arrays.count(x)
         return max(1, int(SHARE * free) // a_run)
 
 
