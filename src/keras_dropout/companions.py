@@ -52,7 +52,9 @@ class RDrop(keras.Model):
     def call(self, inputs: Any, training: bool = False) -> Any:
         return self.model(inputs, training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         first = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return first
@@ -165,10 +167,12 @@ class MultiSampleDropout(keras.Model):
             features = self.dropout(self.repeat(features), training=True)
         return self.head(features, training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         return super().compute_loss(x, _repeated(y, y_pred), y_pred, _repeated(sample_weight, y_pred), training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return super().compute_metrics(x, _repeated(y, y_pred), y_pred, _repeated(sample_weight, y_pred))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -207,7 +211,7 @@ def _repeated(values: Any, y_pred: Any) -> Any:
     """Targets or weights of a batch, as often as the predictions have it; at inference that is once."""
     rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
 
-    def follow(each):
+    def follow(each: Any) -> Any:
         size = ops.shape(each)[0]
         same = isinstance(size, int) and isinstance(rows, int) and size == rows
         return each if same else ops.take(each, ops.arange(rows) % size, axis=0)

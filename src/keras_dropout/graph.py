@@ -243,7 +243,7 @@ def trace(model: keras.Model) -> keras.Model:
     if frozen:
         refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", mend)
 
-    def on_call(node, layer, args, kwargs):
+    def on_call(node: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if flags[id(node)]:  # it passes its own flag on: left out, Keras does so
             bound = inspect.signature(layer.call).bind(*args, **kwargs)
             bound.arguments.pop("training")

@@ -102,16 +102,16 @@ def fold(state: Any, number: Any) -> Any:
     return backends.current().fold(state, number)
 
 
-def _with_sizes(x, state, rate, *, factor, shape, **options):
+def _with_sizes(x: Any, state: Any, rate: Any, *, factor: Callable, shape: tuple, **options: Any) -> Any:
     sizes = tuple(n if m is None else m for m, n in zip(shape, ops.shape(x))) if None in shape else shape
     return factor(x, state, rate, sizes, **options)
 
 
-def _tensor(rate):
+def _tensor(rate: Any) -> Any:
     return ops.convert_to_tensor(rate, "float32")
 
 
-def _bernoulli(x, state, rate, shape, *, scaled):
+def _bernoulli(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool) -> Any:
     kept = _reaches(backends.current().draws(state, shape, x), _level(rate))
     if scaled:
         real = keras.backend.result_type(x.dtype, "float32")
@@ -119,7 +119,7 @@ def _bernoulli(x, state, rate, shape, *, scaled):
     return ops.where(kept, x, ops.zeros((), x.dtype))
 
 
-def _gaussian(x, state, rate, shape):
+def _gaussian(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
     real = keras.backend.result_type(x.dtype, "float32")
     variance = 2 * rate / (1 - rate)
     spread = math.sqrt(variance) if isinstance(variance, float) else ops.cast(ops.sqrt(variance), real)
@@ -127,16 +127,16 @@ def _gaussian(x, state, rate, shape):
     return ops.cast(ops.cast(x, real) * (1 + noise), x.dtype)
 
 
-def _level(rate):
+def _level(rate: Any) -> Any:
     if isinstance(rate, (int, float)):
         return round(float(np.float32(rate)) * LEVELS)
     return ops.round(ops.cast(rate, "float32") * LEVELS)
 
 
-def _reaches(draws, level):
+def _reaches(draws: Any, level: Any) -> Any:
     return draws >= (level if isinstance(level, int) else ops.cast(level, draws.dtype))
 
 
-def _symmetric(draws):
+def _symmetric(draws: Any) -> Any:
     """Draws as odd multiples of 2**-24 in (-1, 1), all of them exact in float32."""
     return ops.cast(2 * ops.cast(draws, "int32") + (1 - LEVELS), "float32") / LEVELS

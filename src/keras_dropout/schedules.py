@@ -45,7 +45,7 @@ class Schedule:
 
     _rates: ClassVar[tuple[str, ...]] = ("rate",)  # the values that are rates
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self._rates:
             self._keep(name, check_rate(self.kind, getattr(self, name), name, "nothing is left to train"))
 
@@ -128,7 +128,7 @@ class Linear(Schedule):
     begin: float = 0.0
     end: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._share("begin")
         self._share("end", above=self.begin)
@@ -169,7 +169,7 @@ class Step(Schedule):
     rates: tuple[float, ...]
     at: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, mend in (("rates", "step([0.0, 0.3, 0.5], at=[0.2, 0.6])"), ("at", "at=[0.2, 0.6]")):
             if not isinstance(getattr(self, name), (list, tuple)):
                 refuse(f"step: {name} must be a list; got {getattr(self, name)!r}.", f"For example {mend}.")
@@ -204,7 +204,7 @@ class Curriculum(Schedule):
     rate: float
     gamma: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         mend = "It says how fast the rate rises; 10 in the paper."
         self._keep("gamma", check_positive("curriculum: gamma", self.gamma, mend))
@@ -226,7 +226,7 @@ class Annealed(Schedule):
     rate: float
     until: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._share("until", above=0)
 
@@ -248,7 +248,7 @@ class Early(Schedule):
     until: float
     shape: str = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._share("until", above=0)
         check_choice("shape of early", self.shape, ("linear", "constant"))
@@ -271,7 +271,7 @@ class Late(Schedule):
     rate: float
     start: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._share("start")
 

@@ -45,18 +45,18 @@ def recomputed(apply: Callable, x: jax.Array, tensors: tuple, *, pointwise: bool
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(apply, static, x, tensors):
+def _product(apply: Callable, static: tuple, x: jax.Array, tensors: tuple) -> jax.Array:
     return apply(x, *tensors, **dict(static))
 
 
 _recomputed = jax.jit(_product, static_argnums=(0, 1))
 
 
-def _forward(apply, static, x, tensors):
+def _forward(apply: Callable, static: tuple, x: jax.Array, tensors: tuple) -> tuple[jax.Array, tuple]:
     return _recomputed(apply, static, x, tensors), tensors
 
 
-def _backward(apply, static, tensors, upstream):
+def _backward(apply: Callable, static: tuple, tensors: tuple, upstream: jax.Array) -> tuple[jax.Array, None]:
     return _recomputed(apply, static, upstream, tensors), None
 
 

@@ -66,11 +66,11 @@ def compiled(function: Callable) -> Callable:
 def _product(apply: Callable, **static: Any) -> Callable:
     # A function of its own: of a partial one, TensorFlow would look at each fixed argument again in every call.
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-    def compiled(x, *tensors):
+    def compiled(x: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
         return apply(x, *tensors, **static)
 
     @tf.custom_gradient
-    def product(x, *tensors):
+    def product(x: tf.Tensor, *tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         return compiled(x, *tensors), lambda upstream: (compiled(upstream, *tensors), *[None] * len(tensors))
 
     return product

@@ -59,13 +59,13 @@ def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, *, pointwise: b
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, how, apply, static, x, *tensors):
+    def forward(ctx: Any, how: Callable, apply: Callable, static: dict, x: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(*tensors)
         ctx.function = how, apply, static
         return how(apply, static, x, tensors)
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         how, apply, static = ctx.function
         tensors = ctx.saved_tensors
         return None, None, None, how(apply, static, upstream, tensors), *[None] * len(tensors)

@@ -336,7 +336,15 @@ def _compare(
     return values, intervals, differences, moments_error
 
 
-def _difference(method, metric, difference, interval, p=None, p_adjusted=None, verdict=None) -> dict[str, Any]:
+def _difference(
+    method: str,
+    metric: str,
+    difference: float,
+    interval: tuple[float, float] | None,
+    p: float | None = None,
+    p_adjusted: float | None = None,
+    verdict: str | None = None,
+) -> dict[str, Any]:
     found = {"method": method, "metric": metric, "difference": difference, "interval": interval and list(interval)}
     return found | {"p": p, "p_adjusted": p_adjusted, "verdict": verdict}
 

@@ -58,7 +58,7 @@ class Variant:
     name: str
     placement: Mapping[str, Mapping[str, Any]] | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
             refuse(f"a variant needs a name; got {self.name!r}.", 'Write NAME="SITE=RATE, …".')
         for site, spec in (self.placement or {}).items():
@@ -178,7 +178,7 @@ class Study:
     modules: tuple[str, ...] = field(default=(), repr=False)
     source: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.early_stopping is not None:
             check_whole("early stopping", self.early_stopping, 1, "Give the epochs to wait for a better validation loss, or None.")
         if self.samples is not None:
@@ -328,7 +328,7 @@ class Result:
     predictions: np.ndarray | None = field(default=None, repr=False, compare=False)
     calibration: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("status", self.status, STATUSES)
         if self.status == "done" and not all(math.isfinite(value) for value in self.metrics.values()):
             raise ValueError(f"a run that is done has finite metrics; got {dict(self.metrics)}")

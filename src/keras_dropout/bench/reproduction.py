@@ -72,7 +72,7 @@ class Expectation:
     figure: float | None = None
     published: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.figure is not None and self.is_bounded:
             raise ValueError(f"{self.says!r}: an expectation has bounds or a figure")
 

@@ -29,7 +29,7 @@ class Selection:
     seed: Sequence[int] = ()
     since: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for status in self.status:
             check_choice("status", status, STATUSES)
 

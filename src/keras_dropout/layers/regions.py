@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -59,7 +59,7 @@ class _SpatialDropout(_ImageLayer):
         return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
 
 
-def _spatial(rank: int, layout: str, more: str):
+def _spatial(rank: int, layout: str, more: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
     def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
         shapes = f"{layout}, or channels first" if rank > 3 else f"{layout}, or (batch, channels, steps) with channels first"
         example = (1, *[3] * (rank - 2), 8)
@@ -181,7 +181,7 @@ class _DropBlock(_ImageLayer):
         }
 
 
-def _drop_block(rank: int, layout: str):
+def _drop_block(rank: int, layout: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
     def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
         cls.__doc__ = _DROP_BLOCK.format(name=cls.__name__, layout=layout, example=(2, *[6] * (rank - 2), 4))
         cls.ranks, cls.layout = range(rank, rank + 1), layout
@@ -205,7 +205,7 @@ class DropBlock3D(_DropBlock):
     pass
 
 
-def _blocks(x, state, gamma, shape, *, axes, blocks):
+def _blocks(x: Any, state: Any, gamma: Any, shape: tuple, *, axes: tuple[int, ...], blocks: tuple[int, ...]) -> Any:
     """x times the DropBlock mask whose corners have `shape`, scaled example by example."""
     draws = current().draws(state, shape, x)
     dropped = draws < ops.cast(ops.round(gamma * 2**24), draws.dtype)
@@ -218,7 +218,7 @@ def _blocks(x, state, gamma, shape, *, axes, blocks):
     return ops.where(dropped, ops.zeros((), x.dtype), ops.cast(ops.cast(x, real) * ops.cast(scale, real), x.dtype))
 
 
-def _dilate(drawn, axis: int, block: int):
+def _dilate(drawn: Any, axis: int, block: int) -> Any:
     """Each position of the longer axis: is it within `block` behind a drawn corner? By doubling the width that is covered."""
     margin = [(0, 0)] * len(drawn.shape)
     margin[axis] = (block - 1, block - 1)
@@ -231,7 +231,7 @@ def _dilate(drawn, axis: int, block: int):
     return covered
 
 
-def _cut(x, axis: int, start: int, stop: int):
+def _cut(x: Any, axis: int, start: int, stop: int) -> Any:
     return x[tuple(slice(start, stop) if k == axis else slice(None) for k in range(len(x.shape)))]
 
 
@@ -258,7 +258,7 @@ def _gamma_table(sizes: tuple[int, ...], blocks: tuple[int, ...], kind: str) -> 
     return rates, (low + high) / 2
 
 
-def _interpolate(rate, rates, values):
+def _interpolate(rate: Any, rates: Any, values: Any) -> Any:
     cell = ops.minimum(ops.floor(rate * 2048), 2047)
     first = ops.cast(cell, "int32")
     left, right = ops.take(values, first), ops.take(values, first + 1)
@@ -302,7 +302,7 @@ class Cutout(_ImageLayer):
         return {**super().get_config(), "size": self.size}
 
 
-def _square(x, state, rate, shape, *, axes, size):
+def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...], size: tuple[int, ...]) -> Any:
     draws = current().draws(state, shape, x)
     outside = draws[:, 0] >= ops.cast(ops.round(rate * 2**24), draws.dtype)
     firsts = []
@@ -314,7 +314,7 @@ def _square(x, state, rate, shape, *, axes, size):
     )
 
 
-def _outside(x, axes, firsts, edges):
+def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -> Any:
     """Is a position of an image outside the rectangle that begins at `firsts` and has `edges`, one of each per image?"""
     result = False
     for axis, first, edge in zip(axes, firsts, edges):

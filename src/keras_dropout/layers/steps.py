@@ -116,7 +116,7 @@ class _RecurrentWrapper(MaskWrapper):
         parts = [ops.cast(x, self.layer.cell.compute_dtype), *flags]
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))[:-1]
 
-        def call(packed, states):
+        def call(packed: Any, states: Any) -> tuple[Any, Any]:
             states = step(*(ops.split(packed, ends, axis=-1) if ends else [packed]), states)
             return states[0], states
 
@@ -308,7 +308,7 @@ class Zoneout(_RecurrentWrapper):
         cell, sizes = self.layer.cell, self.layer.state_size
         rates = [self.state.rate] + [self.state.cell_rate for _ in sizes[1:]]
 
-        def plain(x, states):
+        def plain(x: Any, states: Any) -> list:
             _, new = cell(x, states)  # Keras passes `training` on
             return new if keras.tree.is_nested(new) else [new]
 
@@ -321,7 +321,7 @@ class Zoneout(_RecurrentWrapper):
             for k, (rate, size) in enumerate(zip(rates, sizes))
         ]
 
-        def step(x, *rest):
+        def step(x: Any, *rest: Any) -> list:
             *updated, states = rest
             return [ops.where(u > 0, new, old) for u, old, new in zip(updated, states, plain(x, states))]
 
@@ -362,7 +362,7 @@ def _lstm(cell: keras.layers.LSTMCell) -> Callable:
     kernel, recurrent_kernel, bias = _weights(cell)
     gate, activation = cell.recurrent_activation, cell.activation
 
-    def step(x, states, recurrent=_whole, candidate=_whole):
+    def step(x: Any, states: Any, recurrent: Callable = _whole, candidate: Callable = _whole) -> list:
         h, c = states
         i, f, g, o = ops.split(ops.matmul(x, kernel) + ops.matmul(recurrent(h), recurrent_kernel) + bias, 4, axis=-1)
         c = gate(f) * c + gate(i) * candidate(activation(g))
@@ -377,7 +377,7 @@ def _gru(cell: keras.layers.GRUCell) -> Callable:
     bias, recurrent_bias = (bias[0], bias[1]) if cell.use_bias and reset_after else (bias, 0)
     for_gates, for_update = ops.split(recurrent_kernel, [2 * cell.units], axis=-1)
 
-    def step(x, states, recurrent=_whole, candidate=_whole):
+    def step(x: Any, states: Any, recurrent: Callable = _whole, candidate: Callable = _whole) -> list:
         (h,) = states
         seen = recurrent(h)
         x_z, x_r, x_g = ops.split(ops.matmul(x, kernel) + bias, 3, axis=-1)
@@ -396,7 +396,7 @@ def _gru(cell: keras.layers.GRUCell) -> Callable:
 def _simple(cell: keras.layers.SimpleRNNCell) -> Callable:
     kernel, recurrent_kernel, bias = _weights(cell)
 
-    def step(x, states, recurrent=_whole):
+    def step(x: Any, states: Any, recurrent: Callable = _whole) -> list:
         return [cell.activation(ops.matmul(x, kernel) + ops.matmul(recurrent(states[0]), recurrent_kernel) + bias)]
 
     return step

@@ -135,7 +135,7 @@ class DropConnect(_WeightWrapper):
         dtype = self.layer.compute_dtype
         batch, *middle, last = ops.shape(inputs)
 
-        def masked(weight, number):
+        def masked(weight: Any, number: int) -> Any:
             each = ops.broadcast_to(ops.cast(weight, dtype), (batch, *weight.shape))
             return noise.bernoulli_product(each, noise.fold(state, number), self.state.rate, (batch, *weight.shape))
 

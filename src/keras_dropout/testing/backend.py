@@ -18,29 +18,29 @@ def compiled_training(layer: keras.Layer) -> Any:
 
 
 class _Jax:
-    def __init__(self, layer):
+    def __init__(self, layer: keras.Layer):
         import jax
 
         self.layer, self.count = layer, 0
 
-        def step(trainable, rest, x):
+        def step(trainable: list, rest: list, x: Any) -> tuple:
             self.count += 1
             return layer.stateless_call(trainable, rest, x, training=True)
 
         self.step = jax.jit(step)
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         layer = self.layer
         y, rest = self.step([v.value for v in layer.trainable_variables], [v.value for v in layer.non_trainable_variables], x)
         for variable, value in zip(layer.non_trainable_variables, rest):
             variable.assign(value)
         return np.asarray(y, "float32")
 
-    def traces(self):
+    def traces(self) -> int:
         return self.count
 
     @staticmethod
-    def gradient(layer, x, upstream):
+    def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
         import jax
 
         values = [[v.value for v in group] for group in (layer.trainable_variables, layer.non_trainable_variables)]
@@ -48,19 +48,19 @@ class _Jax:
 
 
 class _TensorFlow:
-    def __init__(self, layer):
+    def __init__(self, layer: keras.Layer):
         import tensorflow as tf
 
         self.step = tf.function(lambda x: layer(x, training=True), jit_compile=True)
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         return ops.convert_to_numpy(ops.cast(self.step(ops.convert_to_tensor(x)), "float32"))
 
-    def traces(self):
+    def traces(self) -> int:
         return self.step.experimental_get_tracing_count()
 
     @staticmethod
-    def gradient(layer, x, upstream):
+    def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
         import tensorflow as tf
 
         x = tf.constant(x)
@@ -73,24 +73,24 @@ class _TensorFlow:
 class _Torch:
     """Eager, as Keras runs it by default."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: keras.Layer):
         self.layer = layer
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         return ops.convert_to_numpy(ops.cast(self.layer(x, training=True), "float32"))
 
-    def traces(self):
+    def traces(self) -> int:
         return 1
 
     @staticmethod
-    def gradient(layer, x, upstream):
+    def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
         import torch
 
-        x = torch.tensor(x, requires_grad=True)
-        y = (layer(x, training=True) * torch.tensor(upstream)).sum()
+        inputs = torch.tensor(x, requires_grad=True)
+        y = (layer(inputs, training=True) * torch.tensor(upstream)).sum()
         if y.requires_grad:
             y.backward()
-        return np.zeros_like(upstream, shape=tuple(x.shape)) if x.grad is None else ops.convert_to_numpy(x.grad)
+        return np.zeros_like(upstream, shape=x.shape) if inputs.grad is None else ops.convert_to_numpy(inputs.grad)
 
 
 _BACKENDS: dict[str, type[_Jax | _TensorFlow | _Torch]] = {"jax": _Jax, "tensorflow": _TensorFlow, "torch": _Torch}

@@ -56,7 +56,7 @@ class Case:
     exempt: Mapping[str, str] = field(default_factory=dict)
     bad: tuple[Mapping[str, Any], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("drops of a Case", self.drops, ("zeros", "noise", "other"))
         _check_names(self.exempt)
 
@@ -305,7 +305,7 @@ def gradient_matches(s: _Subject) -> None:
 def rate_can_change_while_compiled(s: _Subject) -> None:
     """Against another step, compiled for a layer that had the rate from the start."""
 
-    def calls(step):
+    def calls(step: Callable) -> np.ndarray:
         return np.stack([step(s.x) for _ in range(8)])
 
     layer, other = s.layer(rate=0), s.layer(rate=0.5)

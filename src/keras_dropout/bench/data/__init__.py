@@ -53,7 +53,7 @@ class Data:
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("train", "test"):
             part = Part(*getattr(self, name))
             object.__setattr__(self, name, part._replace(x=each(mapped, part.x)))

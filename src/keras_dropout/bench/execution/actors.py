@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from keras_dropout.bench.data import Data
-from keras_dropout.bench.execution.worker import Task
+from keras_dropout.bench.execution.worker import Task, Worker
 from keras_dropout.bench.machine import usable_cores, worker_environment
 from keras_dropout.bench.records import Study
 from keras_dropout.errors import refuse
@@ -170,10 +170,10 @@ def _actor_class() -> Any:
 
     @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
     class KerasDropoutWorker:
-        def __init__(self):
-            self.worker = None
+        def __init__(self) -> None:
+            self.worker: Worker | None = None
 
-        def messages(self, given: list, task: list) -> Iterator[tuple]:
+        def messages(self, given: list, wanted: list) -> Iterator[tuple]:
             try:
                 if self.worker is None:
                     from keras_dropout.bench.execution.worker import Worker
@@ -182,7 +182,7 @@ def _actor_class() -> Any:
                     if {run.key for run in dataclasses.replace(study).runs()} != keys:
                         raise RuntimeError(f"{study.source or 'keras-dropout'} is not what it is where the study was planned")
                     self.worker = Worker(study, parts, divide_by)
-                task = ray.get(task[0])
+                task = ray.get(wanted[0])
             except Exception as error:
                 lines = str(error).strip().splitlines() or [""]
                 node = ray.get_runtime_context().get_node_id()

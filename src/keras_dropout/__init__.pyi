@@ -1,0 +1,39 @@
+# What a type checker is told of the names that `__init__.py` loads when they are first used: tests/test_types.py.
+
+from keras_dropout import calibration, ensemble, layers, metrics, moments, schedules, uncertainty
+from keras_dropout.bench.conduct import compare
+from keras_dropout.bench.tuning import tune
+from keras_dropout.callbacks import RateScheduler
+from keras_dropout.companions import MaxNorm, MultiSampleDropout, RDrop
+from keras_dropout.errors import BadInput
+from keras_dropout.layers import *  # noqa: F403
+from keras_dropout.mistakes import check
+from keras_dropout.placement import place, set_rate, sites, strip
+from keras_dropout.reproductions import reproduce
+from keras_dropout.thinning import thin
+
+__version__: str
+__all__ = [
+    "BadInput",
+    "MaxNorm",
+    "MultiSampleDropout",
+    "RDrop",
+    "RateScheduler",
+    "calibration",
+    "check",
+    "compare",
+    "ensemble",
+    "metrics",
+    "moments",
+    "place",
+    "reproduce",
+    "schedules",
+    "set_rate",
+    "sites",
+    "strip",
+    "thin",
+    "tune",
+    "uncertainty",
+]
+__all__ += layers.__all__
+_HOME: dict[str, str]
