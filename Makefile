@@ -38,9 +38,10 @@ test-all: lint .venv/.browser  ## the slow tests too
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) $(EVERY_BACKEND)
 
-lint: .venv/.for-development  ## ruff: rules and format
+lint: .venv/.for-development  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 docs: .venv/.for-development  ## write what docs/ has from docstrings, layers, commands and results: layers, commands, reproductions, atlas
 	$(BIN)/python docs/generate.py

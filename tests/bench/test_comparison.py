@@ -187,6 +187,7 @@ def test_metrics_of_samples_have_tables_of_their_own(tmp_path):
 
 def test_verdicts_of_added_seeds_are_those_of_the_sequential_method(tmp_path):
     found = made_up(tmp_path, seeds=8)
+    assert found.undecided == []  # no seeds are added
     found.max_seeds = 30
     assert set(found.verdicts["hidden"].values()) == {"no difference shown"}  # the fixed number would say better
     assert found.undecided == ["as-published", "hidden", "last"]
