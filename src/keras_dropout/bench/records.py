@@ -276,7 +276,7 @@ class Study:
         digest = hashlib.sha256()
         for array in self.weights:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(array.tobytes())
+            digest.update(np.asarray(array).tobytes())
         return digest.hexdigest()[:32]
 
     @cached_property

@@ -94,7 +94,7 @@ class Data:
                 for name, array in named(arrays) if arrays is not None else ():
                     digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                     for block in blocks(array):
-                        digest.update(block.tobytes())
+                        digest.update(np.asarray(block).tobytes())
         return digest.hexdigest()[:32]
 
 

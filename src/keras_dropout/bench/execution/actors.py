@@ -135,14 +135,15 @@ class Actors:
 
     def messages(self) -> Iterator[tuple[Actor, tuple]]:
         """Wait for a second at most until workers say something. ("died", "", why, "") comes from here."""
-        by_stream: dict[Any, Actor] = {worker.stream: worker for worker in self.workers if worker.stream is not None}
+        by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
+        ready: list[Any]  # streams, which Ray's own types do not have
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
         if ready:  # a message of each that has one, so that none waits for one that is busier
             ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0)
         for stream in ready:
             worker = by_stream[stream]
             try:
-                kind, key, *values = ray.get(next(worker.stream))
+                kind, key, *values = ray.get(next(stream))
             except RayError as error:
                 kind, key, values = "died", "", [_why(error), ""]
             if kind == "placed":
