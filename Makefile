@@ -9,7 +9,7 @@ EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py 
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test slow-tests test-all lint docs site screenshots bench dist smoke clean
+.PHONY: help run install test slow-tests test-all lint docs site screenshots bench dist smoke lowest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ dist: .venv/.for-development  ## wheel and sdist in dist/
 
 smoke:  ## the wheel of make dist in empty environments: without a backend, and with JAX
 	PYTHON=$(PYTHON) .ci/smoke dist/*.whl jax
+
+lowest:  ## tests with the lowest versions of dependencies that pyproject.toml declares
+	PYTHON=$(PYTHON) .ci/lowest
 
 clean:  ## remove what the other targets made, but no ledger and no data
 	rm -rf .venv .venv-tools dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis report.html site
