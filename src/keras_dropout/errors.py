@@ -16,28 +16,42 @@ def refuse(what: str, mend: str) -> NoReturn:
 
 def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:
     """Return `rate` as a float in [0, 1], or refuse it. `one_is` says why 1 itself cannot be used, where it cannot."""
-    if isinstance(rate, numbers.Real) and not isinstance(rate, bool) and 0 <= float(rate) <= 1:
-        if one_is and float(rate) == 1:
+    number = _as_float(rate)
+    if 0 <= number <= 1:
+        if one_is and number == 1:
             refuse(f"{owner}: {name} must be in [0, 1); got {rate!r}.", f"At rate 1 {one_is}; use a smaller rate.")
-        return float(rate)
+        return number
     refuse(
         f"{owner}: {name} must be a number in [0, 1{')' if one_is else ']'}; got {rate!r}.",
         f"{name} is the fraction that is dropped: to keep 80 % of the units write 0.2.",
     )
 
 
-def check_whole(name: str, value: object, least: int, mend: str) -> int:
-    """Return `value` as an int of at least `least`, or refuse it."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
-        return int(value)
-    refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", mend)
+def check_whole(name: str, value: object, least: int, mend: str, most: float = math.inf) -> int:
+    """Return `value` as an int from `least` to `most`, or refuse it."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
+        refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", mend)
+    if int(value) > most:
+        refuse(f"{name} must be at most {most:,}; got {value!r:.30}.", mend)
+    return int(value)
 
 
 def check_positive(name: str, value: object, mend: str) -> float:
     """Return `value` as a finite float above 0, or refuse it."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
-        return float(value)
+    number = _as_float(value)
+    if 0 < number < math.inf:
+        return number
     refuse(f"{name} must be a number above 0; got {value!r}.", mend)
+
+
+def _as_float(value: object) -> float:
+    """A real number as a float, inf where it is too large for one; nan for what is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -27,6 +27,7 @@ from keras_dropout.errors import BadInput, check_choice, check_flag, check_posit
 from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_MAX_SEEDS = 30
+MOST_SEEDS = 100_000  # of a variant: a study is listed run by run
 AS_BUILT = "as-built"
 
 
@@ -147,19 +148,21 @@ def make_plan(
     if auto:
         if seeds != "auto":
             refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
-        max_seeds = check_whole("max seeds", DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds, 1, "For example 30.")
+        max_seeds = check_whole(
+            "max seeds", DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds, 1, "For example 30.", MOST_SEEDS
+        )
         seeds = tuple(range(max_seeds))
     elif max_seeds is not None:
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
     elif isinstance(seeds, Sequence):
         seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
     else:
-        seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
+        seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.", MOST_SEEDS)))
     counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}
     counts |= {"checkpoint every": checkpoint_every, "samples": samples}
     for name, value in counts.items():
         if value is not None:
-            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
+            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
     check_flag("keep_weights", keep_weights)
     cores = execution.check_on(on)
     if learning_rate is not None:

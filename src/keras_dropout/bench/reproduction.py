@@ -18,7 +18,7 @@ from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.data import Data
 from keras_dropout.bench.lookup import models
 from keras_dropout.bench.machine import accelerator
-from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
+from keras_dropout.bench.planning import DEFAULT_LEDGER, MOST_SEEDS, Plan, make_plan
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path, write_page
@@ -344,7 +344,7 @@ def plan_reproduction(
         check_report_path(report)
     if seeds is None:
         seeds = reproduction.quick_seeds if quick else reproduction.seeds
-    numbers = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.")))
+    numbers = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.", MOST_SEEDS)))
     plans = {}
     for name, part in reproduction.parts(quick).items():
         more: dict[str, Any] = {"data_dir": data_dir}

@@ -137,7 +137,7 @@ def plan_search(
     check_whole("seed", seed, 0, "It is the seed of the sampler, for example 0.")
     for name, value in (("trials", trials), ("budget", budget)):
         if value is not None:
-            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.")
+            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
     if space is not None and kinds:
         refuse("a search space and kinds together.", 'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)".')
     found = None if space is None else spaces.parse(space)
