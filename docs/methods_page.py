@@ -20,7 +20,7 @@ The rank is that of the mean test loss, its interval the middle 95 % when seeds 
 run, in times of that without dropout, on a CPU that did other work beside: a rough figure. `RDrop` and `MultiSampleDropout`
 are not here, as the bench does not copy models with a loss of their own. Where a limit of max-norm never binds, its row is that of
 `Dropout`. One kind of network, three sets of small images:
-on others it may be otherwise, and `keras-dropout tune --kind` asks your own model.
+on others it may be otherwise, and `keras-dropout tune TARGET --kind GaussianDropout` asks your own model.
 """
 
 

@@ -121,7 +121,7 @@ def test_a_noise_shape_that_is_none_is_refused(library, noise_shape):
 
 
 @both
-@pytest.mark.parametrize(("name", "rank"), zip(SPATIAL, (4, 3, 3)))
+@pytest.mark.parametrize(("name", "rank"), list(zip(SPATIAL, (4, 3, 3))))
 def test_a_wrong_rank_is_refused_when_a_model_is_made(library, name, rank):
     with pytest.raises(ValueError, match=r"ndim=|rank"):
         getattr(library, name)(0.5)(keras.Input((4,) * (rank - 1)))
