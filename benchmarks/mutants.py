@@ -1,7 +1,7 @@
 """Do the tests bite? Small faults put into the heart of the package, one at a time, by mutmut: how many do its tests find?
 
 Masks, schedules, statistics, placement and the ledger, each against the fast tests of its own. A copy of the files that git has is
-made in build/mutants/NAME; the survivors' changes are in survivors.txt there, and a run that was interrupted goes on.
+made in build/mutation/NAME; the survivors' changes are in survivors.txt there, and a run that was interrupted goes on.
 
 Run: python benchmarks/mutants.py [NAME …] [--processes 2] [--json FILE]; pip install mutmut==3.8.1 before
 """
@@ -35,7 +35,7 @@ PRELOADED = ("jax", "keras", "scipy.stats", "scipy.optimize", "hypothesis", "pan
 
 def prepare(name: str) -> Path:
     """The folder in which the mutants of a module live, with a fresh copy of our files."""
-    folder = ROOT / "build" / "mutants" / name
+    folder = ROOT / "build" / "mutation" / name
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for file in files:
         if (ROOT / file).is_file():
@@ -60,11 +60,8 @@ def prepare(name: str) -> Path:
 
 def mutmut(folder: Path, *words: str, log: Path | None = None) -> str:
     """What `mutmut WORDS` prints, or an end with it where it fails."""
-    # Commands and workers that tests start must find the changed package, too.
-    more = {"PYTHONPATH": str(folder / "mutants" / "src"), "KERAS_BACKEND": "jax", "COLUMNS": "200"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "mutmut", *words], cwd=folder, env=os.environ | more, capture_output=True, text=True
-    )
+    command = [Path(sys.executable).with_name("mutmut"), *words]
+    ended = subprocess.run(command, cwd=folder, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
     if log is not None:
         log.write_text(ended.stdout + ended.stderr)
     if ended.returncode:
