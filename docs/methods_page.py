@@ -1,6 +1,6 @@
 """The page docs/methods.md, from what benchmarks/methods.py stored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAD = """# Methods against none, at the same tuning budget
@@ -27,7 +27,7 @@ on others it may be otherwise, and `keras-dropout tune TARGET --kind GaussianDro
 def page(stored: Mapping[str, Any]) -> str:
     """Tables by data set, and the mean ranks."""
     found = stored["rows"]
-    lines = [HEAD, *_together(found["together"])]
+    lines = [HEAD, *_together(found["together"], [table["data"] for table in found["tables"]])]
     for table in found["tables"]:
         lines += ["", *_table(table)]
     cores = stored["machine"]["cores"]
@@ -35,9 +35,10 @@ def page(stored: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _together(found: Mapping[str, Any]) -> list[str]:
+def _together(found: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     rows = [
-        f"| {row['method']} | {row['mean_rank']:.1f} | {', '.join(f'{rank:g}' for rank in row['ranks'])} |" for row in found["rows"]
+        f"| {row['method']} | {row['mean_rank']:.1f} | {' | '.join(f'{rank:g}' for rank in row['ranks'])} |"
+        for row in found["rows"]
     ]
     return [
         "## All together",
@@ -45,8 +46,8 @@ def _together(found: Mapping[str, Any]) -> list[str]:
         f"Mean rank over {found['data_sets']} data sets. That all rank alike has p = {found['friedman_p']:.2g} (Friedman's test); "
         "so few data sets tell the best from the worst, not neighbours from each other.",
         "",
-        "| method | mean rank | ranks |",
-        "|---|---:|---|",
+        f"| method | mean rank | {' | '.join(names)} |",
+        f"|---|---:|{'---:|' * len(names)}",
         *rows,
     ]
 
