@@ -249,6 +249,20 @@ def test_pairing_gain_is_the_ratio_of_variances():
     assert pairing_gain(np.array([1.0, 2.0]), np.array([2.0, 3.0])) is None
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 7])
+def test_crossed_interval_is_its_formula(seeds):
+    losses = np.random.default_rng(seeds).normal(3, 1, (seeds, 5)).astype("float32")
+    table = [[float(value) for value in row] for row in losses]
+    mean = statistics.fmean(value for row in table for value in row)
+    rows = [statistics.fmean(row) - mean for row in table]
+    columns = [statistics.fmean(column) - mean for column in zip(*table)]
+    left = [table[s][e] - mean - rows[s] - columns[e] for s in range(seeds) for e in range(5)]
+    squares = [statistics.fmean(each**2 for each in part) for part in (rows, columns, left)]
+    variance = squares[0] / (seeds - 1) + squares[1] / 5 + squares[2] / ((seeds - 1) * 5)
+    half = stats.t.isf(0.025, seeds - 1) * variance**0.5
+    assert crossed_interval(losses) == pytest.approx((mean - half, mean + half), rel=1e-12)
+
+
 def test_crossed_interval_has_the_spread_of_the_pigeonhole_bootstrap():
     """Drawn: rows and columns independently, 4 of the 5 rows; the closed form is what that comes to."""
     generator = np.random.default_rng(0)
@@ -455,3 +469,32 @@ def test_a_figure_needs_six_numbers_and_p_agrees_with_the_interval():
         assert claim_of_figure(values, figure).p == pytest.approx(0.05)
     assert claim_of_figure(np.full(6, 2.0), 2.0).holds is True
     assert claim_of_figure(np.full(6, 2.0), 2.1).holds is False
+
+
+def test_a_claim_of_too_few_numbers_says_nothing():
+    nothing, few = claim(np.array([])), claim_of_figure(np.array([1.0, 2.0, 6.0, np.nan]), 3.0)
+    assert np.isnan(nothing.mean)
+    assert (nothing.interval, nothing.p, nothing.holds) == (None, 1, None)
+    assert (few.mean, few.interval, few.p, few.holds) == (3, None, 1, None)
+
+
+def test_a_figure_is_held_against_the_prediction_interval():
+    found = claim_of_figure(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 8.0]), 5.0)
+    spread = statistics.stdev([0, 1, 2, 3, 4, 8]) * (7 / 6) ** 0.5
+    half = stats.t.isf(0.025, 5) * spread
+    assert found.mean == 3
+    assert found.interval == pytest.approx((3 - half, 3 + half))
+    assert found.p == pytest.approx(2 * stats.t.sf(2 / spread, 5))
+    assert claim_of_figure(np.full(6, 2.0), 2.0).p == 1
+    assert claim_of_figure(np.full(6, 2.0), 2.1).p == 0
+
+
+@pytest.mark.parametrize(
+    ("margin", "chances"), [(0.5, (0.0, 1.0, 0.0)), (0.25, (0.0, 0.5, 0.5)), (0.2, (0.0, 0.0, 1.0)), (0.125, (0.0, 0.0, 1.0))]
+)
+def test_equivalence_without_spread(margin, chances):
+    found = equivalence(np.full(6, 0.25), margin, higher_is_better=True)
+    assert found.margin == margin
+    assert found.interval == (0.25, 0.25)
+    assert (found.worse, found.within, found.better) == chances
+    assert found.p == chances[2]
