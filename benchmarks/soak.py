@@ -60,6 +60,7 @@ class Command:
         with self.said.open("w") as file:
             self.process = subprocess.Popen(self.words, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=file)
         self.early = self.late = 0.0
+        self.killed = False
 
     def lines(self) -> list[tuple[str, str]]:
         """(variant, seed) of each run that this life says it has trained."""
@@ -111,7 +112,7 @@ def soak(runs: int, kills: int, seed: int, folder: Path) -> tuple[dict, Counter]
             before = now
             if status == 0:
                 living.remove(command)
-            elif status in (1, -signal.SIGKILL):
+            elif command.killed and status in (1, -signal.SIGKILL):
                 command.start()  # of 1 the worker was killed
             else:
                 wrong["wrong exit status"] += 1
@@ -123,6 +124,7 @@ def soak(runs: int, kills: int, seed: int, folder: Path) -> tuple[dict, Counter]
             workers = workers_of(command.process) if command.process.poll() is None else []
             victim = generator.choice(workers) if workers and generator.random() < 0.4 else command.process.pid
             seen["workers killed" if victim in workers else "commands killed"] += 1
+            command.killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
     seen["seconds"] = round(time.perf_counter() - begun)

@@ -72,6 +72,7 @@ def test_six_pairs_are_the_fewest_that_can_reach_the_level():
         assert sign_flip_p([same_sign])[0] == pytest.approx(smallest_p(pairs))
     assert smallest_p(5) > 0.05 > smallest_p(6)
     assert smallest_p(0) == smallest_p(1) == 1
+    assert smallest_p(5000) == 0
 
 
 def test_adjustment_is_the_step_down_maximum_by_brute_force():
@@ -498,3 +499,11 @@ def test_equivalence_without_spread(margin, chances):
     assert found.interval == (0.25, 0.25)
     assert (found.worse, found.within, found.better) == chances
     assert found.p == chances[2]
+
+
+def test_thousands_of_pairs():
+    values = np.random.default_rng(0).normal(0.1, 1, 2500)
+    found = compare_paired({"many": values}, higher_is_better=True)["many"]
+    assert found.verdict == "better"
+    assert found.p < 0.001
+    assert found.interval == pytest.approx(mean_interval(values))

@@ -113,7 +113,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
 
 def smallest_p(pairs: int) -> float:
     """The smallest two-sided p-value that `pairs` pairs can give: 2 / 2**pairs."""
-    return 1.0 if pairs < 1 else 2.0 / 2.0**pairs
+    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def sign_flip_p(rows: list[np.ndarray]) -> list[float]:
