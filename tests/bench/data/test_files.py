@@ -737,6 +737,16 @@ REFUSED = {
     "half a zip": (cut(write_zip, "zip"), {}, "is broken, truncated or locked"),
     "no archive": (save_bytes("a.tgz", b"hello"), {}, "is broken, truncated or locked"),
     "no pair": (lambda folder: f"{folder / 'x.npy'},{folder / 'y.csv'}", {}, "is not x.npy,y.npy"),
+    "a column that is a number": (save_csv(), {"target": "y", "text": 1}, "text must be the name of a column; got 1"),
+    "targets that are numbers": (save_csv(), {"target": [0, 1]}, "target must be the name of a column; got [0, 1]"),
+    "a group that is a table": (save_csv(), {"target": "y", "group": {}}, "group must be the name of a column; got {}"),
+    "a share that is a word": (save_csv(), {"target": "y", "test_split": "0.2"}, "test_split must lie between 0 and 1; got '0.2'"),
+    "an archive of nothing": (
+        save_bytes("a.npz", b"PK\x05\x06" + bytes(18)),
+        {},
+        "holds the arrays none",
+    ),
+    "several lines in what is wrong": (save_csv(), {"target": "no\nsuch"}, "there is no target column"),
     "a missing half": (lambda folder: f"{folder / 'x.npy'},{folder / 'y.npy'}", {}, "x.npy does not exist"),
 }
 
