@@ -70,7 +70,7 @@ class Command:
         """Note the memory, while it lives."""
         with contextlib.suppress(OSError, IndexError):
             resident = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-            if len(self.lines()) >= EARLY:
+            if resident and len(self.lines()) >= EARLY:  # one that has just ended has none
                 self.early = self.early or resident
                 self.late = resident
 
