@@ -64,6 +64,13 @@ def test_planted_faults_are_found(fuzz, doors, folder, monkeypatch, does, what):
     (folder / "half").unlink(missing_ok=True)
 
 
+def test_a_hang_in_what_catches_every_exception_is_found(fuzz, doors, folder, monkeypatch):
+    monkeypatch.setattr(fuzz, "LIMIT", 1)
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: time.sleep(30))
+    with pytest.raises(fuzz.Fault, match="it hangs"):
+        fuzz.knock(doors["keras archive"], folder, (folder / "model.keras").read_bytes())
+
+
 def test_the_smallest_input_with_a_fault_is_told(fuzz, doors, folder, monkeypatch):
     def knock(door, folder, given):
         if "(" in given:
