@@ -23,6 +23,7 @@ PARTS = {
         *("display", "frameworks", "evidence", "errors", "__init__"),
     ),
 }
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
 WIDTH, HEIGHT, GAP, MARGIN = 560, 46, 14, 150
 STYLE = """<style>
 text{font:12px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}
@@ -34,15 +35,13 @@ rect{fill:#eef3fb;stroke:#2f6fbf}path{fill:none;stroke:#2f6fbf;opacity:.45}path:
 def parts() -> dict[str, list[Path]]:
     """The files of each part. Every file of the package is in one."""
     found: dict[str, list[Path]] = {part: [] for part in PARTS}
-    part_of = {name: part for part, names in PARTS.items() for name in names}
     for path in sorted(PACKAGE.rglob("*.py")):
-        found[part_of[path.relative_to(PACKAGE).with_suffix("").parts[0]]].append(path)
+        found[PART_OF[path.relative_to(PACKAGE).with_suffix("").parts[0]]].append(path)
     return found
 
 
 def imports() -> Counter:
     """How many import statements lead from one part to another."""
-    part_of = {name: part for part, names in PARTS.items() for name in names}
     found: Counter = Counter()
     for part, paths in parts().items():
         for path in paths:
@@ -51,7 +50,7 @@ def imports() -> Counter:
                     continue
                 inner = node.module.split(".")[1:]
                 for name in [inner[0]] if inner else [alias.name for alias in node.names]:
-                    found[part, part_of.get(name, part_of["__init__"])] += 1
+                    found[part, PART_OF.get(name, PART_OF["__init__"])] += 1
     return Counter({pair: count for pair, count in found.items() if pair[0] != pair[1]})
 
 

@@ -1,7 +1,7 @@
 # What a type checker is told of the names that `__init__.py` loads when they are first used: tests/test_types.py.
-# ruff: noqa: F403, F405 - the layers have an __all__
+# ruff: noqa: F403 - the layers have an __all__
 
-from keras_dropout import calibration, ensemble, metrics, moments, schedules, uncertainty
+from keras_dropout import calibration, ensemble, layers, metrics, moments, schedules, uncertainty
 from keras_dropout.bench.conduct import compare
 from keras_dropout.bench.tuning import tune
 from keras_dropout.callbacks import RateScheduler
@@ -15,54 +15,15 @@ from keras_dropout.thinning import thin
 
 __version__: str
 __all__ = [
-    "AlphaDropout",
-    "AttentionDropout",
     "BadInput",
-    "ConcreteDropout",
-    "Cutout",
-    "DropBlock1D",
-    "DropBlock2D",
-    "DropBlock3D",
-    "DropConnect",
-    "DropEdge",
-    "DropHead",
-    "DropKey",
-    "DropPath",
-    "Dropout",
-    "EmbeddingDropout",
-    "FeatureAlphaDropout",
-    "GaussianDropout",
-    "LayerDrop",
-    "LoRADropout",
-    "LockedDropout",
     "MaxNorm",
     "MultiSampleDropout",
-    "PatchDropout",
     "RDrop",
-    "RandomErasing",
     "RateScheduler",
-    "RecurrentDropout",
-    "ScheduledDropPath",
-    "ShakeDrop",
-    "ShakeShake",
-    "SparseVariationalDropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "Standout",
-    "StochasticDepth",
-    "TargetedDropout",
-    "TokenDropout",
-    "VariationalDropout",
-    "VariationalRNNDropout",
-    "WeightDrop",
-    "WordDropout",
-    "Zoneout",
     "calibration",
     "check",
     "compare",
     "ensemble",
-    "linear_decay",
     "metrics",
     "moments",
     "place",
@@ -75,4 +36,5 @@ __all__ = [
     "tune",
     "uncertainty",
 ]
+__all__ += layers.__all__
 _HOME: dict[str, str]
