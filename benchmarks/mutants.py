@@ -47,7 +47,7 @@ def prepare(name: str) -> Path:
         "only_mutate": [f"src/keras_dropout/{each}" for each in changed],
         "also_copy": ["docs", "benchmarks", "examples", "README.md"],
         "pytest_add_cli_args_test_selection": [f"tests/{each}" for each in tests],
-        "pytest_add_cli_args": ["-m", "not slow", "-p", "no:cacheprovider"],
+        "pytest_add_cli_args": ["-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile", "first-failure"],
         "process_isolation": "forkserver",
         "forkserver_warmup": "import",
         "preload_modules_file": "preloaded.txt",

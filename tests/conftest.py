@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -12,6 +13,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 STARTS_PROCESSES = ("test_docs.py", "test_tuning.py", "test_comparison.py", "test_ray.py", "test_failures.py", "test_cli.py")
 
+
+# For benchmarks/mutants.py: a mutant is found by the first example that fails, however large.
+hypothesis.settings.register_profile(
+    "first-failure", phases=set(hypothesis.Phase) - {hypothesis.Phase.shrink, hypothesis.Phase.explain}
+)
 
 SLOW = {line for line in Path(__file__).with_name("slow.txt").read_text().splitlines() if not line.startswith("#")}
 

@@ -30,6 +30,9 @@ from keras_dropout.commands.options import (
 from keras_dropout.commands.output import Working, show
 from keras_dropout.errors import check_choice, refuse
 
+# What a command does with a study, and not what the study is.
+_OF_THE_COMMAND = ("as_json", "quiet", "dry_run", "fail_if")
+
 
 def compare(
     target: Annotated[
@@ -138,57 +141,10 @@ def compare(
       keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
       keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
     """
-    from keras_dropout.bench import study_file
-    from keras_dropout.bench.records import Variant
-
+    options = dict(locals())
     if fail_if is not None:
         check_choice("--fail-if", fail_if, ("worse",))
-    settings = study_file.read(study) if study is not None else {}
-    given = {
-        "target": target,
-        "data": data,
-        "variants": [Variant.parse(text) if "=" in text else text for text in variant or []] or None,
-        "baseline": baseline,
-        "seeds": read_seeds(seeds),
-        "max_seeds": max_seeds,
-        "margin": margin,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "early_stopping": early_stopping,
-        "class_weight": _class_weight(class_weight),
-        "from_weights": from_weights or None,
-        "split": split,
-        "data_dir": data_dir,
-        "backend": backend,
-        "engine": engine,
-        "workers": workers,
-        "on": on,
-        "checkpoint_every": checkpoint_every,
-        "keep_weights": keep_weights or None,
-        "samples": samples,
-        "ledger": ledger,
-        "report": report,
-    }
-    options = data_options(
-        target=column,
-        text=text,
-        group=group,
-        time=time,
-        weight=weight,
-        test_data=test_data,
-        test_split=test_split,
-        validation_split=validation_split,
-        task=task,
-        image_size=image_size,
-        divide_by=divide_by,
-        vocabulary=vocabulary,
-        length=length,
-    )
-    settings |= {name: value for name, value in given.items() if value is not None}
-    if options:
-        settings["data_options"] = settings.get("data_options", {}) | options
+    settings = _settings(options)
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
@@ -253,7 +209,7 @@ def _also_takes(other: Callable, without: tuple[str, ...] = ()) -> Callable[[Cal
     return extend
 
 
-@_also_takes(compare)
+@_also_takes(compare, without=("fail_if",))
 def tune(
     space: Annotated[
         str | None, typer.Option(help='What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".')
@@ -282,26 +238,10 @@ def tune(
       keras-dropout tune fashion-mnist-mlp --space "input=0:0.2, hidden=0:0.5"
       keras-dropout tune digits-mlp --sweep hidden=0:0.6:13 --report sweep.html
     """
-    from keras_dropout.bench import study_file
-    from keras_dropout.bench.records import Variant
-
-    file, as_json, quiet, dry_run = (options.pop(name) for name in ("study", "as_json", "quiet", "dry_run"))
-    settings = study_file.read(file, tuning=True) if file is not None else {}
-    said = data_options(target=options.pop("column"), **{name: options.pop(name, None) for name in DATA_OPTIONS})
-    variants = [Variant.parse(text) if "=" in text else text for text in options.pop("variant") or []]
-    options |= {
-        "variants": variants or None,
-        "seeds": read_seeds(options["seeds"]),
-        "class_weight": _class_weight(options["class_weight"]),
-        "from_weights": options["from_weights"] or None,
-        "keep_weights": options["keep_weights"] or None,
-        "halving": False if no_halving else None,
-        "kinds": kind or None,
-    }
     options |= {"space": space, "sampler": sampler, "trials": trials, "seed": seed, "budget": budget, "sweep": sweep}
-    settings |= {name: value for name, value in options.items() if value is not None}
-    if said:
-        settings["data_options"] = settings.get("data_options", {}) | said
+    options |= {"kinds": kind or None, "halving": False if no_halving else None}
+    as_json, quiet, dry_run = (options[name] for name in ("as_json", "quiet", "dry_run"))
+    settings = _settings(options, tuning=True)
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
@@ -332,6 +272,28 @@ def tune(
     else:
         show(found)
     _exit_if_failed(found, ledger, command)
+
+
+def _settings(options: dict[str, Any], tuning: bool = False) -> dict[str, Any]:
+    """What a study is made of: what its file says, and before it what the command line says."""
+    from keras_dropout.bench import study_file
+    from keras_dropout.bench.records import Variant
+
+    said = {name: value for name, value in options.items() if name not in _OF_THE_COMMAND}
+    file, variants = said.pop("study"), said.pop("variant") or []
+    data = data_options(target=said.pop("column"), **{name: said.pop(name) for name in DATA_OPTIONS})
+    said |= {
+        "variants": [Variant.parse(text) if "=" in text else text for text in variants] or None,
+        "seeds": read_seeds(said["seeds"]),
+        "class_weight": _class_weight(said["class_weight"]),
+        "from_weights": said["from_weights"] or None,
+        "keep_weights": said["keep_weights"] or None,
+    }
+    settings = study_file.read(file, tuning=tuning) if file is not None else {}
+    settings |= {name: value for name, value in said.items() if value is not None}
+    if data:
+        settings["data_options"] = settings.get("data_options", {}) | data
+    return settings
 
 
 def _take_target(settings: dict[str, Any]) -> str:
