@@ -56,6 +56,7 @@ BAD = {
     "too few seeds at most": ([*DIGITS, "--seeds", "auto", "--max-seeds", "5"], "max seeds must be at least"),
     "seeds at most of a number": ([*DIGITS, "--max-seeds", "9"], "max seeds 9 is for"),
     "margin 0": ([*DIGITS, "--margin", "0"], "margin must be"),
+    "fail if, of a search": (["tune", "digits-mlp", "--fail-if", "worse"], "No such option: --fail-if"),
     "fail if better": ([*DIGITS, "--fail-if", "better"], "unknown --fail-if 'better'"),
     "0 epochs": ([*DIGITS, "--epochs", "0"], "epochs must be"),
     "-3 epochs": ([*DIGITS, "--epochs", "-3"], "epochs must be"),

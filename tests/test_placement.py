@@ -17,7 +17,7 @@ def perceptron(dropout=None):
     layers = [L.Flatten(), L.Dense(20, "relu", name="a"), L.Dense(10, "relu", name="b"), L.Dense(3, "softmax", name="c")]
     if dropout:
         layers[2:2] = [dropout]
-    return keras.Sequential([keras.Input((4, 4), name="x"), *layers])
+    return keras.Sequential([keras.Input((4, 4), name="x"), *layers], name="mlp")
 
 
 def branches():
@@ -355,6 +355,87 @@ def test_what_cannot_be_done_is_refused(words):
         REFUSED[words]()
     assert words.rstrip(".") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
+
+
+IN_TRAINING = """site 'a': a rate that changes over training or depth belongs to a training, not to a model.
+Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare."""
+ON_VECTORS = "Dropout, GaussianDropout, DropConnect, ConcreteDropout, VariationalDropout, SparseVariationalDropout, Standout"
+MESSAGES = [
+    (lambda: place(perceptron(), {"a": "linear(0.1, 0.2)"}), IN_TRAINING),
+    (lambda: place(perceptron(), {"a": {"kind": "Dropout", "rate": 0.1, "over_depth": True}}), IN_TRAINING),
+    (
+        lambda: resolve(perceptron(), {"a": {"kind": "ConcreteDropout", "rate": 0.2, "schedule": {}}}),
+        "the rate of ConcreteDropout cannot follow a schedule: it is learned or decides a shape.\nGive it a rate, for example 0.2.",
+    ),
+    (lambda: set_rate("m", 0.2), "expected a Keras model; got str.\nPass the model whose rates are to be set."),
+    (
+        lambda: set_rate(perceptron(), 0.2),
+        "the model 'mlp' has no dropout layer.\nPut some in: keras_dropout.place(model, {'hidden': 0.2}).",
+    ),
+    (
+        lambda: set_rate(perceptron(Dropout(0.1, name="d")), {"nix": 0.2}),
+        "no dropout layer 'nix' in the model.\nIts dropout layers: d.",
+    ),
+    (
+        lambda: set_rate(perceptron(L.Dropout(0.1, name="d")), 0.2),
+        "the rate of 'd', a Dropout of keras, cannot be changed in place.\n"
+        "Make a new model: keras_dropout.place(model, {site: rate}).",
+    ),
+    (
+        lambda: place(perceptron(), {"nix": 0.2}),
+        "unknown site 'nix': the model has no such site.\n"
+        "Use one of the groups input, hidden, last, all, a class of layers, a glob, or a site: x, a, b, c.",
+    ),
+    (
+        lambda: place(perceptron(), {"a": LayerDrop(0.2, L.Dense(3))}),
+        "LayerDrop goes around a layer; as a value of a placement it has one already.\n"
+        'Write {"kind": "LayerDrop", "rate": …}: it is put around the layer at the site.',
+    ),
+    (
+        lambda: place(perceptron(), {"a": L.TimeDistributed(L.Dense(3))}),
+        "TimeDistributed goes around a layer; as a value of a placement it has one already.\n"
+        "Put a layer that drops there, for example Dropout(0.2).",
+    ),
+    (
+        lambda: place(perceptron(), {"a": {"kind": "DropConnect", "rate": 0.1, "b": 3}}),
+        "DropConnect cannot be made from {'rate': 0.1, 'b': 3}: Unrecognized keyword arguments passed to DropConnect: {'b': 3}\n"
+        "See help(keras_dropout.DropConnect).",
+    ),
+    (
+        lambda: place(perceptron(), {"a": {"kind": "SpatialDropout2D", "rate": 0.1}}),  # a name means its site, whatever fits
+        "SpatialDropout2D: inputs must have rank 4, (batch, height, width, channels); got shape (None, 20).\n"
+        "Reshape them, or use the layer for this number of axes.",
+    ),
+    (
+        lambda: place(perceptron(), {"hidden": {"kind": "SpatialDropout2D", "rate": 0.1}}),
+        f"SpatialDropout2D fits no site of 'hidden'.\nAt a fit: {ON_VECTORS}, TargetedDropout.",
+    ),
+    (
+        lambda: place(convolutional(), {"d*": {"kind": "SpatialDropout2D", "rate": 0.1}}),
+        "SpatialDropout2D fits no site of 'd*'.\nIt fits x, conv.",
+    ),
+    (
+        lambda: place(perceptron(), {"a": 1.5}),
+        "placement: rate must be a number in [0, 1]; got 1.5.\n"
+        "rate is the fraction that is dropped: to keep 80 % of the units write 0.2.",
+    ),
+    (
+        lambda: set_rate(perceptron(Dropout(0.1, name="d")), -1),
+        "d: rate must be a number in [0, 1]; got -1.\nrate is the fraction that is dropped: to keep 80 % of the units write 0.2.",
+    ),
+]
+
+
+def convolutional():
+    layers = [L.Conv2D(2, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(4, "relu", name="d"), L.Dense(1)]
+    return keras.Sequential([keras.Input((8, 8, 1), name="x"), *layers])
+
+
+@pytest.mark.parametrize(("act", "message"), MESSAGES)
+def test_what_is_wrong_and_how_to_mend_it(act, message):
+    with pytest.raises(BadInput) as caught:
+        act()
+    assert str(caught.value) == message
 
 
 def test_texts_say_what_stands_at_a_site():

@@ -139,6 +139,60 @@ def test_what_cannot_be_read_is_refused(text):
     assert len(str(caught.value).splitlines()) == 2
 
 
+SHARE = "It is a share of training: 0.25 is a quarter of it."
+KINDS = "Use one of: constant, linear, cosine, step, curriculum, annealed, early, late."
+MESSAGES = {
+    "constant(1.0)": "constant: rate must be in [0, 1); got 1.0.\nAt rate 1 nothing is left to train; use a smaller rate.",
+    "linear(0.1, 0.2, begin=1.5)": f"linear: begin must be in [0, 1]; got 1.5.\n{SHARE}",
+    "linear(0.1, 0.2, begin=0.5, end=0.5)": f"linear: end must be in (0.5, 1]; got 0.5.\n{SHARE}",
+    "linear(0.1, 0.2, begin=True)": f"linear: begin must be in [0, 1]; got True.\n{SHARE}",
+    "step(0.3, [0.2])": "step: rates must be a list; got 0.3.\nFor example step([0.0, 0.3, 0.5], at=[0.2, 0.6]).",
+    "step([0.3], 0.2)": "step: at must be a list; got 0.2.\nFor example at=[0.2, 0.6].",
+    "step([1], [])": "step: each rate must be in [0, 1); got 1.\nAt rate 1 nothing is left to train; use a smaller rate.",
+    "step([0.1], [0.9, 0.2])": "step: at must rise within (0, 1); got [0.9, 0.2].\nIt holds shares of training: at=[0.2, 0.6].",
+    "step([0.1, 0.2], [True])": "step: at must rise within (0, 1); got [True].\nIt holds shares of training: at=[0.2, 0.6].",
+    "step([0.1], [0.5])": "step: at must have one entry fewer than the 1 rates; got 1.\nEach entry is where the next rate begins.",
+    "curriculum(0.5, 0)": "curriculum: gamma must be a number above 0; got 0.\nIt says how fast the rate rises; 10 in the paper.",
+    "annealed(0.5, until=0)": f"annealed: until must be in (0, 1]; got 0.\n{SHARE}",
+    "early(0.1, until=0)": f"early: until must be in (0, 1]; got 0.\n{SHARE}",
+    "early(0.1, 0.2, shape='round')": "unknown shape of early 'round'.\nUse one of: linear, constant.",
+    "late(0.1, start=1.1)": f"late: start must be in [0, 1]; got 1.1.\n{SHARE}",
+    "late(0.1, start='a')": f"late: start must be in [0, 1]; got 'a'.\n{SHARE}",
+    "linear": "cannot read the schedule 'linear'.\nWrite for example linear(0.5, 0.0) or step([0.0, 0.5], at=[0.2]).",
+    "a.late(1)": "cannot read the schedule 'a.late(1)'.\nWrite for example linear(0.5, 0.0) or step([0.0, 0.5], at=[0.2]).",
+    "linaer(1, 2)": f"unknown schedule 'linaer'.\n{KINDS}",
+    "linear(0.1)": "the schedule linear: missing a required argument: 'last'.\nWrite linear(first, last, begin=0.0, end=1.0).",
+    "late(0.1, 0, **{'a': 1})": "the schedule late: got an unexpected keyword argument '**'.\nWrite late(rate, start).",
+}
+
+
+@pytest.mark.parametrize("text", MESSAGES)
+def test_what_is_wrong_and_how_to_mend_it(text):
+    with pytest.raises(BadInput) as caught:
+        schedules.parse(text)
+    assert str(caught.value) == MESSAGES[text]
+
+
+def test_values_that_are_none_of_a_schedule_and_how_to_mend_it():
+    with pytest.raises(BadInput) as caught:
+        schedules.from_document([0.5])
+    mend = 'For example {"kind": "linear", "first": 0.5, "last": 0.0}.'
+    assert str(caught.value) == f"a schedule's values are a mapping; got [0.5].\n{mend}"
+
+
+def test_values_are_kept_as_floats():
+    assert repr(Curriculum(0, gamma=5)) == "Curriculum(rate=0.0, gamma=5.0)"
+    assert repr(Step([0, 0.5], at=[np.float32(0.5)])) == "Step(rates=(0.0, 0.5), at=(0.5,))"
+    assert repr(Linear(0, 0.5, begin=0, end=1)) == "Linear(first=0.0, last=0.5, begin=0.0, end=1.0)"
+
+
+def test_a_product_shows_no_digits_of_its_last_bits():
+    assert 0.1 * 3 != 0.3
+    assert Constant(0.1).scaled(3) == Constant(0.3)
+    nearly = math.nextafter(1, 0)
+    assert Constant(nearly).scaled(1) == Constant(nearly)
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"kind": []}, {"kind": "linear", "first": 0.5}, {"kind": "constant", 1: 2}])
 def test_documents_that_are_none_are_refused(document):
     with pytest.raises(BadInput):
@@ -147,8 +201,13 @@ def test_documents_that_are_none_are_refused(document):
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), [0, 2]])
 def test_progress_is_a_share(progress):
-    with pytest.raises(BadInput, match="progress"):
+    with pytest.raises(BadInput) as caught:
         Linear(0.5, 0)(progress)
+    assert str(caught.value) == f"linear: progress must be in [0, 1]; got {progress!r}.\nIt is the share of training that is done."
+
+
+def test_progress_may_be_an_integer():
+    assert Constant(0.25)(1) == 0.25
 
 
 def spec(rate=0.5, **options):

@@ -8,6 +8,8 @@ from typing import NoReturn
 class BadInput(ValueError):
     """Input that cannot be used. Its text is two lines: what is wrong, and how to mend it."""
 
+    _keras_call_info_injected = True  # so that Keras, where a layer raises it, leaves the two lines as they are
+
 
 def refuse(what: str, mend: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""

@@ -195,7 +195,9 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
         if isinstance(value, keras.layers.Wrapper) and not is_dropout(value):
             refuse(
                 f"{type(value).__name__} goes around a layer; as a value of a placement it has one already.",
-                f'Write {{"kind": "{type(value).__name__}", "rate": …}}: it is put around the layer at the site.',
+                f'Write {{"kind": "{type(value).__name__}", "rate": …}}: it is put around the layer at the site.'
+                if isinstance(value, LayerWrapper)
+                else "Put a layer that drops there, for example Dropout(0.2).",
             )
         cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
