@@ -515,6 +515,90 @@ def test_the_documented_queries_run(tmp_path):
     assert sorted(shown) == [("diverged", None, None), ("done", 0.3, None)]
 
 
+def text(path):
+    path.write_text("no database, but sixteen characters and more")
+    return path
+
+
+def database(path, **pragmas):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        for name, value in pragmas.items():
+            connection.execute(f"PRAGMA {name} = {value}")
+    return path
+
+
+def damaged(path, change):
+    with Ledger(path) as ledger, ledger.transaction() as connection:
+        connection.execute("INSERT INTO studies VALUES (5, '', 't', 'c', '{}', '{}', '[]', NULL)")
+        connection.execute("INSERT INTO runs VALUES ('k', 't', 'v', 0, 'jax', 'compiled', 'done', 1, 1, NULL, '{}', NULL, '')")
+        connection.execute("INSERT INTO details VALUES ('k', '{}', '', '{}', '{}', '{}', NULL, NULL, NULL)")
+        connection.execute("INSERT INTO examples VALUES ('f', '{}', x'00')")
+        connection.execute(change)
+    return path
+
+
+def cut(path):
+    with Ledger(path) as ledger:
+        for number in range(50):
+            ledger.put(STUDY, run(f"{number}"), result(), {}, {})
+        ledger.vacuum()
+    os.truncate(path, 8192)
+    return path
+
+
+ANOTHER = "Choose another --ledger; a new file is made."
+VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
+MORE = "keras-dropout runs verify says more."
+MESSAGES = {
+    "folder": (lambda at: peek(at.parent, "k"), "the ledger {folder} is a folder.\nName a file, for example runs.db."),
+    "text": (lambda at: peek(text(at), "k"), "{at} is not a ledger: it is not an SQLite file.\n" + ANOTHER),
+    "text, to write": (lambda at: Ledger(text(at)), "{at} is not a ledger: it is not an SQLite file.\n" + ANOTHER),
+    "none": (lambda at: studies(at), "there is no ledger {at}.\nName one with --ledger; keras-dropout compare makes it."),
+    "no folder": (
+        lambda at: Ledger(at / "no" / "runs.db"),
+        "the ledger's folder {at}/no does not exist.\nMake it first: mkdir -p {at}/no",
+    ),
+    "other": (lambda at: peek(database(at), "k"), "{at} is an SQLite file, but not a ledger.\n" + ANOTHER),
+    "newer": (
+        lambda at: peek(database(at, application_id=schema.APPLICATION_ID, user_version=9), "k"),
+        "{at} was written by a newer keras-dropout (schema 9).\nUpgrade with pip install -U keras-dropout.",
+    ),
+    "study": (
+        lambda at: studies(damaged(at, "UPDATE studies SET runs = '[3]'")),
+        "the ledger {at} is damaged: study 5 cannot be read.\n" + MORE,
+    ),
+    "latest study": (
+        lambda at: latest_study(damaged(at, "UPDATE studies SET versions = '{'")),
+        "the ledger {at} is damaged: study 5 cannot be read.\n" + MORE,
+    ),
+    "examples": (
+        lambda at: examples(damaged(at, "UPDATE examples SET arrays = x'0102'"), "f"),
+        "the ledger {at} is damaged: the examples of data f cannot be read.\n" + MORE,
+    ),
+    "metrics": (
+        lambda at: peek(damaged(at, "UPDATE runs SET metrics = '{'"), "k"),
+        "the ledger {at} is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n" + VERIFY,
+    ),
+    "losses": (
+        lambda at: peek(damaged(at, "UPDATE details SET test_losses = x'00'"), "k"),
+        "the ledger {at} is damaged: Error -5 while decompressing data: incomplete or truncated stream.\n" + VERIFY,
+    ),
+    "pages": (
+        lambda at: peek(cut(at), map(str, range(50))),
+        "the ledger {at} is damaged: database disk image is malformed.\n" + VERIFY,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_what_is_wrong_and_how_to_mend_it(tmp_path, name):
+    act, message = MESSAGES[name]
+    with pytest.raises(BadInput) as caught:
+        act(tmp_path / "runs.db")
+    assert str(caught.value) == message.format(at=tmp_path / "runs.db", folder=tmp_path)
+
+
 def puts(ledger):
     yield lambda: ledger.put(STUDY, run("n"), result(), {}, {})
     yield lambda: ledger.put_study(STUDY, "the command", {}, {})
