@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = {
     "masks": (["masks.py"], ["test_masks.py", "test_noise.py"]),
     "schedules": (["schedules.py"], ["test_schedules.py", "test_callbacks.py"]),
-    "statistics": (["bench/statistics.py"], ["bench/test_statistics.py", "bench/test_tuning.py"]),
+    "statistics": (["bench/statistics.py"], ["bench/test_statistics.py"]),
     "placement": (["placement.py"], ["test_placement.py"]),
     "ledger": (
         ["bench/ledger.py", "bench/schema.py", "bench/lookup.py"],

@@ -27,6 +27,7 @@ from keras_dropout.bench.statistics import (
     sequential_verdict,
     sign_flip_p,
     smallest_p,
+    smooth_curve,
     t_test_power,
     verdict,
     wilcoxon_p,
@@ -201,6 +202,17 @@ def test_detectable_difference_and_pairs_needed_are_inverse(sd, pairs, wanted):
     assert pairs == 6 or t_test_power(found, sd, pairs - 1) < wanted
 
 
+@pytest.mark.parametrize("difference", [0.1, 0.3, 0.5, 0.75, 1.0, 1.25])
+def test_pairs_needed_are_the_fewest(difference):
+    found = pairs_needed(1, difference)
+    assert t_test_power(difference, 1, found) >= 0.8
+    assert t_test_power(difference, 1, found - 1) < 0.8
+
+
+def test_effect_size_is_the_mean_over_the_standard_deviation():
+    assert effect_size(np.array([1.0, 2.0, 6.0])) == pytest.approx(3 / 7**0.5)
+
+
 def test_what_no_number_of_pairs_shows():
     assert pairs_needed(1, 0) is None
     assert pairs_needed(1, 1e-4) is None
@@ -228,7 +240,8 @@ def test_power_is_the_chance_that_a_t_test_rejects(difference, pairs, alpha):
     assert pairs_needed(2, size * 0.99, 0.7, alpha) > pairs
 
 
-@pytest.mark.parametrize("values", [[], [np.nan, np.inf], [np.nan, 3.0], [1.0, 2.0, np.inf, 6.0]])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[], [np.nan, np.inf], [np.nan, 3.0], [2.0, 6.0], [1.0, 2.0, np.inf, 6.0]])
 def test_means_and_deviations_are_those_of_what_is_finite(values):
     finite = [value for value in values if np.isfinite(value)]
     mean, sd = finite_mean(np.array(values)), finite_sd(np.array(values))
@@ -307,6 +320,7 @@ def test_a_margin_adds_words():
     differences = {
         "much": 1 + noise[0],
         "little": -0.05 + noise[1],
+        "a little": 0.05 + noise[1],
         "none": noise[2] - noise[2].mean() + 0.001,
         "wild": 300 * noise[2],
     }
@@ -314,12 +328,21 @@ def test_a_margin_adds_words():
     assert words == {
         "much": "better",
         "little": "worse, but within the margin",
+        "a little": "better, but within the margin",
         "none": "same within the margin",
         "wild": "no difference shown",
     }
     plain = {name: each.verdict for name, each in compare_paired(differences, True).items()}
-    assert plain == {"much": "better", "little": "worse", "none": "no difference shown", "wild": "no difference shown"}
+    assert plain == {name: word.removesuffix(", but within the margin") for name, word in words.items()} | {
+        "none": "no difference shown"
+    }
     assert compare_paired({"a": np.array([1.0])}, True, margin=0.2)["a"].equivalence is None
+
+
+def test_equivalence_of_differences_one_apart():
+    values = np.array([0.0, 1.0, 0.5, 0.25])
+    mean, half = values.mean(), stats.t.isf(0.05, 3) * values.std(ddof=1) / 2
+    assert equivalence(values, 1.0, True).interval == pytest.approx((mean - half, mean + half))
 
 
 def test_a_difference_as_large_as_the_margin_is_rarely_within():
@@ -425,14 +448,18 @@ def test_a_claim_is_shown_refuted_or_open():
     assert claim(values, above=1.0).holds is None
     assert claim(values, above=0.5, below=2.0).holds is True
     assert claim(values, above=1.0, below=2.0).holds is None
-    assert claim(values, above=1.0, below=0.5).holds is False  # one broken bound is enough
-    assert claim(values).holds is None
+    both = claim(values, above=1.0, below=0.5)
+    assert (both.holds, both.p) == (False, 2 / 2**6)  # one broken bound is enough, and its p is that of the verdict
+    without = claim(values)
+    assert (without.mean, without.p, without.holds) == (pytest.approx(1.05), 2 / 2**6, None)
+    assert without.interval == mean_interval(values)
     assert claim(np.array([])).holds is None
 
 
 def test_a_claim_has_the_interval_and_p_of_the_distance_to_its_bound():
     values = np.array([1.0, 1.2, 0.9, 1.1, 1.3, 0.8])
     found = claim(values, above=0.5)
+    assert found.mean == pytest.approx(1.05)
     assert found.interval == pytest.approx(mean_interval(values))
     assert found.p == sign_flip_p([values - 0.5])[0] == 2 / 2**6
     both = claim(values, above=0.5, below=1.25)
@@ -490,6 +517,7 @@ def test_a_figure_is_held_against_the_prediction_interval():
     assert claim_of_figure(np.full(6, 2.0), 2.1).p == 0
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("margin", "chances"), [(0.5, (0.0, 1.0, 0.0)), (0.25, (0.0, 0.5, 0.5)), (0.2, (0.0, 0.0, 1.0)), (0.125, (0.0, 0.0, 1.0))]
 )
@@ -507,3 +535,92 @@ def test_thousands_of_pairs():
     assert found.verdict == "better"
     assert found.p < 0.001
     assert found.interval == pytest.approx(mean_interval(values))
+
+
+# Curves over a rate
+
+
+def natural_basis(x, knots):
+    """Natural cubic splines as truncated powers (Hastie, Tibshirani and Friedman 2009, section 5.2.1)."""
+    places = np.linspace(x[0], x[-1], knots)
+
+    def over(at, k):
+        far = np.maximum(at[:, None] - places[[k, -1]], 0) ** 3
+        return (far[:, 0] - far[:, 1]) / (places[-1] - places[k])
+
+    return lambda at: np.column_stack([np.ones_like(at), at, *(over(at, k) - over(at, knots - 2) for k in range(knots - 2))])
+
+
+def fitted(x, values, knots, at):
+    basis = natural_basis(x, knots)
+    return (basis(at) @ np.linalg.lstsq(basis(x), values.T, rcond=None)[0]).T
+
+
+def as_good_as_the_best(curves, best):
+    """By scipy's paired t-test at each place."""
+    p = [stats.ttest_rel(curves[:, at], curves[:, best]).pvalue for at in range(curves.shape[1])]
+    return [at for at, each in enumerate(p) if at == best or each >= 0.05]
+
+
+@pytest.mark.parametrize(
+    ("seed", "points", "seeds"), [(0, 13, 6), (1, 9, 3), (2, 5, 4), (3, 4, 2), (4, 25, 8), (5, 13, 5), (6, 7, 6)]
+)
+def test_the_curve_is_a_natural_spline_with_as_many_knots_as_cross_validation_asks_for(seed, points, seeds):
+    random, x = np.random.default_rng(seed), np.linspace(0.1, 0.8, points)
+    own_level = random.normal(0, 1, (seeds, 1))
+    values = 0.5 * np.sin((3 + seed) * x) + random.normal(0, 0.05, (seeds, points)) + own_level
+    found = smooth_curve(x, values)
+    levelled = values - values.mean(axis=1, keepdims=True) + values.mean()
+
+    def score(knots):
+        residual = values.mean(axis=0) - fitted(x, values.mean(axis=0, keepdims=True), knots, x)[0]
+        return (residual**2).sum() / (points - knots) ** 2
+
+    knots = min((k for k in (3, 4, 5, 6) if k < points), key=score)
+    curves = fitted(x, levelled, knots, found.x)
+    half = stats.t.isf(0.025, seeds - 1) * curves.std(axis=0, ddof=1) / seeds**0.5
+    assert found.knots == knots
+    assert set(x) <= set(found.x)
+    assert 121 <= len(found.x) <= 121 + points
+    assert (found.x[0], found.x[-1]) == (x[0], x[-1])
+    np.testing.assert_allclose(found.mean, curves.mean(axis=0), rtol=1e-8)
+    np.testing.assert_allclose(found.low, curves.mean(axis=0) - half, rtol=1e-7)
+    np.testing.assert_allclose(found.high, curves.mean(axis=0) + half, rtol=1e-7)
+    assert found.best == found.x[found.mean.argmin()]
+    good = as_good_as_the_best(curves, found.mean.argmin())
+    assert found.best_interval == (found.x[good[0]], found.x[good[-1]])
+
+
+def test_curves_of_three_points_go_through_them():
+    found = smooth_curve(np.array([0.0, 0.2, 0.5]), np.array([[3.0, 1.0, 2.0], [4.0, 2.0, 3.0], [np.nan, 9.0, 9.0]]))
+    at = [list(found.x).index(place) for place in (0.0, 0.2, 0.5)]
+    np.testing.assert_allclose(found.mean[at], [3.5, 1.5, 2.5])
+    assert found.knots == 3
+
+
+def test_a_single_row_has_a_curve_without_end_and_none_is_refused():
+    found = smooth_curve(np.array([0.0, 0.2, 0.5]), np.array([[3.0, 1.0, 2.0]]))
+    assert set(found.high) == {np.inf}
+    assert set(found.low) == {-np.inf}
+    with pytest.raises(ValueError, match=r"^no row is complete$"):
+        smooth_curve(np.array([0.0, 0.2]), np.array([[np.nan, 1.0]]))
+
+
+def test_the_interval_of_the_best_rate_holds_it_as_often_as_it_says():
+    x, held = np.linspace(0, 0.6, 13), 0
+    for number in range(300):
+        rng = np.random.default_rng(number)
+        tilt = rng.normal(0, 0.02, (6, 1)) * (x - 0.3)
+        values = 0.3 + 0.8 * (x - 0.25) ** 2 + tilt + rng.normal(0, 0.02, (6, 1)) + rng.normal(0, 0.005, (6, 13))
+        low, high = smooth_curve(x, values).best_interval
+        held += low <= 0.25 <= high
+        assert high - low < 0.4
+    assert held >= 0.93 * 300
+
+
+def test_the_curve_goes_through_what_has_no_noise():
+    x = np.linspace(0, 0.6, 13)
+    curve = smooth_curve(x, np.tile(0.3 + 0.5 * x, (3, 1)))
+    np.testing.assert_allclose(curve.mean, 0.3 + 0.5 * curve.x)
+    np.testing.assert_allclose(curve.high - curve.low, 0, atol=1e-9)
+    assert curve.best == 0

@@ -18,7 +18,6 @@ from keras_dropout.bench import execution, search, spaces, study_file
 from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.statistics import smooth_curve
 from keras_dropout.bench.tuning import tune
 from keras_dropout.errors import BadInput
 
@@ -294,26 +293,6 @@ def test_one_seed_gives_a_curve_without_an_interval(tmp_path):
     assert json.loads(json.dumps(found.document(), allow_nan=False))["sweep"]["curves"]["test_loss"]["low"] is None
     assert "one seed gives no interval" in str(found)
     found.save_report(tmp_path / "s.html")
-
-
-def test_the_interval_of_the_best_rate_holds_it_as_often_as_it_says():
-    x, held = np.linspace(0, 0.6, 13), 0
-    for number in range(300):
-        rng = np.random.default_rng(number)
-        tilt = rng.normal(0, 0.02, (6, 1)) * (x - 0.3)
-        values = 0.3 + 0.8 * (x - 0.25) ** 2 + tilt + rng.normal(0, 0.02, (6, 1)) + rng.normal(0, 0.005, (6, 13))
-        low, high = smooth_curve(x, values).best_interval
-        held += low <= 0.25 <= high
-        assert high - low < 0.4
-    assert held >= 0.93 * 300
-
-
-def test_the_curve_goes_through_what_has_no_noise():
-    x = np.linspace(0, 0.6, 13)
-    curve = smooth_curve(x, np.tile(0.3 + 0.5 * x, (3, 1)))
-    np.testing.assert_allclose(curve.mean, 0.3 + 0.5 * curve.x)
-    np.testing.assert_allclose(curve.high - curve.low, 0, atol=1e-9)
-    assert curve.best == 0
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------------
