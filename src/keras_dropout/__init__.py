@@ -6,7 +6,7 @@ The names below are loaded when they are first used, so that the command's `--he
 import importlib
 from typing import Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _LAYERS = """
 AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropEdge DropHead DropKey
