@@ -42,27 +42,28 @@ class Empty:
     """The plugin: the package without its functions, from the call of a test to its end."""
 
     def __init__(self, hollow: Path):
-        self.hollow, self.count, self.passed, self.kept = str(hollow), 0, [], []
+        self.hollow, self.count, self.passed = str(hollow), 0, []
         self.modules, self.functions = 0, []
         signal.signal(signal.SIGALRM, too_late)
 
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item):
-        self.path = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = self.hollow
         if len(sys.modules) != self.modules:
             self.modules, self.functions = len(sys.modules), [each for each in gc.get_objects() if is_ours(each)]
-        for each in self.functions:
-            self.kept.append((each, each.__code__, each.__defaults__, each.__kwdefaults__))
-            each.__code__ = nothing.__code__
-        signal.alarm(SECONDS)
-
-    def pytest_runtest_teardown(self, item):
-        signal.alarm(0)
-        for each, code, defaults, named in self.kept:
-            each.__code__, each.__defaults__, each.__kwdefaults__ = code, defaults, named
-        self.kept.clear()
-        os.environ.pop("PYTHONPATH")
-        os.environ |= {"PYTHONPATH": self.path} if self.path else {}
+        before = [(each, each.__code__, each.__defaults__, each.__kwdefaults__) for each in self.functions]
+        path = os.environ.get("PYTHONPATH")
+        try:
+            os.environ["PYTHONPATH"] = self.hollow
+            for each in self.functions:
+                each.__code__ = nothing.__code__
+            signal.alarm(SECONDS)
+            return (yield)
+        finally:
+            signal.alarm(0)
+            for each, code, defaults, named in before:
+                each.__code__, each.__defaults__, each.__kwdefaults__ = code, defaults, named
+            del os.environ["PYTHONPATH"]
+            os.environ |= {"PYTHONPATH": path} if path else {}
 
     def pytest_runtest_logreport(self, report):
         if report.when == "call" and not report.skipped:
