@@ -324,7 +324,11 @@ def test_a_margin_adds_words():
         "none": noise[2] - noise[2].mean() + 0.001,
         "wild": 300 * noise[2],
     }
-    words = {name: each.verdict for name, each in compare_paired(differences, True, margin=0.2).items()}
+    found = compare_paired(differences, True, margin=0.2)
+    words = {name: each.verdict for name, each in found.items()}
+    assert {name: each.equivalence for name, each in found.items()} == {
+        name: equivalence(values, 0.2, True) for name, values in differences.items()
+    }
     assert words == {
         "much": "better",
         "little": "worse, but within the margin",

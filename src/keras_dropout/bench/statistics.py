@@ -167,7 +167,7 @@ def equivalence(values: np.ndarray, margin: float, higher_is_better: bool) -> Eq
     t = stats.t(len(values) - 1)
     # With no spread at all the limits are infinite, and 0 / 0 is a mean on the margin: not within it.
     with np.errstate(divide="ignore", invalid="ignore"):
-        below, above = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        below, above = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error)
     p_below, p_above = float(t.cdf(below)), float(t.cdf(above))  # of a mean under -margin, and of one over margin
     half = float(t.ppf(1 - LEVEL)) * error
     worse, better = (p_below, p_above) if higher_is_better else (p_above, p_below)
