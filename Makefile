@@ -9,7 +9,7 @@ EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py 
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test slow-tests test-all lint docs site screenshots bench dist smoke lowest clean
+.PHONY: help run install test slow-tests test-all coverage lint docs site screenshots bench dist smoke lowest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,15 @@ test-all: lint .venv/.browser  ## the slow tests too
 	$(PYTEST)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) $(EVERY_BACKEND)
+
+# Under 95 % it fails. What workers do is not counted: they are killed at the end.
+coverage: .venv/.for-development .venv/.browser  ## the lines of the package that the fast tests run, on three backends together
+	rm -rf build/coverage; mkdir -p build/coverage
+	for backend in jax tensorflow torch; do \
+	  KERAS_BACKEND=$$backend COVERAGE_FILE=build/coverage/$$backend $(PYTEST) -m "not slow" --cov --cov-report= \
+	    $$([ $$backend = jax ] || echo $(EVERY_BACKEND)) || exit 1; done
+	cd build/coverage && ../../$(BIN)/coverage combine --quiet --data-file=all jax* tensorflow* torch*
+	$(BIN)/coverage report --data-file=build/coverage/all --skip-covered --show-missing --fail-under=95
 
 lint: .venv/.for-development  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check

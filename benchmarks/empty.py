@@ -93,7 +93,21 @@ def main() -> None:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         plugin = Empty(hollow(Path(folder)))
-        pytest.main(["-q", "--tb=no", "-rN", "-m", "not slow", "-p", "no:cacheprovider", *options.tests], plugins=[plugin])
+        pytest.main(
+            [
+                "-q",
+                "--tb=no",
+                "-rN",
+                "-m",
+                "not slow",
+                "-p",
+                "no:cacheprovider",
+                "--hypothesis-profile",
+                "first-failure",
+                *options.tests,
+            ],
+            plugins=[plugin],
+        )
     print(f"{len(plugin.passed)} of {plugin.count} tests pass on a package that does nothing:", *plugin.passed, sep="\n  ")
     write("empty", {"tests": plugin.count, "passed": plugin.passed})
 

@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 STARTS_PROCESSES = ("test_docs.py", "test_tuning.py", "test_comparison.py", "test_ray.py", "test_failures.py", "test_cli.py")
 
 
-# For benchmarks/mutants.py: a mutant is found by the first example that fails, however large.
+# For benchmarks/mutants.py and empty.py: the first example that fails will do, however large.
 hypothesis.settings.register_profile(
     "first-failure", phases=set(hypothesis.Phase) - {hypothesis.Phase.shrink, hypothesis.Phase.explain}
 )
