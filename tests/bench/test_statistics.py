@@ -390,6 +390,22 @@ def test_a_sequential_verdict_knows_no_unit_or_side_and_is_never_taken_back(valu
         assert found == early
 
 
+@pytest.mark.parametrize("most", [10, 20])
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e6])
+def test_a_sequential_verdict_that_is_reached_knows_no_unit(most, unit):
+    differences = np.random.default_rng(1).normal(1.2, 1, most)
+    looks = [sequential_verdict(differences[:pairs], max_pairs=most) for pairs in range(most + 1)]
+    assert set(looks) == {None, "better"}
+    assert [sequential_verdict(unit * differences[:pairs], max_pairs=most) for pairs in range(most + 1)] == looks
+
+
+def test_the_side_of_a_sequential_verdict_is_that_of_the_sum():
+    """Also where one pair is more than all others."""
+    first = first_look(10)
+    assert sequential_verdict([1] * (first - 1) + [100], max_pairs=10) == "better"
+    assert sequential_verdict([-1] * (first - 1) + [-100], max_pairs=10) == "worse"
+
+
 def test_the_first_look_is_the_first_that_can_decide():
     for most in (6, 10, 20, 30):
         first, same_sign = first_look(most), np.linspace(1, 2, most)
