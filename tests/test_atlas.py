@@ -88,7 +88,9 @@ def test_where_nothing_is_near_it_says_so(asked, words):
 def test_scaling_model_and_data_alike_changes_nothing(factor, times):
     """Only parameters per training example count."""
     parameters = round(1_000 * factor)
-    assert ask(SMALL, LARGE, parameters=parameters) == ask(SMALL, LARGE, parameters=parameters * times, examples=100 * times)
+    found = ask(SMALL, LARGE, parameters=parameters)
+    assert found.placement
+    assert found == ask(SMALL, LARGE, parameters=parameters * times, examples=100 * times)
 
 
 def perceptron(*more):

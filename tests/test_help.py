@@ -238,4 +238,5 @@ def test_what_goes_to_a_pipe_has_no_escape_codes(folder):
     where, _ = folder
     for arguments in (("runs",), ("runs", "verify"), ("--help",)):
         done = run(*arguments, cwd=where)
+        assert done.stdout
         assert "\x1b" not in done.stdout + done.stderr

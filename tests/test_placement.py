@@ -130,6 +130,18 @@ class DropPath(L.Layer):
         return {**super().get_config(), "rate": self.rate}
 
 
+def test_adopt_keeps_what_is_told_apart():
+    """Rates, shapes of noise and what a layer is called with."""
+    inputs = keras.Input((4, 6))
+    x = L.Dropout(0.3, noise_shape=(None, 1, 6), name="one")(inputs)
+    model = adopt(keras.Model(inputs, L.Dropout(0.6, name="other")(x, training=True)))
+    one, other = (layer for layer in model.layers if isinstance(layer, Dropout))
+    assert (one.rate, one.noise_shape, other.rate, other.noise_shape) == (0.3, (None, 1, 6), 0.6, None)
+    assert (one.name, other.name) == ("one", "other")
+    dropped = ops.convert_to_numpy(model(np.ones((50, 4, 6)))) == 0  # by the other one alone
+    assert abs(dropped.mean() - 0.6) < 5 * np.sqrt(0.24 / dropped.size)
+
+
 def test_layers_of_other_libraries_are_known_by_name():
     model = perceptron(DropPath(0.3))
     assert {d["kind"]: d["rate"] for site in sites(model) for d in site.dropout} == {"DropPath": 0.3}

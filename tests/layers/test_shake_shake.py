@@ -59,7 +59,9 @@ def test_backward_has_a_weight_of_its_own():
 
 def test_a_stacked_tensor_is_the_two_branches():
     one, other = ShakeShake(seed=7), ShakeShake(seed=7)
-    np.testing.assert_array_equal(numpy(one(np.stack([F1, F2], axis=1), training=True)), numpy(other([F1, F2], training=True)))
+    found = numpy(one(np.stack([F1, F2], axis=1), training=True))
+    assert found.shape == F1.shape
+    np.testing.assert_array_equal(found, numpy(other([F1, F2], training=True)))
 
 
 def test_it_is_saved_and_goes_on_inside_a_residual_block(tmp_path):

@@ -40,6 +40,7 @@ def test_a_locally_connected_layer_is_made_again_from_its_configuration():
     layer = LocallyConnected2D(5, 3, activation="relu", name="local")
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert again.get_config() == layer.get_config()
+    assert (again.get_config()["filters"], again.get_config()["name"]) == (5, "local")
 
 
 @pytest.mark.parametrize(
