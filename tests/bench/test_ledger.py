@@ -489,6 +489,60 @@ def test_a_clock_that_is_set_back_reorders_no_studies(tmp_path, monkeypatch):
     assert [each["command"] for each in studies(tmp_path / "r.db")][::3] == ["first", "set back again"]
 
 
+def test_studies_are_listed_and_read_as_they_were_noted(tmp_path, monkeypatch):
+    path, more = tmp_path / "r.db", dataclasses.replace(STUDY, seeds=(3, 4), variants=(Variant("none", {}), Variant("half", {})))
+    times = iter(("2026-01-01T12:00:00.000+00:00", "2026-01-01T12:00:01.000+00:00", "2026-01-01T12:00:02.000+00:00"))
+    monkeypatch.setattr("keras_dropout.bench.ledger.now", lambda: next(times))
+    with Ledger(path) as ledger:
+        assert ledger.put_study(STUDY, "first", {}, {}) == 1
+        assert ledger.put_study(more, "second", {"keras": "3.15"}, {"cores": 2}, {"notes": ["one"]}) == 2
+        ledger.put(more, more.runs()[1], result(), {}, {})
+        ledger.add_to_study(2, {"winner": "half"})
+        with ledger.transaction() as connection:
+            connection.execute("UPDATE studies SET document = NULL WHERE id = 1")
+        ledger.add_to_study(1, {"winner": None})
+    first, second = studies(path)
+    assert first == {
+        "number": 1,
+        "started": "2026-01-01T12:00:00.000+00:00",
+        "target": "t",
+        "variants": ["none"],
+        "runs": 1,
+        "done": 0,
+        "command": "first",
+    }
+    assert second == first | {
+        "number": 2,
+        "started": "2026-01-01T12:00:01.000+00:00",
+        "variants": ["none", "half"],
+        "runs": len({run.key for run in more.runs()}),
+        "done": 1,
+        "command": "second",
+    }
+    found = latest_study(path)
+    assert {name: found[name] for name in ("id", "started", "target", "command", "versions", "machine")} == {
+        "id": 2,
+        "started": "2026-01-01T12:00:01.000+00:00",
+        "target": "t",
+        "command": "second",
+        "versions": {"keras": "3.15"},
+        "machine": {"cores": 2},
+    }
+    assert found["document"] == {"study": more.document(), "notes": ["one"], "winner": "half"}
+    assert latest_study(path, number=1)["document"] == {"winner": None}
+
+
+def test_examples_are_kept_once(tmp_path):
+    with Ledger(tmp_path / "r.db") as ledger:
+        assert not ledger.has_examples("f")
+        ledger.put_examples("f", {"kind": "images"}, {"answers": np.arange(2)})
+        ledger.put_examples("f", {"kind": "none"}, {"answers": np.arange(3)})
+        assert ledger.has_examples("f")
+        assert not ledger.has_examples("g")
+    about, arrays = examples(tmp_path / "r.db", "f")
+    assert (about, arrays["answers"].tolist()) == ({"kind": "images"}, [0, 1])
+
+
 def test_a_study_that_cannot_be_read_is_refused(tmp_path):
     path = version_1(tmp_path / "runs.db")  # whose study names no seeds
     with pytest.raises(BadInput, match="is damaged: study 7 cannot be read"):
