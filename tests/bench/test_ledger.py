@@ -532,6 +532,20 @@ def test_studies_are_listed_and_read_as_they_were_noted(tmp_path, monkeypatch):
     assert latest_study(path, number=1)["document"] == {"winner": None}
 
 
+def test_losses_and_predictions_take_no_more_room_than_they_need(tmp_path):
+    """Whatever their type was."""
+    path, losses = tmp_path / "r.db", np.array([0.25, 0.5])
+    predictions = {"classes": np.array([0, 255]), "many classes": np.array([0, 256]), "values": np.array([0.25, 300.5])}
+    with Ledger(path) as ledger:
+        for key, each in predictions.items():
+            ledger.put(STUDY, run(key), Result("done", 1.0, 1, {}, {}, losses, predictions=each), {}, {})
+    found = peek(path, predictions)
+    assert [each.predictions.dtype for each in found.values()] == ["uint8", "<u2", "<f4"]
+    for key, each in found.items():
+        assert each.test_losses.tolist() == losses.tolist()
+        assert each.predictions.tolist() == predictions[key].tolist()
+
+
 def test_examples_are_kept_once(tmp_path):
     with Ledger(tmp_path / "r.db") as ledger:
         assert not ledger.has_examples("f")
