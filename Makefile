@@ -42,7 +42,7 @@ test-all: lint .venv/.browser  ## the slow tests too
 coverage: .venv/.for-development .venv/.browser  ## the lines of the package that the fast tests run, on three backends together
 	rm -rf build/coverage; mkdir -p build/coverage
 	for backend in jax tensorflow torch; do \
-	  KERAS_BACKEND=$$backend COVERAGE_FILE=build/coverage/$$backend $(PYTEST) -m "not slow" --cov --cov-report= \
+	  KERAS_BACKEND=$$backend COVERAGE_FILE=$(CURDIR)/build/coverage/$$backend $(PYTEST) -m "not slow" --cov --cov-report= \
 	    $$([ $$backend = jax ] || echo $(EVERY_BACKEND)) || exit 1; done
 	cd build/coverage && ../../$(BIN)/coverage combine --quiet --data-file=all jax* tensorflow* torch*
 	$(BIN)/coverage report --data-file=build/coverage/all --skip-covered --show-missing --fail-under=95
