@@ -26,7 +26,7 @@ MODULES = {
     "placement": (["placement.py"], ["test_placement.py"]),
     "ledger": (
         ["bench/ledger.py", "bench/schema.py", "bench/lookup.py"],
-        ["bench/test_ledger.py", "test_runs.py"],
+        ["bench/test_ledger.py"],
     ),
 }
 # A process that has imported these, and nothing of ours, is copied for each mutant.
