@@ -1,6 +1,7 @@
 """The ledger on real SQLite files: round trips, sharing, and files that are no ledger."""
 
 import dataclasses
+import io
 import json
 import multiprocessing
 import os
@@ -532,6 +533,18 @@ def test_studies_are_listed_and_read_as_they_were_noted(tmp_path, monkeypatch):
     assert latest_study(path, number=1)["document"] == {"winner": None}
 
 
+def test_what_decides_a_run_and_what_it_ran_on_is_stored(tmp_path):
+    path = tmp_path / "r.db"
+    with Ledger(path) as ledger:
+        ledger.put(STUDY, run(), Result("done", 1.0, 1, {}, {}), {"keras": "3.15"}, {"cores": 2})
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT config, versions, machine, test_losses, predictions, calibration FROM details"
+        config, versions, machine, *large = connection.execute(query).fetchone()
+    assert config == json.dumps(STUDY.deciding(STUDY.variants[0], 0), sort_keys=True)
+    assert (json.loads(versions), json.loads(machine)) == ({"keras": "3.15"}, {"cores": 2})
+    assert large == [None, None, None]
+
+
 def test_losses_and_predictions_take_no_more_room_than_they_need(tmp_path):
     """Whatever their type was."""
     path, losses = tmp_path / "r.db", np.array([0.25, 0.5])
@@ -606,6 +619,12 @@ def damaged(path, change):
     return path
 
 
+def pickled():
+    file = io.BytesIO()
+    np.save(file, np.array([{}], object))
+    return file.getvalue()
+
+
 def cut(path):
     with Ledger(path) as ledger:
         for number in range(50):
@@ -646,11 +665,24 @@ MESSAGES = {
     ),
     "metrics": (
         lambda at: peek(damaged(at, "UPDATE runs SET metrics = '{'"), "k"),
-        "the ledger {at} is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n" + VERIFY,
+        "the ledger {at} is damaged: run k: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n"
+        + VERIFY,
     ),
     "losses": (
         lambda at: peek(damaged(at, "UPDATE details SET test_losses = x'00'"), "k"),
-        "the ledger {at} is damaged: Error -5 while decompressing data: incomplete or truncated stream.\n" + VERIFY,
+        "the ledger {at} is damaged: run k: Error -5 while decompressing data: incomplete or truncated stream.\n" + VERIFY,
+    ),
+    "losses cut": (
+        lambda at: peek(damaged(at, f"UPDATE details SET test_losses = x'{zlib.compress(b'123').hex()}'"), "k"),
+        "the ledger {at} is damaged: run k: buffer size must be a multiple of element size.\n" + VERIFY,
+    ),
+    "an object": (
+        lambda at: peek(damaged(at, f"UPDATE details SET predictions = x'{zlib.compress(pickled()).hex()}'"), "k"),
+        "the ledger {at} is damaged: run k: Object arrays cannot be loaded when allow_pickle=False.\n" + VERIFY,
+    ),
+    "no array": (
+        lambda at: peek(damaged(at, f"UPDATE details SET predictions = x'{zlib.compress(b'').hex()}'"), "k"),
+        "the ledger {at} is damaged: run k: No data left in file.\n" + VERIFY,
     ),
     "pages": (
         lambda at: peek(cut(at), map(str, range(50))),

@@ -190,7 +190,8 @@ class Ledger:
 
     def get(self, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
         """The stored results of these runs, by key; without what they have of each test example where that is not needed."""
-        return results_of(self._connection, keys, each_example)
+        with refusing(self.path, "read"):
+            return results_of(self._connection, keys, each_example)
 
     def kept(self, keys: Iterable[str]) -> set[str]:
         """Those of these runs whose models the ledger has."""

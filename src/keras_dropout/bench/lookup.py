@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_dropout.bench import schema
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.schema import check_header, look_up_to_date, make_schema, refusing, select_keys
+from keras_dropout.bench.schema import Damaged, check_header, look_up_to_date, make_schema, refusing, select_keys
 from keras_dropout.errors import refuse
 
 
@@ -198,17 +198,20 @@ def results_of(connection: sqlite3.Connection, keys: Iterable[str], each_example
     found = {}
     for row in select_keys(connection, query, keys):
         key, status, seconds, epochs, metrics, curves, losses, predictions, calibration, error, best, log = row
-        found[key] = Result(
-            status,
-            seconds,
-            epochs,
-            json.loads(metrics),
-            json.loads(curves),
-            test_losses=None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4"),
-            error=error,
-            best_epoch=best,
-            log=log,
-            predictions=None if predictions is None else read_npy(predictions),
-            calibration=None if calibration is None else json.loads(calibration),
-        )
+        try:
+            found[key] = Result(
+                status,
+                seconds,
+                epochs,
+                json.loads(metrics),
+                json.loads(curves),
+                test_losses=None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4"),
+                error=error,
+                best_epoch=best,
+                log=log,
+                predictions=None if predictions is None else read_npy(predictions),
+                calibration=None if calibration is None else json.loads(calibration),
+            )
+        except (ValueError, TypeError, EOFError, zlib.error) as why:
+            raise Damaged(f"run {key}: {why}") from why
     return {key: found[key] for key in keys if key in found}

@@ -8,7 +8,6 @@ docs/ledger.md describes the tables for people with plain sqlite3.
 import contextlib
 import json
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -103,6 +102,10 @@ class NotStored(Exception):
     """SQLite could not write. The text is one line that says why; what the ledger held before is safe."""
 
 
+class Damaged(Exception):
+    """Something stored cannot be read. The text says what, and why."""
+
+
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
     """Turn what SQLite, a write, or damaged content ends in into a refusal."""
@@ -117,7 +120,7 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
             refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
         mend = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
-    except (UnicodeDecodeError, json.JSONDecodeError, zlib.error) as error:
+    except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
         refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
 
 
