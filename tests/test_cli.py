@@ -1,5 +1,6 @@
 """The command as its users meet it: in a process of its own, on real data, with good and bad input, and killed."""
 
+import importlib.util
 import json
 import os
 import re
