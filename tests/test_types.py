@@ -1,6 +1,8 @@
 """What a type checker says to a program that uses the public names, right and wrong."""
 
 import ast
+import inspect
+import typing
 from pathlib import Path
 
 import keras
@@ -9,6 +11,7 @@ from mypy import api
 
 import keras_dropout
 from keras_dropout import layers
+from keras_dropout.bench import planning, search
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="types are the same on every backend")
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -30,6 +33,7 @@ found = compare(model, data=((1, 2), (3, 4)), variants={"half": {"hidden": 0.5}}
 word: str = found.verdicts["half"]["test_loss"]
 predicted = uncertainty.predict(model, np.zeros((2, 4)), samples=10, quantiles=[0.05, 0.95])
 spread = predicted.variance + predicted.predictive_variance
+tuned = keras_dropout.tune("digits-mlp", variants={"half": {"hidden": 0.5}}, trials=4, kinds=("Dropout",), seeds=6, workers=1)
 verdict: str = keras_dropout.reproduce("srivastava-rate", quick=True, seeds=8).verdict
 try:
     keras_dropout.set_rate(model, 0.3)
@@ -41,6 +45,10 @@ WRONG = {
     "keras_dropout.DropBlock2D(0.1, block_size=None)": 'Argument "block_size" to "DropBlock2D"',
     "keras_dropout.place(model, 0.2)": 'Argument 2 to "place"',
     'keras_dropout.compare(model, quiet="yes")': 'Argument "quiet" to "compare"',
+    "keras_dropout.compare(model, epoch=5)": 'Unexpected keyword argument "epoch" for "compare"',
+    'keras_dropout.compare(model, workers="2")': 'Argument "workers" to "compare"',
+    "keras_dropout.tune(model, trails=4)": 'Unexpected keyword argument "trails" for "tune"',
+    'keras_dropout.reproduce("srivastava-rate", epochs=2)': 'Unexpected keyword argument "epochs" for "reproduce"',
     'keras_dropout.reproduce("srivastava-rate", seeds=["0"])': 'Argument "seeds" to "reproduce"',
     'keras_dropout.uncertainty.predict(model, x, samples="10")': 'Argument "samples" to "predict"',
     'keras_dropout.schedules.Early("0.1", 0.5)': 'Argument 1 to "Early"',
@@ -71,6 +79,15 @@ def test_right_and_wrong_uses_are_told_apart(errors):
     for line, (use, words) in enumerate(WRONG.items(), start=5):
         assert words in found.get(line, ""), use
     assert len(found) == len(WRONG)
+
+
+def test_typed_settings_are_those_that_are_taken():
+    def types(function, *without):
+        parameters = inspect.signature(function).parameters.values()
+        return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in without}
+
+    assert typing.get_type_hints(planning.Settings) == types(planning.make_plan, "variants", "ledger")
+    assert typing.get_type_hints(search.SearchSettings) == planning.Settings.__annotations__ | types(search.plan_search)
 
 
 def test_the_stub_has_the_public_names_and_their_homes():

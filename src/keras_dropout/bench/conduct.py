@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rich.console import Group
 
@@ -14,7 +14,7 @@ from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.shown import shown
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
-from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, make_plan
+from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, Settings, make_plan
 from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
@@ -123,7 +123,7 @@ def compare(
     ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
     quiet: bool = False,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Comparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -106,6 +106,33 @@ def _without_random_numbers() -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+class Settings(TypedDict, total=False):
+    """The settings that `compare` and `tune` share, those of `make_plan`; what they mean is said at `compare`."""
+
+    data_options: Mapping[str, Any] | None
+    baseline: str
+    seeds: int | Sequence[int] | str
+    max_seeds: int | None
+    margin: float | None
+    epochs: int | None
+    batch_size: int | None
+    optimizer: str | None
+    learning_rate: float | None
+    class_weight: Mapping[int, float] | str | None
+    early_stopping: int | None
+    from_weights: bool | str | Path | None
+    split: str
+    validation_split: float
+    data_dir: str | None
+    backend: str | None
+    engine: str
+    workers: int | None
+    on: str
+    checkpoint_every: int | None
+    keep_weights: bool
+    samples: int | None
 
 
 @_without_random_numbers()

@@ -16,7 +16,7 @@ from keras_dropout.bench import execution, spaces
 from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
-from keras_dropout.bench.planning import AS_BUILT, Plan, make_plan
+from keras_dropout.bench.planning import AS_BUILT, Plan, Settings, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.schema import refusing
@@ -31,6 +31,18 @@ SEARCH_SEED = 1000  # of every trial's run
 FINAL_SEEDS = (1001, 1002)  # of the finalists' further runs
 FINALISTS = 3
 TUNED = "tuned"  # the winner among the variants
+
+
+class SearchSettings(Settings, total=False):
+    """Those of `plan_search` beside the study's; what they mean is said at `tune`."""
+
+    space: str | Mapping[str, str] | None
+    kinds: Sequence[str]
+    sampler: str
+    trials: int | None
+    seed: int
+    budget: int | None
+    halving: bool
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from rich.console import Group
@@ -23,7 +23,17 @@ from keras_dropout.bench.conduct import carry_out, keep
 from keras_dropout.bench.planning import DEFAULT_LEDGER
 from keras_dropout.bench.records import Run, Variant
 from keras_dropout.bench.report.page import check_report_path
-from keras_dropout.bench.search import FINAL_SEEDS, SEARCH_SEED, TUNED, Search, Trial, carry_out_search, plan_search, winner_of
+from keras_dropout.bench.search import (
+    FINAL_SEEDS,
+    SEARCH_SEED,
+    TUNED,
+    Search,
+    SearchSettings,
+    Trial,
+    carry_out_search,
+    plan_search,
+    winner_of,
+)
 from keras_dropout.bench.statistics import mean_interval
 from keras_dropout.bench.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
 from keras_dropout.display import Shown
@@ -155,11 +165,12 @@ def tune(
     target: Any,
     data: Any = None,
     *,
+    variants: Mapping[str, Any] | None = None,
     sweep: str | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
     quiet: bool = False,
-    **settings: Any,
+    **settings: Unpack[SearchSettings],
 ) -> Tuning | Sweep:
     """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds and test data.
 
@@ -178,7 +189,7 @@ def tune(
     """
     if report is not None:
         check_report_path(report)
-    planned = plan_tuning(target, data, sweep=sweep, ledger=ledger, **settings)
+    planned = plan_tuning(target, data, variants=variants, sweep=sweep, ledger=ledger, **settings)
     found = carry_out_tuning(planned, quiet=quiet, command="keras_dropout.tune(…) in Python")
     if report is not None:
         found.save_report(report)

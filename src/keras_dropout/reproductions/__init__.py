@@ -3,7 +3,7 @@
 import difflib
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_dropout.bench.ledger import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
@@ -39,19 +39,30 @@ def reproduce(
     data_dir: str | None = None,
     report: str | Path | None = None,
     quiet: bool = False,
-    **settings: Any,
+    workers: int | None = None,
+    on: str = "here",
+    checkpoint_every: int | None = None,
 ) -> "Outcome":
     """Carry out a published experiment, and say whether its claim came out; see `keras-dropout reproduce --help`.
 
     The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with what came
     out), `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number of runs per
-    variant; `data_dir` the folder with the data files; `settings` are workers, on and checkpoint_every of `compare`. Runs that the
+    variant; `data_dir` the folder with the data files; `workers`, `on` and `checkpoint_every` are those of `compare`. Runs that the
     ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
     """
     from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
 
-    settings |= {"ledger": ledger, "data_dir": data_dir, "report": report}
-    planned = plan_reproduction(find(name), quick=quick, seeds=seeds, **settings)
+    planned = plan_reproduction(
+        find(name),
+        quick=quick,
+        seeds=seeds,
+        ledger=ledger,
+        data_dir=data_dir,
+        report=report,
+        workers=workers,
+        on=on,
+        checkpoint_every=checkpoint_every,
+    )
     outcome = carry_out_reproduction(planned, quiet=quiet, command="keras_dropout.reproduce(…) in Python")
     if report is not None:
         outcome.save_report(report)
