@@ -1,5 +1,7 @@
 """Sites of a model, and models with dropout put there or taken away, on the backend of this process."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,15 @@ def test_adopt_replaces_keras_dropout_and_keeps_sharing():
     assert [(type(layer), layer.rate, layer.name) for layer in found] == [(Dropout, 0.25, "d")]
 
 
+def test_adopt_and_rates_reach_into_nested_models():
+    inner = keras.Sequential([keras.Input((6,)), L.Dense(6, name="within"), L.Dropout(0.25, name="d")], name="inner")
+    model = adopt(keras.Sequential([keras.Input((6,)), inner, L.Dense(1)]))
+    (found,) = (layer for layer in model._flatten_layers() if is_dropout(layer))
+    assert type(found) is Dropout
+    set_rate(model, {"inner/within": 0.5})
+    assert found.rate == 0.5
+
+
 class DropPath(L.Layer):
     """As another library has it."""
 
@@ -209,6 +220,34 @@ def test_dropout_of_layers_themselves_is_shown_and_taken_out():
     np.testing.assert_array_equal(bare.predict(x, verbose=0), ops.convert_to_numpy(bare(x, training=True)))
 
 
+def test_a_method_around_a_layer_is_put_in_place_of_its_own_dropout():
+    model = place(
+        text_model(),
+        {"gru": {"kind": "WeightDrop", "rate": 0.2}, "attention": 0.4, "two_ways": {"kind": "WeightDrop", "rate": 0.5}},
+    )
+    assert [(d["kind"], d["rate"]) for site in sites(model) for d in site.dropout] == [
+        ("WeightDrop", 0.5),
+        ("Dropout", 0.4),
+        ("WeightDrop", 0.2),
+    ]
+
+
+def test_a_layer_that_is_made_again_keeps_weights_and_whether_it_trains():
+    model = text_model()
+    model.get_layer("gru").trainable = False
+    bare = strip(model).get_layer("gru")
+    assert not bare.trainable
+    for ours, theirs in zip(bare.get_weights(), model.get_layer("gru").get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_one_layer_for_each_step_is_put_and_taken_off():
+    placed = place(text_model(), {"words": L.TimeDistributed(L.Dropout(0.3), name="steps")})
+    (put,) = (layer for layer in placed.layers if isinstance(layer, L.TimeDistributed))
+    assert put.layer.rate == 0.3
+    assert not any(isinstance(layer, L.TimeDistributed) for layer in strip(placed).layers)
+
+
 def test_a_method_around_a_layer_is_put_there_and_taken_off():
     model = perceptron()
     x = np.random.default_rng(0).normal(size=(7, 4, 4)).astype("float32")
@@ -222,11 +261,16 @@ def test_a_method_around_a_layer_is_put_there_and_taken_off():
 
 
 def test_what_acts_at_prediction_is_warned_of():
-    model = keras.Sequential([keras.Input((5, 3)), L.LSTM(4, name="lstm"), L.Dense(1)])
+    model = keras.Sequential([keras.Input((5, 3)), L.LSTM(4, name="lstm"), L.Dense(1, name="out")])
     with pytest.warns(UserWarning, match="Zoneout acts at prediction too"):
         placed = place(model, {"lstm": {"kind": "Zoneout", "rate": 0.3}})
     with pytest.warns(UserWarning, match="Zoneout acts at prediction too"):
         strip(placed)
+    with pytest.warns(UserWarning, match="DropConnect acts at prediction too"):
+        place(model, {"out": {"kind": "DropConnect", "rate": 0.3, "inference": "gaussian"}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place(model, {"out": {"kind": "DropConnect", "rate": 0.3}, "lstm": {"kind": "WeightDrop", "rate": 0.3}})
 
 
 def test_the_new_model_shares_nothing_and_goes_on_training_where_the_old_one_was():
@@ -251,6 +295,8 @@ def test_the_new_model_shares_nothing_and_goes_on_training_where_the_old_one_was
 def test_copies_of_a_seeded_layer_have_seeds_of_their_own():
     model = place(perceptron(), {"hidden": Dropout(0.5, seed=1)})
     assert len({layer.seed for layer in model.layers if is_dropout(layer)}) == 2
+    model = place(perceptron(), {"a": Dropout(0.5, seed=1)})
+    assert [layer.seed for layer in model.layers if is_dropout(layer)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -372,6 +418,7 @@ def test_what_cannot_be_done_is_refused(words):
 IN_TRAINING = """site 'a': a rate that changes over training or depth belongs to a training, not to a model.
 Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare."""
 ON_VECTORS = "Dropout, GaussianDropout, DropConnect, ConcreteDropout, VariationalDropout, SparseVariationalDropout, Standout"
+KINDS = sorted(name for name in keras_dropout.layers.__all__ if isinstance(getattr(keras_dropout.layers, name), type))
 MESSAGES = [
     (lambda: place(perceptron(), {"a": "linear(0.1, 0.2)"}), IN_TRAINING),
     (lambda: place(perceptron(), {"a": {"kind": "Dropout", "rate": 0.1, "over_depth": True}}), IN_TRAINING),
@@ -385,8 +432,8 @@ MESSAGES = [
         "the model 'mlp' has no dropout layer.\nPut some in: keras_dropout.place(model, {'hidden': 0.2}).",
     ),
     (
-        lambda: set_rate(perceptron(Dropout(0.1, name="d")), {"nix": 0.2}),
-        "no dropout layer 'nix' in the model.\nIts dropout layers: d.",
+        lambda: set_rate(keras.Sequential([keras.Input((4,)), Dropout(0.1, name="d"), L.Dropout(0.1, name="e")]), {"nix": 0.2}),
+        "no dropout layer 'nix' in the model.\nIts dropout layers: d, e.",
     ),
     (
         lambda: set_rate(perceptron(L.Dropout(0.1, name="d")), 0.2),
@@ -405,8 +452,15 @@ MESSAGES = [
     ),
     (
         lambda: place(perceptron(), {"a": L.TimeDistributed(L.Dense(3))}),
-        "TimeDistributed goes around a layer; as a value of a placement it has one already.\n"
-        "Put a layer that drops there, for example Dropout(0.2).",
+        "TimeDistributed is no dropout layer.\nPut a layer that drops there, for example Dropout(0.2).",
+    ),
+    (
+        lambda: place(perceptron(), {"a": L.Activation("relu")}),
+        "Activation is no dropout layer.\nPut a layer that drops there, for example Dropout(0.2).",
+    ),
+    (
+        lambda: place(perceptron(), {"a": {"kind": "Dropuot", "rate": 0.1}}),
+        f"no dropout layer 'Dropuot' that can be put at a site.\nUse one of: {', '.join(KINDS)}.",
     ),
     (
         lambda: place(perceptron(), {"a": {"kind": "DropConnect", "rate": 0.1, "b": 3}}),

@@ -192,14 +192,14 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
     `derive` names the site where there are several: a seed is then another one at each.
     """
     if isinstance(value, keras.Layer):
-        if isinstance(value, keras.layers.Wrapper) and not is_dropout(value):
-            refuse(
-                f"{type(value).__name__} goes around a layer; as a value of a placement it has one already.",
-                f'Write {{"kind": "{type(value).__name__}", "rate": …}}: it is put around the layer at the site.'
-                if isinstance(value, LayerWrapper)
-                else "Put a layer that drops there, for example Dropout(0.2).",
-            )
         cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
+        if isinstance(value, LayerWrapper):
+            refuse(
+                f"{cls.__name__} goes around a layer; as a value of a placement it has one already.",
+                f'Write {{"kind": "{cls.__name__}", "rate": …}}: it is put around the layer at the site.',
+            )
+        if not is_dropout(value) and cls.__module__.startswith("keras."):  # a class of the user's own may drop
+            refuse(f"{cls.__name__} is no dropout layer.", "Put a layer that drops there, for example Dropout(0.2).")
     elif isinstance(value, Mapping):
         cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
     else:
