@@ -153,6 +153,21 @@ def test_adopt_keeps_what_is_told_apart():
     assert abs(dropped.mean() - 0.6) < 5 * np.sqrt(0.24 / dropped.size)
 
 
+@pytest.mark.parametrize("way", ["a dropout layer", "dropout of a layer itself", "dropout to be put"])
+def test_only_nested_models_that_are_concerned_are_made_again(way):
+    inside = [L.LSTM(4, dropout=0.3 if way == "dropout of a layer itself" else 0.0), L.Dense(3, name="dense")]
+    inside += [L.Dropout(0.3)] if way == "a dropout layer" else []
+    concerned = keras.Sequential([keras.Input((5, 3)), *inside], name="concerned")
+    other = keras.Sequential([keras.Input((3,)), L.Dense(2)], name="other")
+    model = keras.Sequential([keras.Input((5, 3)), concerned, other])
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    before = model.predict(x, verbose=0)
+    new, _ = rewire(model, {"concerned/dense": 0.4} if way == "dropout to be put" else {})
+    assert new.get_layer("other") is other
+    assert [d["rate"] for site in sites(new) for d in site.dropout] == ([0.4] if way == "dropout to be put" else [])
+    np.testing.assert_allclose(new.predict(x, verbose=0), before, rtol=1e-5, atol=1e-6)
+
+
 def test_layers_of_other_libraries_are_known_by_name():
     model = perceptron(DropPath(0.3))
     assert {d["kind"]: d["rate"] for site in sites(model) for d in site.dropout} == {"DropPath": 0.3}
@@ -162,7 +177,9 @@ def test_layers_of_other_libraries_are_known_by_name():
 def text_model():
     ids = keras.Input((7,), dtype="int32", name="ids")
     x = L.Bidirectional(L.LSTM(4, return_sequences=True, dropout=0.2), name="two_ways")(L.Embedding(30, 8, name="words")(ids))
-    x = L.GRU(5, recurrent_dropout=0.3, name="gru")(L.MultiHeadAttention(2, 4, dropout=0.1, name="attention")(x, x))
+    x = L.GRU(5, recurrent_dropout=0.3, name="gru")(
+        L.MultiHeadAttention(2, 4, dropout=0.1, name="attention")(x, x, use_causal_mask=True)
+    )
     return keras.Model(ids, L.Dense(2, name="out")(x))
 
 
