@@ -122,17 +122,21 @@ def test_a_finished_run_is_never_overwritten_and_a_failed_one_is(tmp_path):
     assert found["c"].status == "diverged"
 
 
-def _write_many(path, first, barrier):
-    barrier.wait()
+def _write_many(folder, first, barrier):
+    for number in range(20):
+        barrier.wait(60)  # so that both make the file
+        with Ledger(folder / f"new{number}.db"):
+            pass
+    barrier.wait(60)
     for number in range(first, first + 40):
-        with Ledger(path) as ledger:
+        with Ledger(folder / "runs.db") as ledger:
             ledger.put(STUDY, run(str(number)), result(float(number)), {}, {})
 
 
 def test_two_processes_share_a_new_ledger(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
-    writers = [context.Process(target=_write_many, args=(tmp_path / "runs.db", first, barrier)) for first in (0, 20)]
+    writers = [context.Process(target=_write_many, args=(tmp_path, first, barrier)) for first in (0, 20)]
     for writer in writers:
         writer.start()
     for writer in writers:

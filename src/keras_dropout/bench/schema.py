@@ -168,9 +168,10 @@ def look_up_to_date(connection: sqlite3.Connection, version: int) -> None:
 
 def check_header(connection: sqlite3.Connection, path: Path) -> int:
     """The version of the schema, 0 for an empty file; refuse what is no ledger, or newer."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    # In one statement: another command may be making the file at this moment.
+    version, application, tables = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
     if tables and application != APPLICATION_ID:
         refuse(f"{path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
     if version > SCHEMA_VERSION:
