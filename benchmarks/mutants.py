@@ -29,7 +29,9 @@ MODULES = {
 }
 # A process that has imported these, and nothing of ours, is copied for each mutant.
 PRELOADED = ("jax", "keras", "scipy.stats", "scipy.optimize", "hypothesis", "pandas", "rich", "typer", "pytest")
-SQL = re.compile(r"\b(SELECT|FROM|WHERE|AND|IN|INTO|SET|VALUES|INSERT|UPDATE|DELETE|CREATE|PRAGMA|BEGIN|COMMIT|ROLLBACK)\b")
+SQL = re.compile(
+    r"\b(SELECT|FROM|WHERE|AND|IN|INTO|SET|VALUES|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|COMMIT|ROLLBACK|VACUUM)\b"
+)
 
 
 def prepare(name: str) -> Path:

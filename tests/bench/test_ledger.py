@@ -478,6 +478,7 @@ def test_the_latest_study_says_which_of_its_runs_there_are(tmp_path):
     ]
     assert (found["config"]["data"], found["config"]["epochs"]) == (STUDY.data.fingerprint, 1)
     assert {"placement", "seed"}.isdisjoint(found["config"])
+    assert found["placements"] == {"none": {}, "half": {"hidden": {}}}
     first = latest_study(path, "t")
     assert (first["command"], first["config"], len(first["runs"])) == ("first", {}, 1)
     assert latest_study(path, "v") is None
