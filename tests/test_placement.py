@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 import keras_dropout
-from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, set_rate, sites, strip
+from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
 from keras_dropout.graph import copy
 from keras_dropout.placement import adopt, is_dropout, resolve, rewire
 
@@ -187,6 +187,7 @@ def test_groups_mean_the_sites_where_the_method_fits():
     model = text_model()
     assert list(resolve(model, {"all": 0.2})) == ["words", "two_ways", "attention", "gru"]  # ids cannot be scaled
     assert list(resolve(model, {"hidden": {"kind": "SpatialDropout1D", "rate": 0.1}})) == ["words", "two_ways", "attention"]
+    assert list(resolve(model, {"hidden": keras_dropout.SpatialDropout1D(0.1)})) == ["words", "two_ways", "attention"]
     assert list(resolve(model, {"*": {"kind": "WeightDrop", "rate": 0.1}})) == ["gru"]
     assert list(resolve(model, {"GRU": 0.2, "Embedding": 0.1})) == ["words", "gru"]
     fits = {site.name: site.methods for site in sites(model)}
@@ -195,6 +196,13 @@ def test_groups_mean_the_sites_where_the_method_fits():
     assert {"AttentionDropout", "DropHead", "DropKey"} <= set(fits["attention"])
     assert {"Zoneout", "RecurrentDropout"} <= set(fits["gru"])
     assert {"DropConnect", "ConcreteDropout"} <= set(fits["out"])
+
+
+def test_a_schedule_is_for_a_training():
+    placement = {"a": {"kind": "Dropout", "rate": 0.5, "schedule": schedules.Linear(0.5, 0.0).document()}}
+    assert list(resolve(perceptron(), placement)) == ["a"]
+    with pytest.raises(BadInput, match="belongs to a training"):
+        place(perceptron(), placement)
 
 
 def test_every_method_that_fits_can_be_put_there():
@@ -253,7 +261,7 @@ def test_a_layer_that_is_made_again_keeps_weights_and_whether_it_trains():
     model = text_model()
     model.get_layer("gru").trainable = False
     bare = strip(model).get_layer("gru")
-    assert not bare.trainable
+    assert bare.trainable is False
     for ours, theirs in zip(bare.get_weights(), model.get_layer("gru").get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -283,8 +291,9 @@ def test_what_acts_at_prediction_is_warned_of():
         placed = place(model, {"lstm": {"kind": "Zoneout", "rate": 0.3}})
     with pytest.warns(UserWarning, match="Zoneout acts at prediction too"):
         strip(placed)
-    with pytest.warns(UserWarning, match="DropConnect acts at prediction too"):
+    with pytest.warns(UserWarning, match="DropConnect acts at prediction too") as warned:
         place(model, {"out": {"kind": "DropConnect", "rate": 0.3, "inference": "gaussian"}})
+    assert warned[0].filename == __file__  # where the user's own line is
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         place(model, {"out": {"kind": "DropConnect", "rate": 0.3}, "lstm": {"kind": "WeightDrop", "rate": 0.3}})
