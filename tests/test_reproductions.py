@@ -10,10 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from keras_dropout import BadInput, reproductions
 from keras_dropout.bench.data import digits
 from keras_dropout.bench.reproduction import Expectation, Part, Reproduction, carry_out_reproduction, plan_reproduction
+from keras_dropout.cli import app
 from keras_dropout.reproductions.networks import perceptron
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")
@@ -224,6 +226,8 @@ def test_the_list_says_what_there_is(tmp_path):
     for row in rows:
         assert {"name", "claim", "source", "quick_seconds"} <= row.keys()
         assert 0 < row["quick_seconds"] < 300, row["name"]
+    table = CliRunner().invoke(app, ["reproduce", "--list"]).stdout.split()
+    assert [word for word in table if word in reproductions.names()] == reproductions.names()
 
 
 def test_an_unknown_name_is_two_lines_with_the_nearest(tmp_path):

@@ -9,12 +9,14 @@ from contextlib import closing
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.lookup import studies
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+from keras_dropout.cli import app
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="studies start their own processes")
@@ -85,6 +87,21 @@ def test_no_framework_is_loaded(carried_out):
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, f"{page}\n", "")
     assert "<h1" in page.read_text()
+
+
+def test_the_command_lists_the_studies_and_gives_one_as_json(carried_out, tmp_path):
+    def report(*arguments):
+        return CliRunner().invoke(app, ["report", str(carried_out.ledger), *arguments])
+
+    (row,) = json.loads(report("--list", "--json").stdout)
+    assert (row["target"], row["variants"], row["runs"], row["done"]) == ("digits-mlp", ["none", "half", "late"], 6, 6)
+    assert ("6 of 6" in report("--list").stdout, report("--list", "--target", "other", "--json").stdout) == (True, "[]\n")
+    document, before = json.loads(report("--json").stdout), as_data(carried_out.report_document())
+    assert (document["pairs"], document["comparisons"]) == (before["pairs"], before["comparisons"])
+    refused = report("-o", str(tmp_path / "page.txt")).exception
+    assert isinstance(refused, BadInput)
+    assert str(refused).startswith("the report must be an .html file; got ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_that_runs_is_shown_so_far(carried_out, tmp_path):
