@@ -1,4 +1,4 @@
-"""The benchmarks of methods and of the atlas: ranks on figures that are known, and small runs of the commands."""
+"""The benchmarks of methods, of the atlas and of the layers: ranks on figures that are known, and small runs of the commands."""
 
 import importlib
 import json
@@ -86,3 +86,16 @@ def test_the_atlas_in_little(tmp_path):
     assert (study["data"], study["train"], study["seeds"]) == ("digits", 180, 2)
     assert {(row["kind"], row["site"]) for row in study["rows"]} == {("Dropout", "input"), ("Dropout", "hidden")}
     assert all(np.isfinite(row["test_loss"][:3]).all() for row in study["rows"])
+
+
+@pytest.mark.slow
+def test_the_speed_of_every_layer_in_little(tmp_path):
+    """Each row of the table runs on each backend; without it nobody sees that a layer's arguments have changed."""
+    command = [sys.executable, str(BENCHMARKS / "layers.py"), "--quick", "--cpu-time", "--json", str(tmp_path / "found.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    named = {backend: {row["layer"] for row in rows if row["backend"] == backend} for backend in ("jax", "tensorflow", "torch")}
+    assert named["jax"] == named["tensorflow"] == named["torch"]
+    assert {"Dropout", "TokenDropout", "DropConnect"} < named["jax"]
+    assert all(row["ratio"] > 0 for row in rows)
