@@ -90,6 +90,16 @@ def test_typed_settings_are_those_that_are_taken():
     assert typing.get_type_hints(search.SearchSettings) == planning.Settings.__annotations__ | types(search.plan_search)
 
 
+@pytest.mark.parametrize(
+    ("function", "wrong", "hint"),
+    [("compare", "seed", " Did you mean 'seeds'?"), ("tune", "trial", " Did you mean 'trials'?"), ("tune", "colour", "")],
+)
+def test_a_misspelt_setting_is_said_of_the_function_that_was_called(function, wrong, hint):
+    with pytest.raises(TypeError) as said:
+        getattr(keras_dropout, function)("digits-mlp", **{wrong: 3})
+    assert str(said.value) == f"{function}() got an unexpected keyword argument {wrong!r}.{hint}"
+
+
 def test_the_stub_has_the_public_names_and_their_homes():
     stub = ast.parse((SOURCE / "keras_dropout" / "__init__.pyi").read_text())
     homes = {}

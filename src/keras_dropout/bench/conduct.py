@@ -14,7 +14,7 @@ from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.shown import shown
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
-from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, Settings, make_plan
+from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, Settings, check_names, make_plan
 from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run, Study
@@ -156,6 +156,7 @@ def compare(
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """
+    check_names("compare", settings, Settings.__optional_keys__)
     plan = make_plan(target, data, variants=variants, ledger=ledger, **settings)
     if report is not None:
         check_report_path(report)

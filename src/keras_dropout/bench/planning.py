@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import math
 import os
 import random
@@ -133,6 +134,15 @@ class Settings(TypedDict, total=False):
     checkpoint_every: int | None
     keep_weights: bool
     samples: int | None
+
+
+def check_names(function: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise the TypeError of an unexpected keyword in the words of the function that the user called."""
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")
 
 
 @_without_random_numbers()

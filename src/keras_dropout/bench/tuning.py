@@ -20,7 +20,7 @@ from rich.text import Text
 
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.conduct import carry_out, keep
-from keras_dropout.bench.planning import DEFAULT_LEDGER
+from keras_dropout.bench.planning import DEFAULT_LEDGER, check_names
 from keras_dropout.bench.records import Run, Variant
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.search import (
@@ -187,6 +187,7 @@ def tune(
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """
+    check_names("tune", settings, SearchSettings.__optional_keys__)
     if report is not None:
         check_report_path(report)
     planned = plan_tuning(target, data, variants=variants, sweep=sweep, ledger=ledger, **settings)
