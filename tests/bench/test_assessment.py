@@ -354,7 +354,11 @@ def test_refused_of_other_models(models, digits, regression, diabetes):
         assess(bare, few)
     with pytest.raises(BadInput, match=r"no dropout layer(.|\n)*keras_dropout.place"):
         assess(bare, few, few, tune_rate="nll")
-    assert assess({0: bare, 1: bare}, few).notes == ("There is no dropout in the model, so that there are no Monte-Carlo figures.",)
+    lacking = "There is no dropout in the model, so that there are no figures of "
+    assert assess({0: bare, 1: bare}, few).notes == (f"{lacking}Monte-Carlo.",)
+    both = assess({0: bare, 1: bare}, few, use_moments=True)
+    assert both.notes == (f"{lacking}Monte-Carlo or moments.",)
+    assert set(both.values) == {"plain", "ensemble, plain"}
     with pytest.raises(BadInput, match="this is a regression"):
         assess(regression, diabetes["test"], diabetes["validation"], ood={"other": diabetes["test"].x})
     with pytest.raises(BadInput, match="precision needs validation data"):

@@ -150,7 +150,8 @@ def assess(
     uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # not of shifted data
     if ood or shifts:
         say("predictions on other and shifted data")
-    lacking = "There is no dropout in the model, so that there are no Monte-Carlo figures."
+    left_out = "Monte-Carlo or moments" if use_moments else "Monte-Carlo"
+    lacking = f"There is no dropout in the model, so that there are no figures of {left_out}."
     return Assessment(
         target=target,
         data=data,
@@ -207,7 +208,7 @@ class _Measured:
             assert validation is not None
             self.temperature = calibration.fit_temperature(self._plain(validation.x), validation.y)
             self.methods.append("temperature")
-        if use_moments:
+        if use_moments and self.stochastic:  # without, they are plain predictions but for rounding, in which verdicts would be seen
             self.methods.append("moments")
         self.seconds: dict[str, float] = {}
 
