@@ -10,6 +10,7 @@ import sys
 import time
 
 import keras
+import numpy as np
 import pytest
 
 import keras_dropout
@@ -187,6 +188,48 @@ def test_seeds_are_added_and_worse_fails(tmp_path):
     assert without_timings(again.stdout) == without_timings(done.stdout)
     plan = run(tmp_path, *arguments[:-2], "--seeds", "auto", "--dry-run")
     assert "2 variants x at most 30 seeds" in plan.stdout
+
+
+DIVERGES = """
+import keras
+
+def build(input_shape):
+    model = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(16, "relu"), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return model
+"""
+
+
+def test_a_gate_does_not_pass_what_diverged(tmp_path):
+    (tmp_path / "model.py").write_text(DIVERGES)
+    x = np.random.default_rng(0).normal(size=(300, 5)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=x.sum(axis=1))
+    arguments = [
+        "compare",
+        "model.py:build",
+        "--data",
+        "data.npz",
+        "--epochs",
+        "3",
+        "--seeds",
+        "2",
+        "--engine",
+        "compiled",
+        "--quiet",
+    ]
+    done = run(tmp_path, *arguments, "--variant", "bad=input=0.99", "--fail-if", "worse", "--json")
+    assert done.returncode == 1, done.stderr
+    assert "worse: bad (diverged)" in done.stderr
+    assert json.loads(done.stdout)["comparisons"][0]["verdict"] == "no difference shown"
+
+
+@pytest.mark.slow
+def test_a_gate_does_not_count_the_model_without_dropout(tmp_path):
+    """It is worse than the baseline, which is what dropout is for."""
+    arguments = ["compare", "digits-mlp", "--variant", "released=hidden=0.2", "--baseline", "released", "--epochs", "30"]
+    done = run(tmp_path, *arguments, "--fail-if", "worse", "--quiet", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(row["variant"], row["verdict"]) for row in json.loads(done.stdout)["comparisons"]][0] == ("none", "worse")
 
 
 def test_the_whole_way_on_one_worker_and_on_two(tmp_path):

@@ -283,6 +283,7 @@ def test_missing_failed_and_diverged_runs_are_shown_and_left_out(tmp_path):
     found.results[runs["last", 1]] = Result("failed", 1.0, 0, error="OutOfMemory: too big")
     del found.results[runs["last", 2]]
     text = str(found)
+    assert found.diverged == ["hidden"]
     assert found.differences("test_loss")["hidden"].pairs == 5
     assert found.differences("test_loss")["last"].pairs == 4
     for words in ("1 run(s) diverged", "1 run(s) failed", "1 run(s) are not finished"):

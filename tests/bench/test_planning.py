@@ -168,6 +168,7 @@ REFUSALS = {  # name: (model, data, settings, words of the first line)
         {"early_stopping": 0},
         "must be a whole number of at least 1; got 0",
     ),
+    "a seed twice": (perceptron, lambda: LABELLED, {"seeds": [0, 3, 1, 3]}, "the seeds must differ; got 3 more than once"),
     "more seeds than can be listed": (perceptron, lambda: LABELLED, {"seeds": 10**12}, "seeds must be at most 100,000"),
     "more seeds to add than can be listed": (
         perceptron,

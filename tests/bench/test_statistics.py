@@ -130,6 +130,15 @@ def test_missing_runs_are_left_out_by_pair():
     assert (found.pairs, found.verdict) == (6, "better")
 
 
+@pytest.mark.parametrize("missing", [1, 6])
+def test_runs_that_another_variant_misses_change_nothing(missing):
+    clear, other = np.array([1.0, 1.1, 1.2, 0.9, 1.1, 1.0]), np.array([0.1, -0.2, 0.1, 0.2, -0.3, 0.1])
+    other[:missing] = np.nan
+    found = compare_paired({"clear": clear, "other": other}, higher_is_better=True)
+    assert (found["clear"].pairs, found["clear"].p_adjusted, found["clear"].verdict) == (6, 2 / 64, "better")
+    assert (found["other"].pairs, found["other"].verdict) == (6 - missing, "no difference shown")
+
+
 @pytest.mark.parametrize("values", [[], [np.nan], [0.5]])
 def test_too_few_pairs_give_no_interval_and_no_verdict(values):
     found = compare_paired({"a": np.array(values, float)}, higher_is_better=True)["a"]

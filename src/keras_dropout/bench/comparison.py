@@ -83,6 +83,15 @@ class Comparison(Shown):
         return [(run, self.results[run.key].error or "") for run in self.study.runs() if self._status(run) == "failed"]
 
     @property
+    def diverged(self) -> list[str]:
+        """The variants with a run that diverged where the baseline's did not: no metric can say that they are worse."""
+        status = {(run.variant.name, run.seed): self._status(run) for run in self.study.runs()}
+        fell = {
+            name for (name, seed), ended in status.items() if ended == "diverged" and status[self.study.baseline, seed] == "done"
+        }
+        return [variant.name for variant in self.study.variants if variant.name in fell]
+
+    @property
     def missing(self) -> int:
         """How many runs have no result yet."""
         return sum(run.key not in self.results for run in self.study.runs())

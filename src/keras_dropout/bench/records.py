@@ -7,6 +7,7 @@ known by its key, a hash of everything that decides its result.
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -195,6 +196,8 @@ class Study:
         check_choice("baseline", self.baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
         if not self.seeds:
             refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
+        if twice := [seed for seed, count in Counter(self.seeds).items() if count > 1]:
+            refuse(f"the seeds must differ; got {twice[0]} more than once.", "The same seed is the same run: it adds nothing.")
 
     def runs(self) -> list[Run]:
         """All runs, by seed and then by variant, so that complete pairs come early."""

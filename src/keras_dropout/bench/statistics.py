@@ -84,10 +84,9 @@ def compare_paired(
     names = list(differences)
     complete = {name: values[np.isfinite(values)] for name, values in differences.items()}
     p = {name: sign_flip_p([values])[0] for name, values in complete.items()}
-    # Joint flips need one row per seed: seeds that miss a variant are left out of the adjustment.
-    table = np.array([differences[name] for name in names])
-    whole = table[:, np.isfinite(table).all(axis=0)] if names else table
-    adjusted = dict(zip(names, sign_flip_p(list(whole)))) if whole.size else dict.fromkeys(names, 1.0)
+    # A pair that is missing counts as no difference, which no flip changes: each variant keeps the pairs it has.
+    table = np.array([np.where(np.isfinite(differences[name]), differences[name], 0.0) for name in names])
+    adjusted = dict(zip(names, sign_flip_p(list(table)))) if names else {}
     found = {}
     for name in names:
         values = complete[name]

@@ -113,7 +113,8 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
     fail_if: Annotated[
-        str | None, typer.Option(help="worse: exit status 1 if a variant is worse in any metric, by more than a --margin.")
+        str | None,
+        typer.Option(help="worse: exit status 1 if a variant diverges, or is worse in any metric, by more than a --margin."),
     ] = None,
 ) -> None:
     """Train every variant with every seed, and say which are better than the baseline.
@@ -150,6 +151,7 @@ def compare(
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.conduct import carry_out, so_far
         from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
+        from keras_dropout.bench.records import BASELINE
         from keras_dropout.bench.report.page import check_report_path
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
@@ -185,7 +187,10 @@ def compare(
     _exit_if_failed(found, ledger, command)
     if fail_if:
         verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
-        if worse := [f"{name} ({metric})" for name, metric, word in verdicts if word == fail_if]:
+        failing = [(name, metric) for name, metric, word in verdicts if word == fail_if]
+        failing += [(name, "diverged") for name in found.diverged]
+        # The model without dropout is in every study: that it is worse than another baseline is what one hopes for.
+        if worse := [f"{name} ({what})" for name, what in failing if name != BASELINE]:
             print(f"worse: {', '.join(worse)}", file=sys.stderr)
             raise typer.Exit(1)
 
