@@ -229,7 +229,8 @@ def test_a_gate_does_not_count_the_model_without_dropout(tmp_path):
     arguments = ["compare", "digits-mlp", "--variant", "released=hidden=0.2", "--baseline", "released", "--epochs", "30"]
     done = run(tmp_path, *arguments, "--fail-if", "worse", "--quiet", "--json")
     assert done.returncode == 0, done.stderr
-    assert [(row["variant"], row["verdict"]) for row in json.loads(done.stdout)["comparisons"]][0] == ("none", "worse")
+    first = json.loads(done.stdout)["comparisons"][0]
+    assert (first["variant"], first["verdict"]) == ("none", "worse")
 
 
 def test_the_whole_way_on_one_worker_and_on_two(tmp_path):

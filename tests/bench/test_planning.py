@@ -269,6 +269,51 @@ def test_a_refusal_of_weights_in_a_file(tmp_path):
             planned(perceptron(), pair(X, LABELS), tmp_path, from_weights=tmp_path / f"{name}.weights.h5")
 
 
+def classifier(*layers, shape=(4,)):
+    model = keras.Sequential([keras.Input(shape), *layers, L.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[keras.metrics.SparseCategoricalAccuracy()])
+    return model
+
+
+MADE_TWICE = {
+    "activation": lambda: classifier(L.Dense(6), L.Activation("relu")),
+    "nested": lambda: classifier(keras.Sequential([keras.Input((4,)), L.Dense(6), L.Dense(5)])),
+    "bidirectional": lambda: classifier(L.Reshape((4, 1)), L.Bidirectional(L.LSTM(3))),
+    "time distributed": lambda: classifier(L.Reshape((4, 1)), L.TimeDistributed(L.Dense(3)), L.Flatten()),
+    "cell": lambda: classifier(L.Reshape((4, 1)), L.RNN([L.GRUCell(3), L.GRUCell(2)])),
+}
+
+
+@pytest.mark.parametrize("name", MADE_TWICE)
+def test_a_model_that_is_made_twice_has_the_same_runs(name, tmp_path):
+    """Keras counts up its automatic names with every layer that is made."""
+
+    def keys():
+        return [run.key for run in planned(MADE_TWICE[name](), LABELLED, tmp_path).study.runs()]
+
+    assert keys() == keys()
+
+
+def test_a_name_that_is_also_a_setting_decides_nothing_but_the_setting_does(tmp_path):
+    """The names of two activations are those of what they compute; those of two outputs are those of their losses."""
+
+    def key(model, data):
+        return planned(model, data, tmp_path, variants={"first": {"input": 0.1}}).study.runs()[0].key
+
+    found = {key(classifier(L.Dense(6), L.Activation(each, name=each)), LABELLED) for each in ("relu", "tanh")}
+    assert len(found) == 2
+    assert key(classifier(L.Dense(6), L.Activation("relu", name="first")), LABELLED) in found
+
+    def regressor(loss, name):
+        model = keras.Sequential([keras.Input((4,)), L.Dense(6, "relu"), L.Dense(1, name=name)])
+        model.compile("sgd", loss)
+        return model
+
+    numbers = (X, X[:, :1]), (X[:20], X[:20, :1])
+    assert key(regressor("mse", "mse"), numbers) == key(regressor("mse", "out"), numbers)
+    assert key(regressor("mse", "mse"), numbers) != key(regressor("mae", "mae"), numbers)
+
+
 def test_early_stopping_needs_validation_data_of_its_own(tmp_path):
     with pytest.raises(BadInput, match="validation data of their own"):
         make_plan("digits-mlp", split="as-published", early_stopping=3, ledger=tmp_path / "r.db")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -204,16 +204,42 @@ class Study:
         return [Run(self.key(variant, seed), variant, seed) for seed in self.seeds for variant in self.variants]
 
     def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Everything that decides a run's result, as plain values; names that Keras made up are replaced by positions."""
-        position = {name: f"#{number}" for number, name in enumerate(_names(self.model))}
+        """Everything that decides a run's result, as plain values; the names of layers are replaced by their positions.
 
-        def plain(value: Any) -> Any:
+        Names decide nothing, and Keras makes up others each time. Only names are: the "relu" of a layer named "relu" decides.
+        """
+        layers = list(_layers(self.model))
+        position = {layer["config"].get("name", ""): f"#{number}" for number, layer in enumerate(layers)}
+        are_layers = {id(layer) for layer in layers}
+
+        def renamed(value: Any) -> Any:
             if isinstance(value, Mapping):
-                return {position.get(k, k): plain(v) for k, v in value.items() if k != "shared_object_id"}
+                return {position.get(k, k): renamed(v) for k, v in value.items()}
             if isinstance(value, (list, tuple)):
-                return [plain(v) for v in value]
+                return [renamed(v) for v in value]
             return position.get(value, value) if isinstance(value, str) else value
 
+        def plain(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [plain(v) for v in value]
+            if not isinstance(value, Mapping):
+                return value
+            said = {k: renamed(v) if k in _OF_NAMES else plain(v) for k, v in value.items() if k != "shared_object_id"}
+            if id(value) in are_layers:
+                for named in (said, said["config"]):
+                    if "name" in named:
+                        named["name"] = renamed(named["name"])
+            return said
+
+        def by_output(value: Any) -> Any:
+            if isinstance(value, Mapping) and "class_name" not in value:
+                return {position.get(output, output): plain(v) for output, v in value.items()}
+            return plain(value)
+
+        def path(site: str) -> str:
+            return "/".join(position.get(step, step) for step in site.split("/"))
+
+        placement = variant.placement
         class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
         # Only where they are used, so that the keys of other studies stay what they were.
         options = {
@@ -228,8 +254,8 @@ class Study:
         return {
             "numeric_version": NUMERIC_VERSION,
             "model": plain(self.model),
-            "compiled": plain(self.compiled),
-            "placement": plain(variant.placement),
+            "compiled": {name: by_output(value) for name, value in self.compiled.items()},
+            "placement": placement and {path(site): plain(spec) for site, spec in placement.items()},
             "data": self.data.fingerprint,
             "split": [self.split, self.data.train, self.data.validation],
             "backend": self.backend,
@@ -298,10 +324,20 @@ class Study:
 _SAID = ("target", "split", "backend", "engine", "epochs", "batch_size", "baseline", "early_stopping", "samples")
 
 
-def _names(model: Mapping[str, Any]) -> list[str]:
-    """The names of a serialised model and of all layers in it."""
-    config = model.get("config", {})
-    return [config.get("name", ""), *(name for layer in config.get("layers", ()) for name in _names(layer))]
+_OF_NAMES = ("keras_history", "input_layers", "output_layers")  # in a serialised model, what consists of names of layers
+
+
+def _layers(value: Any, listed: bool = True) -> Iterator[Mapping[str, Any]]:
+    """The layers of a serialised model, itself first, those inside of others included."""
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _layers(each, listed)
+    elif isinstance(value, Mapping):
+        config = value.get("config")
+        if isinstance(config, Mapping) and (listed or {"name", "trainable"} <= set(config)):
+            yield value
+        for name, each in value.items():
+            yield from _layers(each, name == "layers")
 
 
 @dataclass(frozen=True)
