@@ -275,6 +275,56 @@ def classifier(*layers, shape=(4,)):
     return model
 
 
+FAR = 100 * X + 5000
+
+
+def adapted(normalization):
+    normalization.adapt(FAR)
+    return normalization
+
+
+@pytest.mark.slow
+def test_each_run_has_what_a_layer_was_adapted_to(tmp_path):
+    """The runs are those of a layer that is given the same statistics, whatever weights they start from."""
+    keras.utils.set_random_seed(0)
+    model = classifier(adapted(L.Normalization()), L.Dense(6, "relu"))
+    mean, variance = (each.numpy() for each in model.layers[0].variables[:2])
+    given = classifier(L.Normalization(mean=mean, variance=variance), L.Dense(6, "relu"))
+    given.set_weights(model.get_weights()[3:])
+    model.save_weights(tmp_path / "w.weights.h5")
+    again = classifier(L.Normalization(), L.Dense(6, "relu"))  # gets all of it from the file
+
+    def losses(model, weights=None):
+        plan = planned(model, pair(FAR, LABELS), tmp_path, from_weights=weights, epochs=10, variants={"a": {"hidden": 0.1}})
+        found = carry_out(plan, quiet=True)
+        return [found.values(name, "test_loss")[0] for name in ("none", "a")]
+
+    begun = losses(model)
+    assert max(begun) < 1.5, "of inputs that are not normalized it is above 10"
+    assert losses(given) == begun
+    assert losses(model, True) == losses(again, tmp_path / "w.weights.h5")
+    assert model.layers[0].input_mean is None, "the model is only read"
+
+
+@keras.saving.register_keras_serializable("tests")
+class NormalizesItself(keras.Model):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.first, self.hidden, self.last = L.Normalization(), L.Dense(6, "relu"), L.Dense(3, "softmax")
+
+    def call(self, x, training=False):
+        return self.last(self.hidden(self.first(x)))
+
+
+def test_an_adapted_layer_that_a_class_makes_itself_is_refused(tmp_path):
+    model = NormalizesItself()
+    adapted(model.first)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model(FAR[:2])
+    with pytest.raises(BadInput, match=r"adapted to is not in the model's configuration(.|\n)*Normalization\(mean="):
+        planned(model, pair(FAR, LABELS), tmp_path)
+
+
 MADE_TWICE = {
     "activation": lambda: classifier(L.Dense(6), L.Activation("relu")),
     "nested": lambda: classifier(keras.Sequential([keras.Input((4,)), L.Dense(6), L.Dense(5)])),

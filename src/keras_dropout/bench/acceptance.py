@@ -30,10 +30,16 @@ def check_compiled(model: Any) -> None:
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """What Keras's serialisation gives of a model, without how it was compiled; or a refusal where it gives nothing."""
+    """What Keras's serialisation gives of a model, without how it was compiled; or a refusal where it gives nothing.
+
+    What a Normalization was adapted to is among its settings here, where Keras has it among the weights: runs begin with new ones.
+    """
     import keras
 
+    layers = adapted(model)
     try:
+        for layer in layers:
+            layer.input_mean, layer.input_variance = layer.adapt_mean.numpy(), layer.adapt_variance.numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             settings = keras.saving.serialize_keras_object(model)
@@ -42,7 +48,34 @@ def settings_of(model: Any) -> dict[str, Any]:
             f"the model {model.name!r} cannot be described by its configuration: {_first_line(error)}",
             "Give every layer of your own a get_config that returns the arguments of its constructor.",
         )
+    finally:
+        for layer in layers:
+            layer.input_mean = layer.input_variance = None
     return {name: value for name, value in settings.items() if name != "compile_config"}
+
+
+def adapted(model: Any) -> list[Any]:
+    """The layers that may have been adapted to data: a Normalization that has its mean among its weights."""
+    import keras
+
+    normalizations = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization))
+    return [layer for layer in normalizations if layer.built and layer.input_mean is None]
+
+
+def weights_of(model: Any) -> tuple[np.ndarray, ...]:
+    """The weights that a model made of `settings_of` has too."""
+    settings = {id(variable) for layer in adapted(model) for variable in layer.variables}
+    return tuple(variable.numpy() for variable in model.weights if id(variable) not in settings)
+
+
+def check_statistics(model: Any, made: Any) -> None:
+    """Refuse a class that makes its Normalization itself, without what it was adapted to."""
+    lost = [layer for layer in adapted(model) if layer.adapt_mean.numpy().any()]
+    if lost and adapted(made):
+        refuse(
+            f"what the layer {lost[0].name!r} was adapted to is not in the model's configuration: each run would begin without it.",
+            "Give it to the layer where the model is made, Normalization(mean=…, variance=…), or normalize the data.",
+        )
 
 
 def check_can_be_made_again(

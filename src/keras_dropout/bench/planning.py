@@ -258,7 +258,8 @@ def make_plan(
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
-    settings, source = acceptance.settings_of(model), None
+    begun = _with_weights(model, from_weights)
+    settings, source = acceptance.settings_of(begun), None
     modules: tuple[str, ...] = ()
     if recipe is not None:
         if from_weights is True:
@@ -267,6 +268,7 @@ def make_plan(
         if isinstance(target, str) and targets.is_function(target):
             source = targets.file_of(target)
         made, modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
@@ -287,7 +289,7 @@ def make_plan(
         class_weight=acceptance.resolve_class_weight(class_weight, loaded.parts(split)["train"], model, compiled["loss"]),
         early_stopping=early_stopping,
         samples=samples,
-        weights=_starting_weights(model, settings, from_weights),
+        weights=None if from_weights is None else acceptance.weights_of(begun),
         modules=modules,
         source=source,
     )
@@ -430,28 +432,28 @@ def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
     return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
 
 
-def _starting_weights(model: Any, settings: Mapping[str, Any], from_weights: Any) -> tuple | None:
-    """The weights that every run starts from: the model's own for True, those in a file for its path."""
+def _with_weights(model: Any, from_weights: Any) -> Any:
+    """The model with the weights that every run starts from: itself, or a copy with those in a file."""
     from keras_dropout import graph
 
     if from_weights is None:
-        return None
+        return model
     if from_weights is True:
         if not model.built:
             refuse(f"the model {model.name!r} has no weights yet: it is not built.", "Call it on some data first.")
-        return tuple(model.get_weights())
+        return model
     mend = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
     if not isinstance(from_weights, (str, Path)) or not str(from_weights).endswith((".weights.h5", ".keras")):
         refuse(f"from_weights must be True or a file of weights; got {from_weights!r}.", mend)
     if not Path(from_weights).is_file():
         refuse(f"the file of weights {from_weights} does not exist.", mend)
     try:
-        filled = graph.make(settings)
+        filled = graph.copy(model)
         filled.load_weights(from_weights)
     except Exception as error:  # h5py, zipfile and Keras each raise their own
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
-    return tuple(filled.get_weights())
+    return filled
 
 
 def _choose(variants: Any, ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
