@@ -95,7 +95,8 @@ class Sweep(Shown):
     def __rich__(self) -> Group:
         metrics = ("validation_loss", "test_loss")
         values, curves = {m: self.values(m) for m in metrics}, {m: self.curve(m) for m in metrics}
-        table = Table(title=f"{self.comparison.study.target}: {self.site} by rate, mean over seeds", title_justify="left")
+        title = Text(f"{self.comparison.study.target}: {self.site} by rate, mean over seeds")
+        table = Table(title=title, title_justify="left")
         table.add_column("rate", justify="right")
         for metric in metrics:
             table.add_column(metric.replace("_", " "), justify="right")
