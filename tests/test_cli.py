@@ -54,6 +54,7 @@ BAD = {
     "rate nan": ([*DIGITS, "--variant", "a=hidden=nan"], "got nan"),
     "rate abc": ([*DIGITS, "--variant", "a=hidden=abc"], "got 'abc'"),
     "0 seeds": ([*DIGITS, "--seeds", "0"], "seeds must be"),
+    "seeds of three signs": ([*DIGITS, "--seeds=---5"], "got '---5'"),
     "automatic seeds": ([*DIGITS, "--seeds", "automatic"], "got 'automatic'"),
     "too few seeds at most": ([*DIGITS, "--seeds", "auto", "--max-seeds", "5"], "max seeds must be at least"),
     "seeds at most of a number": ([*DIGITS, "--max-seeds", "9"], "max seeds 9 is for"),
@@ -75,6 +76,7 @@ BAD = {
     "ledger without folder": (["compare", "digits-mlp", "--ledger", "no/runs.db"], "does not exist"),
     "ledger cannot be written": (["compare", "digits-mlp", "--ledger", "/proc/runs.db"], "cannot be written"),
     "report without folder": ([*DIGITS, "--report", "no/r.html"], "cannot be written there"),
+    "report cannot be written": ([*DIGITS, "--report", "/proc/r.html"], "cannot be written there"),
     "truncated data": (["compare", "fashion-mnist-mlp", "--ledger", "runs.db", "--data-dir", "data"], "broken or truncated"),
     "no such data": (["compare", "fashion-mnist-mlp", "--ledger", "runs.db", "--data-dir", "nowhere"], "does not exist"),
 }

@@ -16,6 +16,7 @@ from rich.text import Text
 import keras_dropout
 from keras_dropout.bench.assessment import Assessment
 from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 from keras_dropout.bench.sweep import Sweep
 from keras_dropout.bench.tuning import Tuning
@@ -82,13 +83,13 @@ def test_html_is_escaped_and_well_formed():
     assert "color" not in html, "colours are those of the page"
 
 
-def comparison():
+def comparison(target="d", name="<half>", metric="test_loss", baseline="none"):
     data, variants = (
         DataFacts("d", "f", 9, 1, 2),
-        (Variant("none", {}), Variant("<half>", {"hidden": {"kind": "Dropout", "rate": 0.5}})),
+        (Variant("none", {}), Variant(name, {"hidden": {"kind": "Dropout", "rate": 0.5}})),
     )
     study = Study(
-        "d",
+        target,
         data,
         {"class_name": "S"},
         {"loss": "mse", "optimizer": {}},
@@ -99,12 +100,13 @@ def comparison():
         32,
         (0, 1, 2, 3, 4, 5),
         variants,
+        baseline,
     )
     results = {}
     for run in study.runs():
         loss = 0.5 + 0.01 * run.seed**2 - 0.1 * (run.variant.name != "none")
         curves = {"loss": [0.6, loss], "validation_loss": [0.6, loss]}
-        results[run.key] = Result("done", 1.0, 2, {"test_loss": loss, "train_loss": loss - 0.1}, curves)
+        results[run.key] = Result("done", 1.0, 2, {"test_loss": loss, "train_loss": loss - 0.1, metric: loss}, curves)
     return Comparison(study, results)
 
 
@@ -120,7 +122,7 @@ def test_a_comparison_has_its_tables_and_a_picture(monkeypatch):
     html = found._repr_html_()
     root = parse(html)
     tables = [part for part in found.__rich__().renderables if isinstance(part, Table)]
-    assert [caption.text for caption in root.iter("caption")] == [each.title for each in tables]
+    assert [caption.text for caption in root.iter("caption")] == [str(each.title) for each in tables]
     assert "&lt;half&gt;" in html
     assert "better" in [cell.text for cell in root.iter("td")]
     (picture,) = root.findall("div/{http://www.w3.org/2000/svg}svg")
@@ -128,6 +130,29 @@ def test_a_comparison_has_its_tables_and_a_picture(monkeypatch):
     used = set(re.findall(r"var\((--\w+)\)", html))
     assert used <= set(re.findall(r"(--\w+):", html)), "colours that only the page of a report has"
     assert repr(found) == as_text(found, 100).rstrip("\n")
+
+
+@pytest.mark.parametrize("show", [as_text, as_html, lambda found: as_text(found, 40)], ids=["text", "html", "narrow"])
+def test_names_are_no_markup(show):
+    """Brackets and colons are letters to us, and bold, an error or a smile to rich."""
+    found = comparison("m.py:smile:[/c]", "a[/b]", "test_[bold]", "a[/b]")
+    for each in (found, Sweep("hidden[/d]", [0.0, 0.5], ["none", "a[/b]"], found)):
+        shown = show(each)
+        assert "m.py:smile:[/c]" in shown
+    assert "against a[/b], paired" in show(found).replace("\n", " ")
+    assert "[bold]" in show(found)
+    assert "hidden[/d]" in shown
+
+
+def test_progress_of_a_variant_with_brackets_in_its_name(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for: a terminal
+    found = comparison(name="a[/b]")
+    run = found.study.runs()[1]
+    with Display(2, False, lambda key, result: lambda: found.__rich__()) as display:
+        display.expect(1)
+        display.started(0, run, 0)
+        display.ended(0, run, found.results[run.key])
+    assert "a[/b], seed 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [40, 80])

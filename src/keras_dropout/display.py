@@ -19,7 +19,11 @@ _SHORT = 10  # letters of a name that stay together
 
 
 class Terminal(Console):
-    """A console that says when its reader has gone, where rich would end the program as one that failed."""
+    """A console that prints names as they are, whatever is in brackets or between colons, and says when its reader has gone, where
+    rich would end the program as one that failed."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -41,7 +45,7 @@ class Shown:
 def as_text(found: Any, width: int = WIDTH) -> str:
     """What rich prints of it on a terminal of that width, without colours."""
     text = io.StringIO()
-    console = Console(width=width, file=text, color_system=None, force_terminal=False, force_jupyter=False)
+    console = Terminal(width=width, file=text, color_system=None, force_terminal=False, force_jupyter=False)
     console.print(fitted(found, width))
     return text.getvalue()
 
@@ -51,13 +55,13 @@ def fitted(found: Any, width: int) -> Any:
 
     Columns that may be folded anywhere, such as those of names, are folded before that.
     """
-    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
+    console = Terminal(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
     return Group(*(_fitted(part, console) if isinstance(part, Table) else part for part in _parts(found)))
 
 
 def as_html(found: Any) -> str:
     """Tables and paragraphs in plain HTML, in the colours of the page around them. What is text is escaped."""
-    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False)
+    console = Terminal(width=10_000, file=io.StringIO(), force_jupyter=False)
     return "\n".join(_table(part, console) if isinstance(part, Table) else _paragraph(part, console) for part in _parts(found))
 
 

@@ -257,7 +257,8 @@ class Average(Shown):
         }
 
     def __rich__(self) -> Group:
-        table = Table(title=f"{self.model}: averages of thinned networks on {self.examples:,} examples", title_justify="left")
+        title = Text(f"{self.model}: averages of thinned networks on {self.examples:,} examples")
+        table = Table(title=title, title_justify="left")
         for name in ("networks", "groups", "error", "NLL", "error, geometric", "NLL, geometric"):
             table.add_column(name, justify="right")
         for score in self.scores:

@@ -414,6 +414,7 @@ def own(**settings):
         ({"variants": {"a": {"hidden": keras_dropout.Dropout(0.5)}}, "baseline": "b"}, "unknown baseline"),
         ({"variants": {"none": {"hidden": 0.5}}}, "is the model without dropout"),
         ({"seeds": [1, -2]}, "got -2"),
+        ({"seeds": [2**63]}, "seed must be at most 9,223,372,036,854,775,807"),
         ({"seeds": 2.5}, "got 2.5"),
         ({"seeds": "automatic"}, "got 'automatic'"),
         ({"seeds": "auto", "max_seeds": 0}, "max seeds must be"),

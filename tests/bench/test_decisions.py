@@ -32,6 +32,7 @@ def test_values_are_disputed_by_their_losses():
     predictions = {name: [np.zeros(3, "float32")] for name in losses}
     assert decisions.disputed(np.zeros(3, "float32"), np.arange(3), predictions, losses) == [2, 1]
     assert decisions.confusion(np.zeros(3, "float32"), predictions, "none") is None
+    assert decisions.disputed(np.array([7, 1, 100], "uint8"), np.arange(3), predictions, losses) == [2, 1]  # whole, but quantities
 
 
 labels = st.lists(st.integers(0, 4), min_size=8, max_size=8).map(np.array)

@@ -145,7 +145,8 @@ def test_the_latest_study_of_a_target_or_one_by_its_number(carried_out, tmp_path
     first = studies(path)[0]["number"]
     assert retrieve(path).number == first + 1
     assert retrieve(path, target="digits-mlp").number == retrieve(path, number=first).number == first
-    for more, words in (({"target": "none such"}, "no study of 'none such'"), ({"number": 99}, "no study 99")):
+    refused = [({"target": "none such"}, "no study of 'none such'"), ({"number": 99}, "no study 99")]
+    for more, words in (*refused, ({"number": 10**20}, "study must be at most 9,223,372,036,854,775,807")):
         with pytest.raises(BadInput, match=words):
             retrieve(path, **more)
 

@@ -226,6 +226,7 @@ def test_what_no_number_of_pairs_shows():
     assert pairs_needed(1, 0) is None
     assert pairs_needed(1, 1e-4) is None
     assert pairs_needed(0, 1) == pairs_needed(1, 100) == 6
+    assert {pairs_needed(1, 10.0**size) for size in range(2, 300)} == {6}  # also where SciPy's distribution gives nothing
     assert detectable_difference(1, 5) is None
     assert detectable_difference(0, 6) == 0
 

@@ -20,7 +20,7 @@ def disputed(
     and values, are ranked by the largest difference between two variants in the mean loss. An example on which all agree is none.
     """
     loss = _spread(losses, candidates, lambda values: values)
-    if answers.dtype.kind in "iub":
+    if _are_classes(answers, predictions):
         right = _spread(predictions, candidates, lambda values: values == answers[candidates])
         order = np.lexsort((-loss, -right))
         order = order[right[order] > 0]
@@ -28,6 +28,12 @@ def disputed(
         order = np.argsort(-loss, kind="stable")
         order = order[loss[order] > 0]
     return candidates[order[:MOST_DISPUTED]].tolist()
+
+
+def _are_classes(answers: np.ndarray, predictions: Mapping[str, Seeds]) -> bool:
+    """Whether what is predicted is a class: answers of a regression may be whole numbers too."""
+    every = (each for seeds in predictions.values() for each in seeds if each is not None)
+    return all(each.dtype.kind in "iub" for each in (answers, *every))
 
 
 def _spread(by_variant: Mapping[str, Seeds], candidates: np.ndarray, value: Any) -> np.ndarray:
@@ -46,7 +52,7 @@ def confusion(answers: np.ndarray, predictions: Mapping[str, Seeds], baseline: s
     Matrices are (classes, classes) of test examples, rows the true class; None for values, or for more than 20 classes.
     """
     every = [each for seeds in predictions.values() for each in seeds if each is not None]
-    if answers.dtype.kind not in "iub" or not every or any(each.dtype.kind not in "iub" for each in every):
+    if not every or not _are_classes(answers, predictions):
         return None
     number = 1 + max(int(each.max(initial=0)) for each in (answers, *every))
     if number > MOST_CLASSES:

@@ -192,7 +192,7 @@ def make_plan(
     elif max_seeds is not None:
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
     elif isinstance(seeds, Sequence):
-        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.") for seed in seeds)
+        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 to 2**63 - 1.", 2**63 - 1) for seed in seeds)
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.", MOST_SEEDS)))
     counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}

@@ -22,11 +22,11 @@ class Display:
     """
 
     def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
-        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._console = Console(file=sys.stderr, quiet=quiet, markup=False, emoji=False)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         wide = self._console.width >= _WIDE
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             *([BarColumn()] if wide else []),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -83,7 +83,7 @@ class Display:
         del self._at[run.key]
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _reach(self, worker: int, run: Run, epoch: int) -> None:
         self._bars.advance(self._all, epoch - self._reached.get(run.key, 0))
@@ -106,7 +106,6 @@ class Display:
         self._console.print(
             f"{self._done}/{self._total}  {run.variant.name}, seed {run.seed}: {loss} ({result.seconds:.0f} s)",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
 

@@ -7,12 +7,15 @@ from typing import Any
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.lookup import check_readable, latest_study, peek
 from keras_dropout.bench.records import BASELINE, Study
-from keras_dropout.errors import refuse
+from keras_dropout.bench.schema import LARGEST
+from keras_dropout.errors import check_whole, refuse
 
 
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
     """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
     path = Path(path)
+    if number is not None:
+        check_whole("study", number, 1, f"keras-dropout report {path} --list shows what there is.", LARGEST)
     found = latest_study(path, target, number)
     if found is None:
         if not check_readable(path):

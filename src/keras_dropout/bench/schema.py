@@ -14,6 +14,7 @@ from pathlib import Path
 from keras_dropout.errors import refuse
 
 SCHEMA_VERSION = 4
+LARGEST = 2**63 - 1  # of SQLite's whole numbers
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses, predictions, calibration"

@@ -21,7 +21,7 @@ from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.schema import refusing
 from keras_dropout.bench.spaces import Space
-from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.errors import check_choice, check_flag, check_whole, refuse
 
 SAMPLERS = ("tpe", "random", "grid")
 TRIALS = 18
@@ -146,7 +146,11 @@ def plan_search(
 ) -> Search:
     """Check everything and plan the search; see `tune`. Raises `BadInput`."""
     check_choice("sampler", sampler, SAMPLERS)
-    check_whole("seed", seed, 0, "It is the seed of the sampler, for example 0.")
+    check_whole("seed", seed, 0, "It is the seed of the sampler, for example 0.", 2**32 - 1)
+    check_flag("halving", halving)
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, Sequence) or not all(isinstance(kind, str) for kind in kinds):
+        refuse(f"kinds must be names of methods; got {kinds!r}.", 'For example ["Dropout", "GaussianDropout"].')
     for name, value in (("trials", trials), ("budget", budget)):
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
@@ -158,6 +162,8 @@ def plan_search(
     if found is None:
         found = spaces.default(model, tuple(kinds) or ("Dropout",))
     found.check(model)
+    if sampler == "grid":
+        check_whole("the number of the grid's points", found.size, 2, "Write fewer, such as hidden=0:0.6:4.", spaces.MOST_POINTS)
     rungs = _rungs(plan.study.epochs) if halving else (plan.study.epochs,)
     if sampler == "grid" and trials is not None and trials < found.size:
         refuse(

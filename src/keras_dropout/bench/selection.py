@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.records import STATUSES
-from keras_dropout.bench.schema import RUN_COLUMNS
-from keras_dropout.errors import check_choice, refuse
+from keras_dropout.bench.schema import LARGEST, RUN_COLUMNS
+from keras_dropout.errors import check_choice, check_whole, refuse
 
 SHORTEST_KEY = 4
 _COLUMNS = f"{RUN_COLUMNS}, EXISTS (SELECT 1 FROM models WHERE models.key = runs.key) AS model"
@@ -32,6 +32,8 @@ class Selection:
     def __post_init__(self) -> None:
         for status in self.status:
             check_choice("status", status, STATUSES)
+        for seed in self.seed:
+            check_whole("seed", seed, 0, "Seeds are whole numbers from 0 on.", LARGEST)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -132,6 +134,7 @@ def _read_json(key: str, name: str, text: str) -> Any:
 def _utc(text: str) -> str:
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        when = (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         refuse(f"--since must be a date or a time; got {text!r}.", "For example 2026-07-01, or 2026-07-01T12:30.")
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+    return when.isoformat(timespec="milliseconds")

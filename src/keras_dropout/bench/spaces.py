@@ -24,6 +24,7 @@ from keras_dropout.schedules import spread_over_depth
 # Whether the input has any is a choice of its own: a range alone would hardly ever try none.
 DEFAULT = {"input": ("0 | ", "0.05:0.3:6"), "hidden": ("", "0:0.6"), "last": ("", "0:0.6")}
 COUNT = 13
+MOST_POINTS = 10_000  # of a grid
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\s*:\s*({_NUMBER})(?:\s*:\s*(\d+))?")
 _MEND = 'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)".'

@@ -296,6 +296,8 @@ def t_test_power(difference: float, sd: float, pairs: int, alpha: float = LEVEL)
     if pairs < fewest_pairs(alpha):
         return 0.0
     bound, shift = stats.t.isf(alpha / 2, pairs - 1), abs(difference) / sd * math.sqrt(pairs)
+    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution breaks down further out
+        return 1.0
     return float(sum(np.nan_to_num(stats.nct.sf(bound, pairs - 1, side * shift)) for side in (1, -1)))
 
 

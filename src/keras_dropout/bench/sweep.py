@@ -19,7 +19,9 @@ from keras_dropout.bench.records import Run
 from keras_dropout.bench.search import build, fresh_plan
 from keras_dropout.bench.statistics import Smooth, smooth_curve
 from keras_dropout.display import Shown
-from keras_dropout.errors import refuse
+from keras_dropout.errors import check_whole, refuse
+
+MOST_RATES = 1_000  # each is a variant: a row of every table
 
 
 @dataclass(repr=False)
@@ -95,7 +97,8 @@ class Sweep(Shown):
     def __rich__(self) -> Group:
         metrics = ("validation_loss", "test_loss")
         values, curves = {m: self.values(m) for m in metrics}, {m: self.curve(m) for m in metrics}
-        table = Table(title=f"{self.comparison.study.target}: {self.site} by rate, mean over seeds", title_justify="left")
+        title = Text(f"{self.comparison.study.target}: {self.site} by rate, mean over seeds")
+        table = Table(title=title, title_justify="left")
         table.add_column("rate", justify="right")
         for metric in metrics:
             table.add_column(metric.replace("_", " "), justify="right")
@@ -130,6 +133,7 @@ def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) ->
     ((site, choices),) = found.sites.items()
     if len(choices) > 1 or len(choices[0].ranges) != 1:
         refuse(f"a sweep is over one range; got {sweep!r}.", mend)
+    check_whole("the number of a sweep's rates", found.size, 2, mend, MOST_RATES)
     choice, span = choices[0], choices[0].ranges[0]
     plan = fresh_plan(target, data, settings)
     model = build(plan.study)

@@ -100,7 +100,10 @@ def data_options(**options: Any) -> dict[str, Any]:
 
 def read_seeds(text: str | None) -> int | str | None:
     """The number of seeds, or the word that stands for it."""
-    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+    try:
+        return text if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def choose_backend(backend: str) -> None:

@@ -79,10 +79,11 @@ def list_runs(
       keras-dropout runs list --status failed --json
     """
     from keras_dropout.bench.lookup import reading
+    from keras_dropout.bench.schema import LARGEST
     from keras_dropout.bench.selection import count, find, finite
 
     if limit is not None:
-        check_whole("--limit", limit, 1, "Leave it out for the default, or give 1 or more.")
+        check_whole("--limit", limit, 1, "Leave it out for the default, or give 1 or more.", LARGEST)
     chosen = _selection(target, variant, status, seed, since)
     with reading(ledger) as connection:
         found = find(connection, chosen, limit if limit or as_json else _SHOWN)

@@ -283,6 +283,33 @@ def test_the_task_of_a_target_column(tmp_path, random, values, task, found):
     assert data.train[1].dtype == ("int32" if found[0] == "classification" else "float32")
 
 
+def test_a_class_may_be_called_as_pandas_calls_no_value(tmp_path, random):
+    kinds = [["None", "low", "high", "NA"][n % 4] if n % 20 else "" for n in range(120)]
+    rows = [f"{a:.3f},{shop},{kind}" for a, shop, kind in zip(random.normal(size=120), ["x", "NA"] * 60, kinds)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,shop,kind", *rows]))
+    _, about = files.load(tmp_path / "a.csv", target="kind")
+    assert about.classes == ("NA", "None", "high", "low")
+    assert about.features == ("a", "shop=x", "shop missing", "shop other")
+    assert about.notes[:2] == (
+        "target kind: NA, None taken as a class; only empty cells are missing",
+        "6 of 120 rows have no target: left out",
+    )
+    rows = [f"{n / 7:.3f},{'NA' if n % 20 == 0 else n / 9:.3}" for n in range(120)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,price", *rows]))
+    assert files.load(tmp_path / "a.csv", target="price")[1].task == "regression"  # numbers stay with pandas's words
+
+
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+def test_a_few_rows_of_known_classes_can_be_tested_on(tmp_path, random, ending):
+    for name, count in (("a", 60), ("b", 5)):
+        rows = (f"{'abc'[n % 3]},{a:.3f}" for n, a in enumerate(random.normal(size=count)))
+        text = "\n".join(["kind,a", *rows]) if ending == "csv" else "\n".join(rows).replace(",", "\t")
+        (tmp_path / f"{name}.{ending}").write_text(text)
+    options = {"target": "kind"} if ending == "csv" else {}
+    data, about = files.load(tmp_path / f"a.{ending}", test_data=tmp_path / f"b.{ending}", **options)
+    assert (about.classes, data.test[1].tolist()) == (("a", "b", "c"), [0, 1, 2, 0, 1])
+
+
 def test_several_targets_are_several_numbers(tmp_path, random):
     table = pd.DataFrame(random.normal(size=(100, 5)), columns=list("abcde"))
     table.to_csv(tmp_path / "a.csv", index=False)
@@ -425,6 +452,16 @@ def test_folders_and_archives_give_the_same_pixels(tmp_path, random):
         for (x, y, _), other in zip((data.train, data.test), (first.train, first.test)):
             assert [about.classes[n] for n in y] == [known[image.tobytes()] for image in x]
             np.testing.assert_array_equal(x, other[0])
+
+
+def test_class_folders_may_be_links(tmp_path, random):
+    folder = write_folder(tmp_path / "plain", pictures(random)[0])
+    (folder / "cat").rename(tmp_path / "elsewhere")
+    (folder / "cat").symlink_to(tmp_path / "elsewhere")
+    (folder / "ape" / "loop").symlink_to(folder)
+    data, about = files.load(folder)
+    assert about.classes == ("ape", "bee", "cat")
+    assert len(data.train[1]) + len(data.test[1]) == sum(len(list((folder / name).glob("*.png"))) for name in about.classes)
 
 
 def test_folders_above_the_classes_are_the_parts(tmp_path, random):
@@ -747,6 +784,11 @@ REFUSED = {
         "holds the arrays none",
     ),
     "several lines in what is wrong": (save_csv(), {"target": "no\nsuch"}, "there is no target column"),
+    "an npz that is called npy": (
+        lambda folder: (save_pair(folder), save_npz()(folder).rename(folder / "x.npy"))[0],
+        {},
+        "x.npy is broken or no NumPy file: it is an .npz",
+    ),
     "a missing half": (lambda folder: f"{folder / 'x.npy'},{folder / 'y.npy'}", {}, "x.npy does not exist"),
 }
 

@@ -54,6 +54,12 @@ def test_what_cannot_be_drawn_has_its_answers(x, kind):
     assert arrays["answers"].tolist() == [0, 1, 2, 3]
 
 
+def test_negative_answers_are_quantities():
+    about, arrays = shown(data(np.zeros((6, 2)), np.array([-5, 3, 100, 7, -2, 1])))
+    assert about["classes"] is False
+    assert arrays["answers"].tolist() == [-5, 3, 100, 7, -2, 1]
+
+
 def test_one_hot_answers_are_classes_and_several_answers_are_nothing():
     x = np.zeros((3, 2))
     assert shown(data(x, np.eye(3)))[1]["answers"].tolist() == [0, 1, 2]

@@ -48,7 +48,7 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     raw = read(str(source), chosen)
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
-        raw = _with_test(raw, read(str(test_data), replace(chosen, task=task, group=None, time=None)), str(test_data))
+        raw = _with_test(raw, read(str(test_data), replace(chosen, task=task, group=None, time=None), trains=False), str(test_data))
     return _prepare(Path(str(source).partition(",")[0]).name, raw, chosen)
 
 

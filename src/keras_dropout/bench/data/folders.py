@@ -123,8 +123,11 @@ def _kind(name: str) -> str | None:
 def _entries(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | Path | None]]:
     """(the names on the way to it, content) of each file in a folder or archive; the content of a folder is None."""
     if source.is_dir():
-        for here, _, names in os.walk(source):
+        for here, below, names in os.walk(source, followlinks=True):
             folder = Path(here)
+            if os.path.realpath(folder) in map(os.path.realpath, folder.parents):  # a link to a folder that it is in: a loop
+                below.clear()
+                continue
             if folder != source:
                 yield folder.relative_to(source).parts, None
             yield from (((*folder.relative_to(source).parts, name), folder / name) for name in names)

@@ -128,8 +128,8 @@ def _take(array: Any, index: np.ndarray) -> Any:
     return array.at(index) if isinstance(array, arrays.Rows) else array[index]
 
 
-def read(source: str, options: Options) -> Raw:
-    """What is in `source`, by its ending."""
+def read(source: str, options: Options, trains: bool = True) -> Raw:
+    """What is in `source`, by its ending. Of test data alone (not `trains`) a class need not have several examples."""
     if "," in source:
         options.refuse_columns(source)
         return _read_mapped([Path(part.strip()) for part in source.split(",")])
@@ -138,7 +138,7 @@ def read(source: str, options: Options) -> Raw:
         refuse(f"{path} does not exist.", "Give the path of a file or folder.")
     ending = path.suffix.lower()
     if ending in (".csv", ".parquet") or (ending == ".tsv" and (options.target or options.text)):
-        return _read_table(path, options)
+        return _read_table(path, options, trains)
     options.refuse_columns(source)
     if path.is_dir() or path.name.lower().endswith(folders.ARCHIVES):
         return _read_class_folders(path, options)
@@ -146,7 +146,9 @@ def read(source: str, options: Options) -> Raw:
         return from_names(_load(path), str(path))
     if ending in (".txt", ".tsv"):
         texts, labels = tables.read_lines(path)
-        y, classes = _codes(labels, str(path))
+        y, classes = _codes(labels)
+        if trains:
+            _check_classes(classes, len(y), str(path))
         return Raw("text", {"all": Examples(texts, y)}, classes, learn=_word_learner(options))
     if ending == ".npy":
         refuse(f"{path} is one array; inputs and answers are needed.", "Give both, with a comma between them: x.npy,y.npy")
@@ -157,7 +159,10 @@ def _load(path: Path, mapped: bool = False) -> Any:
     """The array or arrays in a NumPy file; never a pickle."""
     try:
         if mapped:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                raise ValueError("it is an .npz, of named arrays")
+            return found
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
@@ -228,12 +233,12 @@ def _column_learner(train: "pd.DataFrame") -> tuple[Encode, dict[str, Any]]:
     return encode, {"features": tuple(names), "notes": tuple(notes)}
 
 
-def _read_table(path: Path, options: Options) -> Raw:
-    table = tables.read_table(path)
+def _read_table(path: Path, options: Options, trains: bool) -> Raw:
+    targets = [options.target] if isinstance(options.target, str) else list(options.target or ())
+    table, notes = tables.read_table(path, targets)
     rows = len(table)
-    if not options.target:
+    if not targets:
         refuse(f"{path} is a table, and no target column is named.", f"Name one with target: {', '.join(table.columns)}.")
-    targets = [options.target] if isinstance(options.target, str) else list(options.target)
     named_columns = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
     roles = {role: name for role, name in named_columns.items() if name is not None}
     taken = [*(("target", name) for name in targets), *roles.items()]
@@ -243,7 +248,7 @@ def _read_table(path: Path, options: Options) -> Raw:
         if len(others) > 1:
             refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
     numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
-    notes = [f"column {name} numbers the rows: left out" for name in numbered]
+    notes += [f"column {name} numbers the rows: left out" for name in numbered]
     for role, needed in (("target", targets), ("text", [roles[role] for role in roles if role == "text"])):
         missing = table[needed].isna().any(axis=1)
         if missing.any():
@@ -252,6 +257,8 @@ def _read_table(path: Path, options: Options) -> Raw:
     if not len(table):
         refuse(f"{path}: {'; '.join(notes)}.", "Is it the right column?")
     y, classes = _answers(table[targets], options.task, some_missing=len(table) < rows)
+    if trains:
+        _check_classes(classes, len(table), f"target {targets[0]!r}")
     if len(targets) == 1 and tables.is_number(table[targets[0]]):
         chosen = f"taken as {len(classes)} classes" if classes else "taken as a quantity"
         notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
@@ -292,15 +299,18 @@ def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np
         whole = (values.dtype.kind in "iu" or some_missing) and (numbers == np.round(numbers)).all()
         if task == "regression" or (task == "auto" and not (whole and len(np.unique(numbers)) <= tables.MOST_CLASSES)):
             return numbers.astype("float32"), ()
-        return _codes(numbers.astype("int64") if whole else numbers, f"target {values.name!r}")
-    return _codes(values.astype(str).to_numpy(object), f"target {values.name!r}")
+        return _codes(numbers.astype("int64") if whole else numbers)
+    return _codes(values.astype(str).to_numpy(object))
 
 
-def _codes(labels: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _codes(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers in the order of the labels, and the labels' names."""
     names, codes = np.unique(labels, return_inverse=True)
-    if len(names) > max(2, len(labels) // 2):
-        refuse(
-            f"{source}: {len(names)} different labels for {len(labels)} examples.", "Classes need examples: is it the right column?"
-        )
     return codes.astype("int32"), tuple(str(name) for name in names)
+
+
+def _check_classes(classes: tuple[str, ...], examples: int, source: str) -> None:
+    if len(classes) > max(2, examples // 2):
+        refuse(
+            f"{source}: {len(classes)} different labels for {examples} examples.", "Classes need examples: is it the right column?"
+        )

@@ -14,8 +14,8 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """What `Ledger.put_examples` keeps of the test part: what the examples are, and arrays; None where they have several answers.
 
     About: "kind", one of "images", "rows" or "none", "names" of the classes and "columns" of the rows, empty where there are none,
-    and "classes", whether the answers are such. Arrays: "answers" of all test examples; "index" of those that can be drawn, evenly
-    spaced; "inputs" of these, images as uint8 of at most 64 pixels a side, rows as float32 of at most 30 columns.
+    and "classes", whether the answers can be such. Arrays: "answers" of all test examples; "index" of those that can be drawn,
+    evenly spaced; "inputs" of these, images as uint8 of at most 64 pixels a side, rows as float32 of at most 30 columns.
     """
     x, y = data.test.x, data.test.y
     if not isinstance(y, np.ndarray) or y.ndim > 2:
@@ -25,7 +25,7 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         if y.shape[1] > 1 and not one_hot:
             return None
         y = y.argmax(axis=1) if one_hot else y[:, 0]
-    classes = y.dtype.kind in "iub"
+    classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative one is a quantity
     kind = _kind(x)
     about = {
         "kind": kind,

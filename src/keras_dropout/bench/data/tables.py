@@ -19,17 +19,29 @@ MOST_CLASSES = 20  # a whole-number target with more values than this is a quant
 MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
 
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """The table in a .csv, .tsv or .parquet file."""
+def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list[str]]:
+    """(the table in a .csv, .tsv or .parquet file, notes).
+
+    In a target column of texts only an empty cell is missing: a class may be called None or NA, which pandas takes for no value.
+    """
     try:
         import pandas as pd
     except ImportError:
         refuse(f"{path} is a table, and pandas is not installed.", "pip install 'keras-dropout[tables]'")
+    read = functools.partial(pd.read_csv, path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
+    notes = []
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
+            table = read()
+            found = table[[name for name in table if name in targets]]
+            if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
+                said = read(keep_default_na=False, na_values=[""])
+                for name in unclear:
+                    words = sorted(said[name][table[name].isna().to_numpy()].dropna().unique())
+                    notes += [f"target {name}: {', '.join(words)} taken as a class; only empty cells are missing"] * bool(words)
+                    table[name] = said[name].to_numpy()
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
@@ -44,7 +56,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     table = table.reset_index(drop=True).rename(columns=str)
     if not len(table):
         refuse(f"{path} has no rows.", "It must have a line of column names and one line for each example.")
-    return table
+    return table, notes
 
 
 def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":

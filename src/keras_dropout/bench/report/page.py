@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,5 +245,8 @@ def _thinned(values: Sequence[float]) -> list[float | None]:
 def check_report_path(path: str | Path) -> None:
     """Refuse a report that could not be written at the end."""
     path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        refuse(f"the report {path} cannot be written there.", "Name a file in a folder that exists, for example report.html.")
+    with suppress(OSError):  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
+        tempfile.TemporaryFile(dir=path.parent).close()
+        if not path.is_dir():
+            return
+    refuse(f"the report {path} cannot be written there.", "Name a file in a folder that you can write to, for example report.html.")

@@ -144,7 +144,7 @@ def _cell(value: Any) -> str:
 
 def _means_table(found: Any) -> Table:
     table = Table(
-        title=f"{found.study.target}: mean and standard deviation over {len(found.study.seeds)} seeds", title_justify="left"
+        title=Text(f"{found.study.target}: mean and standard deviation over {len(found.study.seeds)} seeds"), title_justify="left"
     )
     table.add_column("variant")
     table.add_column("runs", justify="right")
@@ -166,7 +166,7 @@ def _means_table(found: Any) -> Table:
 def _differences_table(found: Any, metric: str) -> Table:
     better = "higher" if higher_is_better(metric) else "lower"
     title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in ("variant", "difference", "95 % interval", "p", "p adjusted", "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
     for name, each in found.differences(metric).items():
@@ -179,7 +179,7 @@ def _differences_table(found: Any, metric: str) -> Table:
 def _sampled_table(found: Any) -> Table:
     """Plain and Monte-Carlo predictions one below the other; one row where both are the same."""
     title = f"test data: plain predictions, and the mean of {found.study.samples} with dropout on (Monte-Carlo)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     several = [metric for metric in found.sampled_metrics if metric in MONTE_CARLO_METRICS]
     for name in ("variant", "predictions", *(plain_metric(metric).removeprefix("test_") for metric in several)):
         table.add_column(name, justify="left" if name in ("variant", "predictions") else "right")
@@ -194,7 +194,7 @@ def _sampled_table(found: Any) -> Table:
 
 def _sampled_differences_table(found: Any) -> Table:
     title = f"more metrics against {found.study.baseline}, paired by seed; mc: Monte-Carlo (lower is better, but for accuracy)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in ("variant", "metric", "difference", "95 % interval", "p adjusted", "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "metric", "verdict") else "right")
     by_metric = {metric: found.differences(metric) for metric in found.sampled_metrics if metric not in found.repeated}
