@@ -283,16 +283,16 @@ def test_the_task_of_a_target_column(tmp_path, random, values, task, found):
     assert data.train[1].dtype == ("int32" if found[0] == "classification" else "float32")
 
 
-def test_a_class_may_be_called_as_pandas_calls_no_value(tmp_path, random):
+def test_a_class_may_be_called_none(tmp_path, random):
     kinds = [["None", "low", "high", "NA"][n % 4] if n % 20 else "" for n in range(120)]
     rows = [f"{a:.3f},{shop},{kind}" for a, shop, kind in zip(random.normal(size=120), ["x", "NA"] * 60, kinds)]
     (tmp_path / "a.csv").write_text("\n".join(["a,shop,kind", *rows]))
     _, about = files.load(tmp_path / "a.csv", target="kind")
-    assert about.classes == ("NA", "None", "high", "low")
+    assert about.classes == ("None", "high", "low")
     assert about.features == ("a", "shop=x", "shop missing", "shop other")
     assert about.notes[:2] == (
-        "target kind: NA, None taken as a class; only empty cells are missing",
-        "6 of 120 rows have no target: left out",
+        "target kind: None is taken as a class; NA and empty cells are missing",
+        "36 of 120 rows have no target: left out",
     )
     rows = [f"{n / 7:.3f},{'NA' if n % 20 == 0 else n / 9:.3}" for n in range(120)]
     (tmp_path / "a.csv").write_text("\n".join(["a,price", *rows]))

@@ -22,7 +22,7 @@ MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
 def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list[str]]:
     """(the table in a .csv, .tsv or .parquet file, notes).
 
-    In a target column of texts only an empty cell is missing: a class may be called None or NA, which pandas takes for no value.
+    In a target column of texts a class may be called None, which pandas takes for no value.
     """
     try:
         import pandas as pd
@@ -37,11 +37,11 @@ def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list
             table = read()
             found = table[[name for name in table if name in targets]]
             if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
-                said = read(keep_default_na=False, na_values=[""])
+                said = read(keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
                 for name in unclear:
-                    words = sorted(said[name][table[name].isna().to_numpy()].dropna().unique())
-                    notes += [f"target {name}: {', '.join(words)} taken as a class; only empty cells are missing"] * bool(words)
-                    table[name] = said[name].to_numpy()
+                    called_none = (said[name] == "None").to_numpy()
+                    notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
+                    table.loc[called_none, name] = "None"
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
