@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from keras_dropout import cli
 from keras_dropout.bench import schema, upkeep
+from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.lookup import models, peek
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
@@ -408,7 +409,7 @@ def test_vacuum_drops_what_nobody_will_use(three, runs):
     with Ledger(DB) as ledger:
         waiting, stranger = RUNS["none", 3].key, "of no study"
         for key in (waiting, RUNS["half", 0].key, stranger):
-            ledger.put_checkpoint(key, 1, b"x" * 500_000)
+            ledger.put_checkpoint(key, 1, Checkpoint(1, {}, 0.0, [np.zeros(500_000, "u1")]).to_bytes())
     status, out, err = runs("vacuum")
     assert (status, err) == (0, "")
     assert "1 checkpoint(s) dropped" in out
@@ -448,6 +449,7 @@ FAULTS = {
     "a study's document": ("UPDATE studies SET document = '['", "its document cannot be read"),
     "truncated examples": ("UPDATE examples SET arrays = substr(arrays, 1, 40)", "their arrays cannot be read"),
     "examples that are anything": ("UPDATE examples SET about = 'x'", "what they are cannot be read"),
+    "a truncated checkpoint": ("INSERT INTO checkpoints VALUES ('k', 1, x'0102', '')", "the run will begin anew"),
     "no view": ("DROP VIEW means", "means is not as keras-dropout makes it"),
 }
 

@@ -3,8 +3,10 @@
 Most of it on losses that are a function of ours of placement, seed and epoch, in place of training.
 """
 
+import contextlib
 import dataclasses
 import json
+import sqlite3
 import sys
 
 import keras
@@ -158,6 +160,19 @@ def test_a_search_that_was_interrupted_goes_on_the_same_way(train, tmp_path):
     nothing = train(Training())
     assert told(go(tmp_path, "whole.db", trials=12)) == told(found)
     assert nothing.trained == []
+
+
+def test_a_search_goes_the_same_way_where_checkpoints_are_damaged(train, tmp_path):
+    whole = train(Training())
+    found = go(tmp_path, "whole.db", trials=12)
+    train(Training(interrupt_after=5))
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, "cut.db", trials=12)
+    with contextlib.closing(sqlite3.connect(tmp_path / "cut.db")) as ledger, ledger:
+        ledger.execute("UPDATE checkpoints SET state = substr(state, 1, 20)")
+    again = train(Training())
+    assert told(go(tmp_path, "cut.db", trials=12)) == told(found)
+    assert again.trained == whole.trained
 
 
 def test_a_grid_tries_every_point_once(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger, check_ledger_path, put_row
 from keras_dropout.bench.lookup import read_npy, reading
 from keras_dropout.bench.schema import DETAIL_COLUMNS, RUN_COLUMNS, STUDY_COLUMNS, make_schema, refusing, select_keys
@@ -161,7 +162,7 @@ class Verified:
 
 
 def verify(path: str | Path) -> Verified:
-    """Look for damage: in the file, the tables, and every run, model and study. Changes nothing."""
+    """Look for damage: in the file, the tables, and every run, model, checkpoint and study. Changes nothing."""
     found = Verified()
     with reading(path) as connection:
         connection.text_factory = lambda text: text.decode(errors="replace")
@@ -169,6 +170,7 @@ def verify(path: str | Path) -> Verified:
             _verify_file(connection, found)
             _verify_runs(connection, found)
             _verify_models(connection, found)
+            _verify_checkpoints(connection, found)
             _verify_studies(connection, found)
             _verify_examples(connection, found)
         except sqlite3.DatabaseError as error:
@@ -254,6 +256,14 @@ def _verify_models(connection: sqlite3.Connection, found: Verified) -> None:
             broken = "the archive"
         if broken is not None:
             found.note(where, f"{broken} cannot be read")
+
+
+def _verify_checkpoints(connection: sqlite3.Connection, found: Verified) -> None:
+    for key, state in connection.execute("SELECT key, state FROM checkpoints"):
+        try:
+            Checkpoint.from_bytes(state)
+        except ValueError:
+            found.note(f"checkpoint of run {key}", "cannot be read; the run will begin anew")
 
 
 def _verify_examples(connection: sqlite3.Connection, found: Verified) -> None:

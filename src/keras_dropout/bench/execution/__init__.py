@@ -156,6 +156,9 @@ def execute(
                     observer.epoch(worker.number, run, *values)
                 elif kind == "ended":
                     finish(worker, run, *values)
+                elif kind == "anew":
+                    name = f"{run.variant.name}, seed {run.seed}"
+                    observer.note(f"{name}: its checkpoint cannot be used ({values[0]}); it begins anew.")
                 else:
                     epoch, state = values
                     _keep(ledger, run, epoch, state, observer)
