@@ -437,6 +437,9 @@ FAULTS = {
     "versions that are no JSON": ("UPDATE details SET versions = 'x'", "its versions cannot be read"),
     "truncated losses": ("UPDATE details SET test_losses = substr(test_losses, 1, 9)", "test losses cannot be read"),
     "losses that are text": ("UPDATE details SET test_losses = 'x'", "test losses cannot be read"),
+    "a metric that is null": ("UPDATE runs SET metrics = '{\"test_loss\": null}'", "its metrics cannot be read"),
+    "a curve that is text": ('UPDATE details SET curves = \'{"loss": "abc"}\'', "its curves cannot be read"),
+    "a curve with a text": ('UPDATE details SET curves = \'{"loss": [1.0, "abc"]}\'', "its curves cannot be read"),
     "a study's runs": ("UPDATE studies SET runs = '[1]'", "its runs cannot be read"),
     "no details": ("DELETE FROM details", "is in runs but not in details"),
     "a table that lacks a column": ("ALTER TABLE details DROP COLUMN log", "details is not as keras-dropout makes it"),
@@ -501,16 +504,38 @@ def test_verify_finds_a_page_that_is_overwritten(here, runs):
     assert "file: " in out
 
 
+@pytest.mark.parametrize("metrics", ["x", '{"test_loss": null}', '{"test_loss": "0.5"}'])
 @pytest.mark.parametrize("arguments", [["list"], ["show", RUNS["none", 0].key], ["export", "a.csv"]])
-def test_a_damaged_run_is_two_lines(here, runs, arguments):
+def test_a_damaged_run_is_two_lines(here, runs, arguments, metrics):
     fill(DB, {("none", 0): done()})
-    sql(DB, "UPDATE runs SET metrics = 'x'")
+    sql(DB, "UPDATE runs SET metrics = ?", metrics)
     status, out, err = runs(*arguments)
     assert (status, out) == (2, "")
     assert err.splitlines() == [
         f"keras-dropout: the run {RUNS['none', 0].key} is damaged: its metrics cannot be read.",
         "keras-dropout runs verify lists what is damaged.",
     ]
+
+
+DETAILS = {
+    "no details": ("DELETE FROM details", "run {key} has no details."),
+    "losses of text": ("UPDATE details SET test_losses = 'abc'", "run {key} is damaged: its test losses cannot be read."),
+    "curves of text": ("""UPDATE details SET curves = '{"loss": "abc"}'""", "run {key} is damaged: its curves cannot be read."),
+    "a whole number above all floats": (
+        f"""UPDATE details SET curves = '{{"loss": [{10**400}]}}'""",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DETAILS)
+def test_details_that_are_damaged_are_two_lines(here, runs, name):
+    fill(DB, {("none", 0): done()})
+    key, (statement, words) = RUNS["none", 0].key, DETAILS[name]
+    sql(DB, statement)
+    status, _, err = runs("show", key)
+    assert (status, len(err.splitlines())) == ((2, 2) if words else (0, 0))
+    assert (words or "").format(key=key) in err
 
 
 COMMANDS = {
