@@ -265,6 +265,25 @@ def test_what_diverged_is_the_worst_and_what_failed_is_said(train, tmp_path):
         go(tmp_path, sampler="grid", space="hidden_1=0.2:0.4:3", halving=False)
 
 
+def test_a_winner_that_diverged_on_a_further_seed_has_no_mean(train, tmp_path):
+    class Fragile(Training):
+        def result(self, run, curves):
+            if run.seed == search.FINAL_SEEDS[0]:
+                return Result("diverged", 1.0, 6, {}, {})
+            return super().result(run, curves)
+
+    train(Fragile())
+    found = go(tmp_path, trials=3, halving=False)
+    assert found.winner.finals
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    assert document["search"]["winner"]["optimistic"] == {"validation_loss": None}
+    assert "diverged or failed on one of the search's further seeds" in str(found)
+    assert "inf" not in str(found).split()
+    assert "further seeds" in found.save_report(tmp_path / "r.html").read_text()
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as ledger:
+        assert not [text for (text,) in ledger.execute("SELECT document FROM studies") if text and "Infinity" in text]
+
+
 def test_early_stopping_counts_the_best_epoch(tmp_path):
     found = go(tmp_path, trials=3, early_stopping=2, halving=False)
     with Ledger(tmp_path / "r.db") as ledger:
