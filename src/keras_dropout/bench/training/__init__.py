@@ -429,4 +429,6 @@ def _in_order(model: keras.Model, values: Any) -> Any:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    return y.astype("int32") if np.issubdtype(y.dtype, np.integer) else y.astype("float32")
+    """Whole numbers as int32; others, and whole numbers too large for that, which are values and no classes, as float32."""
+    whole = np.issubdtype(y.dtype, np.integer) and y.min(initial=0) >= -(2**31) and y.max(initial=0) < 2**31
+    return y.astype("int32" if whole else "float32")
