@@ -268,20 +268,21 @@ def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer
 
 def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, float]:
     """Seconds that a worker spends on these runs before their second epochs, and on all their epochs after that: from three, or,
-    where they have one, from training them again in the same worker."""
-    last, start, warm, epochs, over = time.perf_counter(), 0.0, 0.0, 1, 0
-    for kind, values in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs == 1 else 1)):
+    where they have no more, from training them again in the same worker."""
+    last, start, warm, again, epochs, over = time.perf_counter(), 0.0, 0.0, 0.0, 1, 0
+    # What a run costs beside its epochs counts where they are few.
+    for kind, values in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
         last, spent = time.perf_counter(), time.perf_counter() - last
         if kind == "ended" and values[0].status == "failed":
             refuse(f"a variant cannot be trained: {values[0].error}", "Mend the model or the variant.")
         if over >= len(runs):
-            warm += spent
+            again += spent
         elif kind == "epoch" and values[0] > 1:
             warm, epochs = warm + spent, max(epochs, values[0] - 1)
         elif kind == "epoch":
             start += spent
         over += kind in ("ended", "paused")
-    return start, warm / epochs * study.epochs
+    return start, again or warm / epochs * study.epochs
 
 
 def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
