@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from keras_dropout import cli
 from keras_dropout.bench import schema, upkeep
+from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.lookup import models, peek
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
@@ -408,7 +409,7 @@ def test_vacuum_drops_what_nobody_will_use(three, runs):
     with Ledger(DB) as ledger:
         waiting, stranger = RUNS["none", 3].key, "of no study"
         for key in (waiting, RUNS["half", 0].key, stranger):
-            ledger.put_checkpoint(key, 1, b"x" * 500_000)
+            ledger.put_checkpoint(key, 1, Checkpoint(1, {}, 0.0, [np.zeros(500_000, "u1")]).to_bytes())
     status, out, err = runs("vacuum")
     assert (status, err) == (0, "")
     assert "1 checkpoint(s) dropped" in out
@@ -436,6 +437,9 @@ FAULTS = {
     "versions that are no JSON": ("UPDATE details SET versions = 'x'", "its versions cannot be read"),
     "truncated losses": ("UPDATE details SET test_losses = substr(test_losses, 1, 9)", "test losses cannot be read"),
     "losses that are text": ("UPDATE details SET test_losses = 'x'", "test losses cannot be read"),
+    "a metric that is null": ("UPDATE runs SET metrics = '{\"test_loss\": null}'", "its metrics cannot be read"),
+    "a curve that is text": ('UPDATE details SET curves = \'{"loss": "abc"}\'', "its curves cannot be read"),
+    "a curve with a text": ('UPDATE details SET curves = \'{"loss": [1.0, "abc"]}\'', "its curves cannot be read"),
     "a study's runs": ("UPDATE studies SET runs = '[1]'", "its runs cannot be read"),
     "no details": ("DELETE FROM details", "is in runs but not in details"),
     "a table that lacks a column": ("ALTER TABLE details DROP COLUMN log", "details is not as keras-dropout makes it"),
@@ -448,6 +452,7 @@ FAULTS = {
     "a study's document": ("UPDATE studies SET document = '['", "its document cannot be read"),
     "truncated examples": ("UPDATE examples SET arrays = substr(arrays, 1, 40)", "their arrays cannot be read"),
     "examples that are anything": ("UPDATE examples SET about = 'x'", "what they are cannot be read"),
+    "a truncated checkpoint": ("INSERT INTO checkpoints VALUES ('k', 1, x'0102', '')", "the run will begin anew"),
     "no view": ("DROP VIEW means", "means is not as keras-dropout makes it"),
 }
 
@@ -499,16 +504,38 @@ def test_verify_finds_a_page_that_is_overwritten(here, runs):
     assert "file: " in out
 
 
+@pytest.mark.parametrize("metrics", ["x", '{"test_loss": null}', '{"test_loss": "0.5"}'])
 @pytest.mark.parametrize("arguments", [["list"], ["show", RUNS["none", 0].key], ["export", "a.csv"]])
-def test_a_damaged_run_is_two_lines(here, runs, arguments):
+def test_a_damaged_run_is_two_lines(here, runs, arguments, metrics):
     fill(DB, {("none", 0): done()})
-    sql(DB, "UPDATE runs SET metrics = 'x'")
+    sql(DB, "UPDATE runs SET metrics = ?", metrics)
     status, out, err = runs(*arguments)
     assert (status, out) == (2, "")
     assert err.splitlines() == [
         f"keras-dropout: the run {RUNS['none', 0].key} is damaged: its metrics cannot be read.",
         "keras-dropout runs verify lists what is damaged.",
     ]
+
+
+DETAILS = {
+    "no details": ("DELETE FROM details", "run {key} has no details."),
+    "losses of text": ("UPDATE details SET test_losses = 'abc'", "run {key} is damaged: its test losses cannot be read."),
+    "curves of text": ("""UPDATE details SET curves = '{"loss": "abc"}'""", "run {key} is damaged: its curves cannot be read."),
+    "a whole number above all floats": (
+        f"""UPDATE details SET curves = '{{"loss": [{10**400}]}}'""",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DETAILS)
+def test_details_that_are_damaged_are_two_lines(here, runs, name):
+    fill(DB, {("none", 0): done()})
+    key, (statement, words) = RUNS["none", 0].key, DETAILS[name]
+    sql(DB, statement)
+    status, _, err = runs("show", key)
+    assert (status, len(err.splitlines())) == ((2, 2) if words else (0, 0))
+    assert (words or "").format(key=key) in err
 
 
 COMMANDS = {

@@ -1,5 +1,7 @@
 """A run that stops between two epochs and goes on in another process ends in the same bytes as one that never stopped."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -63,6 +65,48 @@ CASES = {
     "early stopping": {"optimizer": lambda: keras.optimizers.SGD(0.5), "early_stopping": 2, "epochs": 30},
     "class weights": {"optimizer": lambda: "sgd", "class_weight": {0: 1.0, 1: 3.0, 2: 1.0}},
 }
+
+
+def of_another_model(state):
+    """As it would be where another Keras's optimizer has a variable more."""
+    past = Checkpoint.from_bytes(state)
+    return dataclasses.replace(past, values=past.values[:-1]).to_bytes()
+
+
+def of_other_shapes(state):
+    past = Checkpoint.from_bytes(state)
+    return dataclasses.replace(past, values=[value[..., None] for value in past.values]).to_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 99, "text", None, (2).to_bytes(8, "little") + b"{}"], ids=str)
+def test_what_is_no_checkpoint_is_one_kind_of_error(content):
+    with pytest.raises(ValueError, match="it cannot be read"):
+        Checkpoint.from_bytes(content)
+
+
+UNUSABLE = {"a variable fewer": of_another_model, "other shapes": of_other_shapes}
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference", "stacked"])
+def test_a_run_whose_checkpoint_cannot_be_used_begins_anew(engine, tmp_path):
+    if engine != "reference" and keras.backend.backend() != "jax":
+        pytest.skip("this engine runs on JAX")
+    x = np.random.default_rng(0).normal(size=(120, 6)).astype("float32")
+    data, settings = ((x, np.arange(120) % 3), (x, np.arange(120) % 3)), {"backend": keras.backend.backend(), "engine": engine}
+    plan = make_plan(a_model("adam"), data, variants={"a": {"hidden": 0.2}}, epochs=2, seeds=2, ledger=tmp_path / "r", **settings)
+    trainer, runs = Trainer(plan.study, plan.data.parts("held-out"), 1.0), plan.study.runs()[1::2]
+    told = list(trainer.follow(runs, checkpoint_every=1))
+    whole = {key: values[0] for kind, key, *values in told if kind == "ended"}
+    states = {key: values[1] for kind, key, *values in told if kind == "checkpoint"}
+    bad, good = states
+    for name, spoil in UNUSABLE.items():
+        told = list(trainer.follow(runs, states | {bad: spoil(states[bad])}))
+        assert [key for kind, key, *_ in told if kind == "anew"] == [bad], name
+        epochs = {run.key: [epoch for kind, key, epoch, *_ in told if (kind, key) == ("epoch", run.key)] for run in runs}
+        assert epochs == {bad: [1, 2], good: [2]}, name
+        for kind, key, *values in told:
+            if kind == "ended":
+                same(values[0], whole[key])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -18,6 +18,7 @@ import keras_dropout
 from keras_dropout.bench import conduct, statistics
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.conduct import carry_out
+from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.errors import BadInput
@@ -448,6 +449,20 @@ def test_bad_arguments_are_refused_before_anything_is_made(settings, words, tmp_
 def test_schedules_that_cannot_be_are_refused(rate, words, tmp_path):
     with pytest.raises(BadInput, match=words):
         make_plan("digits-mlp", variants={"a": {"hidden_1": rate}}, ledger=tmp_path / "r.db")
+
+
+def test_a_damaged_checkpoint_costs_the_epochs_before_it_and_no_run(tmp_path, capsys):
+    """Also one that a ledger of an earlier version keeps of a run that failed for it."""
+    plan = own(variants={"half": {"hidden": 0.5}}, seeds=1, epochs=2, workers=1, ledger=tmp_path / "r.db")
+    with Ledger(plan.ledger) as ledger:
+        for run in plan.study.runs():
+            ledger.put(plan.study, run, Result("failed", 1.0, 0, error="ValueError: buffer is smaller"), {}, {})
+            ledger.put_checkpoint(run.key, 1, b"damaged")
+    found = carry_out(plan)
+    assert [result.status for result in found.results.values()] == ["done", "done"]
+    assert capsys.readouterr().err.count("its checkpoint cannot be used") == 2
+    with Ledger(plan.ledger) as ledger:
+        assert ledger.checkpoints(found.results) == {}
 
 
 def test_a_dead_worker_costs_its_run_and_the_next_try_makes_it_good(tmp_path):

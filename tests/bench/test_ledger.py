@@ -122,6 +122,16 @@ def test_a_finished_run_is_never_overwritten_and_a_failed_one_is(tmp_path):
     assert found["c"].status == "diverged"
 
 
+def test_a_run_that_has_lost_its_details_is_stored_again(tmp_path):
+    with Ledger(tmp_path / "runs.db") as ledger:
+        ledger.put(STUDY, run("a"), result(1.0), {}, {})
+        with ledger.transaction() as connection:
+            connection.execute("DELETE FROM details")
+        assert ledger.get("a") == {}
+        ledger.put(STUDY, run("a"), result(1.0), {}, {})
+        assert ledger.get("a")["a"].metrics == {"test_loss": 1.0}
+
+
 def _write_many(folder, first, barrier):
     for number in range(20):
         barrier.wait(60)  # so that both make the file
@@ -658,11 +668,15 @@ MESSAGES = {
     ),
     "study": (
         lambda at: studies(damaged(at, "UPDATE studies SET runs = '[3]'")),
-        "the ledger {at} is damaged: study 5 cannot be read.\n" + MORE,
+        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
+    ),
+    "what studies asked for": (
+        lambda at: asked_for(damaged(at, "UPDATE studies SET runs = '{broken'")),
+        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
     ),
     "latest study": (
         lambda at: latest_study(damaged(at, "UPDATE studies SET versions = '{'")),
-        "the ledger {at} is damaged: study 5 cannot be read.\n" + MORE,
+        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
     ),
     "examples": (
         lambda at: examples(damaged(at, "UPDATE examples SET arrays = x'0102'"), "f"),
@@ -672,6 +686,14 @@ MESSAGES = {
         lambda at: peek(damaged(at, "UPDATE runs SET metrics = '{'"), "k"),
         "the ledger {at} is damaged: run k: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n"
         + VERIFY,
+    ),
+    "curves of text": (
+        lambda at: peek(damaged(at, """UPDATE details SET curves = '{"loss": "abc"}'"""), "k"),
+        "the ledger {at} is damaged: run k: its curves are not numbers.\n" + VERIFY,
+    ),
+    "a metric that is null": (
+        lambda at: peek(damaged(at, """UPDATE runs SET metrics = '{"test_loss": null}'"""), "k"),
+        "the ledger {at} is damaged: run k: its metrics are not numbers.\n" + VERIFY,
     ),
     "losses": (
         lambda at: peek(damaged(at, "UPDATE details SET test_losses = x'00'"), "k"),

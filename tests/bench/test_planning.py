@@ -388,6 +388,12 @@ def test_what_fits_is_planned(model, data, settings, tmp_path):
     assert planned(model(), data(), tmp_path, **settings).study.runs()
 
 
+def test_the_time_of_a_study_of_one_epoch_counts_all_its_runs(tmp_path):
+    plan = planned(regression(), pair(X, X[:, :1]), tmp_path, epochs=1)
+    start, each = execution.time_runs(plan.study, plan.data, plan.study.runs()[:1])
+    assert 0 < each < start  # in a worker that has nothing to load
+
+
 def test_balanced_class_weights_are_those_of_scikit_learn(tmp_path):
     utils = pytest.importorskip("sklearn.utils.class_weight")
     labels = np.repeat([0, 1, 2], [50, 20, 10])[np.random.default_rng(1).permutation(80)]

@@ -382,3 +382,15 @@ def test_a_stream_is_the_arrays_it_gives(stream, answers):
     train, test = split(X, y, WEIGHTS)
     expected = bench_data.from_arrays((train, test))
     assert bench_data.from_arrays((stream(*train), stream(*test)), rank=2).fingerprint() == expected.fingerprint()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_quantities_in_whole_numbers_of_any_size_are_not_wrapped(engine, tmp_path):
+    losses = []
+    for y in (3_000_000_000 + 1_000_000 * CLASS, (3_000_000_000 + 1_000_000 * CLASS).astype("float32")):
+        model = compiled_with(one_output(1, None), "mae", optimizer="sgd")
+        plan = make_plan(model, split(X, y), ledger=tmp_path / "r.db", engine=engine, epochs=1, seeds=1)
+        trainer = Trainer(plan.study, plan.data.parts("held-out"), plan.data.divide_by)
+        losses.append(trainer.train(plan.study.runs()[0]).metrics["test_loss"])
+    assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(3e9, rel=0.01)

@@ -3,8 +3,10 @@
 Most of it on losses that are a function of ours of placement, seed and epoch, in place of training.
 """
 
+import contextlib
 import dataclasses
 import json
+import sqlite3
 import sys
 
 import keras
@@ -160,6 +162,19 @@ def test_a_search_that_was_interrupted_goes_on_the_same_way(train, tmp_path):
     assert nothing.trained == []
 
 
+def test_a_search_goes_the_same_way_where_checkpoints_are_damaged(train, tmp_path):
+    whole = train(Training())
+    found = go(tmp_path, "whole.db", trials=12)
+    train(Training(interrupt_after=5))
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, "cut.db", trials=12)
+    with contextlib.closing(sqlite3.connect(tmp_path / "cut.db")) as ledger, ledger:
+        ledger.execute("UPDATE checkpoints SET state = substr(state, 1, 20)")
+    again = train(Training())
+    assert told(go(tmp_path, "cut.db", trials=12)) == told(found)
+    assert again.trained == whole.trained
+
+
 def test_a_grid_tries_every_point_once(tmp_path):
     found = go(tmp_path, sampler="grid", space="hidden_1=0:0.6:4, hidden_2=0 | GaussianDropout(0.2:0.4:2)")
     placements = [trial.text for trial in found.trials]
@@ -248,6 +263,25 @@ def test_what_diverged_is_the_worst_and_what_failed_is_said(train, tmp_path):
     assert "OutOfMemory" in str(found)
     with pytest.raises(BadInput, match="no trial could be trained to the end: all diverged"):
         go(tmp_path, sampler="grid", space="hidden_1=0.2:0.4:3", halving=False)
+
+
+def test_a_winner_that_diverged_on_a_further_seed_has_no_mean(train, tmp_path):
+    class Fragile(Training):
+        def result(self, run, curves):
+            if run.seed == search.FINAL_SEEDS[0]:
+                return Result("diverged", 1.0, 6, {}, {})
+            return super().result(run, curves)
+
+    train(Fragile())
+    found = go(tmp_path, trials=3, halving=False)
+    assert found.winner.finals
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    assert document["search"]["winner"]["optimistic"] == {"validation_loss": None}
+    assert "diverged or failed on one of the search's further seeds" in str(found)
+    assert "inf" not in str(found).split()
+    assert "further seeds" in found.save_report(tmp_path / "r.html").read_text()
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as ledger:
+        assert not [text for (text,) in ledger.execute("SELECT document FROM studies") if text and "Infinity" in text]
 
 
 def test_early_stopping_counts_the_best_epoch(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16 and float8 by name
 import numpy as np
 
 
@@ -43,12 +44,19 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Checkpoint":
-        """Read what `to_bytes` wrote; the arrays are views of `content`."""
+        """Read what `to_bytes` wrote; the arrays are views of `content`. Raises ValueError for anything else."""
+        try:
+            return cls._read(content)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise ValueError(f"it cannot be read: {error}") from error
+
+    @classmethod
+    def _read(cls, content: bytes) -> "Checkpoint":
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])
         arrays = []
         for name, shape in header["arrays"]:
-            kind, count = np.dtype(name), math.prod(shape)  # float8 and bfloat16 are known by name where Keras is loaded
+            kind, count = np.dtype(name), math.prod(shape)
             arrays.append(np.frombuffer(content, kind, count, start).reshape(shape))
             start += kind.itemsize * count
         own = len(arrays) - header["of_best"]

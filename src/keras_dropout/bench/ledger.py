@@ -109,7 +109,8 @@ class Ledger:
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
         """Store a finished run in one transaction, with its model if that is to be kept, and drop its checkpoint unless it failed.
 
-        A failed run is replaced by a later try; others are never overwritten. One that is done may get the model that it lacks.
+        A failed run is replaced by a later try, and one that has lost its details; others are never overwritten. One that is done
+        may get the model that it lacks.
         """
         losses = result.test_losses
         row = {
@@ -136,7 +137,8 @@ class Ledger:
             "calibration": None if result.calibration is None else json.dumps(result.calibration),
         }
         with self.transaction() as connection:
-            before = connection.execute("SELECT status FROM runs WHERE key = ?", (run.key,)).fetchone()
+            query = "SELECT status FROM runs JOIN details USING (key) WHERE key = ?"
+            before = connection.execute(query, (run.key,)).fetchone()
             if before in (None, ("failed",)):
                 put_row(connection, row)
             if result.model is not None and before != ("diverged",):

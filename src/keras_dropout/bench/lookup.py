@@ -62,16 +62,16 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
         if row is None:
             return None
         *about, versions, machine, document, runs = row
+        asked = _asked(about[0], runs, "key", "variant", "seed")
         try:
-            asked = [{name: run[name] for name in ("key", "variant", "seed")} for run in json.loads(runs)]
             large = {"versions": json.loads(versions), "machine": json.loads(machine), "document": json.loads(document or "null")}
             keys = [run["key"] for run in asked]
             status = dict(select_keys(connection, "SELECT key, status FROM runs WHERE key IN", keys))
             one_each = {run["variant"]: run["key"] for run in asked if run["key"] in status}
             configs = dict(select_keys(connection, "SELECT key, config FROM details WHERE key IN", one_each.values()))
             configs = {variant: json.loads(configs[key]) for variant, key in one_each.items()}
-        except (ValueError, TypeError, KeyError):
-            refuse(f"the ledger {path} is damaged: study {about[0]} cannot be read.", "keras-dropout runs verify says more.")
+        except (ValueError, TypeError, KeyError) as why:
+            raise Damaged(f"study {about[0]} cannot be read") from why
         have = kept_in(connection, keys)
     first: dict[str, Any] = next(iter(configs.values()), {})
     return {
@@ -87,15 +87,12 @@ def studies(path: str | Path) -> list[dict[str, Any]]:
     """The studies that were asked for, the newest last: "number", "started", "target", "variants", how many "runs" it has and
     how many of them are "done", and its "command". Changes nothing."""
     with reading(path) as connection:
-        rows = connection.execute("SELECT id, started, target, command, runs FROM studies ORDER BY started, id").fetchall()
+        query = "SELECT id, started, target, command, runs FROM studies ORDER BY started, id"
+        rows = [(*about, _asked(about[0], text, "key", "variant")) for *about, text in connection.execute(query)]
         done = {key for (key,) in connection.execute("SELECT key FROM runs WHERE status != 'failed'")}
     found = []
-    for number, started, target, command, text in rows:
-        try:
-            runs = [(run["key"], run["variant"]) for run in json.loads(text)]
-        except (ValueError, TypeError, KeyError):
-            refuse(f"the ledger {path} is damaged: study {number} cannot be read.", "keras-dropout runs verify says more.")
-        variants, keys = list(dict.fromkeys(variant for _, variant in runs)), {key for key, _ in runs}
+    for number, started, target, command, runs in rows:
+        variants, keys = list(dict.fromkeys(run["variant"] for run in runs)), {run["key"] for run in runs}
         counts = {"variants": variants, "runs": len(keys), "done": len(keys & done)}
         found.append({"number": number, "started": started, "target": target, **counts, "command": command})
     return found
@@ -119,8 +116,16 @@ def asked_for(path: str | Path) -> list[set[str]]:
     if not check_readable(path):
         return []
     with reading(path) as connection:
-        rows = connection.execute("SELECT runs FROM studies ORDER BY started DESC, id DESC").fetchall()
-    return [{run["key"] for run in json.loads(runs)} for (runs,) in rows]
+        rows = connection.execute("SELECT id, runs FROM studies ORDER BY started DESC, id DESC")
+        return [{run["key"] for run in _asked(*row, "key")} for row in rows]
+
+
+def _asked(study: int, runs: str, *names: str) -> list[dict[str, Any]]:
+    """What a study's row says of the runs that it asked for."""
+    try:
+        return [{name: run[name] for name in names} for run in json.loads(runs)]
+    except (ValueError, TypeError, KeyError) as why:
+        raise Damaged(f"study {study} cannot be read") from why
 
 
 def check_readable(path: str | Path) -> bool:
@@ -157,6 +162,19 @@ def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
         look_up_to_date(connection, version)
         connection.execute("PRAGMA query_only = ON")
         yield connection
+
+
+def read_object(column: str, text: Any) -> dict[str, Any]:
+    """The JSON object in a column: of `metrics` a number each, of `curves` a list of numbers each. Raises ValueError or TypeError
+    for anything else."""
+    found = json.loads(text, parse_int=float if column in ("metrics", "curves") else int)  # a whole number may exceed all floats
+    if not isinstance(found, dict):
+        raise ValueError(f"its {column} are no JSON object")
+    for value in found.values() if column in ("metrics", "curves") else ():
+        numbers = [value] if column == "metrics" else value
+        if not isinstance(numbers, list) or not all(isinstance(number, float) for number in numbers):
+            raise ValueError(f"its {column} are not numbers")
+    return found
 
 
 def read_npy(packed: bytes) -> np.ndarray:
@@ -203,14 +221,14 @@ def results_of(connection: sqlite3.Connection, keys: Iterable[str], each_example
                 status,
                 seconds,
                 epochs,
-                json.loads(metrics),
-                json.loads(curves),
+                read_object("metrics", metrics),
+                read_object("curves", curves),
                 test_losses=None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4"),
                 error=error,
                 best_epoch=best,
                 log=log,
                 predictions=None if predictions is None else read_npy(predictions),
-                calibration=None if calibration is None else json.loads(calibration),
+                calibration=None if calibration is None else read_object("calibration", calibration),
             )
         except (ValueError, TypeError, EOFError, zlib.error) as why:
             raise Damaged(f"run {key}: {why}") from why

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -304,8 +305,9 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
     found = {}
     results = {key: result for key, result in ledger.get(keys).items() if result.status != "failed"}
     for key, (epoch, state) in ledger.checkpoints(set(keys) - set(results)).items():
-        if epoch >= rung:
-            found[key] = Checkpoint.from_bytes(state).curves["validation_loss"][:rung]
+        with suppress(ValueError):  # one that cannot be read: the run begins anew
+            if epoch >= rung:
+                found[key] = Checkpoint.from_bytes(state).curves["validation_loss"][:rung]
     for key, result in results.items():
         losses = list(result.curves.get("validation_loss", ()))[:rung]
         diverged = result.status == "diverged" and (len(losses) < rung or rung == study.epochs)

@@ -1,6 +1,5 @@
 """Which of the ledger's runs: by filters or by key; and a run as plain values."""
 
-import json
 import math
 import sqlite3
 import zlib
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout.bench.lookup import read_object
 from keras_dropout.bench.records import STATUSES
-from keras_dropout.bench.schema import LARGEST, RUN_COLUMNS
+from keras_dropout.bench.schema import LARGEST, RUN_COLUMNS, Damaged
 from keras_dropout.errors import check_choice, check_whole, refuse
 
 SHORTEST_KEY = 4
@@ -95,11 +95,14 @@ def find_model(connection: sqlite3.Connection, key: str) -> bytes:
 def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
     """Everything of one run as plain values; of the test losses their number and mean."""
     query = f"SELECT {_COLUMNS}, curves, config, versions, machine, log, test_losses FROM runs JOIN details USING (key)"
-    *row, curves, config, versions, machine, log, losses = connection.execute(f"{query} WHERE key = ?", (key,)).fetchone()
+    found = connection.execute(f"{query} WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        raise Damaged(f"run {key} has no details")
+    *row, curves, config, versions, machine, log, losses = found
     large = {"curves": curves, "config": config, "versions": versions, "machine": machine}
     try:
         values = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-    except (ValueError, zlib.error):
+    except (ValueError, TypeError, zlib.error):
         refuse(f"the run {key} is damaged: its test losses cannot be read.", "keras-dropout runs verify lists what is damaged.")
     shown = None
     if values is not None:
@@ -123,12 +126,9 @@ def _document(row: Sequence[Any]) -> dict[str, Any]:
 
 def _read_json(key: str, name: str, text: str) -> Any:
     try:
-        found = json.loads(text)
+        return read_object(name, text)
     except (ValueError, TypeError):
-        found = None
-    if not isinstance(found, dict):
         refuse(f"the run {key} is damaged: its {name} cannot be read.", "keras-dropout runs verify lists what is damaged.")
-    return found
 
 
 def _utc(text: str) -> str:

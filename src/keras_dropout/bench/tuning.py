@@ -88,10 +88,14 @@ class Tuning(Shown):
         again, interval = self.fresh("validation_loss")
         if again is not None:
             runs, tried = 1 + len(self.winner.finals), len(self.trials)
+            fresh = f"{again:.4f}{_between(interval)} on fresh seeds."
             found.append(
-                f"Its validation loss was {self.winner.score:.4f} in the search (mean of {runs} run(s)) and is {again:.4f}"
-                f"{_between(interval)} on fresh seeds. The first is the smallest that {tried} trials led to, and the winner was "
+                f"Its validation loss was {self.winner.score:.4f} in the search (mean of {runs} run(s)) and is {fresh} "
+                f"The first is the smallest that {tried} trials led to, and the winner was "
                 "chosen for it, luck included (the winner's curse): it is optimistic. Expect the second."
+                if math.isfinite(self.winner.score)
+                else "Each of the best trials diverged or failed on one of the search's further seeds, the winner too: none was "
+                f"chosen by a mean. Its validation loss is {fresh}"
             )
         t = self.timing
         found.append(
@@ -122,7 +126,7 @@ class Tuning(Shown):
                 "trial": self.winner.number,
                 "text": self.placement,
                 "placement": self.winner.variant.placement,
-                "optimistic": {"validation_loss": self.winner.score},
+                "optimistic": {"validation_loss": self.winner.score if math.isfinite(self.winner.score) else None},
                 "fresh": {metric: {"mean": mean, "interval": interval} for metric, (mean, interval) in fresh.items()},
             },
             "sentences": self.sentences(),
@@ -220,7 +224,7 @@ def _trials_table(trials: Sequence[Trial]) -> Table:
     table.add_column("placement", overflow="fold")
     for trial in shown:
         loss = f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "-"
-        mean = f"{trial.score:.4f}" if trial.finals else ""
+        mean = "" if not trial.finals else f"{trial.score:.4f}" if math.isfinite(trial.score) else "-"
         placement = Text(trial.error or trial.text or "no dropout")
         table.add_row(str(trial.number), str(max(trial.losses, default=0)), loss, mean, placement)
     return table

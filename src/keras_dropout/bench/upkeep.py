@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger, check_ledger_path, put_row
-from keras_dropout.bench.lookup import read_npy, reading
+from keras_dropout.bench.lookup import read_npy, read_object, reading
 from keras_dropout.bench.schema import DETAIL_COLUMNS, RUN_COLUMNS, STUDY_COLUMNS, make_schema, refusing, select_keys
 from keras_dropout.bench.selection import Selection, count, find_key
 from keras_dropout.errors import refuse
@@ -161,7 +162,7 @@ class Verified:
 
 
 def verify(path: str | Path) -> Verified:
-    """Look for damage: in the file, the tables, and every run, model and study. Changes nothing."""
+    """Look for damage: in the file, the tables, and every run, model, checkpoint and study. Changes nothing."""
     found = Verified()
     with reading(path) as connection:
         connection.text_factory = lambda text: text.decode(errors="replace")
@@ -169,6 +170,7 @@ def verify(path: str | Path) -> Verified:
             _verify_file(connection, found)
             _verify_runs(connection, found)
             _verify_models(connection, found)
+            _verify_checkpoints(connection, found)
             _verify_studies(connection, found)
             _verify_examples(connection, found)
         except sqlite3.DatabaseError as error:
@@ -212,11 +214,11 @@ def _verify_runs(connection: sqlite3.Connection, found: Verified) -> None:
             found.note(where, "its key is not the hash of its config")
         texts = {"metrics": metrics, "curves": curves, "config": config, "versions": versions, "machine": machine}
         texts |= {} if calibration is None else {"calibration": calibration}
-        read = {name: _read_object(text) for name, text in texts.items()}
+        read = {name: _read_object(name, text) for name, text in texts.items()}
         for name, value in read.items():
             if value is None:
                 found.note(where, f"its {name} cannot be read")
-        if status == "done" and not _all_finite((read["metrics"] or {}).values()):
+        if status == "done" and not all(map(isfinite, (read["metrics"] or {}).values())):
             found.note(where, "is done, but has metrics that are no finite numbers")
         if predictions is not None:
             try:
@@ -256,10 +258,18 @@ def _verify_models(connection: sqlite3.Connection, found: Verified) -> None:
             found.note(where, f"{broken} cannot be read")
 
 
+def _verify_checkpoints(connection: sqlite3.Connection, found: Verified) -> None:
+    for key, state in connection.execute("SELECT key, state FROM checkpoints"):
+        try:
+            Checkpoint.from_bytes(state)
+        except ValueError:
+            found.note(f"checkpoint of run {key}", "cannot be read; the run will begin anew")
+
+
 def _verify_examples(connection: sqlite3.Connection, found: Verified) -> None:
     for data, about, arrays in connection.execute("SELECT data, about, arrays FROM examples"):
         where = f"examples of data {data}"
-        if _read_object(about) is None:
+        if _read_object("about", about) is None:
             found.note(where, "what they are cannot be read")
         try:
             with np.load(io.BytesIO(arrays)) as read:
@@ -268,16 +278,11 @@ def _verify_examples(connection: sqlite3.Connection, found: Verified) -> None:
             found.note(where, "their arrays cannot be read")
 
 
-def _read_object(text: Any) -> dict[str, Any] | None:
+def _read_object(column: str, text: Any) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        return read_object(column, text)
     except (ValueError, TypeError):
         return None
-    return value if isinstance(value, dict) else None
-
-
-def _all_finite(values: Any) -> bool:
-    return all(isinstance(value, (int, float)) and isfinite(value) for value in values)
 
 
 def _verify_studies(connection: sqlite3.Connection, found: Verified) -> None:
@@ -287,7 +292,7 @@ def _verify_studies(connection: sqlite3.Connection, found: Verified) -> None:
     for number, versions, machine, document, runs in connection.execute(query):
         found.studies += 1
         for name, text in {"versions": versions, "machine": machine, "document": document}.items():
-            if _read_object(text) is None:
+            if _read_object(name, text) is None:
                 found.note(f"study {number}", f"its {name} cannot be read")
         try:
             asked |= {run["key"] for run in json.loads(runs)}

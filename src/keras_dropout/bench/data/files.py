@@ -248,9 +248,9 @@ def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) 
             )
         return len(used), ys
     for part, y in ys.items():
-        if any((piece != np.round(piece)).any() or (piece < 0).any() for piece in arrays.blocks(y)):
+        if any((piece != np.round(piece)).any() or (piece < 0).any() or (piece >= 2**31).any() for piece in arrays.blocks(y)):
             refuse(
-                f"{what} holds labels that are negative or not whole.",
+                f"{what} holds labels that are negative, not whole or above {2**31 - 1}.",
                 "Number the classes 0, 1, 2, …; for quantities say task regression.",
             )
         ys = {**ys, part: (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).astype("int32")}

@@ -156,6 +156,9 @@ def execute(
                     observer.epoch(worker.number, run, *values)
                 elif kind == "ended":
                     finish(worker, run, *values)
+                elif kind == "anew":
+                    name = f"{run.variant.name}, seed {run.seed}"
+                    observer.note(f"{name}: its checkpoint cannot be used ({values[0]}); it begins anew.")
                 else:
                     epoch, state = values
                     _keep(ledger, run, epoch, state, observer)
@@ -264,17 +267,22 @@ def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer
 
 
 def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, float]:
-    """Seconds that a worker spends on these runs before their second epochs, and on all their epochs after that; from three."""
-    last, start, warm, epochs = time.perf_counter(), 0.0, 0.0, 1
-    for kind, values in _ask(study, data, Task(tuple(runs), until=3)):
+    """Seconds that a worker spends on these runs before their second epochs, and on all their epochs after that: from three, or,
+    where they have no more, from training them again in the same worker."""
+    last, start, warm, again, epochs, over = time.perf_counter(), 0.0, 0.0, 0.0, 1, 0
+    # What a run costs beside its epochs counts where they are few.
+    for kind, values in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
         last, spent = time.perf_counter(), time.perf_counter() - last
-        if kind == "epoch" and values[0] > 1:
+        if kind == "ended" and values[0].status == "failed":
+            refuse(f"a variant cannot be trained: {values[0].error}", "Mend the model or the variant.")
+        if over >= len(runs):
+            again += spent
+        elif kind == "epoch" and values[0] > 1:
             warm, epochs = warm + spent, max(epochs, values[0] - 1)
         elif kind == "epoch":
             start += spent
-        elif kind == "ended" and values[0].status == "failed":
-            refuse(f"a variant cannot be trained: {values[0].error}", "Mend the model or the variant.")
-    return start, warm / epochs * study.epochs
+        over += kind in ("ended", "paused")
+    return start, again or warm / epochs * study.epochs
 
 
 def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
@@ -286,11 +294,13 @@ def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> 
     return values[0]
 
 
-def _ask(study: Study, data: Data, task: Task) -> Iterator[tuple[str, list]]:
-    """(kind, values) of each message about a task, from one worker here."""
-    left = len(task.runs)
+def _ask(study: Study, data: Data, *tasks: Task) -> Iterator[tuple[str, list]]:
+    """(kind, values) of each message about tasks, one after the other, from one worker here."""
+    left = sum(len(task.runs) for task in tasks)
     with Processes(study, data) as place:
-        place.give(place.start(), task)
+        worker = place.start()
+        for task in tasks:
+            place.give(worker, task)
         while left:
             for _, (kind, _, *values) in place.messages():
                 if kind == "died":

@@ -48,9 +48,9 @@ class Worker:
         self._trainer: Any = None
 
     def messages(self, task: Task) -> Iterator[tuple]:
-        """(kind, key of the run, …): ("epoch", key, epochs done, {metric: value}), ("checkpoint", key, epoch, bytes), and at the
-        end of each run ("paused", key, epoch, bytes) or ("ended", key, Result, versions, machine); or ("timed", key, {engine:
-        seconds or what went wrong}).
+        """(kind, key of the run, …): ("epoch", key, epochs done, {metric: value}), ("checkpoint", key, epoch, bytes), ("anew", key,
+        what is wrong with its checkpoint), and at the end of each run ("paused", key, epoch, bytes) or ("ended", key, Result,
+        versions, machine); or ("timed", key, {engine: seconds or what went wrong}).
         """
         started = time.perf_counter()
         try:

@@ -116,8 +116,9 @@ class Trainer:
     ) -> Iterator[tuple]:
         """Train runs, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key, epochs done, {metric:
         value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key, Result); or ("paused",
-        key, epoch, bytes) for a run that has not ended after `until` epochs. With `keep_weights` the result of a run that is done
-        has its model, with the values that were measured.
+        key, epoch, bytes) for a run that has not ended after `until` epochs. A run whose checkpoint cannot be used begins anew,
+        after ("anew", key, what is wrong). With `keep_weights` the result of a run that is done has its model, with the values
+        that were measured.
 
         With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
         measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
@@ -141,9 +142,16 @@ class Trainer:
         courses = [_Course(run, examples) for run in runs]
         for number, course in enumerate(courses):
             if course.run.key in checkpoints:
-                past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                try:
+                    past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                    training.restore(number, past.values)
+                except ValueError as error:  # damaged, or of a model that another version of Keras made
+                    del training  # which may have some of the values
+                    yield "anew", course.run.key, str(error)
+                    usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
+                    yield from self._follow(runs, size, usable, until, checkpoint_every, keep_weights)
+                    return
                 course.go_on(past)
-                training.restore(number, past.values)
                 training.epochs_done[number] = past.epoch
 
         def seconds(course: _Course) -> float:
@@ -421,4 +429,6 @@ def _in_order(model: keras.Model, values: Any) -> Any:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    return y.astype("int32") if np.issubdtype(y.dtype, np.integer) else y.astype("float32")
+    """Whole numbers as int32; others, and whole numbers too large for that, which are values and no classes, as float32."""
+    whole = np.issubdtype(y.dtype, np.integer) and y.min(initial=0) >= -(2**31) and y.max(initial=0) < 2**31
+    return y.astype("int32" if whole else "float32")

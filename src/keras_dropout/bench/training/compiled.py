@@ -138,6 +138,12 @@ def variables(model: keras.Model) -> tuple[list[keras.Variable], ...]:
     return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
 
 
+def check_values(values: Sequence[Any], kinds: Sequence[tuple]) -> None:
+    """Raise ValueError for values of other shapes and types than (shape, type) of each; a program would meet them much later."""
+    if [(value.shape, value.dtype) for value in values] != list(kinds):
+        raise ValueError("the values are not those of this model and its optimizer")
+
+
 class _Program:
     """The compiled functions of one architecture; they hold a model for its structure, never for its values."""
 
@@ -278,7 +284,8 @@ class CompiledTraining:
 
     def restore(self, values: Sequence[Any]) -> None:
         """Go back to the values of a snapshot."""
-        structure = jax.tree.structure(self._state[:3])
+        leaves, structure = jax.tree.flatten(self._state[:3])
+        check_values(values, [(leaf.shape, leaf.dtype) for leaf in leaves])
         self._state = (*jax.tree.unflatten(structure, [jnp.array(value) for value in values]), self._state[3])
 
     def finish(self) -> None:

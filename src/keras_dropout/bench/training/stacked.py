@@ -15,7 +15,7 @@ import numpy as np
 from keras_dropout.bench.data import Part, arrays
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training import measures
-from keras_dropout.bench.training.compiled import CompiledPrograms, followed, rates_at, variables
+from keras_dropout.bench.training.compiled import CompiledPrograms, check_values, followed, rates_at, variables
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.schedules import Schedule
 
@@ -161,6 +161,7 @@ class StackedTraining:
     def restore(self, run: int, values: Sequence[Any]) -> None:
         """Put the values of a snapshot in a run's place."""
         leaves, structure = jax.tree.flatten(self._state[:3])
+        check_values(values, [(leaf.shape[1:], leaf.dtype) for leaf in leaves])
         self._state = (*jax.tree.unflatten(structure, _put(leaves, run, list(values))), self._state[3])
 
     def values(self, run: int) -> list[jax.Array]:
