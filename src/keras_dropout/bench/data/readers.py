@@ -232,7 +232,8 @@ def _read_table(path: Path, options: Options) -> Raw:
     table = tables.read_table(path)
     rows = len(table)
     if not options.target:
-        refuse(f"{path} is a table, and no target column is named.", f"Name one with target: {', '.join(table.columns)}.")
+        mend = 'Name one with --target, or in Python with data_options={"target": NAME}'
+        refuse(f"{path} is a table, and no target column is named.", f"{mend}: {', '.join(table.columns)}.")
     targets = [options.target] if isinstance(options.target, str) else list(options.target)
     named_columns = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
     roles = {role: name for role, name in named_columns.items() if name is not None}
