@@ -115,7 +115,7 @@ def interactive(studies: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(study: Mapping[str, Any]) -> str:
-    lines = [f"### {atlas.title(study)} {{#{anchor(study)}}}", ""]
+    lines = [f'<a id="{anchor(study)}"></a>', "", f"### {atlas.title(study)}", ""]
     lines += ["| kind | site | rate | test loss | test accuracy |", "|---|---|---|---|---|"]
     for row in study["rows"]:
         cells = [row["kind"], row["site"], f"{row['rate']:g}", *(difference(row[metric]) for metric in WORDS)]

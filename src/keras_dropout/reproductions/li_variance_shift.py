@@ -1,4 +1,4 @@
-"""Li et al. 2018: dropout before batch normalisation changes the variance that it has learned."""
+"""Li et al. 2019: dropout before batch normalisation changes the variance that it has learned."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -105,7 +105,7 @@ REPRODUCTION = Reproduction(
     title="Dropout before batch normalisation",
     claim="Behind dropout, batch normalisation remembers a larger variance than it meets at test; this costs accuracy, which "
     "dropout after the last normalisation does not.",
-    source="Li et al. 2018, arXiv:1801.05134",
+    source="Li et al. 2019, CVPR, arXiv:1801.05134",
     parts=_parts,
     expectations=(
         Expectation(

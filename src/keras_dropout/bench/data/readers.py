@@ -238,7 +238,8 @@ def _read_table(path: Path, options: Options, trains: bool) -> Raw:
     table, notes = tables.read_table(path, targets)
     rows = len(table)
     if not targets:
-        refuse(f"{path} is a table, and no target column is named.", f"Name one with target: {', '.join(table.columns)}.")
+        mend = 'Name one with --target, or in Python with data_options={"target": NAME}'
+        refuse(f"{path} is a table, and no target column is named.", f"{mend}: {', '.join(table.columns)}.")
     named_columns = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
     roles = {role: name for role, name in named_columns.items() if name is not None}
     taken = [*(("target", name) for name in targets), *roles.items()]
