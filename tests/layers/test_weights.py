@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_dropout import BadInput, DropConnect, LoRADropout, WeightDrop, noise
+from keras_dropout import BadInput, DropConnect, LoRADropout, TargetedDropout, WeightDrop, noise
 from keras_dropout.masks import Stream
 
 numpy = ops.convert_to_numpy
@@ -213,6 +213,31 @@ def test_activity_regularizers_of_the_wrapped_layer_still_count(options):
     for training in (True, False):
         layer(x, training=training)
         assert sum(float(loss) for loss in layer.losses) == pytest.approx(expected, rel=1e-5)
+
+
+def penalties(layer, shape):
+    """What a layer adds to the loss in `fit` and in `evaluate`, with weights of 1 and inputs of 1."""
+    model = keras.Sequential([keras.Input(shape), layer])
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.ones((6, *shape), "float32")
+    y = model.predict(x, verbose=0)
+    return model.fit(x, y, batch_size=6, verbose=0).history["loss"][0], model.evaluate(x, y, batch_size=6, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("around", "inner", "shape"),
+    [
+        (lambda layer: DropConnect(0, layer, per="batch"), layers.Dense, (5,)),
+        (lambda layer: TargetedDropout(0, layer), layers.Dense, (5,)),
+        (lambda layer: WeightDrop(0, layer), layers.LSTM, (3, 2)),
+    ],
+)
+def test_activity_regularizers_count_once_in_fit_and_in_evaluate(around, inner, shape):
+    plain, wrapped = (inner(4, activity_regularizer=keras.regularizers.L2(0.1)) for _ in range(2))
+    (expected, _), found = penalties(plain, shape), penalties(around(wrapped), shape)
+    assert expected > 0.01
+    assert found == pytest.approx((expected, expected), rel=1e-4)
 
 
 def lora(layer, shape=(None, 5), alpha=None):

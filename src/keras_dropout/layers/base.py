@@ -184,6 +184,7 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
             outputs = self.layer(inputs, **options)
         for loss in scope.losses:
             self.add_loss(loss)
+            self._loss_ids.discard(id(loss))  # inside another scope it is the wrapped layer's already, and would count twice
         for variable, _ in values:
             after = scope.get_current_value(variable)
             if id(variable) not in given and after is not before[id(variable)]:
