@@ -191,6 +191,18 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
                 variable.assign(after)
         return outputs
 
+    def activated(self, values: Any) -> Any:
+        """The wrapped layer's activation of values that were not computed by the layer itself."""
+        return self.regularized(self.layer.activation(values))
+
+    def regularized(self, outputs: Any) -> Any:
+        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
+        outputs = ops.cast(outputs, self.layer.compute_dtype)
+        if self.layer.activity_regularizer is not None:
+            loss = self.layer.activity_regularizer(outputs)
+            self.add_loss(loss / ops.maximum(ops.cast(ops.shape(outputs)[0], loss.dtype), 1))
+        return outputs
+
     def inner_variables(self) -> list[keras.Variable]:
         """The variables that a call of the wrapped layer may use or change."""
         return self.layer.variables

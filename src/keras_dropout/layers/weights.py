@@ -27,18 +27,6 @@ class _WeightWrapper(MaskWrapper):
         weight = ops.convert_to_tensor(weight)
         return noise.bernoulli_product(weight, state, self.state.rate, tuple(weight.shape))
 
-    def activated(self, values: Any) -> Any:
-        """The wrapped layer's activation of values that were not computed by the layer itself."""
-        return self.regularized(self.layer.activation(values))
-
-    def regularized(self, outputs: Any) -> Any:
-        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
-        outputs = ops.cast(outputs, self.layer.compute_dtype)
-        if self.layer.activity_regularizer is not None:
-            loss = self.layer.activity_regularizer(outputs)
-            self.add_loss(loss / ops.maximum(ops.cast(ops.shape(outputs)[0], loss.dtype), 1))
-        return outputs
-
 
 # Not of each unit alone: their mean under noise is no integral over one normal variable.
 _COUPLED = tuple(getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu"))
