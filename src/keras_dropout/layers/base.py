@@ -207,6 +207,9 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
         """The variables that a call of the wrapped layer may use or change."""
         return self.layer.variables
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
@@ -288,7 +289,9 @@ class LayerDrop(MaskWrapper):
         if not training:
             return outputs
         runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
-        return ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
+        chosen = ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
+        set_keras_mask(chosen, get_keras_mask(outputs))  # a model says in no other way which padding mask it passes on
+        return chosen
 
 
 def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:

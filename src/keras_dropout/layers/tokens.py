@@ -53,9 +53,6 @@ class EmbeddingDropout(MaskWrapper):
         kept = noise.kept_at(self.stream.next(), self.state.rate, words, sequence)
         return noise.masked(vectors, ops.expand_dims(kept, -1), noise.scale(self.state.rate))
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return self.layer.compute_mask(inputs, mask)
-
     def get_config(self) -> dict:
         return {**super().get_config(), "per": self.per}
 

@@ -19,9 +19,6 @@ class _WeightWrapper(MaskWrapper):
         super().build(input_shape)
         self.input_spec = self.layer.input_spec
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
-
     def masked(self, weight: Any, state: Any) -> Any:
         """The weight with a mask of its own shape."""
         weight = ops.convert_to_tensor(weight)
