@@ -15,6 +15,8 @@ from keras_dropout import (
     MultiSampleDropout,
     RDrop,
     ScheduledDropPath,
+    VariationalRNNDropout,
+    Zoneout,
     catalogue,
     sampling,
 )
@@ -216,6 +218,17 @@ def test_every_method_can_be_sampled(name):
     assert np.isfinite(found).all()
     assert len(np.unique(found.reshape(30, -1), axis=0)) > 1
     assert np.array_equal(outputs(model, x, 30), found)
+
+
+@pytest.mark.parametrize(("cls", "rate"), [(VariationalRNNDropout, "recurrent_rate"), (Zoneout, "cell_rate")])
+def test_a_layer_with_one_of_its_rates_above_0_drops(cls, rate):
+    def model(further):
+        return keras.Sequential([keras.Input((7, 6)), cls(0, keras.layers.LSTM(5), **{rate: further}, seed=1)])
+
+    x = rng.normal(size=(3, 7, 6)).astype("float32")
+    assert outputs(model(0.5), x, 10).std(0).min() > 0
+    with pytest.raises(BadInput, match="no randomness"):
+        Passes(model(0))
 
 
 def test_a_scheduled_rate_is_that_of_the_step_which_training_has_come_to():

@@ -285,7 +285,8 @@ def drops(layer: Any) -> bool:
     """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
     if is_dropout(layer) or isinstance(layer, Stochastic):
         inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
-        return getattr(inner, "rate", 1) != 0
+        rates = [getattr(inner, name) for name in ("rate", "recurrent_rate", "cell_rate") if hasattr(inner, name)]
+        return not rates or any(rate != 0 for rate in rates)  # without a rate what is dropped is decided otherwise
     return not isinstance(layer, keras.Model) and bool(dropout_options(layer))
 
 
