@@ -76,6 +76,13 @@ def test_setting_a_bad_rate_is_refused_and_changes_nothing(layer):
 # GaussianDropout
 
 
+@pytest.mark.parametrize("layer", [GaussianDropout, AlphaDropout, FeatureAlphaDropout])
+def test_a_rate_that_is_1_in_float32_is_refused(layer):
+    with pytest.raises(BadInput, match="which is 1 in float32"):
+        layer(0.99999999)
+    assert np.isfinite(train(layer(0.9999999), np.ones((8, 3, 5), "float32"))).all()
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
 def test_gaussian_noise_has_dropouts_mean_and_variance(rate):
     e = train(GaussianDropout(rate, seed=1), np.ones((1000, 500), "float32")).astype("float64")

@@ -274,6 +274,7 @@ def quantized(layer):
     ("words", "make"),
     [
         ("must be a Keras layer", lambda: DropConnect(0.5, "dense")),
+        ("which is 1 in float32", lambda: DropConnect(1 - 1e-9, layers.Dense(3))),
         ('per="example" masks the kernel of a Dense', lambda: DropConnect(0.5, layers.Conv2D(3, 3))),
         ('per="example" masks the kernel of a Dense', lambda: DropConnect(0.5, quantized(layers.Dense(4)))),
         ("is for a Dense layer", lambda: DropConnect(0.5, layers.Conv2D(3, 3), per="batch", inference="gaussian")),
