@@ -224,6 +224,9 @@ def test_a_layer_that_changes_the_shape_is_refused():
         LayerDrop(0.5, keras.layers.Dense(5))(np.ones((2, 3), "float32"))
     with pytest.raises(BadInput, match="layer must be a Keras layer"):
         LayerDrop(keras.layers.Dense(3), 0.5)
+    for several in ([ONES, ONES], [keras.Input((3,)), keras.Input((3,))]):
+        with pytest.raises(BadInput, match="must be one tensor"):
+            LayerDrop(0.5, keras.layers.Add())(several)
 
 
 # linear_decay

@@ -284,6 +284,7 @@ def quantized(layer):
         ("must have a kernel", lambda: DropConnect(0.5, layers.Dense(3, lora_rank=2)).build((None, 4))),
         ("must have a kernel", lambda: DropConnect(0.5, quantized(layers.Dense(4)), per="batch").build((None, 4))),
         ("must be a recurrent layer", lambda: WeightDrop(0.5, layers.Dense(3))),
+        ("Put it around", lambda: layers.Bidirectional(WeightDrop(0.5, layers.LSTM(3)))),
         ("variable recurrent_kernel", lambda: WeightDrop(0.5, layers.RNN(Sum())).build((None, 2, 4))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Dense(3))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Conv2D(3, 3, lora_rank=2))),

@@ -10,7 +10,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # t
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating
+from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
 _MODES = ("row", "batch")
 
@@ -279,7 +279,12 @@ class LayerDrop(MaskWrapper):
     True
     """
 
+    def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        check_tensor("LayerDrop", inputs)  # when a model is made, not first when it runs
+        return super().compute_output_spec(inputs, *args, **options)
+
     def call(self, inputs: Any, training: bool = False) -> Any:
+        check_tensor("LayerDrop", inputs)
         outputs = self.call_layer(inputs, training)
         if tuple(outputs.shape) != tuple(inputs.shape):
             refuse(

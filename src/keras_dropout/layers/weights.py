@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, refuse
-from keras_dropout.layers.base import MaskWrapper, Rate, check_floating
+from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating
 
 
 class _WeightWrapper(MaskWrapper):
@@ -176,6 +176,12 @@ class WeightDrop(_WeightWrapper):
         super().__init__(rate, layer, seed=seed, **kwargs)
         if _cells(layer) == [layer]:
             refuse(f"WeightDrop: layer must be a recurrent layer; got {layer!r}.", "Use DropConnect for the kernels of others.")
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "LayerWrapper":
+        if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
+            refuse("WeightDrop cannot be inside of a Bidirectional.", "Put it around: WeightDrop(rate, Bidirectional(layer)).")
+        return super().from_config(config, custom_objects)
 
     def build(self, sequences_shape: tuple, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape)
