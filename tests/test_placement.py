@@ -571,6 +571,22 @@ def test_an_input_without_a_name_is_found_again_in_the_saved_model():
     assert [d["rate"] for d in sites(placed)[0].dropout] == [0.2]
 
 
+@pytest.mark.parametrize(
+    ("value", "padding"),
+    [
+        ({"kind": "TargetedDropout", "rate": 0.5}, "valid"),
+        ({"kind": "ConcreteDropout", "rate": 0.1}, "same"),
+        ({"kind": "LayerDrop", "rate": 0.5}, "same"),
+    ],
+)
+def test_a_padding_mask_ends_around_a_layer_that_ends_it(value, padding):
+    words = keras.Input((6,), dtype="int32")
+    convolved = L.Conv1D(4, 3, padding=padding, name="conv")(L.Embedding(9, 4, mask_zero=True)(words))
+    model = keras.Model(words, L.Dense(2)(L.GlobalAveragePooling1D()(convolved)))
+    x = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(place(model, {"conv": value}).predict(x, verbose=0), model.predict(x, verbose=0))
+
+
 def test_a_sequential_model_that_masks_padding():
     layers = [L.Embedding(9, 8, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(8, "relu", name="d"), L.Dense(2)]
     model = keras.Sequential([keras.Input((4,), dtype="int32"), *layers])

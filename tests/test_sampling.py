@@ -8,7 +8,18 @@ import pytest
 from keras import ops
 
 import keras_dropout
-from keras_dropout import BadInput, Dropout, LayerDrop, MultiSampleDropout, RDrop, catalogue, sampling
+from keras_dropout import (
+    BadInput,
+    Dropout,
+    LayerDrop,
+    MultiSampleDropout,
+    RDrop,
+    ScheduledDropPath,
+    VariationalRNNDropout,
+    Zoneout,
+    catalogue,
+    sampling,
+)
 from keras_dropout.bench.machine import worker_environment
 from keras_dropout.sampling import BLOCK, Passes
 
@@ -184,8 +195,8 @@ def test_dropout_is_off_when_evaluated():
 SAMPLED = [
     method.name
     for method in catalogue.methods().values()
-    if method.input_shape and not method.alias and method.name not in ("RDrop", "MultiSampleDropout", "ScheduledDropPath")
-]  # those train a model in a way of their own; the last drops nothing before its first step
+    if method.input_shape and not method.alias and method.name not in ("RDrop", "MultiSampleDropout")
+]  # those train a model in a way of their own
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -200,11 +211,34 @@ def test_every_method_can_be_sampled(name):
             weight.assign(rng.normal(size=weight.shape))
     if name == "DropEdge":
         x = np.abs(x)
+    if name == "ScheduledDropPath":  # it drops nothing before its first step
+        model(x, training=True)
     found = outputs(model, x, 30)
     assert found.shape[1] == len(x)
     assert np.isfinite(found).all()
     assert len(np.unique(found.reshape(30, -1), axis=0)) > 1
     assert np.array_equal(outputs(model, x, 30), found)
+
+
+@pytest.mark.parametrize(("cls", "rate"), [(VariationalRNNDropout, "recurrent_rate"), (Zoneout, "cell_rate")])
+def test_a_layer_with_one_of_its_rates_above_0_drops(cls, rate):
+    def model(further):
+        return keras.Sequential([keras.Input((7, 6)), cls(0, keras.layers.LSTM(5), **{rate: further}, seed=1)])
+
+    x = rng.normal(size=(3, 7, 6)).astype("float32")
+    assert outputs(model(0.5), x, 10).std(0).min() > 0
+    with pytest.raises(BadInput, match="no randomness"):
+        Passes(model(0))
+
+
+def test_a_scheduled_rate_is_that_of_the_step_which_training_has_come_to():
+    model, x = keras.Sequential([keras.Input((4,)), ScheduledDropPath(0.8, steps=4)]), np.ones((200, 4), "float32")
+    for step in range(3):
+        rate = 0.8 * step / 4
+        for _ in range(2):  # sampling is no step
+            found = outputs(model, x, 40)
+            assert abs((found == 0).mean() - rate) <= 5 * np.sqrt(rate * (1 - rate) / 8000)
+        model(x, training=True)
 
 
 @pytest.mark.parametrize(

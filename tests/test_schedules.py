@@ -199,7 +199,7 @@ def test_documents_that_are_none_are_refused(document):
         schedules.from_document(document)
 
 
-@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), [0, 2]])
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan"), [0, 2], "x", {}])
 def test_progress_is_a_share(progress):
     with pytest.raises(BadInput) as caught:
         Linear(0.5, 0)(progress)

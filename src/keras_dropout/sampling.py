@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,11 +82,12 @@ class Passes:
         self._before, self._behind = self._parts()
         self._prefix = backends.current().compiled(self._run_before)
         self._programs: dict[Any, Callable] = {}
+        self._clocks = {id(layer.stream.state) for layer in self.dropping if isinstance(layer, layers.ScheduledDropPath)}
         self._begin(seed)
 
     def _begin(self, seed: int) -> None:
         self.seed = check_whole("seed", seed, 0, "It is the seed of the masks.")
-        self._words = _words(seed, len(self._random))
+        self._words = _words(seed, self._random, self._clocks)
 
     @classmethod
     def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
@@ -259,7 +260,7 @@ class Passes:
         return found if isinstance(found, dict) else {"outputs": found}
 
     def _states(self, words: Any, sample: Any, example: Any) -> list:
-        """The states of all layers for one sample of one example, each with its calls from step 0 on."""
+        """The states of all layers for one sample of one example, before their first calls."""
         return [_first_state(words[number], sample, example, variable) for number, variable in enumerate(self._random)]
 
 
@@ -272,7 +273,7 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
     twins = _twins([layer for layer in model._flatten_layers() if drops(layer)])
     variables, _ = _random_states(model, twins)
     number = {id(variable): n for n, variable in enumerate(variables)}
-    words, found = _words(seed, len(variables)), {}
+    words, found = _words(seed, variables), {}
     for layer in model._flatten_layers():
         ours = twins.get(id(layer), layer)
         if isinstance(ours, Stochastic) and drops(layer):
@@ -285,7 +286,8 @@ def drops(layer: Any) -> bool:
     """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
     if is_dropout(layer) or isinstance(layer, Stochastic):
         inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
-        return getattr(inner, "rate", 1) != 0
+        rates = [getattr(inner, name) for name in ("rate", "recurrent_rate", "cell_rate") if hasattr(inner, name)]
+        return not rates or any(rate != 0 for rate in rates)  # without a rate what is dropped is decided otherwise
     return not isinstance(layer, keras.Model) and bool(dropout_options(layer))
 
 
@@ -349,16 +351,18 @@ def _random_states(model: keras.Model, twins: dict[int, keras.Layer]) -> tuple[l
     return list(states.values()), list(generators.values())
 
 
-def _words(seed: int, states: int) -> np.ndarray:
-    """The two words that each of the states begins with."""
-    return np.array([seed_words(derive_seed(seed, "samples", k)) for k in range(states)], "uint32")
+def _words(seed: int, states: list[keras.Variable], clocks: Collection[int] = ()) -> np.ndarray:
+    """What each of the states begins with: two random words, and the step of its first call, which training has come to where the
+    layer's rate follows it: the ids of those are `clocks`."""
+    steps = [int(ops.convert_to_numpy(state)[2]) if id(state) in clocks else 0 for state in states]
+    return np.array([[*seed_words(derive_seed(seed, "samples", k)), step] for k, step in enumerate(steps)], "uint32")
 
 
 def _first_state(words: Any, sample: Any, example: Any, variable: keras.Variable) -> Any:
     """What the state `variable` is at the first call in one sample of one example."""
     fold = backends.current().fold
-    start = ops.concatenate([ops.cast(words, "uint32"), ops.zeros((1,), "uint32")])
-    return ops.cast(fold(fold(fold(start, sample), example), 0)[: variable.shape[0]], variable.dtype)
+    start = ops.concatenate([ops.cast(words[:2], "uint32"), ops.zeros((1,), "uint32")])
+    return ops.cast(fold(fold(fold(start, sample), example), words[2])[: variable.shape[0]], variable.dtype)
 
 
 def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tuple[keras.Layer, Callable]]:

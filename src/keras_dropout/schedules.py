@@ -51,7 +51,10 @@ class Schedule:
 
     def __call__(self, progress: Any) -> Any:
         """The rate where the share `progress` of training is done: a number for a number, an array for an array."""
-        done = np.asarray(progress, "float64")
+        try:
+            done = np.asarray(progress, "float64")
+        except (TypeError, ValueError):
+            done = np.array(np.nan)
         if not np.all((done >= 0) & (done <= 1)):
             refuse(f"{self.kind}: progress must be in [0, 1]; got {progress!r}.", "It is the share of training that is done.")
         return self._at(done)[()]

@@ -10,6 +10,7 @@ from keras_dropout import layers
 from keras_dropout.testing import Case, check_layer
 
 RATELESS = dict.fromkeys(("identity_at_rate_zero", "rate_can_change_while_compiled"), "there is no rate")
+UNMASKED = {"masking_is_passed_on": "Conv2D does not"}
 UNBOUNDED = dict.fromkeys(
     ("identity_at_rate_zero", "rate_can_change_while_compiled"),
     "a learned rate is never 0; tests/layers/test_learned.py changes it in a compiled step",
@@ -340,7 +341,7 @@ CASES = {
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
             weights=2,
-            exempt={"masking_is_passed_on": "Conv2D does not"},
+            exempt=UNMASKED,
         ),
     ],
     "WeightDrop": [
@@ -433,7 +434,7 @@ CASES = {
             drops="other",
             inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
             weights=3,
-            exempt=UNBOUNDED,
+            exempt=UNBOUNDED | UNMASKED,
         ),
     ],
     "VariationalDropout": [
@@ -468,7 +469,7 @@ CASES = {
             drops="other",
             inference=lambda layer, x: np.asarray(ops.convert_to_numpy(layer.layer(x))),
             weights=3,
-            exempt=RATELESS,
+            exempt=RATELESS | UNMASKED,
         ),
     ],
     "Standout": [

@@ -205,11 +205,28 @@ def test_batch_normalisation_inside_knows_that_it_trains():
     np.testing.assert_allclose(ops.convert_to_numpy(layer.layer.moving_mean), x.mean(axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [0, 1])
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_padding_mask_goes_on_as_the_layer_has_it(passes, rate):
+    inner = keras.layers.Dense(4) if passes else keras.layers.Conv1D(4, 3, padding="same")
+    words = np.array([[1, 2, 0]])
+    for wrapped in (inner, keras.Sequential([inner])):
+        masked = keras.layers.Embedding(5, 4, mask_zero=True)(words)
+        for training in (True, False):
+            y = LayerDrop(rate, wrapped)(masked, training=training)
+            mask = getattr(y, "_keras_mask", None)
+            assert (mask is not None) == passes
+            assert mask is None or ops.convert_to_numpy(mask).tolist() == [[True, True, False]]
+
+
 def test_a_layer_that_changes_the_shape_is_refused():
     with pytest.raises(BadInput, match="must keep the shape"):
         LayerDrop(0.5, keras.layers.Dense(5))(np.ones((2, 3), "float32"))
     with pytest.raises(BadInput, match="layer must be a Keras layer"):
         LayerDrop(keras.layers.Dense(3), 0.5)
+    for several in ([ONES, ONES], [keras.Input((3,)), keras.Input((3,))]):
+        with pytest.raises(BadInput, match="must be one tensor"):
+            LayerDrop(0.5, keras.layers.Add())(several)
 
 
 # linear_decay

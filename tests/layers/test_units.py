@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import AlphaDropout, BadInput, Dropout, FeatureAlphaDropout, GaussianDropout
+from keras_dropout import AlphaDropout, BadInput, Dropout, FeatureAlphaDropout, GaussianDropout, WordDropout
 from keras_dropout.testing import backend
 
 X = np.random.default_rng(0).uniform(1, 2, (64, 5, 16)).astype("float32")
@@ -64,6 +64,20 @@ def test_a_padding_mask_reaches_the_layer_behind():
     np.testing.assert_allclose(model.predict(ids, verbose=0), plain.predict(ids, verbose=0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("several", [[X, X], (keras.Input((3,)), keras.Input((3,)))])
+def test_several_tensors_are_refused(several):
+    for layer in (Dropout(0.5), WordDropout(0.5, 1)):
+        with pytest.raises(BadInput, match="must be one tensor; got a ") as caught:
+            layer(several)
+        assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_seed_may_be_any_whole_number():
+    layer = Dropout(0.5, seed=np.int64(3))
+    assert type(layer.get_config()["seed"]) is int
+    np.testing.assert_array_equal(train(layer), train(Dropout(0.5, seed=3)))
+
+
 @pytest.mark.parametrize("layer", [Dropout, GaussianDropout, AlphaDropout])
 def test_setting_a_bad_rate_is_refused_and_changes_nothing(layer):
     layer = layer(0.5)
@@ -74,6 +88,13 @@ def test_setting_a_bad_rate_is_refused_and_changes_nothing(layer):
 
 
 # GaussianDropout
+
+
+@pytest.mark.parametrize("layer", [GaussianDropout, AlphaDropout, FeatureAlphaDropout])
+def test_a_rate_that_is_1_in_float32_is_refused(layer):
+    with pytest.raises(BadInput, match="which is 1 in float32"):
+        layer(0.99999999)
+    assert np.isfinite(train(layer(0.9999999), np.ones((8, 3, 5), "float32"))).all()
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])

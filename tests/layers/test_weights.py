@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_dropout import BadInput, DropConnect, LoRADropout, WeightDrop, noise
+from keras_dropout import (
+    BadInput,
+    DropConnect,
+    LoRADropout,
+    SparseVariationalDropout,
+    Standout,
+    TargetedDropout,
+    VariationalDropout,
+    WeightDrop,
+    noise,
+)
 from keras_dropout.masks import Stream
 
 numpy = ops.convert_to_numpy
@@ -215,6 +225,38 @@ def test_activity_regularizers_of_the_wrapped_layer_still_count(options):
         assert sum(float(loss) for loss in layer.losses) == pytest.approx(expected, rel=1e-5)
 
 
+def penalties(layer, shape):
+    """What a layer adds to the loss in `fit` and in `evaluate`, with kernels of 1 and inputs of 1."""
+    model = keras.Sequential([keras.Input(shape), layer])
+    for weight in model.weights:
+        if "kernel" in weight.name:
+            weight.assign(np.ones(weight.shape))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.ones((6, *shape), "float32")
+    y = model.predict(x, verbose=0)
+    return model.fit(x, y, batch_size=6, verbose=0).history["loss"][0], model.evaluate(x, y, batch_size=6, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("around", "inner", "shape"),
+    [
+        (lambda layer: DropConnect(0, layer, per="batch"), layers.Dense, (5,)),
+        (lambda layer: TargetedDropout(0, layer), layers.Dense, (5,)),
+        (lambda layer: WeightDrop(0, layer), layers.LSTM, (3, 2)),
+        # These do the computation of the layer themselves in training, with next to no noise here.
+        (lambda layer: Standout(layer, alpha=0, beta=50), layers.Dense, (5,)),
+        (lambda layer: VariationalDropout(1e-12, layer, kl_weight=0), layers.Dense, (5,)),
+        (lambda layer: VariationalDropout(1e-12, layer, kl_weight=0, noise="inputs"), layers.Dense, (5,)),
+        (lambda layer: SparseVariationalDropout(layer, kl_weight=0, log_variance=-30), layers.Dense, (5,)),
+    ],
+)
+def test_activity_regularizers_count_once_in_fit_and_in_evaluate(around, inner, shape):
+    plain, wrapped = (inner(4, activity_regularizer=keras.regularizers.L2(0.1)) for _ in range(2))
+    (expected, _), found = penalties(plain, shape), penalties(around(wrapped), shape)
+    assert expected > 0.01
+    assert found == pytest.approx((expected, expected), rel=1e-3)
+
+
 def lora(layer, shape=(None, 5), alpha=None):
     if not layer.built:
         layer.build(shape)
@@ -232,6 +274,7 @@ def quantized(layer):
     ("words", "make"),
     [
         ("must be a Keras layer", lambda: DropConnect(0.5, "dense")),
+        ("which is 1 in float32", lambda: DropConnect(1 - 1e-9, layers.Dense(3))),
         ('per="example" masks the kernel of a Dense', lambda: DropConnect(0.5, layers.Conv2D(3, 3))),
         ('per="example" masks the kernel of a Dense', lambda: DropConnect(0.5, quantized(layers.Dense(4)))),
         ("is for a Dense layer", lambda: DropConnect(0.5, layers.Conv2D(3, 3), per="batch", inference="gaussian")),
@@ -241,6 +284,7 @@ def quantized(layer):
         ("must have a kernel", lambda: DropConnect(0.5, layers.Dense(3, lora_rank=2)).build((None, 4))),
         ("must have a kernel", lambda: DropConnect(0.5, quantized(layers.Dense(4)), per="batch").build((None, 4))),
         ("must be a recurrent layer", lambda: WeightDrop(0.5, layers.Dense(3))),
+        ("Put it around", lambda: layers.Bidirectional(WeightDrop(0.5, layers.LSTM(3)))),
         ("variable recurrent_kernel", lambda: WeightDrop(0.5, layers.RNN(Sum())).build((None, 2, 4))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Dense(3))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Conv2D(3, 3, lora_rank=2))),

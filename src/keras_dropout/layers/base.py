@@ -1,5 +1,6 @@
 """What the layers share: rates and a stream of masks as state, saved and configured once for all of them."""
 
+import numbers
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -62,15 +63,15 @@ class Stochastic(_Mixin):
 
     def start(self, seed: int | None, **rates: float) -> None:
         """Make the state; to be called once, after Keras's own constructor."""
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
             refuse(f"{type(self).__name__}: seed must be a whole number or None; got {seed!r}.", "Leave it out for a random one.")
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)
         # In a plain object: as attributes of the layer Keras would count the variables as weights.
         self.state = SimpleNamespace()
         self.__dict__["saved_state"] = _SavedState(self.state)  # past Keras's list of inner layers, not past its saving
         for name, rate in rates.items():
             setattr(self, name, rate)
-        self.stream = Stream(seed)
+        self.stream = Stream(self.seed)
         self.state.stream = self.stream.state
         self.supports_masking = True
 
@@ -184,15 +185,31 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
             outputs = self.layer(inputs, **options)
         for loss in scope.losses:
             self.add_loss(loss)
+            self._loss_ids.discard(id(loss))  # inside another scope it is the wrapped layer's already, and would count twice
         for variable, _ in values:
             after = scope.get_current_value(variable)
             if id(variable) not in given and after is not before[id(variable)]:
                 variable.assign(after)
         return outputs
 
+    def activated(self, values: Any) -> Any:
+        """The wrapped layer's activation of values that were not computed by the layer itself."""
+        return self.regularized(self.layer.activation(values))
+
+    def regularized(self, outputs: Any) -> Any:
+        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
+        outputs = ops.cast(outputs, self.layer.compute_dtype)
+        if self.layer.activity_regularizer is not None:
+            loss = self.layer.activity_regularizer(outputs)
+            self.add_loss(loss / ops.maximum(ops.cast(ops.shape(outputs)[0], loss.dtype), 1))
+        return outputs
+
     def inner_variables(self) -> list[keras.Variable]:
         """The variables that a call of the wrapped layer may use or change."""
         return self.layer.variables
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
@@ -213,8 +230,15 @@ class MaskWrapper(LayerWrapper):
         self.start(seed, rate=rate)
 
 
+def check_tensor(owner: str, inputs: Any) -> None:
+    """Refuse several tensors."""
+    if isinstance(inputs, (list, tuple, dict)):
+        refuse(f"{owner}: inputs must be one tensor; got a {type(inputs).__name__} of {len(inputs)}.", "Call it on each of them.")
+
+
 def check_floating(owner: str, inputs: Any) -> None:
     """Refuse whole numbers and truth values: a mask scales what it keeps."""
+    check_tensor(owner, inputs)
     kind = keras.backend.standardize_dtype(inputs.dtype)
     if "float" not in kind:
         refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")

@@ -304,7 +304,7 @@ class VariationalDropout(_OnSum, _LearnedRate):
             return self.call_layer(inputs, training)
         if self.noise == "weights":
             alpha = ops.cast(ops.exp(log_alpha[:, None] if self.per == "unit" else log_alpha), kernel.dtype)
-            return self.layer.activation(self.biased(self.noisy_sum(inputs, kernel, alpha * ops.square(kernel))))
+            return self.activated(self.biased(self.noisy_sum(inputs, kernel, alpha * ops.square(kernel))))
         factor = 1 + ops.exp(log_alpha / 2) * noise.normal(self.stream.next(), tuple(ops.shape(inputs)))
         return self.call_layer(inputs * ops.cast(factor, inputs.dtype), training)
 
@@ -393,7 +393,7 @@ class SparseVariationalDropout(_OnSum):
             return self.call_layer(inputs, training, values=[(self.layer.kernel, self._sparse_kernel())])
         kernel = self.kernel()
         variance = ops.cast(ops.exp(ops.convert_to_tensor(self.log_sigma2)), kernel.dtype)
-        return self.layer.activation(self.biased(self.noisy_sum(inputs, kernel, variance)))
+        return self.activated(self.biased(self.noisy_sum(inputs, kernel, variance)))
 
     def _log_alpha(self) -> Any:
         log_alpha = self.log_sigma2 - ops.cast(ops.log(ops.square(self.kernel()) + _EPSILON), "float32")
@@ -443,7 +443,7 @@ class Standout(_OnSum):
     def call(self, inputs: Any, training: bool = False) -> Any:
         inputs = self.inputs(inputs)
         sums = self.biased(self.sum(inputs, self.layer.kernel))
-        outputs = self.layer.activation(sums)
+        outputs = self.activated(sums)
         logit = self.state.alpha * ops.cast(ops.stop_gradient(sums), "float32") + self.state.beta
         if not training:
             return outputs * ops.cast(ops.sigmoid(logit), outputs.dtype)

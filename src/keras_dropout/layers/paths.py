@@ -6,10 +6,11 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating
+from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
 _MODES = ("row", "batch")
 
@@ -278,7 +279,12 @@ class LayerDrop(MaskWrapper):
     True
     """
 
+    def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        check_tensor("LayerDrop", inputs)  # when a model is made, not first when it runs
+        return super().compute_output_spec(inputs, *args, **options)
+
     def call(self, inputs: Any, training: bool = False) -> Any:
+        check_tensor("LayerDrop", inputs)
         outputs = self.call_layer(inputs, training)
         if tuple(outputs.shape) != tuple(inputs.shape):
             refuse(
@@ -288,7 +294,9 @@ class LayerDrop(MaskWrapper):
         if not training:
             return outputs
         runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
-        return ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
+        chosen = ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
+        set_keras_mask(chosen, get_keras_mask(outputs))  # a model says in no other way which padding mask it passes on
+        return chosen
 
 
 def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:

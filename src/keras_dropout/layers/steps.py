@@ -137,9 +137,6 @@ class _RecurrentWrapper(MaskWrapper):
                 self.add_loss(layer.activity_regularizer(output) / ops.cast(ops.shape(output)[0], output.dtype))
         return outputs
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return self.layer.compute_mask(inputs, mask)
-
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "_RecurrentWrapper":
         if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction

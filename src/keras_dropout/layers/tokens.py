@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, MaskWrapper
+from keras_dropout.layers.base import MaskLayer, MaskWrapper, check_tensor
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -53,9 +53,6 @@ class EmbeddingDropout(MaskWrapper):
         kept = noise.kept_at(self.stream.next(), self.state.rate, words, sequence)
         return noise.masked(vectors, ops.expand_dims(kept, -1), noise.scale(self.state.rate))
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        return self.layer.compute_mask(inputs, mask)
-
     def get_config(self) -> dict:
         return {**super().get_config(), "per": self.per}
 
@@ -93,6 +90,7 @@ class WordDropout(MaskLayer):
         return ops.where(stays, inputs, ops.cast(self.unknown, inputs.dtype))
 
     def check_inputs(self, inputs: Any) -> None:
+        check_tensor("WordDropout", inputs)
         kind = keras.backend.standardize_dtype(inputs.dtype)
         if "int" not in kind:
             refuse(

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, refuse
-from keras_dropout.layers.base import MaskWrapper, Rate, check_floating
+from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating
 
 
 class _WeightWrapper(MaskWrapper):
@@ -19,25 +19,10 @@ class _WeightWrapper(MaskWrapper):
         super().build(input_shape)
         self.input_spec = self.layer.input_spec
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
-
     def masked(self, weight: Any, state: Any) -> Any:
         """The weight with a mask of its own shape."""
         weight = ops.convert_to_tensor(weight)
         return noise.bernoulli_product(weight, state, self.state.rate, tuple(weight.shape))
-
-    def activated(self, values: Any) -> Any:
-        """The wrapped layer's activation of values that were not computed by the layer itself."""
-        return self.regularized(self.layer.activation(values))
-
-    def regularized(self, outputs: Any) -> Any:
-        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
-        outputs = ops.cast(outputs, self.layer.compute_dtype)
-        if self.layer.activity_regularizer is not None:
-            loss = self.layer.activity_regularizer(outputs)
-            self.add_loss(loss / ops.maximum(ops.cast(ops.shape(outputs)[0], loss.dtype), 1))
-        return outputs
 
 
 # Not of each unit alone: their mean under noise is no integral over one normal variable.
@@ -191,6 +176,12 @@ class WeightDrop(_WeightWrapper):
         super().__init__(rate, layer, seed=seed, **kwargs)
         if _cells(layer) == [layer]:
             refuse(f"WeightDrop: layer must be a recurrent layer; got {layer!r}.", "Use DropConnect for the kernels of others.")
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "LayerWrapper":
+        if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
+            refuse("WeightDrop cannot be inside of a Bidirectional.", "Put it around: WeightDrop(rate, Bidirectional(layer)).")
+        return super().from_config(config, custom_objects)
 
     def build(self, sequences_shape: tuple, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape)
