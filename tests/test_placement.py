@@ -317,6 +317,40 @@ def test_the_new_model_shares_nothing_and_goes_on_training_where_the_old_one_was
     assert placed.evaluate(x, y, verbose=0, return_dict=True).keys() == model.evaluate(x, y, verbose=0, return_dict=True).keys()
 
 
+def alike(layer, shape):
+    """A trained model in which two layers have one name, in nested models."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape, name="x")
+    a, b = (keras.Sequential([keras.Input(shape), layer()], name=name)(inputs) for name in "ab")
+    model = keras.Model(inputs, L.Dense(2)(L.Add()([L.Dense(4, name="e")(a), L.Dense(4, name="f")(b)])))
+    model.compile("adam", "mse")
+    x, y = np.random.default_rng(0).normal(size=(16, *shape)).astype("float32"), np.ones((16, 2))
+    model.fit(x, y, epochs=3, verbose=0)
+    return model, x, y
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_layers_of_one_name_in_nested_models_train_as_before(tmp_path, loaded):
+    model, x, y = alike(lambda: L.Dense(4, name="d"), (4,))
+    start = model
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        start = keras.models.load_model(tmp_path / "model.keras")  # Keras leaves "a" and "b" out of the paths
+    placed = place(start, {"f": 0.0})  # another order of layers
+    losses = [each.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"] for each in (placed, model)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_layers_of_one_name_that_are_made_again_keep_the_optimizers_state():
+    model, _, _ = alike(lambda: L.SimpleRNN(3, dropout=0.1, name="d"), (2, 3))
+    found, expected = (
+        {v.name: ops.convert_to_numpy(v) for v in each.optimizer.variables} for each in (strip(model), model)
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, name)
+
+
 def test_copies_of_a_seeded_layer_have_seeds_of_their_own():
     model = place(perceptron(), {"hidden": Dropout(0.5, seed=1)})
     assert len({layer.seed for layer in model.layers if is_dropout(layer)}) == 2

@@ -130,17 +130,15 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
         if is_dropout(layer):
             return args[0]
         out = instead.get(id(layer), layer)(*args, **kwargs)
+        if id(layer) in instead:
+            _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
         return keras.tree.map_structure(after[id(node)], out) if id(node) in after else out
 
     def on_input(tensor: Any) -> Any:
         name = graph.input_name(tensor)
         return after_input[name](tensor) if name in after_input else tensor
 
-    new = graph.rebuild(model, touched, on_call, on_input)
-    for call in read.calls:
-        if id(call.layer) in instead:
-            _take_over(inner_layer(instead[id(call.layer)]), inner_layer(call.layer))
-    return new, placed
+    return graph.rebuild(model, touched, on_call, on_input), placed
 
 
 def adopt(model: keras.Model) -> keras.Model:
@@ -275,7 +273,9 @@ def _acting_at_prediction(model: keras.Model) -> set[str]:
 
 
 def _take_over(new: keras.Layer, old: keras.Layer) -> None:
-    """Give a layer that was made again the weights of the old one."""
+    """Give a layer that was made again the weights of the old one, and their paths, by which the optimizer's state is found."""
     if new is not old:
         new.set_weights(old.get_weights())
         new.trainable = old.trainable
+        for ours, theirs in zip(new.weights, old.weights):
+            ours._path = theirs.path
