@@ -233,6 +233,18 @@ def test_both_directions(wrapper):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_both_directions_train_alike_after_saving(wrapper, tmp_path):
+    both = keras.layers.Bidirectional(wrapper(0.3, KINDS["GRU"](), seed=8))
+    model = keras.Sequential([keras.Input((STEPS, UNITS)), both, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert len({w.path for w in loaded.weights}) == len(loaded.weights)
+    losses = [each.fit(X, np.ones((ROWS, 1)), epochs=3, shuffle=False, verbose=0).history["loss"] for each in (model, loaded)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_it_trains_on_padded_words_and_survives_saving(wrapper, tmp_path):
     ids = np.random.default_rng(0).integers(0, 9, (40, 6))
     inputs = keras.Input((None,), dtype="int32")

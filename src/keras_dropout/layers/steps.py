@@ -144,7 +144,9 @@ class _RecurrentWrapper(MaskWrapper):
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "_RecurrentWrapper":
         if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
             config, wrapped = dict(config), config["layer"]
-            turned = {**wrapped["config"], "go_backwards": config.pop("go_backwards")}
+            # It renames the wrapper alone: both halves' weights would have one path, and torch would train one of them wrongly.
+            name = f"backward_{wrapped['config']['name']}"
+            turned = {**wrapped["config"], "go_backwards": config.pop("go_backwards"), "name": name}
             config["layer"] = {**wrapped, "config": turned}
         return super().from_config(config, custom_objects)
 
