@@ -266,6 +266,15 @@ def test_a_layer_that_is_made_again_keeps_weights_and_whether_it_trains():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_dropout_that_is_called_by_keyword_is_taken_out():
+    inputs = keras.Input((4,))
+    h = L.Dropout(0.5)(inputs=L.Dense(5, name="a")(inputs), training=True)
+    model = keras.Model(inputs, L.Dense(2)(h))
+    assert not any(map(is_dropout, strip(model).layers))
+    assert dropped_behind(place(model, {"a": 0.2})) == ["a"]
+    assert [site.dropout[0]["rate"] for site in sites(model) if site.name == "a"] == [0.5]
+
+
 def test_one_layer_for_each_step_is_put_and_taken_off():
     placed = place(text_model(), {"words": L.TimeDistributed(L.Dropout(0.3), name="steps")})
     (put,) = (layer for layer in placed.layers if isinstance(layer, L.TimeDistributed))

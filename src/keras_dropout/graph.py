@@ -115,6 +115,11 @@ def run(calls: Iterable[Call], values: dict[int, Any]) -> None:
         values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
 
 
+def first_input(args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """The tensor that a layer of one input is called on, by place or by name."""
+    return args[0] if args else next(value for value in kwargs.values() if hasattr(value, "shape"))
+
+
 def input_name(tensor: Any) -> str:
     """The name of an input: that of its layer, which is saved with the model, as a tensor's is not."""
     return tensor._keras_history.operation.name

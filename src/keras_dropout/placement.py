@@ -128,7 +128,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
         if is_dropout(layer):
-            return args[0]
+            return graph.first_input(args, kwargs)
         out = instead.get(id(layer), layer)(*args, **kwargs)
         if id(layer) in instead:
             _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
