@@ -266,6 +266,18 @@ def test_a_layer_that_is_made_again_keeps_weights_and_whether_it_trains():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("method", [0.5, {"kind": "LockedDropout", "rate": 0.5}])
+def test_of_several_outputs_the_first_is_dropped(method):
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, L.LSTM(4, return_sequences=True, return_state=True, name="lstm")(inputs))
+    placed = place(model, {"lstm": method})
+    x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
+    (y, h, c), (whole, *states) = (list(map(ops.convert_to_numpy, each(x, training=True))) for each in (placed, model))
+    assert 0.3 < (y == 0).mean() < 0.7
+    np.testing.assert_allclose(y[y != 0], 2 * whole[y != 0], rtol=1e-5)
+    np.testing.assert_allclose([h, c], states, rtol=1e-5)
+
+
 def test_dropout_that_is_called_by_keyword_is_taken_out():
     inputs = keras.Input((4,))
     h = L.Dropout(0.5)(inputs=L.Dense(5, name="a")(inputs), training=True)

@@ -62,8 +62,9 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
     layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}, with which one that goes around a layer is put
-    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Dropout that is
-    there is taken out, also that of recurrent and attention layers. A schedule needs a training to follow: it is refused.
+    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Of several outputs
+    of a layer the first is dropped, not states or attention scores. Dropout that is there is taken out, also that of recurrent
+    and attention layers. A schedule needs a training to follow: it is refused.
 
     The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
     at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
@@ -132,7 +133,10 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
         out = instead.get(id(layer), layer)(*args, **kwargs)
         if id(layer) in instead:
             _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
-        return keras.tree.map_structure(after[id(node)], out) if id(node) in after else out
+        if id(node) not in after:
+            return out
+        output, *others = keras.tree.flatten(out)  # the site is the first: others are states, or attention scores
+        return keras.tree.pack_sequence_as(out, [after[id(node)](output), *others])
 
     def on_input(tensor: Any) -> Any:
         name = graph.input_name(tensor)
