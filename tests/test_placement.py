@@ -364,9 +364,7 @@ def test_layers_of_one_name_in_nested_models_train_as_before(tmp_path, loaded):
 
 def test_layers_of_one_name_that_are_made_again_keep_the_optimizers_state():
     model, _, _ = alike(lambda: L.SimpleRNN(3, dropout=0.1, name="d"), (2, 3))
-    found, expected = (
-        {v.name: ops.convert_to_numpy(v) for v in each.optimizer.variables} for each in (strip(model), model)
-    )
+    found, expected = ({v.name: ops.convert_to_numpy(v) for v in each.optimizer.variables} for each in (strip(model), model))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, name)

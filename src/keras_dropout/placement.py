@@ -162,7 +162,8 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """Set the rates of the model's dropout layers, in place and without compiling anything again.
 
     `rate` is for all of them; or a mapping from layers (a name or a glob of a dropout layer, or whatever names a site that has
-    dropout) to rates, where a later one wins. Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
+    dropout) to rates, where a later one wins. A recurrent_rate or cell_rate that a layer was given stays. Keras's own layers are
+    refused: on JAX and TensorFlow they ignore a new rate.
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")

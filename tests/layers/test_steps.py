@@ -302,6 +302,31 @@ def test_the_second_rate_is_a_rate_of_its_own(wrapper, name):
     assert call.traces() == 1
 
 
+@pytest.mark.parametrize(("wrapper", "name"), [(VariationalRNNDropout, "recurrent_rate"), (Zoneout, "cell_rate")])
+def test_the_second_rate_follows_the_first_where_it_was_left_out(wrapper, name, tmp_path):
+    layer = wrapper(0.3, KINDS["LSTM"](return_sequences=True), seed=1)
+    layer.build(X.shape)
+    own = wrapper(0.3, layer.layer, **{name: 0.3}, seed=1)
+    own.build(X.shape)
+    assert (layer.get_config()[name], own.get_config()[name]) == (None, 0.3)
+    call = backend.compiled_training(layer)
+    np.testing.assert_array_equal(call(X), backend.compiled_training(own)(X))
+    layer.rate = 0
+    assert getattr(layer, name) == 0
+    assert_same(call(X), numpy(layer.layer(X)))
+    setattr(layer, name, 0.5)  # from now on of its own
+    layer.rate = 0.1
+    assert layer.get_config()[name] == 0.5
+    setattr(layer, name, None)
+    assert getattr(layer, name) == 0.1
+    assert call.traces() == 1
+    model = keras.Sequential([keras.Input(X.shape[1:]), layer])
+    model.save(tmp_path / "m.keras")
+    (loaded,) = keras.saving.load_model(tmp_path / "m.keras").layers
+    loaded.rate = 0.2
+    assert getattr(loaded, name) == 0.2
+
+
 # VariationalRNNDropout
 
 
