@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
-from keras_dropout.graph import copy
+from keras_dropout.graph import copy, make
 from keras_dropout.placement import adopt, is_dropout, resolve, rewire
 
 L = keras.layers
@@ -359,6 +359,17 @@ def test_layers_of_one_name_in_nested_models_train_as_before(tmp_path, loaded):
         start = keras.models.load_model(tmp_path / "model.keras")  # Keras leaves "a" and "b" out of the paths
     placed = place(start, {"f": 0.0})  # another order of layers
     losses = [each.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"] for each in (placed, model)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_layers_of_one_name_have_paths_of_their_own_in_a_model_made_from_its_config():
+    model, x, y = alike(lambda: L.Dense(4, name="d"), (4,))
+    made = make(keras.saving.serialize_keras_object(model))
+    assert len({w.path for w in made.weights}) == len(made.weights)
+    made.set_weights(model.get_weights())
+    for each in (model, made):
+        each.compile("sgd", "mse")
+    losses = [each.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"] for each in (made, model)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
