@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import BadInput, ConcreteDropout, Dropout, MultiSampleDropout, PatchDropout, RateScheduler, RDrop, callbacks
+from keras_dropout import (
+    BadInput,
+    ConcreteDropout,
+    Dropout,
+    MultiSampleDropout,
+    PatchDropout,
+    RateScheduler,
+    RDrop,
+    VariationalRNNDropout,
+    callbacks,
+    set_rate,
+)
 from keras_dropout.schedules import Constant, Late, Linear, Step
 
 L = keras.layers
@@ -143,6 +154,18 @@ def test_patterns_and_the_later_one_wins():
     model = make()
     rates = model.fit(x, y, verbose=0, callbacks=[RateScheduler({"a_2": 0.5, "a_*": 0.2})]).history
     assert (rates["rate_a_2"], "rate_b_1" in rates, model.layers[2].rate) == ([0.2], False, 0.1)
+
+
+def test_a_rate_that_was_left_out_follows():
+    layer = VariationalRNNDropout(0.3, L.LSTM(2))
+    model = keras.Sequential([keras.Input((2, 2)), layer])
+    model.compile("sgd", "mse")
+    x, y, watch = np.ones((8, 2, 2), "float32"), np.ones((8, 2)), []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch.append(layer.recurrent_rate))
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[RateScheduler("early(0.3, until=0.5)"), note])
+    assert watch == [0.3, 0]
+    set_rate(model, 0.2)
+    assert layer.recurrent_rate == 0.2
 
 
 def test_layers_within_models_are_found():

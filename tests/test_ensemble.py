@@ -161,6 +161,15 @@ def test_all_of_them_one_by_one():
     np.testing.assert_allclose(found.geometric, softmax(sums[1], axis=-1), atol=1e-5)
 
 
+def test_inputs_go_by_their_names():
+    b, a = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    model = fill(keras.Model([b, a], L.Dense(3, "softmax")(L.Concatenate()([kd.Dropout(0.5)(b), a]))))
+    x = {"a": examples(3, seed=1), "b": examples(3, seed=2)}
+    found, expected = exact_average(model, x), exact_average(model, [x["b"], x["a"]])
+    np.testing.assert_array_equal(found.arithmetic, expected.arithmetic)
+    np.testing.assert_allclose(found.scaled, model.predict([x["b"], x["a"]], verbose=0), atol=1e-6)
+
+
 def test_logits_and_a_rate_of_one():
     model = chain((10,), kd.Dropout(0.5), L.Dense(3))
     found = exact_average(model, examples(10), logits=True)
@@ -287,6 +296,9 @@ REFUSED = {
     "0 samples": (lambda: average(deep(), examples(4), [0] * 6, samples=0), "samples must be"),
     "no dropout": (lambda: average(chain((4,), L.Dense(3, "softmax")), examples(4), [0] * 6), "no randomness"),
     "too many networks": (lambda: exact_average(chain((17,), kd.Dropout(0.5), L.Dense(2, "softmax")), examples(17)), "2**17"),
+    "two arrays": (lambda: exact_average(deep(), [examples(4)] * 2), "has 1 inputs"),
+    "another shape": (lambda: exact_average(deep(), examples(5)), "takes examples of shape (4,)"),
+    "another name": (lambda: exact_average(deep(), {"x": examples(4)}), "the model's inputs are"),
     "blocks": (lambda: networks(chain((8, 2), kd.DropBlock1D(0.3, 2), L.Flatten(), L.Dense(3))), "no independent decision"),
     "no fixed size": (lambda: networks(chain((None, 2), kd.Dropout(0.3), L.Dense(3))), "no fixed size"),
     "nothing to count": (lambda: networks(chain((4,), L.Dense(3))), "no dropout layer"),

@@ -350,6 +350,13 @@ def test_the_variance_shift_is_that_of_the_formula():
     assert numbers(mistake)[3:] == (40, 256)
 
 
+def test_a_normalisation_may_be_called_by_keyword():
+    inputs = keras.Input((40,))
+    model = keras.Model(inputs, L.Dense(2)(L.BatchNormalization()(inputs=kd.Dropout(0.4)(inputs=inputs))))
+    (mistake,) = check(model, np.random.default_rng(0).normal(1, 2, (256, 40)).astype("float32"))
+    assert numbers(mistake)[3:] == (40, 256)
+
+
 @pytest.mark.parametrize("around", [lambda model: model, nested], ids=["alone", "nested"])
 def test_the_variance_shift_is_what_the_normalisation_learns(around):
     model = chain(

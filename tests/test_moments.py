@@ -140,6 +140,25 @@ def test_the_covariance_of_logits_is_exact(ending):
     close(found.covariance[0], covariance)
 
 
+SUMS = {
+    "Add of two": lambda h: k.Add()([h, h]),
+    "plus": lambda h: h + h,
+    "Add of three": lambda h: k.Add()([h, h, h]),
+    "with another": lambda h: k.Add()([h, k.Rescaling(0.0)(h), h]),
+}
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_what_is_added_to_itself_is_one_unit(kind):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, SUMS[kind](layers.Dropout(0.3)(inputs)))
+    x = numbers(1, 5)
+    mean, covariance = over_all_masks(model, x[0], 0.3)
+    found = propagate(model, x)
+    close(found.mean[0], mean)
+    close(found.variance[0], np.diag(covariance))
+
+
 def normal_values(*behind, shape=(1,)):
     """A model whose layers `behind` are given values of mean `inputs[0]` and standard deviation `inputs[1]`."""
     mean, spread = keras.Input(shape), keras.Input(shape)

@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
-from keras_dropout.graph import copy
+from keras_dropout.graph import copy, make
 from keras_dropout.placement import adopt, is_dropout, resolve, rewire
 
 L = keras.layers
@@ -266,6 +266,27 @@ def test_a_layer_that_is_made_again_keeps_weights_and_whether_it_trains():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("method", [0.5, {"kind": "LockedDropout", "rate": 0.5}])
+def test_of_several_outputs_the_first_is_dropped(method):
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, L.LSTM(4, return_sequences=True, return_state=True, name="lstm")(inputs))
+    placed = place(model, {"lstm": method})
+    x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
+    (y, h, c), (whole, *states) = (list(map(ops.convert_to_numpy, each(x, training=True))) for each in (placed, model))
+    assert 0.3 < (y == 0).mean() < 0.7
+    np.testing.assert_allclose(y[y != 0], 2 * whole[y != 0], rtol=1e-5)
+    np.testing.assert_allclose([h, c], states, rtol=1e-5)
+
+
+def test_dropout_that_is_called_by_keyword_is_taken_out():
+    inputs = keras.Input((4,))
+    h = L.Dropout(0.5)(inputs=L.Dense(5, name="a")(inputs), training=True)
+    model = keras.Model(inputs, L.Dense(2)(h))
+    assert not any(map(is_dropout, strip(model).layers))
+    assert dropped_behind(place(model, {"a": 0.2})) == ["a"]
+    assert [site.dropout[0]["rate"] for site in sites(model) if site.name == "a"] == [0.5]
+
+
 def test_one_layer_for_each_step_is_put_and_taken_off():
     placed = place(text_model(), {"words": L.TimeDistributed(L.Dropout(0.3), name="steps")})
     (put,) = (layer for layer in placed.layers if isinstance(layer, L.TimeDistributed))
@@ -315,6 +336,49 @@ def test_the_new_model_shares_nothing_and_goes_on_training_where_the_old_one_was
     model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_allclose(placed.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
     assert placed.evaluate(x, y, verbose=0, return_dict=True).keys() == model.evaluate(x, y, verbose=0, return_dict=True).keys()
+
+
+def alike(layer, shape):
+    """A trained model in which two layers have one name, in nested models."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape, name="x")
+    a, b = (keras.Sequential([keras.Input(shape), layer()], name=name)(inputs) for name in "ab")
+    model = keras.Model(inputs, L.Dense(2)(L.Add()([L.Dense(4, name="e")(a), L.Dense(4, name="f")(b)])))
+    model.compile("adam", "mse")
+    x, y = np.random.default_rng(0).normal(size=(16, *shape)).astype("float32"), np.ones((16, 2))
+    model.fit(x, y, epochs=3, verbose=0)
+    return model, x, y
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_layers_of_one_name_in_nested_models_train_as_before(tmp_path, loaded):
+    model, x, y = alike(lambda: L.Dense(4, name="d"), (4,))
+    start = model
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        start = keras.models.load_model(tmp_path / "model.keras")  # Keras leaves "a" and "b" out of the paths
+    placed = place(start, {"f": 0.0})  # another order of layers
+    losses = [each.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"] for each in (placed, model)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_layers_of_one_name_have_paths_of_their_own_in_a_model_made_from_its_config():
+    model, x, y = alike(lambda: L.Dense(4, name="d"), (4,))
+    made = make(keras.saving.serialize_keras_object(model))
+    assert len({w.path for w in made.weights}) == len(made.weights)
+    made.set_weights(model.get_weights())
+    for each in (model, made):
+        each.compile("sgd", "mse")
+    losses = [each.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"] for each in (made, model)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_layers_of_one_name_that_are_made_again_keep_the_optimizers_state():
+    model, _, _ = alike(lambda: L.SimpleRNN(3, dropout=0.1, name="d"), (2, 3))
+    found, expected = ({v.name: ops.convert_to_numpy(v) for v in each.optimizer.variables} for each in (strip(model), model))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, name)
 
 
 def test_copies_of_a_seeded_layer_have_seeds_of_their_own():

@@ -18,7 +18,8 @@ class RateScheduler(keras.callbacks.Callback):
 
     Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or several by layer, its name or a glob,
                    where a later one wins. epochs: the length of the whole training, where `fit` is called for a part of it; `fit`'s
-                   own `epochs` by default. Training that goes on longer keeps the last rate.
+                   own `epochs` by default. Training that goes on longer keeps the last rate. A recurrent_rate or cell_rate that
+                   a layer was given stays.
     Progress:      where `fit` cannot know the number of batches (a generator), that of the epoch before counts, and in the first
                    epoch the rate stays. With `steps_per_execution` the rate is that of the first step of each execution. A training
                    resumed with `initial_epoch` goes on where it was.

@@ -22,7 +22,7 @@ from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
-from keras_dropout.sampling import Passes, as_trained, drops, shared_states
+from keras_dropout.sampling import Passes, as_trained, check_examples, drops, shared_states
 from keras_dropout.thinning import is_mask, mask_shape
 
 SMALL = 1e-7  # what Keras clips probabilities at before it takes their logarithm
@@ -168,7 +168,7 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
     calls = _dropout_calls(model, read)
     if len(read.outputs) != 1:
         refuse(f"the model has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0]).")
-    inputs = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
+    inputs = check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
     dropped = {id(call): number for number, (call, *_) in enumerate(calls)}
 
     def masked(values: list, masks: list) -> Any:

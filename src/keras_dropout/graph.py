@@ -115,6 +115,11 @@ def run(calls: Iterable[Call], values: dict[int, Any]) -> None:
         values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
 
 
+def first_input(args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """The tensor that a layer of one input is called on, by place or by name."""
+    return args[0] if args else next(value for value in kwargs.values() if hasattr(value, "shape"))
+
+
 def input_name(tensor: Any) -> str:
     """The name of an input: that of its layer, which is saved with the model, as a tensor's is not."""
     return tensor._keras_history.operation.name
@@ -175,6 +180,7 @@ def copy(model: keras.Model) -> keras.Model:
     for ours, theirs in zip(made._flatten_layers(), model._flatten_layers()):
         if ours.trainable != theirs.trainable:  # what is frozen inside a layer of several is not in its config
             ours.trainable = theirs.trainable
+    _tell_apart(made, [variable.path for variable in model.variables])
     return made
 
 
@@ -187,10 +193,25 @@ def make(settings: Mapping[str, Any]) -> keras.Model:
     before = global_state.get_global_attribute("object_name_uids") or {}
     global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
     try:
-        return keras.saving.deserialize_keras_object(copying.deepcopy(dict(settings)))  # Keras empties what it reads
+        made = keras.saving.deserialize_keras_object(copying.deepcopy(dict(settings)))  # Keras empties what it reads
     finally:
         counts = global_state.get_global_attribute("object_name_uids")
         counts.update({name: max(count, counts.get(name, 0)) for name, count in before.items()})
+    _tell_apart(made, [variable.path for variable in made.variables])
+    return made
+
+
+def _tell_apart(model: keras.Model, paths: Iterable[str]) -> None:
+    """Give the variables these paths, with a number where two are alike: Keras leaves the nested models around a layer out of them
+    when it makes a model from a config, and on torch keeps parameters by path: of two alike it never clears one's gradients.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+    for variable, path in zip(model.variables, paths):
+        variable._path = f"{path}_{seen[path]}" if seen[path] else path
+        seen[path] += 1
+    for layer in model._flatten_layers():
+        if hasattr(layer, "_torch_params"):
+            layer._track_variables()
 
 
 def functional(model: Any) -> keras.Model:
@@ -268,9 +289,11 @@ def carry_optimizer(source: Any, model: keras.Model) -> None:
     """Give the model's new optimizer the state of `source`, weight by weight: their order may be another."""
     if source is None or not source.built:
         return
+    named = type(source).from_config(source.get_config())  # its state is named for the paths that the weights have now
+    named.build(source._trainable_variables)
     stored: dict[tuple, list] = {}
-    for variable in source.variables:
-        stored.setdefault((variable.name, tuple(variable.shape)), []).append(variable)
+    for like, variable in zip(named.variables, source.variables):
+        stored.setdefault((like.name, tuple(variable.shape)), []).append(variable)
     for variable in model.optimizer.variables:
         if found := stored.get((variable.name, tuple(variable.shape))):
             variable.assign(found.pop(0).value)

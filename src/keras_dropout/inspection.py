@@ -148,10 +148,10 @@ class Inspection:
             with keras.StatelessScope():
                 for _, start in itertools.product(range(draws if training else 1), range(0, rows, BATCH)):
                     left = set(calls)
-                    for call, args, _ in self._steps([each[start : start + BATCH] for each in self.data], training):
+                    for call, args, options in self._steps([each[start : start + BATCH] for each in self.data], training):
                         if call in left:
                             left.remove(call)
-                            values = keras.ops.convert_to_numpy(args[0])
+                            values = keras.ops.convert_to_numpy(graph.first_input(args, options))
                             moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
                         if not left:
                             break

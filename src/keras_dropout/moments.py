@@ -19,6 +19,7 @@ Gast and Roth 2018, arXiv:1805.11327; Clark 1961, Operations Research 9:145-162,
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -372,11 +373,11 @@ def _move(call: graph.Call, means: list, variances: list) -> tuple:
 
 
 def _add(call: graph.Call, means: list, variances: list) -> tuple:
-    # What is added to itself, or to a number, is one unit; others are taken as independent.
-    total = _call(call, means)
+    # What is added to a number, or k times, is one unit, of k^2 times its variance; others are taken as independent.
+    total, times = _call(call, means), Counter(call.inputs)
     if len(call.inputs) == 1:
         return total, ops.broadcast_to(variances[0], ops.shape(total))
-    return total, _call(call, variances)
+    return total, _call(call, [times[number] * variance for number, variance in zip(call.inputs, variances)])
 
 
 def _same(call: graph.Call, means: list, variances: list) -> tuple:

@@ -62,8 +62,9 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
     layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}, with which one that goes around a layer is put
-    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Dropout that is
-    there is taken out, also that of recurrent and attention layers. A schedule needs a training to follow: it is refused.
+    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Of several outputs
+    of a layer the first is dropped, not states or attention scores. Dropout that is there is taken out, also that of recurrent
+    and attention layers. A schedule needs a training to follow: it is refused.
 
     The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
     at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
@@ -128,19 +129,20 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
         if is_dropout(layer):
-            return args[0]
+            return graph.first_input(args, kwargs)
         out = instead.get(id(layer), layer)(*args, **kwargs)
-        return keras.tree.map_structure(after[id(node)], out) if id(node) in after else out
+        if id(layer) in instead:
+            _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
+        if id(node) not in after:
+            return out
+        output, *others = keras.tree.flatten(out)  # the site is the first: others are states, or attention scores
+        return keras.tree.pack_sequence_as(out, [after[id(node)](output), *others])
 
     def on_input(tensor: Any) -> Any:
         name = graph.input_name(tensor)
         return after_input[name](tensor) if name in after_input else tensor
 
-    new = graph.rebuild(model, touched, on_call, on_input)
-    for call in read.calls:
-        if id(call.layer) in instead:
-            _take_over(inner_layer(instead[id(call.layer)]), inner_layer(call.layer))
-    return new, placed
+    return graph.rebuild(model, touched, on_call, on_input), placed
 
 
 def adopt(model: keras.Model) -> keras.Model:
@@ -160,7 +162,8 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """Set the rates of the model's dropout layers, in place and without compiling anything again.
 
     `rate` is for all of them; or a mapping from layers (a name or a glob of a dropout layer, or whatever names a site that has
-    dropout) to rates, where a later one wins. Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
+    dropout) to rates, where a later one wins. A recurrent_rate or cell_rate that a layer was given stays. Keras's own layers are
+    refused: on JAX and TensorFlow they ignore a new rate.
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
@@ -275,7 +278,9 @@ def _acting_at_prediction(model: keras.Model) -> set[str]:
 
 
 def _take_over(new: keras.Layer, old: keras.Layer) -> None:
-    """Give a layer that was made again the weights of the old one."""
+    """Give a layer that was made again the weights of the old one, and their paths, by which the optimizer's state is found."""
     if new is not old:
         new.set_weights(old.get_weights())
         new.trainable = old.trainable
+        for ours, theirs in zip(new.weights, old.weights):
+            ours._path = theirs.path

@@ -233,6 +233,18 @@ def test_both_directions(wrapper):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_both_directions_train_alike_after_saving(wrapper, tmp_path):
+    both = keras.layers.Bidirectional(wrapper(0.3, KINDS["GRU"](), seed=8))
+    model = keras.Sequential([keras.Input((STEPS, UNITS)), both, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert len({w.path for w in loaded.weights}) == len(loaded.weights)
+    losses = [each.fit(X, np.ones((ROWS, 1)), epochs=3, shuffle=False, verbose=0).history["loss"] for each in (model, loaded)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_it_trains_on_padded_words_and_survives_saving(wrapper, tmp_path):
     ids = np.random.default_rng(0).integers(0, 9, (40, 6))
     inputs = keras.Input((None,), dtype="int32")
@@ -288,6 +300,31 @@ def test_the_second_rate_is_a_rate_of_its_own(wrapper, name):
     setattr(layer, name, 0)
     assert_same(call(X), plain)
     assert call.traces() == 1
+
+
+@pytest.mark.parametrize(("wrapper", "name"), [(VariationalRNNDropout, "recurrent_rate"), (Zoneout, "cell_rate")])
+def test_the_second_rate_follows_the_first_where_it_was_left_out(wrapper, name, tmp_path):
+    layer = wrapper(0.3, KINDS["LSTM"](return_sequences=True), seed=1)
+    layer.build(X.shape)
+    own = wrapper(0.3, layer.layer, **{name: 0.3}, seed=1)
+    own.build(X.shape)
+    assert (layer.get_config()[name], own.get_config()[name]) == (None, 0.3)
+    call = backend.compiled_training(layer)
+    np.testing.assert_array_equal(call(X), backend.compiled_training(own)(X))
+    layer.rate = 0
+    assert getattr(layer, name) == 0
+    assert_same(call(X), numpy(layer.layer(X)))
+    setattr(layer, name, 0.5)  # from now on of its own
+    layer.rate = 0.1
+    assert layer.get_config()[name] == 0.5
+    setattr(layer, name, None)
+    assert getattr(layer, name) == 0.1
+    assert call.traces() == 1
+    model = keras.Sequential([keras.Input(X.shape[1:]), layer])
+    model.save(tmp_path / "m.keras")
+    (loaded,) = keras.saving.load_model(tmp_path / "m.keras").layers
+    loaded.rate = 0.2
+    assert getattr(loaded, name) == 0.2
 
 
 # VariationalRNNDropout

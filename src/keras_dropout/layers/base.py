@@ -17,11 +17,12 @@ from keras_dropout.masks import Stream
 class Rate:
     """An attribute of a layer that holds a rate in a variable: setting it takes effect at the next step, without compiling again.
 
-    `one_is` says why the rate cannot be 1, where it cannot.
+    `one_is` says why the rate cannot be 1, where it cannot. `follows` names the rate that this one is as long as it is None: its
+    variable is then -1, for the other's may be set past the layer.
     """
 
-    def __init__(self, one_is: str | None = None):
-        self.one_is = one_is
+    def __init__(self, one_is: str | None = None, follows: str = ""):
+        self.one_is, self.follows = one_is, follows
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -29,16 +30,26 @@ class Rate:
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
         if layer is None:
             return self
-        value = np.float32(ops.convert_to_numpy(getattr(layer.state, self.name)))
-        return float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
+        own = self.own(layer)
+        return getattr(layer, self.follows) if own is None and self.follows else own
 
-    def __set__(self, layer: Any, value: float) -> None:
-        value = self.check(layer, value)
+    def __set__(self, layer: Any, value: float | None) -> None:
+        value = -1.0 if value is None and self.follows else self.check(layer, value)
         if hasattr(layer.state, self.name):
             getattr(layer.state, self.name).assign(value)
         else:
             variable = keras.Variable(value, dtype="float32", trainable=False, autocast=False, name=self.name)
             setattr(layer.state, self.name, variable)
+
+    def own(self, layer: Any) -> float | None:
+        """The rate that was set; None where it follows another."""
+        value = np.float32(ops.convert_to_numpy(getattr(layer.state, self.name)))
+        return None if value < 0 else float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
+
+    def now(self, layer: Any) -> Any:
+        """The rate in a step, where it may follow another."""
+        own, other = (ops.convert_to_tensor(getattr(layer.state, name)) for name in (self.name, self.follows))
+        return ops.where(own < 0, other, own)
 
     def check(self, layer: Any, value: Any) -> float:
         return check_rate(type(layer).__name__, value, self.name, self.one_is)
@@ -85,7 +96,7 @@ class Stochastic(_Mixin):
         return [*super().variables, *vars(self.state).values()]
 
     def get_config(self) -> dict:
-        rates = {name: getattr(self, name) for name in vars(self.state) if name != "stream"}
+        rates = {name: getattr(type(self), name).own(self) for name in vars(self.state) if name != "stream"}
         return {**super().get_config(), **rates, "seed": self.seed}
 
 

@@ -141,7 +141,9 @@ class _RecurrentWrapper(MaskWrapper):
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "_RecurrentWrapper":
         if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
             config, wrapped = dict(config), config["layer"]
-            turned = {**wrapped["config"], "go_backwards": config.pop("go_backwards")}
+            # It renames the wrapper alone: both halves' weights would have one path, and torch would train one of them wrongly.
+            name = f"backward_{wrapped['config']['name']}"
+            turned = {**wrapped["config"], "go_backwards": config.pop("go_backwards"), "name": name}
             config["layer"] = {**wrapped, "config": turned}
         return super().from_config(config, custom_objects)
 
@@ -169,7 +171,7 @@ class VariationalRNNDropout(_RecurrentWrapper):
     Shapes:        those of the layer: (batch, steps, features) -> (batch, units), or more with return_sequences, return_state.
     Inference:     the layer itself.
     Arguments:     rate: fraction of input units dropped, in [0, 1]. layer: a keras LSTM, GRU or SimpleRNN, or an RNN of such a
-                   cell. recurrent_rate: that of hidden units; `rate` if left out. seed: whole number.
+                   cell. recurrent_rate: that of hidden units; left out it is `rate`, also when that changes. seed: whole number.
     Source:        Gal and Ghahramani 2016, arXiv:1512.05287; there with rates of 0.2 to 0.5. In a stack, each layer's input mask
                    is the mask on the outputs of the one below; words are dropped before the embedding.
     Differs from:  dropout and recurrent_dropout of Keras's layers in what Dropout differs in, and in that recurrent_dropout there
@@ -183,7 +185,7 @@ class VariationalRNNDropout(_RecurrentWrapper):
     ((2, 3), 3)
     """
 
-    recurrent_rate = Rate()
+    recurrent_rate = Rate(follows="rate")
     cells = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
     otherwise = "The place of the hidden state in other cells is not known; Zoneout works for any."
 
@@ -197,12 +199,12 @@ class VariationalRNNDropout(_RecurrentWrapper):
         **kwargs: Any,
     ):
         super().__init__(rate, layer, seed=seed, **kwargs)
-        self.recurrent_rate = rate if recurrent_rate is None else recurrent_rate
+        self.recurrent_rate = recurrent_rate
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
         batch, _, features = ops.shape(inputs)
         inputs = noise.bernoulli_product(inputs, noise.fold(state, 0), self.state.rate, (batch, 1, features))
-        cell, rate = self.layer.cell, self.state.recurrent_rate
+        cell, rate = self.layer.cell, type(self).recurrent_rate.now(self)
         recurrent = _Kept(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
         step = _STEPS[type(cell)](cell)
         return inputs, [], lambda x, states: step(x, states, recurrent=recurrent)
@@ -263,7 +265,8 @@ class Zoneout(_RecurrentWrapper):
     Inference:     the expectation of each step: h_t = rate * h_{t-1} + (1 - rate) * h~_t.
     Arguments:     rate: probability in [0, 1] that a hidden unit keeps its value; at 1 the state never changes. layer: a keras
                    LSTM, GRU, SimpleRNN, or an RNN of any cell whose states are (batch, units) and whose first state is its
-                   output. cell_rate: that of the further states, as an LSTM's cell; `rate` if left out. seed: whole number.
+                   output. cell_rate: that of the further states, as an LSTM's cell; left out it is `rate`, also when that
+                   changes. seed: whole number.
     Source:        Krueger et al. 2016, arXiv:1606.01305. There rate 0.05 and cell_rate 0.5 for characters.
     Differs from:  the authors' published TensorFlow code, whose outputs are those before zoneout, and wrappers that zone the
                    cell first and make h of it. The fused layer is not used at inference either: its steps are others.
@@ -275,7 +278,7 @@ class Zoneout(_RecurrentWrapper):
     (True, False)
     """
 
-    cell_rate = Rate()
+    cell_rate = Rate(follows="rate")
     plain_inference = False
 
     def __init__(
@@ -283,7 +286,7 @@ class Zoneout(_RecurrentWrapper):
     ):
         super().__init__(rate, layer, seed=seed, **kwargs)
         if len(layer.state_size) > 1:
-            self.cell_rate = rate if cell_rate is None else cell_rate
+            self.cell_rate = cell_rate
         elif cell_rate is not None:
             refuse("Zoneout: cell_rate is for layers with more than one state; this one has h alone.", "Leave it out.")
 
@@ -303,7 +306,7 @@ class Zoneout(_RecurrentWrapper):
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
         cell, sizes = self.layer.cell, self.layer.state_size
-        rates = [self.state.rate] + [self.state.cell_rate for _ in sizes[1:]]
+        rates = [self.state.rate] + [type(self).cell_rate.now(self) for _ in sizes[1:]]
 
         def plain(x: Any, states: Any) -> list:
             _, new = cell(x, states)  # Keras passes `training` on
