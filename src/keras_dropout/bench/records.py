@@ -38,7 +38,7 @@ MONTE_CARLO_METRICS = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for 
 SAMPLED_METRICS = [*(f"test_{name}" for names in PLAIN.values() for name in names), *MONTE_CARLO_METRICS]
 # Whole words of a name; before them may be an output's.
 _HIGHER_IS_BETTER = re.compile(
-    r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1|fbeta|m?iou|io_u|r2|similarity|correlation"
+    r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity|correlation"
     r"|true_positives?|true_negatives?)(?![^\W_])"
 )
 
