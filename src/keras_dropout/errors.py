@@ -4,8 +4,6 @@ import math
 import numbers
 from typing import NoReturn
 
-import numpy as np
-
 
 class BadInput(ValueError):
     """Input that cannot be used. Its text is two lines: what is wrong, and how to mend it."""
@@ -22,9 +20,8 @@ def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None 
     """Return `rate` as a float in [0, 1], or refuse it. `one_is` says why 1 itself cannot be used, where it cannot."""
     number = _as_float(rate)
     if 0 <= number <= 1:
-        if one_is and np.float32(number) == 1:  # as a layer holds it
-            told = f"{rate!r}" if number == 1 else f"{rate!r}, which is 1 in float32"
-            refuse(f"{owner}: {name} must be in [0, 1); got {told}.", f"At rate 1 {one_is}; use a smaller rate.")
+        if one_is and number == 1:
+            refuse(f"{owner}: {name} must be in [0, 1); got {rate!r}.", f"At rate 1 {one_is}; use a smaller rate.")
         return number
     refuse(
         f"{owner}: {name} must be a number in [0, 1{')' if one_is else ']'}; got {rate!r}.",

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -449,7 +450,9 @@ def _with_weights(model: Any, from_weights: Any) -> Any:
         refuse(f"the file of weights {from_weights} does not exist.", mend)
     try:
         filled = graph.copy(model)
-        filled.load_weights(from_weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an optimizer that the file has no state of, or another
+            filled.load_weights(from_weights)
     except Exception as error:  # h5py, zipfile and Keras each raise their own
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")

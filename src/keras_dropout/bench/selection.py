@@ -52,7 +52,7 @@ class Selection:
 def find(connection: sqlite3.Connection, selection: Selection, limit: int | None = None) -> list[dict[str, Any]]:
     """The runs selected, the newest last, without what is large; of more than `limit` the newest."""
     where, values = selection.where()
-    query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY finished DESC, key DESC LIMIT ?"
+    query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY finished DESC, rowid DESC LIMIT ?"
     rows = connection.execute(query, [*values, -1 if limit is None else limit]).fetchall()
     return [_document(row) for row in reversed(rows)]
 
@@ -66,7 +66,7 @@ def count(connection: sqlite3.Connection, selection: Selection) -> int:
 def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterator[tuple[dict[str, Any], dict[str, list[float]]]]:
     """Each run selected, the newest last, with its curves."""
     where, values = selection.where()
-    query = f"SELECT {_COLUMNS}, curves FROM runs JOIN details USING (key) WHERE {where} ORDER BY finished, key"
+    query = f"SELECT {_COLUMNS}, curves FROM runs JOIN details USING (key) WHERE {where} ORDER BY finished, runs.rowid"
     for *row, found in connection.execute(query, values):
         yield _document(row), _read_json(row[0], "curves", found)
 

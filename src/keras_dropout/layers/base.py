@@ -52,7 +52,11 @@ class Rate:
         return ops.where(own < 0, other, own)
 
     def check(self, layer: Any, value: Any) -> float:
-        return check_rate(type(layer).__name__, value, self.name, self.one_is)
+        rate = check_rate(type(layer).__name__, value, self.name, self.one_is)
+        if self.one_is and np.float32(rate) == 1:  # as the variable holds it
+            told = f"{type(layer).__name__}: {self.name} must be in [0, 1); got {value!r}, which is 1 in float32."
+            refuse(told, f"At rate 1 {self.one_is}; use a smaller rate.")
+        return rate
 
 
 # To a type checker what is mixed into a layer is one.
