@@ -448,8 +448,8 @@ def _with_weights(model: Any, from_weights: Any) -> Any:
         refuse(f"from_weights must be True or a file of weights; got {from_weights!r}.", mend)
     if not Path(from_weights).is_file():
         refuse(f"the file of weights {from_weights} does not exist.", mend)
+    filled = graph.copy(model)
     try:
-        filled = graph.copy(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about an optimizer that the file has no state of, or another
             filled.load_weights(from_weights)
