@@ -24,6 +24,7 @@ from keras_dropout.bench.engines import choose_engine
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
 from keras_dropout.bench.lookup import kept, latest_study, models, peek
 from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
+from keras_dropout.bench.schema import LARGEST
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
 from keras_dropout.schedules import spread_over_depth
@@ -193,7 +194,7 @@ def make_plan(
     elif max_seeds is not None:
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
     elif isinstance(seeds, Sequence):
-        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 to 2**63 - 1.", 2**63 - 1) for seed in seeds)
+        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 to 2**63 - 1.", LARGEST) for seed in seeds)
     else:
         seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.", MOST_SEEDS)))
     counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,8 +38,8 @@ MONTE_CARLO_METRICS = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for 
 SAMPLED_METRICS = [*(f"test_{name}" for names in PLAIN.values() for name in names), *MONTE_CARLO_METRICS]
 # Whole words of a name; before them may be an output's.
 _HIGHER_IS_BETTER = re.compile(
-    r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity|correlation"
-    r"|true_positives?|true_negatives?)(?![^\W_])"
+    r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity"
+    r"|correlation|true_positives?|true_negatives?)(?![^\W_])"
 )
 
 
@@ -214,37 +214,6 @@ class Study:
 
         Names decide nothing, and Keras makes up others each time. Only names are: the "relu" of a layer named "relu" decides.
         """
-        layers = list(_layers(self.model))
-        position = {layer["config"].get("name", ""): f"#{number}" for number, layer in enumerate(layers)}
-        are_layers = {id(layer) for layer in layers}
-
-        def renamed(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {position.get(k, k): renamed(v) for k, v in value.items()}
-            if isinstance(value, (list, tuple)):
-                return [renamed(v) for v in value]
-            return position.get(value, value) if isinstance(value, str) else value
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return [plain(v) for v in value]
-            if not isinstance(value, Mapping):
-                return value
-            said = {k: renamed(v) if k in _OF_NAMES else plain(v) for k, v in value.items() if k != "shared_object_id"}
-            if id(value) in are_layers:
-                for named in (said, said["config"]):
-                    if "name" in named:
-                        named["name"] = renamed(named["name"])
-            return said
-
-        def by_output(value: Any) -> Any:
-            if isinstance(value, Mapping) and "class_name" not in value:
-                return {position.get(output, output): plain(v) for output, v in value.items()}
-            return plain(value)
-
-        def path(site: str) -> str:
-            return "/".join(position.get(step, step) for step in site.split("/"))
-
         placement = variant.placement
         class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
         # Only where they are used, so that the keys of other studies stay what they were.
@@ -259,9 +228,8 @@ class Study:
         }
         return {
             "numeric_version": NUMERIC_VERSION,
-            "model": plain(self.model),
-            "compiled": {name: by_output(value) for name, value in self.compiled.items()},
-            "placement": placement and {path(site): plain(spec) for site, spec in placement.items()},
+            **self._architecture,
+            "placement": placement and {self._path(site): _plain(spec) for site, spec in placement.items()},
             "data": self.data.fingerprint,
             "split": [self.split, self.data.train, self.data.validation],
             "backend": self.backend,
@@ -304,6 +272,27 @@ class Study:
         return study
 
     @cached_property
+    def _position(self) -> dict[str, str]:
+        """What stands for the name of each layer."""
+        return {layer["config"].get("name", ""): f"#{number}" for number, layer in enumerate(_layers(self.model))}
+
+    def _path(self, site: str) -> str:
+        return "/".join(self._position.get(step, step) for step in site.split("/"))
+
+    @cached_property
+    def _architecture(self) -> dict[str, Any]:
+        """The model and how it is compiled, as all runs have them."""
+
+        def by_output(value: Any) -> Any:
+            if isinstance(value, Mapping) and "class_name" not in value:
+                return {self._position.get(output, output): _plain(v) for output, v in value.items()}
+            return _plain(value)
+
+        layers = {id(layer) for layer in _layers(self.model)}
+        compiled = {name: by_output(value) for name, value in self.compiled.items()}
+        return {"model": _plain(self.model, self._position, layers), "compiled": compiled}
+
+    @cached_property
     def weights_hash(self) -> str | None:
         """A hash of the weights that every run starts from."""
         if self.weights is None:
@@ -344,6 +333,33 @@ def _layers(value: Any, listed: bool = True) -> Iterator[Mapping[str, Any]]:
             yield value
         for name, each in value.items():
             yield from _layers(each, name == "layers")
+
+
+def _plain(value: Any, position: Mapping[str, str] | None = None, layers: Collection[int] = ()) -> Any:
+    """Part of a serialised model as plain values, with the names of `layers`, their ids, replaced by their positions."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, position, layers) for v in value]
+    if not isinstance(value, Mapping):
+        return value
+    said = {
+        k: _renamed(v, position or {}) if k in _OF_NAMES else _plain(v, position, layers)
+        for k, v in value.items()
+        if k != "shared_object_id"
+    }
+    if id(value) in layers:
+        for named in (said, said["config"]):
+            if "name" in named:
+                named["name"] = _renamed(named["name"], position or {})
+    return said
+
+
+def _renamed(value: Any, position: Mapping[str, str]) -> Any:
+    """What consists of the names of layers, with their positions."""
+    if isinstance(value, Mapping):
+        return {position.get(k, k): _renamed(v, position) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_renamed(v, position) for v in value]
+    return position.get(value, value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
