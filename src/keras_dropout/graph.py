@@ -225,6 +225,11 @@ def functional(model: Any) -> keras.Model:
     return model if _has_graph(model) else trace(model)
 
 
+def opened(model: Any) -> keras.Model:
+    """Return a model whose calls stay the same ones: itself, or of a subclassed model a functional one, traced once."""
+    return model if is_nested(model) else functional(model)
+
+
 def is_nested(layer: Any) -> bool:
     """Whether a layer is a model that can be opened."""
     return isinstance(layer, keras.Model) and (isinstance(layer, keras.Sequential) or _has_graph(layer))

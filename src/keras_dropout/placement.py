@@ -81,7 +81,7 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
     resolve(model, placement)  # refused before anything is copied
-    made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
+    made = graph.copy(graph.opened(model))
     new, _ = rewire(made, placement)
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
@@ -101,6 +101,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 
     The new model has the layers of `model`, which is not to be used again, and is not compiled.
     """
+    model = graph.opened(model)
     read = graph.read(model)
     places = survey(read)
     chosen = _resolve([each.site for each in places], placement)
@@ -142,12 +143,21 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
         name = graph.input_name(tensor)
         return after_input[name](tensor) if name in after_input else tensor
 
-    return graph.rebuild(model, touched, on_call, on_input), placed
+    new = graph.rebuild(model, touched, on_call, on_input)
+    there = {id(layer) for layer in new._flatten_layers()}
+    for site, layer in placed.items():
+        if id(layer) not in there:
+            refuse(
+                f"{type(layer).__name__} could not be put at the site {site!r}: the new model does not have it.",
+                "Write the model as a Sequential or functional model.",
+            )
+    return new, placed
 
 
 def adopt(model: keras.Model) -> keras.Model:
     """A new model in which each `keras.layers.Dropout` is replaced by ours, shared layers staying shared."""
     ours: dict[int, Dropout] = {}
+    model = graph.opened(model)
     touched = [call.node for call in graph.read(model).calls if type(call.layer) is keras.layers.Dropout]
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:

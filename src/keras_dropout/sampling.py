@@ -375,11 +375,11 @@ def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tupl
         on = drops(layer)
         alone = not isinstance(layer, keras.Model) and not any(True for _ in layer._flatten_layers(include_self=False))
         if layer._call_has_training_arg and (on or alone):
-            calls.append((layer, _with_training(twins.get(id(layer), layer).call, on)))
+            calls.append((layer, with_training(twins.get(id(layer), layer).call, on)))
     return calls
 
 
-def _with_training(call: Callable, on: bool) -> Callable:
+def with_training(call: Callable, on: bool) -> Callable:
     signature = inspect.signature(call)
 
     @functools.wraps(call)

@@ -54,6 +54,24 @@ def settings_of(model: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "compile_config"}
 
 
+def without_batch(settings: Any) -> Any:
+    """Return the settings of a subclassed model's layers without the number of examples that the model was first called on."""
+    if isinstance(settings, (list, tuple)):
+        return [without_batch(each) for each in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    shapes = {name: _any_batch(value) for name, value in (settings.get("build_config") or {}).items()}
+    return {name: shapes if shapes and name == "build_config" else without_batch(value) for name, value in settings.items()}
+
+
+def _any_batch(shape: Any) -> Any:
+    if isinstance(shape, Mapping):
+        return {name: _any_batch(each) for name, each in shape.items()}
+    if isinstance(shape, (list, tuple)) and shape and all(size is None or isinstance(size, int) for size in shape):
+        return [None, *shape[1:]]
+    return [_any_batch(each) for each in shape] if isinstance(shape, (list, tuple)) else shape
+
+
 def adapted(model: Any) -> list[Any]:
     """The layers that may have been adapted to data: a Normalization that has its mean among its weights."""
     import keras

@@ -238,8 +238,8 @@ def make_plan(
         if isinstance(target, str):
             model = _load_model(target, **_facts(loaded, about))
         notes = () if about is None else (about.split, *about.notes)
-        _check_model(model)
-        name = Path(target).name if isinstance(target, str) else model.name
+        name = Path(target).name if isinstance(target, str) else getattr(model, "name", "")
+        given, model = model, _opened(model)
         ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
         ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
         default = [name for name in ready if _makes_sense(model, ready[name])]
@@ -269,6 +269,8 @@ def make_plan(
     else:
         if isinstance(target, str) and targets.is_function(target):
             source = targets.file_of(target)
+        if model is not given:
+            settings = acceptance.without_batch(settings)
         made, modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
         acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
@@ -488,12 +490,16 @@ def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
     return Variant(variant.name, {names.get(site, site): spec for site, spec in variant.placement.items()})
 
 
-def _check_model(model: Any) -> None:
+def _opened(model: Any) -> Any:
+    """Return the model as it is trained, of a subclassed one the functional model with its layers; refuse what cannot be studied."""
+    from keras_dropout import graph
     from keras_dropout.placement import sites
 
-    if not sites(model):  # which refuses what cannot be read
+    model = graph.opened(model)
+    if not sites(model):
         refuse(f"the model {model.name!r} has no place for dropout.", "Give it a layer with weights.")
     acceptance.check_compiled(model)
+    return model
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:

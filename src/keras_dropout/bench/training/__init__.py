@@ -19,6 +19,7 @@ from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo
 from keras_dropout.bench.training import measures
+from keras_dropout.bench.training.acting import Acting, architecture
 from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.reference import ReferenceTraining, as_seen
 from keras_dropout.layers.base import Stochastic
@@ -38,6 +39,7 @@ class Trainer:
         self._divide_by = divide_by
         self._start: Callable[..., Any] | None = None
         self._stack_size: Callable[..., int] | None = None  # where the engine trains several runs at once
+        self._acting: dict[str, Acting] = {}  # by architecture
         self._sampled: dict[str, keras.Model] = {}  # by variant: what is compiled for its samples serves its other seeds
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
@@ -81,8 +83,6 @@ class Trainer:
         """The runs that may be trained at once: of one architecture in the stacked engine, each alone in the others."""
         if self.study.engine != "stacked":
             return [[run] for run in runs]
-        from keras_dropout.bench.training.compiled import architecture
-
         found: dict[str, list[Run]] = {}
         for run in runs:
             found.setdefault(architecture(run.variant), []).append(run)
@@ -140,6 +140,12 @@ class Trainer:
         training = self._begin(runs, size)
         patience, examples = self.study.early_stopping, arrays.count(self.parts["train"].y)
         courses = [_Course(run, examples) for run in runs]
+        acting = self._acting_in(training.model, runs[0].variant)
+        inactive = {
+            number: why
+            for number, course in enumerate(courses)
+            if (why := acting.refusal(training.values(number), self._inputs(course.first(acting.rows))))
+        }
         for number, course in enumerate(courses):
             if course.run.key in checkpoints:
                 try:
@@ -169,7 +175,13 @@ class Trainer:
                 return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
             return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
 
-        going, trained = list(range(len(runs))), {}
+        def failed(number: int, why: str) -> tuple:
+            return "ended", runs[number].key, Result("failed", seconds(courses[number]), courses[number].epoch, error=why)
+
+        for number, why in inactive.items():
+            yield failed(number, why)
+        going, trained = [number for number in range(len(runs)) if number not in inactive], {}
+        masks = {number: acting.masks(training.values(number)) for number in going}
         while going:
             over = [number for number in going if self._is_over(courses[number])]
             going = [number for number in going if number not in over]
@@ -186,6 +198,10 @@ class Trainer:
             validation = self._measure(training, "validation")
             for number in list(going):
                 course, key, now = courses[number], runs[number].key, logs[number] | validation[number][0]
+                if number in masks and (why := acting.unused(masks.pop(number), acting.masks(training.values(number)))):
+                    yield failed(number, why)
+                    going.remove(number)
+                    continue
                 yield "epoch", key, course.epoch, now
                 if not all(map(math.isfinite, now.values())):
                     # JSON has no nan: the curves end with the last epoch that was finite.
@@ -217,6 +233,17 @@ class Trainer:
             if keep_weights and found.status == "done":
                 found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
             yield "ended", runs[number].key, found
+
+    def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
+        """What shows that the dropout of a variant acts; one program for all runs with the same architecture."""
+        key = architecture(variant)
+        if key not in self._acting:
+            self._acting[key] = Acting(model)
+        return self._acting[key]
+
+    def _inputs(self, rows: np.ndarray) -> Any:
+        """These examples of the training part, as the model sees them."""
+        return arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), arrays.take(self.parts["train"].x, rows))
 
     def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
         """A run's model with these values, as a .keras file."""
@@ -278,6 +305,10 @@ class _Course:
         self.order = np.arange(examples, dtype="int32")
         self._generator = np.random.default_rng(derive_seed(run.seed, "order"))
 
+    def first(self, rows: int) -> np.ndarray:
+        """Return the first examples of the first epoch, `rows` of them."""
+        return copy.deepcopy(self._generator).permutation(len(self.order))[:rows]
+
     def begin_epoch(self) -> None:
         self.epoch += 1
         self.order = self._generator.permutation(len(self.order)).astype("int32")
@@ -299,6 +330,10 @@ class _Alone:
     @property
     def compilations(self) -> int:
         return self._training.compilations
+
+    @property
+    def model(self) -> keras.Model:
+        return self._training.model
 
     def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
         (self._training.epochs_done,) = self.epochs_done

@@ -4,7 +4,6 @@ A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_
 `optimizer.stateless_apply`. So every Keras optimizer, loss and metric works, and an overridden `train_step` is obeyed.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_dropout import layers
 from keras_dropout.bench.data import Part, arrays
 from keras_dropout.bench.records import Variant
+from keras_dropout.bench.training.acting import architecture
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.schedules import Schedule
@@ -90,20 +89,6 @@ class CompiledPrograms:
         if self.divide_by == 1:
             return data
         return (jax.tree.map(lambda x: x.astype(jnp.float32) / jnp.float32(self.divide_by), data[0]), *data[1:])
-
-
-def architecture(variant: Variant) -> str:
-    """What tells the programs of a study apart: runs with the same are trained by the same program."""
-    # A rate is no part of it where it is a variable; PatchDropout's decides a shape.
-    placement = variant.placement and {
-        site: {
-            name: value
-            for name, value in spec.items()
-            if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
-        }
-        for site, spec in variant.placement.items()
-    }
-    return json.dumps(placement, sort_keys=True, default=repr)
 
 
 def _to_device(data: tuple) -> tuple:

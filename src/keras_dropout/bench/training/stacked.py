@@ -121,6 +121,11 @@ class StackedTraining:
         self._state = (*state, self._fresh_metrics)
 
     @property
+    def model(self) -> keras.Model:
+        """The model of the program, for its structure."""
+        return self._program.model
+
+    @property
     def compilations(self) -> int:
         """How often something was compiled for these trainings."""
         return self._program.compilations - self._before

@@ -1,0 +1,271 @@
+"""Show on the first batch of a run that its dropout acts: each layer changes the model's output and drops the share it should.
+
+A study whose dropout does nothing compares a model with itself. So a run whose dropout is not shown to act is not trained.
+"""
+
+import contextlib
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dropout import backends, graph, layers
+from keras_dropout.bench.records import Variant
+from keras_dropout.layers.base import MaskLayer, Stochastic
+from keras_dropout.sampling import drops, with_training
+from keras_dropout.survey import dropout_options
+
+_ROWS = 16  # of the first batch
+_ROWS_AT_ONCE = 128  # in all passes together
+_CHANCE = math.log(1e9)  # a share is wrong where chance gives one as far off less than once in e ** _CHANCE runs
+_ROUNDING = 8  # times the machine epsilon: a smaller change of the outputs may be one of rounding
+_MOST_DRAWS = 2000  # of masks for a layer that drops rarely
+_FIX = "Have the model call the layer and use what it returns, or leave its site out of the variant."
+
+
+def architecture(variant: Variant) -> str:
+    """Return what tells the programs of a study apart: one program trains all runs with the same architecture."""
+    # A rate is no part of it where it is a variable; PatchDropout's decides a shape.
+    placement = variant.placement and {
+        site: {
+            name: value
+            for name, value in spec.items()
+            if name != "schedule" and name not in getattr(layers, spec["kind"]).free_rates()
+        }
+        for site, spec in variant.placement.items()
+    }
+    return json.dumps(placement, sort_keys=True, default=repr)
+
+
+class Acting:
+    """The dropout layers of an architecture, with one program that measures what each does.
+
+    `model` gives the structure; the values of a run are arguments. A layer is switched off through its rates where they are
+    variables, and by `training=False` where they are not.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        position = {id(variable): number for number, variable in enumerate(model.non_trainable_variables)}
+        found = [layer for layer in model._flatten_layers() if drops(layer) or _free_rates(layer)]
+        self._free = [layer for layer in found if _free_rates(layer)]
+        self._fixed = [layer for layer in found if not _free_rates(layer)]
+        self._rates = [[position[id(getattr(layer.state, name))] for name in _free_rates(layer)] for layer in self._free]
+        self._states = [
+            [position[id(state)] for state in _random_states(layer) if id(state) in position]
+            for layer in (*self._free, *self._fixed)
+        ]
+        # Inside a loop, such as that of a recurrent layer, the inputs of a layer cannot be looked at.
+        called = {id(call.layer) for call in graph.read(model).calls}
+        self._counted = [layer for layer in self._free if _draws_units(layer) and id(layer) in called]
+        self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(found))))
+        self._at_once = keras.backend.backend() == "jax"
+        self._epsilon = max(_EPSILON.get(layer.compute_dtype, _EPSILON["float32"]) for layer in model._flatten_layers())
+        self._program = self._compiled()
+
+    def refusal(self, values: Sequence[Any], x: Any) -> str | None:
+        """Return two lines about the first layer that does not act on the inputs `x`, or None where all do.
+
+        `values` are those of a run's model before its first step, the trainable ones first.
+        """
+        count = len(self.model.trainable_variables)
+        trainable, rest = list(values[:count]), list(values[count:])
+        rates = [max(float(np.asarray(ops.convert_to_numpy(rest[p]))) for p in positions) for positions in self._rates]
+        rates += [_fixed_rate(layer) for layer in self._fixed]
+        left = {number for number, rate in enumerate(rates) if rate > 0}
+        if not left:
+            return None
+        try:
+            effects, counts = self._program(trainable, rest, x)
+        except Exception:  # a layer that cannot be mapped over several passes
+            if not self._at_once:
+                raise
+            self._at_once, self._program = False, self._compiled()
+            effects, counts = self._program(trainable, rest, x)
+        for layer, (dropped, units) in zip(self._counted, np.asarray(ops.convert_to_numpy(counts)).reshape(-1, 2)):
+            rate = rates[self._free.index(layer)]
+            if units and units * _divergence(dropped / units, rate) > _CHANCE:
+                share = f"drops {100 * dropped / units:.3g} % of its {units:.0f} units in a training step"
+                return f"{_called(layer)} {share}; its rate is {rate:g}.\nCheck what the model does to the layer's rate."
+        left -= self._acting(effects)
+        # Chance, weights that are 0 at first or outputs at their limits may hide what a layer does: look again with others.
+        needed = {
+            number: 40 if number < len(self._free) else min(_MOST_DRAWS, math.ceil(_CHANCE / rates[number])) for number in left
+        }
+        for draw in range(1, max(needed.values(), default=0)):
+            if not left:
+                return None
+            again = self._disturbed(trainable, rest, x, draw)
+            left -= self._acting(self._program(*again)[0])
+        certain = {number for number in left if needed[number] < _MOST_DRAWS}
+        if not certain:
+            return None
+        layer = (*self._free, *self._fixed)[min(certain)]
+        return f"{_called(layer)} does not act: the model's output in training is the same with and without it.\n{_FIX}"
+
+    def masks(self, values: Sequence[Any]) -> list[list[np.ndarray]]:
+        """Return the random states of each layer in the values of a run's model."""
+        count = len(self.model.trainable_variables)
+        return [[np.array(ops.convert_to_numpy(values[count + p])) for p in positions] for positions in self._states]
+
+    def unused(self, before: list[list[np.ndarray]], after: list[list[np.ndarray]]) -> str | None:
+        """Return two lines about the first layer that drew no mask between two moments of a training, or None."""
+        for layer, *states in zip((*self._free, *self._fixed), before, after):
+            if states[0] and all(map(np.array_equal, *states)):
+                return (
+                    f"{_called(layer)} drew no mask in the first epoch: the training step does not use it.\n"
+                    "Have the training step call the model with training=True."
+                )
+        return None
+
+    def _compiled(self) -> Callable:
+        # A method of its own each time: what is compiled is kept by function.
+        measure = functools.partial(self._measure, at_once=self._at_once)
+        return backends.current().compiled(measure) if keras.backend.backend() == "jax" else measure
+
+    def _acting(self, effects: Any) -> set[int]:
+        effects = np.asarray(ops.convert_to_numpy(effects))
+        return set(np.flatnonzero(effects > _ROUNDING * self._epsilon).tolist())
+
+    def _measure(self, trainable: list, rest: list, x: Any, *, at_once: bool) -> tuple[Any, Any]:
+        """How far the outputs move when each layer is off, in terms of the largest; and (dropped, units) of each counted layer."""
+
+        def outputs(off: Any, calls: Mapping[keras.Layer, Callable] | None = None) -> tuple[list, Any]:
+            values, counts = list(rest), []
+            for number, positions in enumerate(self._rates):
+                for p in positions:
+                    values[p] = ops.where(ops.equal(off, number), ops.zeros_like(rest[p]), rest[p])
+            observed = {layer: _counting(layer, counts) for layer in self._counted} if calls is None else calls
+            with _with_calls(observed):
+                found, _ = self.model.stateless_call(trainable, values, x, training=True)
+            order = {id(layer): number for number, layer in enumerate(self._counted)}
+            sums = [[0.0, 0.0] for _ in self._counted]
+            for layer, dropped, units in counts:
+                sums[order[id(layer)]] = [sums[order[id(layer)]][0] + dropped, sums[order[id(layer)]][1] + units]
+            return [ops.cast(each, "float32") for each in keras.tree.flatten(found)], _stacked(sums)
+
+        none = len(self._free)
+        if at_once:
+            every, counts = ops.vectorized_map(outputs, ops.arange(none + 1))
+            passes = [[each[number] for each in every] for number in range(none + 1)]
+            plain, counts = passes.pop(), counts[none]
+        else:
+            plain, counts = outputs(none)
+            passes = [outputs(number, {})[0] for number in range(none)]
+        passes += [outputs(none, {layer: _switched_off(layer)})[0] for layer in self._fixed]
+        return _stacked([_distance(each, plain) for each in passes]), counts
+
+    def _disturbed(self, trainable: list, rest: list, x: Any, draw: int) -> tuple[list, list, Any]:
+        """Other masks, at a rate of one half at least where it is a variable; from the eighth try on also other weights and inputs."""
+        rng, rest = np.random.default_rng(draw), list(rest)
+        for position in {p for positions in self._states for p in positions}:
+            state = np.array(ops.convert_to_numpy(rest[position]))
+            state[-1] += draw**4  # far ahead, for a layer whose rate rises from 0
+            rest[position] = ops.convert_to_tensor(state)
+        for position in {p for positions in self._rates for p in positions}:
+            now = np.asarray(ops.convert_to_numpy(rest[position]))
+            rest[position] = ops.convert_to_tensor(np.maximum(now, np.float32(0.5)) if now > 0 else now)
+        if draw >= 8:
+            shapes = [tuple(variable.shape) for variable in self.model.trainable_variables]
+            scales = [1 / math.sqrt(max(1, math.prod(shape[:-1]))) if len(shape) > 1 else 1.0 for shape in shapes]
+            trainable = [
+                ops.cast(scale * rng.normal(size=shape), variable.dtype)
+                for scale, shape, variable in zip(scales, shapes, self.model.trainable_variables)
+            ]
+            x = keras.tree.map_structure(lambda a: rng.normal(size=a.shape).astype(a.dtype) if _is_float(a) else a, x)
+        return trainable, rest, x
+
+
+_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-23}
+
+
+def _free_rates(layer: Any) -> list[str]:
+    """The rates of a layer that are variables, the main one first."""
+    names = layer.free_rates() if isinstance(layer, Stochastic) else ()
+    return sorted(names, key=lambda name: (name != "rate", name))
+
+
+def _draws_units(layer: Any) -> bool:
+    """Whether what a layer drops can be counted in its output."""
+    return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop
+
+
+def _fixed_rate(layer: keras.Layer) -> float:
+    """The smallest rate of a layer whose rates are not variables; 0.5 where it learns them or none is known."""
+    rates = [getattr(layer, "rate", None), *(rate for *_, rate in dropout_options(layer))]
+    return min((float(r) for r in rates if isinstance(r, (int, float)) and not isinstance(r, bool) and r > 0), default=0.5)
+
+
+def _random_states(layer: Any) -> list[keras.Variable]:
+    if isinstance(layer, Stochastic):
+        return [layer.stream.state]
+    return [generator.state for generator in getattr(layer, "_seed_generators", ())]
+
+
+def _counting(layer: MaskLayer, counts: list) -> Callable:
+    """The layer's call, which also notes how many of its units are dropped, and how many there are with an input other than 0."""
+    call = layer.call
+
+    @functools.wraps(call)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        out = call(*args, **kwargs)
+        inputs = graph.first_input(args, kwargs)
+        shape = layer.mask_shape(tuple(inputs.shape))
+        shared = tuple(axis for axis, n in enumerate(shape) if n == 1)
+        alive = ops.any(ops.not_equal(inputs, 0), axis=shared)
+        kept = ops.any(ops.logical_and(ops.not_equal(inputs, 0), ops.not_equal(out, 0)), axis=shared)
+        units, left = (ops.sum(ops.cast(each, "float32")) for each in (alive, kept))
+        counts.append((layer, units - left, units))
+        return out
+
+    return counted
+
+
+def _switched_off(layer: keras.Layer) -> Callable:
+    """The layer's call without its dropout."""
+    if layer._call_has_training_arg:
+        return with_training(layer.call, False)
+    return lambda *args, **kwargs: graph.first_input(args, kwargs)
+
+
+@contextlib.contextmanager
+def _with_calls(calls: Mapping[keras.Layer, Callable]) -> Iterator[None]:
+    """Give layers other calls for a while."""
+    try:
+        for layer, call in calls.items():
+            layer.__dict__["call"] = call
+        yield
+    finally:
+        for layer in calls:
+            layer.__dict__.pop("call", None)
+
+
+def _stacked(values: list) -> Any:
+    if not values:
+        return ops.zeros((0,))
+    return ops.stack([_stacked(each) if isinstance(each, list) else ops.convert_to_tensor(each, "float32") for each in values])
+
+
+def _distance(one: list, other: list) -> Any:
+    """The largest difference between two lists of tensors, each in terms of its largest value."""
+    each = [ops.max(ops.abs(a - b)) / ops.maximum(ops.max(ops.abs(b)), 1e-30) for a, b in zip(one, other)]
+    return functools.reduce(ops.maximum, each)
+
+
+def _divergence(found: float, rate: float) -> float:
+    """Of two Bernoulli distributions: chance gives a share as far off as `found` in n draws with probability e ** (-n * this)."""
+    terms = ((found, rate), (1 - found, 1 - rate))
+    return sum(0.0 if p == 0 else math.inf if q == 0 else p * math.log(p / q) for p, q in terms)
+
+
+def _is_float(array: Any) -> bool:
+    return "float" in str(array.dtype)
+
+
+def _called(layer: keras.Layer) -> str:
+    return f"the layer {layer.name!r} ({type(layer).__name__})"
