@@ -27,7 +27,7 @@ survey
 inspection placement sampling
 mistakes moments thinning uncertainty first_placement
 ensemble
-bench.machine bench.checkpoints bench.records bench.statistics bench.report.words bench.schema
+bench.machine bench.checkpoints bench.own_classes bench.records bench.statistics bench.report.words bench.schema
 bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts bench.report.verdict
 bench.data.streams
 bench.data bench.decisions bench.data.readers bench.lookup bench.progress
@@ -35,7 +35,8 @@ bench.report.charts bench.report.network bench.report.terminal
 bench.data.cifar bench.data.scenes bench.data.text
 bench.ledger bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance
 bench.report.page
-bench.data.shown bench.export bench.upkeep bench.training.measures bench.training.archives bench.training.reference
+bench.data.shown bench.export bench.upkeep bench.training.acting bench.training.measures
+bench.training.archives bench.training.reference
 bench.training.compiled
 bench.training.stacked
 bench.training

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout.bench import own_classes
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.errors import refuse
 from keras_dropout.targets import module_name
@@ -72,6 +73,16 @@ def _any_batch(shape: Any) -> Any:
     return [_any_batch(each) for each in shape] if isinstance(shape, (list, tuple)) else shape
 
 
+def portable(settings: Any) -> Any:
+    """Return an optimizer's settings for every backend: on torch Keras swaps the class for one of torch's own, also in files."""
+    if not isinstance(settings, Mapping):
+        return settings
+    said = {name: portable(value) for name, value in settings.items()}
+    if str(said.get("module")).startswith("keras.src.backend."):
+        said |= {"module": "keras.optimizers", "registered_name": None}
+    return said
+
+
 def adapted(model: Any) -> list[Any]:
     """The layers that may have been adapted to data: a Normalization that has its mean among its weights."""
     import keras
@@ -97,37 +108,35 @@ def check_statistics(model: Any, made: Any) -> None:
 
 
 def check_can_be_made_again(
-    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None
-) -> tuple[Any, tuple[str, ...], str | None]:
-    """The model made again, the modules that a worker must import to make it, and the file `source` if it must run that.
+    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None, live: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model made again, and the fields of a study that let a worker make it.
 
-    What a worker could not make is refused.
+    A worker imports the `modules`, runs the file `source`, and is sent as `objects` what neither gives of `live`, the classes and
+    functions of the user's program. Refuse what a worker could not make.
     """
 
     from keras_dropout import graph
 
-    found = {object.__module__ for object in map(_look_up, _custom([settings, compiled])) if object is not None}
-    modules = sorted(module for module in found if not module.startswith("keras."))
+    found = dict(each for each in (_look_up(part, live) for part in _custom([settings, compiled])) if each is not None)
     own = source and module_name(source)
-    for module in modules:
-        if module == own:
-            continue
-        if module == "__main__" or _find_spec(module) is None:
-            names = [str(name) for name, object in _registered() if object.__module__ == module]
-            refuse(
-                f"{', '.join(sorted(names))} is defined in {module}, which the processes that train cannot import.",
-                "Put it in a module that can be imported, or in a file that holds the model too: TARGET file.py:function.",
-            )
+    registered = dict(_registered())
+    modules = {each.__module__ for each in found.values() if not each.__module__.startswith("keras.")}
+    lost = {module for module in modules - {own} if module == "__main__" or _find_spec(module) is None}
+    sent = {name: each for name, each in found.items() if each.__module__ in lost or name not in registered}
+    objects = own_classes.packed(sent) if sent else None
     try:
-        model = graph.make(settings)
-        model.compile_from_config(copy.deepcopy(compiled))
+        with own_classes.known(objects):
+            model = graph.make(settings)
+            model.compile_from_config(copy.deepcopy(compiled))
     except Exception as error:  # the reader's from_config may raise anything
         refuse(
             f"the model cannot be made again from its configuration: {_first_line(error)}",
-            "Register your own classes and functions with @keras.saving.register_keras_serializable(), and try "
+            "Give each class of your own a get_config that returns the arguments of its constructor, and try "
             "keras.models.load_model on the saved model.",
         )
-    return model, tuple(module for module in modules if module != own), source if own in modules else None
+    needed = {"modules": tuple(sorted(modules - lost - {own})), "source": source if own in modules else None}
+    return model, needed | ({"objects": objects, "objects_hash": own_classes.hash_of(sent)} if sent else {})
 
 
 def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
@@ -138,7 +147,7 @@ def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
             if kind == "__lambda__":
                 refuse(
                     "the model holds a lambda, which is not sent to other processes.",
-                    "Write it as a function: def …, and register it.",
+                    "Write it as a function: def …",
                 )
             keras_own = str(module) == "keras" or str(module).startswith("keras.") or kind.startswith("__")
             if kind == "function" or not keras_own:
@@ -152,21 +161,24 @@ def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
         yield value
 
 
-def _look_up(found: Mapping[str, Any] | str) -> Any:
-    """The reader's registered class or function; None for what is Keras's; refused where it is neither."""
+def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The name and the class or function of the reader's; None for what is Keras's; refused where it is neither."""
     import keras
 
     if isinstance(found, str):
-        return keras.saving.get_registered_object(found)
+        registered = keras.saving.get_registered_object(found)
+        return None if registered is None else (found, registered)
     function = found["class_name"] == "function"
     name = found["config"] if function else found.get("registered_name") or found["class_name"]
-    registered = keras.saving.get_registered_object(name)
-    if registered is None and (not function or not _is_keras_function(found)):
+    registered = keras.saving.get_registered_object(name) or live.get(name)
+    if registered is not None:
+        return name, registered
+    if not function or not _is_keras_function(found):
         refuse(
             f"{name if function else found['class_name']} is not Keras's own, and Keras does not know how to make it.",
-            "Decorate it with @keras.saving.register_keras_serializable(), in a module that can be imported or the model's file.",
+            "Decorate it with @keras.saving.register_keras_serializable().",
         )
-    return registered
+    return None
 
 
 def _is_keras_function(found: Mapping[str, Any]) -> bool:

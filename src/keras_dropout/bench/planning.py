@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from keras_dropout import targets
-from keras_dropout.bench import acceptance, execution
+from keras_dropout.bench import acceptance, execution, own_classes
 from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
@@ -27,6 +27,7 @@ from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, V
 from keras_dropout.bench.schema import LARGEST
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
 from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
+from keras_dropout.frameworks import BACKENDS
 from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_MAX_SEEDS = 30
@@ -138,6 +139,13 @@ class Settings(TypedDict, total=False):
     samples: int | None
 
 
+def _own_backend() -> str:
+    """Return the backend that the program's own Keras runs on; jax where none is loaded, as in the command."""
+    keras = sys.modules.get("keras")
+    own = keras.backend.backend() if keras and hasattr(keras, "backend") else "jax"
+    return own if own in BACKENDS else "jax"
+
+
 def check_names(function: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise the TypeError of an unexpected keyword in the words of the function that the user called."""
     for name in settings:
@@ -178,7 +186,7 @@ def make_plan(
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
-    any_backend, backend = backend is None, execution.check_backend(backend or "jax")
+    any_backend, backend = backend is None, execution.check_backend(backend or _own_backend())
     check_choice("engine", engine, ("auto", *ENGINES))
     if engine in ("compiled", "stacked") and backend != "jax":
         refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
@@ -261,17 +269,16 @@ def make_plan(
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     begun = _with_weights(model, from_weights)
-    settings, source = acceptance.settings_of(begun), None
-    modules: tuple[str, ...] = ()
+    settings = acceptance.settings_of(begun)
+    needed: dict[str, Any] = {}
     if recipe is not None:
         if from_weights is True:
             refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
     else:
-        if isinstance(target, str) and targets.is_function(target):
-            source = targets.file_of(target)
+        source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
         if model is not given:
             settings = acceptance.without_batch(settings)
-        made, modules, source = acceptance.check_can_be_made_again(settings, compiled, source)
+        made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(model))
         acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
@@ -294,8 +301,7 @@ def make_plan(
         early_stopping=early_stopping,
         samples=samples,
         weights=None if from_weights is None else acceptance.weights_of(begun),
-        modules=modules,
-        source=source,
+        **needed,
     )
     if samples is not None:
         from keras_dropout.bench.training import check_samples
@@ -491,7 +497,7 @@ def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
 
 
 def _opened(model: Any) -> Any:
-    """Return the model as it is trained, of a subclassed one the functional model with its layers; refuse what cannot be studied."""
+    """Return the model as it is trained: a subclassed one as a functional model with its layers. Refuse what cannot be studied."""
     from keras_dropout import graph
     from keras_dropout.placement import sites
 
@@ -528,6 +534,6 @@ def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | 
             refuse(f"unknown optimizer {optimizer!r}.", f"Use one of: {', '.join(known)}.")
     if learning_rate is not None:
         made = type(made).from_config(made.get_config() | {"learning_rate": learning_rate})
-    settings = keras.optimizers.serialize(made)
+    settings = acceptance.portable(keras.optimizers.serialize(made))
     settings["config"].pop("name", None)  # counted up by Keras with every optimizer made; it would change the runs' keys
     return model.get_compile_config() | {"optimizer": settings}

@@ -163,7 +163,7 @@ class Study:
     `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves. `class_weight` maps classes to
     weights in training; `early_stopping` is the patience in epochs; `samples` are the stochastic forward passes of Monte-Carlo
     metrics on the test data; `weights` are those that every run starts from, in the order of the model's; `modules` and the Python
-    file `source` are what a worker must import before it can make the model.
+    file `source` are what a worker must import before it can make the model, `objects` the classes and functions that it is sent.
     """
 
     target: str
@@ -184,6 +184,8 @@ class Study:
     weights: Sequence[np.ndarray] | None = field(default=None, repr=False, compare=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
     source: str | None = None
+    objects: bytes | None = field(default=None, repr=False)
+    objects_hash: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None:
@@ -223,6 +225,7 @@ class Study:
             "samples": self.samples,
             "weights": self.weights_hash,
             "source": self._source_hash,
+            "objects": self.objects_hash,
             # Test losses were not weighted at first; this tells the runs apart.
             "weighted_loss": True if self.compiled.get("loss_weights") is not None else None,
         }

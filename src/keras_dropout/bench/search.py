@@ -337,8 +337,10 @@ def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
 def build(study: Study) -> Any:
     """The study's model, to look at its sites."""
     from keras_dropout import graph
+    from keras_dropout.bench import own_classes
 
-    return graph.make(study.model)
+    with own_classes.known(study.objects):
+        return graph.make(study.model)
 
 
 def _rungs(epochs: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from keras.src.utils import rng_utils  # it has no public name
 
 from keras_dropout import graph
+from keras_dropout.bench import own_classes
 from keras_dropout.bench.checkpoints import Best, Checkpoint
 from keras_dropout.bench.data import Data, Part, arrays
 from keras_dropout.bench.records import Result, Run, Study, Variant
@@ -410,17 +411,18 @@ def _set_random_seed(seed: int) -> None:
 
 def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
     """The study's model with a variant's dropout, compiled, and the schedules of its layers."""
-    model = graph.make(study.model)
-    if study.weights is not None:
-        model.set_weights(study.weights)
-    schedules = {}
-    if variant.placement is not None:
-        model, placed = rewire(model, variant.placement)
-        specs = ((placed[site], spec) for site, spec in variant.placement.items())
-        schedules = {layer: from_document(spec["schedule"]) for layer, spec in specs if "schedule" in spec}
-    elif any(type(layer) is keras.layers.Dropout for layer in model._flatten_layers()):
-        model = adopt(model)
-    model.compile_from_config(copy.deepcopy(study.compiled))
+    with own_classes.known(study.objects):
+        model = graph.make(study.model)
+        if study.weights is not None:
+            model.set_weights(study.weights)
+        schedules = {}
+        if variant.placement is not None:
+            model, placed = rewire(model, variant.placement)
+            specs = ((placed[site], spec) for site, spec in variant.placement.items())
+            schedules = {layer: from_document(spec["schedule"]) for layer, spec in specs if "schedule" in spec}
+        elif any(type(layer) is keras.layers.Dropout for layer in model._flatten_layers()):
+            model = adopt(model)
+        model.compile_from_config(copy.deepcopy(study.compiled))
     return model, schedules
 
 

@@ -161,7 +161,7 @@ class Acting:
         return _stacked([_distance(each, plain) for each in passes]), counts
 
     def _disturbed(self, trainable: list, rest: list, x: Any, draw: int) -> tuple[list, list, Any]:
-        """Other masks, at a rate of one half at least where it is a variable; from the eighth try on also other weights and inputs."""
+        """Other masks, and rates of at least one half where they are variables; from try 8 on other weights and inputs, too."""
         rng, rest = np.random.default_rng(draw), list(rest)
         for position in {p for positions in self._states for p in positions}:
             state = np.array(ops.convert_to_numpy(rest[position]))
