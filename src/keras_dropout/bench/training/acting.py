@@ -186,8 +186,12 @@ _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 
 def _free_rates(layer: Any) -> list[str]:
     """The rates of a layer that are variables, the main one first."""
-    names = layer.free_rates() if isinstance(layer, Stochastic) else ()
-    return sorted(names, key=lambda name: (name != "rate", name))
+    names = layer.free_rates() if isinstance(layer, Stochastic) else set()
+    return (
+        sorted((name for name in names if name.endswith("rate")), key=lambda name: (name != "rate", name))
+        if "rate" in names
+        else []
+    )
 
 
 def _draws_units(layer: Any) -> bool:
