@@ -72,6 +72,25 @@ def test_pairing_by_seed_finds_what_the_spread_over_seeds_hides(tmp_path):
     assert found.differences("test_loss", baseline="last")["hidden"].verdict == "worse"
 
 
+def test_runs_of_the_same_figures_are_no_verdict(tmp_path):
+    """Of three variants one differs, one has a rate of 0, and one was asked for something that changed nothing."""
+    variants = {"off": {"hidden": 0.0}, "idle": {"hidden": 0.5}, "real": {"last": 0.2}}
+    found = made_up(tmp_path, variants=variants)
+    for run in found.study.runs():
+        if run.variant.name in ("off", "idle"):
+            found.results[run.key] = found.results[found.study.key(found.study.variants[0], run.seed)]
+    assert found.identical == {"off": "a rate of 0 drops nothing", "idle": "the dropout that was asked for changed nothing"}
+    words = {name: each["test_loss"] for name, each in found.verdicts.items()}
+    assert words == {"off": "identical", "idle": "identical", "real": "better"}
+    assert [warning.partition(":")[0] for warning in found.warnings()] == ["off", "idle"]
+    assert "a rate of 0 drops nothing" in str(found)
+    assert "exactly that of none" in found.save_report(tmp_path / "r.html").read_text()
+    one = found.study.key(found.study.variants[2], 3)  # a single figure that differs: then it is a comparison
+    metrics = {**found.results[one].metrics, "test_loss": found.results[one].metrics["test_loss"] + 1e-7}
+    found.results[one] = dataclasses.replace(found.results[one], metrics=metrics)
+    assert list(found.identical) == ["off"]
+
+
 def test_too_few_seeds_are_said(tmp_path):
     found = made_up(tmp_path, seeds=5)
     assert set(found.verdicts["hidden"].values()) == {"no difference shown"}

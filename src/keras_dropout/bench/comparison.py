@@ -32,6 +32,8 @@ from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, fi
 from keras_dropout.display import Shown, as_html
 from keras_dropout.errors import check_choice, refuse
 
+IDENTICAL = "identical"  # the verdict where two variants trained the same model
+
 # Of a picture that stands alone: those of the page around it, and two that are seen on light and on dark.
 _COLORS = (
     "font-family: sans-serif; --ink: currentColor; --quiet: currentColor; --line: currentColor; --better: #3987e5; --worse: #d95926"
@@ -99,7 +101,7 @@ class Comparison(Shown):
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:
         """variant -> metric -> `better`, `worse` or `no difference shown`, against the baseline; with a margin also `same within
-        the margin`, `better, but within the margin` and `worse, but within the margin`."""
+        the margin`, `better, but within the margin` and `worse, but within the margin`; `identical` where no figure differs."""
         found: dict[str, dict[str, str]] = {}
         for metric in self.metrics:
             for name, difference in self.differences(metric).items():
@@ -121,13 +123,30 @@ class Comparison(Shown):
         rest = {name: values - by_name[baseline] for name, values in by_name.items() if name != baseline}
         higher = higher_is_better(metric)
         found = compare_paired(rest, higher, self.margin if metric == "test_loss" else None)
+        same = self.identical if baseline == self.study.baseline else {}
+        found = {name: dataclasses.replace(each, verdict=IDENTICAL) if name in same else each for name, each in found.items()}
         if self.max_seeds is None:
             return found
         words = {name: self._sequential_verdict(rest[name], higher) or "no difference shown" for name in found}
         return {
-            name: dataclasses.replace(each, verdict=statistics.verdict_with_margin(words[name], each.equivalence))
+            name: each
+            if name in same
+            else dataclasses.replace(each, verdict=statistics.verdict_with_margin(words[name], each.equivalence))
             for name, each in found.items()
         }
+
+    @property
+    def identical(self) -> dict[str, str]:
+        """The variants whose figures are exactly those of the baseline in every pair, each with why that is."""
+        metrics = {name for result in self.results.values() for name in result.metrics}
+        variants = {variant.name: variant for variant in self.study.variants}
+        found = {}
+        for name in self.others:
+            pairs = [self.values(name, metric) - self.values(self.study.baseline, metric) for metric in metrics]
+            known = [each[np.isfinite(each)] for each in pairs]
+            if any(len(each) for each in known) and not any(each.any() for each in known):
+                found[name] = _why_identical(variants[name], variants[self.study.baseline])
+        return found
 
     def monte_carlo(self) -> list[dict[str, Any]]:
         """What Monte-Carlo predictions do to the metrics of each variant with dropout: their mean difference to those of its own
@@ -164,11 +183,12 @@ class Comparison(Shown):
         """The variants whose test loss has no verdict yet while seeds are added; those without any pair are given up."""
         if self.max_seeds is None:
             return []
+        same = self.identical
         pairs = {name: self.values(name, "test_loss") - self.values(self.study.baseline, "test_loss") for name in self.others}
         return [
             name
             for name, values in pairs.items()
-            if np.isfinite(values).any() and self._sequential_verdict(values, higher_is_better=False) is None
+            if name not in same and np.isfinite(values).any() and self._sequential_verdict(values, higher_is_better=False) is None
         ]
 
     def _sequential_verdict(self, differences: np.ndarray, higher_is_better: bool) -> str | None:
@@ -267,7 +287,10 @@ class Comparison(Shown):
     def warnings(self) -> list[str]:
         """What a reader must know before believing the table."""
         study, pairs = self.study, len(self.study.seeds)
-        found = []
+        found = [
+            f"{name}: every figure of every run is exactly that of {study.baseline}, so nothing was compared: {why}."
+            for name, why in self.identical.items()
+        ]
         if study.split == "as-published":
             found.append(
                 f"The {study.data.validation} validation examples are also trained on (split as-published): "
@@ -451,6 +474,18 @@ def _calibration(by_variant: Mapping[str, Sequence[Result | None]]) -> dict[str,
                 for kind in ("plain", "monte_carlo")
             }
     return found or None
+
+
+def _why_identical(variant: Variant, baseline: Variant) -> str:
+    """Say why a variant's runs end in the very figures of the baseline's."""
+    placement = variant.placement
+    if placement == baseline.placement:
+        return "both place the same"
+    if placement and all(spec.get("rate") == 0 for spec in placement.values()):
+        return "a rate of 0 drops nothing"
+    if not placement and not baseline.placement:
+        return "the model is built without dropout that acts"
+    return "the dropout that was asked for changed nothing"
 
 
 def _schedule(variant: Variant) -> dict[str, str] | None:

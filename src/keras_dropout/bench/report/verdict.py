@@ -36,6 +36,9 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
         return Verdict("open", f"Only {baseline} was trained.", unfinished, "There is nothing to compare; name a variant.")
     if not rows:
         return Verdict("open", "There is nothing to compare yet.", unfinished, "Let the study go on.")
+    if not (rows := {name: row for name, row in rows.items() if row["verdict"] != "identical"}):
+        headline = f"All variants trained the same model as {baseline}: no figure of any run differs."
+        return Verdict("open", headline, unfinished, "The warnings say why; give a rate above 0 at a site of the model.")
     if document.get("sweep") and (found := _of_sweep(document, variants, rows)):
         name, more = found
     else:

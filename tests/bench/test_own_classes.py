@@ -1,0 +1,154 @@
+"""Classes and functions of a program that no module gives: found, sent by value, hashed by their code; and optimizers of torch."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from keras_dropout.bench import own_classes
+from keras_dropout.bench.acceptance import portable
+from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.training import Trainer
+from keras_dropout.errors import BadInput
+
+PROGRAM = """
+import keras
+
+SCALE = {scale}
+
+def scaled(x):
+    return x * SCALE
+
+class Block(keras.layers.Layer):
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units, self.dense = units, keras.layers.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return scaled(self.dense(x))
+
+    def get_config(self):
+        return {{**super().get_config(), "units": self.units}}
+
+def own_loss(y, p):
+    return keras.ops.mean(keras.ops.square(y - p), axis=-1)
+
+def model():
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(1)(keras.layers.Dense(6, "relu")(Block(5, name="block")(x))))
+    model.compile("sgd", own_loss)
+    return model
+"""
+X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
+DATA = ((X, X[:, :1]), (X, X[:, :1]))
+
+
+def program(scale=2.0):
+    """What a script that is not a file leaves in `__main__`."""
+    names = {"__name__": "__main__"}
+    exec(PROGRAM.format(scale=scale), names)
+    return names
+
+
+def plan_of(names, tmp_path):
+    settings = {"epochs": 1, "batch_size": 8, "seeds": 1, "engine": "reference", "workers": 1, "ledger": tmp_path / "r.db"}
+    return make_plan(names["model"](), DATA, variants={"hidden": {"block": 0.5}}, **settings)
+
+
+def test_unregistered_classes_of_a_script_train(tmp_path):
+    """With nothing registered: Keras alone cannot make the model again, the study can."""
+    before = dict(keras.saving.get_custom_objects())
+    plan = plan_of(program(), tmp_path)
+    assert set(own_classes._unpacked(plan.study.objects)) == {"Block", "own_loss"}
+    assert dict(keras.saving.get_custom_objects()) == before
+    for run in plan.study.runs():
+        result = Trainer(plan.study, plan.data.parts("held-out"), 1).train(run)
+        assert result.status == "done", result.error
+
+
+def test_keys_follow_the_code_and_nothing_else(tmp_path):
+    """The same program gives the same keys, also what a method uses counts."""
+    keys = [[run.key for run in plan_of(program(scale), tmp_path).study.runs()] for scale in (2.0, 2.0, 3.0)]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+
+
+def test_what_cannot_be_sent_is_refused():
+    lock = threading.Lock()
+
+    def holds():
+        return lock
+
+    with pytest.raises(BadInput, match="cannot be sent to the processes that train"):
+        own_classes.packed({"holds": holds})
+
+
+def test_optimizers_are_those_of_every_backend():
+    made = keras.optimizers.serialize(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 100)))
+    inner = {"module": "keras.src.backend.torch.optimizers.torch_adam", "class_name": "Adam", "registered_name": "Adam"}
+    swapped = portable({"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": {**inner, "config": made["config"]}}})
+    again = keras.optimizers.deserialize(swapped["config"]["inner_optimizer"])
+    assert isinstance(again, keras.optimizers.Adam)
+    assert keras.ops.convert_to_numpy(again.learning_rate) == pytest.approx(0.1)
+    assert portable(made)["module"] == "keras.optimizers"
+
+
+TUTORIAL = """
+from tensorflow import keras
+import numpy as np
+
+x, y = np.random.default_rng(0).random((400, 28, 28)), np.arange(400) % 10
+x[np.arange(400), 2 * y] += 1
+x_train, y_train, x_test, y_test = x[:300], y[:300], x[300:], y[300:]
+
+class CustomModel(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten = keras.layers.Flatten(input_shape=(28, 28))
+        self.hidden_1 = keras.layers.Dense(20, activation="relu")
+        self.hidden_2 = keras.layers.Dense(10, activation="relu")
+        self.classes = keras.layers.Dense(10, activation="softmax")
+        self.dropout = keras.layers.Dropout(0.2)
+
+    def call(self, inputs):
+        x = self.dropout(self.flatten(inputs))
+        x = self.dropout(self.hidden_1(x))
+        x = self.dropout(self.hidden_2(x))
+        return self.classes(x)
+
+model = CustomModel()
+model.compile(optimizer=keras.optimizers.SGD(learning_rate=0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(x_train, y_train, epochs=1, validation_data=(x_train[:50], y_train[:50]), verbose=0)
+
+import keras_dropout
+
+print([(site.name, site.group, [d["rate"] for d in site.dropout]) for site in keras_dropout.sites(model)])
+print(keras_dropout.check(model))
+found = keras_dropout.compare(model, ((x_train, y_train), (x_test, y_test)), epochs=1, seeds=1, workers=1, quiet=True)
+losses = {each["name"]: each["mean"]["test_loss"] for each in found.document()["variants"]}
+assert list(losses) == ["none", "as-built", "hidden", "last"] and len(set(losses.values())) == 4, losses
+print(found.study.backend)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="starts a process for each backend")
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_the_program_of_the_tutorials_reader(backend, tmp_path):
+    """As its reader has it, with three lines appended: a class of the script, not registered, one dropout called three times."""
+    (tmp_path / "tutorial.py").write_text(TUTORIAL)
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    ran = subprocess.run(
+        [sys.executable, "tutorial.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert ran.returncode == 0, ran.stderr
+    sites, mistakes, last = ran.stdout.splitlines()
+    assert sites.count("0.2") == 3
+    assert mistakes == "no known mistake with dropout found"
+    assert last == backend
