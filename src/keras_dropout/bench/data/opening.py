@@ -22,11 +22,11 @@ def most() -> int:
 
 
 def check_size(source: Path, size: int) -> None:
-    """Refuse what unpacks to more than `most()`."""
+    """Refuse `size` bytes of a source where they are more than `most()`."""
     if size > most():
         refuse(
-            f"{source} unpacks to more than {most() / 1e9:.1f} GB, half of this machine's memory.",
-            "Unpack it where there is space, and name the file or folder in it, or a smaller part of it.",
+            f"{source} holds more than {most() / 1e9:.1f} GB, half of this machine's memory.",
+            "Unpack an archive and name the folder; of a file use a part, or give arrays that stay on disk: x.npy,y.npy.",
         )
 
 

@@ -274,6 +274,9 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     like, read_as_numbers = _read_numbers(table, path, call, like, as_they_are, targets)
     notes += read_as_numbers
     numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
+    if len(numbered) + len({*targets, *roles.values()}) == len(table.columns) and "text" not in roles:
+        notes += [f"column {name} numbers the rows, and is kept: there is no other" for name in numbered]
+        numbered = []
     notes += [f"column {name} numbers the rows: left out" for name in numbered]
     for role, needed in (("target", targets), ("text", [roles[role] for role in roles if role == "text"])):
         missing = table[list(needed)].isna().any(axis=1)

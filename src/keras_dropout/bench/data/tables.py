@@ -231,14 +231,15 @@ def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
 
 def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":
-    """The column `name`, or a refusal that lists the columns and the nearest name."""
+    """Return the column `name`, or refuse with the columns and the nearest name."""
     if name in table.columns:
         return table[name]
     near = difflib.get_close_matches(name, table.columns, 1, 0.5)
-    refuse(
-        f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.",
-        f"Did you mean {near[0]!r}?" if near else "Name one of them.",
-    )
+    mend = f"Did you mean {near[0]!r}?" if near else "Name one of them."
+    for mark, word in _SEPARATORS.items():
+        if mark in name and set(name.split(mark)) <= set(table.columns):
+            mend = f"Name one column: the file is separated by {word}, as in {name!r}."
+    refuse(f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.", mend)
 
 
 def is_number(values: "pd.Series") -> bool:
