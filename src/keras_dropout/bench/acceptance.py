@@ -301,7 +301,9 @@ def _by_output(model: Any, role: str, y: Any, outputs: Any, loss: Any) -> Iterat
 
 
 def _loss_name(loss: Any) -> str:
-    return str(loss if isinstance(loss, str) else loss["config"] if loss.get("class_name") == "function" else loss.get("class_name"))
+    if isinstance(loss, str):
+        return loss
+    return str(loss["config"] if loss.get("class_name") == "function" else loss.get("class_name"))
 
 
 def loss_kind(loss: Any, y: Any, units: int | None) -> str:
@@ -325,8 +327,8 @@ def _check_targets(what: str, y: np.ndarray, output: Any, loss: Any, trained: bo
         if kind == "categorical" and _fits(y.shape, (*shape[:-1], 1)):
             mend = "For class numbers use the loss sparse_categorical_crossentropy."
         elif kind in ("regression", "binary") and shape[-1] != 1 and _fits(y.shape, (*shape[:-1], 1)):
-            one = "one quantity give it one unit" if kind == "regression" else "two classes give it one unit and sigmoid"
-            mend = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {one}."
+            single = "one quantity give it one unit" if kind == "regression" else "two classes give it one unit and sigmoid"
+            mend = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {single}."
         refuse(f"{what} have the shape {y.shape}; the model gives {shape}.", mend)
     if kind == "binary" and (y.min() < 0 or y.max() > 1):
         refuse(f"{what} must lie between 0 and 1 for a binary loss; got {y.min()} to {y.max()}.", "Number the two classes 0 and 1.")

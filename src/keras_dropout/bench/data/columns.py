@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,8 +75,8 @@ class Reading:
                     "Write the column in one form in all files, or leave the cell empty.",
                 )
         numbers = values.astype(object).where(values.isna(), known.astype(str).map(found)).astype("float64")
-        whole = not numbers.isna().any() and not self.clock and (numbers == np.round(numbers)).all() and (abs(numbers) < 2**53).all()
-        integral = whole and not any(re.search(r"[eE]|" + re.escape(self.decimal), text) for text in found)
+        whole = not numbers.isna().any() and bool((numbers == np.round(numbers)).all() and (abs(numbers) < 2**53).all())
+        integral = whole and not self.clock and not any(re.search(rf"[eE]|{re.escape(self.decimal)}", text) for text in found)
         return pd.Series(numbers.astype("int64") if integral else numbers, values.index, name=values.name)
 
 
@@ -130,6 +131,9 @@ def find_reading(values: "pd.Series", path: str, call: str, exact: bool = False)
     words = {text: count for text, count in counts.items() if text.strip().casefold() not in MISSING}
     if not words:
         return None, []
+    if are_codes(words):
+        code = next(text for text in words if text.strip().startswith("0"))
+        return None, [f"column {name}: {code!r} is taken as a code, not as a number"]
     cells = {text: _cell(text) for text in words}
     parsed = {text: cell for text, cell in cells.items() if cell is not None}
     reading = None
@@ -137,7 +141,8 @@ def find_reading(values: "pd.Series", path: str, call: str, exact: bool = False)
         reading = _uniform(list(parsed.values()), name, path, call, exact)
     elif all(map(_CLOCK.fullmatch, words)):
         if exact:
-            refuse(f"{path}: the target column {name!r} holds times such as {next(iter(words))!r}.", "Write numbers, such as hours.")
+            first = next(iter(words))
+            refuse(f"{path}: the target column {name!r} holds times such as {first!r}.", "Write numbers, such as hours.")
         reading = Reading(clock=True)
     if reading is not None:
         return reading, _said(name, reading, words, counts)
@@ -180,11 +185,7 @@ def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool
         return None
     numbers = [cell.number for cell in cells]
     marks = {character for number in numbers for character in number if not character.isdigit()}
-    decimals = [mark for mark in ".," if mark in marks] or ["."]
-    if marks - {" ", "'"} and decimals == [","]:
-        decimals = [".", ","]
-    elif decimals == ["."] and "." in marks:
-        decimals = [".", ","]
+    decimals = [".", ","] if marks & {".", ","} else ["."]
     found = []
     for decimal in decimals:
         groupings = marks - {decimal}
@@ -230,12 +231,19 @@ def _as_it_stands(text: str, reading: Reading) -> bool:
         return False
 
 
-def dates(texts: "dict[str, int] | set[str] | list[str]") -> bool:
+def are_codes(texts: Collection[str]) -> bool:
+    """Return whether whole numbers have leading zeros and one length of three digits or more, as postal codes do."""
+    found = [text.strip() for text in texts]
+    alike = len({len(text) for text in found}) == 1 and len(found[0]) >= 3
+    return alike and any(text.startswith("0") for text in found) and all(re.fullmatch("[0-9]+", text) for text in found)
+
+
+def dates(texts: Collection[str]) -> bool:
     """Return whether all texts have the form of a date."""
-    return bool(texts) and all(_DATE.fullmatch(text.strip()) for text in texts)
+    return len(texts) > 0 and all(_DATE.fullmatch(text.strip()) for text in texts)
 
 
-def day_first(texts: list[str]) -> bool | None:
+def day_first(texts: Collection[str]) -> bool | None:
     """Return whether dates such as 31/12/2024 give the day first; None where the whole column does not tell."""
     found = [match for text in texts if (match := _DATE.fullmatch(text.strip())) and match["mark"]]
     first, second = (max((int(match[part]) for match in found), default=0) for part in "ab")

@@ -86,7 +86,8 @@ def read_folders(source: Path) -> Folders:
         inner = next(("/".join(names) for names, _ in files if _ending(names[-1]) in (".csv", ".tsv", ".parquet")), None)
         mend = f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt"
         refuse(
-            f"{source}: the class folders hold {found}.", f"{inner} in it is a table: unpack it, and name that file." if inner else mend
+            f"{source}: the class folders hold {found}.",
+            f"{inner} in it is a table: unpack it, and name that file." if inner else mend,
         )
     (kind,) = kinds
     held: dict[str, list[tuple[str, File]]] = {}
@@ -188,7 +189,7 @@ class _Member(tarfile.TarInfo):
     """A member of a tar. tarfile reads long names and attributes whole, so they may not have any length."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         found = super().frombuf(buf, encoding, errors)
         if found.size > 1 << 20 and not (found.isreg() or found.isdir()):
             raise tarfile.ReadError(f"a header of {found.size:,} bytes")

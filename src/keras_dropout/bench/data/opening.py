@@ -5,11 +5,13 @@ import gzip
 import lzma
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from keras_dropout.errors import refuse
 
-_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPEN: dict[str, Callable[..., IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _PIECE = 1 << 24
 
 

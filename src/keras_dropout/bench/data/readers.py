@@ -3,7 +3,7 @@
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class Raw:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     learn: Callable[[Any], tuple[Encode, dict[str, Any]]] = lambda train: (lambda x: x, {})
-    like: tables.Like = tables.Like()
+    like: tables.Like = field(default_factory=tables.Like)
 
 
 def named(value: Any) -> dict[str, Any]:

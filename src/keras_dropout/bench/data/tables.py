@@ -46,6 +46,7 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
         import pandas as pd
     except ImportError:
         refuse(f"{path} is a table, and pandas is not installed.", "pip install 'keras-dropout[tables]'")
+    opening.check_regular(path)
     try:
         if path.suffix.lower() == ".parquet":
             table, notes, call = *_plain(pd.read_parquet(path)), f"pandas.read_parquet({str(path)!r})"
@@ -82,7 +83,7 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
         content, said = content.decode("utf-16").encode(), ", encoding='utf-16'"
     elif content[:4] in (b"PK\x03\x04", b"PAR1") or content[:2] == b"\x1f\x8b" or b"\0" in content[:4096]:
         refuse(f"{path} is no text, whatever its ending says.", "Save it as .csv from the program that made it, or unpack it.")
-    separator, skipped, header = _sniff(content[:_HEAD].decode("utf-8-sig", "replace"), path)
+    separator, skipped, header, widest = _sniff(content[:_HEAD].decode("utf-8-sig", "replace"), path)
     usual = "\t" if opening.ending(path) == ".tsv" else ","
     if separator != usual:
         notes.append(f"columns are separated by {_SEPARATORS[separator]}")
@@ -98,7 +99,7 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
 
     options: dict[str, Any] = {} if like is None else {"dtype": {name: str for name in like.texts if name in header}}
     table = read(**options)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what the names do not reach for row labels
+    if widest > len(header) or not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for row labels
         if table.index.nlevels > 1 or not table.iloc[:, -1].isna().all():
             refuse(
                 f"{path} has {len(header)} column names, and rows of {len(header) + table.index.nlevels} cells.",
@@ -118,10 +119,8 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
     if like is None and re.search(rb"(?:^|[,;\t|\"\n ])0[0-9]", content):
         said = read(**options, dtype=str)
         for name in table:
-            texts = said[name].dropna().str.strip()
-            if table[name].dtype.kind in "iuf" and len(texts) and _are_codes(texts):
+            if table[name].dtype.kind in "iuf" and columns.are_codes(said[name].dropna().unique()):
                 table[name] = said[name]
-                notes.append(f"column {name}: {texts[texts.str.startswith('0')].iloc[0]!r} is taken as a code, not as a number")
     found = table[[name for name in table if name in targets]]
     if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
         kept = read(**options, keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
@@ -136,8 +135,8 @@ _HEAD = 1 << 20  # bytes of a file that are looked at for its form
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def _sniff(head: str, path: Path) -> tuple[str, int, list[str]]:
-    """Return the separator of columns, how many lines come before the names, and the names."""
+def _sniff(head: str, path: Path) -> tuple[str, int, list[str], int]:
+    """Return the separator of columns, how many lines come before the names, the names, and the cells of the longest row."""
     lines = io.StringIO(head, newline="").readlines()
     first = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
     told = re.fullmatch(r"\"?sep=(.)\"?", lines[first].strip()) if lines else None  # a line for Excel
@@ -160,11 +159,13 @@ def _sniff(head: str, path: Path) -> tuple[str, int, list[str]]:
     else:
         even = [mark for mark in tables if _even(tables[mark])] or list(tables)
         separator = even[0] if len(even) == 1 else usual
-    names = tables.get(separator) or rows(separator)
-    comment = lines[first - 1] if first and not told else ""
-    if comment.startswith("#") and names and len(next(csv.reader([comment], delimiter=separator))) == len(names[0]) > 1:
-        return separator, first - 1, next(csv.reader([comment.rstrip("\r\n")], delimiter=separator))
-    return separator, first, names[0] if names else []
+    found = tables.get(separator) or rows(separator) or [[]]
+    before = lines[first - 1] if first and not told else ""
+    if re.match("#[^ #]", before):  # names such as #id, a, b
+        names = next(csv.reader([before.rstrip("\r\n")], delimiter=separator))
+        if len(names) == len(found[0]) > 1:
+            return separator, first - 1, names, len(names)
+    return separator, first, found[0], max(map(len, found))
 
 
 def _even(rows: list[list[str]]) -> bool:
@@ -175,13 +176,10 @@ def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: st
     """Refuse a first line that is an example, not the names of the columns."""
     numbers = [number for name in header if (number := _number(name)) is not None]
     filled = [name for name in header if name.strip()]
-    counted = all(number == int(number) for number in numbers) and all(a < b for a, b in zip(numbers, numbers[1:]))
-    with_numbers = [n for n, name in enumerate(header[: table.shape[1]]) if _number(name) is not None and is_number(table.iloc[:, n])]
-    among = [
-        n
-        for n, name in enumerate(header[: table.shape[1]])
-        if n not in with_numbers and name.strip() and (table.iloc[:, n] == name).any()
-    ]
+    counted = all(number == int(number) for number in numbers) and all(a < b for a, b in itertools.pairwise(numbers))
+    there = list(enumerate(header[: table.shape[1]]))
+    with_numbers = [name for n, name in there if _number(name) is not None and is_number(table.iloc[:, n])]
+    among = [name for n, name in there if name.strip() and name not in with_numbers and (table.iloc[:, n] == name).any()]
     some_numbers = 2 * len(with_numbers) >= len(filled) and with_numbers and not counted
     if some_numbers or (among and len(among) + len(with_numbers) == len(filled)):
         named = f'{call[:-1]}, header=None).add_prefix("c").to_csv("clean.csv", index=False)'
@@ -197,14 +195,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return found if math.isfinite(found) else None
-
-
-def _are_codes(texts: "pd.Series") -> bool:
-    """Return whether whole numbers have leading zeros and one length of three digits or more, as postal codes do."""
-    if not texts.str.startswith("0").any():
-        return False
-    lengths = texts.str.len()
-    return bool(lengths.min() == lengths.max() >= 3 and texts.str.fullmatch(r"[0-9]+").all())
 
 
 def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
@@ -406,7 +396,7 @@ def _one_hot(name: str, slots: dict[str, int], missing: bool) -> Callable[["pd.D
 def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are passed over."""
     texts, labels = [], []
-    for number, line in enumerate(re.split("\r?\n", decode(path.read_bytes(), str(path))), 1):
+    for number, line in enumerate(re.split("\r?\n", decode(opening.contents(path), str(path))), 1):
         if not line.strip():
             continue
         label, tab, text = line.partition("\t")
