@@ -238,6 +238,16 @@ def test_both_meanings_give_the_same_features_where_one_is_taken(tmp_path):
     np.testing.assert_allclose(one.train.x, two.train.x, atol=1e-5)
 
 
+@pytest.mark.parametrize(("other", "numbers"), [("3,5", MIXED), ("3.5", np.where(MIXED > 999, MIXED / 1000, MIXED))])
+def test_points_group_thousands_where_other_columns_have_decimal_commas(tmp_path, other, numbers):
+    cells = [f"{v:,}".replace(",", ".") for v in MIXED]
+    rows = [f"{cell};{other};{n}{other}" for n, cell in enumerate(cells)]
+    (tmp_path / "a.csv").write_text("\n".join(["c;d;y", *rows]))
+    table, y, _ = read(tmp_path / "a.csv")
+    np.testing.assert_allclose(table["c"].to_numpy("float64"), numbers)
+    np.testing.assert_allclose(y, np.array([float(f"{n}3.5") for n in range(N)], "float32"))
+
+
 def test_test_data_are_read_as_the_training_data_are(tmp_path):
     """What stands alone would be read in another way: 1.234 as a little more than one, 3 and 007 as numbers."""
     path = tmp_path / "a.csv"
@@ -282,11 +292,14 @@ def test_the_whole_column_tells_days_from_months(tmp_path, form, days, said):
     assert any(said in note for note in raw.notes) if said else not any("when" in note for note in raw.notes)
 
 
-def test_dates_that_leave_days_and_months_open_are_refused(tmp_path):
+def test_dates_that_leave_days_and_months_open_are_refused(tmp_path, monkeypatch):
     when = [f"{n % 12 + 1:02}/{n % 5 + 1:02}/2024" for n in range(N)]
     pd.DataFrame({"a": SIZE, "when": when, "y": HALVES}).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(BadInput, match="does not tell days from months: '01/01/2024'"):
+    with pytest.raises(BadInput, match="does not tell days from months: '01/01/2024'") as caught:
         files.load(tmp_path / "a.csv", target="y", time="when")
+    raw = readers.read(str(follow(caught.value, tmp_path, monkeypatch)), readers.Options(target="y", time="when"))
+    days = [int(text[3:5]) * 100 + int(text[:2]) for text in when]
+    np.testing.assert_array_equal(np.argsort(raw.parts["all"].times, kind="stable"), np.argsort(days, kind="stable"))
 
 
 # -------------------------------------------------------------------------------------------------------------- whole files

@@ -120,11 +120,13 @@ def is_text(values: "pd.Series") -> bool:
     return len(known) > 0 and bool(known.map(type).eq(str).all())
 
 
-def find_reading(values: "pd.Series", path: str, call: str, exact: bool = False) -> tuple[Reading | None, list[str]]:
+def find_reading(
+    values: "pd.Series", path: str, call: str, exact: bool = False, commas: bool = False
+) -> tuple[Reading | None, list[str]]:
     """Return how the texts of a column are read as numbers (None: they are not), and notes.
 
     Refuse a column that holds numbers in forms with more than one meaning; `call` is how pandas reads the file. With `exact` its
-    scale matters, as that of a target does.
+    scale matters, as that of a target does. With `commas` other columns of the file have decimal commas.
     """
     name = values.name
     counts = Counter(values.dropna())
@@ -138,7 +140,7 @@ def find_reading(values: "pd.Series", path: str, call: str, exact: bool = False)
     parsed = {text: cell for text, cell in cells.items() if cell is not None}
     reading = None
     if len(parsed) == len(words):
-        reading = _uniform(list(parsed.values()), name, path, call, exact)
+        reading = _uniform(list(parsed.values()), name, path, call, exact, commas)
     elif all(map(_CLOCK.fullmatch, words)):
         if exact:
             first = next(iter(words))
@@ -178,7 +180,7 @@ def _two(parsed: dict[str, _Cell]) -> list[str]:
     return [next((text for text in parsed if mark in text), next(iter(parsed))) for mark in ",."]
 
 
-def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool) -> Reading | None:
+def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool, commas: bool) -> Reading | None:
     """Return the only reading of cells that are all numbers; None where they have several forms."""
     affixes = {cell.affixes for cell in cells}
     if len(affixes) > 1 or (before := cells[0].affixes[0])[:1] in tuple("<>≤≥~≈"):
@@ -195,7 +197,7 @@ def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool
         return found[0] if found else None
     thousands = found[0]  # with a decimal point; in the other reading the comma stands before the decimals
     if marks == {"."}:
-        return thousands  # 1.234 is what it is everywhere else
+        return found[commas]  # elsewhere 1.234 has a decimal point
     grouped = [number for number in numbers if "," in number]
     single = [number for number in numbers if "," not in number and number.strip("0")]
     # Numbers with up to three decimals would also have one or two; what is below a thousand has no comma to group it.
@@ -236,6 +238,14 @@ def are_codes(texts: Collection[str]) -> bool:
     found = [text.strip() for text in texts]
     alike = len({len(text) for text in found}) == 1 and len(found[0]) >= 3
     return alike and any(text.startswith("0") for text in found) and all(re.fullmatch("[0-9]+", text) for text in found)
+
+
+def may_group(texts: Collection[str]) -> bool:
+    """Return whether all points may group thousands, and there is one: 1.234 and 985, but not 1.5."""
+    found = [text.strip() for text in texts]
+    return any("." in text for text in found) and all(
+        re.fullmatch(r"-?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d{1,3})", text) for text in found
+    )
 
 
 def dates(texts: Collection[str]) -> bool:

@@ -302,7 +302,7 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
         groups = np.unique(table[roles["group"]].astype(str).to_numpy(object), return_inverse=True)[1]
     times = None
     if "time" in roles:
-        times, order = tables.moments(table[roles["time"]])
+        times, order = tables.moments(table[roles["time"]], call)
         notes += order
     weights = None
     if "weight" in roles:
@@ -323,12 +323,14 @@ def _read_numbers(
     notes: list[str] = []
     texts = [name for name in table.columns if columns.is_text(table[name])] if like is None else []
     readings = {} if like is None else dict(like.readings)
+    texts.sort(key=lambda name: columns.may_group(table[name].dropna().unique()))  # last, when the file's decimal mark is known
     for name in texts:
         if name in as_they_are:
             continue
         if name in targets and columns.dates(list(table[name].dropna().unique())):
             refuse(f"{path}: the target column {name!r} holds dates.", "Write them as numbers, such as days since the first.")
-        reading, said = columns.find_reading(table[name], str(path), call, exact=name in targets)
+        commas = any(reading.decimal == "," for reading in readings.values())
+        reading, said = columns.find_reading(table[name], str(path), call, exact=name in targets, commas=commas)
         notes += said
         if reading is not None:
             readings[name] = reading
@@ -344,7 +346,8 @@ def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ..
     for name in features.columns:
         values = features[name]
         if tables.is_number(values) and not classes:
-            same = np.array_equal(values.to_numpy("float32", na_value=np.nan), y)
+            with np.errstate(over="ignore"):
+                same = np.array_equal(values.to_numpy("float64", na_value=np.nan).astype("float32"), y)
             told = same or (len(y) > 9 and values.notna().all() and _in_line(values.to_numpy("float64"), y.astype("float64")))
         elif classes and values.notna().all():
             texts = values.astype(str).to_numpy(object)
@@ -363,9 +366,10 @@ def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ..
 
 def _in_line(x: np.ndarray, y: np.ndarray) -> bool:
     """Return whether y is a multiple of x plus a number, to the accuracy of float32."""
-    if not np.isfinite(x).all() or x.min() == x.max() or y.min() == y.max():
+    if not max(np.abs(x).max(), np.abs(y).max()) < 1e30 or x.min() == x.max() or y.min() == y.max():
         return False
-    slope, start = np.polyfit(x - x.mean(), y, 1)
+    with np.errstate(all="ignore"):
+        slope, start = np.polyfit(x - x.mean(), y, 1)
     return bool(np.abs(slope * (x - x.mean()) + start - y).max() <= 1e-6 * np.abs(y - y.mean()).max())
 
 

@@ -121,6 +121,11 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
         for name in table:
             if table[name].dtype.kind in "iuf" and columns.are_codes(said[name].dropna().unique()):
                 table[name] = said[name]
+    if like is None and separator == ";":  # then 1.234 may be a thousand and more
+        said = read(**options, dtype=str)
+        for name in table:
+            if table[name].dtype.kind == "f" and columns.may_group(said[name].dropna().unique()):
+                table[name] = said[name]
     found = table[[name for name in table if name in targets]]
     if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
         kept = read(**options, keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
@@ -255,8 +260,11 @@ def numbers_rows(values: "pd.Series") -> bool:
 _IDS = re.compile(r"(?i:unnamed: \d+|index|(row|record)[ _.-]?(id|nr|no|number|names?)?|(.*[ _.-])?id)|.*[a-z]I[dD]")
 
 
-def moments(values: "pd.Series") -> tuple[np.ndarray, list[str]]:
-    """Return numbers that order the rows in time, from a column of numbers, dates or texts with dates, and notes."""
+def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
+    """Return numbers that order the rows in time, from a column of numbers, dates or texts with dates, and notes.
+
+    `call` is how pandas reads the file.
+    """
     import pandas as pd
 
     if values.isna().any():
@@ -274,7 +282,8 @@ def moments(values: "pd.Series") -> tuple[np.ndarray, list[str]]:
         if day_first is None:
             refuse(
                 f"the time column {values.name!r} does not tell days from months: {texts[0]!r}.",
-                f"Write dates as 2024-01-31, in Python: pandas.to_datetime(table[{values.name!r}], dayfirst=True), or False.",
+                f"Say it in Python: table = {call}; table[{values.name!r}] = pandas.to_datetime(table[{values.name!r}], "
+                'dayfirst=True); table.to_csv("clean.csv", index=False), or with False.',
             )
         if day_first:
             options = {"dayfirst": True}
