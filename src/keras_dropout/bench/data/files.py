@@ -33,10 +33,9 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     """The data in `source`, divided and ready for training, and what they are.
 
     `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
-    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target` (the
-    first two also as .gz, .bz2 or .xz);
-    .txt or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz
-    or .zip, maybe with train/, test/ and validation/ above the classes.
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target`; .txt
+    or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip,
+    maybe with train/, test/ and validation/ above the classes. A .csv, .tsv or .txt may be compressed: .gz, .bz2 or .xz.
 
     Options, each by name: `target` (a column, or several with numbers to predict), `text` (the column with the text), `group`
     (a column: no group is in two parts), `time` (a column: the test data are the latest), `weight` (a column: of each example
