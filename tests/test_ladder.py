@@ -28,7 +28,8 @@ inspection placement sampling
 mistakes moments thinning uncertainty first_placement
 ensemble
 bench.machine bench.checkpoints bench.own_classes bench.records bench.statistics bench.report.words bench.schema
-bench.data.splits bench.data.tables bench.data.folders bench.data.arrays bench.data.shifts bench.report.verdict
+bench.data.splits bench.data.columns bench.data.opening bench.data.arrays bench.data.shifts bench.report.verdict
+bench.data.tables bench.data.folders
 bench.data.streams
 bench.data bench.decisions bench.data.readers bench.lookup bench.progress
 bench.report.charts bench.report.network bench.report.terminal

@@ -20,6 +20,16 @@ _BINARY = {"binarycrossentropy", "bce", "binaryfocalcrossentropy"}
 _CATEGORICAL = {"categoricalcrossentropy", "categoricalfocalcrossentropy"}
 _REGRESSION = {"mse", "meansquarederror", "mae", "meanabsoluteerror", "mape", "meanabsolutepercentageerror", "msle"}
 _REGRESSION |= {"meansquaredlogarithmicerror", "huber", "logcosh", "poisson", "cosinesimilarity"}
+_DIVERGENCE = {"kld", "kldivergence", "kullbackleiblerdivergence"}
+_RANGES = {  # what the values of an activation lie between
+    **dict.fromkeys(("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), (0, 1)),
+    **dict.fromkeys(("tanh", "hard_tanh", "softsign", "soft_sign"), (-1, 1)),
+    **dict.fromkeys(("relu", "softplus", "exponential"), (0, math.inf)),
+    "relu6": (0, 6),
+    **dict.fromkeys(("log_softmax", "log_sigmoid"), (-math.inf, 0)),
+    **dict.fromkeys(("linear", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish"), (-math.inf, math.inf)),
+}
+_PROBABILITIES = tuple(name for name, between in _RANGES.items() if between == (0, 1))
 
 
 def check_compiled(model: Any) -> None:
@@ -210,8 +220,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(text.splitlines() or [''])[0][:300]}"
 
 
-def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> None:
-    """Refuse data that do not fit the model, its loss or the batch size, or from which nothing can be learnt."""
+def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> tuple[str, ...]:
+    """Return notes; refuse data that do not fit the model, its loss or the batch size, or from which nothing can be learnt."""
+    notes: list[str] = []
     parts = {"training": data.train, "test": data.test}
     for role, part in parts.items():
         for name, x in arrays.named(part.x):
@@ -221,13 +232,17 @@ def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -
         _check_weights(role, part)
         outputs = _check_inputs(model, role, part)
         for name, y, output, one_loss in _by_output(model, role, part.y, outputs, loss):
-            _check_targets(f"the {role} targets{name and f' of output {name!r}'}", y, output, one_loss, role == "training")
+            what = f"the {role} targets{name and f' of output {name!r}'}"
+            _check_targets(what, y, output, one_loss, role == "training")
+            classes = data.classes if isinstance(part.y, np.ndarray) else ()
+            notes += _check_output(what, f"the output{name and f' {name!r}'}", y, output, one_loss, classes)
     rows = arrays.count(data.parts(split)["train"].y)
     if rows < batch_size:
         refuse(
             f"there are {rows} training examples, fewer than the batch size of {batch_size}.",
             f"Use a batch size of at most {rows}, or more data.",
         )
+    return tuple(dict.fromkeys(notes))
 
 
 def _check_finite(what: str, array: Any) -> None:
@@ -315,10 +330,15 @@ def _by_output(model: Any, role: str, y: Any, outputs: Any, loss: Any) -> Iterat
             yield (name if len(flat) > 1 else ""), target, output, one_loss
 
 
+def _loss_name(loss: Any) -> str:
+    if isinstance(loss, str):
+        return loss
+    return str(loss["config"] if loss.get("class_name") == "function" else loss.get("class_name"))
+
+
 def loss_kind(loss: Any, y: Any, units: int | None) -> str:
     """ "sparse", "binary", "categorical", "regression", or "other" for a loss that is not one of Keras's common ones."""
-    name = loss if isinstance(loss, str) else loss["config"] if loss.get("class_name") == "function" else loss.get("class_name", "")
-    name = str(name).replace("_", "").lower()
+    name = _loss_name(loss).replace("_", "").lower()
     if name in ("crossentropy", "ce"):  # Keras chooses by the shapes
         return "binary" if units == 1 else "sparse" if np.issubdtype(y.dtype, np.integer) else "categorical"
     kinds = {"sparse": _SPARSE, "binary": _BINARY, "categorical": _CATEGORICAL, "regression": _REGRESSION}
@@ -336,6 +356,9 @@ def _check_targets(what: str, y: np.ndarray, output: Any, loss: Any, trained: bo
         mend = "Give the model's output and the targets the same width."
         if kind == "categorical" and _fits(y.shape, (*shape[:-1], 1)):
             mend = "For class numbers use the loss sparse_categorical_crossentropy."
+        elif kind in ("regression", "binary") and shape[-1] != 1 and _fits(y.shape, (*shape[:-1], 1)):
+            single = "one quantity give it one unit" if kind == "regression" else "two classes give it one unit and sigmoid"
+            mend = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {single}."
         refuse(f"{what} have the shape {y.shape}; the model gives {shape}.", mend)
     if kind == "binary" and (y.min() < 0 or y.max() > 1):
         refuse(f"{what} must lie between 0 and 1 for a binary loss; got {y.min()} to {y.max()}.", "Number the two classes 0 and 1.")
@@ -363,6 +386,144 @@ def _check_labels(what: str, y: np.ndarray, shape: tuple, config: Mapping[str, A
             f"{what} must be class numbers from 0 to {units - 1}, one for each unit; got {labels.min()} to {labels.max()}.",
             "Number the classes from 0 on, and give the last layer one unit for each.",
         )
+
+
+def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss: Any, classes: tuple[str, ...]) -> list[str]:
+    """Return notes on what the loss needs, what the last layer gives and what the targets are; refuse what cannot go together."""
+    units, name = output.shape[-1], _loss_name(loss)
+    kind, short = loss_kind(loss, y, units), name.replace("_", "").lower()
+    activation = _activation(output)
+    notes: list[str] = []
+    if activation in ("softmax", "sparsemax") and units == 1:
+        refuse(
+            f"{output_name} is {activation} over one unit, which is 1 whatever the input.",
+            'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
+        )
+    if kind in ("sparse", "categorical", "binary") or short in _DIVERGENCE:
+        _check_probabilities(output_name, activation, loss, kind)
+    if kind in ("sparse", "categorical") and activation in ("sigmoid", "hard_sigmoid"):
+        notes.append(f"{output_name} is {activation}, and the loss {name} divides it by its sum over the units: softmax is usual")
+    if kind == "binary" and activation == "softmax" and units > 2:
+        notes.append(f"{output_name} is softmax, of which one unit is true, and the loss {name} takes each unit alone")
+    if kind == "categorical":
+        if units == 1:
+            refuse(
+                f"the loss {name} over one unit is 0 whatever the input.",
+                'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
+            )
+        wrong = sum(int((np.abs(block.sum(axis=-1) - 1) > 1e-3).sum() + (block < 0).sum()) for block in arrays.blocks(y))
+        if wrong:
+            refuse(
+                f"{what} must be shares of the classes that sum to 1 for the loss {name}; {wrong} do not.",
+                'Where several classes are true at once, end with activation="sigmoid" and use the loss binary_crossentropy.',
+            )
+    if short in ("hinge", "squaredhinge") and not np.isin(y, (-1, 0, 1)).all():
+        refuse(f"{what} must be -1 and 1, or 0 and 1, for the loss {name}; got {y.min()} to {y.max()}.", "Number the classes so.")
+    if kind == "regression":
+        notes += _check_quantity(what, output_name, y, units, activation, name, classes)
+    return notes
+
+
+def _check_probabilities(output_name: str, activation: str | None, loss: Any, kind: str) -> None:
+    """Refuse logits where the loss takes probabilities, and probabilities where it takes logits."""
+    name = _loss_name(loss)
+    config = loss.get("config") if isinstance(loss, Mapping) else None
+    from_logits = bool(config.get("from_logits")) if isinstance(config, Mapping) else False
+    if from_logits and activation in _PROBABILITIES:
+        refuse(
+            f"the loss {name} takes logits (from_logits=True), and {output_name} is {activation}: probabilities.",
+            'Leave from_logits out, or end with activation="linear".',
+        )
+    if not from_logits and activation in _RANGES and activation not in (*_PROBABILITIES, "softplus", "exponential"):
+        usual = "sigmoid" if kind == "binary" else "softmax"
+        by_hand = "" if kind == "other" else ", or leave the model as it is and give the loss from_logits=True"
+        refuse(
+            f"the loss {name} takes probabilities, and {output_name} is {activation}.",
+            f'End with activation="{usual}"{by_hand}.',
+        )
+
+
+def _check_quantity(
+    what: str, output_name: str, y: np.ndarray, units: int | None, activation: str | None, name: str, classes: tuple[str, ...]
+) -> list[str]:
+    """Return notes on targets of a loss that measures distances; refuse class numbers, and values that the output cannot have."""
+    notes: list[str] = []
+    low, high = float(y.min()), float(y.max())
+    if classes and (y.ndim == 1 or y.shape[-1] == 1):
+        if all(map(_is_number, classes)):
+            if [float(each) for each in classes] != list(range(len(classes))):
+                refuse(
+                    f"{what} are numbers of the classes {', '.join(classes[:5])}, …; the loss {name} takes quantities.",
+                    'Say that they are quantities: --task regression, in Python data_options={"task": "regression"}.',
+                )
+        elif len(classes) > 2:
+            refuse(
+                f"{what} are the classes {', '.join(classes[:5])}, whose numbers have no distances; the loss {name} measures such.",
+                f'End with {len(classes)} units and activation="softmax", and use the loss sparse_categorical_crossentropy.',
+            )
+        else:
+            notes.append(f"the classes {' and '.join(classes)} are learned as the numbers 0 and 1, by the loss {name}")
+    short = name.replace("_", "").lower()
+    least, most = _RANGES.get(activation or "", (-math.inf, math.inf))
+    slack = 1e-3
+    if (least, most) in ((0, 1), (-1, 1), (0, 6)) and (low < least - slack or high > most + slack):
+        refuse(
+            f"{what} lie between {low:g} and {high:g}; {output_name} is {activation}, from {least} to {most}.",
+            'End with activation="linear", or scale the targets.',
+        )
+    if low < least - slack or high > most + slack:
+        notes.append(f"{what} lie between {low:g} and {high:g}; {output_name} is {activation}, from {least:g} to {most:g}")
+    if short in ("poisson", "msle", "meansquaredlogarithmicerror") and low < 0:
+        refuse(f"{what} must be at least 0 for the loss {name}; got {low:g}.", "Use the loss mse, or other targets.")
+    if short == "poisson" and activation and least < 0:
+        refuse(
+            f"the loss {name} takes the logarithm of the output, and {output_name} is {activation}: it may be negative.",
+            'End with activation="exponential" or "softplus".',
+        )
+    if short in ("mape", "meanabsolutepercentageerror") and (y == 0).any():
+        notes.append(f"{what} hold 0, at which the loss {name} has no bound")
+    if short == "cosinesimilarity" and units == 1:
+        refuse(f"the loss {name} over one unit sees the sign alone.", "Use the loss mse.")
+    return notes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _activation(output: Any) -> str | None:
+    """Return the name of Keras's activation that an output comes from; None where that is not known."""
+    import keras
+
+    passes = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity)
+    while (history := getattr(output, "_keras_history", None)) is not None:
+        layer = history.operation
+        if isinstance(layer, keras.Model):
+            if not getattr(layer, "outputs", None):
+                return None
+            output = layer.outputs[history.tensor_index]
+            continue
+        while isinstance(layer, keras.layers.Wrapper):
+            layer = layer.layer
+        if isinstance(layer, passes) or type(layer).__name__.endswith("Dropout"):
+            output = layer._inbound_nodes[history.node_index].input_tensors[0]
+            continue
+        if isinstance(layer, keras.layers.Softmax | keras.layers.ReLU | keras.layers.LeakyReLU | keras.layers.ELU):
+            return {"Softmax": "softmax", "LeakyReLU": "leaky_relu", "ELU": "elu"}.get(type(layer).__name__, "relu")
+        if isinstance(layer, keras.layers.Activation) or (hasattr(layer, "kernel") and hasattr(layer, "activation")):
+            if not type(layer).__module__.startswith(("keras.", "keras_dropout.")):
+                return None  # its call may do anything
+            if layer.activation is keras.activations.linear and isinstance(layer, keras.layers.Activation):
+                output = layer._inbound_nodes[history.node_index].input_tensors[0]
+                continue
+            known = (name for name in _RANGES if getattr(keras.activations, name, None) is layer.activation)
+            return next(known, None)
+        name = {"softmax": "softmax", "sigmoid": "sigmoid", "relu": "relu", "tanh": "tanh"}.get(type(layer).__name__.lower())
+        return name if type(layer).__module__.startswith("keras.") else None  # keras.ops.softmax, in a functional model
+    return None
 
 
 def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) -> dict[int, float] | None:

@@ -283,7 +283,7 @@ def make_plan(
         placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
             refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
-    acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
+    notes += acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
     study = Study(
         target=name,
         data=loaded.facts(split),

@@ -33,9 +33,9 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     """The data in `source`, divided and ready for training, and what they are.
 
     `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
-    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target`;
-    .txt or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz
-    or .zip, maybe with train/, test/ and validation/ above the classes.
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target`; .txt
+    or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip,
+    maybe with train/, test/ and validation/ above the classes. A .csv, .tsv or .txt may be compressed: .gz, .bz2 or .xz.
 
     Options, each by name: `target` (a column, or several with numbers to predict), `text` (the column with the text), `group`
     (a column: no group is in two parts), `time` (a column: the test data are the latest), `weight` (a column: of each example
@@ -48,7 +48,8 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     raw = read(str(source), chosen)
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
-        raw = _with_test(raw, read(str(test_data), replace(chosen, task=task, group=None, time=None), trains=False), str(test_data))
+        other = read(str(test_data), replace(chosen, task=task, group=None, time=None), raw.like)
+        raw = _with_test(raw, other, str(test_data))
     return _prepare(Path(str(source).partition(",")[0]).name, raw, chosen)
 
 

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_dropout.errors import check_whole, refuse
+from keras_dropout.bench.data import opening
+from keras_dropout.errors import BadInput, check_whole, refuse
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, for which Pillow runs Ghostscript
 _PARTS = {
     "train": "train",
     "training": "train",
@@ -35,8 +37,11 @@ class File(NamedTuple):
     content: bytes | Path
 
     def read(self) -> bytes:
-        """The bytes of the file."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        """Return the bytes of the file."""
+        if isinstance(self.content, bytes):
+            return self.content
+        opening.check_size(self.content, self.content.stat().st_size)
+        return self.content.read_bytes()
 
 
 class Folders(NamedTuple):
@@ -55,8 +60,9 @@ def read_folders(source: Path) -> Folders:
     """
     files: list[tuple[tuple[str, ...], bytes | Path]] = []
     folders: set[tuple[str, ...]] = set()
-    for names, content in _entries(source):
-        if any(name.startswith((".", "__MACOSX")) for name in names):
+    notes: list[str] = []
+    for names, content in _entries(source, notes):
+        if _hidden(names):
             continue
         folders.update(names[:n] for n in range(1, len(names) + (content is None)))
         if content is not None:
@@ -77,7 +83,12 @@ def read_folders(source: Path) -> Folders:
     kinds = {found_kind for names, _ in files if len(names) > below + 1 and (found_kind := _kind(names[-1])) is not None}
     if len(kinds) != 1:
         found = "both images and .txt files" if kinds else "no image and no .txt file"
-        refuse(f"{source}: the class folders hold {found}.", f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt")
+        inner = next(("/".join(names) for names, _ in files if _ending(names[-1]) in (".csv", ".tsv", ".parquet")), None)
+        mend = f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt"
+        refuse(
+            f"{source}: the class folders hold {found}.",
+            f"{inner} in it is a table: unpack it, and name that file." if inner else mend,
+        )
     (kind,) = kinds
     held: dict[str, list[tuple[str, File]]] = {}
     filled, other = set(), 0
@@ -106,7 +117,8 @@ def read_folders(source: Path) -> Folders:
         contents = np.empty(len(examples), object)
         contents[:] = [file for _, file in examples]
         parts[part] = contents, np.array([numbers[name] for name, _ in examples], "int32")
-    return Folders(kind, classes, parts, (f"{other} file(s) beside the {kind} were passed over",) if other else ())
+    notes += [f"{other} file(s) beside the {kind} were passed over"] * bool(other)
+    return Folders(kind, classes, parts, tuple(notes))
 
 
 _FORM = "Lay it out as CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE."
@@ -120,46 +132,99 @@ def _kind(name: str) -> str | None:
     return "images" if _ending(name) in IMAGES else "text" if _ending(name) == ".txt" else None
 
 
-def _entries(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | Path | None]]:
-    """(the names on the way to it, content) of each file in a folder or archive; the content of a folder is None."""
+def _hidden(names: tuple[str, ...]) -> bool:
+    return any(name.startswith((".", "__MACOSX")) for name in names)
+
+
+def _entries(source: Path, notes: list[str]) -> Iterator[tuple[tuple[str, ...], bytes | Path | None]]:
+    """Yield (the names on the way to it, content) of each file in a folder or archive, and of each folder with None.
+
+    In an archive only what may be an example is read: the content of other files is empty.
+    """
     if source.is_dir():
-        for here, below, names in os.walk(source, followlinks=True):
-            folder = Path(here)
-            if os.path.realpath(folder) in map(os.path.realpath, folder.parents):  # a link to a folder that it is in: a loop
-                below.clear()
-                continue
-            if folder != source:
-                yield folder.relative_to(source).parts, None
-            yield from (((*folder.relative_to(source).parts, name), folder / name) for name in names)
+        yield from _in_folder(source, notes)
         return
+    opening.check_regular(source)
     try:
         yield from _in_zip(source) if source.suffix.lower() == ".zip" else _in_tar(source)
+    except BadInput:
+        raise
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError, ValueError) as error:
         refuse(f"{source} is broken, truncated or locked: {error}.", "Get a whole copy, or unpack it and name the folder.")
+
+
+def _in_folder(source: Path, notes: list[str]) -> Iterator[tuple[tuple[str, ...], Path | None]]:
+    """Yield what is in a folder; pipes, devices and broken links are left out, and links that lead out of it are said."""
+    strange, outside = [], []
+    root = os.path.realpath(source)
+    for here, below, names in os.walk(source, followlinks=True):
+        folder = Path(here)
+        if os.path.realpath(folder) in map(os.path.realpath, folder.parents):  # a link to a folder that it is in: a loop
+            below.clear()
+            continue
+        steps = folder.relative_to(source).parts
+        if steps:
+            yield steps, None
+        for name in (*below, *names):
+            if os.path.islink(folder / name) and os.path.commonpath([root, os.path.realpath(folder / name)]) != root:
+                outside.append("/".join((*steps, name)))
+        for name in names:
+            if (folder / name).is_file():
+                yield (*steps, name), folder / name
+            elif not _hidden((name,)):
+                strange.append("/".join((*steps, name)))
+    notes += [f"{len(strange)} pipe(s), device(s) or broken link(s) left out: {min(strange)} first"] if strange else []
+    notes += [f"{len(outside)} link(s) lead out of the folder: {min(outside)} first"] if outside else []
+
+
+def _wanted(steps: tuple[str, ...]) -> bool:
+    return bool(steps) and not _hidden(steps) and _kind(steps[-1]) is not None
 
 
 def _steps(name: str) -> tuple[str, ...]:
     return tuple(step for step in name.replace("\\", "/").split("/") if step not in ("", "."))
 
 
+class _Member(tarfile.TarInfo):
+    """A member of a tar. tarfile reads long names and attributes whole, so they may not have any length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        found = super().frombuf(buf, encoding, errors)
+        if found.size > 1 << 20 and not (found.isreg() or found.isdir()):
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
 def _in_tar(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
-    with tarfile.open(source, "r|*") as archive:  # as a stream: each byte is unpacked once
+    total = 0
+    with tarfile.open(source, "r|*", tarinfo=_Member) as archive:  # as a stream: each byte is unpacked once
         for member in archive:
+            total += member.size
+            opening.check_size(source, total)
+            steps = _steps(member.name)
             if member.isdir():
-                yield _steps(member.name), None
+                yield steps, None
+            elif member.isreg() and not _wanted(steps):
+                yield steps, b""
             elif member.isreg() and (file := archive.extractfile(member)) is not None:
                 content = file.read()
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
-                yield _steps(member.name), content
+                yield steps, content
         if archive.fileobj.tell() == archive.offset:  # tarfile takes a file that ends between two members for a whole one
             raise EOFError("it has no end mark")
 
 
 def _in_zip(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
+    total = 0
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
-            yield _steps(member.filename), None if member.is_dir() else archive.read(member)
+            steps = _steps(member.filename)
+            wanted = _wanted(steps)
+            total += member.file_size * wanted  # another member costs nothing here
+            opening.check_size(source, total)
+            yield steps, None if member.is_dir() else archive.read(member) if wanted else b""
 
 
 def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callable[[Sequence[File]], np.ndarray]:
@@ -177,7 +242,7 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
         size = check_whole("image_size", size[0], 1, mend), check_whole("image_size", size[1], 1, mend)
 
     def opened(file: File) -> Image.Image:
-        image = Image.open(io.BytesIO(file.read()))
+        image = Image.open(io.BytesIO(file.read()), formats=_FORMATS)
         if image.mode[0] in "IF":
             refuse(f"{file.name} has {image.mode} pixels, not 8 bits a channel.", "Convert it to 8 bits, or give arrays.")
         return image
@@ -201,6 +266,9 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
         return np.asarray(image).reshape(height, width, -1)
 
     def encode(files: Sequence[File]) -> np.ndarray:
+        needed = len(files) * height * width * len(mode)
+        if needed > opening.most():
+            refuse(f"{len(files):,} images of {width}x{height} need {needed / 1e9:.1f} GB of memory.", "Give a smaller image_size.")
         images = np.empty((len(files), height, width, len(mode)), np.uint8)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             for start in range(0, len(files), 1024):  # in pieces, so that only these are held twice

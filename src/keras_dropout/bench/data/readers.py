@@ -1,20 +1,22 @@
 """Files into examples: each kind of file is read as it is; nothing is divided or learned yet."""
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, folders, tables
-from keras_dropout.errors import check_choice, check_positive, refuse
+from keras_dropout.bench.data import arrays, columns, folders, opening, tables
+from keras_dropout.errors import BadInput, check_choice, check_positive, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("auto", "classification", "regression")
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _KNOWN = ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder of class folders, or such a folder as .tar, .tar.gz or .zip"
 _NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs), or x and y."
 
@@ -114,6 +116,7 @@ class Raw:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     learn: Callable[[Any], tuple[Encode, dict[str, Any]]] = lambda train: (lambda x: x, {})
+    like: tables.Like = field(default_factory=tables.Like)
 
 
 def named(value: Any) -> dict[str, Any]:
@@ -128,8 +131,8 @@ def _take(array: Any, index: np.ndarray) -> Any:
     return array.at(index) if isinstance(array, arrays.Rows) else array[index]
 
 
-def read(source: str, options: Options, trains: bool = True) -> Raw:
-    """What is in `source`, by its ending. Of test data alone (not `trains`) a class need not have several examples."""
+def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
+    """Return what is in `source`, by its ending. Test data alone come with what they share with the training data, `like`."""
     if "," in source:
         options.refuse_columns(source)
         return _read_mapped([Path(part.strip()) for part in source.split(",")])
@@ -137,36 +140,49 @@ def read(source: str, options: Options, trains: bool = True) -> Raw:
     if not path.exists():
         refuse(f"{path} does not exist.", "Give the path of a file or folder.")
     ending = path.suffix.lower()
-    if ending in (".csv", ".parquet") or (ending == ".tsv" and (options.target or options.text)):
-        return _read_table(path, options, trains)
-    options.refuse_columns(source)
+    inner = opening.ending(path)
+    if inner == ".csv" or ending == ".parquet" or (inner == ".tsv" and (options.target or options.text)):
+        return _read_table(path, options, like)
+    if ending in _SHEETS:
+        sheet = f'pandas.read_excel({source!r}).to_csv("sheet.csv", index=False)'
+        refuse(f"{path} is a spreadsheet.", f"Export the sheet as .csv, in its program or in Python: {sheet}")
     if path.is_dir() or path.name.lower().endswith(folders.ARCHIVES):
+        options.refuse_columns(source)
         return _read_class_folders(path, options)
     if ending == ".npz":
+        options.refuse_columns(source)
         return from_names(_load(path), str(path))
-    if ending in (".txt", ".tsv"):
+    if inner in (".txt", ".tsv"):
+        options.refuse_columns(source)
         texts, labels = tables.read_lines(path)
         y, classes = _codes(labels)
-        if trains:
+        if like is None:
             _check_classes(classes, len(y), str(path))
         return Raw("text", {"all": Examples(texts, y)}, classes, learn=_word_learner(options))
     if ending == ".npy":
         refuse(f"{path} is one array; inputs and answers are needed.", "Give both, with a comma between them: x.npy,y.npy")
+    if ending != inner:
+        refuse(f"{path} is compressed.", "Unpack it, and give the file that was in it.")
     refuse(f"{path}: the ending {ending or 'none'} is not known.", f"Known: {_KNOWN}.")
 
 
 def _load(path: Path, mapped: bool = False) -> Any:
     """The array or arrays in a NumPy file; never a pickle."""
+    opening.check_regular(path)
     try:
         if mapped:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(found, np.ndarray):
                 raise ValueError("it is an .npz, of named arrays")
             return found
+        with zipfile.ZipFile(path) as members:
+            opening.check_size(path, sum(member.file_size for member in members.infolist()))
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         refuse(f"{path} does not exist.", "Give the path of a file.")
+    except BadInput:
+        raise
     except Exception as error:  # NumPy raises as it likes
         if "Object arrays" in str(error) or "Python objects" in str(error):
             refuse(f"{path} holds Python objects, which are never loaded: they can run code.", "Save arrays of numbers.")
@@ -233,9 +249,9 @@ def _column_learner(train: "pd.DataFrame") -> tuple[Encode, dict[str, Any]]:
     return encode, {"features": tuple(names), "notes": tuple(notes)}
 
 
-def _read_table(path: Path, options: Options, trains: bool) -> Raw:
+def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     targets = [options.target] if isinstance(options.target, str) else list(options.target or ())
-    table, notes = tables.read_table(path, targets)
+    table, notes, call = tables.read_table(path, targets, like)
     rows = len(table)
     if not targets:
         mend = 'Name one with --target, or in Python with data_options={"target": NAME}'
@@ -244,14 +260,26 @@ def _read_table(path: Path, options: Options, trains: bool) -> Raw:
     roles = {role: name for role, name in named_columns.items() if name is not None}
     taken = [*(("target", name) for name in targets), *roles.items()]
     for role, name in taken:
+        if like is not None and role == "target" and name not in table:
+            refuse(
+                f"the test data {path} have no column {name!r}: without answers nothing is measured on them.",
+                "Leave the test data out: a part of the training data is then kept for testing.",
+            )
         tables.column(table, name, role)
         others = [other for other, its in taken if its == name]
         if len(others) > 1:
             refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
+    trains = like is None
+    as_they_are = [name for role, name in roles.items() if role != "weight"] + targets * (options.task == "classification")
+    like, read_as_numbers = _read_numbers(table, path, call, like, as_they_are, targets)
+    notes += read_as_numbers
     numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
+    if len(numbered) + len({*targets, *roles.values()}) == len(table.columns) and "text" not in roles:
+        notes += [f"column {name} numbers the rows, and is kept: there is no other" for name in numbered]
+        numbered = []
     notes += [f"column {name} numbers the rows: left out" for name in numbered]
     for role, needed in (("target", targets), ("text", [roles[role] for role in roles if role == "text"])):
-        missing = table[needed].isna().any(axis=1)
+        missing = table[list(needed)].isna().any(axis=1)
         if missing.any():
             notes.append(f"{missing.sum():,} of {len(table):,} rows have no {role}: left out")
             table = table[~missing]
@@ -260,6 +288,10 @@ def _read_table(path: Path, options: Options, trains: bool) -> Raw:
     y, classes = _answers(table[targets], options.task, some_missing=len(table) < rows)
     if trains:
         _check_classes(classes, len(table), f"target {targets[0]!r}")
+    features = table.drop(columns=[*targets, *roles.values(), *numbered])
+    if trains and len(targets) == 1:
+        copies, given_away = _giving_away(features, y, classes)
+        features, notes = features.drop(columns=copies), notes + given_away
     if len(targets) == 1 and tables.is_number(table[targets[0]]):
         chosen = f"taken as {len(classes)} classes" if classes else "taken as a quantity"
         notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
@@ -268,18 +300,77 @@ def _read_table(path: Path, options: Options, trains: bool) -> Raw:
         if table[roles["group"]].isna().any():
             refuse(f"the group column {roles['group']!r} is empty in some rows.", "Fill it in, or leave these rows out.")
         groups = np.unique(table[roles["group"]].astype(str).to_numpy(object), return_inverse=True)[1]
-    times = tables.moments(table[roles["time"]]) if "time" in roles else None
+    times = None
+    if "time" in roles:
+        times, order = tables.moments(table[roles["time"]], call)
+        notes += order
     weights = None
     if "weight" in roles:
         if not tables.is_number(table[roles["weight"]]):
             refuse(f"the weight column {roles['weight']!r} does not hold numbers.", "Name a column of numbers of at least 0.")
         weights = table[roles["weight"]].to_numpy("float64", na_value=np.nan)
-    features = table.drop(columns=[*targets, *roles.values(), *numbered])
     if "text" in roles:
         notes += [f"column {name} is not used" for name in features.columns]
         texts = table[roles["text"]].astype(str).to_numpy(object)
-        return Raw("text", {"all": Examples(texts, y, weights, groups, times)}, classes, tuple(notes), _word_learner(options))
-    return Raw("table", {"all": Examples(features, y, weights, groups, times)}, classes, tuple(notes), _column_learner)
+        return Raw("text", {"all": Examples(texts, y, weights, groups, times)}, classes, tuple(notes), _word_learner(options), like)
+    return Raw("table", {"all": Examples(features, y, weights, groups, times)}, classes, tuple(notes), _column_learner, like)
+
+
+def _read_numbers(
+    table: "pd.DataFrame", path: Path, call: str, like: tables.Like | None, as_they_are: list[str], targets: list[str]
+) -> tuple[tables.Like, list[str]]:
+    """Read the columns of texts that are numbers as numbers, in place; return what a test file must share, and notes."""
+    notes: list[str] = []
+    texts = [name for name in table.columns if columns.is_text(table[name])] if like is None else []
+    readings = {} if like is None else dict(like.readings)
+    texts.sort(key=lambda name: columns.may_group(table[name].dropna().unique()))  # last, when the file's decimal mark is known
+    for name in texts:
+        if name in as_they_are:
+            continue
+        if name in targets and columns.dates(list(table[name].dropna().unique())):
+            refuse(f"{path}: the target column {name!r} holds dates.", "Write them as numbers, such as days since the first.")
+        commas = any(reading.decimal == "," for reading in readings.values())
+        reading, said = columns.find_reading(table[name], str(path), call, exact=name in targets, commas=commas)
+        notes += said
+        if reading is not None:
+            readings[name] = reading
+    for name, reading in readings.items():
+        if name in table:
+            table[name] = reading.read(table[name], str(path))
+    return like or tables.Like(frozenset(texts), readings), notes
+
+
+def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the columns that repeat the target, and notes on these and on others that tell it exactly."""
+    copies, notes = [], []
+    for name in features.columns:
+        values = features[name]
+        if tables.is_number(values) and not classes:
+            with np.errstate(over="ignore"):
+                same = np.array_equal(values.to_numpy("float64", na_value=np.nan).astype("float32"), y)
+            told = same or (len(y) > 9 and values.notna().all() and _in_line(values.to_numpy("float64"), y.astype("float64")))
+        elif classes and values.notna().all():
+            texts = values.astype(str).to_numpy(object)
+            found = dict(zip(texts, y))
+            told = len(found) == len(classes) == len(set(found.values())) and all(found[text] == n for text, n in zip(texts, y))
+            same = told and all(classes[number] == text for text, number in found.items())
+        else:
+            continue
+        if same:
+            copies.append(name)
+            notes.append(f"column {name} repeats the target: left out")
+        elif told:
+            notes.append(f"column {name} tells the target exactly: is it known before the target is?")
+    return copies, notes
+
+
+def _in_line(x: np.ndarray, y: np.ndarray) -> bool:
+    """Return whether y is a multiple of x plus a number, to the accuracy of float32."""
+    if not max(np.abs(x).max(), np.abs(y).max()) < 1e30 or x.min() == x.max() or y.min() == y.max():
+        return False
+    with np.errstate(all="ignore"):
+        slope, start = np.polyfit(x - x.mean(), y, 1)
+    return bool(np.abs(slope * (x - x.mean()) + start - y).max() <= 1e-6 * np.abs(y - y.mean()).max())
 
 
 def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np.ndarray, tuple[str, ...]]:

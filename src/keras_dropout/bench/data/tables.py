@@ -1,16 +1,26 @@
 """Tables and texts into arrays. What is learned from data (means, categories, words) is learned on training examples only."""
 
+import csv
+import datetime
+import decimal
 import difflib
 import functools
+import io
+import itertools
+import math
 import re
+import shlex
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.errors import check_whole, refuse
+from keras_dropout.bench.data import columns, opening
+from keras_dropout.errors import BadInput, check_whole, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +29,16 @@ MOST_CLASSES = 20  # a whole-number target with more values than this is a quant
 MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
 
 
-def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list[str]]:
-    """(the table in a .csv, .tsv or .parquet file, notes).
+@dataclass(frozen=True)
+class Like:
+    """What a test file shares with the training file: columns that hold texts there, and how texts are read as numbers."""
+
+    texts: frozenset[str] = frozenset()
+    readings: Mapping[str, columns.Reading] = field(default_factory=dict)
+
+
+def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> tuple["pd.DataFrame", list[str], str]:
+    """Return the table in a .csv, .tsv or .parquet file, notes, and how pandas reads the file.
 
     In a target column of texts a class may be called None, which pandas takes for no value.
     """
@@ -28,46 +46,195 @@ def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list
         import pandas as pd
     except ImportError:
         refuse(f"{path} is a table, and pandas is not installed.", "pip install 'keras-dropout[tables]'")
-    read = functools.partial(pd.read_csv, path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
-    notes = []
+    opening.check_regular(path)
     try:
         if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
+            table, notes, call = *_plain(pd.read_parquet(path)), f"pandas.read_parquet({str(path)!r})"
         else:
-            table = read()
-            found = table[[name for name in table if name in targets]]
-            if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
-                said = read(keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
-                for name in unclear:
-                    called_none = (said[name] == "None").to_numpy()
-                    notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
-                    table.loc[called_none, name] = "None"
+            table, notes, call = _read_csv(path, targets, like)
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
+        utf8 = f"utf8{opening.ending(path)}"
+        unpack = {".gz": "gzip -dc ", ".bz2": "bzip2 -dc ", ".xz": "xz -dc "}.get(path.suffix.lower())
+        name = shlex.quote(str(path))
         refuse(
-            f"{path} is not UTF-8 text: byte {error.start} does not decode.", f"iconv -f latin1 -t utf-8 {path} > utf8{path.suffix}"
+            f"{path} is not UTF-8 text: byte {error.start} does not decode.",
+            f"{unpack}{name} | iconv -f cp1252 -t utf-8 > {utf8}" if unpack else f"iconv -f cp1252 -t utf-8 {name} > {utf8}",
         )
+    except BadInput:
+        raise
     except (ValueError, OSError) as error:  # pandas' own errors of form are ValueErrors
         refuse(
             f"{path} cannot be read: {next(iter(str(error).splitlines()), 'broken')}",
-            f"It must be a whole {path.suffix} file with a line of column names.",
+            f"It must be a whole {opening.ending(path)} file with a line of column names.",
         )
     table = table.reset_index(drop=True).rename(columns=str)
     if not len(table):
         refuse(f"{path} has no rows.", "It must have a line of column names and one line for each example.")
+    return table, notes, call
+
+
+def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["pd.DataFrame", list[str], str]:
+    import pandas as pd
+
+    content, notes, said = opening.contents(path), [], ""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        content, said = content.decode("utf-16").encode(), ", encoding='utf-16'"
+    elif content[:4] in (b"PK\x03\x04", b"PAR1") or content[:2] == b"\x1f\x8b" or b"\0" in content[:4096]:
+        refuse(f"{path} is no text, whatever its ending says.", "Save it as .csv from the program that made it, or unpack it.")
+    separator, skipped, header, widest = _sniff(content[:_HEAD].decode("utf-8-sig", "replace"), path)
+    usual = "\t" if opening.ending(path) == ".tsv" else ","
+    if separator != usual:
+        notes.append(f"columns are separated by {_SEPARATORS[separator]}")
+    if skipped:
+        notes.append(f"{skipped} line(s) before the column names: left out")
+    said += (separator != ",") * f", sep={separator!r}" + bool(skipped) * f", skiprows={skipped}"
+    call = f"pandas.read_csv({str(path)!r}{said})"
+
+    def read(**options: Any) -> pd.DataFrame:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # on what was found to be empty
+            return pd.read_csv(io.BytesIO(content), sep=separator, skiprows=skipped, low_memory=False, **options)
+
+    options: dict[str, Any] = {} if like is None else {"dtype": {name: str for name in like.texts if name in header}}
+    table = read(**options)
+    if widest > len(header) or not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for row labels
+        if table.index.nlevels > 1 or not table.iloc[:, -1].isna().all():
+            refuse(
+                f"{path} has {len(header)} column names, and rows of {len(header) + table.index.nlevels} cells.",
+                f'Name all columns; in Python: {call}.reset_index().to_csv("clean.csv", index=False)',
+            )
+        options["index_col"] = False
+        table = read(**options)
+    spaced = header[0].split() if len(header) == 1 else ()
+    if len(spaced) > 1 and (table.iloc[:, 0].astype(str).str.split().str.len() == len(spaced)).all():
+        refuse(
+            f"{path} has one column: neither commas, semicolons nor tabs separate columns.",
+            f'If spaces do, in Python: {call[:-1]}, sep=r"\\s+").to_csv("clean.csv", index=False)',
+        )
+    _check_header(path, header, table, call)
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    notes += [f"{header.count(name)} columns are called {name}: the second is {name}.1" for name in twice]
+    if like is None and re.search(rb"(?:^|[,;\t|\"\n ])0[0-9]", content):
+        said = read(**options, dtype=str)
+        for name in table:
+            if table[name].dtype.kind in "iuf" and columns.are_codes(said[name].dropna().unique()):
+                table[name] = said[name]
+    if like is None and separator == ";":  # then 1.234 may be a thousand and more
+        said = read(**options, dtype=str)
+        for name in table:
+            if table[name].dtype.kind == "f" and columns.may_group(said[name].dropna().unique()):
+                table[name] = said[name]
+    found = table[[name for name in table if name in targets]]
+    if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
+        kept = read(**options, keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
+        for name in unclear:
+            called_none = (kept[name] == "None").to_numpy()
+            notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
+            table.loc[called_none, name] = "None"
+    return table, notes, call
+
+
+_HEAD = 1 << 20  # bytes of a file that are looked at for its form
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def _sniff(head: str, path: Path) -> tuple[str, int, list[str], int]:
+    """Return the separator of columns, how many lines come before the names, the names, and the cells of the longest row."""
+    lines = io.StringIO(head, newline="").readlines()
+    first = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    told = re.fullmatch(r"\"?sep=(.)\"?", lines[first].strip()) if lines else None  # a line for Excel
+    if told and told[1] in _SEPARATORS:
+        first += 1
+    usual = "\t" if opening.ending(path) == ".tsv" else ","
+    whole = lines[first : -1 if len(head) >= _HEAD // 4 else None]  # the last line of a part of a file may be cut
+
+    def rows(mark: str) -> list[list[str]]:
+        try:
+            return list(itertools.islice(filter(None, csv.reader(whole, delimiter=mark)), 50))
+        except csv.Error:  # a cell of a hundred thousand characters
+            return []
+
+    tables = {mark: found for mark in (usual, *(set(_SEPARATORS) - {usual})) if (found := rows(mark)) and len(found[0]) > 1}
+    if told and told[1] in _SEPARATORS:
+        separator = told[1]
+    elif usual in tables and (_even(tables[usual]) or not any(_even(tables[mark]) for mark in tables)):
+        separator = usual
+    else:
+        even = [mark for mark in tables if _even(tables[mark])] or list(tables)
+        separator = even[0] if len(even) == 1 else usual
+    found = tables.get(separator) or rows(separator) or [[]]
+    before = lines[first - 1] if first and not told else ""
+    if re.match("#[^ #]", before):  # names such as #id, a, b
+        names = next(csv.reader([before.rstrip("\r\n")], delimiter=separator))
+        if len(names) == len(found[0]) > 1:
+            return separator, first - 1, names, len(names)
+    return separator, first, found[0], max(map(len, found))
+
+
+def _even(rows: list[list[str]]) -> bool:
+    return len({len(row) for row in rows}) == 1
+
+
+def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: str) -> None:
+    """Refuse a first line that is an example, not the names of the columns."""
+    numbers = [number for name in header if (number := _number(name)) is not None]
+    filled = [name for name in header if name.strip()]
+    counted = all(number == int(number) for number in numbers) and all(a < b for a, b in itertools.pairwise(numbers))
+    there = list(enumerate(header[: table.shape[1]]))
+    with_numbers = [name for n, name in there if _number(name) is not None and is_number(table.iloc[:, n])]
+    among = [name for n, name in there if name.strip() and name not in with_numbers and (table.iloc[:, n] == name).any()]
+    some_numbers = 2 * len(with_numbers) >= len(filled) and with_numbers and not counted
+    if some_numbers or (among and len(among) + len(with_numbers) == len(filled)):
+        named = f'{call[:-1]}, header=None).add_prefix("c").to_csv("clean.csv", index=False)'
+        refuse(
+            f"the first line of {path} is no header: it holds values, such as {filled[0]!r}.",
+            f"Add names, in Python: {named}. The columns are then called c0, c1, …",
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
+    """Return a Parquet table with decimal numbers as floats and dates as dates, without what is no plain value, and notes."""
+    import pandas as pd
+
+    notes = []
+    for name in list(table.columns):
+        values = table[name]
+        if isinstance(values, pd.DataFrame):
+            refuse(f"two columns are called {name!r}.", "Give each column a name of its own.")
+        kinds = set(values.dropna().map(type)) if pd.api.types.is_object_dtype(values) else set()
+        if pd.api.types.is_timedelta64_dtype(values):
+            table[name] = values.dt.total_seconds()
+            notes.append(f"column {name} is read as seconds")
+        elif kinds and kinds <= {decimal.Decimal, int, float}:
+            table[name] = pd.to_numeric(values.map(float, na_action="ignore"))
+        elif kinds and kinds <= {datetime.date, datetime.datetime}:
+            table[name] = pd.to_datetime(values)
+        elif any(issubclass(kind, list | tuple | dict | set | bytes | np.ndarray) for kind in kinds):
+            table = table.drop(columns=[name])
+            notes.append(f"column {name} holds no plain values: left out")
     return table, notes
 
 
 def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":
-    """The column `name`, or a refusal that lists the columns and the nearest name."""
+    """Return the column `name`, or refuse with the columns and the nearest name."""
     if name in table.columns:
         return table[name]
     near = difflib.get_close_matches(name, table.columns, 1, 0.5)
-    refuse(
-        f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.",
-        f"Did you mean {near[0]!r}?" if near else "Name one of them.",
-    )
+    mend = f"Did you mean {near[0]!r}?" if near else "Name one of them."
+    for mark, word in _SEPARATORS.items():
+        if mark in name and set(name.split(mark)) <= set(table.columns):
+            mend = f"Name one column: the file is separated by {word}, as in {name!r}."
+    refuse(f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.", mend)
 
 
 def is_number(values: "pd.Series") -> bool:
@@ -78,14 +245,26 @@ def is_number(values: "pd.Series") -> bool:
 
 
 def numbers_rows(values: "pd.Series") -> bool:
-    """True for 0, 1, 2, … or 1, 2, 3, … from the first row to the last: an index, which would give sorted answers away."""
-    if values.dtype.kind not in "iu" or values.isna().any():
+    """Return whether a column numbers the rows, in any order: it would give sorted answers away, and says nothing else.
+
+    It holds each of 0, 1, 2, … or 1, 2, 3, … once, or has the name of an index or an id and different whole numbers.
+    """
+    if values.dtype.kind not in "iuf" or values.isna().any() or not values.is_unique:
         return False
-    return values.iloc[0] in (0, 1) and bool((values.diff().iloc[1:] == 1).all())
+    low, high = values.min(), values.max()
+    if not np.isfinite(high - low) or (values.dtype.kind == "f" and (values != values.round()).any()):
+        return False
+    return (low in (0, 1) and high - low == len(values) - 1) or bool(_IDS.fullmatch(str(values.name)))
 
 
-def moments(values: "pd.Series") -> np.ndarray:
-    """Numbers that order the rows in time, from a column of numbers, dates or texts with dates."""
+_IDS = re.compile(r"(?i:unnamed: \d+|index|(row|record)[ _.-]?(id|nr|no|number|names?)?|(.*[ _.-])?id)|.*[a-z]I[dD]")
+
+
+def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
+    """Return numbers that order the rows in time, from a column of numbers, dates or texts with dates, and notes.
+
+    `call` is how pandas reads the file.
+    """
     import pandas as pd
 
     if values.isna().any():
@@ -94,11 +273,31 @@ def moments(values: "pd.Series") -> np.ndarray:
             "Fill it in, or leave these rows out.",
         )
     if is_number(values):
-        return values.to_numpy("float64")
+        return values.to_numpy("float64"), []
+    options: dict[str, Any] = {}
+    notes = []
+    if columns.is_text(values):
+        texts = list(values.unique())
+        day_first = columns.day_first(texts)
+        if day_first is None:
+            refuse(
+                f"the time column {values.name!r} does not tell days from months: {texts[0]!r}.",
+                f"Say it in Python: table = {call}; table[{values.name!r}] = pandas.to_datetime(table[{values.name!r}], "
+                'dayfirst=True); table.to_csv("clean.csv", index=False), or with False.',
+            )
+        if day_first:
+            options = {"dayfirst": True}
+            notes = [f"column {values.name}: {texts[0]!r} gives the day first"]
+        if columns.dates(texts):
+            options["format"] = "mixed"
     try:
-        return pd.to_datetime(values, utc=True, errors="raise").astype("int64").to_numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # pandas warns of the order of day and month, which was settled
+            return pd.to_datetime(values, utc=True, errors="raise", **options).astype("int64").to_numpy(), notes
     except (ValueError, TypeError):
-        read = pd.to_datetime(values, utc=True, errors="coerce")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            read = pd.to_datetime(values, utc=True, errors="coerce", **options)
         first = values[read.isna()]
         shown = (
             repr(first.iloc[0]) + f" in row {first.index[0] + 1}" if len(first) else f"a mixture of forms, {values.iloc[0]!r} first"
@@ -126,11 +325,14 @@ def learn_columns(train: "pd.DataFrame") -> tuple[Callable[["pd.DataFrame"], np.
         values = train[name]
         known, missing = values.dropna(), bool(values.isna().any())
         texts = known.astype(str)
-        if types.is_datetime64_any_dtype(values):
+        if types.is_datetime64_any_dtype(values) or (columns.is_text(values) and columns.dates(list(known.unique()))):
             notes.append(f"column {name} holds dates: left out")
             continue
         if texts.nunique() + missing < 2:
             notes.append(f"column {name} is constant: left out")
+            continue
+        if not is_number(values) and texts.nunique() > len(values) / 2 and texts.str.count(r"\s").mean() >= 3:
+            notes.append(f"column {name} holds texts: left out; --text {shlex.quote(str(name))} learns from its words")
             continue
         if not is_number(values) and texts.nunique() == len(values):
             notes.append(f"column {name} differs in every row, as an id does: left out")
@@ -203,7 +405,7 @@ def _one_hot(name: str, slots: dict[str, int], missing: bool) -> Callable[["pd.D
 def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are passed over."""
     texts, labels = [], []
-    for number, line in enumerate(re.split("\r?\n", decode(path.read_bytes(), str(path))), 1):
+    for number, line in enumerate(re.split("\r?\n", decode(opening.contents(path), str(path))), 1):
         if not line.strip():
             continue
         label, tab, text = line.partition("\t")

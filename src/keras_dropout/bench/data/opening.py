@@ -1,0 +1,62 @@
+"""Open what the user names: regular files only, unpacked where they are compressed, and never more than memory holds."""
+
+import bz2
+import gzip
+import lzma
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.errors import refuse
+
+_OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PIECE = 1 << 24
+
+
+def most() -> int:
+    """Return how many bytes may be unpacked: half of this machine's memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # where sysconf does not know
+        return 8 << 30
+
+
+def check_size(source: Path, size: int) -> None:
+    """Refuse `size` bytes of a source where they are more than `most()`."""
+    if size > most():
+        refuse(
+            f"{source} holds more than {most() / 1e9:.1f} GB, half of this machine's memory.",
+            "Unpack an archive and name the folder; of a file use a part, or give arrays that stay on disk: x.npy,y.npy.",
+        )
+
+
+def ending(path: Path) -> str:
+    """Return the ending in lower case, without that of the compression: .csv for a.csv.gz."""
+    name = path.with_suffix("") if path.suffix.lower() in _OPEN else path
+    return name.suffix.lower()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, socket or device, from which reading may never end."""
+    if not path.is_file() and path.exists():
+        refuse(f"{path} is a folder, pipe or device, not a file.", "Write the data to a file, and give its path.")
+
+
+def contents(path: Path) -> bytes:
+    """Return the bytes of a file, unpacked if its ending says that it is compressed."""
+    check_regular(path)
+    packed = _OPEN.get(path.suffix.lower())
+    pieces, size = [], 0
+    try:
+        with packed(path, "rb") if packed else open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                pieces.append(piece)
+                size += len(piece)
+                if packed:
+                    check_size(path, size)
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        mend = "Get a whole copy of it." if packed else "Check its permissions."
+        refuse(f"{path} cannot be read{' or is broken' if packed else ''}: {error}.", mend)
+    return b"".join(pieces)
