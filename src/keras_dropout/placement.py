@@ -3,7 +3,6 @@
 A placement describes a model completely: putting one in first takes out the dropout that is there.
 """
 
-import fnmatch
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,20 @@ from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.schedules import Schedule
-from keras_dropout.survey import GROUPS, Site, Sites, inner_layer, is_dropout, survey, without_dropout
+from keras_dropout.survey import (
+    GROUPS,
+    Site,
+    Sites,
+    inner_layer,
+    is_dropout,
+    makes_mask,
+    mask_calls,
+    named,
+    passes,
+    rated,
+    survey,
+    without_dropout,
+)
 
 # In a spec, but not for the layer's constructor.
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
@@ -81,12 +93,16 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
     resolve(model, placement)  # refused before anything is copied
-    made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
+    source = model if graph.is_nested(model) else graph.functional(model)
+    if source is not model and model.compiled:
+        graph.compile_like(source, model)
+        graph.carry_optimizer(model.optimizer, source)
+    made = graph.copy(source)
     new, _ = rewire(made, placement)
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
     if made.compiled:
-        new.compile_from_config(made.get_compile_config())
+        graph.compile_like(new, made)
         graph.carry_optimizer(made.optimizer, new)
     return new
 
@@ -109,8 +125,9 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
     instead: dict[int, keras.Layer] = {}  # by layer
     after_input: dict[str, keras.Layer] = {}
     placed: dict[str, keras.Layer] = {}  # by site
+    out = {id(call.node) for call in read.calls if passes(call)}
     for call in read.calls:
-        if (bare := without_dropout(call.layer)) is not call.layer and id(call.layer) not in instead:
+        if id(call.node) not in out and id(call.layer) not in instead and (bare := without_dropout(call.layer)) is not call.layer:
             instead[id(call.layer)] = bare
     for each in places:
         if each.site.name not in chosen:
@@ -121,26 +138,35 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
             placed[each.site.name] = instead[id(old)] = layer_for(value, instead.get(id(old), old))
             continue
         placed[each.site.name] = layer = layer_for(value, derive=each.site.name if several else None)
-        if each.behind:
-            after |= {id(call.node): layer for call in each.behind}
-        else:
+        after |= {id(call.node): layer for call in each.behind}
+        if each.behind_input:
             after_input[each.site.name] = layer
-    touched = [c.node for c in read.calls if is_dropout(c.layer) or id(c.layer) in instead or id(c.node) in after]
+    # What makes a padding mask gets what has not been dropped: dropped padding is no padding any more.
+    masks = {id(call.node) for call in (*mask_calls(read), *filter(makes_mask, read.calls))}
+    whole: dict[int, tuple[Any, Any]] = {}  # (dropped, as it was) by the id of the dropped tensor
+    touched = [c.node for c in read.calls if id(c.node) in out or id(c.layer) in instead or id(c.node) in after]
+
+    def drop(layer: keras.Layer, tensor: Any) -> Any:
+        dropped = layer(tensor)
+        whole[id(dropped)] = dropped, tensor
+        return dropped
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
-        if is_dropout(layer):
+        if id(node) in out:
             return graph.first_input(args, kwargs)
-        out = instead.get(id(layer), layer)(*args, **kwargs)
+        if id(node) in masks:
+            args, kwargs = keras.tree.map_structure(lambda tensor: whole.get(id(tensor), (None, tensor))[1], (args, kwargs))
+        result = instead.get(id(layer), layer)(*args, **kwargs)
         if id(layer) in instead:
             _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
         if id(node) not in after:
-            return out
-        output, *others = keras.tree.flatten(out)  # the site is the first: others are states, or attention scores
-        return keras.tree.pack_sequence_as(out, [after[id(node)](output), *others])
+            return result
+        output, *others = keras.tree.flatten(result)  # the site is the first: others are states, or attention scores
+        return keras.tree.pack_sequence_as(result, [drop(after[id(node)], output), *others])
 
     def on_input(tensor: Any) -> Any:
         name = graph.input_name(tensor)
-        return after_input[name](tensor) if name in after_input else tensor
+        return drop(after_input[name], tensor) if name in after_input else tensor
 
     return graph.rebuild(model, touched, on_call, on_input), placed
 
@@ -167,26 +193,36 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
-    found = {layer.name: layer for layer in model._flatten_layers() if is_dropout(layer) or isinstance(layer, LayerWrapper)}
+    found = rated(model)
     if not found:
         refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
-    wanted: dict[str, float] = {}
+    wanted: dict[int, float] = {}
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
-        names = fnmatch.filter(found, pattern) or _dropout_at(model, pattern)
-        if not names:
-            refuse(f"no dropout layer {pattern!r} in the model.", f"Its dropout layers: {', '.join(found)}.")
-        wanted |= dict.fromkeys(names, value)
-    for name, value in wanted.items():
-        layer = found[name]
+        chosen = named(found, pattern) or _dropout_at(model, pattern, found)
+        if not chosen:
+            refuse(f"no dropout layer {pattern!r} in the model.", f"Its dropout layers: {', '.join(path for path, _ in found)}.")
+        wanted |= dict.fromkeys(map(id, chosen), value)
+    for path, layer in found:
+        if id(layer) not in wanted:
+            continue
         if not isinstance(layer, Stochastic) or "rate" not in layer.free_rates():
             owner = type(layer).__module__.partition(".")[0]
-            refuse(
-                f"the rate of {name!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.",
-                "Make a new model: keras_dropout.place(model, {site: rate}).",
-            )
-        check_rate(name, value)
-    for name, value in wanted.items():
-        found[name].rate = value
+            refuse(f"the rate of {path!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.", _way_out(model))
+        check_rate(path, wanted[id(layer)])
+    for _, layer in found:
+        if id(layer) in wanted:
+            layer.rate = wanted[id(layer)]
+
+
+def _way_out(model: keras.Model) -> str:
+    """How a rate is changed that cannot be changed in place."""
+    try:
+        for call in graph.read(model).calls:
+            if isinstance(call.layer, keras.Layer):
+                graph.made_again(without_dropout(call.layer))
+    except BadInput:
+        return "Write keras_dropout.Dropout where the code has keras.layers.Dropout: its rate can be set."
+    return "Make a new model: keras_dropout.place(model, {site: rate})."
 
 
 def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None = None) -> keras.Layer:
@@ -259,13 +295,15 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
 
-def _dropout_at(model: keras.Model, pattern: str) -> list[str]:
-    """The names of the dropout layers at the sites that `pattern` names."""
+def _dropout_at(model: keras.Model, pattern: str, found: list[tuple[str, keras.Layer]]) -> list[keras.Layer]:
+    """The dropout layers at the sites that `pattern` names, of those that were found."""
     try:
-        known = sites(model)
+        read = graph.read(model)
     except BadInput:  # a model that cannot be read has layers with names all the same
         return []
-    return [d["layer"].rpartition("/")[2] for site in known if site.matches(pattern) for d in site.dropout]
+    at = {d["layer"] for place in survey(read) if place.site.matches(pattern) for d in place.site.dropout}
+    inside = {id(layer) for call in read.calls if call.path in at for layer in call.layer._flatten_layers()}
+    return [layer for _, layer in found if id(layer) in inside]
 
 
 def _acting_at_prediction(model: keras.Model) -> set[str]:
