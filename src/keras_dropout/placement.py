@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_dropout import graph, layers, notation
 from keras_dropout.errors import BadInput, check_rate, refuse
@@ -19,6 +21,7 @@ from keras_dropout.survey import (
     GROUPS,
     Site,
     Sites,
+    has_option,
     inner_layer,
     is_dropout,
     makes_mask,
@@ -34,6 +37,7 @@ from keras_dropout.survey import (
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
 # What they do at prediction is another function than that of the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
+_NOISE = keras.layers.GaussianNoise
 
 
 def sites(model: keras.Model) -> Sites:
@@ -79,7 +83,11 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     and attention layers. A schedule needs a training to follow: it is refused.
 
     The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
-    at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
+    at prediction too. Without its dropout, an attention layer of Keras may compute with fused attention: its predictions then
+    differ in the last digits, by 1e-7 to 1e-6. Weights, what is frozen, compile settings and the optimizer's state are kept.
+
+    A layer that still draws at random, of a class that is not known, stays; a warning names it. A nested model of a class with a
+    constructor of its own becomes a `keras.Model` with the same layers where something in it changes; a warning says so.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
@@ -98,7 +106,16 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
         graph.compile_like(source, model)
         graph.carry_optimizer(model.optimizer, source)
     made = graph.copy(source)
-    new, _ = rewire(made, placement)
+    new, placed = rewire(made, placement)
+    _check_predictions(new, made)
+    for path, layer in still_random(new):
+        if layer in placed.values():
+            continue
+        warnings.warn(
+            f"{type(layer).__name__} {path!r} still draws at random in training: it has no option that is known as dropout. "
+            "Where that is dropout, give the class an option drop_rate in its get_config that turns it off at 0.",
+            stacklevel=2,
+        )
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
     if made.compiled:
@@ -169,6 +186,71 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
         return drop(after_input[name], tensor) if name in after_input else tensor
 
     return graph.rebuild(model, touched, on_call, on_input), placed
+
+
+def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """Return (path, layer) for each layer that draws at random in training though it is no known dropout.
+
+    Asked are layers that are not Keras's or ours, and Keras's noise: each is called twice in training on the same numbers. What
+    augments the input is left out.
+    """
+    found: dict[int, tuple[str, keras.Layer]] = {}
+    for call in graph.read(model).calls:
+        asked = isinstance(call.layer, keras.Layer) and id(call.layer) not in found and not passes(call)
+        if asked and _is_foreign(call.layer) and _differs(call):
+            found[id(call.layer)] = call.path, call.layer
+    return list(found.values())
+
+
+def _is_foreign(layer: keras.Layer) -> bool:
+    kinds = {type(each) for each in layer._flatten_layers()}
+    return any(cls.__module__.partition(".")[0] not in ("keras", "keras_dropout") for cls in kinds) or _NOISE in kinds
+
+
+def _differs(call: graph.Call) -> bool:
+    """Whether a layer gives another output, or moves a seed, when it is called in training twice on the same numbers."""
+    seeds = [seed.state for each in call.layer._flatten_layers() for seed in getattr(each, "_seed_generators", ())]
+    try:
+        with keras.StatelessScope() as scope:
+            one, two = _outputs(call, True), _outputs(call, True)
+        # With few numbers two draws may be alike; but a layer that can be turned off may draw to no effect.
+        moved = any(scope.get_current_value(seed) is not None for seed in seeds) and not has_option(call.layer)
+        return moved or not _equal(one, two)
+    except Exception:  # a layer that cannot be called on these numbers
+        return bool(seeds)
+
+
+def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
+    """What a call gives for random numbers, always the same ones."""
+    draw = np.random.default_rng(0).random
+    given = {id(t): ops.cast(draw([n or 2 for n in t.shape]).astype("float32"), t.dtype) for t in call.node.input_tensors}
+    args, options = call.node.arguments.fill_in(given)
+    if call.layer._call_has_training_arg:
+        options = {**options, "training": training}
+    return [ops.convert_to_numpy(each) for each in keras.tree.flatten(call.layer(*args, **options))]
+
+
+def _equal(ones: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(ones, others))
+
+
+def _check_predictions(new: keras.Model, old: keras.Model) -> None:
+    """Refuse a layer of the user's that, made again without its dropout, predicts something else."""
+    before = {call.path: call for call in graph.read(old).calls}
+    for call in graph.read(new).calls:
+        was = before.get(call.path, call)
+        if was.layer is call.layer or type(was.layer) is not type(call.layer) or not _is_foreign(call.layer):
+            continue
+        with keras.StatelessScope():
+            try:
+                same = _equal(_outputs(was, False), _outputs(call, False))
+            except Exception:  # a layer that cannot be called on these numbers
+                same = True
+        if not same:
+            refuse(
+                f"{type(call.layer).__name__} {call.path!r}, made again with its dropout off, predicts something else.",
+                "Let the class scale in training and not at prediction, as keras.layers.Dropout does.",
+            )
 
 
 def adopt(model: keras.Model) -> keras.Model:

@@ -377,6 +377,11 @@ def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
     return _options(_config(layer), "" if isinstance(layer, Stochastic) else type(layer).__name__)
 
 
+def has_option(layer: keras.Layer) -> bool:
+    """Whether a layer has an option that is known as dropout, also where it is 0."""
+    return any(rate is not None for name, value in _config(layer).items() for rate in _rates(type(layer).__name__, name, value))
+
+
 def _config(layer: keras.Layer) -> dict[str, Any]:
     try:
         return layer.get_config()
