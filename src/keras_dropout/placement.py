@@ -151,6 +151,11 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
             continue
         value = chosen[each.site.name]
         if each.calls and _goes_around(value):
+            if each.site.group == "hidden" and each.output:
+                refuse(
+                    f"{each.site.name!r} is called for an output too: a {value['kind']} around it would be around both calls.",
+                    f"Put a dropout behind it: {{{each.site.name!r}: 0.2}} is behind its other calls only.",
+                )
             old = each.calls[0].layer
             placed[each.site.name] = instead[id(old)] = layer_for(value, instead.get(id(old), old))
             continue
