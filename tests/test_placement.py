@@ -758,14 +758,14 @@ class Tied(L.Layer):
 
 def tied():
     words, table = keras.Input((4,), dtype="int32", name="x"), Tied(name="table")
-    return keras.Model(words, table(L.Dense(8, "relu", name="d")(table(words)), reverse=True))
+    return keras.Model(words, table(L.Dense(8, "tanh", name="d")(table(words)), reverse=True))
 
 
 def used_for_an_output_first():
     """In the order of the graph the call for an output comes before the other one."""
     inputs, shared = keras.Input((8,), name="x"), L.Dense(8, name="table")
     return keras.Model(
-        inputs, [shared(inputs), L.Dense(1, name="out")(L.Dense(8, "relu", name="d")(shared(L.Dense(8, name="e")(inputs))))]
+        inputs, [shared(inputs), L.Dense(1, name="out")(L.Dense(8, "tanh", name="d")(shared(L.Dense(8, name="e")(inputs))))]
     )
 
 
@@ -779,7 +779,7 @@ def test_a_layer_that_is_called_for_an_output_too_is_dropped_at_its_other_calls_
         placed = place(model, {pattern: 0.5})
         x = np.ones((16, *model.input_shape[1:]), model.inputs[0].dtype)
         outputs = [ops.convert_to_numpy(each) for each in keras.tree.flatten(placed(x, training=True))]
-        assert not any((each == 0).any() for each in outputs)
+        assert all((each == 0).mean() < 0.2 for each in outputs)  # on the outputs it would be half of them
     drops = [node for node in nodes(place(model, {"table": 0.5})) if is_dropout(node.operation)]
     assert [node.input_tensors[0]._keras_history.operation.name for node in drops] == ["table"]
     with pytest.raises(BadInput, match="'table' is called for an output too"):

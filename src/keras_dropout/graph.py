@@ -189,7 +189,7 @@ def copy(model: keras.Model) -> keras.Model:
     states = [getattr(each.optimizer, "variables", []) if each.compiled else [] for each in (made, model)]
     if [tuple(v.shape) for v in states[0]] == [tuple(v.shape) for v in states[1]]:  # otherwise as Keras does when it loads
         for ours, theirs in zip(*states):
-            ours.assign(theirs.value)
+            ours.assign(np.array(keras.ops.convert_to_numpy(theirs)))  # a step on JAX gives its buffers away
     return made
 
 
