@@ -963,6 +963,31 @@ def test_ways_out_work_when_they_are_followed():
         "Lacks 'l' cannot be copied: its get_config lacks 'width', which its constructor needs.\n"
         "Mend Lacks.get_config: it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
     )
+    with pytest.raises(BadInput, match="Lacks 'l' cannot be copied"):
+        place(perceptron(), {"a": Lacks(3, name="l")})
     hidden = keras.Sequential([keras.Input((4,)), Hidden(), L.Dense(3)])
     with pytest.raises(BadInput, match=r"Write keras_dropout\.Dropout where"):
         set_rate(hidden, 0.2)
+
+
+@keras.saving.register_keras_serializable("mine")
+class MoreWeights(L.Layer):
+    """With dropout it has a weight more."""
+
+    def __init__(self, dropout=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = dropout
+
+    def build(self, shape):
+        self.scales = [self.add_weight(shape=(), initializer="ones") for _ in range(2 if self.dropout else 1)]
+
+    def call(self, x):
+        return x * self.scales[0]
+
+    def get_config(self):
+        return {**super().get_config(), "dropout": self.dropout}
+
+
+def test_a_layer_whose_weights_depend_on_its_dropout_is_refused():
+    with pytest.raises(BadInput, match="MoreWeights 'm', made again with its dropout off, has other weights"):
+        strip(keras.Sequential([keras.Input((4,)), MoreWeights(name="m"), L.Dense(1)]))

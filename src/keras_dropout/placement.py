@@ -318,7 +318,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
     `derive` names the site where there are several: a seed is then another one at each.
     """
     if isinstance(value, keras.Layer):
-        cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
+        cls = type(value)
         if isinstance(value, LayerWrapper):
             refuse(
                 f"{cls.__name__} goes around a layer; as a value of a placement it has one already.",
@@ -326,6 +326,8 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
             )
         if not is_dropout(value) and cls.__module__.startswith("keras."):  # a class of the user's own may drop
             refuse(f"{cls.__name__} is no dropout layer.", "Put a layer that drops there, for example Dropout(0.2).")
+        graph.made_again(value)  # refused where it cannot be copied
+        options = {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
         cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
     else:
@@ -405,6 +407,11 @@ def _acting_at_prediction(model: keras.Model) -> set[str]:
 def _take_over(new: keras.Layer, old: keras.Layer) -> None:
     """Give a layer that was made again the weights of the old one, and their paths, by which the optimizer's state is found."""
     if new is not old:
+        if [tuple(w.shape) for w in new.weights] != [tuple(w.shape) for w in old.weights]:
+            refuse(
+                f"{type(old).__name__} {old.name!r}, made again with its dropout off, has other weights.",
+                "Let the class make the same weights whatever its dropout.",
+            )
         new.set_weights(old.get_weights())
         new.trainable = old.trainable
         for ours, theirs in zip(new.weights, old.weights):
