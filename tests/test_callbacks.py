@@ -214,3 +214,18 @@ def test_examples_in_docstrings():
     found = doctest.testmod(callbacks)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def test_layers_of_one_name_follow_schedules_of_their_own_beside_an_attention():
+    """An attention of Keras without dropout holds a Keras Dropout of rate 0, which is nobody's to schedule."""
+
+    def block(name):
+        return keras.Sequential([keras.Input((4, 6)), L.Dense(6, name="dense"), Dropout(0.1, name="drop")], name=name)
+
+    a, b, inputs = block("a"), block("b"), keras.Input((4, 6))
+    model = keras.Model(inputs, b(L.MultiHeadAttention(2, 3)(a(inputs), inputs)))
+    model.compile("sgd", "mse")
+    x = np.ones((8, 4, 6), "float32")
+    history = model.fit(x, x, verbose=0, callbacks=[RateScheduler({"*": 0.25, "b/drop": 0.5})]).history
+    assert (history["rate_a/drop"], history["rate_b/drop"]) == ([0.25], [0.5])
+    assert (a.get_layer("drop").rate, b.get_layer("drop").rate) == (0.25, 0.5)

@@ -17,14 +17,14 @@ noise
 layers.base
 layers.units layers.regions layers.paths layers.learned layers.steps layers.weights layers.tokens layers.attention
 layers
-companions callbacks
+companions
 catalogue testing.backend
 testing.contract
 testing.faults
 testing
 graph
 survey
-inspection placement sampling
+inspection placement sampling callbacks
 mistakes moments thinning uncertainty first_placement
 ensemble
 bench.machine bench.checkpoints bench.own_classes bench.records bench.statistics bench.report.words bench.schema

@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
-from keras_dropout.graph import copy, make
+from keras_dropout.graph import copy, make, nodes
 from keras_dropout.placement import adopt, is_dropout, resolve, rewire
 
 L = keras.layers
@@ -659,3 +659,336 @@ def test_a_sequential_model_that_masks_padding():
     assert [type(layer).__name__ for layer in placed.layers][-3:] == ["Dense", "Dropout", "Dense"]
     np.testing.assert_array_equal(placed.predict(x, verbose=0), model.predict(x, verbose=0))
     np.testing.assert_array_equal(strip(placed).predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+PAD = -1.0
+
+
+def padded():
+    """Sequences of different length, and which of their steps are real."""
+    real = np.arange(6) < np.arange(2, 6)[:, None]
+    return np.where(real[..., None], np.random.default_rng(0).normal(size=(4, 6, 3)), PAD).astype("float32"), real
+
+
+def masking():
+    return keras.Sequential([keras.Input((6, 3), name="x"), L.Masking(PAD), L.LSTM(4), L.Dense(1)])
+
+
+def masking_behind_rescaling():
+    inputs = keras.Input((6, 3), name="x")
+    return keras.Model(inputs, L.Dense(1)(L.LSTM(4)(L.Masking(2 * PAD)(L.Rescaling(2.0)(inputs)))))
+
+
+def mask_by_hand():
+    inputs = keras.Input((6, 3), name="x")
+    return keras.Model(inputs, L.Dense(1)(L.LSTM(4)(inputs, mask=ops.any(ops.not_equal(inputs, PAD), -1))))
+
+
+def masking_on_one_of_two_ways():
+    inputs = keras.Input((6, 3), name="x")
+    return keras.Model(inputs, L.Dense(1)(L.Concatenate()([L.LSTM(4)(L.Masking(PAD)(inputs)), L.Flatten()(inputs)])))
+
+
+class OwnMask(L.Layer):
+    """Makes a mask, as Masking does, and keeps its inputs."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x):
+        return x + 0.0
+
+    def compute_mask(self, x, mask=None):
+        return ops.any(ops.not_equal(x, PAD), -1)
+
+
+def own_mask():
+    inputs = keras.Input((6, 3), name="x")
+    return keras.Model(inputs, L.Dense(1)(L.LSTM(4)(OwnMask(name="own")(inputs))))
+
+
+@pytest.mark.parametrize("build", [masking, masking_behind_rescaling, mask_by_hand, masking_on_one_of_two_ways, own_mask])
+def test_padding_stays_padding_when_the_input_is_dropped(build):
+    """The mask that reaches the LSTM in training is that of the data."""
+    x, real = padded()
+    model = place(build(), {"input": Dropout(0.5, seed=1)})
+    masks = []
+
+    class Looking(L.LSTM):
+        def call(self, sequences, initial_state=None, mask=None, training=False):
+            masks.append(mask)
+            return super().call(sequences, initial_state, mask, training)
+
+    lstm = next(layer for layer in model._flatten_layers() if isinstance(layer, L.LSTM))
+    lstm.__class__ = Looking
+    one = ops.convert_to_numpy(model(x, training=True))
+    assert np.abs(one - ops.convert_to_numpy(model(x))).max() > 1e-4
+    for mask in masks:
+        np.testing.assert_array_equal(ops.convert_to_numpy(mask), real)
+
+
+def test_the_input_site_is_behind_what_prepares_and_masks():
+    behind = {"masking", "rescaling", "own"}
+    for build in (masking, masking_behind_rescaling, own_mask):
+        (site,) = (site for site in sites(build()) if site.group == "input")
+        assert {name.rstrip("_0123456789") for name in site.behind} <= behind
+        assert site.behind
+    inputs = keras.Input((3,), name="x", dtype="uint8")
+    model = keras.Model(inputs, L.Dense(1)(ops.subtract(ops.divide(ops.cast(inputs, "float32"), 127.5), 1.0)))
+    placed = place(model, {"input": 0.5})
+    assert [type(call).__name__ for call in (node.operation for node in nodes(placed))] == [
+        "Cast",
+        "Divide",
+        "Subtract",
+        "Dropout",
+        "Dense",
+    ]
+
+
+class Tied(L.Layer):
+    """An embedding that gives logits with its own weights, as in GPT-2."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(5, 8), name="table")
+
+    def call(self, x, reverse=False):
+        return ops.matmul(x, ops.transpose(self.table)) if reverse else ops.take(self.table, x, axis=0)
+
+
+def tied():
+    words, table = keras.Input((4,), dtype="int32", name="x"), Tied(name="table")
+    return keras.Model(words, table(L.Dense(8, "tanh", name="d")(table(words)), reverse=True))
+
+
+def used_for_an_output_first():
+    """In the order of the graph the call for an output comes before the other one."""
+    inputs, shared = keras.Input((8,), name="x"), L.Dense(8, name="table")
+    return keras.Model(
+        inputs, [shared(inputs), L.Dense(1, name="out")(L.Dense(8, "tanh", name="d")(shared(L.Dense(8, name="e")(inputs))))]
+    )
+
+
+@pytest.mark.parametrize("build", [tied, used_for_an_output_first])
+def test_a_layer_that_is_called_for_an_output_too_is_dropped_at_its_other_calls_only(build):
+    model = build()
+    (site,) = (site for site in sites(model) if site.name == "table")
+    assert site.group == "hidden"
+    assert "DropConnect" not in site.methods
+    for pattern in ("table", "hidden", "all"):
+        placed = place(model, {pattern: 0.5})
+        x = np.ones((16, *model.input_shape[1:]), model.inputs[0].dtype)
+        outputs = [ops.convert_to_numpy(each) for each in keras.tree.flatten(placed(x, training=True))]
+        assert all((each == 0).mean() < 0.2 for each in outputs)  # on the outputs it would be half of them
+    drops = [node for node in nodes(place(model, {"table": 0.5})) if is_dropout(node.operation)]
+    assert [node.input_tensors[0]._keras_history.operation.name for node in drops] == ["table"]
+    with pytest.raises(BadInput, match="'table' is called for an output too"):
+        place(model, {"table": {"kind": "LayerDrop", "rate": 0.5}})
+
+
+def block(name):
+    return keras.Sequential([keras.Input((8,)), L.Dense(8, "relu", name="dense"), Dropout(0.1, name="drop")], name=name)
+
+
+def three_blocks():
+    return keras.Sequential([keras.Input((8,)), *map(block, "abc"), L.Dense(1)])
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (0.5, [0.5, 0.5, 0.5]),
+        ({"a/dense": 0.7}, [0.7, 0.1, 0.1]),
+        ({"b/drop": 0.7}, [0.1, 0.7, 0.1]),
+        ({"drop": 0.7}, [0.7, 0.7, 0.7]),
+        ({"[ac]/*": 0.7}, [0.7, 0.1, 0.7]),
+        ({"hidden": 0.3, "c/drop": 0.0}, [0.3, 0.3, 0.0]),
+    ],
+)
+def test_rates_of_layers_of_one_name_are_told_apart(rate, expected):
+    model = three_blocks()
+    set_rate(model, rate)
+    assert [model.get_layer(name).get_layer("drop").rate for name in "abc"] == expected
+
+
+def attending(**options):
+    inputs = keras.Input((4, 8))
+    x = L.MultiHeadAttention(2, 4, name="mha", **options)(inputs, inputs)
+    return keras.Model(inputs, L.Dense(1)(L.Dense(8, "relu", name="d")(x)))
+
+
+def test_rates_are_set_beside_an_attention_without_dropout():
+    """It has a Keras Dropout of rate 0 inside."""
+    model = place(attending(dropout=0.2), {"d": 0.1})
+    set_rate(model, 0.5)
+    assert [layer.rate for layer in model.layers if is_dropout(layer)] == [0.5]
+    with pytest.raises(BadInput, match=r"the rate of 'mha/dropout.*', a Dropout of keras"):
+        set_rate(attending(dropout=0.2), 0.5)
+
+
+def test_an_option_that_cannot_be_set_in_place_is_said_to_be_one():
+    model = keras.Sequential([keras.Input((4, 3)), L.LSTM(4, dropout=0.2, name="lstm"), Dropout(0.1, name="d"), L.Dense(1)])
+    for rate in (0.5, {"lstm": 0.5}):
+        with pytest.raises(BadInput, match="the rate of 'lstm', a LSTM of keras, cannot be changed in place"):
+            set_rate(model, rate)
+    set_rate(model, {"d": 0.5})
+    assert model.get_layer("d").rate == 0.5
+
+
+def own_loss(y, out):
+    return ops.mean(ops.square(y - out) * 3.0, axis=-1)
+
+
+def own_metric(y, out):
+    return ops.mean(ops.abs(y - out), axis=-1)
+
+
+class Plain(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.body, self.drop, self.out = L.Dense(8, "relu", name="body"), L.Dropout(0.1), L.Dense(1, name="out")
+        self(np.ones((2, 4), "float32"))
+
+    def call(self, x, training=False):
+        return self.out(self.drop(self.body(x), training=training))
+
+
+@pytest.mark.parametrize("loss", [own_loss, lambda y, out: own_loss(y, out)], ids=["function", "lambda"])
+@pytest.mark.parametrize("build", [Plain, lambda: keras.Sequential([keras.Input((4,)), L.Dense(8, name="body"), L.Dense(1)])])
+def test_a_loss_and_a_metric_of_ones_own_are_kept(build, loss):
+    model = build()
+    model.compile(keras.optimizers.Adam(0.125), loss, metrics=[own_metric, keras.metrics.MeanMetricWrapper(own_metric, name="m")])
+    assert "body" in [site.name for site in sites(model)]
+    x, y = np.random.default_rng(0).normal(size=(8, 4)).astype("float32"), np.ones((8, 1), "float32")
+    model.evaluate(x, y, verbose=0)
+    for new in (strip(model), place(model, {"body": 0.2})):
+        assert new.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+        expected = ops.convert_to_numpy(ops.mean(loss(ops.convert_to_tensor(y), new(x))))
+        assert new.evaluate(x, y, verbose=0)[0] == pytest.approx(float(expected), rel=1e-5)
+        assert new.optimizer is not model.optimizer
+        assert float(ops.convert_to_numpy(new.optimizer.learning_rate)) == 0.125
+
+
+@keras.saving.register_keras_serializable("mine")
+class Backbone(keras.Model):
+    """A functional model that is made from sizes, as those of KerasHub."""
+
+    def __init__(self, width=8, **options):
+        inputs = keras.Input((8,))
+        x = L.Dropout(0.1)(L.Dense(width, "relu", name="body")(inputs))
+        super().__init__(inputs=inputs, outputs=x, **options)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("mine")
+class Ignoring(Backbone):
+    """It takes inputs and outputs, and makes layers of its own all the same."""
+
+    def __init__(self, inputs=None, outputs=None, width=8, name=None):
+        super().__init__(width, name=name)
+
+
+@keras.saving.register_keras_serializable("mine")
+class OwnSequential(keras.Sequential):
+    pass
+
+
+@pytest.mark.parametrize("cls", [Backbone, Ignoring])
+def test_a_functional_model_of_a_class_with_its_own_constructor_keeps_its_layers(cls):
+    whole, x = cls(name="backbone"), np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+    inputs = keras.Input((8,))
+    nested = keras.Model(inputs, L.Dense(2)(L.Dense(8, "relu", name="head")(whole(inputs))))
+    for model, placement in ((whole, {"body": 0.5}), (nested, {"head": 0.5})):
+        with pytest.warns(UserWarning, match=f"{cls.__name__} 'backbone' has a constructor of its own"):
+            placed = place(model, placement)
+        np.testing.assert_array_equal(ops.convert_to_numpy(placed(x)), ops.convert_to_numpy(model(x)))
+        assert [layer.rate for layer in placed._flatten_layers() if is_dropout(layer)] == [0.5]
+        assert [w.path for w in placed.weights] == [w.path for w in model.weights]
+
+
+def test_what_is_untouched_keeps_its_class_and_so_does_a_sequential_one():
+    inputs = keras.Input((8,))
+    inner = OwnSequential([keras.Input((8,)), L.Dense(8, name="within")], name="inner")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = keras.Model(inputs, L.Dense(2)(inner(inputs)))
+        for placement in ({}, {"inner/within": 0.5}):
+            assert type(place(model, placement).get_layer("inner")) is OwnSequential
+
+
+@keras.saving.register_keras_serializable("mine")
+class Gan(keras.Model):
+    def __init__(self, discriminator):
+        super().__init__()
+        self.discriminator = discriminator
+
+    def train_step(self, data):
+        raise NotImplementedError
+
+    def call(self, x):
+        return self.discriminator(x)
+
+
+@keras.saving.register_keras_serializable("mine")
+class Lacks(L.Layer):
+    """Its get_config lacks an argument."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return super().get_config()
+
+
+def test_ways_out_work_when_they_are_followed():
+    model = Gan(perceptron())
+    model(np.ones((2, 4, 4), "float32"))
+    with pytest.raises(BadInput, match="with train_step of its own") as caught:
+        strip(model)
+    way_out = str(caught.value).splitlines()[1]
+    assert way_out == (
+        "Take a model in it: new = keras_dropout.place(model.discriminator, {'hidden': 0.2}), and build Gan with new."
+    )
+    new = eval(way_out.partition("new = ")[2].partition(", and")[0], {"keras_dropout": keras_dropout, "model": model})
+    assert [layer.rate for layer in Gan(new)._flatten_layers() if is_dropout(layer)] == [0.2, 0.2]
+    with pytest.raises(BadInput) as caught:
+        strip(keras.Sequential([keras.Input((4,)), Lacks(3, name="l"), L.Dense(3)]))
+    assert str(caught.value) == (
+        "Lacks 'l' cannot be copied: its get_config lacks 'width', which its constructor needs.\n"
+        "Mend Lacks.get_config: it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
+    )
+    with pytest.raises(BadInput, match="Lacks 'l' cannot be copied"):
+        place(perceptron(), {"a": Lacks(3, name="l")})
+    hidden = keras.Sequential([keras.Input((4,)), Hidden(), L.Dense(3)])
+    with pytest.raises(BadInput, match=r"Write keras_dropout\.Dropout where"):
+        set_rate(hidden, 0.2)
+
+
+@keras.saving.register_keras_serializable("mine")
+class MoreWeights(L.Layer):
+    """With dropout it has a weight more."""
+
+    def __init__(self, dropout=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = dropout
+
+    def build(self, shape):
+        self.scales = [self.add_weight(shape=(), initializer="ones") for _ in range(2 if self.dropout else 1)]
+
+    def call(self, x):
+        return x * self.scales[0]
+
+    def get_config(self):
+        return {**super().get_config(), "dropout": self.dropout}
+
+
+def test_a_layer_whose_weights_depend_on_its_dropout_is_refused():
+    with pytest.raises(BadInput, match="MoreWeights 'm', made again with its dropout off, has other weights"):
+        strip(keras.Sequential([keras.Input((4,)), MoreWeights(name="m"), L.Dense(1)]))

@@ -1,6 +1,6 @@
 """What goes into Keras's `fit`: the rates of a model, changed while it trains."""
 
-import fnmatch
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +9,7 @@ import keras
 from keras_dropout import schedules
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.base import Stochastic
+from keras_dropout.survey import named, rated
 
 
 class RateScheduler(keras.callbacks.Callback):
@@ -75,20 +76,20 @@ class RateScheduler(keras.callbacks.Callback):
         if self.params.get("steps") is None:
             self._batches = self._done
         if logs is not None:
-            logs |= {f"rate_{layer.name}": layer.rate for layer in self._chosen}
+            logs |= {f"rate_{name}": layer.rate for name, layer in self.names.items()}
 
     def _choose(self) -> dict[keras.Layer, schedules.Schedule]:
         """The layers with their schedules."""
-        layers = [each for each in self.model._flatten_layers() if hasattr(each, "rate") and not isinstance(each, keras.Model)]
+        layers = rated(self.model)
         chosen: dict[keras.Layer, schedules.Schedule] = {}
         for pattern, schedule in self.schedules.items():
-            named = [layer for layer in layers if layer is pattern or _matches(layer.name, pattern)]
-            if not named:
+            found = named(layers, pattern)
+            if not found:
                 refuse(
                     f"RateScheduler: the model has no dropout layer {pattern!r}.",
-                    f"It has: {', '.join(layer.name for layer in layers)}." if layers else "Put some in: keras_dropout.place.",
+                    f"It has: {', '.join(path for path, _ in layers)}." if layers else "Put some in: keras_dropout.place.",
                 )
-            for layer in named:
+            for layer in found:
                 if not isinstance(layer, Stochastic):
                     refuse(
                         f"RateScheduler: {layer.name!r} is a {type(layer).__name__} of Keras, whose rate is fixed once compiled.",
@@ -99,9 +100,8 @@ class RateScheduler(keras.callbacks.Callback):
                         f"RateScheduler: the rate of {layer.name!r}, a {type(layer).__name__}, is learned or decides a shape.",
                         "Name the layers that are to be scheduled: RateScheduler({NAME: schedule}).",
                     )
-            chosen |= dict.fromkeys(named, schedule)
+            chosen |= dict.fromkeys(found, schedule)
+        # By name, or by path where the name is that of several.
+        counts = Counter(layer.name for layer in chosen)
+        self.names = {layer.name if counts[layer.name] == 1 else path: layer for path, layer in layers if layer in chosen}
         return chosen
-
-
-def _matches(name: str, pattern: Any) -> bool:
-    return isinstance(pattern, str) and (name == pattern or fnmatch.fnmatchcase(name, pattern))

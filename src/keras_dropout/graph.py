@@ -20,10 +20,12 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
-from keras_dropout.errors import refuse
+from keras_dropout.errors import BadInput, refuse
 
 # What a class of its own may change in how a model is trained; it is lost in a functional model.
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict")
+_REWRITE = "Write it as a Sequential or functional model; or write keras_dropout.Dropout into its constructor, and use set_rate."
+_RETURNS = "it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,8 @@ def rebuild(
                 layer = done[id(layer)]
             outputs = on_call(node, layer, args, kwargs)
             tensors.update(zip(map(id, node.outputs), keras.tree.flatten(outputs)))
-        return _like(old, inputs, keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output))
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output)
+        return _like(old, inputs, outputs, nested=old is not model)
 
     return again(model, on_input)
 
@@ -161,18 +164,19 @@ def rebuild(
 def copy(model: keras.Model) -> keras.Model:
     """A model that is equal and shares nothing: weights, optimizer and its state, compile settings, vocabularies.
 
-    Through a saved file, for that is what Keras promises to restore.
+    Through a saved file, for that is what Keras promises to restore; but for the compile settings, of which it does not restore a
+    loss or a metric that is a function of the user's.
     """
-    classes = {type(layer) for layer in model._flatten_layers()}
-    custom = {cls.__name__: cls for cls in classes if not cls.__module__.startswith("keras.")}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what a fresh optimizer lacks
+        warnings.simplefilter("ignore")
         path = Path(folder, "model.keras")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 model.save(path)
-                made = keras.models.load_model(path, custom_objects=custom, safe_mode=False)
+                made = keras.models.load_model(path, custom_objects=classes(model), safe_mode=False, compile=False)
         except Exception as error:  # whatever a class of the user's does when it is made again
+            for layer in (each for each in model._flatten_layers() if each is not model):
+                made_again(layer)
             refuse(
                 f"the model {model.name!r} cannot be copied: {_first_line(error)}",
                 "Its layers must be saved and loaded by Keras: give them get_config, and register their classes.",
@@ -181,7 +185,81 @@ def copy(model: keras.Model) -> keras.Model:
         if ours.trainable != theirs.trainable:  # what is frozen inside a layer of several is not in its config
             ours.trainable = theirs.trainable
     _tell_apart(made, [variable.path for variable in model.variables])
+    compile_like(made, model)
+    states = [getattr(each.optimizer, "variables", []) if each.compiled else [] for each in (made, model)]
+    if [tuple(v.shape) for v in states[0]] == [tuple(v.shape) for v in states[1]]:  # otherwise as Keras does when it loads
+        for ours, theirs in zip(*states):
+            ours.assign(np.array(keras.ops.convert_to_numpy(theirs)))  # a step on JAX gives its buffers away
     return made
+
+
+def classes(layer: keras.Layer) -> dict[str, type]:
+    """The classes of a layer and of those in it that are not Keras's, by name: registered or not."""
+    found = {type(each) for each in layer._flatten_layers()}
+    return {cls.__name__: cls for cls in found if not cls.__module__.startswith("keras.")}
+
+
+def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> keras.Layer:
+    """Make a layer again from its config, or from another one; refuse where its class cannot, and name what is at fault."""
+    cls, called = type(layer), f"{type(layer).__name__} {layer.name!r}"
+    register = f"Register the class: @keras.saving.register_keras_serializable() in front of class {cls.__name__}."
+    try:
+        config = layer.get_config() if config is None else config
+    except Exception as error:
+        refuse(
+            f"{called} cannot be copied: its get_config raises {_first_line(error)}", f"Mend {cls.__name__}.get_config: {_RETURNS}"
+        )
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name != "self"]
+    missing = [each.name for each in named if each.default is each.empty and each.name not in config]
+    any_name = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    unknown = [] if any_name else [name for name in config if name not in {each.name for each in named}]
+    try:
+        with keras.saving.custom_object_scope(classes(layer)):
+            return cls.from_config(copying.deepcopy(dict(config)))
+    except Exception as error:
+        if missing:
+            lacks = f"its get_config lacks {', '.join(map(repr, missing))}, which its constructor needs."
+            refuse(f"{called} cannot be copied: {lacks}", f"Mend {cls.__name__}.get_config: {_RETURNS}")
+        if unknown:
+            takes = f"its constructor does not take {', '.join(map(repr, unknown))}, which its get_config returns."
+            refuse(
+                f"{called} cannot be copied: {takes}",
+                f"Write {cls.__name__}.__init__(self, …, **kwargs) and super().__init__(**kwargs).",
+            )
+        refuse(f"{called} cannot be made again from its get_config: {_first_line(error)}", register)
+
+
+def compile_like(model: keras.Model, source: keras.Model) -> None:
+    """Compile a model as another one is compiled. Nothing is shared that has a state of its own."""
+    if not source.compiled:
+        return
+    own = type(source).compile_from_config is not keras.Model.compile_from_config
+    if own or type(model).compile is not keras.Model.compile or not hasattr(source, "_compile_config"):
+        model.compile_from_config(source.get_compile_config())
+        return
+    model.compile(**{name: _made_anew(value) for name, value in source._compile_config.config.items()})
+    if model.optimizer is not None:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _made_anew(setting: Any) -> Any:
+    """A compile setting with optimizers and metrics made again; losses, and functions of the user's, have no state."""
+    if isinstance(setting, Mapping):
+        return {name: _made_anew(each) for name, each in setting.items()}
+    if isinstance(setting, (list, tuple)):
+        return [_made_anew(each) for each in setting]
+    if not isinstance(setting, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return setting
+    cls = type(setting)
+    parts = {getattr(each, "__name__", type(each).__name__): each for each in vars(setting).values()}
+    custom = {name: each if hasattr(each, "__name__") else type(each) for name, each in parts.items()}
+    try:
+        with keras.saving.custom_object_scope(custom):  # a schedule, or a metric's function
+            return cls.from_config(setting.get_config())
+    except Exception as error:
+        what = f"{cls.__name__} {setting.name!r}, with which the model is compiled, cannot be copied: {_first_line(error)}"
+        refuse(what, f"Mend {cls.__name__}.get_config: {_RETURNS}")
 
 
 def make(settings: Mapping[str, Any]) -> keras.Model:
@@ -250,10 +328,9 @@ def trace(model: keras.Model) -> keras.Model:
     uses weights of its own, cannot be called symbolically (as where it adds losses), or where the class trains in a way of its own.
     """
     name = f"{type(model).__name__} is a subclassed model"
-    mend = "Write it as a Sequential or functional model."
-    own = [m for m in _TRAINING_METHODS if getattr(type(model), m) is not getattr(keras.Model, m)]
-    if own:
-        refuse(f"{name} with {', '.join(own)} of its own, which a changed copy would lose.", mend)
+    mend = _REWRITE
+    if own := _own_training(type(model)):
+        refuse(f"{name} with {', '.join(own)} of its own, which a changed copy would lose.", _way_out(model))
     if not model.built:
         refuse(f"{name} that is not built.", "Call it once on a batch of data first.")
     try:
@@ -261,7 +338,7 @@ def trace(model: keras.Model) -> keras.Model:
         plain, training = (model.call(inputs, **({"training": on} if _takes_training(model) else {})) for on in (False, True))
         seen, again = keras.Model(inputs, plain), keras.Model(inputs, training)
     except Exception as error:  # whatever the user's code does with symbolic tensors
-        refuse(f"{name} whose call cannot be followed: {_first_line(error)}", mend)
+        refuse(f"{name} whose call cannot be followed: {_first_line(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
         refuse(f"{name} whose call takes another way in training.", mend)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
@@ -284,9 +361,6 @@ def trace(model: keras.Model) -> keras.Model:
     ours, theirs = (keras.tree.map_structure(keras.ops.convert_to_numpy, keras.tree.flatten(each(x))) for each in (traced, model))
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs)):
         refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", mend)
-    if model.compiled:
-        traced.compile_from_config(model.get_compile_config())
-        carry_optimizer(model.optimizer, traced)
     return traced
 
 
@@ -304,6 +378,18 @@ def carry_optimizer(source: Any, model: keras.Model) -> None:
             variable.assign(found.pop(0).value)
 
 
+def _way_out(model: keras.Model) -> str:
+    """What to do with a model that cannot be read: take one in it that can, or write the layers into it."""
+    modules = vars(model).get("_modules", {})  # on torch a layer's layers are there
+    for attribute, inner in {**vars(model), **modules}.items():
+        if isinstance(inner, keras.Model) and not attribute.startswith("_"):
+            with contextlib.suppress(BadInput):
+                if read(inner).calls:
+                    new = f"new = keras_dropout.place(model.{attribute}, {{'hidden': 0.2}})"
+                    return f"Take a model in it: {new}, and build {type(model).__name__} with new."
+    return _REWRITE
+
+
 def _has_graph(model: keras.Model) -> bool:
     return hasattr(model, "_nodes_by_depth")
 
@@ -316,29 +402,52 @@ def fresh_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
 
 
-def _like(old: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
+def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Model:
     """A model of the class of `old` from `inputs` to `outputs`; of one that was traced, a functional model.
 
     Given inputs and outputs, `keras.Model` makes the class that asks a functional one for good, so that it cannot be made as
     before; and its constructor would make its layers once more.
     """
     made = keras.Model(inputs, outputs, name=old.name)
+    given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
     if isinstance(old, keras.Sequential):
         start = keras.tree.flatten(inputs)[0]
         # Without the operations that compute a mask: the layers bring them along.
         chain = [node.operation for node in nodes(made) if isinstance(node.operation, keras.Layer)]
-        made = keras.Sequential([start._keras_history.operation, *chain], name=old.name)
-    elif _has_graph(old) and type(old) is not type(made):
-        try:
-            made = type(old)(inputs=inputs, outputs=outputs, name=old.name)
-        except TypeError:
-            refuse(
-                f"{type(old).__name__} has a constructor of its own: a changed copy cannot be made with it.",
-                "Build the model with keras.Model(inputs, outputs), or let the class accept these arguments.",
-            )
+        given = {"layers": [start._keras_history.operation, *chain]}
+        made = keras.Sequential(**given, name=old.name)
+    if _has_graph(old) or isinstance(old, keras.Sequential):
+        made = _of_class(type(old), made, given, nested)
     if not old.trainable:
         made.trainable = False
     return made
+
+
+def _of_class(cls: type, made: keras.Model, given: dict[str, Any], nested: bool) -> keras.Model:
+    """The model as one of a class of the user's, where the class can be made from layers, or from inputs and outputs.
+
+    Where it cannot, the model has the same layers, which is said; unless the class trains in a way of its own.
+    """
+    if cls is type(made):
+        return made
+    with contextlib.suppress(Exception):
+        again = cls(**given, name=made.name)
+        if [id(v) for v in again.variables] == [id(v) for v in made.variables]:  # a constructor may make layers of its own
+            return again
+    if not nested and (own := _own_training(cls)):
+        refuse(
+            f"{cls.__name__} has a constructor of its own, and {', '.join(own)}, which a changed copy would lose.",
+            f"Let {cls.__name__} accept {' and '.join(given)}, or take keras.Model(model.input, model.output).",
+        )
+    warnings.warn(
+        f"{cls.__name__} {made.name!r} has a constructor of its own: the new model has its layers, but is a {type(made).__name__}.",
+        stacklevel=2,
+    )
+    return made
+
+
+def _own_training(cls: type) -> list[str]:
+    return [name for name in _TRAINING_METHODS if getattr(cls, name) is not getattr(keras.Model, name)]
 
 
 def _traced_inputs(model: keras.Model) -> Any:

@@ -3,12 +3,13 @@
 A placement describes a model completely: putting one in first takes out the dropout that is there.
 """
 
-import fnmatch
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_dropout import graph, layers, notation
 from keras_dropout.errors import BadInput, check_rate, refuse
@@ -16,12 +17,27 @@ from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.schedules import Schedule
-from keras_dropout.survey import GROUPS, Site, Sites, inner_layer, is_dropout, survey, without_dropout
+from keras_dropout.survey import (
+    GROUPS,
+    Site,
+    Sites,
+    has_option,
+    inner_layer,
+    is_dropout,
+    makes_mask,
+    mask_calls,
+    named,
+    passes,
+    rated,
+    survey,
+    without_dropout,
+)
 
 # In a spec, but not for the layer's constructor.
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
 # What they do at prediction is another function than that of the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
+_NOISE = keras.layers.GaussianNoise
 
 
 def sites(model: keras.Model) -> Sites:
@@ -67,7 +83,11 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     and attention layers. A schedule needs a training to follow: it is refused.
 
     The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
-    at prediction too. Weights, what is frozen, compile settings and the optimizer's state are kept.
+    at prediction too. Without its dropout, an attention layer of Keras may compute with fused attention: its predictions then
+    differ in the last digits, by 1e-7 to 1e-6. Weights, what is frozen, compile settings and the optimizer's state are kept.
+
+    A layer that still draws at random, of a class that is not known, stays; a warning names it. A nested model of a class with a
+    constructor of its own becomes a `keras.Model` with the same layers where something in it changes; a warning says so.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
@@ -81,12 +101,25 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
     resolve(model, placement)  # refused before anything is copied
-    made = graph.copy(graph.opened(model))
-    new, _ = rewire(made, placement)
+    source = graph.opened(model)
+    if source is not model and model.compiled:
+        graph.compile_like(source, model)
+        graph.carry_optimizer(model.optimizer, source)
+    made = graph.copy(source)
+    new, placed = rewire(made, placement)
+    _check_predictions(new, made)
+    for path, layer in still_random(new):
+        if layer in placed.values():
+            continue
+        warnings.warn(
+            f"{type(layer).__name__} {path!r} still draws at random in training: it has no option that is known as dropout. "
+            "Where that is dropout, give the class an option drop_rate in its get_config that turns it off at 0.",
+            stacklevel=2,
+        )
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
     if made.compiled:
-        new.compile_from_config(made.get_compile_config())
+        graph.compile_like(new, made)
         graph.carry_optimizer(made.optimizer, new)
     return new
 
@@ -110,38 +143,53 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
     instead: dict[int, keras.Layer] = {}  # by layer
     after_input: dict[str, keras.Layer] = {}
     placed: dict[str, keras.Layer] = {}  # by site
+    out = {id(call.node) for call in read.calls if passes(call)}
     for call in read.calls:
-        if (bare := without_dropout(call.layer)) is not call.layer and id(call.layer) not in instead:
+        if id(call.node) not in out and id(call.layer) not in instead and (bare := without_dropout(call.layer)) is not call.layer:
             instead[id(call.layer)] = bare
     for each in places:
         if each.site.name not in chosen:
             continue
         value = chosen[each.site.name]
         if each.calls and _goes_around(value):
+            if each.site.group == "hidden" and each.output:
+                refuse(
+                    f"{each.site.name!r} is called for an output too: a {value['kind']} around it would be around both calls.",
+                    f"Put a dropout behind it: {{{each.site.name!r}: 0.2}} is behind its other calls only.",
+                )
             old = each.calls[0].layer
             placed[each.site.name] = instead[id(old)] = layer_for(value, instead.get(id(old), old))
             continue
         placed[each.site.name] = layer = layer_for(value, derive=each.site.name if several else None)
-        if each.behind:
-            after |= {id(call.node): layer for call in each.behind}
-        else:
+        after |= {id(call.node): layer for call in each.behind}
+        if each.behind_input:
             after_input[each.site.name] = layer
-    touched = [c.node for c in read.calls if is_dropout(c.layer) or id(c.layer) in instead or id(c.node) in after]
+    # What makes a padding mask gets what has not been dropped: dropped padding is no padding any more.
+    masks = {id(call.node) for call in (*mask_calls(read), *filter(makes_mask, read.calls))}
+    whole: dict[int, tuple[Any, Any]] = {}  # (dropped, as it was) by the id of the dropped tensor
+    touched = [c.node for c in read.calls if id(c.node) in out or id(c.layer) in instead or id(c.node) in after]
+
+    def drop(layer: keras.Layer, tensor: Any) -> Any:
+        dropped = layer(tensor)
+        whole[id(dropped)] = dropped, tensor
+        return dropped
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
-        if is_dropout(layer):
+        if id(node) in out:
             return graph.first_input(args, kwargs)
-        out = instead.get(id(layer), layer)(*args, **kwargs)
+        if id(node) in masks:
+            args, kwargs = keras.tree.map_structure(lambda tensor: whole.get(id(tensor), (None, tensor))[1], (args, kwargs))
+        result = instead.get(id(layer), layer)(*args, **kwargs)
         if id(layer) in instead:
             _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
         if id(node) not in after:
-            return out
-        output, *others = keras.tree.flatten(out)  # the site is the first: others are states, or attention scores
-        return keras.tree.pack_sequence_as(out, [after[id(node)](output), *others])
+            return result
+        output, *others = keras.tree.flatten(result)  # the site is the first: others are states, or attention scores
+        return keras.tree.pack_sequence_as(result, [drop(after[id(node)], output), *others])
 
     def on_input(tensor: Any) -> Any:
         name = graph.input_name(tensor)
-        return after_input[name](tensor) if name in after_input else tensor
+        return drop(after_input[name], tensor) if name in after_input else tensor
 
     new = graph.rebuild(model, touched, on_call, on_input)
     there = {id(layer) for layer in new._flatten_layers()}
@@ -152,6 +200,71 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
                 "Write the model as a Sequential or functional model.",
             )
     return new, placed
+
+
+def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """Return (path, layer) for each layer that draws at random in training though it is no known dropout.
+
+    Asked are layers that are not Keras's or ours, and Keras's noise: each is called twice in training on the same numbers. What
+    augments the input is left out.
+    """
+    found: dict[int, tuple[str, keras.Layer]] = {}
+    for call in graph.read(model).calls:
+        asked = isinstance(call.layer, keras.Layer) and id(call.layer) not in found and not passes(call)
+        if asked and _is_foreign(call.layer) and _differs(call):
+            found[id(call.layer)] = call.path, call.layer
+    return list(found.values())
+
+
+def _is_foreign(layer: keras.Layer) -> bool:
+    kinds = {type(each) for each in layer._flatten_layers()}
+    return any(cls.__module__.partition(".")[0] not in ("keras", "keras_dropout") for cls in kinds) or _NOISE in kinds
+
+
+def _differs(call: graph.Call) -> bool:
+    """Whether a layer gives another output, or moves a seed, when it is called in training twice on the same numbers."""
+    seeds = [seed.state for each in call.layer._flatten_layers() for seed in getattr(each, "_seed_generators", ())]
+    try:
+        with keras.StatelessScope() as scope:
+            one, two = _outputs(call, True), _outputs(call, True)
+        # With few numbers two draws may be alike; but a layer that can be turned off may draw to no effect.
+        moved = any(scope.get_current_value(seed) is not None for seed in seeds) and not has_option(call.layer)
+        return moved or not _equal(one, two)
+    except Exception:  # a layer that cannot be called on these numbers
+        return bool(seeds)
+
+
+def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
+    """What a call gives for random numbers, always the same ones."""
+    draw = np.random.default_rng(0).random
+    given = {id(t): ops.cast(draw([n or 2 for n in t.shape]).astype("float32"), t.dtype) for t in call.node.input_tensors}
+    args, options = call.node.arguments.fill_in(given)
+    if call.layer._call_has_training_arg:
+        options = {**options, "training": training}
+    return [ops.convert_to_numpy(each) for each in keras.tree.flatten(call.layer(*args, **options))]
+
+
+def _equal(ones: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(ones, others))
+
+
+def _check_predictions(new: keras.Model, old: keras.Model) -> None:
+    """Refuse a layer of the user's that, made again without its dropout, predicts something else."""
+    before = {call.path: call for call in graph.read(old).calls}
+    for call in graph.read(new).calls:
+        was = before.get(call.path, call)
+        if was.layer is call.layer or type(was.layer) is not type(call.layer) or not _is_foreign(call.layer):
+            continue
+        with keras.StatelessScope():
+            try:
+                same = _equal(_outputs(was, False), _outputs(call, False))
+            except Exception:  # a layer that cannot be called on these numbers
+                same = True
+        if not same:
+            refuse(
+                f"{type(call.layer).__name__} {call.path!r}, made again with its dropout off, predicts something else.",
+                "Let the class scale in training and not at prediction, as keras.layers.Dropout does.",
+            )
 
 
 def adopt(model: keras.Model) -> keras.Model:
@@ -177,26 +290,36 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
-    found = {layer.name: layer for layer in model._flatten_layers() if is_dropout(layer) or isinstance(layer, LayerWrapper)}
+    found = rated(model)
     if not found:
         refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
-    wanted: dict[str, float] = {}
+    wanted: dict[int, float] = {}
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
-        names = fnmatch.filter(found, pattern) or _dropout_at(model, pattern)
-        if not names:
-            refuse(f"no dropout layer {pattern!r} in the model.", f"Its dropout layers: {', '.join(found)}.")
-        wanted |= dict.fromkeys(names, value)
-    for name, value in wanted.items():
-        layer = found[name]
+        chosen = named(found, pattern) or _dropout_at(model, pattern, found)
+        if not chosen:
+            refuse(f"no dropout layer {pattern!r} in the model.", f"Its dropout layers: {', '.join(path for path, _ in found)}.")
+        wanted |= dict.fromkeys(map(id, chosen), value)
+    for path, layer in found:
+        if id(layer) not in wanted:
+            continue
         if not isinstance(layer, Stochastic) or "rate" not in layer.free_rates():
             owner = type(layer).__module__.partition(".")[0]
-            refuse(
-                f"the rate of {name!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.",
-                "Make a new model: keras_dropout.place(model, {site: rate}).",
-            )
-        check_rate(name, value)
-    for name, value in wanted.items():
-        found[name].rate = value
+            refuse(f"the rate of {path!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.", _way_out(model))
+        check_rate(path, wanted[id(layer)])
+    for _, layer in found:
+        if id(layer) in wanted:
+            layer.rate = wanted[id(layer)]
+
+
+def _way_out(model: keras.Model) -> str:
+    """How a rate is changed that cannot be changed in place."""
+    try:
+        for call in graph.read(model).calls:
+            if isinstance(call.layer, keras.Layer):
+                graph.made_again(without_dropout(call.layer))
+    except BadInput:
+        return "Write keras_dropout.Dropout where the code has keras.layers.Dropout: its rate can be set."
+    return "Make a new model: keras_dropout.place(model, {site: rate})."
 
 
 def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None = None) -> keras.Layer:
@@ -205,7 +328,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
     `derive` names the site where there are several: a seed is then another one at each.
     """
     if isinstance(value, keras.Layer):
-        cls, options = type(value), {k: v for k, v in value.get_config().items() if k != "name"}
+        cls = type(value)
         if isinstance(value, LayerWrapper):
             refuse(
                 f"{cls.__name__} goes around a layer; as a value of a placement it has one already.",
@@ -213,6 +336,8 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
             )
         if not is_dropout(value) and cls.__module__.startswith("keras."):  # a class of the user's own may drop
             refuse(f"{cls.__name__} is no dropout layer.", "Put a layer that drops there, for example Dropout(0.2).")
+        graph.made_again(value)  # refused where it cannot be copied
+        options = {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
         cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
     else:
@@ -269,13 +394,15 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
 
-def _dropout_at(model: keras.Model, pattern: str) -> list[str]:
-    """The names of the dropout layers at the sites that `pattern` names."""
+def _dropout_at(model: keras.Model, pattern: str, found: list[tuple[str, keras.Layer]]) -> list[keras.Layer]:
+    """The dropout layers at the sites that `pattern` names, of those that were found."""
     try:
-        known = sites(model)
+        read = graph.read(model)
     except BadInput:  # a model that cannot be read has layers with names all the same
         return []
-    return [d["layer"].rpartition("/")[2] for site in known if site.matches(pattern) for d in site.dropout]
+    at = {d["layer"] for place in survey(read) if place.site.matches(pattern) for d in place.site.dropout}
+    inside = {id(layer) for call in read.calls if call.path in at for layer in call.layer._flatten_layers()}
+    return [layer for _, layer in found if id(layer) in inside]
 
 
 def _acting_at_prediction(model: keras.Model) -> set[str]:
@@ -290,6 +417,11 @@ def _acting_at_prediction(model: keras.Model) -> set[str]:
 def _take_over(new: keras.Layer, old: keras.Layer) -> None:
     """Give a layer that was made again the weights of the old one, and their paths, by which the optimizer's state is found."""
     if new is not old:
+        if [tuple(w.shape) for w in new.weights] != [tuple(w.shape) for w in old.weights]:
+            refuse(
+                f"{type(old).__name__} {old.name!r}, made again with its dropout off, has other weights.",
+                "Let the class make the same weights whatever its dropout.",
+            )
         new.set_weights(old.get_weights())
         new.trainable = old.trainable
         for ours, theirs in zip(new.weights, old.weights):

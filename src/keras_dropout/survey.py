@@ -1,7 +1,8 @@
 """Where dropout is in a model and where it could go: its sites, and what fits there."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.text import Text
 from keras_dropout import layers
 from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, refuse
-from keras_dropout.graph import Call, Graph
+from keras_dropout.graph import Call, Graph, made_again
 from keras_dropout.layers import PatchDropout
-from keras_dropout.layers.base import LayerWrapper, MaskLayer
+from keras_dropout.layers.base import LayerWrapper, MaskLayer, Stochastic
 
 GROUPS = ("input", "hidden", "last", "all")
 _FOREIGN = (
@@ -27,7 +28,14 @@ _FOREIGN = (
     keras.layers.SpatialDropout3D,
 )
 # Layers of other libraries, and of keras.applications, that are known by name: they pass on what they get except in training.
-_FOREIGN_NAMES = ("DropPath", "StochasticDepth", "DropBlock1D", "DropBlock2D", "DropBlock3D")
+_FOREIGN_NAMES = re.compile(r"(DropPath|StochasticDepth|DropBlock([123]D)?)$")
+# Options that are rates of dropout, by name; those that say what is kept are 1 where nothing is dropped.
+_RATES = re.compile(r"dropout|(^|_)drop(s?$|_?(path|prob|rate|connect|block))|stochastic_depth|survival|keep_prob")
+_KEEPS = re.compile("survival|keep")
+# Classes whose option "rate" is a rate of dropout.
+_DROPS = re.compile(r"(Dropout([123]D)?|DropPath|StochasticDepth|DropBlock([123]D)?|DropConnect)$")
+# Operations that prepare an input where all but one of their arguments are numbers.
+_ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Cast")
 _NORMALISATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -117,20 +125,54 @@ class Sites(Shown, list[Site]):
 
 @dataclass(frozen=True)
 class Place:
-    """A site with the calls that it is made of: those of its layer, and those behind which dropout is put; none for an input."""
+    """A site with the calls of its layer, none for an input, and those behind which dropout is put.
+
+    `behind_input` says that dropout is put directly behind the input too; `output` that a call of the layer is an output.
+    """
 
     site: Site
     calls: tuple[Call, ...] = field(default=())
     behind: tuple[Call, ...] = field(default=())
+    behind_input: bool = False
+    output: bool = False
 
 
 def is_dropout(layer: Any) -> bool:
     """Whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
-    if isinstance(layer, keras.Layer) and type(layer).__name__ in _FOREIGN_NAMES and not layer.weights:
-        return True
-    return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN))
+    return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN)) or _is_named_so(layer)
+
+
+def _is_named_so(layer: Any) -> bool:
+    return isinstance(layer, keras.Layer) and bool(_FOREIGN_NAMES.search(type(layer).__name__)) and not layer.weights
+
+
+def passes(call: Call) -> bool:
+    """Whether a call is one of a dropout layer that can be left out. Some layers named StochasticDepth add two inputs."""
+    if not _is_named_so(call.layer):
+        return is_dropout(call.layer)
+    before = call.node.input_tensors
+    return len(before) == 1 and tuple(before[0].shape[1:]) == call.shape
+
+
+def mask_calls(read: Graph) -> set[Call]:
+    """Return the calls from which only a padding mask, or another truth value, is made."""
+    found: set[Call] = set()
+    for call in reversed(read.calls):
+        users = read.after(call)
+        only = users and found.issuperset(users) and not set(call.outputs) & set(read.outputs)
+        if not getattr(call.layer, "weights", ()) and (call.dtype == "bool" or only):
+            found.add(call)
+    return found
+
+
+def makes_mask(call: Call) -> bool:
+    """Whether a layer without weights, such as Masking, reads a padding mask out of its input."""
+    if not isinstance(call.layer, keras.Layer) or call.layer.weights:
+        return False
+    before, behind = ([getattr(t, "_keras_mask", None) for t in ts] for ts in (call.node.input_tensors, call.node.outputs))
+    return all(mask is None for mask in before) and any(mask is not None for mask in behind)
 
 
 def survey(read: Graph) -> list[Place]:
@@ -138,9 +180,10 @@ def survey(read: Graph) -> list[Place]:
     # The graph as it is without its dropout layers: their outputs are what goes into them.
     same: dict[int, int] = {}
     for call in read.calls:
-        if is_dropout(call.layer):
+        if passes(call):
             same[call.outputs[0]] = same.get(call.inputs[0], call.inputs[0])
-    calls = [call for call in read.calls if not is_dropout(call.layer)]
+    masks = mask_calls(read)  # they get what has not been dropped
+    calls = [call for call in read.calls if not passes(call) and call not in masks]
     inputs = {call: tuple(same.get(tensor, tensor) for tensor in call.inputs) for call in calls}
     users: dict[int, list[Call]] = {}
     for call in calls:
@@ -157,6 +200,15 @@ def survey(read: Graph) -> list[Place]:
             return [following[0], *chain(following[0].outputs, belongs, following[0].model)]
         return []
 
+    def ends(tensor: int, behind: list[Call]) -> list[list[Call]]:
+        """The ways from an input through what prepares it: the calls on each, up to where dropout is put."""
+        following = after([tensor])
+        makers = [call for call in following if makes_mask(call)]
+        if len(following) == 1 and _prepares_in(following[0]) and (not behind or following[0].model is behind[-1].model):
+            makers = following
+        rest = [] if makers and len(makers) == len(following) else [behind]
+        return [*rest, *(way for call in makers for way in ends(call.outputs[0], [*behind, call]))]
+
     def next_weights(tensors: Iterable[int]) -> set[Call]:
         """The next calls with weights on every way to an output."""
         found: set[Call] = set()
@@ -167,7 +219,7 @@ def survey(read: Graph) -> list[Place]:
     def dropped(tensor: int) -> Iterable[dict[str, Any]]:
         """What drops a tensor, in dropout layers directly behind it or behind layers without weights."""
         for user in read.users.get(tensor, ()):
-            if is_dropout(user.layer):
+            if passes(user):
                 rate = getattr(getattr(user.layer, "layer", user.layer), "rate", None)
                 yield {"layer": user.path, "kind": type(user.layer).__name__, "rate": rate}
             if user not in weighted:
@@ -181,15 +233,22 @@ def survey(read: Graph) -> list[Place]:
     for call in calls:
         by_layer.setdefault(id(call.layer), []).append(call)
 
-    def of_layer(first: Call, group: str) -> Place:
+    output_nodes = {id(call.node) for call in outputs}  # those of a nested model are the same at each of its calls
+
+    def of_layer(first: Call, normalises: bool) -> Place:
         own = tuple(by_layer[id(first.layer)])  # a shared layer has several calls
-        chains = [chain(call.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), call.model) for call in own]
-        behind = tuple(c[-1] if c else call for call, c in zip(own, chains))
+        # Of a layer that is called for an output too, as a tied embedding is, only the other calls are meant.
+        hidden = tuple(call for call in own if id(call.node) not in output_nodes)
+        used = own if normalises else hidden or own
+        group = "normalisation" if normalises else "hidden" if hidden else "output"
+        chains = [chain(call.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), call.model) for call in used]
+        behind = tuple(c[-1] if c else call for call, c in zip(used, chains))
         found = [*_own_dropout(first), *(d for call in own for d in dropped(call.outputs[0]))]
-        last = group == "hidden" and any(next_of[call] & outputs for call in own)
+        last = group == "hidden" and any(next_of[call] & outputs for call in used)
         inner = inner_layer(first.layer)
         name = first.path.removesuffix(first.layer.name) + inner.name
-        merged = after(behind[0].outputs)
+        mixed = not normalises and len(hidden) not in (0, len(own))
+        fitting = [_fitting(inner, call, end, after(end.outputs), around=not mixed) for call, end in zip(used, behind)]
         site = Site(
             name,
             type(inner).__name__,
@@ -198,21 +257,21 @@ def survey(read: Graph) -> list[Place]:
             behind[0].shape,
             behind[0].dtype,
             inner.count_params() if inner.built else 0,
-            tuple(call.path for call in chains[0]),
+            tuple(dict.fromkeys(call.path for c in chains for call in c)),
             _unique(found),
-            _fitting(inner, first, behind[0], merged),
+            tuple(method for method in fitting[0] if all(method in each for each in fitting)),
         )
-        return Place(site, own, behind)
+        return Place(site, own, behind, output=group == "output" or mixed)
 
     found = []
     for name, tensor, shape, dtype in read.inputs:
-        prepared = chain((tensor,), _prepares, None)
-        end = prepared[-1] if prepared else None
+        ways = ends(tensor, [])
+        end = next((way[-1] for way in ways if way), None)
         shape, dtype = (end.shape, end.dtype) if end else (shape, dtype)
-        methods = _fitting_input(shape, dtype, after(end.outputs if end else (tensor,)))
-        behind = tuple(call.path for call in prepared)
+        methods = _fitting_input(shape, dtype, after([way[-1].outputs[0] if way else tensor for way in ways]))
+        behind = tuple(dict.fromkeys(call.path for way in ways for call in way))
         site = Site(name, "Input", "input", False, shape, dtype, 0, behind, _unique(dropped(tensor)), methods)
-        found.append(Place(site, (), (end,) if end else ()))
+        found.append(Place(site, (), tuple(way[-1] for way in ways if way), behind_input=[] in ways))
     seen: set[int] = set()
     absorbed: set[int] = set()
     for call in calls:
@@ -220,11 +279,9 @@ def survey(read: Graph) -> list[Place]:
         if id(call.layer) in seen or not (call in weighted or normalises):
             continue
         seen.add(id(call.layer))
-        group = "normalisation" if normalises else "output" if call in outputs else "hidden"
-        if normalises:
-            next_of[call] = set()
-        found.append(of_layer(call, group))
-        absorbed |= {id(each.layer) for each in chain(call.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), call.model)}
+        found.append(of_layer(call, bool(normalises)))
+        for each in by_layer[id(call.layer)]:
+            absorbed |= {id(c.layer) for c in chain(each.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), each.model)}
     return found
 
 
@@ -237,6 +294,14 @@ def _prepares(layer: Any) -> bool:
     return ".preprocessing." in type(layer).__module__
 
 
+def _prepares_in(call: Call) -> bool:
+    """Whether a call prepares its input: a layer that does, one that reads its mask, or arithmetic with numbers."""
+    if _prepares(call.layer) or makes_mask(call):
+        return True
+    before = call.node.input_tensors
+    return type(call.layer).__name__ in _ARITHMETIC and not isinstance(call.layer, keras.Layer) and len(before) == 1
+
+
 def _unique(found: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple({(each["layer"], each["kind"]): each for each in found}.values())
 
@@ -247,7 +312,7 @@ def inner_layer(layer: Any) -> Any:
 
 
 def _own_dropout(call: Call) -> list[dict[str, Any]]:
-    """The dropout that a layer has as an option of its own, or that is around it."""
+    """The dropout that a layer has as an option of its own or inside, or that is around it."""
     layer, found = call.layer, []
     while isinstance(layer, LayerWrapper):
         found.append({"layer": call.path, "kind": type(layer).__name__, "rate": getattr(layer, "rate", None)})
@@ -255,18 +320,72 @@ def _own_dropout(call: Call) -> list[dict[str, Any]]:
     if isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
         for owner, option, rate in dropout_options(layer):
             found.append({"layer": call.path, "kind": f"{owner}({option})", "rate": rate})
+        if not found:
+            for inner in inside(layer):
+                found.append({"layer": call.path, "kind": type(inner).__name__, "rate": getattr(inner, "rate", None)})
     return found
+
+
+def inside(layer: keras.Layer) -> list[keras.Layer]:
+    """Return the layers in a layer that drop something."""
+    return [each for each in layer._flatten_layers(include_self=False) if _drops(each)]
+
+
+def _drops(layer: keras.Layer) -> bool:
+    if is_dropout(layer) or isinstance(layer, Stochastic):
+        return getattr(getattr(layer, "layer", layer), "rate", 1) != 0
+    return bool(dropout_options(layer))
+
+
+def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """Return (path, layer) for each layer that drops something or can: those whose rates are to be set.
+
+    Left out are Keras's dropout layers of rate 0 inside other layers, as its attention has one: they are off for good.
+    """
+    found: list[tuple[str, keras.Layer]] = []
+    seen: set[int] = set()
+
+    def walk(holder: keras.Layer, prefix: str, in_model: bool) -> None:
+        for layer in holder._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            path, before = prefix + layer.name, len(found)
+            if isinstance(layer, Stochastic) or (is_dropout(layer) and (in_model or _drops(layer))):
+                found.append((path, getattr(layer, "layer", layer) if isinstance(layer, keras.layers.TimeDistributed) else layer))
+            if not is_dropout(layer):
+                walk(layer, f"{path}/", in_model and isinstance(layer, keras.Model))
+            options = not isinstance(layer, keras.Model) and dropout_options(layer)
+            if options and not any(is_dropout(each) or isinstance(each, Stochastic) for _, each in found[before:]):
+                found[before:] = [(path, layer)]  # an LSTM, say, not its cell
+
+    walk(model, "", True)
+    return found
+
+
+def named(layers: list[tuple[str, Any]], pattern: Any) -> list[Any]:
+    """The layers, given with their paths, that a pattern names: a path; else a name or a glob, of which there may be several."""
+    if not isinstance(pattern, str):
+        return [layer for _, layer in layers if layer is pattern]
+    exact = [layer for path, layer in layers if path == pattern]
+    matches = fnmatch.fnmatchcase
+    return exact or [each for path, each in layers if each.name == pattern or matches(path, pattern) or matches(each.name, pattern)]
 
 
 def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
     """(class, option, rate) for each dropout above 0 that a layer, or one that is in its config, has as an option."""
-    return _options(_config(layer), type(layer).__name__)
+    return _options(_config(layer), "" if isinstance(layer, Stochastic) else type(layer).__name__)
+
+
+def has_option(layer: keras.Layer) -> bool:
+    """Whether a layer has an option that is known as dropout, also where it is 0."""
+    return any(rate is not None for name, value in _config(layer).items() for rate in _rates(type(layer).__name__, name, value))
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:
     try:
         return layer.get_config()
-    except NotImplementedError:
+    except Exception:  # whatever a class of the user's does
         return {}
 
 
@@ -277,40 +396,51 @@ def _options(config: Any, owner: str) -> list[tuple[str, str, float]]:
     if not isinstance(config, Mapping):
         return []
     owner = config.get("class_name", owner)
-    found = [(owner, k, float(v)) for k, v in config.items() if _is_rate(k, v)]
+    found = [(owner, k, rate) for k, v in config.items() if (rate := max(_rates(owner, k, v), default=0.0)) > 0]
     return found + [f for v in config.values() for f in _options(v, owner)]
 
 
-def _is_rate(name: Any, value: Any) -> bool:
-    return "dropout" in str(name) and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _rates(owner: Any, name: Any, value: Any, also: tuple[str, ...] = ()) -> Iterator[float]:
+    """The rates that an option holds: one, or a list of them; none where it is no option of dropout."""
+    name, numbers = str(name).lower(), value if isinstance(value, (list, tuple)) else [value]
+    known = _RATES.search(name) or name in also or (name == "rate" and _DROPS.search(str(owner)))
+    # A whole number other than 0 is a seed, an axis or a size.
+    if known and all((isinstance(each, float) and 0 <= each <= 1) or (type(each) is int and each == 0) for each in numbers):
+        yield from (1 - each if _KEEPS.search(name) else float(each) for each in numbers)
 
 
-def _without_options(config: Any) -> Any:
+def _without_options(config: Any, owner: str, also: tuple[str, ...] = ()) -> Any:
     if isinstance(config, (list, tuple)):
-        return type(config)(_without_options(each) for each in config)
-    if isinstance(config, Mapping):
-        return {k: 0.0 if _is_rate(k, v) else _without_options(v) for k, v in config.items()}
-    return config
+        return type(config)(_without_options(each, owner) for each in config)
+    if not isinstance(config, Mapping):
+        return config
+    owner, made = config.get("class_name", owner), {}
+    for name, value in config.items():
+        if any(_rates(owner, name, value, also)):
+            off = 1.0 if _KEEPS.search(str(name).lower()) else 0.0
+            made[name] = type(value)([off] * len(value)) if isinstance(value, (list, tuple)) else off
+        else:
+            made[name] = _without_options(value, owner)
+    return made
 
 
 def without_dropout(layer: Any) -> Any:
     """The layer without our wrappers and without dropout of its own: the same one where it has none."""
     layer = inner_layer(layer)
-    if not isinstance(layer, keras.Layer) or is_dropout(layer):
+    if not isinstance(layer, keras.Layer) or (is_dropout(layer) and not _is_named_so(layer)):
         return layer
-    hidden = [inner for inner in layer._flatten_layers(include_self=False) if is_dropout(inner) and getattr(inner, "rate", 1) > 0]
-    config = _config(layer)
-    if not hidden and not _options(config, ""):
+    config, owner = _config(layer), type(layer).__name__
+    known = bool(_options(config, owner))
+    if not known and not inside(layer):
         return layer
-    bare = layer
-    if _options(config, ""):
-        bare = type(layer).from_config(_without_options(config))
-    if bare is layer or any(is_dropout(i) and getattr(i, "rate", 1) > 0 for i in bare._flatten_layers(include_self=False)):
-        refuse(
-            f"{type(layer).__name__} {layer.name!r} has dropout inside that cannot be taken out from outside.",
-            "Give the class an option whose name has 'dropout' in it and that is in its get_config, or write it as a nested model.",
-        )
-    return bare
+    for also in [()] * known + [("rate",)] * ("rate" in config):  # a layer with dropout inside may call its rate just that
+        bare = made_again(layer, _without_options(config, owner, also))
+        if not _options(_config(bare), owner) and not inside(bare):
+            return bare
+    refuse(
+        f"{owner} {layer.name!r} has dropout inside that cannot be taken out from outside.",
+        "Give the class an option whose name has 'dropout' in it and that is in its get_config, or write it as a nested model.",
+    )
 
 
 _BY_RANK = {
@@ -344,7 +474,7 @@ def _fitting_input(shape: tuple, dtype: str, users: list[Call]) -> tuple[str, ..
     return ("Dropout", "GaussianDropout", *_BY_RANK.get(len(shape), ()), *images)
 
 
-def _fitting(layer: Any, call: Call, behind: Call, users: list[Call]) -> tuple[str, ...]:
+def _fitting(layer: Any, call: Call, behind: Call, users: list[Call], around: bool) -> tuple[str, ...]:
     """The methods that fit a layer's site: by the shape, by what the output goes into, and by what they can be put around."""
     found: list[str] = []
     if "float" in behind.dtype:
@@ -354,6 +484,8 @@ def _fitting(layer: Any, call: Call, behind: Call, users: list[Call]) -> tuple[s
         found += _BY_RANK.get(len(behind.shape), ())
         if len(users) == 1 and type(users[0].layer).__name__ == "Add" and len(users[0].inputs) > 1:
             found += _ON_PATHS
+    if not around:
+        return tuple(found)
     if isinstance(layer, keras.layers.RNN):
         kind = "recurrent"
     elif isinstance(layer, keras.layers.Embedding):
@@ -364,7 +496,7 @@ def _fitting(layer: Any, call: Call, behind: Call, users: list[Call]) -> tuple[s
         kind = "kernel"
     else:
         return tuple(found)
-    found += [name for name in _AROUND[kind] if _can_go_around(name, without_dropout(layer), kind)]
+    found += [name for name in _AROUND[kind] if _can_go_around(name, layer, kind)]
     inputs = call.node.input_tensors
     if len(inputs) == 1 and tuple(inputs[0].shape[1:]) == call.shape and "float" in inputs[0].dtype:
         found.append("LayerDrop")
@@ -385,7 +517,7 @@ def _can_go_around(name: str, layer: keras.Layer, kind: str) -> bool:
     elif kind == "kernel" and "Variational" in name:
         options["kl_weight"] = 1.0
     try:
-        cls(layer=layer, **options)
+        cls(layer=without_dropout(layer), **options)
     except BadInput:
         return False
     return True

@@ -45,7 +45,6 @@ class ReferenceTraining:
         self._batch_size = batch_size
         self._divide_by = divide_by
         self._callbacks = [RateScheduler(schedules, epochs=epochs)] if schedules else []
-        self._no_metrics = {f"rate_{layer.name}" for layer in schedules}
         self.epochs_done = 0
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
@@ -58,7 +57,8 @@ class ReferenceTraining:
         now, self.epochs_done = self.epochs_done, self.epochs_done + 1
         settings |= {"initial_epoch": now, "epochs": now + 1, "callbacks": self._callbacks}
         history = self.model.fit(**settings, verbose=0).history
-        return {name: float(values[-1]) for name, values in history.items() if name not in self._no_metrics}
+        no_metrics = {f"rate_{name}" for callback in self._callbacks for name in callback.names}
+        return {name: float(values[-1]) for name, values in history.items() if name not in no_metrics}
 
     def finish(self) -> None:
         """Put averaged weights in place, where the optimizer keeps such."""
