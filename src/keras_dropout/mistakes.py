@@ -17,15 +17,26 @@ from keras_dropout import layers
 from keras_dropout.display import Shown
 from keras_dropout.evidence import KNOWN
 from keras_dropout.graph import Call
-from keras_dropout.inspection import Inspection, activation, bare, contains_dropout, differ, drops_units, keeps_values, look, rate
+from keras_dropout.inspection import (
+    Inspection,
+    activation,
+    attribute,
+    bare,
+    contains_dropout,
+    differ,
+    drops_units,
+    keeps_values,
+    look,
+    number,
+    rate,
+)
 from keras_dropout.layers.base import Stochastic
-from keras_dropout.survey import is_dropout
 
 _ALPHA = (keras.layers.AlphaDropout, layers.AlphaDropout, layers.FeatureAlphaDropout)
+_SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
+_KERAS = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, *_SPATIAL)
 _CHANNELS = (
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
+    *_SPATIAL,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
@@ -49,6 +60,8 @@ _CONVOLUTIONS = (
 _KEEP_MAPS = (keras.layers.BatchNormalization, *_RESETS, keras.layers.PReLU)
 _ATTENTIONS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
+# An uncompiled model whose outputs end with these may be for predictions; with relu or a normalisation it is for features.
+_OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
 _FEW_STEPS = 1000  # seeds further apart meet in long trainings only
 
 NOTHING = "no known mistake with dropout found"
@@ -106,7 +119,13 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     inspection = look(model, data)
     if inspection.reason:
         warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=2)
-    return Mistakes(Mistake(name, path, what, *KNOWN[name]) for name, rule in RULES.items() for path, what in rule(inspection))
+    mistakes = []
+    for name, rule in RULES.items():
+        found: dict[str, str] = {}
+        for path, what in rule(inspection):
+            found.setdefault(path, what)  # of a layer that is called several times, the first call that has the mistake
+        mistakes += [Mistake(name, path, what, *KNOWN[name]) for path, what in found.items()]
+    return Mistakes(mistakes)
 
 
 def dropout_before_batch_normalisation(model: Inspection) -> Found:
@@ -114,15 +133,16 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
     With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
     """
+
+    first = model.first_behind(lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
-        stops = model.reached(call, lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
-        norms = [each for each in stops if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
+        norms = [each for each in first[call] if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
         pairs += [(call, norms)] if norms else []
-    measured = model.data is not None and pairs
-    shifts = model.variance_shift([*{norm: None for _, norms in pairs for norm in norms}]) if measured else {}
+    all_norms = [*{norm: None for _, norms in pairs for norm in norms}]
+    shifts = model.measured(lambda: model.variance_shift(all_norms)) if model.data is not None and pairs else None
     for call, norms in pairs:
-        if measured:
+        if shifts is not None:
             norms = [each for each in norms if each in shifts and abs(shifts[each].mean - 1) > _SMALL_SHIFT]
             if not norms:
                 continue
@@ -140,6 +160,34 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
         yield call.path, f"{_named(call)} stands before the batch normalisation {norms[0].path!r}{more}: {size}."
 
 
+def dropout_before_masking(model: Inspection) -> Found:
+    """Dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
+
+    The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
+    """
+    for call, users in model.masked_by().items():
+        if _drops_ids(model, call):
+            continue
+        first = f"the mask of {users[0][0].path!r}" + (f" and {len(users) - 1} more" if len(users) > 1 else "")
+        errors = model.mask_errors(users)
+        if errors is None:
+            yield call.path, f"{_named(call)} drops what {first} is computed from; give data to have the effect measured."
+        elif errors.counted or errors.lost:
+            on = f"{errors.rows} rows of the data" if model.data is not None else "made-up sequences"
+            yield (
+                call.path,
+                f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count "
+                f"as data, and {errors.lost:.0%} of the others as padding (measured on {on}).",
+            )
+
+
+def dropout_of_ids(model: Inspection) -> Found:
+    """Dropout that multiplies the ids that go into an embedding."""
+    for call in filter(lambda call: _drops_ids(model, call), model.dropouts):
+        (embedding, *_) = _embeddings(model, call)
+        yield call.path, f"{_named(call)} drops and multiplies the ids that the embedding {embedding.path!r} looks up."
+
+
 def dropout_after_softmax(model: Inspection) -> Found:
     """Dropout on probabilities; weights of an attention or of a mixture, which are multiplied with something, are not meant."""
     for call in model.dropouts:
@@ -152,10 +200,13 @@ def dropout_after_softmax(model: Inspection) -> Found:
 
 
 def dropout_on_logits(model: Inspection) -> Found:
-    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax."""
+    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax.
+
+    A model without a loss may give features and no predictions: only where its last layer is one for predictions is that reported.
+    """
 
     def passes(layer: Any) -> bool:
-        return keeps_values(layer) or (activation(layer) is not None and not getattr(layer, "weights", ()))
+        return keeps_values(layer) or (activation(layer) is not None and not attribute(layer, "weights"))
 
     for call in model.dropouts:
         source = model.source(call, passes)
@@ -163,8 +214,10 @@ def dropout_on_logits(model: Inspection) -> Found:
             continue
         before = model.source(call, keeps_values)
         assert before is not None  # what keeps values passes, and behind that there is a source
-        if activation(before.layer) != "softmax":
-            seen = "the loss sees" if model.model.compiled else "a loss on the model's outputs sees"
+        ends_with = activation(before.layer)
+        has_loss = model.model.compiled and attribute(model.model, "loss") is not None
+        if ends_with != "softmax" and (has_loss or ends_with in _OF_OUTPUTS or before.options.get("reverse")):
+            seen = "the loss sees" if has_loss else "a loss on the model's outputs sees"
             yield call.path, f"{_named(call)} stands behind the output layer {source.path!r}: {seen} what is dropped at random."
 
 
@@ -184,10 +237,14 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
 
 def keras_rate_0(model: Inspection) -> Found:
     """A dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
-    for path, layer in model.layers:
-        if _is_keras_dropout(layer) and not hasattr(layer, "seed_generator"):
-            now = f"and its rate is now {layer.rate:g}: it cannot be trained" if layer.rate else "and drops nothing"
-            yield path, f"{_called(layer)} was made with rate 0 {now}."
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            if isinstance(layer, _KERAS) and attribute(layer, "seed_generator") is None:
+                now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
+                yield path, layer, f"was made with rate 0 {now}"
+
+    yield from _together(found())
 
 
 def alpha_without_selu(model: Inspection) -> Found:
@@ -229,37 +286,47 @@ def neighbouring_seeds(model: Inspection) -> Found:
 
 def recurrent_dropout(model: Inspection) -> Found:
     """An LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
-    for path, layer in model.layers:
-        inner = getattr(layer, "forward_layer", layer)  # of Bidirectional
-        if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not inner.recurrent_dropout:
-            continue
-        names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
-        fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
-        if fits and inner.use_cudnn in ("auto", True):
-            option = f"recurrent_dropout={inner.recurrent_dropout:g}"
-            yield path, f"{_called(inner)} with {option} cannot use the fused kernel, that of cuDNN on a GPU."
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+            if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
+                continue
+            names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
+            fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
+            if fits and inner.use_cudnn in ("auto", True):
+                option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
+                yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
+
+    yield from _together(found())
 
 
 def attention_dropout(model: Inspection) -> Found:
     """An attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in _ATTENTIONS]
-    unfused = {id(call.layer) for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2}
-    for path, layer in model.layers:
-        dropped = layer.get_config()["dropout"] if type(layer) in _ATTENTIONS and id(layer) not in unfused else 0
-        if dropped > 0:
-            yield path, f"{_called(layer)} with dropout={dropped:g} cannot use fused attention, at prediction neither."
+    unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
+    never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            dropped = number(layer.get_config()["dropout"]) if type(layer) in _ATTENTIONS and id(layer) not in never else 0
+            if dropped > 0:
+                yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
+
+    yield from _together(found())
 
 
 def live_rate(model: Inspection) -> Found:
     """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
     for path, layer in model.layers if compiled and keras.backend.backend() != "torch" else ():
-        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate")
-        if _is_keras_dropout(layer) and made is not None and layer.rate != made:
+        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate") if type(layer) in _KERAS else None
+        if made is not None and rate(layer) != number(made):
             what = (
-                f"{_called(layer)} was made with rate {made:g}, its rate is now {layer.rate:g}, and the training step is compiled"
+                f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
+                "compiled"
             )
-            yield path, f"{what}: if that was before the change, {made:g} it is."
+            yield path, f"{what}: if that was before the change, {number(made):g} it is."
 
 
 def training_frozen(model: Inspection) -> Found:
@@ -273,11 +340,11 @@ def training_frozen(model: Inspection) -> Found:
 def drops_at_prediction(model: Inspection) -> Found:
     """A layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
     own = {id(layer) for _, layer in model.foreign() if contains_dropout(layer)}
-    for call in {id(call.layer): call for call in model.graph.calls if id(call.layer) in own}.values():
-        if model.varies_at_prediction(call):
-            yield call.path, f"{_called(call.layer)} gives another output at each call with training=False."
-    if model.reason and model.rows is not None and contains_dropout(model.model):
-        (one, two), _ = model.predict(2, training=False)
+    calls = [call for call in model.graph.calls if id(call.layer) in own]
+    for call in (calls and model.measured(lambda: model.varying(calls))) or ():
+        yield call.path, f"{_called(call.layer)} gives another output at each call with training=False."
+    if model.reason and contains_dropout(model.model):
+        (one, two), _ = model.measured(lambda: model.predict(2, training=False)) or (([], []), [])
         if differ(one, two):
             what = f"{_called(model.model)} gives another output at each call with training=False"
             yield model.model.name, f"{what}: most likely it calls its dropout with training=True."
@@ -287,9 +354,10 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
     """A wrapper, model or call that turns training on at prediction for batch normalisation too, as Monte-Carlo wrappers do."""
     holders = [*model.frozen, *model.foreign(), *([(model.model.name, model.model)] if model.reason else [])]
     holders = [(path, layer) for path, layer in holders if isinstance(layer, keras.Layer) and _norms(layer)]
-    if not holders or model.rows is None:
+    moves = model.measured(lambda: (model.predict()[1], model.predict(training=False)[1])) if holders else None
+    if moves is None:
         return
-    (_, plain), (_, off) = model.predict(), model.predict(training=False)
+    plain, off = moves
     told: set[int] = set()
     for path, layer in holders:
         moved = [norm for norm in _norms(layer) if (norm in plain or norm in off) and id(norm) not in told]
@@ -317,6 +385,8 @@ RULES: dict[str, Callable[[Inspection], Found]] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
         dropout_before_batch_normalisation,
+        dropout_before_masking,
+        dropout_of_ids,
         dropout_after_softmax,
         dropout_on_logits,
         elementwise_on_convolution_maps,
@@ -344,8 +414,26 @@ def _named(call: Call) -> str:
     return f"{type(call.layer).__name__} {call.path!r} (rate {rate(call.layer):g})"
 
 
-def _is_keras_dropout(layer: Any) -> bool:
-    return is_dropout(layer) and not isinstance(layer, (Stochastic, keras.layers.TimeDistributed))
+def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
+    """Yield one entry for all layers of which the same is said: (path, layer, what is said)."""
+    alike: dict[str, list[tuple[str, Any]]] = {}
+    for path, layer, said in found:
+        alike.setdefault(said, []).append((path, layer))
+    for said, ((path, layer), *others) in alike.items():
+        names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
+        more = f" The same holds for {len(others)} more: {names}." if others else ""
+        yield path, f"{_called(layer)} {said}.{more}"
+
+
+def _drops_ids(model: Inspection, call: Call) -> bool:
+    return not isinstance(bare(call.layer), layers.WordDropout) and bool(_embeddings(model, call))
+
+
+def _embeddings(model: Inspection, call: Call) -> list[Call]:
+    """Return the embeddings that look up what a dropout layer gives; one that is called in reverse looks up nothing."""
+    users = model.reached(call, lambda layer: not keeps_values(layer))
+    found = [user for user in users if isinstance(bare(user.layer), keras.layers.Embedding)]
+    return [user for user in found if len(user.node.outputs[0].shape) > len(user.node.input_tensors[0].shape)]
 
 
 def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
@@ -353,22 +441,25 @@ def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
 
 
 def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
-    """The paths of the dropout layers with each seed, ours and Keras's apart."""
+    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is not known."""
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
-        ours = isinstance(layer, Stochastic)
-        if (ours or (_is_keras_dropout(layer) and rate(layer) > 0)) and layer.seed is not None:
-            found.setdefault((ours, layer.seed), []).append(path)
+        ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
+        if (ours or (isinstance(layer, _KERAS) and rate(layer) > 0)) and isinstance(seed, int):
+            found.setdefault((ours, seed), []).append(path)
     return found
 
 
 def _convolution_behind(model: Inspection, call: Call) -> Call | None:
-    """The convolution whose maps a call gets, maybe through layers that keep them maps."""
-    for before in model.graph.before(call):
+    """Return the convolution whose maps a call gets, maybe through layers that keep them maps."""
+    seen, ways = set(), model.graph.before(call)[::-1]
+    while ways:
+        before = ways.pop()
         layer = bare(before.layer)
         if isinstance(layer, _CONVOLUTIONS):
             return before
-        keeps_maps = isinstance(layer, _KEEP_MAPS) or not getattr(layer, "weights", ())
-        if keeps_maps and len(before.shape) == len(call.shape) and (found := _convolution_behind(model, before)):
-            return found
+        keeps_maps = isinstance(layer, _KEEP_MAPS) or not attribute(layer, "weights")
+        if before not in seen and keeps_maps and len(before.shape) == len(call.shape):
+            ways += model.graph.before(before)[::-1]
+        seen.add(before)
     return None
