@@ -42,6 +42,9 @@ class Automatic(L.Layer):
     def call(self, x, training=False):
         return keras.random.dropout(x, self.dropout_rate, seed=self.seeds) if training and self.dropout_rate else x
 
+    def compute_output_shape(self, shape):
+        return shape
+
 
 @register
 class Raises(L.Layer):
@@ -194,6 +197,21 @@ class Both(L.Layer):
         return self.depth([x, x], training=training)
 
 
+@register
+class Attend(L.Layer):
+    """Self-attention with Keras's layer, whose dropout is 0."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = L.MultiHeadAttention(2, 4)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, x, training=False):
+        return self.attention(x, x, training=training)
+
+
 def nested():
     inputs = keras.Input((6, WIDTH))
     return keras.Model(inputs, Noisy(name="noisy")(L.Dense(WIDTH, "relu", name="inner")(inputs)), name="nested")
@@ -216,21 +234,6 @@ FOREIGN = {
     "a recurrent cell": lambda: L.RNN(Cell(), return_sequences=True, name="foreign"),
     "Keras attention": lambda: Attend(name="foreign"),
 }
-
-
-@register
-class Attend(L.Layer):
-    """Self-attention with Keras's layer, whose dropout is 0."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.attention = L.MultiHeadAttention(2, 4)
-
-    def build(self, shape):
-        self.attention.build(shape, shape)
-
-    def call(self, x, training=False):
-        return self.attention(x, x, training=training)
 
 
 def model_with(name, calls=1):

@@ -5,10 +5,9 @@ have any attributes, and may raise whatever they like when they run: attributes 
 goes through `Inspection.measured`.
 """
 
-import inspect
 import itertools
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,40 +71,31 @@ class Inspection:
         """The calls of the dropout layers that drop something: a layer that is called twice can be right in one place only."""
         return [call for call in self.graph.calls if is_dropout(call.layer) and rate(call.layer) > 0]
 
-    def source(self, call: Call, passes: Callable[[Any], bool]) -> Call | None:
-        """Return the call behind which this one stands, back through what `passes`; None for an input of the model."""
-        before = self.graph.makers.get(call.inputs[0]) if call.inputs else None
-        while before is not None and passes(before.layer):
-            before = self.graph.makers.get(before.inputs[0]) if before.inputs else None
-        return before
+    def sources(self, passes: Callable[[Any], bool]) -> dict[Call, Call | None]:
+        """Return, for each call, the one behind which it stands, back through what `passes`; None for an input of the model."""
+        found: dict[Call, Call | None] = {}
+        for call in self.graph.calls:
+            before = self.graph.makers.get(call.inputs[0]) if call.inputs else None
+            found[call] = found[before] if before is not None and passes(before.layer) else before
+        return found
 
-    def reached(self, call: Call, stops: Callable[[Any], bool]) -> list[Call]:
-        """Return the first calls behind this one, on every way, of layers that stop it."""
-        return [user for user in self._onwards(call, lambda layer: not stops(layer)) if stops(user.layer)]
-
-    def first_behind(self, stops: Callable[[Any], bool]) -> dict[Call, list[Call]]:
-        """Return, for each call of the model, what `reached` returns: in one pass, for rules that ask it of many calls."""
+    def reached(self, stops: Callable[[Any], bool]) -> dict[Call, list[Call]]:
+        """Return, for each call, the first ones behind it, on every way, of layers that stop it."""
         found: dict[Call, list[Call]] = {}
         for call in reversed(self.graph.calls):
             ways = ([user] if stops(user.layer) else found[user] for user in self.graph.after(call))
             found[call] = list(dict.fromkeys(itertools.chain.from_iterable(ways)))
         return found
 
-    def is_output(self, call: Call, passes: Callable[[Any], bool]) -> bool:
-        """Whether an output of this call is one of the model's, maybe through what `passes`."""
-        users = [user for user in self._onwards(call, passes) if passes(user.layer)]
-        return any(set(each.outputs) & set(self.graph.outputs) for each in (call, *users))
-
-    def _onwards(self, call: Call, passes: Callable[[Any], bool]) -> Iterator[Call]:
-        """Yield each call behind this one once, as far as layers pass it on."""
-        seen, ways = set(), deque(self.graph.after(call))
-        while ways:
-            user = ways.popleft()
-            if user not in seen:
-                seen.add(user)
-                yield user
-                if passes(user.layer):
-                    ways.extend(self.graph.after(user))
+    def leading_out(self, passes: Callable[[Any], bool]) -> set[Call]:
+        """Return the calls an output of which is one of the model's, maybe through what `passes`."""
+        found: set[Call] = set()
+        for call in reversed(self.graph.calls):
+            if set(call.outputs) & set(self.graph.outputs) or any(
+                user in found and passes(user.layer) for user in self.graph.after(call)
+            ):
+                found.add(call)
+        return found
 
     def masked_by(self) -> dict[Call, list[tuple[Call, str]]]:
         """Return, for each dropout call, the (call, option) whose mask is computed from what it drops; no option for Masking."""
@@ -141,7 +131,7 @@ class Inspection:
         def walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, Any]]:
             for node in graph.nodes(model):
                 path = prefix + node.operation.name
-                if _training(node.operation, node.arguments.args, node.arguments.kwargs) is True:
+                if node.arguments.kwargs.get("training") is True:
                     yield path, node.operation
                 if graph.is_nested(node.operation):
                     yield from walk(graph.functional(node.operation), f"{path}/")
@@ -187,8 +177,10 @@ class Inspection:
         except Exception as error:  # whatever a class of the user's does when it runs
             if self.data is None:
                 return None
+            text = str(error)
+            said = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text  # Keras prints the message in bold among others
             refuse(
-                f"the model {self.model.name!r} cannot be run on the data: {type(error).__name__}: {error}",
+                f"the model {self.model.name!r} cannot be run on the data: {type(error).__name__}: {said}",
                 "Give inputs that model.predict takes; or leave the data out, and what has to be measured on them is left out too.",
             )
 
@@ -285,7 +277,7 @@ class Inspection:
             tensors = {id(t): values[number] for t, number in zip(call.node.input_tensors, call.inputs)}
             args, options = call.node.arguments.fill_in(tensors)
             if getattr(call.layer, "_call_has_training_arg", False):
-                args, options = _with_training(call.layer, args, options, training and is_dropout(call.layer))
+                options = {**options, "training": training and is_dropout(call.layer)}
             yield call, args, options
             values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
             for tensor in set(call.inputs):  # a large model's tensors do not all fit
@@ -381,7 +373,7 @@ def activation(layer: Any) -> str | None:
     function = attribute(layer, "activation")
     if isinstance(function, keras.Layer):
         return activation(function)
-    if callable(function) and isinstance(layer, keras.Layer) and _is_known_name(type(layer).call.__module__):
+    if callable(function) and isinstance(layer, keras.Layer) and _is_known_name(str(getattr(type(layer).call, "__module__", ""))):
         name = getattr(function, "__name__", None)
         return name if isinstance(name, str) else None
     return _ACTIVATIONS.get(type(layer).__name__.lower())
@@ -403,29 +395,6 @@ def _is_known(layer: Any) -> bool:
 
 def _is_known_name(module: str) -> bool:
     return module.partition(".")[0] in ("keras", "keras_dropout")
-
-
-def _bound(layer: Any, args: tuple, options: dict[str, Any]) -> inspect.BoundArguments | None:
-    """Return the arguments of a call by name; None where they cannot be told."""
-    try:
-        return inspect.signature(layer.call).bind(*args, **options)
-    except (TypeError, ValueError):
-        return None
-
-
-def _training(layer: Any, args: tuple, options: dict[str, Any]) -> Any:
-    """Return the flag that a call was given, by name or by place."""
-    bound = _bound(layer, args, options) if len(args) > 1 else None
-    return (bound.arguments if bound else options).get("training")
-
-
-def _with_training(layer: Any, args: tuple, options: dict[str, Any], flag: bool) -> tuple[tuple, dict[str, Any]]:
-    """Return the arguments with another flag, which may have been given by place."""
-    bound = _bound(layer, args, options) if len(args) > 1 else None
-    if bound and "training" in bound.arguments:
-        bound.arguments["training"] = flag
-        return bound.args, bound.kwargs
-    return args, {**options, "training": flag}
 
 
 def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:

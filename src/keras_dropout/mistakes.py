@@ -134,7 +134,7 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
     With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
     """
 
-    first = model.first_behind(lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
+    first = model.reached(lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
         norms = [each for each in first[call] if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
@@ -165,8 +165,9 @@ def dropout_before_masking(model: Inspection) -> Found:
 
     The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
     """
+    on_ids = _on_ids(model)
     for call, users in model.masked_by().items():
-        if _drops_ids(model, call):
+        if call in on_ids:
             continue
         first = f"the mask of {users[0][0].path!r}" + (f" and {len(users) - 1} more" if len(users) > 1 else "")
         errors = model.mask_errors(users)
@@ -183,19 +184,18 @@ def dropout_before_masking(model: Inspection) -> Found:
 
 def dropout_of_ids(model: Inspection) -> Found:
     """Dropout that multiplies the ids that go into an embedding."""
-    for call in filter(lambda call: _drops_ids(model, call), model.dropouts):
-        (embedding, *_) = _embeddings(model, call)
+    for call, embedding in _on_ids(model).items():
         yield call.path, f"{_named(call)} drops and multiplies the ids that the embedding {embedding.path!r} looks up."
 
 
 def dropout_after_softmax(model: Inspection) -> Found:
     """Dropout on probabilities; weights of an attention or of a mixture, which are multiplied with something, are not meant."""
+    sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in model.dropouts:
-        source = model.source(call, keeps_values)
+        source = sources[call]
         if source is None or activation(source.layer) != "softmax":
             continue
-        users = model.reached(call, lambda layer: not keeps_values(layer))
-        if all(len(set(user.inputs)) == 1 for user in users):
+        if all(len(set(user.inputs)) == 1 for user in users[call]):
             yield call.path, f"{_named(call)} drops probabilities, those of the softmax of {source.path!r}."
 
 
@@ -208,23 +208,23 @@ def dropout_on_logits(model: Inspection) -> Found:
     def passes(layer: Any) -> bool:
         return keeps_values(layer) or (activation(layer) is not None and not attribute(layer, "weights"))
 
+    sources, befores, leading_out = model.sources(passes), model.sources(keeps_values), model.leading_out(passes)
+    has_loss = model.model.compiled and attribute(model.model, "loss") is not None
+    seen = "the loss sees" if has_loss else "a loss on the model's outputs sees"
     for call in model.dropouts:
-        source = model.source(call, passes)
-        if source is None or not model.is_output(call, passes):
+        source, before = sources[call], befores[call]
+        if source is None or before is None or call not in leading_out:
             continue
-        before = model.source(call, keeps_values)
-        assert before is not None  # what keeps values passes, and behind that there is a source
         ends_with = activation(before.layer)
-        has_loss = model.model.compiled and attribute(model.model, "loss") is not None
         if ends_with != "softmax" and (has_loss or ends_with in _OF_OUTPUTS or before.options.get("reverse")):
-            seen = "the loss sees" if has_loss else "a loss on the model's outputs sees"
             yield call.path, f"{_named(call)} stands behind the output layer {source.path!r}: {seen} what is dropped at random."
 
 
 def elementwise_on_convolution_maps(model: Inspection) -> Found:
     """Dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
+    convolutions = _convolutions_behind(model)
     for call in model.dropouts:
-        source = _convolution_behind(model, call) if drops_units(call.layer) else None
+        source = convolutions[call] if drops_units(call.layer) else None
         if source is None:
             continue
         convolution = bare(source.layer)
@@ -249,22 +249,23 @@ def keras_rate_0(model: Inspection) -> Found:
 
 def alpha_without_selu(model: Inspection) -> Found:
     """Alpha dropout behind an activation other than SELU."""
+    sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in filter(lambda call: isinstance(bare(call.layer), _ALPHA), model.dropouts):
-        source = model.source(call, keeps_values)
+        source = sources[call]
         if source is None:
             continue
         found = activation(source.layer)
-        followers = model.reached(call, lambda layer: not keeps_values(layer))
-        before_selu = found == "linear" and any(activation(user.layer) == "selu" for user in followers)
+        before_selu = found == "linear" and any(activation(user.layer) == "selu" for user in users[call])
         if found not in (None, "selu") and not before_selu:
             yield call.path, f"{_named(call)} stands behind {source.path!r}, whose activation is {found}, not selu."
 
 
 def selu_with_plain_dropout(model: Inspection) -> Found:
     """Dropout that sets units to 0 behind SELU."""
+    sources = model.sources(keeps_values)
     for call in model.dropouts:
         plain = drops_units(call.layer) or isinstance(bare(call.layer), _CHANNELS)
-        source = model.source(call, keeps_values) if plain else None
+        source = sources[call] if plain else None
         if source and activation(source.layer) == "selu":
             yield call.path, f"{_named(call)} stands behind {source.path!r}, whose activation is selu."
 
@@ -370,9 +371,9 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
 
 def keep_probability_as_rate(model: Inspection) -> Found:
     """A suspicion: a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
+    sources = model.sources(lambda layer: keeps_values(layer) or ".preprocessing." in type(layer).__module__)
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
-        value = rate(call.layer)
-        source = model.source(call, lambda layer: keeps_values(layer) or ".preprocessing." in type(layer).__module__)
+        value, source = rate(call.layer), sources[call]
         if value >= 0.8 or (value > 0.5 and source is None):
             where = "of an input" if source is None else "of what goes into it"
             yield (
@@ -425,15 +426,19 @@ def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
         yield path, f"{_called(layer)} {said}.{more}"
 
 
-def _drops_ids(model: Inspection, call: Call) -> bool:
-    return not isinstance(bare(call.layer), layers.WordDropout) and bool(_embeddings(model, call))
+def _changes_values(layer: Any) -> bool:
+    return not keeps_values(layer)
 
 
-def _embeddings(model: Inspection, call: Call) -> list[Call]:
-    """Return the embeddings that look up what a dropout layer gives; one that is called in reverse looks up nothing."""
-    users = model.reached(call, lambda layer: not keeps_values(layer))
-    found = [user for user in users if isinstance(bare(user.layer), keras.layers.Embedding)]
-    return [user for user in found if len(user.node.outputs[0].shape) > len(user.node.input_tensors[0].shape)]
+def _on_ids(model: Inspection) -> dict[Call, Call]:
+    """Return the dropout calls whose outputs an embedding looks up, with it; one that is called in reverse looks up nothing."""
+    users, found = model.reached(_changes_values), {}
+    for call in model.dropouts:
+        for user in users[call] if not isinstance(bare(call.layer), layers.WordDropout) else ():
+            looks_up = len(user.node.outputs[0].shape) > len(user.node.input_tensors[0].shape)
+            if isinstance(bare(user.layer), keras.layers.Embedding) and looks_up:
+                found[call] = user
+    return found
 
 
 def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
@@ -450,16 +455,17 @@ def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
     return found
 
 
-def _convolution_behind(model: Inspection, call: Call) -> Call | None:
-    """Return the convolution whose maps a call gets, maybe through layers that keep them maps."""
-    seen, ways = set(), model.graph.before(call)[::-1]
-    while ways:
-        before = ways.pop()
-        layer = bare(before.layer)
-        if isinstance(layer, _CONVOLUTIONS):
-            return before
-        keeps_maps = isinstance(layer, _KEEP_MAPS) or not attribute(layer, "weights")
-        if before not in seen and keeps_maps and len(before.shape) == len(call.shape):
-            ways += model.graph.before(before)[::-1]
-        seen.add(before)
-    return None
+def _convolutions_behind(model: Inspection) -> dict[Call, Call | None]:
+    """Return, for each call, the convolution whose maps it gets, maybe through layers that keep them maps."""
+    found: dict[Call, Call | None] = {}
+    for call in model.graph.calls:
+        found[call] = None
+        for before in model.graph.before(call):
+            layer = bare(before.layer)
+            if isinstance(layer, _CONVOLUTIONS):
+                found[call] = before
+            elif isinstance(layer, _KEEP_MAPS) or not attribute(layer, "weights"):
+                found[call] = found[before] if len(before.shape) == len(call.shape) else None
+            if found[call]:
+                break
+    return found
