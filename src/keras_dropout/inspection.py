@@ -238,18 +238,19 @@ class Inspection:
         return next((each for each in said if each), 0.0)
 
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
-        """The shift of the variance of what goes into each normalisation, where it varies at all.
+        """Return the shift of the variance of what goes into each normalisation, where it varies at all.
 
-        In training: all dropout layers on, all else as at prediction. Several masks are drawn for each row.
+        In training: all dropout layers on, all else as at prediction. Several masks are drawn for each row; few rows fill a batch.
         """
         rows = len(self.data[0])
-        draws = max(_DRAWS, 2 * ROWS // rows)
+        data = [np.repeat(each, max(1, BATCH // rows), axis=0) for each in self.data]
+        draws = max(_DRAWS, 2 * ROWS // len(data[0]))
         moments: dict[tuple[Call, bool], list] = {}
         for training in (False, True):
             with keras.StatelessScope():
-                for _, start in itertools.product(range(draws if training else 1), range(0, rows, BATCH)):
+                for _, start in itertools.product(range(draws if training else 1), range(0, len(data[0]), BATCH)):
                     left = set(calls)
-                    for call, args, options in self._steps([each[start : start + BATCH] for each in self.data], training):
+                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training):
                         if call in left:
                             left.remove(call)
                             values = keras.ops.convert_to_numpy(graph.first_input(args, options))
