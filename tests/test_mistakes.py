@@ -8,10 +8,12 @@ import re
 import keras
 import numpy as np
 import pytest
+from foreign_layers import FOREIGN, model_with
 
 import keras_dropout as kd
 from keras_dropout import BadInput, check
 from keras_dropout.evidence import KNOWN
+from keras_dropout.inspection import rate
 from keras_dropout.mistakes import RULES
 
 L = keras.layers
@@ -54,7 +56,13 @@ def attention(layer, **options):
 
 def nested(model):
     inputs = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
-    return keras.Model(inputs, model(inputs))
+    around = keras.Model(inputs, model(inputs))
+    return with_loss(around) if model.compiled else around
+
+
+def with_loss(model):
+    model.compile("sgd", "mse")
+    return model
 
 
 def hand_made_attention(x):
@@ -121,7 +129,60 @@ HAVE = {
     "regression": (
         "dropout-on-logits",
         "d",
-        lambda: chain((5, 4), lstm(1), kd.Dropout(0.2, name="d")),
+        lambda: with_loss(chain((5, 4), lstm(1), kd.Dropout(0.2, name="d"))),
+    ),
+    "features that a loss sees": (
+        "dropout-on-logits",
+        "d",
+        lambda: with_loss(chain((8,), L.Dense(4, "relu"), L.LayerNormalization(), L.Dropout(0.2, name="d"))),
+    ),
+    "the second call of a layer": (
+        "dropout-on-logits",
+        "d",
+        lambda: graph(lambda x: called_twice(L.Dropout(0.1, name="d"), L.Dense(4, "relu"), L.Dense(3), x)),
+    ),
+    "tied embeddings": (
+        "dropout-on-logits",
+        "d",
+        lambda: graph(lambda x: tied(L.ReversibleEmbedding(9, 4), x, L.Dropout(0.1, name="d")), (5,)),
+    ),
+    "before Masking": (
+        "dropout-before-masking",
+        "d",
+        lambda: chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0), L.GlobalAveragePooling1D(), L.Dense(1)),
+    ),
+    "before Masking of zeros, reshaped": (
+        "dropout-before-masking",
+        "d",
+        lambda: chain((18,), kd.Dropout(0.5, name="d"), L.Reshape((6, 3)), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1)),
+    ),
+    "before a Masking whose mask nobody gets": (
+        "dropout-before-masking",
+        "d",
+        lambda: chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0), L.Flatten(), L.Dense(1)),
+    ),
+    "before a mask made by hand": ("dropout-before-masking", "d", lambda: graph(masked_by_hand, (6, 3))),
+    "words that become padding": (
+        "dropout-before-masking",
+        "d",
+        lambda: chain(
+            (6,),
+            kd.WordDropout(0.5, 0, name="d"),
+            L.Embedding(9, 4, mask_zero=True),
+            L.GlobalAveragePooling1D(),
+            L.Dense(1),
+            dtype="int32",
+        ),
+    ),
+    "ids": (
+        "dropout-of-ids",
+        "d",
+        lambda: chain((6,), L.Dropout(0.2, name="d"), L.Embedding(9, 4, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(1)),
+    ),
+    "softmax as a layer in the layer": (
+        "dropout-after-softmax",
+        "d",
+        lambda: chain((8,), L.Dense(3, L.Softmax()), L.Dropout(0.2, name="d")),
     ),
     "maps": ("elementwise-on-convolution-maps", "d", lambda: image(L.Dropout(0.2, name="d"))),
     "maps, normalised and pooled": (
@@ -225,6 +286,19 @@ HAVE_NOT = {
     "dropout of the only input": lambda: chain((8,), L.Dropout(0.2), L.Flatten()),
     "channels of maps": lambda: image(L.SpatialDropout2D(0.2), kd.DropBlock2D(0.2, 3)),
     "maps by noise shape": lambda: image(L.Dropout(0.2, noise_shape=(None, 1, 1, None))),
+    "features that are normalised": lambda: chain((8,), L.Dense(4), L.LayerNormalization(), L.Dropout(0.2)),
+    "features of relu": lambda: chain((8,), L.Dense(4), L.ReLU(), L.Dropout(0.2)),
+    "features of a recurrent layer": lambda: chain((5, 4), lstm(3), L.Dropout(0.2)),
+    "tied embeddings, dropout before": lambda: graph(lambda x: tied(L.ReversibleEmbedding(9, 4), x), (5,)),
+    "dropout behind Masking": lambda: chain((6, 3), L.Masking(-1.0), L.Dropout(0.5), L.GlobalAveragePooling1D(), L.Dense(1)),
+    "many features before Masking of zeros": lambda: chain(
+        (6, 99), L.Dropout(0.1), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1)
+    ),
+    "words that do not become padding": lambda: chain(
+        (6,), kd.WordDropout(0.5, 1), L.Embedding(9, 4, mask_zero=True), L.GlobalAveragePooling1D(), L.Dense(1), dtype="int32"
+    ),
+    "a mask of something else": lambda: graph(masked_by_another, (6, 3)),
+    "a comparison that is no mask": lambda: graph(rectified_by_hand, (6, 3)),
     "maps that are vectors": lambda: image(L.GlobalAveragePooling2D(keepdims=True), L.Dropout(0.2), L.Conv2D(3, 1)),
     "flattened maps": lambda: image(L.Flatten(), L.Dropout(0.2)),
     "an image itself": lambda: chain((8, 8, 2), L.Dropout(0.2), L.Conv2D(2, 3), L.Flatten(), L.Dense(2)),
@@ -257,6 +331,32 @@ HAVE_NOT = {
     "no dropout": vector,
     "an embedding": lambda: chain((5,), L.Embedding(9, 4), L.SpatialDropout1D(0.2), lstm(3), L.Dense(2), dtype="int32"),
 }
+
+
+def called_twice(drop, first, second, x):
+    return drop(second(drop(first(x))))
+
+
+def tied(embedding, x, *behind):
+    x = L.Dropout(0.1)(L.Dense(4)(embedding(x)))
+    x = embedding(x, reverse=True)
+    return behind[0](x) if behind else x
+
+
+def masked_by_hand(x):
+    x = L.Dropout(0.5, name="d")(x)
+    return L.Dense(1)(L.GlobalAveragePooling1D()(L.Dense(4)(x), mask=keras.ops.any(x != 0, -1)))
+
+
+def masked_by_another(x):
+    """The mask of the concatenation is made from the shape of what is dropped, not from its values."""
+    both = L.Concatenate(axis=1)([L.Masking(-1.0)(x), L.Dropout(0.5)(x)])
+    return L.Dense(1)(L.GlobalAveragePooling1D()(both))
+
+
+def rectified_by_hand(x):
+    x = L.Dropout(0.5)(L.Dense(4)(x))
+    return L.Dense(1)(L.GlobalAveragePooling1D()(keras.ops.where(x > 0, x, 0.0)))
 
 
 def bn():
@@ -303,6 +403,44 @@ def test_every_rule_is_tried_described_and_known():
     assert {rule for rule, _, _ in HAVE.values()} | {"live-rate", "neighbouring-seeds"} == set(RULES) == set(KNOWN)
     assert all(rule.__doc__ for rule in RULES.values())
     assert all(all(known) for known in KNOWN.values())
+
+
+def test_what_is_true_of_many_layers_is_one_entry():
+    names = [f"d{number}" for number in range(18)]
+    (mistake,) = check(vector(*(L.Dropout(0.0, name=name) for name in names)))
+    assert mistake.rule == "keras-rate-0"
+    assert mistake.what == "Dropout 'd0' was made with rate 0 and drops nothing. The same holds for 17 more: d1, d2, d3, …."
+    two = check(vector(L.Dropout(0.0, name="a"), set_to(0.3, L.Dropout(0.0, name="b"))))
+    assert [(each.rule, each.layer) for each in two] == [("keras-rate-0", "a"), ("keras-rate-0", "b")]
+
+
+# What is measured of a padding mask
+
+
+PADDED = np.where((np.arange(6) < 3)[:, None], np.random.default_rng(0).normal(size=(20, 6, 3)), -1).astype("float32")
+
+
+def test_the_share_of_the_padding_that_counts_as_data_is_measured():
+    model = chain((6, 3), L.Dropout(0.5, name="d"), L.Masking(-1.0, name="masking"), L.GlobalAveragePooling1D(), L.Dense(1))
+    (mistake,) = check(model, PADDED)
+    assert "'masking' and 1 more" in mistake.what
+    assert "100% of the padded steps count as data, and 0% of the others as padding (measured on 20 rows of" in mistake.what
+    (mistake,) = check(model)
+    assert "100% of the padded steps count as data, and 0% of the others as padding (measured on made-up" in mistake.what
+
+
+def test_the_share_of_the_data_that_counts_as_padding_is_that_of_the_formula():
+    """All of n features are dropped with probability rate ** n: of a step of 3 at rate 0.5, 12.5 %."""
+    model = chain((60, 3), L.Dropout(0.5, name="d"), L.Masking(), L.GlobalAveragePooling1D(), L.Dense(1))
+    (mistake,) = check(model, np.where(PADDED == -1, 0, PADDED).repeat(10, 1))
+    counted, lost = map(int, re.search(r"training (\d+)% of .* and (\d+)% of", mistake.what).groups())
+    assert counted == 0
+    assert lost == pytest.approx(12.5, abs=3)  # 7200 steps, in part of one mask
+
+
+def test_dropped_ids_are_other_words():
+    words = dropped_values(L.Dropout(0.5, seed=1), np.full((4, 50), 3.0, "float32"))
+    assert set(words.ravel().tolist()) == {0, 6}
 
 
 def test_a_mistake_as_text_and_as_plain_values():
@@ -527,6 +665,177 @@ def test_a_saved_model_has_its_mistakes_still(name, tmp_path):
     assert found(loaded) == [(rule, layer)]
 
 
+# Layers that others wrote
+
+
+@pytest.mark.parametrize("data", [None, images(6, (6, 8))], ids=["structure", "data"])
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("calls", [1, 2])
+def test_layers_of_others_are_no_mistakes(name, calls, data):
+    assert found(model_with(name, calls), data) == []
+
+
+@keras.saving.register_keras_serializable("tests")
+class DropPath(L.Layer):
+    """Has a known name, and any attribute."""
+
+    def __init__(self, **attributes):
+        super().__init__(name="d")
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def call(self, x, training=None):
+        return x
+
+
+class Unreadable(DropPath):
+    @property
+    def rate(self):
+        raise RuntimeError("not today")
+
+    activation = noise_shape = seed = rate
+
+
+ODD_RATES = {
+    "missing": {},
+    "None": {"rate": None},
+    "text": {"rate": "0.5"},
+    "not a number": {"rate": float("nan")},
+    "a pair": {"rate": (0.1, 0.2)},
+    "a function": {"rate": lambda step: 0.5},
+    "a flag": {"rate": True},
+}
+
+
+@pytest.mark.parametrize("attributes", ODD_RATES.values(), ids=ODD_RATES)
+def test_a_rate_that_is_no_number_is_not_known(attributes):
+    assert rate(DropPath(**attributes)) == 0
+    assert found(vector(DropPath(**attributes))) == []
+
+
+def test_a_rate_may_be_a_variable_or_a_tensor():
+    for value in (keras.Variable(0.25, trainable=False), keras.ops.convert_to_tensor(0.25), np.float32(0.25)):
+        assert rate(DropPath(rate=value)) == 0.25
+    (mistake,) = check(chain((8,), L.Dense(3), DropPath(rate=value)))
+    assert mistake.what.startswith("DropPath 'd' (rate 0.25) stands behind the output layer")
+
+
+def test_a_rate_may_be_an_option_of_another_name():
+    class DropPath(L.Layer):
+        def get_config(self):
+            return {"dropout_rate": 0.25}
+
+    assert rate(DropPath()) == 0.25
+
+
+def test_attributes_that_raise_are_not_known():
+    assert found(vector(Unreadable())) == []
+
+
+def test_seeds_of_others_are_not_compared():
+    seeds = [keras.random.SeedGenerator(3) for _ in range(2)]
+    layers = [DropPath(rate=0.1, seed=seed, seeds=seed) for seed in (*seeds, None, 3, 3)]
+    for number, layer in enumerate(layers):
+        layer.name = f"d{number}"
+    assert found(vector(*layers)) == []
+
+
+def test_what_a_layer_of_others_ends_with_is_not_known():
+    class FeedForward(L.Layer):
+        """Its activation is that in the middle."""
+
+        def __init__(self):
+            super().__init__()
+            self.activation, self.one, self.two = keras.activations.selu, L.Dense(9), L.Dense(6)
+
+        def call(self, x):
+            return self.two(self.activation(self.one(x)))
+
+    class Own(L.Dense):
+        pass
+
+    assert found(vector(FeedForward(), L.Dropout(0.1))) == []
+    assert found(vector(Own(6, "selu"), L.Dropout(0.1, name="d"))) == [("selu-with-plain-dropout", "d")]
+
+
+class Failing(TrainingWrapper):
+    def call(self, x, training=None):
+        if keras.src.backend.common.global_state.get_global_attribute("fails", False):
+            raise RuntimeError("no run\ntoday")
+        return super().call(x, training)
+
+
+def test_a_model_that_cannot_run_is_checked_for_the_rest_and_refused_with_data():
+    model = vector(Failing(L.Dropout(0.5)), L.Dense(4), L.Dropout(0.0, name="d"))
+    set_fails = keras.src.backend.common.global_state.set_global_attribute
+    set_fails("fails", True)
+    try:
+        assert found(model) == [("keras-rate-0", "d")]
+        with pytest.raises(BadInput, match="cannot be run on the data: RuntimeError: no run today"):
+            check(model, images(4, (8,)))
+    finally:
+        set_fails("fails", False)
+
+
+def test_tensors_tables_and_triples_are_data():
+    import pandas as pd
+
+    model, x = chain((40,), kd.Dropout(0.4), L.BatchNormalization(), L.Dense(2)), images(30, (40,))
+    forms = [x, pd.DataFrame(x), keras.ops.convert_to_tensor(x), (x, x, x), [x], x.astype("float64")]
+    if BACKEND == "torch":
+        forms.append(keras.ops.convert_to_tensor(x).requires_grad_())
+    for form in forms:
+        (mistake,) = check(model, form)
+        assert numbers(mistake)[3:] == (40, 30)
+
+
+def test_a_stream_is_refused_with_a_way_out_that_works():
+    class Set(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return images(20, (8,)), np.zeros(20)
+
+    model = vector(L.Dropout(0.5), bn())
+    for data in (Set(), ((images(20, (8,)), np.zeros(20)) for _ in range(2))):
+        with pytest.raises(BadInput, match=r"expected arrays; got .*\n.*x, y = next\(iter\(data\)\)"):
+            check(model, data)
+        x, _ = next(iter(data))
+        assert len(check(model, x)) == 1
+
+
+@pytest.mark.parametrize("data", [3, "x.npy", [[1, 2], [3]], [], (), {}, np.float32(3), [np.zeros((4, 8)), None]])
+@pytest.mark.filterwarnings("ignore:only single layers")
+def test_what_is_no_array_is_refused(data):
+    for model in (vector(L.Dropout(0.5), bn()), built(L.Dense(6), followed=False)):
+        with pytest.raises(BadInput, match=r"^data: "):
+            check(model, data)
+
+
+@pytest.mark.filterwarnings("ignore:only single layers")
+def test_a_model_that_cannot_be_followed_takes_a_dict():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop = L.Dropout(0.5)
+
+        def call(self, x, training=None):
+            assert keras.ops.convert_to_numpy(x["b"]).sum() < 1e9
+            return self.drop(x["a"] + x["b"], training=True)
+
+    model, x = Own(), {"a": images(4, (8,)), "b": images(4, (8,))}
+    model(x)
+    assert found(model, x) == [("drops-at-prediction", model.name)]
+
+
+def test_a_deep_model_is_checked():
+    x = inputs = keras.Input((4,))
+    for _ in range(150):  # Keras itself builds less than a thousand
+        x = L.Identity()(L.Dropout(0.1)(x))
+    assert found(keras.Model(inputs, L.Dense(2)(x))) == []
+
+
 # What the evidence says of Keras
 
 
@@ -540,6 +849,10 @@ def trained(*layers):
 def dropped(layer, shape=(40, 50), calls=1):
     """Which units a layer drops at its next calls."""
     return np.stack([keras.ops.convert_to_numpy(layer(np.ones(shape, "float32"), training=True)) == 0 for _ in range(calls)])
+
+
+def dropped_values(layer, x):
+    return keras.ops.convert_to_numpy(layer(x, training=True))
 
 
 def test_a_live_rate_is_a_suspicion_where_keras_ignores_it():

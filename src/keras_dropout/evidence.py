@@ -25,6 +25,17 @@ KNOWN = {
         "Li et al. 2019, CVPR, arXiv:1801.05134",
         "Put the dropout behind the last batch normalisation, or use a smaller rate.",
     ),
+    "dropout-before-masking": Known(
+        "Dropout changes the values that mark padding. Before Masking(-1), rate 0.5 makes data of all padded steps; before "
+        f"Masking(0), it makes padding of each step whose features are all dropped: 12.5 % of those with 3 ({_MEASURED}).",
+        "keras/src/layers/core/masking.py",
+        "Put the dropout behind Masking, which passes the mask on; compute a mask of your own from what is not dropped.",
+    ),
+    "dropout-of-ids": Known(
+        f"An id is a name and no amount: Dropout(0.5) makes word 3 word 0 or word 6 ({_MEASURED}), and others no word at all.",
+        "keras/src/layers/core/embedding.py; Dai and Le 2015, arXiv:1511.01432, replace words by the unknown one",
+        "Use keras_dropout.WordDropout on the ids, or put the dropout behind the embedding.",
+    ),
     "dropout-after-softmax": Known(
         "What is kept no longer sums to 1. The cross-entropy of an example is 16.1 and has no gradient where its class is "
         f"dropped, and categorical_crossentropy is nan where all classes are ({_MEASURED}).",

@@ -1,14 +1,17 @@
 """A model as the rules of `mistakes` see it: its layers, its calls, and what can be measured by running it.
 
-Nothing in the model is changed: it is run in a scope that throws away what its layers want to remember.
+Nothing in the model is changed: it is run in a scope that throws away what its layers want to remember. Classes of others may
+have any attributes, and may raise whatever they like when they run: attributes are read by `attribute` and `number`, and a run
+goes through `Inspection.measured`.
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -16,8 +19,9 @@ import numpy as np
 from keras_dropout import graph, layers
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.graph import Call, Graph
-from keras_dropout.survey import inner_layer, is_dropout
+from keras_dropout.survey import dropout_options, inner_layer, is_dropout
 
+T = TypeVar("T")
 ROWS = 256  # of the data, evenly spaced, that a measurement uses
 BATCH = 32
 _DRAWS = 4  # of masks for each row; more where there are fewer rows
@@ -25,6 +29,7 @@ _SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.
 _UNITS = (keras.layers.Dropout, keras.layers.GaussianDropout, layers.Dropout, layers.GaussianDropout)
 # Their outputs are their inputs, in another order or shape.
 _SAME_VALUES = {"Flatten", "Reshape", "Permute", "Identity", "Transpose", "Squeeze", "ExpandDims", "RepeatVector"}
+_ACTIVATIONS = {name.replace("_", ""): name for name in vars(keras.activations)}
 
 
 class Shift(NamedTuple):
@@ -37,6 +42,14 @@ class Shift(NamedTuple):
     rows: int
 
 
+class MaskErrors(NamedTuple):
+    """The share of the padded steps that count as data in training, and of the others that count as padding."""
+
+    counted: float
+    lost: float
+    rows: int
+
+
 @dataclass(frozen=True, eq=False)
 class Inspection:
     """A model under inspection.
@@ -46,56 +59,84 @@ class Inspection:
     """
 
     model: keras.Model
+    top: Any  # the same as a functional model; None where its calls cannot be followed
     layers: list[tuple[str, keras.Layer]]
     graph: Graph
     reason: str
     data: Any
+    structure: Any  # that of the data, for a model whose calls cannot be followed
 
     @cached_property
     def dropouts(self) -> list[Call]:
-        """The first call of each dropout layer that drops something."""
-        calls = {id(call.layer): call for call in reversed(self.graph.calls) if is_dropout(call.layer) and rate(call.layer) > 0}
-        return [call for call in self.graph.calls if calls.get(id(call.layer)) is call]
+        """The calls of the dropout layers that drop something: a layer that is called twice can be right in one place only."""
+        return [call for call in self.graph.calls if is_dropout(call.layer) and rate(call.layer) > 0]
 
-    def source(self, call: Call, passes: Callable[[Any], bool]) -> Call | None:
-        """The call behind which this one stands, back through what `passes`; None for an input of the model."""
-        before = self.graph.before(call)
-        if not before:
-            return None
-        return self.source(before[0], passes) if passes(before[0].layer) else before[0]
-
-    def reached(self, call: Call, stops: Callable[[Any], bool]) -> list[Call]:
-        """The first calls behind this one, on every way, of layers that stop it."""
-        found, seen, ways = [], set(), list(self.graph.after(call))
-        while ways:
-            user = ways.pop(0)
-            if id(user) not in seen:
-                seen.add(id(user))
-                if stops(user.layer):
-                    found.append(user)
-                else:
-                    ways += self.graph.after(user)
+    def sources(self, passes: Callable[[Any], bool]) -> dict[Call, Call | None]:
+        """Return, for each call, the one behind which it stands, back through what `passes`; None for an input of the model."""
+        found: dict[Call, Call | None] = {}
+        for call in self.graph.calls:
+            before = self.graph.makers.get(call.inputs[0]) if call.inputs else None
+            found[call] = found[before] if before is not None and passes(before.layer) else before
         return found
 
-    def is_output(self, call: Call, passes: Callable[[Any], bool]) -> bool:
-        """Whether an output of this call is one of the model's, maybe through what `passes`."""
-        if set(call.outputs) & set(self.graph.outputs):
-            return True
-        return any(self.is_output(user, passes) for user in self.graph.after(call) if passes(user.layer))
+    def reached(self, stops: Callable[[Any], bool]) -> dict[Call, list[Call]]:
+        """Return, for each call, the first ones behind it, on every way, of layers that stop it."""
+        found: dict[Call, list[Call]] = {}
+        for call in reversed(self.graph.calls):
+            ways = ([user] if stops(user.layer) else found[user] for user in self.graph.after(call))
+            found[call] = list(dict.fromkeys(itertools.chain.from_iterable(ways)))
+        return found
+
+    def leading_out(self, passes: Callable[[Any], bool]) -> set[Call]:
+        """Return the calls an output of which is one of the model's, maybe through what `passes`."""
+        found: set[Call] = set()
+        for call in reversed(self.graph.calls):
+            if set(call.outputs) & set(self.graph.outputs) or any(
+                user in found and passes(user.layer) for user in self.graph.after(call)
+            ):
+                found.add(call)
+        return found
+
+    def masked_by(self) -> dict[Call, list[tuple[Call, str]]]:
+        """Return, for each dropout call, the (call, option) whose mask is computed from what it drops; no option for Masking."""
+        found: dict[Call, list[tuple[Call, str]]] = {}
+        for call in self.graph.calls:
+            numbers = {id(tensor): number for tensor, number in zip(call.node.input_tensors, call.inputs)}
+            masks = {name: keras.tree.flatten(value) for name, value in call.options.items() if "mask" in name}
+            if isinstance(call.layer, keras.layers.Masking):
+                masks[""] = call.node.input_tensors
+            for option, tensors in masks.items():
+                for dropout in self._mask_sources([numbers[id(each)] for each in tensors if id(each) in numbers]):
+                    found.setdefault(dropout, []).append((call, option))
+        return found
+
+    def _mask_sources(self, tensors: list[int]) -> Iterator[Call]:
+        """Yield the dropout calls whose outputs a mask is computed from, by operations and not by layers that compute features."""
+        seen, ways = set(), list(tensors)
+        while ways:
+            maker = self.graph.makers.get(ways.pop())
+            if maker is None or maker in seen:
+                continue
+            seen.add(maker)
+            if is_dropout(maker.layer) and rate(maker.layer) > 0:
+                yield maker
+            makes_mask = maker.dtype == "bool" or not isinstance(maker.layer, keras.Layer)
+            if (makes_mask and not type(maker.layer).__name__.endswith("Like")) or keeps_values(maker.layer):
+                ways += maker.inputs
 
     @cached_property
     def frozen(self) -> list[tuple[str, Any]]:
         """(path, layer or model) for each call that was given training=True when the graph was made."""
 
         def walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, Any]]:
-            for node in graph.nodes(graph.functional(model)):
+            for node in graph.nodes(model):
                 path = prefix + node.operation.name
                 if node.arguments.kwargs.get("training") is True:
                     yield path, node.operation
                 if graph.is_nested(node.operation):
-                    yield from walk(node.operation, f"{path}/")
+                    yield from walk(graph.functional(node.operation), f"{path}/")
 
-        return list(walk(self.model, "")) if self.graph.calls else []
+        return list(walk(self.top, "")) if self.top is not None else []
 
     def foreign(self) -> Iterator[tuple[str, keras.Layer]]:
         """The layers whose class is neither Keras's nor ours."""
@@ -105,50 +146,111 @@ class Inspection:
 
     @cached_property
     def rows(self) -> list[np.ndarray] | None:
-        """Inputs for a run: of the data, or else at random; None where the model takes what cannot be made up."""
+        """Inputs for a run: of the data, or else made up; None where there are none that the model could take."""
+        if any(dtype == "string" for *_, dtype in self.graph.inputs) and keras.backend.backend() != "tensorflow":
+            return None
         if self.data is not None:
             return self.data
-        if not self.graph.calls or any(dtype == "string" for *_, dtype in self.graph.inputs):
+        return self.made_up() if self.graph.calls else None
+
+    def made_up(self, padding: float | None = None) -> list[np.ndarray] | None:
+        """Return eight rows of random inputs; where `padding` is given, the second half of the steps of a sequence is that."""
+        if any(dtype == "string" for *_, dtype in self.graph.inputs):
             return None
-        rng = np.random.default_rng(0)
-        return [(2 * rng.random((8, *(n or 3 for n in shape)))).astype(dtype) for _, _, shape, dtype in self.graph.inputs]
+        rng, rows = np.random.default_rng(0), []
+        for _, _, shape, dtype in self.graph.inputs:
+            values = 2 * rng.random((8, *(n or 3 for n in shape)))
+            if padding is not None and len(shape) > 1:
+                values[:, values.shape[1] // 2 :] = padding
+            rows.append(values.astype("int32" if "int" in dtype else "bool" if dtype == "bool" else "float32"))
+        return rows
+
+    def measured(self, run: Callable[[], T]) -> T | None:
+        """Return what a run of the model gives; None where there are no rows to run it on, or it cannot run on made-up ones.
+
+        A run that fails on the data that were given is refused.
+        """
+        if self.rows is None:
+            return None
+        try:
+            return run()
+        except Exception as error:  # whatever a class of the user's does when it runs
+            if self.data is None:
+                return None
+            text = str(error)
+            said = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text  # Keras prints the message in bold among others
+            refuse(
+                f"the model {self.model.name!r} cannot be run on the data: {type(error).__name__}: {said}",
+                "Give inputs that model.predict takes; or leave the data out, and what has to be measured on them is left out too.",
+            )
 
     def predict(self, times: int = 1, **options: Any) -> tuple[list[list[np.ndarray]], list[keras.Layer]]:
-        """The outputs of `model(x, **options)`, called so many times, and the batch normalisations whose statistics that moves."""
-        x: Any = [rows[:BATCH] for rows in self.rows or ()]
-        if self.graph.calls:
-            given = iter(x)
-            x = keras.tree.map_structure(lambda _: next(given), graph.functional(self.model).input)
-        else:
-            x = x[0] if len(x) == 1 else x
+        """Call `model(x, **options)` so many times; return the outputs and the batch normalisations whose statistics that moves."""
+        rows = [rows[:BATCH] for rows in self.rows or ()]
+        x = keras.tree.pack_sequence_as(self.structure if self.top is None else self.top.input, rows)
         with keras.StatelessScope() as scope:
             outputs = [keras.tree.flatten(self.model(x, **options)) for _ in range(times)]
         norms = [each for each in self.model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
         moved = [each for each in norms if scope.get_current_value(each.moving_mean) is not None]
         return [[keras.ops.convert_to_numpy(each) for each in output] for output in outputs], moved
 
-    def varies_at_prediction(self, call: Call) -> bool:
-        """Whether the layer's output at training=False differs from call to call."""
-        if self.rows is None:
-            return False
+    def varying(self, calls: list[Call]) -> list[Call]:
+        """Return those of the calls whose output at training=False differs from run to run."""
+        found, left = [], set(calls)
         with keras.StatelessScope():
-            args, options = next((a, o) for each, a, o in self._steps([r[:8] for r in self.rows], False) if each is call)
-            one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
-        return differ(one, two)
+            for call, args, options in self._steps([rows[:8] for rows in self.rows or ()], False):
+                if call in left:
+                    left.remove(call)
+                    one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
+                    found += [call] if differ(one, two) else []
+                if not left:
+                    break
+        return found
+
+    def mask_errors(self, calls: list[tuple[Call, str]]) -> MaskErrors | None:
+        """Return how often these calls get another mask in training than at prediction; None where that cannot be measured."""
+        rows = (self.rows if self.data is not None else self.made_up(self._padding())) or []
+
+        def masks(training: bool) -> np.ndarray:
+            found, left = [], {call: [option for each, option in calls if each is call] for call, _ in calls}
+            with keras.StatelessScope():
+                for call, args, options in self._steps([each[:BATCH] for each in rows], training):
+                    for option in left.pop(call, ()):
+                        mask = options[option] if option else call.layer.compute_mask(graph.first_input(args, options))
+                        found += [np.ravel(keras.ops.convert_to_numpy(each) != 0) for each in keras.tree.flatten(mask)]
+                    if not left:
+                        break
+            return np.concatenate(found)
+
+        def run() -> MaskErrors:
+            still, trained = masks(False), np.stack([masks(True) for _ in range(_DRAWS)])
+            counted = float(trained[:, ~still].mean()) if not still.all() else 0.0
+            lost = float((~trained[:, still]).mean()) if still.any() else 0.0
+            return MaskErrors(counted, lost, min(len(rows[0]), BATCH))
+
+        return self.measured(run)
+
+    def _padding(self) -> float:
+        """Return the number that padded steps consist of, as Masking or a comparison says; 0 where nothing says so."""
+        kinds = ("Masking", "NotEqual", "Equal")
+        compare = [call for call in self.graph.calls if type(call.layer).__name__ in kinds]
+        said = (number(each) for call in compare for each in (attribute(call.layer, "mask_value"), *call.node.arguments.args))
+        return next((each for each in said if each), 0.0)
 
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
-        """The shift of the variance of what goes into each normalisation, where it varies at all.
+        """Return the shift of the variance of what goes into each normalisation, where it varies at all.
 
-        In training: all dropout layers on, all else as at prediction. Several masks are drawn for each row.
+        In training: all dropout layers on, all else as at prediction. Several masks are drawn for each row; few rows fill a batch.
         """
         rows = len(self.data[0])
-        draws = max(_DRAWS, 2 * ROWS // rows)
+        data = [np.repeat(each, max(1, BATCH // rows), axis=0) for each in self.data]
+        draws = max(_DRAWS, 2 * ROWS // len(data[0]))
         moments: dict[tuple[Call, bool], list] = {}
         for training in (False, True):
             with keras.StatelessScope():
-                for _, start in itertools.product(range(draws if training else 1), range(0, rows, BATCH)):
+                for _, start in itertools.product(range(draws if training else 1), range(0, len(data[0]), BATCH)):
                     left = set(calls)
-                    for call, args, options in self._steps([each[start : start + BATCH] for each in self.data], training):
+                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training):
                         if call in left:
                             left.remove(call)
                             values = keras.ops.convert_to_numpy(graph.first_input(args, options))
@@ -166,7 +268,11 @@ class Inspection:
 
     def _steps(self, rows: list[np.ndarray], training: bool) -> Iterator[tuple[Call, tuple, dict]]:
         """Run the graph: each call with its arguments, before it is made. `training` is for dropout layers, the others predict."""
-        values = {number: keras.ops.convert_to_tensor(each) for (_, number, *_), each in zip(self.graph.inputs, rows)}
+        types = [None if dtype == "string" else dtype for *_, dtype in self.graph.inputs]
+        values = {
+            number: keras.ops.convert_to_tensor(each, dtype=dtype)
+            for (_, number, *_), each, dtype in zip(self.graph.inputs, rows, types)
+        }
         uses = Counter(tensor for call in self.graph.calls for tensor in set(call.inputs))
         for call in self.graph.calls:
             tensors = {id(t): values[number] for t, number in zip(call.node.input_tensors, call.inputs)}
@@ -188,12 +294,13 @@ def look(model: Any, data: Any = None) -> Inspection:
     found = list(_walk(model, "", set()))
     if not found:
         refuse(f"the model {model.name!r} has no layers.", "Build it first: start it with keras.Input(shape), or call it once.")
-    reason = ""
+    top, read, reason = None, Graph([], [], []), ""
     try:
-        read = graph.read(model)
+        top = graph.functional(model)  # a subclassed model is traced once
+        read = graph.read(top)
     except BadInput as error:
-        read, reason = Graph([], [], []), str(error).splitlines()[0]
-    return Inspection(model, found, read, reason, None if data is None else _rows(read, data))
+        reason = str(error).splitlines()[0]
+    return Inspection(model, top, found, read, reason, *((None, None) if data is None else _rows(read, data)))
 
 
 def differ(one: list, two: list) -> bool:
@@ -202,13 +309,39 @@ def differ(one: list, two: list) -> bool:
     return any(not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in zip(one, two))
 
 
+def attribute(layer: Any, name: str) -> Any:
+    """Return an attribute of a layer of any class; None where there is none, or reading it raises."""
+    try:
+        return getattr(layer, name, None)
+    except Exception:  # a property of the user's
+        return None
+
+
+def number(value: Any) -> float:
+    """Return a number, variable or tensor of one number as a float; 0 for all else, a class of others may hold anything."""
+    if value is None or isinstance(value, (bool, str)):
+        return 0.0
+    try:
+        found = float(value if isinstance(value, (int, float)) else keras.ops.convert_to_numpy(value))
+    except Exception:  # a function, a list, a symbolic tensor, ...
+        return 0.0
+    return found if math.isfinite(found) else 0.0
+
+
 def rate(layer: Any) -> float:
-    """The rate of a dropout layer."""
-    return float(getattr(bare(layer), "rate", 0) or 0)
+    """Return the rate of a dropout layer, from `rate` or else from an option that is called like one; 0 where it is not known."""
+    layer = bare(layer)
+    found = number(attribute(layer, "rate"))
+    if found or not isinstance(layer, keras.Layer) or _is_known(layer):
+        return found
+    try:
+        return max((value for *_, value in dropout_options(layer)), default=0.0)
+    except Exception:  # get_config of the user's
+        return 0.0
 
 
 def bare(layer: Any) -> Any:
-    """The layer itself, without our wrappers and TimeDistributed around it."""
+    """Return the layer itself, without our wrappers and TimeDistributed around it."""
     layer = inner_layer(layer)
     return bare(layer.layer) if isinstance(layer, keras.layers.TimeDistributed) else layer
 
@@ -216,8 +349,10 @@ def bare(layer: Any) -> Any:
 def drops_units(layer: Any) -> bool:
     """Whether the layer drops (or multiplies by noise) each unit on its own."""
     layer = bare(layer)
-    shared = 1 in (getattr(layer, "noise_shape", None) or ())
-    return isinstance(layer, _UNITS) and not isinstance(layer, _SPATIAL) and not shared and rate(layer) > 0
+    if not isinstance(layer, _UNITS) or isinstance(layer, _SPATIAL) or rate(layer) <= 0:
+        return False
+    shape = attribute(layer, "noise_shape")
+    return shape is None or all(number(size) != 1 for size in keras.tree.flatten(shape))
 
 
 def contains_dropout(layer: Any) -> bool:
@@ -231,12 +366,18 @@ def keeps_values(layer: Any) -> bool:
 
 
 def activation(layer: Any) -> str | None:
-    """The name of the function that a layer ends with, "linear" for one with weights and none; None where it is not known."""
+    """Return the name of the function that a layer ends with, "linear" for one with weights and none; None where it is not known.
+
+    That a class of others has an `activation` does not say that it ends with it, unless its `call` is that of Keras.
+    """
     layer = bare(layer)
-    if callable(function := getattr(layer, "activation", None)):
-        return getattr(function, "__name__", None)
-    known = {name.replace("_", ""): name for name in vars(keras.activations)}
-    return known.get(type(layer).__name__.lower())
+    function = attribute(layer, "activation")
+    if isinstance(function, keras.Layer):
+        return activation(function)
+    if callable(function) and isinstance(layer, keras.Layer) and _is_known_name(str(getattr(type(layer).call, "__module__", ""))):
+        name = getattr(function, "__name__", None)
+        return name if isinstance(name, str) else None
+    return _ACTIVATIONS.get(type(layer).__name__.lower())
 
 
 def _walk(layer: keras.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.Layer]]:
@@ -250,33 +391,53 @@ def _walk(layer: keras.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str
 
 
 def _is_known(layer: Any) -> bool:
-    return type(layer).__module__.partition(".")[0] in ("keras", "keras_dropout")
+    return _is_known_name(type(layer).__module__)
 
 
-def _rows(read: Graph, data: Any) -> list[np.ndarray]:
-    """Some rows of the data for each input of the model."""
-    if isinstance(data, tuple) and len(data) == 2 and (isinstance(data[0], (list, dict)) or len(read.inputs) != 2):
+def _is_known_name(module: str) -> bool:
+    return module.partition(".")[0] in ("keras", "keras_dropout")
+
+
+def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
+    """Return rows of the data for each input, and the structure in which a model that cannot be followed takes them."""
+    if isinstance(data, tuple) and len(data) in (2, 3) and (isinstance(data[0], (list, dict)) or len(read.inputs) != len(data)):
         data = data[0]
     mend = "Give an array, a list of arrays or a dict by the inputs' names, or (x, y)."
+    if not hasattr(data, "shape") and not isinstance(data, (list, tuple, dict)):
+        way = "Take a batch of it: x, y = next(iter(data)), and give x."
+        refuse(
+            f"data: expected arrays; got {type(data).__name__}.",
+            way if hasattr(data, "__getitem__") or hasattr(data, "__iter__") else mend,
+        )
     names = [name for name, *_ in read.inputs]
-    if isinstance(data, dict):
-        if names and set(names) - set(data):
+    if isinstance(data, dict) and names:
+        if set(names) - set(data):
             refuse(f"data: the model's inputs are {', '.join(names)}; got {', '.join(map(str, data))}.", mend)
-        data = [data[name] for name in names] if names else [*data.values()]
-    arrays = [np.asarray(each) for each in (data if isinstance(data, (list, tuple)) else [data])]
+        data = [data[name] for name in names]
+    given = data if isinstance(data, (list, tuple)) else [*data.values()] if isinstance(data, dict) else [data]
+    arrays = [_array(each, mend) for each in given]
     if names and len(arrays) != len(names):
         refuse(f"data: the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", mend)
-    for (name, _, shape, dtype), array in zip(read.inputs, arrays):
-        fits = array.ndim == len(shape) + 1 and all(n in (None, m) for n, m in zip(shape, array.shape[1:]))
-        if not fits or len(array) < 2 or len(array) != len(arrays[0]):
+    for (name, _, shape, _), array in zip(read.inputs, arrays):
+        if array.ndim != len(shape) + 1 or any(n not in (None, m) for n, m in zip(shape, array.shape[1:])):
             refuse(f"data: input {name!r} takes rows of shape {shape}, two at least; got an array of shape {array.shape}.", mend)
+    if not arrays or any(array.ndim == 0 or len(array) < 2 or len(array) != len(arrays[0]) for array in arrays):
+        refuse(f"data: expected as many rows for each input, two at least; got shapes {[array.shape for array in arrays]}.", mend)
+    for (name, _, _, dtype), array in zip(read.inputs, arrays):
         if dtype != "string" and not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
             refuse(f"data: input {name!r} takes numbers ({dtype}); got an array of {array.dtype}.", mend)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             refuse(f"data: input {name!r} has nan or inf in it.", "Drop these rows or fill them in.")
     chosen = np.unique(np.linspace(0, len(arrays[0]) - 1, ROWS).astype(int))
-    types: list[str | None] = [dtype for *_, dtype in read.inputs] or [None] * len(arrays)
-    return [array[chosen].astype(dtype) if dtype not in (None, "string") else array[chosen] for array, dtype in zip(arrays, types)]
+    structure = dict.fromkeys(data, 0) if isinstance(data, dict) else 0 if len(arrays) == 1 else [0] * len(arrays)
+    return [array[chosen] for array in arrays], structure
+
+
+def _array(value: Any, mend: str) -> np.ndarray:
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch, maybe with a gradient
+    except Exception as error:  # ragged lists, tensors of a device
+        refuse(f"data: {type(value).__name__} cannot be made an array: {error}", mend)
 
 
 def _sums(values: np.ndarray, axis: int) -> tuple[int, np.ndarray, np.ndarray]:

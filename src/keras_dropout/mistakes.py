@@ -17,15 +17,26 @@ from keras_dropout import layers
 from keras_dropout.display import Shown
 from keras_dropout.evidence import KNOWN
 from keras_dropout.graph import Call
-from keras_dropout.inspection import Inspection, activation, bare, contains_dropout, differ, drops_units, keeps_values, look, rate
+from keras_dropout.inspection import (
+    Inspection,
+    activation,
+    attribute,
+    bare,
+    contains_dropout,
+    differ,
+    drops_units,
+    keeps_values,
+    look,
+    number,
+    rate,
+)
 from keras_dropout.layers.base import Stochastic
-from keras_dropout.survey import is_dropout
 
 _ALPHA = (keras.layers.AlphaDropout, layers.AlphaDropout, layers.FeatureAlphaDropout)
+_SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
+_KERAS = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, *_SPATIAL)
 _CHANNELS = (
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
+    *_SPATIAL,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
@@ -49,6 +60,8 @@ _CONVOLUTIONS = (
 _KEEP_MAPS = (keras.layers.BatchNormalization, *_RESETS, keras.layers.PReLU)
 _ATTENTIONS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 _SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
+# An uncompiled model whose outputs end with these may be for predictions; with relu or a normalisation it is for features.
+_OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
 _FEW_STEPS = 1000  # seeds further apart meet in long trainings only
 
 NOTHING = "no known mistake with dropout found"
@@ -106,7 +119,13 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     inspection = look(model, data)
     if inspection.reason:
         warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=2)
-    return Mistakes(Mistake(name, path, what, *KNOWN[name]) for name, rule in RULES.items() for path, what in rule(inspection))
+    mistakes = []
+    for name, rule in RULES.items():
+        found: dict[str, str] = {}
+        for path, what in rule(inspection):
+            found.setdefault(path, what)  # of a layer that is called several times, the first call that has the mistake
+        mistakes += [Mistake(name, path, what, *KNOWN[name]) for path, what in found.items()]
+    return Mistakes(mistakes)
 
 
 def dropout_before_batch_normalisation(model: Inspection) -> Found:
@@ -114,15 +133,16 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
     With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
     """
+
+    first = model.reached(lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
-        stops = model.reached(call, lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
-        norms = [each for each in stops if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
+        norms = [each for each in first[call] if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
         pairs += [(call, norms)] if norms else []
-    measured = model.data is not None and pairs
-    shifts = model.variance_shift([*{norm: None for _, norms in pairs for norm in norms}]) if measured else {}
+    all_norms = [*{norm: None for _, norms in pairs for norm in norms}]
+    shifts = model.measured(lambda: model.variance_shift(all_norms)) if model.data is not None and pairs else None
     for call, norms in pairs:
-        if measured:
+        if shifts is not None:
             norms = [each for each in norms if each in shifts and abs(shifts[each].mean - 1) > _SMALL_SHIFT]
             if not norms:
                 continue
@@ -140,38 +160,71 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
         yield call.path, f"{_named(call)} stands before the batch normalisation {norms[0].path!r}{more}: {size}."
 
 
+def dropout_before_masking(model: Inspection) -> Found:
+    """Dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
+
+    The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
+    """
+    on_ids = _on_ids(model)
+    for call, users in model.masked_by().items():
+        if call in on_ids:
+            continue
+        first = f"the mask of {users[0][0].path!r}" + (f" and {len(users) - 1} more" if len(users) > 1 else "")
+        errors = model.mask_errors(users)
+        if errors is None:
+            yield call.path, f"{_named(call)} drops what {first} is computed from; give data to have the effect measured."
+        elif errors.counted or errors.lost:
+            on = f"{errors.rows} rows of the data" if model.data is not None else "made-up sequences"
+            yield (
+                call.path,
+                f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count "
+                f"as data, and {errors.lost:.0%} of the others as padding (measured on {on}).",
+            )
+
+
+def dropout_of_ids(model: Inspection) -> Found:
+    """Dropout that multiplies the ids that go into an embedding."""
+    for call, embedding in _on_ids(model).items():
+        yield call.path, f"{_named(call)} drops and multiplies the ids that the embedding {embedding.path!r} looks up."
+
+
 def dropout_after_softmax(model: Inspection) -> Found:
     """Dropout on probabilities; weights of an attention or of a mixture, which are multiplied with something, are not meant."""
+    sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in model.dropouts:
-        source = model.source(call, keeps_values)
+        source = sources[call]
         if source is None or activation(source.layer) != "softmax":
             continue
-        users = model.reached(call, lambda layer: not keeps_values(layer))
-        if all(len(set(user.inputs)) == 1 for user in users):
+        if all(len(set(user.inputs)) == 1 for user in users[call]):
             yield call.path, f"{_named(call)} drops probabilities, those of the softmax of {source.path!r}."
 
 
 def dropout_on_logits(model: Inspection) -> Found:
-    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax."""
+    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax.
+
+    A model without a loss may give features and no predictions: only where its last layer is one for predictions is that reported.
+    """
 
     def passes(layer: Any) -> bool:
-        return keeps_values(layer) or (activation(layer) is not None and not getattr(layer, "weights", ()))
+        return keeps_values(layer) or (activation(layer) is not None and not attribute(layer, "weights"))
 
+    sources, befores, leading_out = model.sources(passes), model.sources(keeps_values), model.leading_out(passes)
+    has_loss = model.model.compiled and attribute(model.model, "loss") is not None
+    seen = "the loss sees" if has_loss else "a loss on the model's outputs sees"
     for call in model.dropouts:
-        source = model.source(call, passes)
-        if source is None or not model.is_output(call, passes):
+        source, before = sources[call], befores[call]
+        if source is None or before is None or call not in leading_out:
             continue
-        before = model.source(call, keeps_values)
-        assert before is not None  # what keeps values passes, and behind that there is a source
-        if activation(before.layer) != "softmax":
-            seen = "the loss sees" if model.model.compiled else "a loss on the model's outputs sees"
+        ends_with = activation(before.layer)
+        if ends_with != "softmax" and (has_loss or ends_with in _OF_OUTPUTS or before.options.get("reverse")):
             yield call.path, f"{_named(call)} stands behind the output layer {source.path!r}: {seen} what is dropped at random."
 
 
 def elementwise_on_convolution_maps(model: Inspection) -> Found:
     """Dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
+    convolutions = _convolutions_behind(model)
     for call in model.dropouts:
-        source = _convolution_behind(model, call) if drops_units(call.layer) else None
+        source = convolutions[call] if drops_units(call.layer) else None
         if source is None:
             continue
         convolution = bare(source.layer)
@@ -184,30 +237,35 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
 
 def keras_rate_0(model: Inspection) -> Found:
     """A dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
-    for path, layer in model.layers:
-        if _is_keras_dropout(layer) and not hasattr(layer, "seed_generator"):
-            now = f"and its rate is now {layer.rate:g}: it cannot be trained" if layer.rate else "and drops nothing"
-            yield path, f"{_called(layer)} was made with rate 0 {now}."
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            if isinstance(layer, _KERAS) and attribute(layer, "seed_generator") is None:
+                now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
+                yield path, layer, f"was made with rate 0 {now}"
+
+    yield from _together(found())
 
 
 def alpha_without_selu(model: Inspection) -> Found:
     """Alpha dropout behind an activation other than SELU."""
+    sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in filter(lambda call: isinstance(bare(call.layer), _ALPHA), model.dropouts):
-        source = model.source(call, keeps_values)
+        source = sources[call]
         if source is None:
             continue
         found = activation(source.layer)
-        followers = model.reached(call, lambda layer: not keeps_values(layer))
-        before_selu = found == "linear" and any(activation(user.layer) == "selu" for user in followers)
+        before_selu = found == "linear" and any(activation(user.layer) == "selu" for user in users[call])
         if found not in (None, "selu") and not before_selu:
             yield call.path, f"{_named(call)} stands behind {source.path!r}, whose activation is {found}, not selu."
 
 
 def selu_with_plain_dropout(model: Inspection) -> Found:
     """Dropout that sets units to 0 behind SELU."""
+    sources = model.sources(keeps_values)
     for call in model.dropouts:
         plain = drops_units(call.layer) or isinstance(bare(call.layer), _CHANNELS)
-        source = model.source(call, keeps_values) if plain else None
+        source = sources[call] if plain else None
         if source and activation(source.layer) == "selu":
             yield call.path, f"{_named(call)} stands behind {source.path!r}, whose activation is selu."
 
@@ -229,37 +287,47 @@ def neighbouring_seeds(model: Inspection) -> Found:
 
 def recurrent_dropout(model: Inspection) -> Found:
     """An LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
-    for path, layer in model.layers:
-        inner = getattr(layer, "forward_layer", layer)  # of Bidirectional
-        if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not inner.recurrent_dropout:
-            continue
-        names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
-        fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
-        if fits and inner.use_cudnn in ("auto", True):
-            option = f"recurrent_dropout={inner.recurrent_dropout:g}"
-            yield path, f"{_called(inner)} with {option} cannot use the fused kernel, that of cuDNN on a GPU."
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+            if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
+                continue
+            names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
+            fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
+            if fits and inner.use_cudnn in ("auto", True):
+                option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
+                yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
+
+    yield from _together(found())
 
 
 def attention_dropout(model: Inspection) -> Found:
     """An attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in _ATTENTIONS]
-    unfused = {id(call.layer) for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2}
-    for path, layer in model.layers:
-        dropped = layer.get_config()["dropout"] if type(layer) in _ATTENTIONS and id(layer) not in unfused else 0
-        if dropped > 0:
-            yield path, f"{_called(layer)} with dropout={dropped:g} cannot use fused attention, at prediction neither."
+    unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
+    never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
+
+    def found() -> Iterator[tuple[str, Any, str]]:
+        for path, layer in model.layers:
+            dropped = number(layer.get_config()["dropout"]) if type(layer) in _ATTENTIONS and id(layer) not in never else 0
+            if dropped > 0:
+                yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
+
+    yield from _together(found())
 
 
 def live_rate(model: Inspection) -> Found:
     """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
     for path, layer in model.layers if compiled and keras.backend.backend() != "torch" else ():
-        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate")
-        if _is_keras_dropout(layer) and made is not None and layer.rate != made:
+        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate") if type(layer) in _KERAS else None
+        if made is not None and rate(layer) != number(made):
             what = (
-                f"{_called(layer)} was made with rate {made:g}, its rate is now {layer.rate:g}, and the training step is compiled"
+                f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
+                "compiled"
             )
-            yield path, f"{what}: if that was before the change, {made:g} it is."
+            yield path, f"{what}: if that was before the change, {number(made):g} it is."
 
 
 def training_frozen(model: Inspection) -> Found:
@@ -273,11 +341,11 @@ def training_frozen(model: Inspection) -> Found:
 def drops_at_prediction(model: Inspection) -> Found:
     """A layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
     own = {id(layer) for _, layer in model.foreign() if contains_dropout(layer)}
-    for call in {id(call.layer): call for call in model.graph.calls if id(call.layer) in own}.values():
-        if model.varies_at_prediction(call):
-            yield call.path, f"{_called(call.layer)} gives another output at each call with training=False."
-    if model.reason and model.rows is not None and contains_dropout(model.model):
-        (one, two), _ = model.predict(2, training=False)
+    calls = [call for call in model.graph.calls if id(call.layer) in own]
+    for call in (calls and model.measured(lambda: model.varying(calls))) or ():
+        yield call.path, f"{_called(call.layer)} gives another output at each call with training=False."
+    if model.reason and contains_dropout(model.model):
+        (one, two), _ = model.measured(lambda: model.predict(2, training=False)) or (([], []), [])
         if differ(one, two):
             what = f"{_called(model.model)} gives another output at each call with training=False"
             yield model.model.name, f"{what}: most likely it calls its dropout with training=True."
@@ -287,9 +355,10 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
     """A wrapper, model or call that turns training on at prediction for batch normalisation too, as Monte-Carlo wrappers do."""
     holders = [*model.frozen, *model.foreign(), *([(model.model.name, model.model)] if model.reason else [])]
     holders = [(path, layer) for path, layer in holders if isinstance(layer, keras.Layer) and _norms(layer)]
-    if not holders or model.rows is None:
+    moves = model.measured(lambda: (model.predict()[1], model.predict(training=False)[1])) if holders else None
+    if moves is None:
         return
-    (_, plain), (_, off) = model.predict(), model.predict(training=False)
+    plain, off = moves
     told: set[int] = set()
     for path, layer in holders:
         moved = [norm for norm in _norms(layer) if (norm in plain or norm in off) and id(norm) not in told]
@@ -302,9 +371,9 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
 
 def keep_probability_as_rate(model: Inspection) -> Found:
     """A suspicion: a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
+    sources = model.sources(lambda layer: keeps_values(layer) or ".preprocessing." in type(layer).__module__)
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
-        value = rate(call.layer)
-        source = model.source(call, lambda layer: keeps_values(layer) or ".preprocessing." in type(layer).__module__)
+        value, source = rate(call.layer), sources[call]
         if value >= 0.8 or (value > 0.5 and source is None):
             where = "of an input" if source is None else "of what goes into it"
             yield (
@@ -317,6 +386,8 @@ RULES: dict[str, Callable[[Inspection], Found]] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
         dropout_before_batch_normalisation,
+        dropout_before_masking,
+        dropout_of_ids,
         dropout_after_softmax,
         dropout_on_logits,
         elementwise_on_convolution_maps,
@@ -344,8 +415,30 @@ def _named(call: Call) -> str:
     return f"{type(call.layer).__name__} {call.path!r} (rate {rate(call.layer):g})"
 
 
-def _is_keras_dropout(layer: Any) -> bool:
-    return is_dropout(layer) and not isinstance(layer, (Stochastic, keras.layers.TimeDistributed))
+def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
+    """Yield one entry for all layers of which the same is said: (path, layer, what is said)."""
+    alike: dict[str, list[tuple[str, Any]]] = {}
+    for path, layer, said in found:
+        alike.setdefault(said, []).append((path, layer))
+    for said, ((path, layer), *others) in alike.items():
+        names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
+        more = f" The same holds for {len(others)} more: {names}." if others else ""
+        yield path, f"{_called(layer)} {said}.{more}"
+
+
+def _changes_values(layer: Any) -> bool:
+    return not keeps_values(layer)
+
+
+def _on_ids(model: Inspection) -> dict[Call, Call]:
+    """Return the dropout calls whose outputs an embedding looks up, with it; one that is called in reverse looks up nothing."""
+    users, found = model.reached(_changes_values), {}
+    for call in model.dropouts:
+        for user in users[call] if not isinstance(bare(call.layer), layers.WordDropout) else ():
+            looks_up = len(user.node.outputs[0].shape) > len(user.node.input_tensors[0].shape)
+            if isinstance(bare(user.layer), keras.layers.Embedding) and looks_up:
+                found[call] = user
+    return found
 
 
 def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
@@ -353,22 +446,26 @@ def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
 
 
 def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
-    """The paths of the dropout layers with each seed, ours and Keras's apart."""
+    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is not known."""
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
-        ours = isinstance(layer, Stochastic)
-        if (ours or (_is_keras_dropout(layer) and rate(layer) > 0)) and layer.seed is not None:
-            found.setdefault((ours, layer.seed), []).append(path)
+        ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
+        if (ours or (isinstance(layer, _KERAS) and rate(layer) > 0)) and isinstance(seed, int):
+            found.setdefault((ours, seed), []).append(path)
     return found
 
 
-def _convolution_behind(model: Inspection, call: Call) -> Call | None:
-    """The convolution whose maps a call gets, maybe through layers that keep them maps."""
-    for before in model.graph.before(call):
-        layer = bare(before.layer)
-        if isinstance(layer, _CONVOLUTIONS):
-            return before
-        keeps_maps = isinstance(layer, _KEEP_MAPS) or not getattr(layer, "weights", ())
-        if keeps_maps and len(before.shape) == len(call.shape) and (found := _convolution_behind(model, before)):
-            return found
-    return None
+def _convolutions_behind(model: Inspection) -> dict[Call, Call | None]:
+    """Return, for each call, the convolution whose maps it gets, maybe through layers that keep them maps."""
+    found: dict[Call, Call | None] = {}
+    for call in model.graph.calls:
+        found[call] = None
+        for before in model.graph.before(call):
+            layer = bare(before.layer)
+            if isinstance(layer, _CONVOLUTIONS):
+                found[call] = before
+            elif isinstance(layer, _KEEP_MAPS) or not attribute(layer, "weights"):
+                found[call] = found[before] if len(before.shape) == len(call.shape) else None
+            if found[call]:
+                break
+    return found

@@ -236,6 +236,7 @@ def make_plan(
         if data is not None or data_options:
             refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
         name, model, loaded = recipe.name, recipe.model(), recipe.data(data_dir)
+        given = model
         ready = {variant.name: variant for variant in recipe.variants}
         ready[AS_BUILT] = Variant(AS_BUILT, None)
         default = [variant.name for variant in recipe.variants]
@@ -257,7 +258,7 @@ def make_plan(
                 'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
             )
         epochs, batch_size = epochs or 20, batch_size or 32
-    compiled = _compile_settings(model, optimizer, learning_rate)
+    compiled = _compile_settings(given, optimizer, learning_rate)
     chosen = _choose(variants, ready, default)
     fewest = fewest_pairs(LEVEL / max(1, sum(variant != ready[BASELINE] for variant in chosen)))
     if max_seeds is not None and max_seeds < fewest:
@@ -278,7 +279,7 @@ def make_plan(
         source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
         if model is not given:
             settings = acceptance.without_batch(settings)
-        made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(model))
+        made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
         acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
         if split != SPLITS[0]:
@@ -501,11 +502,11 @@ def _opened(model: Any) -> Any:
     from keras_dropout import graph
     from keras_dropout.placement import sites
 
-    model = graph.opened(model)
-    if not sites(model):
+    opened = graph.opened(model)
+    if not sites(opened):
         refuse(f"the model {model.name!r} has no place for dropout.", "Give it a layer with weights.")
     acceptance.check_compiled(model)
-    return model
+    return opened
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
