@@ -24,6 +24,7 @@ _NO_OPTIONS = ("kind", "schedule", "over_depth")
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 
 
+@graph.leaves_unchanged
 def sites(model: keras.Model) -> Sites:
     """The sites of a model, in the order of the data: a list, which is shown as a table.
 
@@ -37,6 +38,7 @@ def sites(model: keras.Model) -> Sites:
     return Sites(place.site for place in survey(graph.read(model)))
 
 
+@graph.leaves_unchanged
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one.
 
@@ -57,6 +59,7 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+@graph.leaves_unchanged
 def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     """A new model with dropout at the sites of `placement` and nowhere else.
 
@@ -84,7 +87,7 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     made = graph.copy(model if graph.is_nested(model) else graph.functional(model))
     new, _ = rewire(made, placement)
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
-        warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
+        warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=3)
     if made.compiled:
         new.compile_from_config(made.get_compile_config())
         graph.carry_optimizer(made.optimizer, new)

@@ -21,6 +21,7 @@ from rich.text import Text
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from keras_dropout import graph
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse
 from keras_dropout.sampling import Passes
@@ -110,6 +111,7 @@ class Uncertainty(Shown):
         return f"{what}; mean {of.replace('_', ' ')} {values.mean():.4g}, {self.seconds:.2f} s"
 
 
+@graph.leaves_unchanged
 def predict(
     model: keras.Model,
     x: Any,
@@ -193,6 +195,7 @@ def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.nd
     return logsumexp(-precision / 2 * squares, axis=0) - np.log(len(passes)) + constant
 
 
+@graph.leaves_unchanged
 def fit_precision(model: keras.Model, x: Any, y: Any, samples: int = 100, *, seed: int = 0) -> float:
     """The precision of the noise with which the answers are likeliest, for a regression; on data that were not trained on.
 
