@@ -299,6 +299,7 @@ def average(
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     passes = Passes(model, masks=masks, seed=seed)
+    x = passes.check(x)
     plain = passes.plain(x)
     if plain.ndim > 2:
         refuse(f"an output of shape {plain.shape[1:]} is no classification of whole examples.", "Average those of one class each.")

@@ -387,14 +387,15 @@ def _refuse_without_randomness(model: keras.Model) -> NoReturn:
 
 def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndarray]:
     """x as arrays, in the order of the `inputs` (name, shape without the batch, dtype), which may be unknown; refused where they do
-    not fit.
+    not fit. Datasets are read once, and answers that they have are left out.
     """
+    given, x = x, _read(x)
     names = [name for name, *_ in inputs]
     if isinstance(x, dict) and names:
         if set(names) - set(x):
             refuse(f"the model's inputs are {', '.join(names)}; got {', '.join(map(str, x))}.", "Give an array for each.")
         x = [x[name] for name in names]
-    arrays = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
+    arrays = [_as_array(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
     if names and len(arrays) != len(names):
         refuse(f"the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", "Give one for each.")
     if not arrays or any(each.ndim == 0 or len(each) != len(arrays[0]) or not len(each) for each in arrays):
@@ -402,11 +403,60 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
             f"x must hold the same examples, one at least, for each input; got shapes {[a.shape for a in arrays]}.",
             "The first axis of an array is the examples.",
         )
-    for (name, shape, _), array in zip(inputs, arrays):
+    for number, (name, shape, dtype) in enumerate(inputs):
+        array = arrays[number]
+        if array.ndim == len(shape) and shape[-1:] == (1,):  # a column, as Keras takes it
+            array = array[..., None]
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
-            refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
-    types: list[str | None] = [dtype for *_, dtype in inputs] or [None] * len(arrays)
-    return [array if dtype in (None, "string") else array.astype(dtype, copy=False) for array, dtype in zip(arrays, types)]
+            refuse(
+                f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.",
+                f"Reshape it to (examples, {', '.join('any size' if n is None else str(n) for n in shape)})."
+                if x is given
+                else "If the dataset gives single examples, batch it: dataset.batch(32).",
+            )
+        if dtype != "string":
+            try:
+                array = array.astype(dtype, copy=False)
+            except (TypeError, ValueError) as error:
+                refuse(f"input {name!r} takes {dtype}; {graph._first_line(error)}", "Leave out or encode what is no number.")
+        arrays[number] = array
+    return arrays
+
+
+class _Reader(keras.Model):
+    """Gives back what it gets: with it Keras's `predict` reads all that it can read, and leaves answers out."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def _read(x: Any) -> Any:
+    """The inputs in a tf.data.Dataset, PyDataset or DataLoader as arrays; anything else as it is."""
+    kind = type(x).__name__
+    if hasattr(x, "__next__"):
+        refuse(
+            f"x is a {kind}, of which only its last element would say how many examples it gives.",
+            "Make a list of it and join the inputs: np.concatenate([x for x, *_ in itertools.islice(generator, steps)]).",
+        )
+    endless = int(x.cardinality()) == -1 if hasattr(x, "cardinality") else getattr(x, "num_batches", 0) is None
+    if endless:
+        refuse(f"the {kind} never ends.", "Take a part: dataset.take(steps) of tf.data; __len__ or num_batches of a PyDataset.")
+    if not (hasattr(x, "cardinality") or hasattr(x, "batch_sampler") or isinstance(x, keras.utils.PyDataset)):
+        return x
+    reader = _Reader()
+    reader.compile(run_eagerly=True)
+    try:
+        return reader.predict(x, verbose=0)
+    except Exception as error:  # whatever the user's dataset raises
+        refuse(
+            f"the {kind} cannot be read: {graph._first_line(error)}",
+            "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",
+        )
+
+
+def _as_array(value: Any) -> np.ndarray:
+    value = value.detach() if hasattr(value, "detach") else value  # a tensor of torch, on any backend
+    return np.asarray(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
 
 
 def contains_dropout(layer: Any) -> bool:

@@ -266,7 +266,7 @@ def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
 def _config(layer: keras.Layer) -> dict[str, Any]:
     try:
         return layer.get_config()
-    except NotImplementedError:
+    except Exception:  # whatever a class of the user's does
         return {}
 
 
