@@ -108,7 +108,8 @@ def _layers(model: Any) -> list[keras.Layer]:
 def _contents(layer: keras.Layer) -> list[tuple[Any, Any]]:
     """The lists, dicts and sets among a layer's attributes and in its tracker, each with a copy of what is in it."""
     tracked = getattr(getattr(layer, "_tracker", None), "stored_ids", {})
-    found = (each for each in (*vars(layer).values(), *tracked.values()) if isinstance(each, (list, dict, set)))
+    found = [each for each in (*vars(layer).values(), *tracked.values()) if isinstance(each, (list, dict, set))]
+    found = [getattr(each, "__wrapped__", getattr(each, "_storage", each)) for each in found]  # TensorFlow wraps some
     return [(each, dict(each) if isinstance(each, dict) else set(each) if isinstance(each, set) else list(each)) for each in found]
 
 

@@ -124,7 +124,7 @@ class Passes:
             for before in [each for each in kept if each[1:] != now[1:]]:
                 del kept[before]
             made = cls(model, masks=masks)
-            made._whole = None  # what is kept goes when the model goes
+            made._whole = None  # as in `_program`
             kept[now] = made
         found = copy.copy(kept[now])
         found._whole = model
@@ -307,7 +307,9 @@ class Passes:
 
     def _program(self, reduce: Callable) -> Callable:
         if reduce not in self._programs:
-            self._programs[reduce] = backends.current().compiled(functools.partial(self._run_samples, reduce))
+            kept = copy.copy(self)
+            kept._whole = None  # what is kept goes when the model goes
+            self._programs[reduce] = backends.current().compiled(functools.partial(kept._run_samples, reduce))
         return self._programs[reduce]
 
     def _run_samples(self, reduce: Callable, values: list, held: list, words: Any, samples: Any, examples: Any) -> dict:
