@@ -10,6 +10,7 @@ import copy as copying
 import functools
 import inspect
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -438,4 +439,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = (line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered when calling "))
+    return f"{type(error).__name__}: {next(said, 'no message')}"  # the layer that raised it, Keras says on a line before

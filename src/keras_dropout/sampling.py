@@ -359,21 +359,20 @@ def drops(layer: Any) -> bool:
 
 
 def _draws(layer: Any) -> bool:
-    """Whether a layer of the user's own draws random numbers. What a layer of Keras's draws, its options and class say."""
-    if _is_known(type(layer)) or not getattr(layer, "_seed_generators", ()):
-        return False
-    made_from = next(cls for cls in type(layer).__mro__ if _is_known(cls))  # it may be what owns the generator
+    """Whether a layer of the user's own draws random numbers."""
+    return _is_own(layer) and bool(getattr(layer, "_seed_generators", ()))
+
+
+def _is_own(layer: Any) -> bool:
+    """Whether a layer is of a class of the user's. What a class of Keras's that takes a seed draws, its options say: not those."""
+    known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
     preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
-    return not preprocessing and "seed" not in inspect.signature(made_from.__init__).parameters
-
-
-def _is_known(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in ("keras", "keras_dropout")
+    return type(layer) not in known and not preprocessing and "seed" not in inspect.signature(known[0].__init__).parameters
 
 
 def _refuse_without_randomness(model: keras.Model) -> NoReturn:
-    own = [layer for layer in model._flatten_layers() if layer._call_has_training_arg and not _is_known(type(layer))]
-    if own := [layer for layer in own if layer is not model]:
+    inner = model._flatten_layers(include_self=False)
+    if own := [layer for layer in inner if layer._call_has_training_arg and _is_own(layer)]:
         named = ", ".join(f"{layer.name} ({type(layer).__name__})" for layer in own[:5])
         refuse(
             f"the model {model.name!r} has no dropout layer with a rate above 0; whether {named} is random cannot be seen.",

@@ -134,12 +134,12 @@ def predict(
     Only dropout is on; batch normalisation and all else stay as at prediction, and nothing in the model changes. Memory does not
     grow with the samples (but for quantiles and log-likelihoods, for which examples are taken in smaller batches).
 
-    Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a DataFrame,
-    a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y: answers, of a
-    regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis), "labels" (a yes
-    or no in each entry) or "values"; by default what the loss or the outputs say. logits: whether the outputs are logits; by
-    default what the loss says. masks: "independent" for each example, as in training, or "shared": each sample is one thinned
-    network, a function of x (JAX). seed: the same seed, samples and example have the same masks, whatever the batch size.
+    Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a
+    DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y:
+    answers, of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis),
+    "labels" (a yes or no in each entry) or "values"; by default what the loss or the outputs say. logits: whether the outputs are
+    logits; by default what the loss says. masks: "independent" for each example, as in training, or "shared": each sample is one
+    thinned network, a function of x (JAX). seed: the same seed, samples and example have the same masks, whatever the batch size.
     quantiles: levels between 0 and 1. precision: of the noise in the answers of a regression, in 1 / units of y squared; see
     `fit_precision` and `model_precision`.
     """
