@@ -5,6 +5,7 @@ import os
 import keras
 import numpy as np
 import pytest
+from foreign_layers import FOREIGN, model_with
 from keras import ops
 
 import keras_dropout
@@ -348,3 +349,141 @@ def test_what_cannot_be_sampled_is_refused():
     ]:
         with pytest.raises(BadInput, match=message):
             make()
+
+
+STILL = ("a get_config that raises", "a rate that is no dropout", "Keras attention")  # they draw nothing
+
+
+@pytest.mark.parametrize("name", [name for name in FOREIGN if name not in STILL])
+def test_layers_of_others_are_sampled(name):
+    model, x = model_with(name), rng.normal(size=(5, 6, 8)).astype("float32")
+    plain = model.predict(x, verbose=0)
+    found, again, other = (next(Passes.of(model, seed=seed).run(x, 6))[2]["outputs"] for seed in (0, 0, 1))
+    assert found.std(axis=0).min() > 0
+    assert np.array_equal(found, again)
+    assert not np.array_equal(found, other)
+    assert np.array_equal(plain, model.predict(x, verbose=0))
+    np.testing.assert_allclose(Passes.of(model).plain(x), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_where_layers_of_others_draw_nothing_it_is_said(name):
+    with pytest.raises(BadInput, match="no dropout layer with a rate above 0") as refused:
+        Passes(model_with(name))
+    assert ("whether foreign (Attend) is random cannot be seen" in str(refused.value)) == (name == "Keras attention")
+    assert str(refused.value).count("\n") == 1
+
+
+def test_a_drop_path_of_others_drops_its_share_of_the_examples():
+    model = keras.Sequential([keras.Input((6, 8)), FOREIGN["like DropPath"]()])
+    found = outputs(model, np.ones((50, 6, 8), "float32"), 40)
+    assert set(np.unique(found)) == {0, 2}
+    whole = found.reshape(40, 50, -1)
+    assert (whole == whole[..., :1]).all()
+    assert abs((whole[..., 0] == 0).mean() - 0.5) < 4 * np.sqrt(0.25 / 2000)
+
+
+class Sampling(keras.layers.Layer):
+    """As in a variational autoencoder: it draws at prediction too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(ops.shape(inputs), seed=self.seed_generator)
+
+
+class OwnCall(keras.Model):
+    """Draws in its own call, with a generator of the model's."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds, self.norm, self.dense = keras.random.SeedGenerator(1), keras.layers.BatchNormalization(), keras.layers.Dense(3)
+
+    def call(self, inputs, training=False):
+        x = self.norm(inputs, training=training)
+        return self.dense(keras.random.dropout(x, 0.5, seed=self.seeds) if training else x)
+
+
+class Quiet(keras.layers.LSTM):
+    """A class of the user's that owns a generator because Keras's does, and has no dropout."""
+
+
+class Careless(keras.layers.Layer):
+    """Draws from what all share, which no seed of ours reaches."""
+
+    def call(self, inputs, training=False):
+        return keras.random.dropout(inputs, 0.5) if training else inputs
+
+
+def test_what_draws_in_other_ways():
+    before_dropout = keras.Sequential([keras.Input((12,)), Sampling(), Dropout(0.01), keras.layers.Dense(3)])
+    assert outputs(before_dropout, samples=8).std(axis=0).min() > 0.05  # not drawn once for all samples
+    own = OwnCall()
+    own(X)
+    found = outputs(own, samples=400)
+    assert np.abs(found.mean(0) - own.predict(X, verbose=0)).max() < 5 * (found.std(0) / 20).max()
+    for layer, message in [
+        (Quiet(4), "has no randomness"),
+        (Careless(), r"whether careless \(Careless\) is random cannot be seen"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            Passes(keras.Sequential([keras.Input((5, 3)), layer, keras.layers.Flatten(), keras.layers.Dense(1)]))
+
+
+class Fails(keras.layers.Layer):
+    def call(self, inputs, training=False):
+        raise RuntimeError("a layer's own trouble\nin two lines")
+
+
+def test_what_a_layer_raises_is_refused_in_two_lines():
+    model = perceptron()
+    model.layers[-1].call = Fails().call
+    passes = Passes(model)
+    for run in (lambda: passes.plain(X), lambda: next(passes.run(X, 2))):
+        with pytest.raises(BadInput, match="cannot be sampled on these examples: RuntimeError: a layer's own trouble") as refused:
+            run()
+        assert str(refused.value).count("\n") == 1
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, endless=False):
+        super().__init__()
+        self.x, self.endless = x, endless
+
+    @property
+    def num_batches(self):
+        return None if self.endless else 3
+
+    def __getitem__(self, number):
+        return self.x[8 * number : 8 * number + 8], np.zeros(min(8, len(self.x) - 8 * number))
+
+
+def test_examples_come_in_what_keras_predicts_on():
+    torch = pytest.importorskip("torch")
+    pandas = pytest.importorskip("pandas")
+    tensorflow = pytest.importorskip("tensorflow")
+    of_torch = torch.utils.data.TensorDataset(torch.tensor(X), torch.zeros(len(X)))
+    dataset = tensorflow.data.Dataset.from_tensor_slices((X, np.zeros(len(X)))).batch(6)
+    passes = Passes(perceptron())
+    for x in (Batches(X), dataset, torch.utils.data.DataLoader(of_torch, batch_size=7), pandas.DataFrame(X), torch.tensor(X)):
+        (read,) = passes.check(x)
+        assert np.array_equal(read, X), type(x)
+    assert np.array_equal(next(passes.run(Batches(X), 2))[2]["outputs"], next(passes.run(X, 2))[2]["outputs"])
+    for x, message in [
+        (dataset.repeat(), "never ends.\nTake a part: dataset.take"),
+        (Batches(X, endless=True), "Batches never ends"),
+        ((batch for batch in [X]), "x is a generator, .*\nMake a list of it and join the inputs"),
+        (tensorflow.data.Dataset.from_tensor_slices(X), "batch it: dataset.batch"),
+        (pandas.DataFrame(X.astype(str)).replace(str(X[0, 0]), "none"), "takes float32; ValueError"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            passes.check(x)
+
+
+def test_a_column_is_an_input_of_one_number():
+    inputs = [keras.Input((1,), name=name) for name in ("a", "b")]
+    model = keras.Model(inputs, keras.layers.Dense(2)(Dropout(0.5)(keras.layers.Concatenate()(inputs))))
+    columns = {"a": X[:, 0], "b": X[:, 1]}
+    assert np.array_equal(outputs(model, columns), outputs(model, {name: x[:, None] for name, x in columns.items()}))

@@ -122,6 +122,7 @@ class Visited:
     upper: float
 
 
+@graph.leaves_unchanged
 def networks(model: keras.Model) -> Networks:
     """How many independent keep-or-drop decisions an example takes in a model, call by call of its dropout layers.
 
@@ -150,6 +151,7 @@ class Exact:
     scaled: np.ndarray
 
 
+@graph.leaves_unchanged
 def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
     """The averages over all 2**n thinned networks of a model with at most 16 decisions, each weighted with its probability.
 
@@ -275,6 +277,7 @@ class Average(Shown):
         return Group(*([describe(self.networks, self.visited)] if self.networks else []), table, *map(_note, self.notes))
 
 
+@graph.leaves_unchanged
 def average(
     model: keras.Model,
     x: Any,
@@ -296,6 +299,7 @@ def average(
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     passes = Passes(model, masks=masks, seed=seed)
+    x = passes.check(x)
     plain = passes.plain(x)
     if plain.ndim > 2:
         refuse(f"an output of shape {plain.shape[1:]} is no classification of whole examples.", "Average those of one class each.")

@@ -7,14 +7,16 @@ Keras keeps a functional model as nodes, one for each call of a layer. They are 
 import collections
 import contextlib
 import copy as copying
+import functools
 import inspect
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import keras
 import numpy as np
@@ -26,6 +28,8 @@ from keras_dropout.errors import BadInput, refuse
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict")
 _REWRITE = "Write it as a Sequential or functional model; or write keras_dropout.Dropout into its constructor, and use set_rate."
 _RETURNS = "it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,61 @@ class Graph:
     def before(self, call: Call) -> list[Call]:
         """The calls that made the inputs of this one."""
         return [self.makers[tensor] for tensor in call.inputs if tensor in self.makers]
+
+
+@contextlib.contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Leave the model and its layers with the attributes that they have now, also where what is done in between fails.
+
+    Calls leave more on them than one would think: nodes of symbolic calls, losses, cached masks. The values of variables are
+    not among the attributes: calls that assign any belong in a `StatelessScope`.
+    """
+    before = [(layer, dict(vars(layer)), _contents(layer)) for layer in _layers(model)]
+    try:
+        yield
+    finally:
+        for layer, attributes, contents in before:
+            for name in vars(layer).keys() - attributes.keys():
+                del vars(layer)[name]
+            vars(layer).update(attributes)  # past Keras's lists of what a layer has, which are put back as well
+            for container, content in contents:
+                _refill(container, content)
+
+
+def leaves_unchanged(function: _Function) -> _Function:
+    """Make a function of a model leave it `unchanged`."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **options: Any) -> Any:
+        with unchanged(args[0] if args else options.get("model")):
+            return function(*args, **options)
+
+    return cast(_Function, guarded)
+
+
+def _layers(model: Any) -> list[keras.Layer]:
+    return list(model._flatten_layers()) if isinstance(model, keras.Layer) and hasattr(model, "_layers") else []
+
+
+def _contents(layer: keras.Layer) -> list[tuple[Any, Any]]:
+    """The lists, dicts and sets among a layer's attributes and in its tracker, each with a copy of what is in it."""
+    tracked = getattr(getattr(layer, "_tracker", None), "stored_ids", {})
+    found = [each for each in (*vars(layer).values(), *tracked.values()) if isinstance(each, (list, dict, set))]
+    found = [getattr(each, "__wrapped__", getattr(each, "_storage", each)) for each in found]  # TensorFlow wraps some
+    return [(each, dict(each) if isinstance(each, dict) else set(each) if isinstance(each, set) else list(each)) for each in found]
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Put back what was in a container, without Keras's own containers taking notice."""
+    if isinstance(container, list):
+        list.__setitem__(container, slice(None), content)
+    elif isinstance(container, dict):
+        for name in container.keys() - content.keys():
+            dict.pop(container, name)
+        dict.update(container, content)
+    else:
+        set.intersection_update(container, content)
+        set.update(container, content)
 
 
 def read(model: keras.Model) -> Graph:
@@ -358,7 +417,8 @@ def trace(model: keras.Model) -> keras.Model:
     if {id(v) for v in traced.weights} != {id(v) for v in model.weights}:
         refuse(f"{name} with weights that its layers' calls do not show.", mend)
     x = keras.tree.map_structure(lambda t: 2 * np.random.default_rng(0).random((2, *(n or 3 for n in t.shape[1:]))), traced.input)
-    ours, theirs = (keras.tree.map_structure(keras.ops.convert_to_numpy, keras.tree.flatten(each(x))) for each in (traced, model))
+    with keras.StatelessScope():
+        ours, theirs = (keras.tree.map_structure(keras.ops.convert_to_numpy, keras.tree.flatten(f(x))) for f in (traced, model))
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs)):
         refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", mend)
     return traced
@@ -493,4 +553,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = (line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered when calling "))
+    return f"{type(error).__name__}: {next(said, 'no message')}"  # the layer that raised it, Keras says on a line before

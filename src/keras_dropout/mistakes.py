@@ -13,7 +13,7 @@ import keras
 from rich.console import Group
 from rich.text import Text
 
-from keras_dropout import layers
+from keras_dropout import graph, layers
 from keras_dropout.display import Shown
 from keras_dropout.evidence import KNOWN
 from keras_dropout.graph import Call
@@ -104,6 +104,7 @@ class Mistakes(Shown, list[Mistake]):
         return "\n\n".join(map(str, self)) or NOTHING
 
 
+@graph.leaves_unchanged
 def check(model: keras.Model, data: Any = None) -> Mistakes:
     """The known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
 
@@ -118,7 +119,7 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     """
     inspection = look(model, data)
     if inspection.reason:
-        warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=2)
+        warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=3)
     mistakes = []
     for name, rule in RULES.items():
         found: dict[str, str] = {}

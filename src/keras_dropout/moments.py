@@ -119,6 +119,7 @@ def predict(model: keras.Model, x: Any, *, draws: int = DRAWS, seed: int = 0, ba
     return probabilities(propagate(model, x, batch_size=batch_size), draws=draws, seed=seed)
 
 
+@graph.leaves_unchanged
 def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> Moments:
     """The moments of the model's last values before softmax or sigmoid, over the masks of all its dropout layers, in one pass.
 

@@ -40,6 +40,7 @@ _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 _NOISE = keras.layers.GaussianNoise
 
 
+@graph.leaves_unchanged
 def sites(model: keras.Model) -> Sites:
     """The sites of a model, in the order of the data: a list, which is shown as a table.
 
@@ -53,6 +54,7 @@ def sites(model: keras.Model) -> Sites:
     return Sites(place.site for place in survey(graph.read(model)))
 
 
+@graph.leaves_unchanged
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one.
 
@@ -73,6 +75,7 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+@graph.leaves_unchanged
 def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     """A new model with dropout at the sites of `placement` and nowhere else.
 
@@ -117,7 +120,7 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
             stacklevel=2,
         )
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
-        warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=2)
+        warnings.warn(f"{kind} acts at prediction too: predictions are not those of the model without it.", stacklevel=3)
     if made.compiled:
         graph.compile_like(new, made)
         graph.carry_optimizer(made.optimizer, new)

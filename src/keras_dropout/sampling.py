@@ -15,9 +15,10 @@ import inspect
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -39,6 +40,9 @@ _OUTPUTS = 2**24  # numbers that the outputs of one call of the program may have
 
 
 _CHANGING = threading.RLock()  # held while layers have other calls: of two threads that trace, one would take them from the other
+
+# What was compiled for a model, by what in the model decides that: beside it, so that nothing is left on it.
+_KEPT: weakref.WeakKeyDictionary[keras.Model, dict[tuple, "Passes"]] = weakref.WeakKeyDictionary()
 
 # Keras's layers that have a twin here, of the same name and with the same options.
 _TWINS = {
@@ -64,26 +68,45 @@ class Passes:
                 f'masks="shared" runs on the JAX backend; Keras runs on {keras.backend.backend()}.',
                 "Set KERAS_BACKEND=jax before Keras is imported; a saved model loads on any backend.",
             )
-        self.model, self.masks = as_trained(model), masks
-        if not self.model.built:
+        self.masks = masks
+        with graph.unchanged(model):
+            self._prepare(model)
+        self._begin(seed)
+
+    @property
+    def model(self) -> keras.Model:
+        """The model that is called: the one inside, where the model only says how it is trained."""
+        model = self._trained()
+        assert model is not None  # `_whole` holds it
+        return model
+
+    def _prepare(self, model: keras.Model) -> None:
+        trained = as_trained(model)
+        self._whole: keras.Model | None = model
+        self._trained: Callable[[], keras.Model | None] = weakref.ref(trained) if trained is model else lambda: trained
+        if not trained.built:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape), or call it once.")
-        self.dropping = [layer for layer in self.model._flatten_layers() if drops(layer)]
-        if not self.dropping:
+        stateful = [layer.name for layer in trained._flatten_layers() if getattr(layer, "stateful", False) is True]
+        if stateful:
             refuse(
-                f"the model {model.name!r} has no randomness: no dropout layer with a rate above 0.",
-                "Put some in: keras_dropout.place(model, {'last': 0.2}), or keras-dropout place MODEL --put \"last=0.2\" "
-                '-o new.keras; keras-dropout uncertainty has --place "last=0.2" for it.',
+                f"{', '.join(stateful)} of the model {model.name!r} is stateful: what it predicts depends on the batch before.",
+                "Make the model with stateful=False and keras.Input(shape), and give it the weights: "
+                "new.set_weights([v.numpy() for v in model.weights if v.name != 'rnn_state']).",
             )
+        self.dropping = [layer for layer in trained._flatten_layers() if drops(layer)]
+        if not self.dropping:
+            _refuse_without_randomness(trained)
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
         self._twins = _twins(self.dropping)
-        self._random, self._generators = _random_states(self.model, self._twins)
-        self._fixed = [v for v in self.model.variables if id(v) not in {id(state) for state in self._random}]
-        self._calls = _fixed_calls(self.model, self._twins)
+        self._random, self._generators = _random_states(trained, self._twins)
+        self._variables = trained.variables
+        self._fixed = [v for v in self._variables if id(v) not in {id(state) for state in self._random}]
+        self._calls = _fixed_calls(trained, self._twins)
         self._before, self._behind = self._parts()
+        self._calm = backends.current().compiled(self._run_calm)
         self._prefix = backends.current().compiled(self._run_before)
         self._programs: dict[Any, Callable] = {}
         self._clocks = {id(layer.stream.state) for layer in self.dropping if isinstance(layer, layers.ScheduledDropPath)}
-        self._begin(seed)
 
     def _begin(self, seed: int) -> None:
         self.seed = check_whole("seed", seed, 0, "It is the seed of the masks.")
@@ -94,15 +117,17 @@ class Passes:
         """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
         if not isinstance(model, keras.Model):
             return cls(model, masks=masks, seed=seed)
-        rates = [None if isinstance(layer, Stochastic) else getattr(layer, "rate", None) for layer in model._flatten_layers()]
+        rates = [None if isinstance(layer, Stochastic) else repr(getattr(layer, "rate", None)) for layer in model._flatten_layers()]
         now = (masks, *((id(layer), drops(layer), rate) for layer, rate in zip(model._flatten_layers(), rates)))
-        # With the model, past Keras's list of what it has: they go when it goes.
-        kept = vars(model).setdefault("_kept_passes", {})
+        kept = _KEPT.setdefault(model, {})
         if now not in kept:
             for before in [each for each in kept if each[1:] != now[1:]]:
                 del kept[before]
-            kept[now] = cls(model, masks=masks)
+            made = cls(model, masks=masks)
+            made._whole = None  # as in `_program`
+            kept[now] = made
         found = copy.copy(kept[now])
+        found._whole = model
         found._begin(seed)
         return found
 
@@ -136,11 +161,13 @@ class Passes:
         def prepared(start: int) -> tuple[slice, Any, list]:
             rows = slice(start, min(start + size, count))
             examples = np.arange(start, start + size, dtype="uint32") if self._by_example else np.uint32(start // BLOCK)
-            return rows, examples, self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
+            with self._refusing():
+                return rows, examples, self._prefix(values, [ops.convert_to_tensor(padded(each[rows], size)) for each in x])
 
         def reduced(group: np.ndarray, piece: tuple) -> tuple[slice, int, dict]:
             rows, examples, held = piece
-            found = program(values, held, self._words, group, examples)
+            with self._refusing():
+                found = program(values, held, self._words, group, examples)
             return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
 
         # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
@@ -154,10 +181,17 @@ class Passes:
                     yield from threads.map(functools.partial(reduced, group), pieces)
 
     def plain(self, x: Any, batch_size: int | None = None) -> np.ndarray:
-        """The outputs with dropout off."""
+        """Return the outputs with dropout off. Keras's `predict` would leave its program on the model, or a broken state."""
         arrays = self.check(x)
-        packed = keras.tree.pack_sequence_as(self._structure, arrays) if self.inputs else arrays[0] if len(arrays) == 1 else arrays
-        return np.asarray(self.model.predict(packed, batch_size=batch_size or _BATCH, verbose=0), "float32")
+        size = min(batch_size or _BATCH, len(arrays[0]))
+        values = [ops.convert_to_tensor(variable) for variable in self._variables]
+        pieces = []
+        for start in range(0, len(arrays[0]), size):
+            rows = [each[start : start + size] for each in arrays]
+            with self._refusing():
+                found = self._calm(values, [ops.convert_to_tensor(padded(each, size)) for each in rows])
+            pieces.append(ops.convert_to_numpy(found)[: len(rows[0])])
+        return np.concatenate(pieces)
 
     def check(self, x: Any) -> list[np.ndarray]:
         """The inputs as arrays, in the order of the model's; refused where they do not fit."""
@@ -175,16 +209,18 @@ class Passes:
     def _parts(self) -> tuple[list[graph.Call], list[graph.Call] | None]:
         """The calls before the first dropout, and those that depend on one; None where the model's graph cannot be seen."""
         try:
-            read = graph.read(self.model)
+            seen = graph.functional(self.model)
         except BadInput:  # a subclass whose call cannot be followed is called as a whole
             return [], None
+        # Calls know the model that they stand in: one of ours, for what is kept must not hold the user's.
+        read = graph.read(seen if seen is not self.model else keras.Model(seen.input, seen.output))
         self.inputs = [(name, shape, dtype) for name, _, shape, dtype in read.inputs]
         if len(read.outputs) != 1:
             refuse(
                 f"the model {self.model.name!r} has {len(read.outputs)} outputs.",
                 "Choose one: keras.Model(model.inputs, model.outputs[0]).",
             )
-        self._structure = graph.functional(self.model).input
+        self._structure = seen.input
         self._output = read.outputs[0]
         self._held = [number for _, number, *_ in read.inputs]
         behind: list[graph.Call] = []
@@ -206,6 +242,31 @@ class Passes:
         self._held = held
         return [call for call in read.calls if call not in behind], behind
 
+    def _run_calm(self, values: list, x: list) -> Any:
+        packed = keras.tree.pack_sequence_as(self._structure, x) if self.inputs else x[0] if len(x) == 1 else x
+        with _CHANGING, keras.StatelessScope([*zip(self._variables, values)]):
+            return self._only(self.model(packed, training=False))
+
+    def _only(self, outputs: Any) -> Any:
+        """The one output, in float32."""
+        flat = keras.tree.flatten(outputs)
+        if len(flat) != 1:
+            refuse(f"the model {self.model.name!r} has {len(flat)} outputs.", "Write a keras.Model whose call returns one of them.")
+        return ops.cast(flat[0], "float32")
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Refuse what the layers raise, where it is no refusal of ours."""
+        try:
+            yield
+        except BadInput:
+            raise
+        except Exception as error:
+            refuse(
+                f"the model {self.model.name!r} cannot be sampled on these examples: {graph._first_line(error)}",
+                "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
+            )
+
     def _run_before(self, values: list, x: list) -> list:
         if self._behind is None or not self._before:
             return x
@@ -217,16 +278,18 @@ class Passes:
     def _run_behind(self, values: list, held: list, states: list) -> Any:
         with self._scope(values, states):
             if self._behind is None:
-                return ops.cast(self.model(held[0] if len(held) == 1 else held), "float32")
+                on = {"training": True} if _draws(self.model) else {}  # in its own call
+                return self._only(self.model(held[0] if len(held) == 1 else held, **on))
             known = dict(zip(self._held, held))
             graph.run(self._behind, known)
-            return ops.cast(known[self._output], "float32")
+            return self._only(known[self._output])
 
     @contextlib.contextmanager
     def _scope(self, values: list, states: Sequence = ()) -> Iterator[None]:
         """Calls with these values of the variables, in which only dropout is on."""
         with _CHANGING:
             unseeded = [generator for generator in self._generators if generator._initial_seed is None]
+            before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer, _ in self._calls]
             try:
                 for layer, call in self._calls:
                     vars(layer)["call"] = call  # past Keras's list of what a layer has
@@ -235,14 +298,18 @@ class Passes:
                 with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
                     yield
             finally:
-                for layer, _ in self._calls:
+                for layer, had_its_own, call in before:
                     vars(layer).pop("call", None)
+                    if had_its_own:
+                        vars(layer)["call"] = call
                 for generator in unseeded:
                     generator._initial_seed = None
 
     def _program(self, reduce: Callable) -> Callable:
         if reduce not in self._programs:
-            self._programs[reduce] = backends.current().compiled(functools.partial(self._run_samples, reduce))
+            kept = copy.copy(self)
+            kept._whole = None  # what is kept goes when the model goes
+            self._programs[reduce] = backends.current().compiled(functools.partial(kept._run_samples, reduce))
         return self._programs[reduce]
 
     def _run_samples(self, reduce: Callable, values: list, held: list, words: Any, samples: Any, examples: Any) -> dict:
@@ -288,19 +355,48 @@ def drops(layer: Any) -> bool:
         inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
         rates = [getattr(inner, name) for name in ("rate", "recurrent_rate", "cell_rate") if hasattr(inner, name)]
         return not rates or any(rate != 0 for rate in rates)  # without a rate what is dropped is decided otherwise
-    return not isinstance(layer, keras.Model) and bool(dropout_options(layer))
+    return _draws(layer) or (not isinstance(layer, keras.Model) and bool(dropout_options(layer)))
+
+
+def _draws(layer: Any) -> bool:
+    """Whether a layer of the user's own draws random numbers."""
+    return _is_own(layer) and bool(getattr(layer, "_seed_generators", ()))
+
+
+def _is_own(layer: Any) -> bool:
+    """Whether a layer is of a class of the user's. What a class of Keras's that takes a seed draws, its options say: not those."""
+    known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
+    preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
+    return type(layer) not in known and not preprocessing and "seed" not in inspect.signature(known[0].__init__).parameters
+
+
+def _refuse_without_randomness(model: keras.Model) -> NoReturn:
+    inner = model._flatten_layers(include_self=False)
+    if own := [layer for layer in inner if layer._call_has_training_arg and _is_own(layer)]:
+        named = ", ".join(f"{layer.name} ({type(layer).__name__})" for layer in own[:5])
+        refuse(
+            f"the model {model.name!r} has no dropout layer with a rate above 0; whether {named} is random cannot be seen.",
+            "If it is, let it draw from a generator of its own, made in __init__: self.seeds = keras.random.SeedGenerator(1), and "
+            "keras.random.dropout(x, rate, seed=self.seeds). Else put dropout in: keras_dropout.place(model, {'last': 0.2}).",
+        )
+    refuse(
+        f"the model {model.name!r} has no randomness: no dropout layer with a rate above 0.",
+        "Put some in: keras_dropout.place(model, {'last': 0.2}), or keras-dropout place MODEL --put \"last=0.2\" "
+        '-o new.keras; keras-dropout uncertainty has --place "last=0.2" for it.',
+    )
 
 
 def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndarray]:
     """x as arrays, in the order of the `inputs` (name, shape without the batch, dtype), which may be unknown; refused where they do
-    not fit.
+    not fit. Datasets are read once, and answers that they have are left out.
     """
+    given, x = x, _read(x)
     names = [name for name, *_ in inputs]
     if isinstance(x, dict) and names:
         if set(names) - set(x):
             refuse(f"the model's inputs are {', '.join(names)}; got {', '.join(map(str, x))}.", "Give an array for each.")
         x = [x[name] for name in names]
-    arrays = [np.asarray(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
+    arrays = [_as_array(each) for each in (keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else [x])]
     if names and len(arrays) != len(names):
         refuse(f"the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", "Give one for each.")
     if not arrays or any(each.ndim == 0 or len(each) != len(arrays[0]) or not len(each) for each in arrays):
@@ -308,11 +404,60 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
             f"x must hold the same examples, one at least, for each input; got shapes {[a.shape for a in arrays]}.",
             "The first axis of an array is the examples.",
         )
-    for (name, shape, _), array in zip(inputs, arrays):
+    for number, (name, shape, dtype) in enumerate(inputs):
+        array = arrays[number]
+        if array.ndim == len(shape) and shape[-1:] == (1,):  # a column, as Keras takes it
+            array = array[..., None]
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
-            refuse(f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.", "Reshape it.")
-    types: list[str | None] = [dtype for *_, dtype in inputs] or [None] * len(arrays)
-    return [array if dtype in (None, "string") else array.astype(dtype, copy=False) for array, dtype in zip(arrays, types)]
+            refuse(
+                f"input {name!r} takes examples of shape {shape}; got an array of shape {array.shape}.",
+                f"Reshape it to (examples, {', '.join('any size' if n is None else str(n) for n in shape)})."
+                if x is given
+                else "If the dataset gives single examples, batch it: dataset.batch(32).",
+            )
+        if dtype != "string":
+            try:
+                array = array.astype(dtype, copy=False)
+            except (TypeError, ValueError) as error:
+                refuse(f"input {name!r} takes {dtype}; {graph._first_line(error)}", "Leave out or encode what is no number.")
+        arrays[number] = array
+    return arrays
+
+
+class _Reader(keras.Model):
+    """Gives back what it gets: with it Keras's `predict` reads all that it can read, and leaves answers out."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def _read(x: Any) -> Any:
+    """The inputs in a tf.data.Dataset, PyDataset or DataLoader as arrays; anything else as it is."""
+    kind = type(x).__name__
+    if hasattr(x, "__next__"):
+        refuse(
+            f"x is a {kind}, of which only its last element would say how many examples it gives.",
+            "Make a list of it and join the inputs: np.concatenate([x for x, *_ in itertools.islice(generator, steps)]).",
+        )
+    endless = int(x.cardinality()) == -1 if hasattr(x, "cardinality") else getattr(x, "num_batches", 0) is None
+    if endless:
+        refuse(f"the {kind} never ends.", "Take a part: dataset.take(steps) of tf.data; __len__ or num_batches of a PyDataset.")
+    if not (hasattr(x, "cardinality") or hasattr(x, "batch_sampler") or isinstance(x, keras.utils.PyDataset)):
+        return x
+    reader = _Reader()
+    reader.compile(run_eagerly=True)
+    try:
+        return reader.predict(x, verbose=0)
+    except Exception as error:  # whatever the user's dataset raises
+        refuse(
+            f"the {kind} cannot be read: {graph._first_line(error)}",
+            "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",
+        )
+
+
+def _as_array(value: Any) -> np.ndarray:
+    value = value.detach() if hasattr(value, "detach") else value  # a tensor of torch, on any backend
+    return np.asarray(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
 
 
 def contains_dropout(layer: Any) -> bool:
@@ -371,7 +516,7 @@ def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tupl
     One that contains others is called as it would be; what it hands on to them does not matter.
     """
     calls = []
-    for layer in model._flatten_layers():
+    for layer in model._flatten_layers(include_self=False):
         on = drops(layer)
         alone = not isinstance(layer, keras.Model) and not any(True for _ in layer._flatten_layers(include_self=False))
         if layer._call_has_training_arg and (on or alone):

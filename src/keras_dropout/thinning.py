@@ -40,6 +40,7 @@ _WITHIN_CHANNELS = tuple(
 _SUMS = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum)
 
 
+@graph.leaves_unchanged
 def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
     """One of the thinned networks that dropout trains, as a new model without dropout.
 

@@ -8,6 +8,7 @@ Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
 import functools
 import numbers
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from rich.text import Text
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from keras_dropout import graph
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse
 from keras_dropout.sampling import Passes
@@ -110,6 +112,7 @@ class Uncertainty(Shown):
         return f"{what}; mean {of.replace('_', ' ')} {values.mean():.4g}, {self.seconds:.2f} s"
 
 
+@graph.leaves_unchanged
 def predict(
     model: keras.Model,
     x: Any,
@@ -131,13 +134,14 @@ def predict(
     Only dropout is on; batch normalisation and all else stay as at prediction, and nothing in the model changes. Memory does not
     grow with the samples (but for quantiles and log-likelihoods, for which examples are taken in smaller batches).
 
-    Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, or a dict
-    or list of arrays. y: answers, of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution
-    along the last axis), "labels" (a yes or no in each entry) or "values"; by default what the loss or the outputs say. logits:
-    whether the outputs are logits; by default what the loss says. masks: "independent" for each example, as in training, or
-    "shared": each sample is one thinned network, a function of x (JAX). seed: the same seed, samples and example have the same
-    masks, whatever the batch size. quantiles: levels between 0 and 1. precision: of the noise in the answers of a regression, in
-    1 / units of y squared; see `fit_precision` and `model_precision`.
+    Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a
+    DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y:
+    answers, of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis),
+    "labels" (a yes or no in each entry) or "values"; by default what the loss or the outputs say. logits: whether the outputs are
+    logits; by default what the loss says. masks: "independent" for each example, as in training, or "shared": each sample is one
+    thinned network, a function of x (JAX). seed: the same seed, samples and example have the same masks, whatever the batch size.
+    quantiles: levels between 0 and 1. precision: of the noise in the answers of a regression, in 1 / units of y squared; see
+    `fit_precision` and `model_precision`.
     """
     started = time.perf_counter()
     passes = Passes.of(model, masks=masks, seed=seed)
@@ -160,7 +164,7 @@ def predict(
     at_levels: list[np.ndarray] = []
     likelihoods: list[np.ndarray] = []
     reduce = _reduction(kind, logits, together)
-    for rows, count, found in passes.run(x, samples, reduce, batch_size=batch_size, together=together):
+    for rows, count, found in passes.run(arrays, samples, reduce, batch_size=batch_size, together=together):
         if together:
             values = found.pop("outputs")
             if levels:
@@ -169,10 +173,14 @@ def predict(
                 assert precision is not None  # refused above
                 likelihoods.append(log_likelihood(values, answers[rows], precision))
         sums.add(rows, count, found)
+    found = sums.result()
+    if samples > 1 and not found["variance"].any():
+        names = ", ".join(layer.name for layer in passes.dropping)
+        warnings.warn(f"All {samples} samples are the same: what {names} drops does not reach the outputs.", stacklevel=3)
     return Uncertainty(
         outputs=kind,
         samples=samples,
-        **sums.result(),
+        **found,
         quantiles=dict(zip(levels, np.concatenate(at_levels, axis=1))) if levels else {},
         precision=precision,
         log_likelihood=np.concatenate(likelihoods) if likelihoods else None,
@@ -193,6 +201,7 @@ def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.nd
     return logsumexp(-precision / 2 * squares, axis=0) - np.log(len(passes)) + constant
 
 
+@graph.leaves_unchanged
 def fit_precision(model: keras.Model, x: Any, y: Any, samples: int = 100, *, seed: int = 0) -> float:
     """The precision of the noise with which the answers are likeliest, for a regression; on data that were not trained on.
 
