@@ -36,9 +36,9 @@ class Working:
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Working":
-        from rich.console import Console
+        from keras_dropout.display import Terminal
 
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         if console.is_terminal and not self._quiet:
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from keras_dropout.bench.records import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.bench.report.words import expected
+from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
 
 HERE = Path(__file__).parent
@@ -33,10 +34,14 @@ _MOST_PIXELS = 64  # of a side of a picture of an example
 def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
 
+    All that the templates put into it passes `cleaned`. The document that is embedded has names as they are, escaped by JSON.
+
     `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
     "calibration", "network" and "reproduction", the summary of an `Outcome`, is left out of the page.
     """
+    check_report_path(path)
     environment = jinja2.Environment(
+        finalize=cleaned,
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -74,14 +79,12 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8", newline="\n"
-        ) as file:
-            file.write(html)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        part.write_text(html, "utf-8", newline="\n")  # with the permissions that the user gives to new files
+        part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
     if (size := path.stat().st_size) > LARGE:
         warnings.warn(
@@ -243,8 +246,10 @@ def _thinned(values: Sequence[float]) -> list[float | None]:
 
 
 def check_report_path(path: str | Path) -> None:
-    """Refuse a report that could not be written at the end."""
+    """Refuse a report that could not be written at the end, or that would be written over something that is no page."""
     path = Path(path)
+    if path.suffix not in (".html", ".htm"):
+        refuse(f"the report must be an .html file; got {str(path)!r}.", f"For example {path.stem or 'report'}.html.")
     with suppress(OSError):  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
         if not path.is_dir():
