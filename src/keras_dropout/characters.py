@@ -1,6 +1,7 @@
 """The door for all text that is drawn, printed or put into a message: a name may come from a file that somebody else made."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 # What XML 1.0 leaves out (control characters, surrogates, noncharacters), and what else acts on a terminal or hides what is
@@ -34,24 +35,23 @@ def cleaned(value: Any) -> Any:
 
 
 class CleanStream:
-    """A stream whose text is clean, whoever prints there. Rich, whose colours are control characters, writes to the stream behind
-    it: `display.Terminal` cleans what it is given."""
+    """A stream whose text is clean, whoever prints there. `display.Terminal`, whose colours are control characters, goes past it."""
 
-    def __init__(self, stream: Any):
-        self.rich_proxied_file = stream  # the name by which rich finds it
+    def __init__(self, behind: Any):
+        self.behind = behind
 
     def write(self, text: str) -> int:
         """Write the text clean."""
-        self.rich_proxied_file.write(clean(text))
+        self.behind.write(clean(text))
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write the lines clean."""
         for line in lines:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.rich_proxied_file, name)
+        return getattr(self.behind, name)
 
 
 def _written(found: re.Match) -> str:

@@ -9,7 +9,7 @@ import io
 import shutil
 from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, Group
 from rich.measure import Measurement
@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from keras_dropout.characters import clean
+from keras_dropout.characters import CleanStream, clean
 
 WIDTH = 100  # of text that is for no terminal
 _SHORT = 10  # letters of a name that stay together
@@ -29,6 +29,12 @@ class Terminal(Console):
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself: what is printed here is clean, and colours would not pass a `CleanStream`."""
+        found = super().file
+        return found.behind if isinstance(found, CleanStream) else found
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Clean all text that is printed, whatever it stands in."""

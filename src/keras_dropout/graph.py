@@ -161,8 +161,10 @@ def rebuild(
 def copy(model: keras.Model) -> keras.Model:
     """A model that is equal and shares nothing: weights, optimizer and its state, compile settings, vocabularies.
 
-    Through a saved file, for that is what Keras promises to restore.
+    Through a saved file, for that is what Keras promises to restore. Code in it (a Lambda layer) is run where a program made the
+    model, and not where it came from a file.
     """
+    from_file = getattr(model, "_from_file", False)
     classes = {type(layer) for layer in model._flatten_layers()}
     custom = {cls.__name__: cls for cls in classes if not cls.__module__.startswith("keras.")}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -171,7 +173,7 @@ def copy(model: keras.Model) -> keras.Model:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 model.save(path)
-                made = keras.models.load_model(path, custom_objects=custom, safe_mode=False)
+                made = keras.models.load_model(path, custom_objects=custom, safe_mode=from_file)
         except Exception as error:  # whatever a class of the user's does when it is made again
             refuse(
                 f"the model {model.name!r} cannot be copied: {_first_line(error)}",
@@ -181,6 +183,7 @@ def copy(model: keras.Model) -> keras.Model:
         if ours.trainable != theirs.trainable:  # what is frozen inside a layer of several is not in its config
             ours.trainable = theirs.trainable
     _tell_apart(made, [variable.path for variable in model.variables])
+    made._from_file = from_file
     return made
 
 
@@ -221,8 +224,11 @@ def functional(model: Any) -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built or not model.inputs:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape).")
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model if _has_graph(model) else trace(model)
+        made = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    else:
+        made = model if _has_graph(model) else trace(model)
+    made._from_file = getattr(model, "_from_file", False)
+    return made
 
 
 def is_nested(layer: Any) -> bool:

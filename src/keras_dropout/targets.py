@@ -148,7 +148,9 @@ def _load_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about an optimizer that has not trained yet
-            return keras.models.load_model(path, safe_mode=True)
+            loaded = keras.models.load_model(path, safe_mode=True)
+            loaded._from_file = True  # so that copies of it are loaded so, too
+            return loaded
     except Exception as error:  # Keras raises as it likes
         text = " ".join(str(error).split())
         if "safe mode" in text or "lambda" in text.lower() or "unsafe" in text.lower():

@@ -1,6 +1,7 @@
 """Where commands put what they have: the terminal, and files that nobody asked to lose."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ class Working:
     def __enter__(self) -> "Working":
         from keras_dropout.display import Terminal
 
-        console = Terminal(stderr=True)
+        console = Terminal(file=sys.stderr)
         if console.is_terminal and not self._quiet:
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

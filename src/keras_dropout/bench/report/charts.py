@@ -410,12 +410,13 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
 
 def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:
     """(seeds, epochs) of the runs that went all the way; one that diverged early would cut the mean of the others short."""
-    found = [list(run.get(name, ())) for run in runs if minus is None or len(run.get(minus, ())) == len(run.get(name, ()))]
-    length = max(map(len, found), default=0)
-    values = np.array([row for row in found if len(row) == length], dtype=float).reshape(-1, length)
-    if minus is not None and values.size:
-        values = values - _values([run for run in runs if len(run.get(name, ())) == length], minus)
-    return values[np.isfinite(values).all(axis=1)] if values.size else values
+    rows = []
+    for run in runs:
+        row, less = (np.array(run.get(each, ()), dtype=float) for each in (name, minus or name))
+        rows += [row if minus is None else row - less] if len(row) == len(less) else []
+    length = max(map(len, rows), default=0)
+    values = np.array([row for row in rows if len(row) == length]).reshape(-1, length or 1)
+    return values[np.isfinite(values).all(axis=1)]
 
 
 def _base(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:

@@ -55,6 +55,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "words": lambda name: name.replace("_", " "),
         "picture": picture,
         "counted": _counted,
+        "called": _called,
         "mostly_wrong": _mostly_wrong,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
@@ -130,8 +131,15 @@ def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
         return "–"
     if any(isinstance(value, float) for value in known):
         return f"{number(sum(known) / len(known), 3)} ({number(min(known), 3)} to {number(max(known), 3)})"
-    counts = Counter(names[value] if names else str(value) for value in known).most_common()
+    counts = Counter(_called(value, names) for value in known).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{count}× {name}" for name, count in counts)
+
+
+def _called(value: Any, names: Sequence[str] | None) -> str:
+    """A class by its name, or by its number where it has none; a value to three digits."""
+    if isinstance(value, float):
+        return number(value, 3)
+    return names[value] if names and 0 <= value < len(names) else str(value)
 
 
 def _mostly_wrong(predictions: Sequence[Any], answer: Any) -> bool:
@@ -184,11 +192,12 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
                 charts.confusion(confusion["names"], counts, name, False),
                 *(
                     [charts.confusion(confusion["names"], confusion["difference"][name], name, True)]
-                    if name in confusion["difference"] and name != document["study"]["baseline"]
+                    if confusion["difference"].get(name) and name != document["study"]["baseline"]
                     else []
                 ),
             ]
             for name, counts in (confusion or {"mean": {}})["mean"].items()
+            if counts
         },
         "calibration": {
             name: (charts.reliability(found, name), charts.risk_coverage(found, name))
