@@ -35,7 +35,7 @@ def cleaned(value: Any) -> Any:
 
 
 class CleanStream:
-    """A stream whose text is clean, whoever prints there. `display.Terminal`, whose colours are control characters, goes past it."""
+    """A stream whose text is clean, whoever prints there. `display.Terminal` goes past it: colours are control characters."""
 
     def __init__(self, behind: Any):
         self.behind = behind

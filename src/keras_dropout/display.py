@@ -36,6 +36,10 @@ class Terminal(Console):
         found = super().file
         return found.behind if isinstance(found, CleanStream) else found
 
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._file = stream
+
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Clean all text that is printed, whatever it stands in."""
         for segment in super().render(renderable, options):

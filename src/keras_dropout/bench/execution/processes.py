@@ -73,6 +73,8 @@ class Processes:
 
     def end(self, worker: Process) -> None:
         """End a worker that has nothing to do, or that is gone."""
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)
         worker.connection.close()
         worker.process.join(10)
         if worker.process.is_alive():
@@ -110,22 +112,24 @@ def _main_out_of_sight() -> Iterator[None]:
 
 
 def _work(connection: Connection, log: str, folder: str) -> None:
-    """The life of a worker process: take the study, then do each task that comes, until the connection closes."""
+    """The life of a worker process: take the study, then do each task that comes, until None does."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach us too; our parent decides what they mean
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _die_with_parent(folder)
+    watcher = _die_with_parent(folder)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         study, parts, divide_by = connection.recv()
         os.environ.update(worker_environment(study.backend, study.engine))
         tempfile.tempdir = folder
         worker = Worker(study, parts, divide_by, log)
-        while True:
-            for message in worker.messages(connection.recv()):
+        while (task := connection.recv()) is not None:
+            for message in worker.messages(task):
                 connection.send(message)
+        return
+    watcher.join()  # nobody said that we should end
 
 
-def _die_with_parent(folder: str) -> None:
+def _die_with_parent(folder: str) -> threading.Thread:
     """End this process when the one that started it is gone, however it went, and remove what that would have removed."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a process of multiprocessing
@@ -136,4 +140,6 @@ def _die_with_parent(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    return watcher
