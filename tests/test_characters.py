@@ -47,7 +47,9 @@ def test_what_is_clean_is_xml_and_acts_on_no_terminal(text):
     assert clean(found) == found
 
 
-@pytest.mark.parametrize("text", ["", "hidden_1", "Größe ± 5 %", "层", "שלום", "‏مرحبا", "👩‍💻", "می‌خواهم", "a\tb\nc", "<b> & 'x' \"y\""])
+@pytest.mark.parametrize(
+    "text", ["", "hidden_1", "Größe ± 5 %", "层", "שלום", "‏مرحبا", "👩‍💻", "می‌خواهم", "a\tb\nc", "<b> & 'x' \"y\""]
+)
 def test_what_people_write_stays(text):
     assert clean(text) is text
 

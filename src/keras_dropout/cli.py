@@ -1,5 +1,5 @@
-"""The command: which commands there are, and what bad input, Ctrl-C, signals and a closed pipe end in. Data go to stdout, everything
-else to stderr."""
+"""The command: which commands there are, and what bad input, Ctrl-C, a signal and a closed pipe end in. Data go to stdout, all else
+to stderr."""
 
 import contextlib
 import errno
