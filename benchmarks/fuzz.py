@@ -1,7 +1,7 @@
 """Broken input at every door of the command: two lines and exit status 2, or it works; never a traceback, a hang, or half a file.
 
 Study files, variants and placements as texts, tables (CSV), arrays (.npz), IDX files, `.keras` archives and ledgers: texts that are
-put together from what the door expects and from what it does not, valid files with bytes changed, inserted, deleted and cut off, and
+put together from what the door expects and from what it does not, valid files with bytes changed, inserted, deleted and cut off, or
 whole ledgers with any names and runs in any mixture of states, by hypothesis. Each is given to the command itself, in this process.
 Looked at: the exit status is 0, 1 or 2; a refusal is two lines; nothing else is raised; no file of the user is changed, and none is
 left that was not asked for; it ends in LIMIT seconds. Exit status 1 when anything is wrong, with the smallest such input.
