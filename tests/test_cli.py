@@ -314,13 +314,13 @@ def test_sigterm_to_all_keeps_what_is_finished_and_leaves_nothing_in_the_tempora
     (tmp_path / "temporary").mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
     started = {"env": environment, "start_new_session": True}
-    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "1000"], finished=1, **started)
+    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "200"], finished=1, **started)
     assert any((tmp_path / "temporary").iterdir())
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 143, out + err
     assert "finished run(s) are kept in runs.db" in err
-    assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 1000" in err.splitlines()[-1]
+    assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 200" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert "failed" not in out + err  # no worker has ended before it was told to
     assert_gone(workers)

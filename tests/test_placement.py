@@ -659,3 +659,42 @@ def test_a_sequential_model_that_masks_padding():
     assert [type(layer).__name__ for layer in placed.layers][-3:] == ["Dense", "Dropout", "Dense"]
     np.testing.assert_array_equal(placed.predict(x, verbose=0), model.predict(x, verbose=0))
     np.testing.assert_array_equal(strip(placed).predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@keras.saving.register_keras_serializable("test_placement")
+class Sly(L.Layer):
+    """Says of itself what is code, once it is in the memory of a program."""
+
+    def __init__(self, function=None, **kwargs):
+        super().__init__(**kwargs)
+        self.function = None
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        code = keras.saving.serialize_keras_object(lambda x: x) if self.function else None
+        return super().get_config() | {"function": code}
+
+    @classmethod
+    def from_config(cls, config):
+        function = config.pop("function")
+        return cls(function and keras.saving.deserialize_keras_object(function), **config)
+
+
+def test_code_is_copied_with_a_model_of_the_program_and_not_with_one_from_a_file(tmp_path):
+    from keras_dropout.targets import load_model
+
+    def sly():
+        return keras.Sequential([keras.Input((2,)), Sly(), L.Dense(2, name="d"), L.Dense(1)])
+
+    mine = sly()
+    mine.save(tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    for model in (mine, loaded):
+        model.layers[0].function = True
+    assert place(mine, {"d": 0.1}).count_params() == mine.count_params()
+    with pytest.raises(BadInput, match="cannot be copied"):
+        place(loaded, {"d": 0.1})
+    loaded.layers[0].function = None
+    assert place(loaded, {"d": 0.1}).count_params() == mine.count_params()
