@@ -98,6 +98,9 @@ def _cleaned(part: Any) -> Any:
     if isinstance(part, Text) and clean(part.plain) is not part.plain:
         return Text(clean(part.plain), style=part.style)
     if isinstance(part, Table):
+        texts = [part.title, *(text for each in part.columns for text in (each.header, *each._cells))]
+        if all(_cleaned(text) is text for text in texts):
+            return part
         part = copy.copy(part)
         part.title = _cleaned(part.title)
         part.columns = [
