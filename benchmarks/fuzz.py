@@ -1,10 +1,10 @@
 """Broken input at every door of the command: two lines and exit status 2, or it works; never a traceback, a hang, or half a file.
 
 Study files, variants and placements as texts, tables (CSV), arrays (.npz), IDX files, `.keras` archives and ledgers: texts that are
-put together from what the door expects and from what it does not, and valid files with bytes changed, inserted, deleted and cut
-off, by hypothesis. Each is given to the command itself, in this process. Looked at: the exit status is 0, 1 or 2; a refusal is two
-lines; nothing else is raised; no file of the user is changed, and none is left that was not asked for; it ends in LIMIT seconds.
-Exit status 1 when anything is wrong, with the smallest such input.
+put together from what the door expects and from what it does not, valid files with bytes changed, inserted, deleted and cut off, or
+whole ledgers with any names and runs in any mixture of states, by hypothesis. Each is given to the command itself, in this process.
+Looked at: the exit status is 0, 1 or 2; a refusal is two lines; nothing else is raised; no file of the user is changed, and none is
+left that was not asked for; it ends in LIMIT seconds. Exit status 1 when anything is wrong, with the smallest such input.
 
 Run: python benchmarks/fuzz.py [DOOR …] [--examples 1000] [--seed 0] [--json FILE]
 """
@@ -32,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
 import numpy as np
+import untrained
 from hypothesis import strategies as st
 from report import write
 
@@ -199,6 +200,18 @@ def studies() -> st.SearchStrategy[bytes]:
     return st.builds(written, settings, columns, variants) | changed(STUDY.encode())
 
 
+def reports(folder: Path) -> st.SearchStrategy[bytes]:
+    """Whole ledgers of a study: its runs in any mixture of states, any text for each name."""
+    states = st.lists(st.sampled_from(untrained.STATES), min_size=untrained.RUNS, max_size=untrained.RUNS)
+    # Halves of characters do not reach a ledger, and a variant is refused for what cannot be shown.
+    names = st.text(min_size=1, max_size=9) | st.text("\x1b]0;\x07\u202e\ufffe<>&\"'= ", min_size=1, max_size=9)
+    shown = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=9)
+    said = st.fixed_dictionaries(
+        dict.fromkeys(untrained.NAMES, names) | {"first": shown.map("a{}".format), "second": shown.map("b{}".format)}
+    )
+    return st.builds(lambda states, names: untrained.write(folder / "untrained.db", states, names).read_bytes(), states, said)
+
+
 def doors(folder: Path) -> dict[str, Door]:
     """All, with the valid files that they need in the folder."""
     import keras
@@ -231,6 +244,7 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "keras archive": Door(("check", "fuzzed.keras"), archives(folder / "model.keras"), "fuzzed.keras"),
         "ledger": Door(("report", "fuzzed.db", "-o", "page.html"), ledgers, "fuzzed.db", makes=("page.html",)),
+        "report": Door(("report", "fuzzed.db", "-o", "page.html"), reports(folder), "fuzzed.db", makes=("page.html",)),
         "ledger, listed": Door(("runs", "list", "--ledger", "fuzzed.db"), ledgers, "fuzzed.db"),
     }
 

@@ -414,7 +414,8 @@ def commands() -> str:
     parts = [
         "# The command",
         "Made from `--help` of each command by `make docs`. Data go to stdout, everything else to stderr. Exit status: 0 done,\n"
-        "1 some runs failed, mistakes were found, or `--fail-if` says so, 2 bad input, 130 interrupted.",
+        "1 some runs failed, mistakes were found, or `--fail-if` says so, 2 bad input, 130 interrupted by Ctrl-C, 143 by SIGTERM, "
+        "129 by SIGHUP.",
     ]
     root = typer.main.get_command(cli.app)
     for words, command, context in _commands(root, typer.Context(root, info_name="keras-dropout"), ()):

@@ -1,5 +1,6 @@
 """The command as its users meet it: in a process of its own, on real data, with good and bad input, and killed."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -271,9 +272,10 @@ def assert_gone(workers):
     assert not any(map(alive, workers)), "the workers outlived the command"
 
 
-def start_and_wait(tmp_path, arguments, finished):
+def start_and_wait(tmp_path, arguments, finished, **more):
     """The command, once it has said that so many runs have ended; and its workers."""
-    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command(*arguments), cwd=tmp_path, **pipes, **more)
     for _ in range(finished):
         line = process.stderr.readline()
         assert re.match(r"\d+/\d+ ", line), line + process.stderr.read()
@@ -305,6 +307,64 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 1000" in err.splitlines()[-1]
     assert "not finished yet" in out
     assert_gone(workers)
+
+
+def test_sigterm_to_all_keeps_what_is_finished_and_leaves_nothing_in_the_temporary_folder(tmp_path):
+    """As a scheduler sends it: to the command and to its workers."""
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    started = {"env": environment, "start_new_session": True}
+    process, workers = start_and_wait(tmp_path, [*DIGITS, "--epochs", "200"], finished=1, **started)
+    assert any((tmp_path / "temporary").iterdir())
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, out + err
+    assert "finished run(s) are kept in runs.db" in err
+    assert "keras-dropout compare digits-mlp --ledger runs.db --epochs 200" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert "failed" not in out + err  # no worker has ended before it was told to
+    assert_gone(workers)
+    assert not any((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_as_ctrl_c_does(name, status, monkeypatch, capsys):
+    number = getattr(signal, name)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(cli, "app", lambda *_, **__: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    assert capsys.readouterr().err == "Interrupted: nothing was started.\n"
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_signal_that_is_ignored_stays_so_and_one_counts_where_ctrl_c_is_ignored(monkeypatch):
+    """As under `nohup`, and for a command that a script has put into the background."""
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        for sent, status in ((signal.SIGHUP, 0), (signal.SIGINT, 0), (signal.SIGTERM, 143)):
+            monkeypatch.setattr(cli, "app", lambda *_, sent=sent, **__: signal.raise_signal(sent))
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert ended.value.code == status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_terminal_that_has_gone_ends_the_command_quietly(monkeypatch):
+    def hung_up(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        except KeyboardInterrupt:
+            raise OSError(errno.EIO, "Input/output error") from None
+
+    monkeypatch.setattr(cli, "app", hung_up)
+    monkeypatch.setattr(cli, "_print_nowhere", lambda status: status)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 129
 
 
 def test_a_variant_that_cannot_be_trained_fails_alone(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 LADDER = """
 .
+characters
 errors evidence atlas
 frameworks display
 masks schedules targets metrics bench bench.report

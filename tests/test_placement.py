@@ -992,3 +992,42 @@ class MoreWeights(L.Layer):
 def test_a_layer_whose_weights_depend_on_its_dropout_is_refused():
     with pytest.raises(BadInput, match="MoreWeights 'm', made again with its dropout off, has other weights"):
         strip(keras.Sequential([keras.Input((4,)), MoreWeights(name="m"), L.Dense(1)]))
+
+
+@keras.saving.register_keras_serializable("test_placement")
+class Sly(L.Layer):
+    """Says of itself what is code, once it is in the memory of a program."""
+
+    def __init__(self, function=None, **kwargs):
+        super().__init__(**kwargs)
+        self.function = None
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        code = keras.saving.serialize_keras_object(lambda x: x) if self.function else None
+        return super().get_config() | {"function": code}
+
+    @classmethod
+    def from_config(cls, config):
+        function = config.pop("function")
+        return cls(function and keras.saving.deserialize_keras_object(function), **config)
+
+
+def test_code_is_copied_with_a_model_of_the_program_and_not_with_one_from_a_file(tmp_path):
+    from keras_dropout.targets import load_model
+
+    def sly():
+        return keras.Sequential([keras.Input((2,)), Sly(), L.Dense(2, name="d"), L.Dense(1)])
+
+    mine = sly()
+    mine.save(tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    for model in (mine, loaded):
+        model.layers[0].function = True
+    assert place(mine, {"d": 0.1}).count_params() == mine.count_params()
+    with pytest.raises(BadInput, match="cannot be copied"):
+        place(loaded, {"d": 0.1})
+    loaded.layers[0].function = None
+    assert place(loaded, {"d": 0.1}).count_params() == mine.count_params()

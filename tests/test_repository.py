@@ -29,6 +29,19 @@ def test_the_workflow_runs_what_the_makefile_has():
     assert classifiers[-1] == pythons[-1]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
+def test_workflows_name_actions_by_the_hash_of_their_commits_and_may_write_nothing(path):
+    workflow = yaml.safe_load(path.read_text())
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used), used
+    assert workflow["permissions"] == {"contents": "read"}
+    rights = [job["permissions"] for job in workflow["jobs"].values() if "permissions" in job]
+    assert rights in ([], [{"id-token": "write"}])  # what uploads a release
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job or not any("run" in step for step in job["steps"])
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "README.zh-CN.md"])
 def test_targets_that_are_told_of_exist(page):
     told = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))

@@ -1,14 +1,20 @@
-"""The command: which commands there are, and what bad input, Ctrl-C and a closed pipe end in. Data go to stdout, everything else to
-stderr."""
+"""The command: which commands there are, and what bad input, Ctrl-C, a signal and a closed pipe end in. Data go to stdout, all else
+to stderr."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from keras_dropout import __version__
+from keras_dropout.characters import CleanStream
 from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.options import help_of
@@ -82,25 +88,72 @@ app.add_typer(runs, name="runs")
 
 def main() -> None:
     """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # what the encoding of a terminal lacks does not end a command
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with contextlib.redirect_stdout(CleanStream(sys.stdout)), contextlib.redirect_stderr(CleanStream(sys.stderr)):
+        with _ended_as_by_ctrl_c() as signals:
+            try:
+                status = _run()
+            except OSError as error:
+                if not signals or error.errno != errno.EIO:
+                    raise
+                status = _print_nowhere(130)  # the terminal has gone, as SIGHUP says
+    sys.exit(128 + signals[0] if signals and status == 130 else status)
+
+
+def _run() -> int:
+    """Run the command, and return its exit status."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except BadInput as error:
         print(f"keras-dropout: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except _UsageError as error:
         try:
             refuse(error.format_message(), "See keras-dropout --help, or keras-dropout compare --help.")
         except BadInput as shown:
             print(f"keras-dropout: {shown}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         print("Interrupted: nothing was started.", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except (_ReaderGone, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written goes nowhere
-        sys.exit(0)
-    sys.exit(status if isinstance(status, int) else 0)
+        return _print_nowhere(0)
+    return status if isinstance(status, int) else 0
+
+
+def _print_nowhere(status: int) -> int:
+    """Have what is still to be written go nowhere; return the status."""
+    with contextlib.suppress(OSError):  # a stream of a program that has this one in it may have no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[list[int]]:
+    """Have SIGTERM and SIGHUP do what Ctrl-C does: finished runs are kept, and workers ended. Yield those that came.
+
+    What ignores them, such as `nohup`, still does. The exit status is then 143 or 129, where that of Ctrl-C is 130.
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        came.append(number)
+        pressed = signal.getsignal(signal.SIGINT)
+        (pressed if callable(pressed) else signal.default_int_handler)(number, frame)  # in the background Ctrl-C is ignored
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    here = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    ours = [number for number in known if here and signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield came
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

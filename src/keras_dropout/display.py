@@ -4,26 +4,46 @@ A result has its tables once, in `__rich__`; here they are brought into the othe
 """
 
 import copy
+import dataclasses
 import io
 import shutil
+from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import IO, Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
+
+from keras_dropout.characters import CleanStream, clean
 
 WIDTH = 100  # of text that is for no terminal
 _SHORT = 10  # letters of a name that stay together
 
 
 class Terminal(Console):
-    """A console that prints names as they are, whatever is in brackets or between colons, and says when its reader has gone, where
-    rich would end the program as one that failed."""
+    """A console that prints names as they are, whatever is in brackets or between colons, but for characters that would act on the
+    terminal. It says when its reader has gone, where rich would end the program as one that failed."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself: what is printed here is clean, and colours would not pass a `CleanStream`."""
+        found = super().file
+        return found.behind if isinstance(found, CleanStream) else found
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._file = stream
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Clean all text that is printed, whatever it stands in."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=clean(segment.text))
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -66,10 +86,28 @@ def as_html(found: Any) -> str:
 
 
 def _parts(found: Any) -> list[Any]:
-    """Tables and texts, in their order."""
+    """Tables and texts, in their order, and clean before their widths are measured."""
     while hasattr(found, "__rich__"):
         found = found.__rich__()
-    return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [found]
+    return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [_cleaned(found)]
+
+
+def _cleaned(part: Any) -> Any:
+    if isinstance(part, str):
+        return clean(part)
+    if isinstance(part, Text) and clean(part.plain) is not part.plain:
+        return Text(clean(part.plain), style=part.style)
+    if isinstance(part, Table):
+        texts = [part.title, *(text for each in part.columns for text in (each.header, *each._cells))]
+        if all(_cleaned(text) is text for text in texts):
+            return part
+        part = copy.copy(part)
+        part.title = _cleaned(part.title)
+        part.columns = [
+            dataclasses.replace(each, header=_cleaned(each.header), _cells=[_cleaned(cell) for cell in each._cells])
+            for each in part.columns
+        ]
+    return part
 
 
 def _fitted(table: Table, console: Console) -> Any:

@@ -4,6 +4,8 @@ import math
 import numbers
 from typing import NoReturn
 
+from keras_dropout.characters import clean
+
 
 class BadInput(ValueError):
     """Input that cannot be used. Its text is two lines: what is wrong, and how to mend it."""
@@ -13,7 +15,7 @@ class BadInput(ValueError):
 
 def refuse(what: str, mend: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
-    raise BadInput("\n".join(" ".join(line.strip() for line in part.splitlines()) for part in (what, mend)))
+    raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, mend)))
 
 
 def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:

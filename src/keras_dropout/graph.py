@@ -23,6 +23,7 @@ import numpy as np
 from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
 from keras_dropout.errors import BadInput, refuse
+from keras_dropout.targets import FROM_FILES
 
 # What a class of its own may change in how a model is trained; it is lost in a functional model.
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict")
@@ -217,14 +218,18 @@ def rebuild(
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], graph.output)
         return _like(old, inputs, outputs, nested=old is not model)
 
-    return again(model, on_input)
+    made = again(model, on_input)
+    if model in FROM_FILES:
+        FROM_FILES.add(made)
+    return made
 
 
 def copy(model: keras.Model) -> keras.Model:
     """A model that is equal and shares nothing: weights, optimizer and its state, compile settings, vocabularies.
 
     Through a saved file, for that is what Keras promises to restore; but for the compile settings, of which it does not restore a
-    loss or a metric that is a function of the user's.
+    loss or a metric that is a function of the user's. Code in it (a Lambda layer) is run where a program made the model, and not
+    where it came from a file.
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -232,7 +237,7 @@ def copy(model: keras.Model) -> keras.Model:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 model.save(path)
-                made = keras.models.load_model(path, custom_objects=classes(model), safe_mode=False, compile=False)
+                made = keras.models.load_model(path, custom_objects=classes(model), safe_mode=model in FROM_FILES, compile=False)
         except Exception as error:  # whatever a class of the user's does when it is made again
             for layer in (each for each in model._flatten_layers() if each is not model):
                 made_again(layer)
@@ -249,6 +254,8 @@ def copy(model: keras.Model) -> keras.Model:
     if [tuple(v.shape) for v in states[0]] == [tuple(v.shape) for v in states[1]]:  # otherwise as Keras does when it loads
         for ours, theirs in zip(*states):
             ours.assign(np.array(keras.ops.convert_to_numpy(theirs)))  # a step on JAX gives its buffers away
+    if model in FROM_FILES:
+        FROM_FILES.add(made)
     return made
 
 
@@ -358,8 +365,12 @@ def functional(model: Any) -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built or not model.inputs:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape).")
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model if _has_graph(model) else trace(model)
+        made = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    else:
+        made = model if _has_graph(model) else trace(model)
+    if model in FROM_FILES:
+        FROM_FILES.add(made)
+    return made
 
 
 def opened(model: Any) -> keras.Model:

@@ -11,12 +11,16 @@ import inspect
 import re
 import sys
 import warnings
+import weakref
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_dropout.errors import BadInput, refuse
+
+# Models that came from a file: copies of them are made in safe mode, too.
+FROM_FILES: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_function(target: str) -> bool:
@@ -148,7 +152,9 @@ def _load_file(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about an optimizer that has not trained yet
-            return keras.models.load_model(path, safe_mode=True)
+            loaded = keras.models.load_model(path, safe_mode=True)
+            FROM_FILES.add(loaded)
+            return loaded
     except Exception as error:  # Keras raises as it likes
         text = " ".join(str(error).split())
         if "safe mode" in text or "lambda" in text.lower() or "unsafe" in text.lower():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -27,6 +28,7 @@ from keras_dropout.bench.records import Result, Run, Variant
 from keras_dropout.errors import BadInput
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+actors = pytest.importorskip("keras_dropout.bench.execution.actors")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
 DIGITS = ("compare", "digits-mlp", "--variant", "hidden", "--ledger", "runs.db")
 
@@ -362,3 +364,54 @@ def test_the_loss_of_the_head_is_said(tmp_path):
     assert out == ""
     with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
         assert connection.execute("SELECT count(*) FROM runs WHERE status = 'done'").fetchone()[0] >= 1
+
+
+@pytest.fixture
+def of_the_environment(monkeypatch, tmp_path):
+    """An environment that says nothing of a token, and a home that has none."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(actors.ray._raylet, "Config", SimpleNamespace(initialize=lambda _: None))
+    return tmp_path
+
+
+def test_a_cluster_that_is_started_gets_a_new_token(of_the_environment):
+    actors._ask_for_a_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert re.fullmatch("[0-9a-f]{64}", os.environ["RAY_AUTH_TOKEN"])
+    assert not any(of_the_environment.iterdir())  # Ray would write one that the umask may let others read
+
+
+@pytest.mark.parametrize("given", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "home", "RAY_AUTH_MODE"])
+def test_what_the_user_says_of_tokens_counts(given, of_the_environment, monkeypatch):
+    if given == "home":
+        (of_the_environment / ".ray").mkdir()
+        (of_the_environment / ".ray" / "auth_token").write_text("mine")
+    else:
+        monkeypatch.setenv(given, "disabled")
+    actors._ask_for_a_token()
+    assert os.environ.get("RAY_AUTH_TOKEN") == ("disabled" if given == "RAY_AUTH_TOKEN" else None)
+    assert os.environ["RAY_AUTH_MODE"] == ("disabled" if given == "RAY_AUTH_MODE" else "token")
+
+
+JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(ray.get(ray.remote(lambda: 'it ran').remote()))"
+
+
+@pytest.mark.slow
+def test_nobody_without_the_token_can_use_a_cluster_that_is_started_here(tmp_path):
+    code = (
+        "import os, subprocess, sys; from types import SimpleNamespace as S\n"
+        "import ray; from keras_dropout.bench.execution import actors\n"
+        "study = S(backend='jax', engine='compiled', split='', runs=lambda: [])\n"
+        "with actors.Actors(study, S(parts=lambda split: {}, divide_by=1.0)):\n"
+        "    address = ray.get_runtime_context().gcs_address\n"
+        "    bare = {name: value for name, value in os.environ.items() if not name.startswith('RAY_AUTH')}\n"
+        "    for given in (bare, bare | {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': 'ab' * 32}, dict(os.environ)):\n"
+        f"        done = subprocess.run([sys.executable, '-c', {JOIN!r}, address], env=given, capture_output=True, text=True)\n"
+        "        print(done.returncode != 0, 'it ran' in done.stdout)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == ["True False", "True False", "False True"], done.stderr

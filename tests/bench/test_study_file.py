@@ -2,9 +2,12 @@
 
 import re
 import tomllib
+from types import SimpleNamespace
 
 import keras
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_dropout import BadInput, sites
 from keras_dropout.bench import study_file
@@ -109,3 +112,46 @@ def test_every_commented_line_of_a_fresh_file_can_be_used(fresh, tmp_path):
         "early",
         "mixed",
     ]
+
+
+INJECTED = 'o\n[data]\nsource = "evil:run"\n#'
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.just(INJECTED)
+
+
+@given(UNICODE, UNICODE, UNICODE, UNICODE, st.booleans())
+def test_whatever_the_names_are_a_fresh_file_says_only_what_it_should(target, first, last, data, deep):
+    found = [site(first, "input"), *([site(last, "hidden")] if deep else []), site(INJECTED, "output")]
+    content = tomllib.loads(study_file.write(target, found, data, {"target": (first, last), "text": last}))
+    begun = {"hidden": "hidden=0.2", "last": "last=0.5"} if deep else {"input": content["variants"].get("input")}
+    assert content == {
+        "target": target,
+        "data": {"source": data, "target": [first, last], "text": last},
+        "variants": begun,
+    }
+    if not deep:
+        assert content["variants"]["input"] in (f"{first}=0.2", {first: 0.2})
+    assert set(tomllib.loads(study_file.write(target, found))) == {"target", "variants"}
+
+
+@given(UNICODE, UNICODE)
+def test_whatever_the_names_are_commented_lines_can_be_used(first, last):
+    written = study_file.write("model.keras", [site(first, "input"), site(last, "hidden")])
+    variants = written[written.index("[variants]") :]
+    content = tomllib.loads(re.sub(r'^# (?=[\w-]+ = |"|\[)', "", variants, flags=re.MULTILINE))["variants"]
+    assert content["both"] in (f"{first}=0.1, hidden=0.3", {first: 0.1, "hidden": 0.3})
+    assert content["mixed"] == {last: 0.3, "last": {"kind": "GaussianDropout", "rate": 0.5}}
+
+
+@pytest.mark.parametrize("name", ["a=0.9, b", "a, b", "a b", 'a"b', "[ab]", INJECTED])
+def test_a_name_that_could_be_read_as_a_placement_is_a_name(name, tmp_path):
+    (variant,) = read(tmp_path, study_file.write("model.keras", [site(name, "input")]))["variants"]
+    assert variant.placement == {name: {"kind": "Dropout", "rate": 0.2}}
+
+
+def test_a_name_that_toml_has_no_word_for_is_refused():
+    with pytest.raises(BadInput, match="cannot be written to a study file"):
+        study_file.write("model.keras", [site("a\ud800", "input")])
+
+
+def site(name, group):
+    return SimpleNamespace(name=name, kind="Dense", group=group, last=False, methods=("Dropout",))

@@ -34,6 +34,7 @@ from keras_dropout.bench.schema import (
     refusing,
     select_keys,
 )
+from keras_dropout.characters import clean
 from keras_dropout.errors import refuse
 
 DEFAULT_LEDGER = "keras-dropout.db"
@@ -115,7 +116,7 @@ class Ledger:
         losses = result.test_losses
         row = {
             "key": run.key,
-            "target": study.target,
+            "target": clean(study.target),  # SQLite has no half characters
             "variant": run.variant.name,
             "seed": run.seed,
             "backend": study.backend,
@@ -125,7 +126,7 @@ class Ledger:
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
             "metrics": json.dumps(dict(result.metrics)),
-            "error": result.error,
+            "error": result.error and clean(result.error),
             "finished": now(),
             "curves": json.dumps(dict(result.curves)),
             "log": result.log,
@@ -155,7 +156,7 @@ class Ledger:
         """
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
         document = {"study": study.document(), **(more or {})}
-        row = (now(), study.target, command, *map(json.dumps, (versions, machine, runs, document)))
+        row = (now(), clean(study.target), clean(command), *map(json.dumps, (versions, machine, runs, document)))
         with self.transaction() as connection:
             values = "max(?, ifnull((SELECT max(started) FROM studies), '')), ?, ?, ?, ?, ?, ?"
             number = connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES ({values})", row).lastrowid

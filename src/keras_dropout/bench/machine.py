@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import stat
 import subprocess
 import sys
 import tempfile
@@ -67,11 +68,10 @@ def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]
     The stacked engine is for accelerators: there they stay in sight, and all cores compile.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    home = os.path.expanduser("~")  # stays as it is for a user without one
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or (tempfile.gettempdir() if home == "~" else Path(home) / ".cache"))
+    # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or _cache()
     found = {
-        # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(caches / "keras-dropout" / "jax")),
+        **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "KERAS_BACKEND": backend,
         "XLA_FLAGS": f"{flags} --xla_cpu_multi_thread_eigen=false".strip(),
@@ -82,3 +82,20 @@ def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     return found if engine == "stacked" else found | {"NPROC": "1", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+
+
+def _cache() -> Path | None:
+    """The folder for what JAX has compiled. It is code: for a user without a home it is in the temporary folder, where nobody else
+    may write to it; None where another user has taken its name there."""
+    home = os.path.expanduser("~")  # stays as it is for a user without one
+    if (caches := os.environ.get("XDG_CACHE_HOME")) or home != "~":
+        return Path(caches or f"{home}/.cache", "keras-dropout", "jax")
+    folder = Path(tempfile.gettempdir(), f"keras-dropout-{os.getuid()}")
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder / "jax" if ours else None

@@ -9,9 +9,13 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_dropout.bench.records import Result, Run
-from keras_dropout.display import fitted
+from keras_dropout.display import Terminal, fitted
 
 _WIDE = 100  # columns of a terminal with room for bars beside the figures
+
+
+class _Progress(Terminal):
+    on_broken_pipe = Console.on_broken_pipe  # a study whose progress nobody can read has not ended well
 
 
 class Display:
@@ -22,7 +26,7 @@ class Display:
     """
 
     def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
-        self._console = Console(file=sys.stderr, quiet=quiet, markup=False, emoji=False)
+        self._console = _Progress(file=sys.stderr, quiet=quiet)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         wide = self._console.width >= _WIDE
         self._bars = Progress(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import notation, schedules
+from keras_dropout.characters import clean_line
 from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
 
@@ -68,6 +69,8 @@ class Variant:
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
             refuse(f"a variant needs a name; got {self.name!r}.", 'Write NAME="SITE=RATE, …".')
+        if clean_line(self.name) != self.name:
+            refuse(f"the name of a variant has characters that cannot be shown: {self.name!r}.", "Rename it.")
         for site, spec in (self.placement or {}).items():
             where = f"variant {self.name!r}, site {site!r}"
             rate = check_study_rate(where, spec["rate"]) if "rate" in spec else None

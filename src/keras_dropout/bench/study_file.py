@@ -1,6 +1,7 @@
 """Study files: everything that `compare` can be told, in TOML."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from keras_dropout.atlas import Advice
 from keras_dropout.bench.records import Variant
+from keras_dropout.characters import clean_line
 from keras_dropout.errors import refuse
 
 # Names are those of the options of the command, with _ for -; each with what it says of itself in a fresh file.
@@ -114,7 +116,10 @@ def write(
     data_options: Mapping[str, Any] | None = None,
     advice: Advice | None = None,
 ) -> str:
-    """A commented study file for a target with these sites, with data that are read so, and with advice where to begin."""
+    """Return a commented study file for a target with these sites, with data that are read so, and with advice where to begin.
+
+    Names of layers come from files of others: each stands in one comment or in one string, whatever is in it.
+    """
     said = {**({"source": data} if data else {}), **(data_options or {})}
     inputs = [site.name for site in sites if site.group == "input"]
     hidden = [site for site in sites if site.group == "hidden"]
@@ -133,16 +138,16 @@ def write(
         "# What is compared with the baseline, the model without dropout. Sites are input, hidden, last, all, a class of layers,",
         "# a glob, or one of these; a group means those of its sites where the method fits:",
         *(
-            f"#   {site.name}  ({site.kind}, {site.group}{', last' if site.last else ''}): {', '.join(site.methods)}"
+            clean_line(f"#   {site.name}  ({site.kind}, {site.group}{', last' if site.last else ''}): {', '.join(site.methods)}")
             for site in sites
         ),
         "[variants]",
-        *(f"# {sentence}" for sentence in (advice.sentences if advice else ())),
-        *([f'begin = "{", ".join(f"{site}={rate:g}" for site, rate in begin.items())}"'] if begin else []),
-        'hidden = "hidden=0.2"' if hidden else f'input = "{first}=0.2"',
+        *(f"# {clean_line(sentence)}" for sentence in (advice.sentences if advice else ())),
+        *([f"begin = {_placed(begin)}"] if begin else []),
+        'hidden = "hidden=0.2"' if hidden else f"input = {_placed({first: 0.2})}",
         *(['last = "last=0.5"'] if hidden else []),
         "# as-built = true                    # with the dropout that the model has",
-        f'# both = "{inputs[0]}=0.1, hidden=0.3"',
+        f"# both = {_placed({inputs[0]: 0.1, 'hidden': 0.3})}",
         '# early = "hidden=early(0.1, until=0.25)"',
         "",
         "# [variants.mixed]                   # the same, one line for each site",
@@ -184,5 +189,16 @@ def _toml(value: str | Sequence[str]) -> str:
     return _quote(value) if isinstance(value, str) else f"[{', '.join(map(_quote, value))}]"
 
 
+def _placed(places: Mapping[str, float]) -> str:
+    """A placement as a text, or as a table where a site's name could be read as more than a name."""
+    if all(re.fullmatch(r"[\w./*-]+", site) for site in places):
+        return _quote(", ".join(f"{site}={rate:g}" for site, rate in places.items()))
+    return "{ " + ", ".join(f"{_quote(site)} = {rate:g}" for site, rate in places.items()) + " }"
+
+
 def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A TOML string on one line."""
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        refuse(f"{text!r} cannot be written to a study file: TOML has no half characters.", "Rename the file or the layer.")
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if clean_line(each) == each else f"\\U{ord(each):08x}" for each in quoted) + '"'

@@ -184,7 +184,7 @@ def init(
 
         loaded, inputs, examples = planning.load_target(target, data, options)
         advice = first_placement.advise_on(loaded, inputs, examples)
-        path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice))
+        path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice), "utf-8")
     print(path)
     print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """Where commands put what they have: the terminal, and files that nobody asked to lose."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +37,9 @@ class Working:
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Working":
-        from rich.console import Console
+        from keras_dropout.display import Terminal
 
-        console = Console(stderr=True)
+        console = Terminal(file=sys.stderr)
         if console.is_terminal and not self._quiet:
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

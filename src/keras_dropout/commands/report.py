@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout.commands.output import Working, show
-from keras_dropout.errors import refuse
 
 
 def report(
@@ -37,8 +36,6 @@ def report(
         listed = [row for row in studies(ledger) if target in (None, row["target"])]
         print(json.dumps(listed, indent=1)) if as_json else show(_table(listed))
         return
-    if not output.endswith((".html", ".htm")):
-        refuse(f"the report must be an .html file; got {output!r}.", "For example page.html.")
     check_report_path(output)
     with Working(f"reading {ledger}") as say:
         found = retrieve(ledger, target, study)

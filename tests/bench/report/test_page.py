@@ -2,8 +2,11 @@
 
 import base64
 import csv
+import importlib
 import io
+import itertools
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,8 +18,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from keras_dropout import compare
-from keras_dropout.bench.report.page import LARGE, number, picture, write_page
+from keras_dropout import BadInput, compare
+from keras_dropout.bench.report import charts
+from keras_dropout.bench.report.page import LARGE, check_report_path, number, picture, write_page
+from keras_dropout.bench.retrieval import retrieve
 
 NASTY = "<img src=x onerror=alert(1)> & \"<script>alert(2)</script>' var(--c1)"
 ROOT = Path(__file__).resolve().parents[3]
@@ -460,3 +465,113 @@ def decoded(address):
 def test_numbers_keep_their_digits():
     assert [number(v) for v in (0.12345, -1.5, 2900.123, 0.0, None)] == ["0.1235", "−1.5000", "2900.1", "0.0000", "–"]
     assert number(0.5, 2, "+") == "+0.50"
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("untrained")
+
+
+PARTS = ["verdict", "network", "differences", "curves", "rates", "examples", "calibration", "made"]
+
+
+def test_a_failed_run_beside_others_is_a_row_with_its_error(untrained, visit, tmp_path):
+    states = ("done", "failed", "diverged", "diverged at once", "missing", "done")
+    path = untrained.write(tmp_path / "r.db", states, untrained.NAMES | {"error": "it failed <b>"})
+    found = retrieve(path)
+    page = visit(found.save_report(tmp_path / "r.html"))
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("table.runs tbody tr").all()]
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [
+        ("none", "0", "done", ""),
+        ("none", "1", "diverged", ""),
+        ("first", "0", "failed", "it failed <b>"),
+        ("first", "1", "missing", ""),
+        ("second", "0", "diverged", ""),
+        ("second", "1", "done", ""),
+    ]
+    assert "1 run(s) failed" in page.locator("#verdict").inner_text()
+
+
+def mixtures(states):
+    """Each state of the baseline's run beside each of another variant's, in eight studies."""
+    found = [(base, *others[:2], base, *others[2:]) for base in states for others in [states[:4]]]
+    last = states[-1]
+    return [*found, *((one, last, last, other, last, last) for one, other in zip(states[::2], [*states[1::2], last]))]
+
+
+def test_every_mixture_of_states_is_a_page(untrained, tmp_path, monkeypatch):
+    """Charts are specified, and some are drawn."""
+    drawn, empty = charts.vl_convert.vegalite_to_svg, '<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>'
+    tried = mixtures(untrained.STATES)
+    assert {(row[at], row[at + n]) for row in tried for at in (0, 3) for n in (1, 2)} == {
+        *itertools.product(untrained.STATES, repeat=2)
+    }
+    for number_, states in enumerate(tried):
+        specified = lambda spec: json.dumps(spec, allow_nan=False) and empty  # noqa: E731
+        monkeypatch.setattr(charts.vl_convert, "vegalite_to_svg", drawn if number_ == 2 else specified)
+        found = retrieve(untrained.write(tmp_path / "r.db", states, untrained.NAMES | {"error": "it failed"}))
+        text = found.save_report(tmp_path / "r.html").read_text("utf-8")
+        shown = re.findall(r'<section id="([a-z]+)"', text)
+        assert [part for part in PARTS if part in shown] == shown, states
+        assert {"verdict", "network", "rates", "made"} <= set(shown), states
+        assert ("examples" in shown) == ("calibration" in shown) == ("done" in states), states
+        assert text.count('<td class="words">it failed</td>') == states.count("failed"), states
+        assert ("run(s) failed" in str(found)) == ("failed" in states), states
+
+
+def test_the_page_is_clean_whatever_the_names(untrained, visit, tmp_path):
+    evil = 'a\x1b]0;x\x07\u202e\ufffe fill="#0000ff" role="x" "var(--c1)" </script><img src=x onerror=alert(1)>'
+    names = {name: f"{name} {evil}" for name in untrained.NAMES}
+    shown = {"first": 'a  "var(--c1)" 层', "second": "__proto__"}  # two blanks, and a name that JavaScript has for something
+    path = untrained.write(tmp_path / "r.db", ("done",) * 5 + ("failed",), names | shown)
+    report = retrieve(path).save_report(tmp_path / "r.html")
+    assert not set("\x1b\x07\u202e\ufffe") & set(report.read_text("utf-8"))
+    page = visit(report)
+    assert page.locator("img[src=x]").count() == 0
+    said = page.locator("#made").inner_text()
+    assert r"note a\x1b]0;x\x07\u202e\ufffe fill=" in said
+    for name in shown.values():  # which a browser would give back with its blanks collapsed
+        page.locator("#network select").select_option(name)
+        page.locator("#network input").fill("1")
+        assert "step 9" in page.locator("#network output").inner_text()
+        assert page.locator("#network [data-variant-name]").text_content() == name
+    with page.expect_download() as waited:
+        page.locator("#pairs-1").get_by_role("button", name="SVG").click()
+    saved = ElementTree.fromstring(waited.value.path().read_text("utf-8"))
+    assert shown["first"] in [text.text for text in saved.findall(".//{*}text")]
+    assert not [each for each in saved.iter() if "var(" in each.get("fill", "") + each.get("stroke", "")]
+    assert embedded(report)["study"]["target"] == names["target"]
+
+
+def test_names_in_a_csv_file_are_no_formulas(untrained, visit, tmp_path):
+    names = untrained.NAMES | {"first": "=1+1", "error": "-2+3 cmd"}
+    path = untrained.write(tmp_path / "r.db", ("done", "done", "done", "failed", "done", "done"), names)
+    page = visit(retrieve(path).save_report(tmp_path / "r.html"))
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="Download as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(waited.value.path().read_text("utf-8"))))
+    assert {row["variant"] for row in rows} == {"none", "'=1+1", "second"}
+    assert {row["error"] for row in rows} == {"", "'-2+3 cmd"}
+
+
+def test_the_permissions_of_the_page_follow_the_umask(document, tmp_path):
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            path = write_page(tmp_path / f"{mask}.html", document | {"pairs": {}, "curves": {}})
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == mode
+    assert {each.suffix for each in tmp_path.iterdir()} == {".html"}
+
+
+@pytest.mark.parametrize("name", ["data.npz", "model.keras", "runs.db", "table.csv", "page"])
+def test_a_page_is_not_written_over_what_is_no_page(document, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"worth keeping")
+    for write in (lambda: write_page(path, document), lambda: check_report_path(path), lambda: compare("digits-mlp", report=path)):
+        with pytest.raises(BadInput, match=r"must be an \.html file"):
+            write()
+    assert path.read_bytes() == b"worth keeping"

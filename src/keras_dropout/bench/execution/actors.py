@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -60,6 +62,21 @@ def count_cores(address: str | None) -> int:
     return max(1, int(joined.stdout.split()[-1]))
 
 
+def _ask_for_a_token() -> None:
+    """Have the cluster that is started here refuse whoever does not know its token: Ray listens on all interfaces, and runs code.
+
+    A mode or a token of the user's counts. A new token is known only to this process and to those that Ray starts for it.
+    """
+    if os.environ.get("RAY_AUTH_MODE"):
+        return
+    if not any(map(os.environ.get, ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))) and not os.path.exists(
+        os.path.expanduser("~/.ray/auth_token")
+    ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    ray._raylet.Config.initialize("")  # Ray read the environment when it was imported, and has no public way to read it again
+
+
 def _cores_of_cluster() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 0)))
 
@@ -79,7 +96,9 @@ class Actors:
 
     def __init__(self, study: Study, data: Data, address: str | None = None):
         self._address = address
-        self._environment = worker_environment(study.backend, study.engine)
+        # But the cache of JAX: where it is, is for the node to say.
+        given = worker_environment(study.backend, study.engine).items()
+        self._environment = {name: value for name, value in given if name != "JAX_COMPILATION_CACHE_DIR"}
         self._given = (study, {run.key for run in study.runs()}, data.parts(study.split), data.divide_by)
         self._unfit: dict[str, str] = {}  # nodes that cannot train the study, and why
         self.workers: list[Actor] = []
@@ -90,6 +109,8 @@ class Actors:
         self._joined = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
         if self._joined:
             where = {"address": self._address} if self._address else {"address": "local", **_LOCAL}
+            if not self._address:
+                _ask_for_a_token()
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's, of every fork where it is loaded
@@ -178,10 +199,12 @@ def _actor_class() -> Any:
             try:
                 if self.worker is None:
                     from keras_dropout.bench.execution.worker import Worker
+                    from keras_dropout.bench.machine import worker_environment
 
                     study, keys, parts, divide_by = ray.get(given[0])
                     if {run.key for run in dataclasses.replace(study).runs()} != keys:
                         raise RuntimeError(f"{study.source or 'keras-dropout'} is not what it is where the study was planned")
+                    os.environ.update(worker_environment(study.backend, study.engine))
                     self.worker = Worker(study, parts, divide_by)
                 task = ray.get(wanted[0])
             except Exception as error:

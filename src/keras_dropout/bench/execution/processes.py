@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -40,18 +41,21 @@ class Processes:
         self.workers: list[Process] = []
 
     def __enter__(self) -> "Processes":
+        # What workers write to pass on, which stays behind where one is killed.
+        self._folder = tempfile.TemporaryDirectory(prefix="keras-dropout-worker-", ignore_cleanup_errors=True)
         return self
 
     def __exit__(self, *_: Any) -> None:
         for worker in list(self.workers):
             worker.process.kill()
             self.end(worker)
+        self._folder.cleanup()
 
     def start(self) -> Process:
         """Start one more worker."""
         ours, theirs = self._context.Pipe()
-        log = tempfile.NamedTemporaryFile("r", prefix="keras-dropout-worker-", errors="replace")  # noqa: SIM115 - `end` closes it
-        process = self._context.Process(target=_work, args=(theirs, log.name), daemon=True)
+        log = tempfile.NamedTemporaryFile("r", dir=self._folder.name, errors="replace")  # noqa: SIM115 - `end` closes it
+        process = self._context.Process(target=_work, args=(theirs, log.name, self._folder.name), daemon=True)
         with _main_out_of_sight():
             process.start()
         theirs.close()
@@ -69,6 +73,8 @@ class Processes:
 
     def end(self, worker: Process) -> None:
         """End a worker that has nothing to do, or that is gone."""
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)
         worker.connection.close()
         worker.process.join(10)
         if worker.process.is_alive():
@@ -105,27 +111,35 @@ def _main_out_of_sight() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(connection: Connection, log: str) -> None:
-    """The life of a worker process: take the study, then do each task that comes, until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; our parent decides what it means
-    _die_with_parent()
+def _work(connection: Connection, log: str, folder: str) -> None:
+    """The life of a worker process: take the study, then do each task that comes, until None does."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach us too; our parent decides what they mean
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    watcher = _die_with_parent(folder)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         study, parts, divide_by = connection.recv()
         os.environ.update(worker_environment(study.backend, study.engine))
+        tempfile.tempdir = folder
         worker = Worker(study, parts, divide_by, log)
-        while True:
-            for message in worker.messages(connection.recv()):
+        while (task := connection.recv()) is not None:
+            for message in worker.messages(task):
                 connection.send(message)
+        return
+    watcher.join()  # nobody said that we should end
 
 
-def _die_with_parent() -> None:
-    """End this process when the one that started it is gone, however it went."""
+def _die_with_parent(folder: str) -> threading.Thread:
+    """End this process when the one that started it is gone, however it went, and remove what that would have removed."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a process of multiprocessing
     sentinel = parent.sentinel
 
     def watch() -> None:
         wait([sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    return watcher

@@ -9,14 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import altair as alt
 import numpy as np
 import vl_convert
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from keras_dropout import schedules
 from keras_dropout.bench.statistics import mean_interval
+from keras_dropout.characters import clean, cleaned
 
 Run = Mapping[str, Sequence[float]]
 Curves = Mapping[str, Sequence[Run]]
@@ -34,6 +36,7 @@ _COLORS = {f"#0000c{n}": f"--c{n}" for n in range(8)} | {
     "#0000b1": "--better",
     "#0000b2": "--worse",
 }
+_SAYS_NOTHING = {"role", "aria-roledescription", "aria-hidden", "pointer-events", "font-family", "version"}
 _INK, _QUIET, _LINE, _BETTER, _WORSE = "#000001", "#000002", "#000003", "#0000b1", "#0000b2"
 _BASELINE, *_OTHERS = [f"#0000c{n}" for n in range(8)]
 _CONFIG = {
@@ -287,6 +290,7 @@ def response(curve: Mapping[str, Any], metric: str) -> Markup:
 
 def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: str, paired: bool) -> Markup:
     """A heat map of mean counts, rows the true class; `paired`: of differences, blue where they are for the better."""
+    names = [clean(name) for name in names]  # here, too: in an expression they are escaped, and look clean to `_svg`
     size = len(names)
     most = max((abs(v) for row in counts for v in row), default=0) or 1
     rows: list[dict[str, Any]] = []
@@ -406,12 +410,13 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
 
 def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:
     """(seeds, epochs) of the runs that went all the way; one that diverged early would cut the mean of the others short."""
-    found = [list(run.get(name, ())) for run in runs if minus is None or len(run.get(minus, ())) == len(run.get(name, ()))]
-    length = max(map(len, found), default=0)
-    values = np.array([row for row in found if len(row) == length], dtype=float).reshape(-1, length)
-    if minus is not None and values.size:
-        values = values - _values([run for run in runs if len(run.get(name, ())) == length], minus)
-    return values[np.isfinite(values).all(axis=1)] if values.size else values
+    rows = []
+    for run in runs:
+        row, less = (np.array(run.get(each, ()), dtype=float) for each in (name, minus or name))
+        rows += [row if minus is None else row - less] if len(row) == len(less) else []
+    length = max(map(len, rows), default=0)
+    values = np.array([row for row in rows if len(row) == length]).reshape(-1, length or 1)
+    return values[np.isfinite(values).all(axis=1)]
 
 
 def _base(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
@@ -453,11 +458,26 @@ def _title(metric: str) -> str:
 
 
 def _svg(chart: Any, label: str) -> Markup:
-    """The chart with its figures in words, colours as variables, and without what says nothing."""
-    text = vl_convert.vegalite_to_svg(chart.to_dict(validate=False) | {"config": _CONFIG})
-    text = re.sub(r' (role|aria-roledescription|aria-hidden|pointer-events|font-family|xmlns:xlink|version)="[^"]*"', "", text)
-    text = re.sub(r' aria-label="', ' data-tip="', text)
-    text = re.sub(r'<path class="(background|foreground)"[^>]*/>', "", text)
-    text = re.sub(r' (d|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
-    text = re.sub(r' (fill|stroke)="(#0000[0-9a-f]{2})"', lambda found: f' {found[1]}="var({_COLORS[found[2]]})"', text)
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
+    """Return the chart as SVG, with its figures in words, colours as variables, and without what says nothing.
+
+    An unsafe character in it would end the process: the renderer aborts.
+    """
+    spec = cleaned(chart.to_dict(validate=False) | {"config": _CONFIG})
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
+    for parent in list(root.iter()):
+        for child in [each for each in parent if each.get("class") in ("background", "foreground")]:
+            parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = dict(_attribute(*each) for each in element.items() if each[0] not in _SAYS_NOTHING)
+    root.attrib = {"role": "img", "aria-label": clean(label), "xmlns": "http://www.w3.org/2000/svg"} | root.attrib
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _attribute(name: str, value: str) -> tuple[str, str]:
+    """Return an attribute of the renderer's as the page has it."""
+    if name == "aria-label":
+        return "data-tip", value
+    if name in ("d", "transform"):
+        return name, re.sub(r"(\.\d\d)\d+", r"\1", value)
+    return name, f"var({_COLORS[value]})" if name in ("fill", "stroke") and value in _COLORS else value

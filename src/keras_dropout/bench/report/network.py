@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from keras_dropout.characters import clean
+
 _PITCH, _LEFT, _RIGHT = 108, 56, 60  # from column to column; from an edge of the picture to the nearest column
 # Heights: of what stands above units, and below them.
 _LABEL, _CAPTION = 40, 70
@@ -481,6 +483,7 @@ def _size(shape: Sequence[int | None]) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str, most: int = 99, more: str = "") -> Markup:
+    text = clean(text)  # before it is cut
     short = text if len(text) <= most else f"{text[: most - 1]}…"
     title = "" if short == text else Markup("<title>{}</title>").format(text)
     return Markup('<text x="{:g}" y="{:g}" class="{}">{}{}{}</text>').format(x, y, kind, title, short, more)

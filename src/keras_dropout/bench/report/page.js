@@ -19,8 +19,10 @@
     all(svg, "[data-tip]").forEach((mark) => mark.removeAttribute("data-tip"));
     svg.setAttribute("font-family", "system-ui, sans-serif");
     svg.setAttribute("style", `background: ${style.getPropertyValue("--paper")}`);
-    const text = new XMLSerializer().serializeToString(svg);
-    return text.replace(/"var\((--\w+)\)"/g, (_, variable) => `"${style.getPropertyValue(variable)}"`);
+    for (const name of ["fill", "stroke"]) {
+      all(svg, `[${name}^="var("]`).forEach((mark) => mark.setAttribute(name, style.getPropertyValue(mark.getAttribute(name).slice(4, -1))));
+    }
+    return new XMLSerializer().serializeToString(svg);
   };
   all(document, "figure[id]").forEach((figure) => {
     const file = `${name}-${figure.id}`;
@@ -70,7 +72,9 @@
       shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} runs`;
     });
     box.querySelector("[data-save=csv]").addEventListener("click", () => {
-      const line = (cells) => cells.map((text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",");
+      const plain = (text) => (isNaN(text) && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text); // a name is no formula
+      const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      const line = (cells) => cells.map((text) => quoted(plain(text))).join(",");
       const rows = [...body.rows].filter((row) => !row.hidden).map((row) => line([...row.cells].map(value)));
       const text = [line(heads.map((head) => head.dataset.name)), ...rows].join("\r\n") + "\r\n";
       save(`${name}-runs.csv`, new Blob([text], { type: "text/csv" }));

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from keras_dropout.bench.records import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.bench.report.words import expected
+from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
 
 HERE = Path(__file__).parent
@@ -33,10 +34,14 @@ _MOST_PIXELS = 64  # of a side of a picture of an example
 def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
 
+    All that the templates put into it passes `cleaned`. The document that is embedded has names as they are, escaped by JSON.
+
     `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
     "calibration", "network" and "reproduction", the summary of an `Outcome`, is left out of the page.
     """
+    check_report_path(path)
     environment = jinja2.Environment(
+        finalize=cleaned,
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -50,6 +55,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "words": lambda name: name.replace("_", " "),
         "picture": picture,
         "counted": _counted,
+        "called": _called,
         "mostly_wrong": _mostly_wrong,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
@@ -74,14 +80,12 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".html", delete=False, encoding="utf-8", newline="\n"
-        ) as file:
-            file.write(html)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        part.write_text(html, "utf-8", newline="\n")  # with the permissions that the user gives to new files
+        part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
     if (size := path.stat().st_size) > LARGE:
         warnings.warn(
@@ -127,8 +131,15 @@ def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
         return "–"
     if any(isinstance(value, float) for value in known):
         return f"{number(sum(known) / len(known), 3)} ({number(min(known), 3)} to {number(max(known), 3)})"
-    counts = Counter(names[value] if names else str(value) for value in known).most_common()
+    counts = Counter(_called(value, names) for value in known).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{count}× {name}" for name, count in counts)
+
+
+def _called(value: Any, names: Sequence[str] | None) -> str:
+    """A class by its name, or by its number where it has none; a value to three digits."""
+    if isinstance(value, float):
+        return number(value, 3)
+    return names[value] if names and 0 <= value < len(names) else str(value)
 
 
 def _mostly_wrong(predictions: Sequence[Any], answer: Any) -> bool:
@@ -181,11 +192,12 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
                 charts.confusion(confusion["names"], counts, name, False),
                 *(
                     [charts.confusion(confusion["names"], confusion["difference"][name], name, True)]
-                    if name in confusion["difference"] and name != document["study"]["baseline"]
+                    if confusion["difference"].get(name) and name != document["study"]["baseline"]
                     else []
                 ),
             ]
             for name, counts in (confusion or {"mean": {}})["mean"].items()
+            if counts
         },
         "calibration": {
             name: (charts.reliability(found, name), charts.risk_coverage(found, name))
@@ -243,8 +255,10 @@ def _thinned(values: Sequence[float]) -> list[float | None]:
 
 
 def check_report_path(path: str | Path) -> None:
-    """Refuse a report that could not be written at the end."""
+    """Refuse a report that could not be written at the end, or that would be written over something that is no page."""
     path = Path(path)
+    if path.suffix not in (".html", ".htm"):
+        refuse(f"the report must be an .html file; got {str(path)!r}.", f"For example {path.stem or 'report'}.html.")
     with suppress(OSError):  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
         if not path.is_dir():
