@@ -31,7 +31,7 @@ def report(
     """
     from keras_dropout.bench.lookup import studies
     from keras_dropout.bench.report.page import check_report_path
-    from keras_dropout.bench.retrieval import retrieve
+    from keras_dropout.bench.retrieval import retrieve, shown
 
     if show_list:
         listed = [row for row in studies(ledger) if target in (None, row["target"])]
@@ -40,7 +40,7 @@ def report(
     if not output.endswith((".html", ".htm")):
         refuse(f"the report must be an .html file; got {output!r}.", "For example page.html.")
     check_report_path(output)
-    with Working(f"reading {ledger}") as say:
+    with Working(f"reading {ledger}") as say, shown(ledger):
         found = retrieve(ledger, target, study)
         say("putting the page together")
         written = json.dumps(found.report_document(), indent=1, allow_nan=False) if as_json else found.save_report(Path(output))

@@ -70,7 +70,9 @@
       shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} runs`;
     });
     box.querySelector("[data-save=csv]").addEventListener("click", () => {
-      const line = (cells) => cells.map((text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",");
+      // A spreadsheet would compute a text that begins so; behind an apostrophe it is a text.
+      const safe = (text) => (/^\s*[=+\-@＝＋－＠]/.test(text) && isNaN(text) ? `'${text}` : text);
+      const line = (cells) => cells.map(safe).map((text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",");
       const rows = [...body.rows].filter((row) => !row.hidden).map((row) => line([...row.cells].map(value)));
       const text = [line(heads.map((head) => head.dataset.name)), ...rows].join("\r\n") + "\r\n";
       save(`${name}-runs.csv`, new Blob([text], { type: "text/csv" }));
