@@ -64,7 +64,10 @@ class Checkpoint:
         if start != len(content):
             raise ValueError("its length is not what its header says")
         own = len(arrays) - header["of_best"]
-        best = Best(*header["best"], arrays[own:]) if header["best"] else Best()
+        best = Best()
+        if header["best"]:
+            loss, epoch = header["best"]
+            best = Best(loss, epoch, arrays[own:])
         found = cls(header["epoch"], header["curves"], header["seconds"], arrays[:own], best)
         numbers = [found.seconds, best.loss, *(value for curve in found.curves.values() for value in curve)]
         epochs = [found.epoch, found.epoch if best.epoch is None else best.epoch]

@@ -68,8 +68,11 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
         *about, versions, machine, document, runs = row
         asked = _asked(about[0], runs)
         with decoding(f"study {about[0]} cannot be read"):
-            large = {name: read_object(name, text) for name, text in (("versions", versions), ("machine", machine))}
-            large["document"] = read_object("document", document) if document else None
+            large = {
+                "versions": read_object("versions", versions),
+                "machine": read_object("machine", machine),
+                "document": read_object("document", document) if document else None,
+            }
             keys = [run["key"] for run in asked]
             status = dict(select_keys(connection, "SELECT key, status FROM runs WHERE key IN", keys))
             one_each = {run["variant"]: run["key"] for run in asked if run["key"] in status}

@@ -162,8 +162,10 @@ def foreign(connection: sqlite3.Connection, version: int) -> list[str]:
 
 
 class Watch:
-    """Look after a connection to a file that anybody may have made: a value of a wrong type raises `Damaged`, and Ctrl-C and a limit
-    end what does not end."""
+    """Look after a connection to a file that anybody may have made.
+
+    A value of a wrong type raises `Damaged`; Ctrl-C and a limit end what does not end.
+    """
 
     def __init__(self, connection: sqlite3.Connection):
         self._connection = connection
