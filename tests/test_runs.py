@@ -393,6 +393,8 @@ def test_nothing_is_taken_of_a_ledger_with_one_bad_row(here, runs, name):
     assert second.startswith("keras-dropout runs verify --ledger theirs.db lists all; ")
     assert [sql("ours.db", f"SELECT * FROM {table}") for table in ("runs", "details", "models", "studies", "examples")] == ours
     assert words in runs("verify", "--ledger", "theirs.db")[1]
+    assert runs("merge", "theirs.db", "--ledger", "new.db")[0] == 2
+    assert not Path("new.db").exists()
 
 
 def test_a_ledger_is_taken_when_its_bad_run_is_out_of_it_as_the_refusal_says(here, runs):

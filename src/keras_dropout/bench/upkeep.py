@@ -78,21 +78,19 @@ def merge(path: str | Path, sources: Sequence[str | Path]) -> Generator[Merged, 
     """Take the runs and studies of other ledgers into the one at `path`, each source in one transaction.
 
     A run that failed here is replaced by one that did not. Runs of one key with other results are told, and stay as they are.
-    Models come with the runs that are taken, and to those here that are the same and lack theirs. Nothing is taken of a source in
-    which `verify` finds a row that is damaged.
+    Models come with the runs that are taken, and to those here that are the same and lack theirs. Nothing is taken, and no file
+    made, where `verify` finds a damaged row in a source.
     """
     path = Path(path)
     for source in sources:
-        with reading(source):
-            pass
-        if path.exists() and path.samefile(source):
-            refuse(f"{source} is the ledger to merge into.", "Name other ledgers, or another --ledger.")
+        with reading(source) as theirs:
+            if path.exists() and path.samefile(source):
+                refuse(f"{source} is the ledger to merge into.", "Name other ledgers, or another --ledger.")
+            _check_rows(theirs, Path(source))
     with refusing(path, "written"), Ledger(path) as ledger:
         for source in sources:
-            with reading(source) as theirs:
-                _check_rows(theirs, Path(source))
-                with ledger.transaction() as ours:
-                    merged = _merge(ours, theirs, Path(source))
+            with reading(source) as theirs, ledger.transaction() as ours:
+                merged = _merge(ours, theirs, Path(source))
             yield merged
 
 
