@@ -2,8 +2,9 @@
 
 Study files, variants and placements as texts, tables (CSV), arrays (.npz), IDX files, `.keras` archives and ledgers: texts that are
 put together from what the door expects and from what it does not, and valid files with bytes changed, inserted, deleted and cut
-off, by hypothesis; ledgers also with triggers, views that never end, and values and documents of all types. Each is given to the command itself, in this process. Looked at: the exit status is 0, 1 or 2; a refusal is two
-lines; nothing else is raised; no file of the user is changed, and none is left that was not asked for; it ends in LIMIT seconds.
+off, by hypothesis; ledgers also with triggers, views that never end, and values and documents of all types. Each is given to the
+command itself, in this process. Looked at: the exit status is 0, 1 or 2; a refusal is two lines; nothing else is raised; no file of
+the user is changed, and none is left that was not asked for; it ends in LIMIT seconds.
 Exit status 1 when anything is wrong, with the smallest such input.
 
 Run: python benchmarks/fuzz.py [DOOR …] [--examples 1000] [--seed 0] [--json FILE]
