@@ -36,7 +36,7 @@ STUDY = Study(
 )
 RUN, OTHER = STUDY.runs()
 PLAN = {"plan": {"engine_reason": "", "max_seeds": None, "margin": None, "notes": []}}
-DEEP, TOO_DEEP = ('{"x": ' + "[" * depth + "]" * depth + "}" for depth in (150, 100_000))
+DEEP, TOO_DEEP = ('{"x": ' + "[" * depth + "]" * depth + "}" for depth in (300, 100_000))
 
 
 def npy(shape, content=b"", kind="<f4"):

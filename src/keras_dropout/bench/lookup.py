@@ -19,7 +19,7 @@ from keras_dropout.bench.schema import Damaged, Watch, check_header, look_up_to_
 from keras_dropout.errors import refuse
 
 MOST_BYTES = 2**32  # of what is unpacked at once: a small ledger can hold very much of one byte
-_DEEPEST = 100  # JSON in JSON; the model of a run is some ten deep
+_DEEPEST = 200  # JSON in JSON: a model in a model takes some four
 
 
 def peek(path: str | Path, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:

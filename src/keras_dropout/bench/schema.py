@@ -17,7 +17,7 @@ from keras_dropout.errors import refuse
 SCHEMA_VERSION = 4
 LARGEST = 2**63 - 1  # of SQLite's whole numbers
 PATIENCE = 60.0  # seconds to wait for another process's transaction
-MOST_STEPS = 10**9  # of SQLite's machine, about a minute: a command on a million runs takes a tenth of them
+MOST_STEPS = 10**9  # of SQLite's machine, about a minute; a query takes some tens for a row
 _STEPS_AT_ONCE = 10**5  # milliseconds; then Ctrl-C is seen
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses, predictions, calibration"

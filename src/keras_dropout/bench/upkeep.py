@@ -56,7 +56,7 @@ _TABLES = {
     "examples": ("examples of data", "data, about, arrays"),
 }
 _DELETE_EXAMPLES_OF_NO_RUN = """DELETE FROM examples
-    WHERE data NOT IN (SELECT json_extract(config, '$.data') FROM details WHERE json_valid(config))"""
+    WHERE data NOT IN (SELECT ifnull(json_extract(config, '$.data'), '') FROM details WHERE json_valid(config))"""
 _NAMES = {"key", "data", "target", "variant", "backend", "engine", "status", "started", "finished", "written"}
 _LONGEST = 10_000  # characters of a name
 
