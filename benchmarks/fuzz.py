@@ -2,9 +2,10 @@
 
 Study files, variants and placements as texts, tables (CSV), arrays (.npz), IDX files, `.keras` archives and ledgers: texts that are
 put together from what the door expects and from what it does not, valid files with bytes changed, inserted, deleted and cut off, or
-whole ledgers with any names and runs in any mixture of states, by hypothesis. Each is given to the command itself, in this process.
-Looked at: the exit status is 0, 1 or 2; a refusal is two lines; nothing else is raised; no file of the user is changed, and none is
-left that was not asked for; it ends in LIMIT seconds. Exit status 1 when anything is wrong, with the smallest such input.
+whole ledgers with any names and runs in any mixture of states, by hypothesis; ledgers also with triggers, views that never end, and
+values and documents of all types. Each is given to the command itself, in this process. Looked at: the exit status is 0, 1 or 2; a
+refusal is two lines; nothing else is raised; no file of the user is changed, and none is left that was not asked for; it ends in
+LIMIT seconds. Exit status 1 when anything is wrong, with the smallest such input.
 
 Run: python benchmarks/fuzz.py [DOOR …] [--examples 1000] [--seed 0] [--json FILE]
 """
@@ -15,16 +16,19 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 import tomllib
 import traceback
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -212,6 +216,94 @@ def reports(folder: Path) -> st.SearchStrategy[bytes]:
     return st.builds(lambda states, names: untrained.write(folder / "untrained.db", states, names).read_bytes(), states, said)
 
 
+_ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x FROM n)"
+_SQL = [
+    "CREATE TRIGGER t AFTER INSERT ON runs BEGIN UPDATE runs SET metrics = '{}'; END",
+    f"ALTER TABLE runs RENAME TO r; CREATE VIEW runs AS {_ENDLESS} SELECT r.* FROM r, n",
+    f"CREATE VIEW pragma_user_version AS {_ENDLESS} SELECT x AS user_version FROM n",
+    "CREATE INDEX i ON details (json_extract(config, '$.x'))",
+    "CREATE TABLE f (key REFERENCES runs (key) ON DELETE RESTRICT)",
+    "ALTER TABLE details ADD COLUMN g AS (hex(zeroblob(9)))",
+    "DROP TABLE examples",
+    "DELETE FROM details",
+    "ANALYZE",
+]
+_COLUMNS = {
+    "runs": "key target variant seed backend engine status seconds epochs best_epoch metrics error finished",
+    "details": "key curves log config versions machine test_losses predictions calibration",
+    "studies": "started target command versions machine runs document",
+    "examples": "data about arrays",
+}
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _ODD,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_ODD | st.just("key"), inner, max_size=3),
+    max_leaves=6,
+)
+_STORED = (
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.binary(max_size=20)
+    | _ODD
+    | _JSON.map(json.dumps)
+    | st.integers(1, 100_000).map(lambda depth: "[" * depth + "]" * depth)
+    | st.binary(max_size=30).map(zlib.compress)
+    | st.integers(0, 10**7).map(lambda size: zlib.compress(bytes(size)))
+)
+_ON_HOSTILE = {
+    ("runs", "list", "--json", "--ledger", "fuzzed.db"): (),
+    ("runs", "verify", "--ledger", "fuzzed.db"): (),
+    ("runs", "export", "runs.csv", "--ledger", "fuzzed.db"): ("runs.csv",),
+    ("runs", "merge", "fuzzed.db", "--ledger", "new.db"): ("new.db",),
+    ("report", "fuzzed.db", "--json"): (),
+}
+
+
+def hostile(content: bytes) -> st.SearchStrategy[bytes]:
+    """A ledger with what SQLite would run by itself, with values of all types, or with a part of its documents replaced."""
+    column = st.sampled_from([(table, name) for table, names in _COLUMNS.items() for name in names.split()])
+    inside = st.tuples(
+        st.sampled_from(["study", "plan", "timing", "network"]), st.lists(_ODD | st.integers(0, 3), max_size=3), _JSON
+    )
+    changes = st.lists(st.sampled_from(_SQL) | st.tuples(column, _STORED) | inside, min_size=1, max_size=3)
+
+    def change(connection: sqlite3.Connection, what: Any) -> None:
+        if isinstance(what, str):
+            connection.executescript(what)
+        elif len(what) == 2:
+            (table, name), value = what
+            connection.execute(f"UPDATE {table} SET {name} = ?", (value,))
+        else:
+            name, steps, value = what
+            document = json.loads(connection.execute("SELECT document FROM studies").fetchone()[0])
+            place = document
+            for step in (name, *steps):
+                inner = (
+                    place[step] if not isinstance(step, int) else place[[*place][step]] if isinstance(place, dict) else place[step]
+                )
+                if not isinstance(inner, (dict, list)) or not inner:
+                    break
+                place = inner
+            place[next(iter(place)) if isinstance(place, dict) else 0] = value
+            connection.execute("UPDATE studies SET document = ?", (json.dumps(document),))
+
+    def attacked(whats: list) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "l.db"
+            path.write_bytes(content)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA ignore_check_constraints = ON")
+                for what in whats:
+                    with contextlib.suppress(
+                        sqlite3.Error, TypeError, LookupError, ValueError
+                    ):  # one change may undo another's place
+                        change(connection, what)
+                connection.execute("PRAGMA journal_mode = DELETE")
+            return path.read_bytes()
+
+    return changes.map(attacked)
+
+
 def doors(folder: Path) -> dict[str, Door]:
     """All, with the valid files that they need in the folder."""
     import keras
@@ -228,7 +320,8 @@ def doors(folder: Path) -> dict[str, Door]:
     table = ("--data", "table.csv", "--target", "price")
     status, said = run(folder, (*own[:2], *table, "--epochs", "1", "--seeds", "1", *own[3:-1], "valid.db"))
     assert status == 0, said
-    ledgers = changed((folder / "valid.db").read_bytes())
+    valid = (folder / "valid.db").read_bytes()
+    ledgers = changed(valid)
     (folder / "idx").mkdir()
     return {
         "study file": Door(("compare", "--study", "study.toml", "--dry-run", "--ledger", "none.db"), studies(), "study.toml"),
@@ -246,6 +339,12 @@ def doors(folder: Path) -> dict[str, Door]:
         "ledger": Door(("report", "fuzzed.db", "-o", "page.html"), ledgers, "fuzzed.db", makes=("page.html",)),
         "report": Door(("report", "fuzzed.db", "-o", "page.html"), reports(folder), "fuzzed.db", makes=("page.html",)),
         "ledger, listed": Door(("runs", "list", "--ledger", "fuzzed.db"), ledgers, "fuzzed.db"),
+        **{
+            f"hostile ledger, {command[0]} {command[1]}".removesuffix(" fuzzed.db"): Door(
+                command, hostile(valid), "fuzzed.db", makes
+            )
+            for command, makes in _ON_HOSTILE.items()
+        },
     }
 
 

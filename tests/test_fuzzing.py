@@ -13,6 +13,7 @@ from keras_dropout.errors import refuse
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
 DOORS = ("study file", "variant", "space", "placement", "CSV", "npz", "IDX", "keras archive", "ledger", "report", "ledger, listed")
+DOORS += tuple(f"hostile ledger, {name}" for name in ("runs list", "runs verify", "runs export", "runs merge", "report"))
 
 
 @pytest.fixture(scope="module")

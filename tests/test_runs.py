@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,6 +349,148 @@ def test_a_source_is_taken_whole_or_not_at_all(three, here, runs):
     assert len(listed(runs)) == 3
 
 
+DETAIL = "UPDATE details SET {} WHERE key = '" + RUNS["none", 1].key + "'"
+RUN = "UPDATE runs SET {} WHERE key = '" + RUNS["none", 1].key + "'"
+HOSTILE = {
+    "a key that is no hash": (
+        "UPDATE details SET key = 'x' || key; UPDATE runs SET key = 'x' || key",
+        "not the hash of its config",
+    ),
+    "a key that is code": ("UPDATE details SET key = CAST(key AS BLOB)", "its key cannot be of the type blob"),
+    "another config": (DETAIL.format("config = '{}'"), "not the hash of its config"),
+    "a target of bytes": (RUN.format("target = x'ff00'"), "its target cannot be of the type blob"),
+    "seconds of text": (RUN.format("seconds = 'long'"), "its seconds cannot be of the type text"),
+    "a seed that is no whole number": (RUN.format("seed = 0.5"), "its seed cannot be of the type real"),
+    "a name without an end": (RUN.format("variant = hex(zeroblob(9000))"), "its variant has 18,000 characters"),
+    "a status": ("PRAGMA ignore_check_constraints = ON; " + RUN.format("status = 'best'"), "its status is none of"),
+    "metrics": (RUN.format("""metrics = '{"test_loss": "0"}'"""), "its metrics cannot be read"),
+    "metrics that are deep": (RUN.format("metrics = '" + "[" * 9000 + "'"), "its metrics cannot be read"),
+    "curves": (DETAIL.format("curves = '[1]'"), "its curves cannot be read"),
+    "losses": (DETAIL.format("test_losses = x'00'"), "its test losses cannot be read"),
+    "losses of text": (DETAIL.format("test_losses = 'x'"), "its test_losses cannot be of the type text"),
+    "versions": (DETAIL.format("versions = '3'"), "its versions cannot be read"),
+    "a model": ("UPDATE models SET archive = 'x'", "its archive cannot be of the type text"),
+    "a study's runs": ("UPDATE studies SET runs = '[{\"key\": {}}]'", "its runs cannot be read"),
+    "a study's document": ("UPDATE studies SET document = '3'", "its document cannot be read"),
+    "a study's command": ("UPDATE studies SET command = x'00'", "its command cannot be of the type blob"),
+    "examples": ("UPDATE examples SET arrays = x'00'", "their arrays cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_is_taken_of_a_ledger_with_one_bad_row(here, runs, name):
+    fill("ours.db", {("none", 0): done(0.5)})
+    fill("theirs.db", {("none", seed): done(0.1 * seed, model=zipped("a model")) for seed in range(1, 4)})
+    statements, words = HOSTILE[name]
+    with closing(sqlite3.connect("theirs.db")) as connection:
+        connection.executescript(statements)
+    ours = [sql("ours.db", f"SELECT * FROM {table}") for table in ("runs", "details", "models", "studies", "examples")]
+    status, out, err = runs("merge", "theirs.db", "--ledger", "ours.db")
+    assert (status, out) == (2, "")
+    first, second = err.splitlines()
+    assert first.startswith("keras-dropout: nothing is taken of the ledger theirs.db, which is damaged: ")
+    assert words in first
+    assert second.startswith("keras-dropout runs verify --ledger theirs.db lists all; ")
+    assert [sql("ours.db", f"SELECT * FROM {table}") for table in ("runs", "details", "models", "studies", "examples")] == ours
+    assert words in runs("verify", "--ledger", "theirs.db")[1]
+    assert runs("merge", "theirs.db", "--ledger", "new.db")[0] == 2
+    assert not Path("new.db").exists()
+
+
+def test_a_ledger_is_taken_when_its_bad_run_is_out_of_it_as_the_refusal_says(here, runs):
+    fill("ours.db", {("none", 0): done(0.5)})
+    fill("theirs.db", {("none", seed): done(0.1 * seed) for seed in range(1, 4)})
+    key = RUNS["none", 1].key
+    sql("theirs.db", "UPDATE runs SET metrics = '[]' WHERE key = ?", key)
+    assert runs("merge", "theirs.db", "--ledger", "ours.db")[0] == 2
+    assert runs("delete", key, "--ledger", "theirs.db", "--yes")[0] == 0
+    assert runs("merge", "theirs.db", "--ledger", "ours.db")[1] == "theirs.db: 2 run(s) copied, 0 replaced, 0 were there\n"
+
+
+def test_a_merge_brings_no_trigger(here, runs):
+    fill("ours.db", {("none", 0): done(0.5)})
+    fill("theirs.db", {("none", 1): done(0.1)})
+    sql("theirs.db", "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM details; END")
+    status, _, err = runs("merge", "theirs.db", "--ledger", "ours.db")
+    assert (status, len(err.splitlines())) == (2, 2)
+    assert "trigger 't'" in err
+    assert len(listed(runs, "--ledger", "ours.db")) == 1
+
+
+def on_disk(secret):
+    """Whether a piece of it is in a file of this folder."""
+    content = b"".join(file.read_bytes() for file in Path.cwd().iterdir())
+    return any(secret[start : start + 20] in content for start in range(0, len(secret) - 20, 20))
+
+
+def test_what_is_deleted_is_not_in_the_bytes_of_the_file(here, runs):
+    """Nor in its log, which is beside it while another command has it open."""
+    answers, log = np.random.default_rng(0).integers(0, 256, 5000).astype("u1"), "printed by the run that goes"
+    fill(DB, {("none", 0): done(0.5), ("none", 1): done(0.1, log=log)})
+    sql(DB, "DELETE FROM examples")  # those of `fill`
+    with Ledger(DB) as ledger:
+        ledger.put_examples(STUDY.data.fingerprint, {"kind": "none"}, {"answers": answers})
+        ((secret,),) = sql(DB, "SELECT arrays FROM examples")
+        assert on_disk(secret)
+        assert on_disk(log.encode())
+        assert runs("delete", "--examples") == (
+            2,
+            "",
+            f"keras-dropout: test examples of 1 data set(s) of {DB} would be deleted; nothing was.\nAdd --yes to delete them.\n",
+        )
+        assert runs("delete", "--examples", "--yes") == (0, f"test examples of 1 data set(s) deleted from {DB}\n", "")
+        assert not on_disk(secret)
+        assert on_disk(log.encode())
+        assert runs("delete", RUNS["none", 1].key, "--yes")[0] == 0
+        assert not on_disk(log.encode())
+        assert list(ledger.get(keys(*RUNS))) == keys(("none", 0))
+    assert runs("delete", "--examples", "--all", "--yes")[0] == 2
+
+
+def test_examples_go_with_the_last_run_on_their_data(three, runs):
+    assert runs("delete", "--status", "failed", "--yes")[0] == 0
+    assert len(sql(DB, "SELECT * FROM examples")) == 1
+    assert runs("delete", "--all", "--yes")[0] == 0
+    assert sql(DB, "SELECT * FROM examples") == []
+
+
+def test_what_a_reader_keeps_in_the_log_is_told(three, runs, monkeypatch):
+    monkeypatch.setattr(schema, "PATIENCE", 0.05)
+    with closing(sqlite3.connect(DB, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM runs").fetchall()
+        status, _, err = runs("delete", "--examples", "--yes")
+        assert status == 2
+        assert err.splitlines()[0].startswith("keras-dropout: they are deleted, but not yet out of the file's bytes: ")
+        assert err.splitlines()[1].endswith(f"keras-dropout runs vacuum --ledger {DB}")
+    assert runs("vacuum")[0] == 0
+    assert sql(DB, "SELECT * FROM examples") == []
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1"])
+def test_no_cell_of_a_csv_is_a_formula(here, runs, name):
+    study = dataclasses.replace(STUDY, target=name, variants=(Variant("none", {}), Variant(name, {"hidden": {"rate": 0.5}})))
+    with Ledger(DB) as ledger:
+        run = study.runs()[1]
+        ledger.put(study, run, Result("done", 1.5, 2, {"test_loss": -0.25, name: 2.0}, {name: [-1.5]}), {}, {})
+    assert runs("export", "a.csv")[0] == runs("export", "c.csv", "--curves")[0] == runs("export", "a.json")[0] == 0
+    for file in ("a.csv", "c.csv"):
+        with (here / file).open(newline="", encoding="utf-8") as opened:
+            head, row = csv.reader(opened)
+        cells = dict(zip(head, row))
+        assert (cells["target"], cells["variant"]) == (f"'{name}", f"'{name}")
+        assert float(cells[f"'{name}"]) == (2.0 if file == "a.csv" else -1.5)
+    assert float(dict(zip(*csv.reader((here / "a.csv").open(newline="", encoding="utf-8"))))["test_loss"]) == -0.25
+    assert json.loads((here / "a.json").read_text())[0]["variant"] == name
+
+
+def test_a_name_that_is_no_unicode_is_exported(here, runs):
+    with Ledger(DB) as ledger:
+        ledger.put(STUDY, RUNS["none", 0], Result("done", 1.5, 2, {"test_\ud800": 2.0}, {}), {}, {})
+    assert runs("export", "a.csv")[0] == 0
+    assert "test_\\ud800" in (here / "a.csv").read_text().splitlines()[0]
+
+
 def test_delete_says_how_many_first(three, runs):
     status, out, err = runs("delete", "--variant", "half")
     assert (status, out) == (2, "")
@@ -442,7 +585,7 @@ FAULTS = {
     "a curve with a text": ('UPDATE details SET curves = \'{"loss": [1.0, "abc"]}\'', "its curves cannot be read"),
     "a study's runs": ("UPDATE studies SET runs = '[1]'", "its runs cannot be read"),
     "no details": ("DELETE FROM details", "is in runs but not in details"),
-    "a table that lacks a column": ("ALTER TABLE details DROP COLUMN log", "details is not as keras-dropout makes it"),
+    "a table that lacks a column": ("ALTER TABLE details DROP COLUMN log", "table 'details' is not as keras-dropout makes it"),
     "a truncated model": ("UPDATE models SET archive = substr(archive, 1, 60)", "the archive cannot be read"),
     "a model that is text": ("UPDATE models SET archive = 'x'", "the archive cannot be read"),
     "a model of a run that failed": ("UPDATE runs SET status = 'failed'", "belongs to no run that is done"),
@@ -504,7 +647,19 @@ def test_verify_finds_a_page_that_is_overwritten(here, runs):
     assert "file: " in out
 
 
-@pytest.mark.parametrize("metrics", ["x", '{"test_loss": null}', '{"test_loss": "0.5"}'])
+NOT_NUMBERS = "its metrics are not numbers"
+METRICS = {
+    "x": "Expecting value: line 1 column 1 (char 0)",
+    '{"test_loss": null}': NOT_NUMBERS,
+    '{"test_loss": "0.5"}': NOT_NUMBERS,
+    '{"test_loss": '
+    + "[" * 5000
+    + "]" * 5000
+    + "}": "maximum recursion depth exceeded while decoding a JSON array from a unicode string",
+}
+
+
+@pytest.mark.parametrize("metrics", METRICS, ids=range(len(METRICS)))
 @pytest.mark.parametrize("arguments", [["list"], ["show", RUNS["none", 0].key], ["export", "a.csv"]])
 def test_a_damaged_run_is_two_lines(here, runs, arguments, metrics):
     fill(DB, {("none", 0): done()})
@@ -512,15 +667,18 @@ def test_a_damaged_run_is_two_lines(here, runs, arguments, metrics):
     status, out, err = runs(*arguments)
     assert (status, out) == (2, "")
     assert err.splitlines() == [
-        f"keras-dropout: the run {RUNS['none', 0].key} is damaged: its metrics cannot be read.",
-        "keras-dropout runs verify lists what is damaged.",
+        f"keras-dropout: the ledger {DB} is damaged: the metrics of run {RUNS['none', 0].key} cannot be read: {METRICS[metrics]}.",
+        "keras-dropout runs verify says what is wrong; go back to a copy.",
     ]
 
 
 DETAILS = {
     "no details": ("DELETE FROM details", "run {key} has no details."),
-    "losses of text": ("UPDATE details SET test_losses = 'abc'", "run {key} is damaged: its test losses cannot be read."),
-    "curves of text": ("""UPDATE details SET curves = '{"loss": "abc"}'""", "run {key} is damaged: its curves cannot be read."),
+    "losses of text": ("UPDATE details SET test_losses = 'abc'", "run {key}: its test_losses is str, not bytes."),
+    "curves of text": (
+        """UPDATE details SET curves = '{"loss": "abc"}'""",
+        "the curves of run {key} cannot be read: its curves are not numbers.",
+    ),
     "a whole number above all floats": (
         f"""UPDATE details SET curves = '{{"loss": [{10**400}]}}'""",
         None,

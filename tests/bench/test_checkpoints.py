@@ -1,6 +1,7 @@
 """A run that stops between two epochs and goes on in another process ends in the same bytes as one that never stopped."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -78,10 +79,52 @@ def of_other_shapes(state):
     return dataclasses.replace(past, values=[value[..., None] for value in past.values]).to_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 99, "text", None, (2).to_bytes(8, "little") + b"{}"], ids=str)
+def with_header(arrays=(), content=b"", **said):
+    """A checkpoint with a header of one's own."""
+    header = {"epoch": 1, "curves": {}, "seconds": 0.0, "arrays": arrays, "of_best": 0, "best": None} | said
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+DEEP = b"[" * 100_000
+NO_CHECKPOINTS = {
+    "empty": b"",
+    "letters": b"x" * 99,
+    "text": "text",
+    "nothing": None,
+    "an empty header": (2).to_bytes(8, "little") + b"{}",
+    "a deep header": len(DEEP).to_bytes(8, "little") + DEEP,
+    "a large shape": with_header([["float32", [10**12]]]),
+    "shapes of large numbers": with_header([["float32", [10**30, 10**30]]]),
+    "all that is left": with_header([["uint8", [-1]]], b"1234"),
+    "a shape of truth": with_header([["uint8", [True, 2.0]]], b"12"),
+    "more than is told": with_header([["uint8", [1]]], b"12"),
+    "objects": with_header([["object", [1]]], bytes(8)),
+    "several types": with_header([[["f4", "f4"], [1]]], bytes(8)),
+    "an epoch of text": with_header(epoch="1"),
+    "an epoch that is no number": with_header(epoch=float("nan")),
+    "curves of text": with_header(curves={"loss": "abc"}),
+    "curves of lists": with_header(curves={"loss": [[1.0]]}),
+    "curves that are a list": with_header(curves=[1.0]),
+    "seconds of text": with_header(seconds="long"),
+    "a best of text": with_header(best=["low", "first"]),
+    "a best without a loss": with_header(best=[None, 1]),
+}
+
+
+@pytest.mark.parametrize("content", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
 def test_what_is_no_checkpoint_is_one_kind_of_error(content):
     with pytest.raises(ValueError, match="it cannot be read"):
         Checkpoint.from_bytes(content)
+
+
+def of_many_epochs(state):
+    """The order of the examples would be drawn anew that often."""
+    return dataclasses.replace(Checkpoint.from_bytes(state), epoch=10**15).to_bytes()
+
+
+def with_a_best_of_other_shapes(state):
+    return dataclasses.replace(Checkpoint.from_bytes(state), best=Best(0.5, 1, [np.zeros(3, "f4")])).to_bytes()
 
 
 UNUSABLE = {"a variable fewer": of_another_model, "other shapes": of_other_shapes}
@@ -99,6 +142,8 @@ def test_a_run_whose_checkpoint_cannot_be_used_begins_anew(engine, tmp_path):
     whole = {key: values[0] for kind, key, *values in told if kind == "ended"}
     states = {key: values[1] for kind, key, *values in told if kind == "checkpoint"}
     bad, good = states
+    for spoil in (of_many_epochs, with_a_best_of_other_shapes):
+        assert next(trainer.follow(runs, states | {bad: spoil(states[bad])}))[:2] == ("anew", bad)
     for name, spoil in UNUSABLE.items():
         told = list(trainer.follow(runs, states | {bad: spoil(states[bad])}))
         assert [key for kind, key, *_ in told if kind == "anew"] == [bad], name

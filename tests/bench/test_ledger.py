@@ -48,7 +48,7 @@ PRAGMA application_id = 0x4B445250;
 PRAGMA user_version = 1;
 PRAGMA journal_mode = WAL;
 """
-# The file as the second version made it, and its views without their columns.
+# The file as the second version made it.
 VERSION_2 = """
 CREATE TABLE studies (
     id INTEGER PRIMARY KEY, started TEXT NOT NULL, target TEXT NOT NULL, command TEXT NOT NULL, versions TEXT NOT NULL,
@@ -64,8 +64,15 @@ CREATE TABLE details (
     versions TEXT NOT NULL, machine TEXT NOT NULL, test_losses BLOB
 );
 CREATE TABLE checkpoints (key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, state BLOB NOT NULL, written TEXT NOT NULL);
-CREATE VIEW results AS SELECT *, json_extract(metrics, '$.test_loss') AS test_loss FROM runs;
-CREATE VIEW means AS SELECT variant, count(*) AS runs FROM results WHERE status = 'done' GROUP BY target, variant;
+CREATE VIEW results AS
+    SELECT key, target, variant, seed, backend, engine, status, epochs, seconds,
+        json_extract(number, '$.test_loss') AS test_loss, json_extract(number, '$.test_accuracy') AS test_accuracy,
+        json_extract(number, '$.validation_loss') AS validation_loss, json_extract(number, '$.train_loss') AS train_loss,
+        error, finished
+    FROM (SELECT *, CASE WHEN json_valid(metrics) THEN metrics END AS number FROM runs);
+CREATE VIEW means AS
+    SELECT target, variant, count(*) AS runs, avg(test_loss) AS test_loss, avg(test_accuracy) AS test_accuracy
+    FROM results WHERE status = 'done' GROUP BY target, variant;
 PRAGMA application_id = 0x4B445250;
 PRAGMA user_version = 2;
 PRAGMA journal_mode = WAL;
@@ -283,8 +290,7 @@ def test_an_older_ledger_is_read_as_it_is(tmp_path, version):
 @pytest.mark.parametrize("version", OLDER)
 def test_the_tables_of_an_older_ledger_are_found_sound(tmp_path, version):
     found = verify(OLDER[version](tmp_path / "runs.db"))
-    views = ("results", "means")  # which are not those of that version here
-    assert [each for each in found.problems if each["where"] == "schema" and not each["what"].startswith(views)] == []
+    assert [each for each in found.problems if each["where"] in ("schema", "file")] == []
 
 
 @pytest.mark.parametrize("version", OLDER)
@@ -651,7 +657,7 @@ def cut(path):
 
 ANOTHER = "Choose another --ledger; a new file is made."
 VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
-MORE = "keras-dropout runs verify says more."
+NO_JSON = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n"
 MESSAGES = {
     "folder": (lambda at: peek(at.parent, "k"), "the ledger {folder} is a folder.\nName a file, for example runs.db."),
     "text": (lambda at: peek(text(at), "k"), "{at} is not a ledger: it is not an SQLite file.\n" + ANOTHER),
@@ -668,24 +674,23 @@ MESSAGES = {
     ),
     "study": (
         lambda at: studies(damaged(at, "UPDATE studies SET runs = '[3]'")),
-        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
+        "the ledger {at} is damaged: study 5 cannot be read: its runs are no list of keys, variants and seeds.\n" + VERIFY,
     ),
     "what studies asked for": (
         lambda at: asked_for(damaged(at, "UPDATE studies SET runs = '{broken'")),
-        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
+        "the ledger {at} is damaged: study 5 cannot be read: " + NO_JSON + VERIFY,
     ),
     "latest study": (
         lambda at: latest_study(damaged(at, "UPDATE studies SET versions = '{'")),
-        "the ledger {at} is damaged: study 5 cannot be read.\n" + VERIFY,
+        "the ledger {at} is damaged: study 5 cannot be read: " + NO_JSON + VERIFY,
     ),
     "examples": (
         lambda at: examples(damaged(at, "UPDATE examples SET arrays = x'0102'"), "f"),
-        "the ledger {at} is damaged: the examples of data f cannot be read.\n" + MORE,
+        "the ledger {at} is damaged: the examples of data f cannot be read: File is not a zip file.\n" + VERIFY,
     ),
     "metrics": (
         lambda at: peek(damaged(at, "UPDATE runs SET metrics = '{'"), "k"),
-        "the ledger {at} is damaged: run k: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n"
-        + VERIFY,
+        "the ledger {at} is damaged: run k: " + NO_JSON + VERIFY,
     ),
     "curves of text": (
         lambda at: peek(damaged(at, """UPDATE details SET curves = '{"loss": "abc"}'"""), "k"),
@@ -697,7 +702,7 @@ MESSAGES = {
     ),
     "losses": (
         lambda at: peek(damaged(at, "UPDATE details SET test_losses = x'00'"), "k"),
-        "the ledger {at} is damaged: run k: Error -5 while decompressing data: incomplete or truncated stream.\n" + VERIFY,
+        "the ledger {at} is damaged: run k: what is packed is cut off, or too large.\n" + VERIFY,
     ),
     "losses cut": (
         lambda at: peek(damaged(at, f"UPDATE details SET test_losses = x'{zlib.compress(b'123').hex()}'"), "k"),
@@ -705,11 +710,11 @@ MESSAGES = {
     ),
     "an object": (
         lambda at: peek(damaged(at, f"UPDATE details SET predictions = x'{zlib.compress(pickled()).hex()}'"), "k"),
-        "the ledger {at} is damaged: run k: Object arrays cannot be loaded when allow_pickle=False.\n" + VERIFY,
+        "the ledger {at} is damaged: run k: an array holds objects.\n" + VERIFY,
     ),
     "no array": (
         lambda at: peek(damaged(at, f"UPDATE details SET predictions = x'{zlib.compress(b'').hex()}'"), "k"),
-        "the ledger {at} is damaged: run k: No data left in file.\n" + VERIFY,
+        "the ledger {at} is damaged: run k: EOF: reading magic string, expected 8 bytes got 0.\n" + VERIFY,
     ),
     "pages": (
         lambda at: peek(cut(at), map(str, range(50))),

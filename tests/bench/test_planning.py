@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_dropout.bench import execution
 from keras_dropout.bench.conduct import carry_out
+from keras_dropout.bench.lookup import examples
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.errors import BadInput
 
@@ -178,6 +179,12 @@ REFUSALS = {  # name: (model, data, settings, words of the first line)
     ),
     "epochs without end": (perceptron, lambda: LABELLED, {"epochs": 10**12}, "epochs must be at most 2,147,483,647"),
     "a rate that is no float": (perceptron, lambda: LABELLED, {"learning_rate": 10**400}, "learning rate must be a number above 0"),
+    "a word for another flag": (
+        perceptron,
+        lambda: LABELLED,
+        {"keep_examples": "no"},
+        "keep_examples must be True or False; got 'no'",
+    ),
     "a word for a flag": (perceptron, lambda: LABELLED, {"keep_weights": "yes"}, "keep_weights must be True or False; got 'yes'"),
     "no file of weights": (perceptron, lambda: LABELLED, {"from_weights": "no.weights.h5"}, "does not exist"),
     "another kind of file": (perceptron, lambda: LABELLED, {"from_weights": "w.pkl"}, "got 'w.pkl'"),
@@ -523,3 +530,13 @@ def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
     assert asked == [("jax", ("compiled", "reference"))]
     planned(perceptron(), LABELLED, tmp_path, **both)
     assert asked[1:] == [("jax", ("compiled", "reference"))]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_test_examples_are_kept_unless_told_not_to(tmp_path, monkeypatch, keep):
+    monkeypatch.setattr(execution, "execute", lambda *_, **__: [])
+    settings = {} if keep else {"keep_examples": False}
+    plan = make_plan(perceptron(), ((X, LABELS), (X, LABELS)), seeds=1, ledger=tmp_path / "r.db", **settings)
+    carry_out(plan, quiet=True)
+    kept = examples(tmp_path / "r.db", plan.study.data.fingerprint)
+    assert (kept is not None) == keep

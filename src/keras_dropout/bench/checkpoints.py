@@ -47,7 +47,7 @@ class Checkpoint:
         """Read what `to_bytes` wrote; the arrays are views of `content`. Raises ValueError for anything else."""
         try:
             return cls._read(content)
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
+        except Exception as error:  # nobody knows what bytes that somebody made end in: RecursionError, MemoryError
             raise ValueError(f"it cannot be read: {error}") from error
 
     @classmethod
@@ -56,12 +56,21 @@ class Checkpoint:
         header = json.loads(content[8:start])
         arrays = []
         for name, shape in header["arrays"]:
-            kind, count = np.dtype(name), math.prod(shape)
+            kind, count = np.dtype(str(name)), math.prod(shape)
+            if not all(isinstance(size, int) and size >= 0 for size in shape):
+                raise ValueError(f"an array of shape {shape}")
             arrays.append(np.frombuffer(content, kind, count, start).reshape(shape))
             start += kind.itemsize * count
+        if start != len(content):
+            raise ValueError("its length is not what its header says")
         own = len(arrays) - header["of_best"]
         best = Best()
         if header["best"]:
             loss, epoch = header["best"]
             best = Best(loss, epoch, arrays[own:])
-        return cls(header["epoch"], header["curves"], header["seconds"], arrays[:own], best)
+        found = cls(header["epoch"], header["curves"], header["seconds"], arrays[:own], best)
+        numbers = [found.seconds, best.loss, *(value for curve in found.curves.values() for value in curve)]
+        epochs = [found.epoch, found.epoch if best.epoch is None else best.epoch]
+        if not all(isinstance(number, float) for number in numbers) or not all(isinstance(epoch, int) for epoch in epochs):
+            raise ValueError("its header has something else than numbers")
+        return found

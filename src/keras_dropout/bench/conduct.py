@@ -75,7 +75,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint
-        if not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
+        if plan.keep_examples and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
             with suppress(NotStored):  # the runs are what matters
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display:
@@ -152,7 +152,8 @@ def compare(
     of TensorFlow unless a backend is given); workers, on (where they
     are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
     was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
-    `bench.lookup.models` give it). Runs that the ledger has are not trained again, but for models that are wanted and not there.
+    `bench.lookup.models` give it), keep_examples (False to keep no test examples in the ledger: reports then show none). Runs that
+    the ledger has are not trained again, but for models that are wanted and not there.
 
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """

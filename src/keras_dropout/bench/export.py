@@ -11,6 +11,7 @@ from typing import Any
 from keras_dropout.bench.selection import Selection, find, find_curves, finite
 from keras_dropout.errors import refuse
 
+_FORMULAS = tuple("=+-@＝＋－＠")
 ENDINGS = (".csv", ".parquet", ".json")
 
 
@@ -71,10 +72,16 @@ def _fill(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    with path.open("x", newline="", encoding="utf-8") as file:
+    with path.open("x", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, list(rows[0]))  # which writes floats with all their digits
-        table.writeheader()
-        table.writerows(rows)
+        table.writerow({name: _harmless(name) for name in rows[0]})
+        table.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+
+
+def _harmless(value: Any) -> Any:
+    """Return a cell as it is, but a text that a spreadsheet would compute as a formula behind an apostrophe: it is then a text."""
+    formula = isinstance(value, str) and (value.startswith(("\t", "\r", "\n")) or value.lstrip().startswith(_FORMULAS))
+    return f"'{value}" if formula else value
 
 
 def _write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -7,6 +7,7 @@ killed.
 import contextlib
 import io
 import json
+import shlex
 import sqlite3
 import tempfile
 import time
@@ -28,6 +29,7 @@ from keras_dropout.bench.schema import (
     SCHEMA_VERSION,
     STUDY_COLUMNS,
     NotStored,
+    Watch,
     bring_up_to_date,
     check_header,
     reason,
@@ -46,9 +48,11 @@ class Ledger:
     def __init__(self, path: str | Path):
         self.path = check_ledger_path(path)
         with refusing(self.path, "written"):
-            self._connection = sqlite3.connect(self.path, timeout=schema.PATIENCE, isolation_level=None)
+            self._connection = sqlite3.connect(self.path.absolute(), timeout=schema.PATIENCE, isolation_level=None)
+            self._watch = Watch(self._connection)
             try:
-                self._prepare()
+                with self._watch.watching():
+                    self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
@@ -60,7 +64,9 @@ class Ledger:
         self._connection.close()
 
     def _prepare(self) -> None:
+        self._connection.execute("BEGIN")
         version = check_header(self._connection, self.path)
+        self._connection.execute("COMMIT")
         self._use_write_ahead_log()
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
@@ -74,7 +80,11 @@ class Ledger:
         deadline = time.monotonic() + schema.PATIENCE
         while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                if self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    refuse(
+                        f"the ledger {self.path} cannot be written: its file system has no memory that programs share.",
+                        "Choose a --ledger on a disk of this machine.",
+                    )
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
@@ -83,6 +93,7 @@ class Ledger:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is executed inside, or nothing. Raises `NotStored` where SQLite cannot write; the ledger stays usable."""
+        self._watch.renew()
         with self._storing():
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -93,15 +104,20 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
 
     def vacuum(self) -> None:
-        """Give the space of what was deleted back to the disk."""
+        """Give the space of what was deleted back to the disk: afterwards none of its bytes are in the file, or in its log."""
         with self._storing():
             self._connection.execute("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor = self._connection.cursor()
+            cursor.row_factory = None  # its columns are no ledger's
+            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise NotStored(f"the ledger {self.path} is in use: what was deleted is still in its log.")
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
         try:
-            yield
+            with self._watch.watching():
+                yield
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
             raise  # a mistake of ours
         except (sqlite3.Error, OverflowError) as error:  # the second for more than 2 GiB in one value
@@ -193,7 +209,8 @@ class Ledger:
 
     def get(self, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
         """The stored results of these runs, by key; without what they have of each test example where that is not needed."""
-        with refusing(self.path, "read"):
+        self._watch.renew()
+        with refusing(self.path, "read"), self._watch.watching():
             return results_of(self._connection, keys, each_example)
 
     def kept(self, keys: Iterable[str]) -> set[str]:
@@ -211,7 +228,7 @@ def check_ledger_path(path: str | Path) -> Path:
             refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Check its permissions, or choose another --ledger.")
         return path
     if not path.parent.is_dir():
-        refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
+        refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {shlex.quote(str(path.parent))}")
     try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:

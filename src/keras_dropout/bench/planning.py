@@ -41,7 +41,8 @@ class Plan:
 
     `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has; `on`
     where its workers are. With `max_seeds` seeds are added until there are verdicts; the study then has as many as there may be.
-    `margin` is the difference in test loss that matters. With `keep_weights` a run's trained model is stored with it.
+    `margin` is the difference in test loss that matters. With `keep_weights` a run's trained model is stored with it,
+    with `keep_examples` some test examples of the data.
     """
 
     study: Study
@@ -55,6 +56,7 @@ class Plan:
     max_seeds: int | None = None
     margin: float | None = None
     keep_weights: bool = False
+    keep_examples: bool = True
 
     def document(self) -> dict[str, Any]:
         """What a report says of the plan beside the study, as plain values."""
@@ -136,6 +138,7 @@ class Settings(TypedDict, total=False):
     on: str
     checkpoint_every: int | None
     keep_weights: bool
+    keep_examples: bool
     samples: int | None
 
 
@@ -182,6 +185,7 @@ def make_plan(
     on: str = execution.HERE,
     checkpoint_every: int | None = None,
     keep_weights: bool = False,
+    keep_examples: bool = True,
     samples: int | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
@@ -211,6 +215,7 @@ def make_plan(
         if value is not None:
             check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
     check_flag("keep_weights", keep_weights)
+    check_flag("keep_examples", keep_examples)
     cores = execution.check_on(on)
     if learning_rate is not None:
         check_positive("learning rate", learning_rate, "For example 0.01.")
@@ -310,7 +315,7 @@ def make_plan(
         check_samples(study, loaded)
     study, reason = choose_engine(study, loaded, ledger, engine, recipe is not None, any_backend)
     workers = workers or (1 if study.engine == "stacked" else cores)
-    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights)
+    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights, keep_examples)
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:

@@ -1,14 +1,32 @@
 """A study that a ledger has, also one that still runs -> its comparison. Changes nothing, trains nothing, loads no framework."""
 
-from collections.abc import Mapping
+import contextlib
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.lookup import check_readable, latest_study, peek
+from keras_dropout.bench.lookup import check_readable, decoding, latest_study, peek
 from keras_dropout.bench.records import BASELINE, Study
-from keras_dropout.bench.schema import LARGEST
-from keras_dropout.errors import check_whole, refuse
+from keras_dropout.bench.schema import LARGEST, refusing
+from keras_dropout.errors import BadInput, check_whole, refuse
+
+# What a document must have. Counts and choices are checked by `Study` itself.
+_DOCUMENT = {
+    "study": {
+        "target": str,
+        "split": str,
+        "baseline": str,
+        "data": {"name": str, "fingerprint": str, "train": int, "validation": int, "test": int},
+        "compiled": dict,
+        "seeds": [int],
+        "variants": [{"name": str, "placement": dict | None}],
+        "class_weight": dict | None,
+        "from_weights": str | None,
+    },
+    "plan": {"engine_reason": str, "max_seeds": int | None, "margin": int | float | None, "notes": [str]},
+}
 
 
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
@@ -22,13 +40,18 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             refuse(f"there is no ledger {path}.", "Name the file that compare wrote to; it is keras-dropout.db by default.")
         which = f"study {number}" if number is not None else "study" if target is None else f"study of {target!r}"
         refuse(f"the ledger {path} has no {which}.", f"keras-dropout report {path} --list shows what it has.")
+    where = f"study {found['id']} cannot be read"
+    with refusing(path, "read"), decoding(where):
+        keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}
+    results = peek(path, keys.values(), each_example=False)
     document = found["document"] or _document_before(found, path)
-    keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}
-    try:
+    with refusing(path, "read"), decoding(where):
+        check_shape(document, _DOCUMENT)
         study, plan = Study.from_document(document["study"], keys), document["plan"]
+        study.runs()  # each has a key
         return Comparison(
             study,
-            peek(path, keys.values(), each_example=False),
+            results,
             timing=document.get("timing", {}),
             command=found["command"],
             engine_reason=plan["engine_reason"],
@@ -40,8 +63,34 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             made={name: found[name] for name in ("started", "versions", "machine")},
             more={name: document[name] for name in ("network", "search", "sweep") if name in document},
         )
-    except (KeyError, TypeError):
-        refuse(f"the ledger {path} is damaged: study {found['id']} cannot be read.", "keras-dropout runs verify says more.")
+
+
+def check_shape(value: Any, shape: Any) -> None:
+    """Raise ValueError where a value of JSON is not of a shape: a type, {name: shape}, or [shape] for each of a list."""
+    if isinstance(shape, dict):
+        check_shape(value, dict)
+        for name, inner in shape.items():
+            check_shape(value.get(name), inner)
+    elif isinstance(shape, list):
+        check_shape(value, list)
+        for each in value:
+            check_shape(each, shape[0])
+    elif not isinstance(value, shape) or isinstance(value, bool):
+        raise ValueError(f"it has {type(value).__name__} where it should have {getattr(shape, '__name__', shape)}")
+
+
+@contextlib.contextmanager
+def shown(path: str | Path) -> Iterator[None]:
+    """Refuse a study of which no page can be made: what its ledger says of network, search and sweep may be anything."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        refuse(
+            f"the study in {path} cannot be shown: {type(error).__name__}: {error!s:.200}.",
+            f"keras-dropout runs verify --ledger {shlex.quote(str(path))} finds damage; where it finds none, please report this.",
+        )
 
 
 def _document_before(found: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ docs/ledger.md describes the tables for people with plain sqlite3.
 
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from keras_dropout.errors import refuse
 SCHEMA_VERSION = 4
 LARGEST = 2**63 - 1  # of SQLite's whole numbers
 PATIENCE = 60.0  # seconds to wait for another process's transaction
+MOST_STEPS = 10**9  # of SQLite's machine, about a minute; a query takes some tens for a row
+_STEPS_AT_ONCE = 10**5  # milliseconds; then Ctrl-C is seen
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses, predictions, calibration"
 STUDY_COLUMNS = "started, target, command, versions, machine, runs, document"
@@ -87,6 +90,15 @@ CREATE VIEW means AS
     FROM results WHERE status = 'done' GROUP BY target, variant;
 """
 _SCHEMA = ";".join((_SCHEMA.rstrip().removesuffix(";"), _MODELS, _EXAMPLES))
+_TABLE_OF_1 = """
+CREATE TABLE runs (
+    key TEXT PRIMARY KEY, target TEXT NOT NULL, variant TEXT NOT NULL, seed INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'diverged', 'failed')), seconds REAL NOT NULL, epochs INTEGER NOT NULL,
+    metrics TEXT NOT NULL, curves TEXT NOT NULL, test_losses BLOB, error TEXT, config TEXT NOT NULL, versions TEXT NOT NULL,
+    machine TEXT NOT NULL, finished TEXT NOT NULL
+)"""
+# SQLite's ANALYZE makes these.
+_STATISTICS = ("CREATE TABLE sqlite_stat1(tbl,idx,stat)", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)")
 # Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
 _RUNS_OF_1 = """
     SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
@@ -97,6 +109,7 @@ _RUNS_OF_1 = """
         CASE WHEN json_valid(metrics) THEN metrics END AS numbers FROM main.{table})"""
 _LACKING = "CAST(NULL AS BLOB) AS predictions, CAST(NULL AS TEXT) AS calibration"
 _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test_losses, {_LACKING} FROM main.{{table}}"
+_VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
 
 
 class NotStored(Exception):
@@ -107,6 +120,96 @@ class Damaged(Exception):
     """Something stored cannot be read. The text says what, and why."""
 
 
+def _plain(sql: str) -> str:
+    """Return a statement without comments and without blanks that mean nothing."""
+    sql = re.sub(r"--[^\n]*", "", sql).replace("IF NOT EXISTS ", "")
+    return re.sub(r"\s*([(),=])\s*|\s+", lambda found: found[1] or " ", sql, flags=re.ASCII).strip()
+
+
+def _kinds() -> Iterator[tuple[str, tuple[type, ...]]]:
+    """Yield (column, the Python types that it may hold): a name has one meaning in all tables."""
+    types = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
+    for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE):
+        yield name, (types[kind],) if must else (types[kind], type(None))
+
+
+KINDS = dict(_kinds())
+
+
+def made(version: int) -> dict[str, str]:
+    """Return the tables and views of a file of this version, as plain SQL by their names."""
+    found = {sql.split("(")[0].split()[2]: sql for sql in map(_plain, _SCHEMA.split(";"))}
+    for table, column in _SINCE_4 if version < 4 else ():
+        found[table] = found[table].replace(f",{column}", "")
+    if version == 1:
+        return {"studies": found["studies"], "runs": _plain(_TABLE_OF_1)}
+    later = {"models": 3, "examples": 4}
+    return {name: sql for name, sql in found.items() if version >= later.get(name, 1)}
+
+
+def foreign(connection: sqlite3.Connection, version: int) -> list[str]:
+    """Return what is in a file and was not put there by this package: triggers, views, tables, indexes, as "trigger 'name'".
+
+    A trigger changes what is written; a view, an expression of an index or a generated column may never end.
+    """
+    known = {*(made(version).values() if version else ()), *_STATISTICS}
+    found = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+    return [
+        f"{kind!s:.9} {name!r:.40}"
+        for kind, name, sql in found
+        if not (sql is None if kind == "index" else _plain(str(sql)) in known)  # SQLite makes an index for each key
+    ]
+
+
+class Watch:
+    """Look after a connection to a file that anybody may have made.
+
+    A value of a wrong type raises `Damaged`; Ctrl-C and a limit end what does not end.
+    """
+
+    def __init__(self, connection: sqlite3.Connection):
+        self._connection = connection
+        self.renew()
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.row_factory = _checked
+        connection.set_progress_handler(self._ends, _STEPS_AT_ONCE)
+
+    def renew(self) -> None:
+        """Allow as many steps again."""
+        self._left = MOST_STEPS
+
+    def limit_values(self) -> None:
+        """Let no value be larger than the file, which only one that goes in circles can hold."""
+        pages, size = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(max(pages * size, 10**6), 2**31 - 1))
+
+    def _ends(self) -> bool:
+        # SQLite calls this function, and Python raises KeyboardInterrupt in it. SQLite then says that it was interrupted.
+        self._left -= _STEPS_AT_ONCE
+        return self._left < 0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raise what an interruption of SQLite was: KeyboardInterrupt, or `Damaged` at the limit."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if str(error) != "interrupted":
+                raise
+            if self._left < 0:
+                raise Damaged("reading it does not end") from error
+            raise KeyboardInterrupt from error
+
+
+def _checked(cursor: sqlite3.Cursor, row: tuple) -> tuple:
+    for (name, *_), value in zip(cursor.description, row):
+        if name in KINDS and not isinstance(value, KINDS[name]):
+            key = next((f"{value!s:.64}: " for (name, *_), value in zip(cursor.description, row) if name == "key"), "")
+            raise Damaged(f"{key and 'run '}{key}its {name} is {type(value).__name__}, not {KINDS[name][0].__name__}")
+    return row
+
+
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
     """Turn what SQLite, a write, or damaged content ends in into a refusal."""
@@ -114,15 +217,19 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
         yield
     except NotStored as error:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
+    except sqlite3.DataError as error:  # a value that is larger than the file
+        refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
     except sqlite3.Error as error:
+        if str(error) == "interrupted":
+            raise KeyboardInterrupt from error
         if "not a database" in str(error):
             refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
         if "malformed" in str(error):
-            refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
+            refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
         mend = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
     except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
-        refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
+        refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
@@ -167,16 +274,23 @@ def look_up_to_date(connection: sqlite3.Connection, version: int) -> None:
             connection.execute(table.replace("CREATE TABLE", "CREATE TEMP TABLE"))
 
 
-def check_header(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the schema, 0 for an empty file; refuse what is no ledger, or newer."""
-    # In one statement: another command may be making the file at this moment.
-    version, application, tables = connection.execute(
-        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version, pragma_application_id"
-    ).fetchone()
-    if tables and application != APPLICATION_ID:
+def check_header(connection: sqlite3.Connection, path: Path, strict: bool = True) -> int:
+    """Return the version of the schema, 0 for an empty file; refuse what is no ledger, newer, or (`strict`) has foreign tables.
+
+    Inside a transaction: another command may be making the file at this moment.
+    """
+    # By statements, as a file may have a view that is called pragma_user_version.
+    version, application = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id"))
+    tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    if (tables and application != APPLICATION_ID) or version < 0:
         refuse(f"{path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
     if version > SCHEMA_VERSION:
         refuse(f"{path} was written by a newer keras-dropout (schema {version}).", "Upgrade with pip install -U keras-dropout.")
+    if strict and (found := foreign(connection, version)):
+        refuse(
+            f"the ledger {path} has what keras-dropout does not make: {', '.join(found[:3])}{', …' if found[3:] else ''}.",
+            "It can change what is stored, or never end: drop with SQLite what you added yourself, or go back to a copy.",
+        )
     return version
 
 

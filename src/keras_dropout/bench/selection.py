@@ -2,15 +2,12 @@
 
 import math
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
-from keras_dropout.bench.lookup import read_object
+from keras_dropout.bench.lookup import decoding, read_losses, read_object
 from keras_dropout.bench.records import STATUSES
 from keras_dropout.bench.schema import LARGEST, RUN_COLUMNS, Damaged
 from keras_dropout.errors import check_choice, check_whole, refuse
@@ -60,7 +57,7 @@ def find(connection: sqlite3.Connection, selection: Selection, limit: int | None
 def count(connection: sqlite3.Connection, selection: Selection) -> int:
     """How many runs are selected."""
     where, values = selection.where()
-    return connection.execute(f"SELECT count(*) FROM runs WHERE {where}", values).fetchone()[0]
+    return connection.execute(f"SELECT count(key) FROM runs WHERE {where}", values).fetchone()[0]
 
 
 def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterator[tuple[dict[str, Any], dict[str, list[float]]]]:
@@ -100,10 +97,8 @@ def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
         raise Damaged(f"run {key} has no details")
     *row, curves, config, versions, machine, log, losses = found
     large = {"curves": curves, "config": config, "versions": versions, "machine": machine}
-    try:
-        values = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
-    except (ValueError, TypeError, zlib.error):
-        refuse(f"the run {key} is damaged: its test losses cannot be read.", "keras-dropout runs verify lists what is damaged.")
+    with decoding(f"the test losses of run {key} cannot be read"):
+        values = None if losses is None else read_losses(losses)
     shown = None
     if values is not None:
         shown = {"count": len(values), "mean": float(values.mean(dtype=float)) if len(values) else None}
@@ -125,10 +120,8 @@ def _document(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def _read_json(key: str, name: str, text: str) -> Any:
-    try:
+    with decoding(f"the {name} of run {key} cannot be read"):
         return read_object(name, text)
-    except (ValueError, TypeError):
-        refuse(f"the run {key} is damaged: its {name} cannot be read.", "keras-dropout runs verify lists what is damaged.")
 
 
 def _utc(text: str) -> str:

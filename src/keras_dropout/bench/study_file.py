@@ -31,6 +31,7 @@ SETTINGS = {
     "on": '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
     "checkpoint_every": "10         # epochs between checkpoints, from which an interrupted run goes on",
     "keep_weights": "true           # keeps each run's trained model in the ledger",
+    "keep_examples": "false         # keeps no test examples in the ledger: reports then show none",
     "samples": "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
     "split": '"held-out"            # recipes: or "as-published"',
     "data_dir": '"data"             # recipes: where their files are',

@@ -30,14 +30,14 @@ def report(
     """
     from keras_dropout.bench.lookup import studies
     from keras_dropout.bench.report.page import check_report_path
-    from keras_dropout.bench.retrieval import retrieve
+    from keras_dropout.bench.retrieval import retrieve, shown
 
     if show_list:
         listed = [row for row in studies(ledger) if target in (None, row["target"])]
         print(json.dumps(listed, indent=1)) if as_json else show(_table(listed))
         return
     check_report_path(output)
-    with Working(f"reading {ledger}") as say:
+    with Working(f"reading {ledger}") as say, shown(ledger):
         found = retrieve(ledger, target, study)
         say("putting the page together")
         written = json.dumps(found.report_document(), indent=1, allow_nan=False) if as_json else found.save_report(Path(output))

@@ -166,7 +166,8 @@ def export(
     """Write runs to a file for other programs, one row a run.
 
     The columns are the fields of `runs list` with one column for each metric; with --curves key, target, variant, seed, status,
-    epoch (from 1) and one column for each curve. Numbers have all their digits. Parquet needs the extra tables.
+    epoch (from 1) and one column for each curve. Numbers have all their digits. Parquet needs the extra tables. In CSV a name that
+    a spreadsheet would compute, one that begins with = + - or @, stands behind an apostrophe.
 
     Examples:
       keras-dropout runs export runs.csv --status done
@@ -196,7 +197,7 @@ def merge(
     Runs that --ledger lacks are copied, failed ones are replaced by those that did not fail, and studies are copied. A run that
     both have, with another status or other metrics, is a conflict: it is told, and --ledger keeps its own. Trained models are
     copied, also for runs that both have; checkpoints are not. The ledger is made when it is not there. Each OTHER is taken whole
-    or not at all.
+    or not at all: nothing is taken of one in which runs verify finds damage.
 
     Examples:
       keras-dropout runs merge laptop.db server.db --ledger all.db
@@ -228,18 +229,24 @@ def delete(
     seed: _Seed = None,
     since: _Since = None,
     every: Annotated[bool, typer.Option("--all", help="Delete all runs.")] = False,
+    examples: Annotated[bool, typer.Option("--examples", help="Delete the test examples kept for reports, and no run.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without: say how many it would be, and exit with 2.")] = False,
 ) -> None:
     """Delete runs and their models, named by keys or chosen by filters; they are trained again when a study asks for them.
 
+    What is deleted is overwritten: none of its bytes are left in the ledger. Test examples go with the last run on their data, or
+    with --examples; compare --no-examples keeps none.
+
     Examples:
       keras-dropout runs delete --status failed
       keras-dropout runs delete 3f9a 07c1 --yes
+      keras-dropout runs delete --examples --yes
     """
     from keras_dropout.bench import upkeep
 
-    number = upkeep.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes)
-    print(f"{number} run(s) deleted from {ledger}")
+    with Working(f"deleting from {ledger}"):
+        number = upkeep.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes, examples)
+    print(f"{f'test examples of {number} data set(s)' if examples else f'{number} run(s)'} deleted from {ledger}")
 
 
 @_command()
@@ -261,7 +268,8 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     """Look for damage in a ledger, and change nothing. Exit status 1 when there is some.
 
     Looked at are the file, its tables, of every run its key (the hash of its config), its JSON and its test losses, every trained
-    model that is kept, and every checkpoint: a run begins anew where its checkpoint cannot be read. The fields of --json, an
+    model that is kept, and every checkpoint: a run begins anew where its checkpoint cannot be read. Triggers, views and tables of
+    others are told, and then nothing else is read. The fields of --json, an
     object: runs, models, studies, missing (runs that studies asked for and that are not there, which is no problem), problems (a
     list of objects: where, what).
 

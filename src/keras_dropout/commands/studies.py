@@ -103,6 +103,9 @@ def compare(
         int | None, typer.Option(help="Epochs between checkpoints, from which a run that was interrupted goes on.")
     ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Keep each run's trained model in the ledger.")] = False,
+    no_examples: Annotated[
+        bool, typer.Option("--no-examples", help="Keep no test examples in the ledger: reports then show none.")
+    ] = False,
     samples: Annotated[
         int | None,
         typer.Option(help="Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50."),
@@ -293,6 +296,7 @@ def _settings(options: dict[str, Any], tuning: bool = False) -> dict[str, Any]:
         "class_weight": _class_weight(said["class_weight"]),
         "from_weights": said["from_weights"] or None,
         "keep_weights": said["keep_weights"] or None,
+        "keep_examples": False if said.pop("no_examples") else None,
     }
     settings = study_file.read(file, tuning=tuning) if file is not None else {}
     settings |= {name: value for name, value in said.items() if value is not None}

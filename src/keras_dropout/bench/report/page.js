@@ -72,9 +72,10 @@
       shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} runs`;
     });
     box.querySelector("[data-save=csv]").addEventListener("click", () => {
-      const plain = (text) => (isNaN(text) && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text); // a name is no formula
+      // A spreadsheet would compute a text that begins so; behind an apostrophe it is a text.
+      const safe = (text) => (/^\s*[=+\-@＝＋－＠]/.test(text) && isNaN(text) ? `'${text}` : text);
       const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-      const line = (cells) => cells.map((text) => quoted(plain(text))).join(",");
+      const line = (cells) => cells.map((text) => quoted(safe(text))).join(",");
       const rows = [...body.rows].filter((row) => !row.hidden).map((row) => line([...row.cells].map(value)));
       const text = [line(heads.map((head) => head.dataset.name)), ...rows].join("\r\n") + "\r\n";
       save(`${name}-runs.csv`, new Blob([text], { type: "text/csv" }));

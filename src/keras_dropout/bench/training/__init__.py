@@ -151,6 +151,10 @@ class Trainer:
             if course.run.key in checkpoints:
                 try:
                     past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                    if past.epoch > self.study.epochs:  # it would draw the order of the examples that often
+                        raise ValueError(f"it is of epoch {past.epoch}, and the run has {self.study.epochs}")
+                    if past.best.values:  # which are needed at the end, and must be of this model
+                        training.restore(number, past.best.values)
                     training.restore(number, past.values)
                 except ValueError as error:  # damaged, or of a model that another version of Keras made
                     del training  # which may have some of the values
