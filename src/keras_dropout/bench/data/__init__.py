@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_dropout.bench.data.arrays import blocks, count, each, leaves, mapped, named, rearrange
-from keras_dropout.bench.data.streams import is_stream, read
+from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
 from keras_dropout.bench.records import DataFacts
 from keras_dropout.errors import check_choice, check_whole, refuse
 
@@ -123,8 +123,9 @@ def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays", 
 
     x and y may be dicts or tuples of arrays, for several inputs and outputs. An x that is a `np.memmap` (of
     `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch DataLoader or Keras
-    PyDataset, batched or not, is read once, so that every variant and seed sees the same examples: one that shuffles gives
-    another order, hence other data, each time. `rank` is the number of axes of a batch of inputs.
+    PyDataset, batched or not, is read into arrays, so that every variant and seed sees the same examples. One that shuffles gives
+    another order, hence other data, in each program run; one whose passes give other examples is refused. `rank` is the number of
+    axes of a batch of inputs.
 
     A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
     """
@@ -142,6 +143,7 @@ def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays", 
 
 
 def _part(data: Any, role: str, rank: int | None) -> Part:
+    check_repeatable(data)
     if is_stream(data):
         data = read(data, rank)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
