@@ -54,7 +54,7 @@ def loader(change=lambda x: x, **options):
 
 
 def flip(x):
-    return x.flip(0) if np.random.random() < 0.5 else x
+    return x.flip(0) if _rng.random() < 0.5 else x
 
 
 def rotated():
@@ -65,7 +65,7 @@ def rotated():
 
 SAME = {
     "in order": Batches,
-    "shuffled after each epoch": lambda: Batches(at_end=lambda self: np.random.shuffle(self.order)),
+    "shuffled after each epoch": lambda: Batches(at_end=lambda self: _rng.shuffle(self.order)),
     "tf in order": tf_stream(lambda tf, data: data.batch(15)),
     "tf shuffled": tf_stream(lambda tf, data: data.shuffle(103).batch(15)),
     "tf shuffled single examples": tf_stream(lambda tf, data: data.shuffle(103)),
@@ -74,11 +74,11 @@ SAME = {
     "torch shuffled": loader(shuffle=True),
 }
 OTHER = {
-    "noise on the inputs": lambda: Batches(lambda x, y: (x + np.random.normal(size=x.shape), y)),
-    "noise on the targets": lambda: Batches(lambda x, y: (x, np.where(np.random.random(len(y)) < 0.2, 0, y))),
-    "pairs of inputs and targets": lambda: Batches(lambda x, y: (x, np.random.permutation(y))),
-    "drawn after each epoch": lambda: Batches(at_end=lambda self: setattr(self, "order", np.random.choice(103, 103))),
-    "weights": lambda: Batches(lambda x, y: (x, y, np.random.random(len(y)))),
+    "noise on the inputs": lambda: Batches(lambda x, y: (x + _rng.normal(size=x.shape), y)),
+    "noise on the targets": lambda: Batches(lambda x, y: (x, np.where(_rng.random(len(y)) < 0.2, 0, y))),
+    "pairs of inputs and targets": lambda: Batches(lambda x, y: (x, _rng.permutation(y))),
+    "drawn after each epoch": lambda: Batches(at_end=lambda self: setattr(self, "order", _rng.choice(103, 103))),
+    "weights": lambda: Batches(lambda x, y: (x, y, _rng.random(len(y)))),
     "another type": lambda: Batches(at_end=lambda self: setattr(self, "change", lambda x, y: (x.astype("float64"), y))),
     "fewer": lambda: Batches(at_end=lambda self: setattr(self, "order", self.order[:-1])),
     "tf augmentation": tf_stream(lambda tf, data: data.map(lambda x, y: (tf.image.random_brightness(x, 0.3), y)).batch(15)),
@@ -106,7 +106,7 @@ def test_another_order_is_the_same_data(name):
 @pytest.mark.parametrize("name", OTHER)
 def test_other_examples_in_a_second_pass_are_refused(name, part):
     stream = OTHER[name]()
-    with pytest.raises(BadInput, match="in each pass|in a pass and") as refused:
+    with pytest.raises(BadInput, match=r"in each pass|in a pass and") as refused:
         from_arrays((stream, TEST) if part == "training" else (TEST, stream), rank=4)
     assert len(str(refused.value).splitlines()) == 2
     if name == "fewer":

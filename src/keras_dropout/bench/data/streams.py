@@ -26,7 +26,7 @@ def is_stream(data: Any) -> bool:
 
 
 def check_repeatable(data: Any) -> None:
-    """Refuse a generator, or another iterator: it gives its examples once, so that nobody can tell what a second pass would give."""
+    """Refuse a generator or another iterator: it gives its examples once, so that nobody can check a second pass."""
     if hasattr(data, "__next__") and not is_stream(data):
         refuse(
             f"a {type(data).__name__} gives its examples only once.",
