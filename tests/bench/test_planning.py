@@ -560,7 +560,8 @@ def test_variants_in_every_form_that_says_name_and_site(name, tmp_path):
 NO_VARIANTS = [
     0.5, 1, True, False, np.float64(0.5), np.array([0.1, 0.2]), [0.1, 0.2], [None], [{"hidden": 0.2}], range(3),
     {"a": 0.5}, {"a": 1.0}, {"a": 0}, {"a": [0.1, 0.2]}, {"a": "0.5"}, {"a": "hidden"}, {"a": ""}, {"a": {0: 0.5}},
-    {1: {"hidden": 0.2}}, {"a": {"hidden": None}}, {"a": {"hidden": [0.1]}}, {"a": L.Dropout(0.5)}, L.Dropout(0.5), (name for name in ["hidden"]),
+    {1: {"hidden": 0.2}}, {"a": {"hidden": None}}, {"a": {"hidden": [0.1]}}, {"a": L.Dropout(0.5)}, L.Dropout(0.5),
+    (name for name in ["hidden"]),
 ]  # fmt: skip
 
 
