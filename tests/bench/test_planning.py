@@ -13,7 +13,7 @@ from scipy import sparse
 import keras_dropout
 from keras_dropout.bench import execution
 from keras_dropout.bench.conduct import carry_out
-from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.planning import make_plan, named_data
 from keras_dropout.bench.records import Variant
 from keras_dropout.errors import BadInput
 
@@ -701,3 +701,18 @@ def test_the_ways_out_of_wrong_data_work(tmp_path):
         (sparse.csr_matrix(X).toarray(), LABELS),
     ):
         assert planned(perceptron(), (x, y), tmp_path).data.train.y.dtype.kind == "i"
+
+
+def test_a_function_that_returns_a_stream_is_data_for_every_command(tmp_path):
+    (tmp_path / "batches.py").write_text(
+        "import keras, numpy as np\n"
+        "class Batches(keras.utils.PyDataset):\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, n): return np.full((10, 4), n, 'float32'), np.full(10, n % 2)\n"
+        "def stream(): return Batches()\n"
+        "def pair(): return Batches(), Batches()\n"
+    )
+    for name, tested in (("stream", 8), ("pair", 40)):
+        data, _ = named_data(f"{tmp_path}/batches.py:{name}", {})
+        assert len(data.test.x) == tested
+        assert sorted(set(data.train.x.ravel())) == [0, 1, 2, 3]
