@@ -592,7 +592,7 @@ WRONG = {  # settings of a wrong type; each in two lines, before the model is lo
     "margin": ["0.1", True],
     "ledger": [None, 5, b"r.db", ["r.db"], True],
     "baseline": [None, 5, ["none"]],
-    "data_options": ["target", 5, ["target"], {"target": "x"}],
+    "data_options": ["target", 5, ["target"], {"target": "x"}, {"test_split": 0.3}],
 }
 
 
@@ -652,6 +652,8 @@ def test_examples_that_come_undivided_are_divided_as_those_of_a_file(name, tmp_p
     assert plan.data.validation == file.data.validation
     for ours, theirs in zip((*plan.data.train[:2], *plan.data.test[:2]), (*file.data.train[:2], *file.data.test[:2])):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    half = planned(perceptron(), UNDIVIDED[name](), tmp_path, data_options={"test_split": 0.5})
+    assert len(half.data.test.x) == 40
     assert plan.notes == ("58 training, 6 validation and 16 test examples: divided off by class, at random, seed 0",)
 
 

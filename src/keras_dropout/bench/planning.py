@@ -20,7 +20,7 @@ import numpy as np
 import keras_dropout
 from keras_dropout import targets
 from keras_dropout.bench import acceptance, execution
-from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
+from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays, is_part
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
@@ -495,6 +495,8 @@ def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data
         data = value
     if strange := [name for name in options if name not in ("validation_split", "test_split")]:
         refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
+    if "test_split" in options and not is_part(data):
+        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
     inputs = getattr(target, "inputs", None)
     return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None), None
 
