@@ -3,6 +3,10 @@
 Run: python examples/prune_digits.py        (needs scikit-learn for the digits; about a minute)
 """
 
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported; or "tensorflow", "torch"
+
 import keras
 import numpy as np
 from sklearn.datasets import load_digits

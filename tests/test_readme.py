@@ -1,6 +1,9 @@
 """The two READMEs: the same programs, figures, pictures and links; and each short program of them runs."""
 
+import os
 import re
+import subprocess
+import sys
 import tokenize
 from collections import Counter
 from io import StringIO
@@ -72,3 +75,38 @@ SHORT = [code for kind, code in blocks(LANGUAGES["en"]) if kind == "python" and 
 @pytest.mark.parametrize("number", range(len(SHORT)))
 def test_the_short_programs_run(number, capsys):
     exec(compile(SHORT[number], "README.md", "exec"), {})
+
+
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]}
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if re.search(r"^(import|from) keras$", text, re.MULTILINE)])
+def test_the_first_program_of_a_page_says_the_backend_before_keras_is_imported(page):
+    """Where only JAX is installed, Keras fails without: it takes TensorFlow."""
+    for code in (code for kind, code in blocks(PAGES[page]) if kind == "python" and "import keras\n" in code):
+        assert "KERAS_BACKEND" in code.partition("import keras\n")[0]
+        break  # the others of the page go on from there
+
+
+ONLY_JAX = """
+import sys
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("tensorflow", "torch"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
+def test_the_first_example_starts_where_only_jax_is_installed(tmp_path):
+    first = next(code for kind, code in blocks(LANGUAGES["en"]) if kind == "python")
+    imports = first[: first.index("import keras_dropout\n")] + "import keras_dropout; keras_dropout.Dropout(0.2)\n"
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"} | {"KERAS_HOME": str(tmp_path)}
+
+    def run(program):
+        command = [sys.executable, "-c", ONLY_JAX + program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+    assert run(imports).returncode == 0
+    assert "No module named 'tensorflow'" in run("import keras").stderr  # what it would end in

@@ -1,15 +1,19 @@
 """Models and functions that a command names; broken files, and files that hold code."""
 
 import pickle
+import re
 import zipfile
+from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from keras_dropout import BadInput
 from keras_dropout.targets import import_file, is_function, load_function, load_model
 
 L = keras.layers
+HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(100)
 CODE = """
 import keras
 from neighbour import UNITS
@@ -47,6 +51,20 @@ def folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "known.keras") as old, zipfile.ZipFile(tmp_path / "unknown.keras", "w") as new:
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(b'"Unknown"', b'"Elsewhere"'))
+    with zipfile.ZipFile(tmp_path / "keras2.keras", "w") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "2.15.0"}')
+    (tmp_path / "old.keras").write_bytes(HDF5)  # as Keras 2 wrote that name before 2.12
+    (tmp_path / "old.h5").write_bytes(HDF5)
+    (tmp_path / "old.weights.h5").write_bytes(HDF5)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "folder.keras").mkdir()
+    with zipfile.ZipFile(tmp_path / "good.keras") as good, zipfile.ZipFile(tmp_path / "newer.keras", "w") as newer:
+        for name in good.namelist():
+            content = good.read(name)
+            if name == "metadata.json":
+                content = content.replace(keras.__version__.encode(), b"3.999.0")
+            newer.writestr(name, content.replace(b'"Dense"', b'"Denser"'))
     (tmp_path / "code.py").write_text(CODE)
     (tmp_path / "neighbour.py").write_text("UNITS = 7\n")
     (tmp_path / "broken.py").write_text("def f(:\n")
@@ -109,6 +127,13 @@ REFUSED = {
     "other.keras": "cannot be loaded",
     "lambda.keras": "holds code (a Lambda layer), which is not run",
     "unknown.keras": "needs a class that is not known here: Elsewhere",
+    "keras2.keras": "was saved by Keras 2.15.0",
+    "old.keras": "is an HDF5 file, as Keras 2 wrote it",
+    "old.h5": "is an HDF5 file, not a .keras file",
+    "old.weights.h5": "holds weights without a model",
+    "saved": "is a SavedModel of Keras 2",
+    "folder.keras": "cannot be read: Is a directory",
+    "newer.keras": "cannot be loaded: ValueError",
     "code.py:god": "has no function 'god'",
     "code.py:needs": "needs the argument(s) input_shape",
     "code.py:needs_more": "needs the argument(s) depth",
@@ -131,3 +156,31 @@ def test_what_cannot_be_loaded_is_refused_and_not_run(name, folder):
 def test_a_module_that_is_not_there_is_refused():
     with pytest.raises(BadInput, match="'no_such_module' cannot be imported"):
         load_model("no_such_module:f")
+
+
+def test_the_way_out_of_an_hdf5_file_works(folder, monkeypatch):
+    """The steps that the refusal names; Keras 3 does not load a file whole that was compiled with a loss by its name."""
+    monkeypatch.chdir(folder)
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2)])
+    model.compile("sgd", "mse")
+    model.save("mine.h5")
+    with pytest.raises(BadInput) as caught:
+        load_model("mine.h5")
+    first, second = re.findall(r"keras\.models\.\S+ .*?\)|model\.save\(.*?\)", str(caught.value))
+    again = eval(first)
+    again.compile("sgd", "mse")
+    eval(second, {"model": again})
+    np.testing.assert_array_equal(load_model("mine.keras").get_weights()[0], model.get_weights()[0])
+
+
+def test_a_file_of_another_version_names_that_version(folder):
+    with pytest.raises(BadInput, match=r"Keras 3\.999\.0 saved it; here is .*: pip install keras==3\.999\.0\."):
+        load_model(folder / "newer.keras")
+
+
+def test_a_model_of_keras_2_names_the_program_that_reads_it(folder):
+    for name in ("keras2.keras", "saved"):
+        with pytest.raises(BadInput) as caught:
+            load_model(folder / name)
+        _, mend = str(caught.value).splitlines()
+        assert f'tf_keras.models.load_model("{folder / name}").save("{Path(name).stem}.h5")' in mend

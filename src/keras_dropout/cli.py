@@ -18,6 +18,7 @@ from keras_dropout.characters import CleanStream
 from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
 from keras_dropout.commands.options import help_of
+from keras_dropout.commands.output import again
 from keras_dropout.commands.report import report
 from keras_dropout.commands.reproductions import reproduce
 from keras_dropout.commands.runs import runs
@@ -112,7 +113,7 @@ def _run() -> int:
         return 2
     except _UsageError as error:
         try:
-            refuse(error.format_message(), "See keras-dropout --help, or keras-dropout compare --help.")
+            refuse(error.format_message(), f"See {again('--help')}, or {again('compare', '--help')}.")
         except BadInput as shown:
             print(f"keras-dropout: {shown}", file=sys.stderr)
         return 2

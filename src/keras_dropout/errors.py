@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from pathlib import Path
 from typing import NoReturn
 
 from keras_dropout.characters import clean
@@ -46,6 +47,21 @@ def check_positive(name: str, value: object, mend: str) -> float:
     if 0 < number < math.inf:
         return number
     refuse(f"{name} must be a number above 0; got {value!r}.", mend)
+
+
+def check_share(name: str, value: object) -> float:
+    """Return `value` as a float between 0 and 1, or refuse it."""
+    number = _as_float(value)
+    if 0 < number < 1:
+        return number
+    refuse(f"{name} must lie between 0 and 1; got {value!r}.", "For example 0.1.")
+
+
+def check_path(name: str, value: object, example: str) -> str | Path:
+    """Return `value` if it can be the path of a file or folder, or refuse it."""
+    if isinstance(value, str | Path):
+        return value
+    refuse(f"{name} must be a path; got {value!r}.", f"For example {example!r}; leave {name} out for the default.")
 
 
 def _as_float(value: object) -> float:

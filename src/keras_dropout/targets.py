@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import warnings
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout.errors import BadInput, refuse
+
+RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # their module loads Keras
 
 # Models that came from a file: copies of them are made in safe mode, too.
 FROM_FILES: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -32,6 +35,22 @@ def is_function(target: str) -> bool:
 def names_model(target: str) -> bool:
     """Whether a text is a target of this module: a path or a function, and no plain name."""
     return is_function(target) or bool(Path(target).suffix) or "/" in target or "\\" in target
+
+
+def check(target: str) -> None:
+    """Refuse the name of a recipe or model where nothing can be loaded that it names; loads no framework and runs no code."""
+    if is_function(target):
+        file_of(target)
+    elif names_model(target) or (Path(target) / "saved_model.pb").exists():
+        _check_file(Path(target))
+    else:
+        check_recipe(target)
+
+
+def check_recipe(name: str) -> None:
+    """Refuse the name of a recipe that there is not."""
+    if name not in RECIPES:
+        refuse(f"unknown recipe {name!r}.", f"Use one of: {', '.join(RECIPES)}; or a model of yours: file.keras, file.py:function.")
 
 
 def load_model(target: str | Path, **facts: Any) -> Any:
@@ -138,15 +157,56 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
         refuse(f"{target} failed: {type(error).__name__}: {_first_line(error)}", "Call it in Python to see where.")
 
 
-def _load_file(path: Path) -> Any:
+def from_keras_2(saved: str) -> str:
+    """Return how a model that Keras 2 saved, or can save, becomes a .keras file."""
+    stem = Path(saved).stem
+    steps = [
+        f'keras.models.load_model("{stem}.h5", compile=False), then compile it',
+        f'model.save("{stem}.keras")',
+    ]
+    if not saved.endswith((".h5", ".hdf5")):
+        steps.insert(0, f'with Keras 2 (pip install tf_keras) tf_keras.models.load_model("{saved}").save("{stem}.h5")')
+    return f"In Python: {'; '.join(steps)}."
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a path that is no model of Keras 3, as far as that is seen without Keras."""
     if not path.exists():
         refuse(f"the model {path} does not exist.", "Name a .keras file, or a function that builds a model: file.py:function")
+    if (path / "saved_model.pb").exists():
+        refuse(f"{path} is a SavedModel of Keras 2, which Keras 3 does not load.", from_keras_2(str(path)))
+    try:
+        with path.open("rb") as file:
+            hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError as error:  # a folder is one
+        refuse(f"the model {path} cannot be read: {error.strerror}.", "Name a .keras file, or a function: file.py:function")
+    if hdf5 and path.name.endswith(".weights.h5"):
+        refuse(f"{path} holds weights without a model.", "Build the model in a function that calls load_weights: file.py:function")
+    if hdf5 and path.suffix == ".keras":
+        refuse(f"{path} is an HDF5 file, as Keras 2 wrote it.", f"Rename it to {path.stem}.h5. {from_keras_2(f'{path.stem}.h5')}")
+    if hdf5:
+        refuse(f"{path} is an HDF5 file, not a .keras file.", from_keras_2(str(path)))
     if path.suffix != ".keras":
         refuse(
             f"{path} is not a .keras file.", 'Save the model with model.save("model.keras"), or name a function: file.py:function'
         )
     if not zipfile.is_zipfile(path):
         refuse(f"{path} is broken or no Keras model: it does not unpack.", "Save the model again.")
+    if (version := _version(path)).startswith("2."):
+        refuse(f"{path} was saved by Keras {version}, which Keras 3 does not load.", from_keras_2(str(path)))
+
+
+def _version(path: Path) -> str:
+    """Return the version of Keras that saved a .keras file, "" where the file does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as file:
+            return str(json.loads(file.read(10_000))["keras_version"])
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        return ""
+
+
+def _load_file(path: Path) -> Any:
+    _check_file(path)
     import keras
 
     try:
@@ -168,7 +228,10 @@ def _load_file(path: Path) -> Any:
                 f"{path} needs a class that is not known here: {unknown[1] if unknown else text[:200]}.",
                 "Load it in a function that imports the class, and name that: file.py:function",
             )
-        refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", "Save the model again with this version of Keras.")
+        mend = "Save the model again with this version of Keras."
+        if (version := _version(path)) not in ("", keras.__version__):
+            mend = f"Keras {version} saved it; here is {keras.__version__}: pip install keras=={version}."
+        refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", mend)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,14 +1,21 @@
 """What cannot be studied is refused before anything is trained or written; and how the engine is chosen."""
 
+import ast
+import re
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import ops
+from scipy import sparse
 
+import keras_dropout
 from keras_dropout.bench import execution
 from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.lookup import examples
-from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.planning import make_plan, named_data
+from keras_dropout.bench.records import Variant
 from keras_dropout.errors import BadInput
 
 L = keras.layers
@@ -540,3 +547,191 @@ def test_test_examples_are_kept_unless_told_not_to(tmp_path, monkeypatch, keep):
     carry_out(plan, quiet=True)
     kept = examples(tmp_path / "r.db", plan.study.data.fingerprint)
     assert (kept is not None) == keep
+
+
+ASKED = {  # what `variants` may be, and the placements of what is compared with the baseline
+    "a mapping": ({"a": {"hidden": 0.3}}, {"a": 0.3}),
+    "texts": ({"a": "hidden=0.3", "b=c": "last=0.4"}, {"a": 0.3, "b=c": 0.4}),
+    "as built": ({"a": None}, {"a": None}),
+    "ready ones of a mapping": ({"hidden": "hidden", "last": True}, {"hidden": 0.2, "last": 0.2}),
+    "numbers of NumPy": ({"a": {"hidden": np.float32(0.5)}}, {"a": 0.5}),
+    "a list": (["last", "a=hidden=0.3"], {"last": 0.2, "a": 0.3}),
+    "a tuple of variants": ((Variant.of("a", {"hidden": 0.3}),), {"a": 0.3}),
+    "a set": ({"last", "hidden"}, {"hidden": 0.2, "last": 0.2}),
+    "one name": ("last", {"last": 0.2}),
+    "one text": ("a=hidden=0.3", {"a": 0.3}),
+    "none": (None, {"hidden": 0.2, "last": 0.2}),
+    "an empty list": ([], {"hidden": 0.2, "last": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_variants_in_every_form_that_says_name_and_site(name, tmp_path):
+    asked, expected = ASKED[name]
+    _, *variants = planned(perceptron(), LABELLED, tmp_path, variants=asked).study.variants
+    rates = {v.name: v.placement and next(iter(v.placement.values()))["rate"] for v in variants}
+    assert rates == expected
+    assert list(rates) == list(expected)  # a set has the same order in each process
+
+
+NO_VARIANTS = [
+    0.5, 1, True, False, np.float64(0.5), np.array([0.1, 0.2]), [0.1, 0.2], [None], [{"hidden": 0.2}], range(3),
+    {"a": 0.5}, {"a": 1.0}, {"a": 0}, {"a": [0.1, 0.2]}, {"a": "0.5"}, {"a": "hidden"}, {"a": ""}, {"a": {0: 0.5}},
+    {1: {"hidden": 0.2}}, {"a": {"hidden": None}}, {"a": {"hidden": [0.1]}}, {"a": L.Dropout(0.5)}, L.Dropout(0.5),
+    (name for name in ["hidden"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(NO_VARIANTS)))
+def test_what_names_no_site_is_refused_with_a_form_that_works(number, tmp_path):
+    with pytest.raises(BadInput) as refused:
+        planned(perceptron(), LABELLED, tmp_path, variants=NO_VARIANTS[number])
+    _, mend = str(refused.value).splitlines()
+    if found := re.search(r"(\{.*?\}\})[.,]", mend):
+        planned(perceptron(), LABELLED, tmp_path, variants=ast.literal_eval(found[1]))
+    assert "0.5" in mend or NO_VARIANTS[number] != {"a": 0.5}
+
+
+WRONG = {  # settings of a wrong type; each in two lines, before the model is looked at
+    "seeds": [6.0, "6", None, True, [0, 1.0], {"a": 1}],
+    "epochs": ["3", 3.0, True, [3]],
+    "optimizer": [5, ["adam"], keras.optimizers.Adam],
+    "learning_rate": ["0.1", True, [0.1], keras.optimizers.schedules.CosineDecay(0.1, 9)],
+    "class_weight": [[1, 2], 5],
+    "early_stopping": [keras.callbacks.EarlyStopping()],
+    "from_weights": [5, [np.zeros(3)]],
+    "validation_split": ["0.2", None, [0.1], 0, 1, True],
+    "split": [0.2, None],
+    "data_dir": [5, "nowhere"],
+    "backend": ["JAX", 5],
+    "engine": [None, 5],
+    "on": [None, 5],
+    "margin": ["0.1", True],
+    "ledger": [None, 5, b"r.db", ["r.db"], True],
+    "baseline": [None, 5, ["none"]],
+    "data_options": ["target", 5, ["target"], {"target": "x"}, {"test_split": 0.3}],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_setting_of_a_wrong_type_is_two_lines(name, tmp_path):
+    for value in WRONG[name]:
+        with pytest.raises(BadInput) as refused:
+            make_plan(perceptron(), LABELLED, **({"ledger": tmp_path / "r.db"} | SETTINGS | {name: value}))
+        assert len(str(refused.value).splitlines()) == 2
+
+
+def test_settings_that_numpy_counts_are_numbers(tmp_path):
+    study = planned(
+        perceptron(), LABELLED, tmp_path, seeds=np.arange(3), epochs=np.int32(2), learning_rate=np.float32(0.5), from_weights=False
+    ).study
+    assert (study.seeds, study.epochs, study.weights) == ((0, 1, 2), 2, None)
+    assert study.compiled["optimizer"]["config"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("target", [perceptron, keras.Sequential])
+def test_a_function_or_class_is_told_to_be_called(target, tmp_path):
+    with pytest.raises(BadInput, match="was not called"):
+        planned(target, LABELLED, tmp_path)
+
+
+def test_arguments_of_fit_are_told_what_stands_for_them(tmp_path):
+    with pytest.raises(BadInput, match="argument of fit") as refused:
+        keras_dropout.compare(perceptron(), (X, LABELS), validation_data=(X, LABELS), ledger=tmp_path / "r.db")
+    assert "((x, y), (x_test, y_test))" in str(refused.value)
+    with pytest.raises(BadInput, match="report must be a path"):
+        keras_dropout.compare(perceptron(), (X, LABELS), report=5, ledger=tmp_path / "r.db")
+
+
+UNDIVIDED = {
+    "arrays": lambda: (X, LABELS),
+    "a list": lambda: [X, LABELS],
+    "lists of numbers": lambda: (X.tolist(), LABELS.tolist()),
+    "a table": lambda: (pd.DataFrame(X), pd.Series(LABELS, index=range(100, 180))),
+    "tensors": lambda: (ops.convert_to_tensor(X), ops.convert_to_tensor(LABELS)),
+    "a stream": lambda: Rows(),
+}
+
+
+class Rows(keras.utils.PyDataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, number):
+        return X[10 * number : 10 * number + 10], LABELS[10 * number : 10 * number + 10]
+
+
+@pytest.mark.parametrize("name", UNDIVIDED)
+def test_examples_that_come_undivided_are_divided_as_those_of_a_file(name, tmp_path):
+    np.savez(tmp_path / "file.npz", x=X.astype("float64"), y=LABELS)
+    file = planned(perceptron(), tmp_path / "file.npz", tmp_path)
+    plan = planned(perceptron(), UNDIVIDED[name](), tmp_path)
+    assert plan.data.validation == file.data.validation
+    for ours, theirs in zip((*plan.data.train[:2], *plan.data.test[:2]), (*file.data.train[:2], *file.data.test[:2])):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    half = planned(perceptron(), UNDIVIDED[name](), tmp_path, data_options={"test_split": 0.5})
+    assert len(half.data.test.x) == 40
+    assert plan.notes == ("58 training, 6 validation and 16 test examples: divided off by class, at random, seed 0",)
+
+
+def test_several_inputs_and_weights_are_divided_together(tmp_path):
+    """In Keras's own form, a list of arrays, and as a tuple or by name."""
+    number = np.arange(80, dtype="float32")[:, None] * np.ones((1, 4), "float32")
+    for x in ([number, -number], (number, -number), {"a": number, "b": -number}):
+        data = planned(two_inputs(), (x, {"kind": LABELS, "size": number[:, 0]}, np.arange(80)), tmp_path).data
+        for part in (data.train, data.test):
+            first, second = part.x.values() if isinstance(part.x, dict) else part.x
+            np.testing.assert_array_equal(first, -second)
+            np.testing.assert_array_equal(first[:, 0], part.y["size"])
+            np.testing.assert_array_equal(part.weights, part.y["size"])
+
+
+NO_DATA = {
+    "objects": lambda: (X.astype(object), LABELS),
+    "texts as classes": lambda: (X, LABELS.astype(str)),
+    "masked": lambda: (np.ma.masked_less(X, 0), LABELS),
+    "complex": lambda: (X.astype(complex), LABELS),
+    "times": lambda: (X.astype("datetime64[s]"), LABELS),
+    "a record": lambda: (X.astype("float32").view([("a", "f4"), ("b", "f4"), ("c", "f4"), ("d", "f4")]), LABELS),
+    "sparse": lambda: (sparse.csr_matrix(X), LABELS),
+    "three parts": lambda: ((X, LABELS), (X, LABELS), (X, LABELS)),
+    "four arrays": lambda: (X, LABELS, X, LABELS),
+    "a table without targets": lambda: pd.DataFrame(X),
+    "inputs alone": lambda: X,
+    "a part that is missing": lambda: ((X, LABELS), None),
+    "other lengths": lambda: (X, LABELS[:50]),
+    "a mapping": lambda: {"x": X, "y": LABELS},
+    "a generator": lambda: ((x, y) for x, y in zip(X, LABELS)),
+}
+
+
+@pytest.mark.parametrize("name", NO_DATA)
+def test_data_in_a_wrong_form_are_two_lines(name, tmp_path):
+    with pytest.raises(BadInput) as refused:
+        planned(perceptron(), NO_DATA[name](), tmp_path)
+    assert len(str(refused.value).splitlines()) == 2
+
+
+def test_the_ways_out_of_wrong_data_work(tmp_path):
+    for x, y in (
+        (X.astype(object).astype("float32"), LABELS),
+        (X, np.unique(LABELS.astype(str), return_inverse=True)[1]),
+        (np.ma.masked_less(X, 0).filled(0), LABELS),
+        (sparse.csr_matrix(X).toarray(), LABELS),
+    ):
+        assert planned(perceptron(), (x, y), tmp_path).data.train.y.dtype.kind == "i"
+
+
+def test_a_function_that_returns_a_stream_is_data_for_every_command(tmp_path):
+    (tmp_path / "batches.py").write_text(
+        "import keras, numpy as np\n"
+        "class Batches(keras.utils.PyDataset):\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, n): return np.full((10, 4), n, 'float32'), np.full(10, n % 2)\n"
+        "def stream(): return Batches()\n"
+        "def pair(): return Batches(), Batches()\n"
+    )
+    for name, tested in (("stream", 8), ("pair", 40)):
+        data, _ = named_data(f"{tmp_path}/batches.py:{name}", {})
+        assert len(data.test.x) == tested
+        assert sorted(set(data.train.x.ravel())) == [0, 1, 2, 3]

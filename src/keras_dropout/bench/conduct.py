@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,12 +15,12 @@ from keras_dropout.bench.data.shown import shown
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
 from keras_dropout.bench.planning import DEFAULT_LEDGER, Plan, Settings, check_names, make_plan
-from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.progress import Display
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.report import terminal
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.schema import NotStored, refusing
+from keras_dropout.errors import check_path
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
@@ -43,6 +43,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     With `max_seeds` seeds are added in rounds until all variants are decided. The decisions follow from the results alone, so
     that the same command goes on where it was.
     """
+    from keras_dropout.bench.portrait import portrait  # loads Keras
+
     started = time.perf_counter()
     more_of_it = plan.document() | {"network": portrait(plan.study)}
     rounds = plan.rounds()
@@ -119,7 +121,7 @@ def compare(
     target: Any,
     data: Any = None,
     *,
-    variants: Mapping[str, Any] | None = None,
+    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
     quiet: bool = False,
@@ -129,13 +131,15 @@ def compare(
 
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
     that returns a compiled model and may ask for `input_shape`, `outputs` and `vocabulary`, which the data tell. All but a recipe
-    need `data`: ((x_train, y_train), (x_test, y_test)), or the path of a file or folder, or "file.py:function", a function that
-    returns arrays; `data_options` are those of `bench.data.files.load`, such as {"target": "price"}. x and y may be dicts or
-    tuples of arrays for several inputs and outputs, each pair may have sample weights as a third member, and in place of a pair
-    a tf.data.Dataset, torch DataLoader or Keras PyDataset is read once (see `bench.data.from_arrays`).
+    need `data`: ((x_train, y_train), (x_test, y_test)), or (x, y), of which a fifth is divided off to test on; or the path of a
+    file or folder, or "file.py:function", a function that returns arrays. `data_options` are those of `bench.data.files.load`, such
+    as {"target": "price"}; for (x, y) "test_split". x and y may be dicts or tuples of arrays for several inputs and outputs, each
+    pair may have sample weights as a third member, and in place of a pair there may be a tf.data.Dataset, torch DataLoader or Keras
+    PyDataset that gives the same examples in each pass (see `bench.data.from_arrays`).
 
-    `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, a site being "input", "hidden",
-    "last", "all", a class of layers, a layer's name or a glob; None is the model as it is built. The baseline "none", the model
+    `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, or to their text, such as
+    "hidden=0.2, last=0.5". A site is "input", "hidden", "last", "all", a class of layers, a layer's name or a glob. None is the
+    model as it is built. A list of names, as ["hidden", "last"], stands for ready variants. The baseline "none", the model
     without dropout, is always there. The model is only read, and trained as it was compiled: optimizer, its learning-rate
     schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
@@ -158,9 +162,9 @@ def compare(
     Raises `BadInput`, before anything is trained, for what cannot be used.
     """
     check_names("compare", settings, Settings.__optional_keys__)
-    plan = make_plan(target, data, variants=variants, ledger=ledger, **settings)
     if report is not None:
-        check_report_path(report)
+        check_report_path(check_path("report", report, "report.html"))
+    plan = make_plan(target, data, variants=variants, ledger=ledger, **settings)
     found = carry_out(plan, quiet=quiet, command="keras_dropout.compare(…) in Python")
     if report is not None:
         found.save_report(report)

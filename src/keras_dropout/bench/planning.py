@@ -3,30 +3,40 @@
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import math
 import os
 import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
+import keras_dropout
 from keras_dropout import targets
 from keras_dropout.bench import acceptance, execution, own_classes
-from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays
+from keras_dropout.bench.data import SPLITS, Data, Part, arrays, files, from_arrays, is_part
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
 from keras_dropout.bench.lookup import kept, latest_study, models, peek
-from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant
+from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant, check_variant_names
 from keras_dropout.bench.schema import LARGEST
-from keras_dropout.bench.statistics import LEVEL, fewest_pairs, first_look
-from keras_dropout.errors import BadInput, check_choice, check_flag, check_positive, check_whole, refuse
+from keras_dropout.errors import (
+    BadInput,
+    check_choice,
+    check_flag,
+    check_path,
+    check_positive,
+    check_share,
+    check_whole,
+    refuse,
+)
 from keras_dropout.frameworks import BACKENDS
 from keras_dropout.schedules import spread_over_depth
 
@@ -69,6 +79,8 @@ class Plan:
         if self.max_seeds is None:
             yield self.study
             return
+        from keras_dropout.bench.statistics import LEVEL, first_look
+
         variants = len(self.study.variants)
         seeds = first_look(self.max_seeds, LEVEL / max(1, variants - 1))
         assert seeds is not None  # `make_plan` refuses fewer seeds than a verdict takes
@@ -149,13 +161,106 @@ def _own_backend() -> str:
     return own if own in BACKENDS else "jax"
 
 
+_OF_FIT = {  # arguments of Keras's fit, and what stands for them here
+    "validation_data": "Data to test on stand beside those to train on: ((x, y), (x_test, y_test)). From (x, y) a share is divided "
+    "off to validate on, validation_split=0.1.",
+    "x": "Give both together: (x, y).",
+    "y": "Give both together: (x, y).",
+    "sample_weight": "Give it as a third member: (x, y, weights).",
+    "callbacks": "Use early_stopping=5 to stop early; a schedule of the learning rate goes into the optimizer.",
+    "verbose": "Use quiet=True to print nothing.",
+}
+
+
 def check_names(function: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise the TypeError of an unexpected keyword in the words of the function that the user called."""
     for name in settings:
+        if name in _OF_FIT:
+            refuse(f"{function} has no {name}; that is an argument of fit.", _OF_FIT[name])
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")
+
+
+def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a study that `make_plan` reads in another form; refuse a wrong one of any. No framework is loaded.
+
+    `settings` may leave names out, which have their defaults then, and hold others.
+    """
+    get = settings.get
+    backend, engine, split = get("backend") or _own_backend(), get("engine", "auto"), get("split", SPLITS[0])
+    check_choice("backend", backend, BACKENDS)
+    check_choice("engine", engine, ("auto", *ENGINES))
+    if engine in ("compiled", "stacked") and backend != "jax":
+        refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
+    check_choice("split", split, SPLITS)
+    for name in ("epochs", "batch_size", "workers", "early_stopping", "checkpoint_every", "samples"):
+        if get(name) is not None:
+            shown = name.replace("_", " ")
+            check_whole(shown, get(name), 1, f"Leave {shown} out for the default, or give 1 or more.", 2**31 - 1)
+    check_flag("keep_weights", get("keep_weights", False))
+    check_flag("keep_examples", get("keep_examples", True))
+    if (learning_rate := get("learning_rate")) is not None:
+        mend = "For example 0.01. A schedule goes into the optimizer that the model is compiled with."
+        learning_rate = check_positive("learning rate", learning_rate, mend)
+    if get("margin") is not None:
+        mend = "Give the difference in test loss that would matter to you, for example 0.005."
+        check_positive("margin", get("margin"), mend)
+    if get("early_stopping") is not None and split != SPLITS[0]:
+        refuse(
+            f"early stopping needs validation data of their own; the split {split} trains on them.",
+            f"Use --split {SPLITS[0]}.",
+        )
+    check_share("validation_split", get("validation_split", 0.1))
+    if (on := get("on", execution.HERE)) != execution.HERE:
+        execution._ray_address(on)
+    if (folder := get("data_dir")) is not None and not Path(check_path("data_dir", folder, "data")).is_dir():
+        refuse(f"the data folder {folder} does not exist.", "Name a folder that holds the files of the data set, or leave it out.")
+    variants = _read_variants(get("variants"))
+    names = [each if isinstance(each, str) else each.name for each in variants if each not in (BASELINE, Variant(BASELINE, {}))]
+    for each in variants:
+        if isinstance(each, str) and each not in (*_READY, _PUBLISHED):
+            ready = f"{', '.join(_READY)}, of recipes also {_PUBLISHED}"
+            refuse(f"unknown variant {each!r}.", f'Use one of {ready}, or NAME="SITE=RATE, …".')
+    check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], get("baseline", BASELINE))
+    seeds, max_seeds = _read_seeds(get("seeds", 6), get("max_seeds"), len(names))
+    return {
+        "variants": variants,
+        "seeds": seeds,
+        "max_seeds": max_seeds,
+        "learning_rate": learning_rate,
+        "from_weights": _check_weights_file(get("from_weights")),
+        "ledger": check_ledger_path(check_path("ledger", get("ledger", DEFAULT_LEDGER), "runs.db")),
+    }
+
+
+def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse a target of a study, or data for it, that cannot be used whatever they hold. No framework is loaded."""
+    options, split = settings.get("data_options"), settings.get("split", SPLITS[0])
+    if options is not None and not isinstance(options, Mapping):
+        refuse(f"data_options must be a mapping; got {options!r}.", 'For example {"target": "price"}.')
+    if isinstance(target, str | Path):
+        targets.check(str(target))
+    if isinstance(target, str) and not targets.names_model(target):
+        if data is not None or options:
+            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
+        if settings.get("from_weights") is True:
+            refuse(f"the recipe {target} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
+        return
+    if inspect.isroutine(target) or isinstance(target, type):
+        refuse(
+            f"expected a Keras model; got {target.__name__}, which was not called.", f"Give what it returns: {target.__name__}()."
+        )
+    if any(cls.__module__.startswith(("tf_keras.", "tensorflow.python.keras.")) for cls in type(target).__mro__):
+        refuse(
+            "the model is one of Keras 2; only models of Keras 3 can be studied.",
+            f'model.save("model.h5"). {targets.from_keras_2("model.h5")}',
+        )
+    if split != SPLITS[0]:
+        refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
+    if data is None:
+        refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
 
 
 @_without_random_numbers()
@@ -190,43 +295,11 @@ def make_plan(
     ledger: str | Path = DEFAULT_LEDGER,
 ) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
+    checked = check_settings(dict(locals()))
+    check_sources(target, data, dict(locals()))
+    max_seeds, learning_rate, from_weights = (checked[name] for name in ("max_seeds", "learning_rate", "from_weights"))
     any_backend, backend = backend is None, execution.check_backend(backend or _own_backend())
-    check_choice("engine", engine, ("auto", *ENGINES))
-    if engine in ("compiled", "stacked") and backend != "jax":
-        refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
-    check_choice("split", split, SPLITS)
-    auto = isinstance(seeds, str)
-    if auto:
-        if seeds != "auto":
-            refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
-        max_seeds = check_whole(
-            "max seeds", DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds, 1, "For example 30.", MOST_SEEDS
-        )
-        seeds = tuple(range(max_seeds))
-    elif max_seeds is not None:
-        refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
-    elif isinstance(seeds, Sequence):
-        seeds = tuple(check_whole("seed", seed, 0, "Seeds are whole numbers from 0 to 2**63 - 1.", LARGEST) for seed in seeds)
-    else:
-        seeds = tuple(range(check_whole("seeds", seeds, 1, "Six are the fewest that can show a difference.", MOST_SEEDS)))
-    counts = {"epochs": epochs, "batch size": batch_size, "workers": workers, "early stopping": early_stopping}
-    counts |= {"checkpoint every": checkpoint_every, "samples": samples}
-    for name, value in counts.items():
-        if value is not None:
-            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
-    check_flag("keep_weights", keep_weights)
-    check_flag("keep_examples", keep_examples)
     cores = execution.check_on(on)
-    if learning_rate is not None:
-        check_positive("learning rate", learning_rate, "For example 0.01.")
-    if margin is not None:
-        check_positive("margin", margin, "Give the difference in test loss that would matter to you, for example 0.005.")
-    if early_stopping is not None and split != SPLITS[0]:
-        refuse(
-            f"early stopping needs validation data of their own; the split {split} trains on them.",
-            f"Use --split {SPLITS[0]}.",
-        )
-    ledger = check_ledger_path(ledger)
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
@@ -238,8 +311,6 @@ def make_plan(
         from keras_dropout.bench import recipes
 
         recipe = recipes.find(target)
-        if data is not None or data_options:
-            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
         name, model, loaded = recipe.name, recipe.model(), recipe.data(data_dir)
         given = model
         ready = {variant.name: variant for variant in recipe.variants}
@@ -251,44 +322,35 @@ def make_plan(
         model = target
         if isinstance(target, str):
             model = _load_model(target, **_facts(loaded, about))
-        notes = () if about is None else (about.split, *about.notes)
+        notes = (about.split, *about.notes) if about is not None else (loaded.division,) if loaded.division else ()
         name = Path(target).name if isinstance(target, str) else getattr(model, "name", "")
         given, model = model, _opened(model)
         ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
         ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
         default = [name for name in ready if _makes_sense(model, ready[name])]
-        if default == [BASELINE] and not variants:
+        if default == [BASELINE] and not checked["variants"]:
             refuse(
                 f"the model {name!r} has no place for dropout: no hidden layer with weights.",
                 'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
             )
         epochs, batch_size = epochs or 20, batch_size or 32
     compiled = _compile_settings(given, optimizer, learning_rate)
-    chosen = _choose(variants, ready, default)
-    fewest = fewest_pairs(LEVEL / max(1, sum(variant != ready[BASELINE] for variant in chosen)))
-    if max_seeds is not None and max_seeds < fewest:
-        refuse(
-            f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {max_seeds}.",
-            f"Use --max-seeds {fewest} or more, or fewer variants.",
-        )
+    chosen = _choose(checked["variants"], ready, default)
+    if max_seeds is not None:
+        _check_enough_seeds(max_seeds, sum(variant != ready[BASELINE] for variant in chosen))
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     if any(variant.name == BASELINE for variant in placed):
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     begun = _with_weights(model, from_weights)
     settings = acceptance.settings_of(begun)
     needed: dict[str, Any] = {}
-    if recipe is not None:
-        if from_weights is True:
-            refuse(f"the recipe {name} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
-    else:
+    if recipe is None:
         source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
         if model is not given:
             settings = acceptance.without_batch(settings)
         made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
         acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
-        if split != SPLITS[0]:
-            refuse(f"the split {split} is for recipes.", "Leave it out: validation data are held out.")
     notes += acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
     study = Study(
         target=name,
@@ -300,7 +362,7 @@ def make_plan(
         engine="compiled" if backend == "jax" else "reference",
         epochs=epochs,
         batch_size=batch_size,
-        seeds=seeds,
+        seeds=checked["seeds"],
         variants=(ready[BASELINE], *placed),
         baseline=baseline,
         class_weight=acceptance.resolve_class_weight(class_weight, loaded.parts(split)["train"], model, compiled["loss"]),
@@ -313,26 +375,41 @@ def make_plan(
         from keras_dropout.bench.training import check_samples
 
         check_samples(study, loaded)
-    study, reason = choose_engine(study, loaded, ledger, engine, recipe is not None, any_backend)
+    study, reason = choose_engine(study, loaded, checked["ledger"], engine, recipe is not None, any_backend)
     workers = workers or (1 if study.engine == "stacked" else cores)
-    return Plan(study, loaded, ledger, workers, reason, notes, on, checkpoint_every, max_seeds, margin, keep_weights, keep_examples)
+    return Plan(
+        study,
+        loaded,
+        checked["ledger"],
+        workers,
+        reason,
+        notes,
+        on,
+        checkpoint_every,
+        max_seeds,
+        margin,
+        keep_weights,
+        keep_examples,
+    )
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:
     """The model that a recipe's name, a file or a function gives; inputs as it sees them, at most 1,000 of training's; and the
     number of training examples. Without data there are neither."""
-    from keras_dropout.bench import recipes
-    from keras_dropout.bench.training.reference import as_seen
-
+    targets.check(target)
     if data is None and data_options:
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
     loaded, about = (None, None) if data is None else _load_data(None, data, {"validation_split": 0.1, **data_options})
     if targets.names_model(target):
         model = _load_model(target, **({} if loaded is None else _facts(loaded, about)))
     else:
+        from keras_dropout.bench import recipes
+
         model = recipes.find(target).model()
     if loaded is None:
         return model, None, None
+    from keras_dropout.bench.training.reference import as_seen
+
     few = slice(loaded.validation, loaded.validation + 1000)
     inputs = arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
     return model, inputs, arrays.count(loaded.train.y) - loaded.validation
@@ -343,17 +420,32 @@ def evaluation_data(
 ) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
     """The model that a recipe's name, a file or a function gives, all data, the "validation" and "test" examples as the model sees
     them, and what the data are where they came from files. A recipe brings its own data; its name also stands for them."""
-    from keras_dropout.bench import recipes
-
+    targets.check(target)
     if not targets.names_model(target):
         if data is not None or data_options:
             refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
+        from keras_dropout.bench import recipes
+
         loaded, about = recipe_data(target, data_dir), None
         model = recipes.find(target).model()
     else:
         loaded, about = named_data(data, data_options, data_dir)
         model = _load_model(target, **_facts(loaded, about))
     return model, loaded, as_seen_parts(loaded), about
+
+
+def check_data_name(data: str | None) -> None:
+    """Refuse the name of data that are not there; nothing of them is read."""
+    if data is None:
+        return
+    if targets.is_function(data):
+        targets.file_of(data)
+    elif "," in data or targets.names_model(data):
+        for each in [data] if Path(data).exists() else data.split(","):
+            if not Path(each).exists():
+                refuse(f"{each} does not exist.", "Give the path of a file or folder.")
+    else:
+        targets.check_recipe(data)
 
 
 def named_data(
@@ -370,7 +462,8 @@ def named_data(
 
 
 def recipe_data(name: str, data_dir: str | None = None) -> Data:
-    """The data of the recipe of that name."""
+    """Return the data of the recipe of that name."""
+    targets.check_recipe(name)
     from keras_dropout.bench import recipes
 
     return recipes.find(name).data(data_dir)
@@ -416,22 +509,22 @@ def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
 
 
 def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
-    """The data, and what they are where they came from files or a function."""
-    if data is None:
-        refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
+    """Return the data, and what they are where they came from files or a function."""
     if isinstance(data, Data):
         return data, None
     if isinstance(data, str | Path) and not targets.is_function(str(data)):
         return files.load(data, **options)
     if isinstance(data, str | Path):
         value = targets.call(str(data), {})
-        if not (isinstance(value, tuple | list) and any(map(is_stream, value))):
+        if not (is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))):
             return files.from_returned(value, Path(data).name, **options)
-        data, options = value, {"validation_split": options["validation_split"]}
-    if set(options) - {"validation_split"}:
-        refuse(f"{', '.join(options)} say how files are read; the data are arrays.", "Leave them out.")
+        data = value
+    if strange := [name for name in options if name not in ("validation_split", "test_split")]:
+        refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
+    if "test_split" in options and not is_part(data):
+        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
     inputs = getattr(target, "inputs", None)
-    return from_arrays(data, options["validation_split"], rank=len(inputs[0].shape) if inputs else None), None
+    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None), None
 
 
 def _load_model(target: str | Path, **facts: Any) -> Any:
@@ -458,11 +551,6 @@ def _with_weights(model: Any, from_weights: Any) -> Any:
         if not model.built:
             refuse(f"the model {model.name!r} has no weights yet: it is not built.", "Call it on some data first.")
         return model
-    mend = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
-    if not isinstance(from_weights, (str, Path)) or not str(from_weights).endswith((".weights.h5", ".keras")):
-        refuse(f"from_weights must be True or a file of weights; got {from_weights!r}.", mend)
-    if not Path(from_weights).is_file():
-        refuse(f"the file of weights {from_weights} does not exist.", mend)
     filled = graph.copy(model)
     try:
         with warnings.catch_warnings():
@@ -474,16 +562,108 @@ def _with_weights(model: Any, from_weights: Any) -> Any:
     return filled
 
 
-def _choose(variants: Any, ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
-    """The variants asked for: by name, as {name: placement}, or as they are; all the ready ones where none is."""
-    if not variants:
-        return [ready[name] for name in default]
+_READY, _PUBLISHED = (BASELINE, AS_BUILT, "hidden", "last"), "as-published"  # of every model; of recipes too
+_PLACEMENT = 'Write {"NAME": {"hidden": 0.2}}, {"NAME": "hidden=0.2, last=0.5"}, or a list of the names of ready ones.'
+
+
+def _read_variants(variants: Any) -> list[Variant | str]:
+    """Return the variants asked for, each as a `Variant` or as the name of a ready one."""
+    if variants is None:
+        return []
     if isinstance(variants, Mapping):
-        variants = [name if placement == name else Variant.of(name, placement) for name, placement in variants.items()]
+        return [_read_variant(name, value) for name, value in variants.items()]
+    if isinstance(variants, str | Variant):
+        variants = [variants]
+    elif isinstance(variants, Set):
+        variants = sorted(variants, key=str)  # a set has another order in each process
+    elif not isinstance(variants, Sequence):
+        refuse(f"variants must map names to placements; got {variants!r}.", _PLACEMENT)
+    found = []
+    for each in variants:
+        if not isinstance(each, str | Variant):
+            refuse(f"a variant of a list must be a text; got {each!r}.", _PLACEMENT)
+        found.append(Variant.parse(each) if isinstance(each, str) and "=" in each else each)
+    for each in found:
+        if isinstance(each, Variant):
+            _check_kinds(each)
+    return found
+
+
+def _read_variant(name: Any, value: Any) -> Variant | str:
+    if not isinstance(name, str):
+        refuse(f"the name of a variant must be a text; got {name!r}.", _PLACEMENT)
+    if value is True or (isinstance(value, str) and value == name):
+        return name
+    if isinstance(value, Variant):
+        variant = dataclasses.replace(value, name=name)
+    elif isinstance(value, str) and "=" in value:
+        variant = dataclasses.replace(Variant.parse(f"{name.replace('=', ' ')}={value}"), name=name)
+    elif value is None or (isinstance(value, Mapping) and all(isinstance(site, str) for site in value)):
+        variant = Variant.of(name, value)
+    else:
+        rate = value if isinstance(value, int | float) and 0 < value < 1 else 0.2
+        mend = f"For example {{{name!r}: {{'hidden': {rate}}}}}."
+        refuse(f"variant {name!r} must say what stands at which site; got {value!r}.", mend)
+    _check_kinds(variant)
+    return variant
+
+
+def _check_kinds(variant: Variant) -> None:
+    """Refuse a layer that the library has not."""
+    known = sorted(name for name, home in keras_dropout._HOME.items() if home == "layers" and name[0].isupper())
+    for spec in (variant.placement or {}).values():
+        if spec["kind"] not in known:
+            refuse(f"no dropout layer {spec['kind']!r} that can be put at a site.", f"Use one of: {', '.join(known)}.")
+
+
+def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, ...], int | None]:
+    """Return the seeds, and the most that there may be where they are added until there is a verdict."""
+    if isinstance(seeds, str):
+        if seeds != "auto":
+            refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
+        most = DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds
+        most = check_whole("max seeds", most, 1, "For example 30.", MOST_SEEDS)
+        _check_enough_seeds(most, variants)
+        return tuple(range(most)), most
+    if max_seeds is not None:
+        refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
+    if isinstance(seeds, Sequence | Set) or (isinstance(seeds, np.ndarray) and seeds.ndim):
+        mend = "Seeds are whole numbers from 0 to 2**63 - 1."
+        return tuple(check_whole("seed", seed, 0, mend, LARGEST) for seed in seeds), None
+    mend = "Six are the fewest that can show a difference. The seeds themselves go into a list."
+    return tuple(range(check_whole("seeds", seeds, 1, mend, MOST_SEEDS))), None
+
+
+def _check_enough_seeds(most: int, variants: int) -> None:
+    """Refuse fewer seeds than the differences of so many variants from the baseline can be shown with."""
+    from keras_dropout.bench.statistics import LEVEL, fewest_pairs
+
+    if most < (fewest := fewest_pairs(LEVEL / max(1, variants))):
+        refuse(
+            f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {most}.",
+            f"Use --max-seeds {fewest} or more, or fewer variants.",
+        )
+
+
+def _check_weights_file(from_weights: Any) -> Any:
+    """Return True or the file of weights that every run starts from, None where there is neither."""
+    if from_weights is None or from_weights is False:
+        return None
+    mend = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
+    if from_weights is not True:
+        if not isinstance(from_weights, str | Path) or not str(from_weights).endswith((".weights.h5", ".keras")):
+            refuse(f"from_weights must be True or a file of weights; got {from_weights!r:.200}.", mend)
+        if not Path(from_weights).is_file():
+            refuse(f"the file of weights {from_weights} does not exist.", mend)
+    return from_weights
+
+
+def _choose(variants: Sequence[Variant | str], ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
+    """Return the variants asked for, as `_read_variants` gives them; all the ready ones where none is."""
     for variant in variants:
         if isinstance(variant, str) and variant not in ready:
             refuse(f"unknown variant {variant!r}.", f'Use one of {", ".join(ready)}, or NAME="SITE=RATE, …".')
-    return [ready[variant] if isinstance(variant, str) else variant for variant in variants]
+    return [ready[each] if isinstance(each, str) else each for each in variants or default]
 
 
 def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:

@@ -8,8 +8,8 @@ import keras
 
 from keras_dropout.bench import data
 from keras_dropout.bench.records import BASELINE, Variant
-from keras_dropout.errors import refuse
 from keras_dropout.layers import Dropout
+from keras_dropout.targets import check_recipe
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,6 @@ RECIPES = {
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name, or a refusal that lists all."""
-    if name not in RECIPES:
-        refuse(f"unknown recipe {name!r}.", f"Use one of: {', '.join(RECIPES)}; or a model of yours: file.keras, file.py:function.")
+    """Return the recipe of that name, or refuse an unknown one."""
+    check_recipe(name)
     return RECIPES[name]

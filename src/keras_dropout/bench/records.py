@@ -139,6 +139,13 @@ def check_study_rate(where: str, rate: Any) -> float:
     )
 
 
+def check_variant_names(names: Sequence[str], baseline: Any) -> None:
+    """Refuse names of a study's variants that are not different, and a baseline that is none of them."""
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        refuse(f"two variants have the same name: {', '.join(twice)}.", "Rename one.")
+    check_choice("baseline", baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What a study says of its data: a name, a fingerprint of the contents, and the sizes of the three parts."""
@@ -199,12 +206,7 @@ class Study:
         check_whole("batch size", self.batch_size, 1, "Give at least one example a step, for example 32.")
         check_choice("backend", self.backend, BACKENDS)
         check_choice("engine", self.engine, ENGINES)
-        names = [variant.name for variant in self.variants]
-        if len(set(names)) < len(names):
-            refuse(
-                f"two variants have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.", "Rename one."
-            )
-        check_choice("baseline", self.baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
+        check_variant_names([variant.name for variant in self.variants], self.baseline)
         if not self.seeds:
             refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
         if twice := [seed for seed, count in Counter(self.seeds).items() if count > 1]:

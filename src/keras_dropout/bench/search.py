@@ -17,7 +17,7 @@ from keras_dropout.bench import execution, spaces
 from keras_dropout.bench.checkpoints import Checkpoint
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.machine import machine, versions
-from keras_dropout.bench.planning import AS_BUILT, Plan, Settings, make_plan
+from keras_dropout.bench.planning import AS_BUILT, Plan, Settings, check_settings, make_plan
 from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.schema import refusing
@@ -132,6 +132,41 @@ class Search:
         }
 
 
+def check_search(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], Space | None]:
+    """Return the kinds and the space of a search; refuse a wrong setting of it. No framework is loaded.
+
+    `settings` may leave names out, which have their defaults then, and hold others.
+    """
+    get = settings.get
+    check_choice("sampler", get("sampler", "tpe"), SAMPLERS)
+    check_whole("seed", get("seed", 0), 0, "It is the seed of the sampler, for example 0.", 2**32 - 1)
+    check_flag("halving", get("halving", True))
+    kinds, space = get("kinds") or (), get("space")
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, Sequence) or not all(isinstance(kind, str) for kind in kinds):
+        refuse(f"kinds must be names of methods; got {kinds!r}.", 'For example ["Dropout", "GaussianDropout"].')
+    for name in ("trials", "budget"):
+        if get(name) is not None:
+            check_whole(name, get(name), 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
+    if space is not None and kinds:
+        refuse("a search space and kinds together.", 'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)".')
+    return tuple(kinds), None if space is None else spaces.parse(space)
+
+
+def check_study(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a study that no search or sweep can have. No framework is loaded."""
+    checked = check_settings(settings)
+    if settings.get("split") == "as-published":
+        refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
+    if settings.get("seeds") == "auto":
+        refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
+    if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
+        refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
+    for seed in (SEARCH_SEED, *FINAL_SEEDS):
+        if seed in checked["seeds"]:
+            refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")
+
+
 def plan_search(
     target: Any,
     data: Any = None,
@@ -146,22 +181,12 @@ def plan_search(
     **settings: Any,
 ) -> Search:
     """Check everything and plan the search; see `tune`. Raises `BadInput`."""
-    check_choice("sampler", sampler, SAMPLERS)
-    check_whole("seed", seed, 0, "It is the seed of the sampler, for example 0.", 2**32 - 1)
-    check_flag("halving", halving)
-    kinds = (kinds,) if isinstance(kinds, str) else kinds
-    if not isinstance(kinds, Sequence) or not all(isinstance(kind, str) for kind in kinds):
-        refuse(f"kinds must be names of methods; got {kinds!r}.", 'For example ["Dropout", "GaussianDropout"].')
-    for name, value in (("trials", trials), ("budget", budget)):
-        if value is not None:
-            check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
-    if space is not None and kinds:
-        refuse("a search space and kinds together.", 'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)".')
-    found = None if space is None else spaces.parse(space)
+    check_study(settings)
+    kinds, found = check_search(locals())
     plan = fresh_plan(target, data, settings)
     model = build(plan.study)
     if found is None:
-        found = spaces.default(model, tuple(kinds) or ("Dropout",))
+        found = spaces.default(model, kinds or ("Dropout",))
     found.check(model)
     if sampler == "grid":
         check_whole("the number of the grid's points", found.size, 2, "Write fewer, such as hidden=0:0.6:4.", spaces.MOST_POINTS)
@@ -317,17 +342,9 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
 
 def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
     """The plan of the comparison, without the winner yet."""
-    if settings.get("split") == "as-published":
-        refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
-    if settings.get("seeds") == "auto":
-        refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
+    check_study(settings)
     plan = make_plan(target, data, **settings)
     study = plan.study
-    if any(variant.name == TUNED for variant in study.variants):
-        refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
-    for seed in (SEARCH_SEED, *FINAL_SEEDS):
-        if seed in study.seeds:
-            refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")
     if not settings.get("variants"):
         kept = (BASELINE, "as-published", AS_BUILT)
         study = dataclasses.replace(study, variants=tuple(v for v in study.variants if v.name in kept))

@@ -37,7 +37,7 @@ from keras_dropout.bench.search import (
 from keras_dropout.bench.statistics import mean_interval
 from keras_dropout.bench.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
 from keras_dropout.display import Shown
-from keras_dropout.errors import refuse
+from keras_dropout.errors import check_path, refuse
 
 _SHOWN = 10
 
@@ -169,7 +169,7 @@ def tune(
     target: Any,
     data: Any = None,
     *,
-    variants: Mapping[str, Any] | None = None,
+    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
     sweep: str | None = None,
     ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
@@ -193,7 +193,7 @@ def tune(
     """
     check_names("tune", settings, SearchSettings.__optional_keys__)
     if report is not None:
-        check_report_path(report)
+        check_report_path(check_path("report", report, "report.html"))
     planned = plan_tuning(target, data, variants=variants, sweep=sweep, ledger=ledger, **settings)
     found = carry_out_tuning(planned, quiet=quiet, command="keras_dropout.tune(…) in Python")
     if report is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_dropout import targets
 from keras_dropout.commands.options import (
     Backend,
     Data,
@@ -22,7 +23,7 @@ from keras_dropout.commands.options import (
     data_options,
 )
 from keras_dropout.commands.output import Working, check_output_path, show
-from keras_dropout.errors import check_whole, refuse
+from keras_dropout.errors import check_choice, check_whole, refuse
 
 
 def ensemble(
@@ -80,18 +81,21 @@ def ensemble(
         refuse("--output is for --thin.", "Add --thin, or leave --output out.")
     if masks == "shared" and backend != "jax" and not (thin and data is None):
         refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
+    check_choice("masks", masks, ("shared", "independent"))
     path = check_output_path(output, ".keras", force) if thin else None
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
-        from keras_dropout import ensemble as averaging
-        from keras_dropout import targets
-        from keras_dropout.bench import planning, recipes
+        targets.check(model)
+        from keras_dropout.bench import planning
 
         found, document = None, {}
         if thin and data is None:
             loaded, *_ = planning.load_target(model, None, options)
         else:
             loaded, everything, parts, about = planning.evaluation_data(model, data, options)
+            from keras_dropout import ensemble as averaging
+            from keras_dropout.bench import recipes
+
             test = parts["test"]
             if about is not None and about.task != "classification":
                 refuse(

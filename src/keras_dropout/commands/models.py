@@ -1,15 +1,15 @@
 """The commands about models and layers: sites, place, check, init and layers."""
 
+import difflib
 import json
 import os
-import shlex
 import sys
 import warnings
 from typing import Annotated
 
 import typer
 
-from keras_dropout import frameworks
+from keras_dropout import frameworks, targets
 from keras_dropout.commands.options import (
     METHODS,
     Backend,
@@ -27,7 +27,7 @@ from keras_dropout.commands.options import (
     data_options,
     one_of,
 )
-from keras_dropout.commands.output import Working, check_output_path, show
+from keras_dropout.commands.output import Working, again, check_output_path, show
 from keras_dropout.errors import refuse
 
 
@@ -54,10 +54,11 @@ def sites(
     options = data_options(target=column, text=text)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout import placement
         from keras_dropout.bench import planning
 
         loaded, *_ = planning.load_target(model, data, options)
+        from keras_dropout import placement
+
         found = placement.sites(loaded)
     if as_json:
         print(json.dumps([site.document() for site in found], indent=1))
@@ -92,10 +93,10 @@ def place(
     path = check_output_path(output, ".keras", force)
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
+        targets.check(model)
         from keras_dropout import placement as placing
-        from keras_dropout.targets import load_model
 
-        old = load_model(model)
+        old = targets.load_model(model)
         say("placing dropout")
         new = placing.place(old, placement)
         say("writing the model")
@@ -138,10 +139,11 @@ def check(
     )
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
-        from keras_dropout import first_placement, mistakes
         from keras_dropout.bench import planning
 
         loaded, inputs, examples = planning.load_target(model, data, options)
+        from keras_dropout import first_placement, mistakes
+
         say("looking for mistakes")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -179,14 +181,15 @@ def init(
     path = check_output_path(output, ".toml", force)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout import first_placement, placement
         from keras_dropout.bench import planning, study_file
 
         loaded, inputs, examples = planning.load_target(target, data, options)
+        from keras_dropout import first_placement, placement
+
         advice = first_placement.advise_on(loaded, inputs, examples)
         path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice), "utf-8")
     print(path)
-    print(f"Read it, change it, and then: keras-dropout compare --study {shlex.quote(output)}", file=sys.stderr)
+    print(f"Read it, change it, and then: {again('compare', '--study', output)}", file=sys.stderr)
 
 
 def layers(
@@ -202,6 +205,10 @@ def layers(
       keras-dropout layers
       keras-dropout layers DropBlock2D
     """
+    if name is not None and name not in METHODS:
+        lower = {each.lower(): each for each in METHODS}
+        close = difflib.get_close_matches(name.lower(), lower, n=1)
+        refuse(f"unknown method {name!r}.", f"{f'Did you mean {lower[close[0]]}? ' if close else ''}{again('layers')} lists all.")
     if "jax" in frameworks.installed():  # which Keras's NumPy backend needs; it loads the fastest, to read docstrings
         os.environ["KERAS_BACKEND"] = "numpy"
     frameworks.choose()

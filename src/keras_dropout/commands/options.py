@@ -10,9 +10,9 @@ import typer
 
 import keras_dropout
 from keras_dropout.errors import refuse
+from keras_dropout.targets import RECIPES
 
-# Said here too, for their own modules load Keras.
-RECIPES = ("fashion-mnist-mlp", "digits-mlp")
+# Named here too: their own modules load Keras.
 METHODS = sorted(name for name, home in keras_dropout._HOME.items() if home in ("layers", "companions"))
 
 

@@ -1,6 +1,8 @@
 """Where commands put what they have: the terminal, and files that nobody asked to lose."""
 
 import os
+import shlex
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -68,6 +70,32 @@ class Working:
         with self._lock:
             if self._timer is not None:
                 self._bar.start()
+
+
+def stored_command() -> str:
+    """Return the command line as a study keeps it: the same on every machine."""
+    return shlex.join(["keras-dropout", *sys.argv[1:]])
+
+
+def again(*arguments: str) -> str:
+    """Return a command line that runs from where this process was started: that of this process, or of other `arguments`."""
+    program = sys.argv[0]
+    found = shutil.which("keras-dropout")
+    if found and Path(found).resolve() == Path(program).resolve():
+        start = ["keras-dropout"]
+    elif Path(program).stem == "keras-dropout":
+        start = [program]  # of an environment that is not on the PATH
+    else:
+        start = [sys.executable, "-m", "keras_dropout.cli"]
+    return shlex.join([*start, *(arguments or sys.argv[1:])])
+
+
+def check_report(path: str | None) -> None:
+    """Refuse a report that could not be written at the end."""
+    if path is not None:
+        from keras_dropout.bench.report.page import check_report_path  # takes a second to load
+
+        check_report_path(path)
 
 
 def check_output_path(path: str, ending: str | tuple[str, ...], force: bool) -> Path:

@@ -1,14 +1,13 @@
 """The command reproduce: published experiments, carried out."""
 
 import json
-import shlex
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from keras_dropout.commands.options import choose_backend, complete_reproduction
-from keras_dropout.commands.output import Working, show
+from keras_dropout.commands.output import Working, again, check_report, show, stored_command
 from keras_dropout.errors import refuse
 
 
@@ -63,22 +62,25 @@ def reproduce(
     with Working("loading Keras, the models and the data", quiet):
         choose_backend("jax")
         from keras_dropout import reproductions
-        from keras_dropout.bench.planning import DEFAULT_LEDGER
-        from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
+        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_settings
 
+        reproductions.check_name(name)
         ledger = ledger or DEFAULT_LEDGER
         given: dict[str, Any] = {"workers": workers, "on": on, "data_dir": data_dir, "report": report}
         settings = {option: value for option, value in given.items() if value is not None}
+        check_settings(settings | {"seeds": 1 if seeds is None else seeds, "ledger": ledger})
+        check_report(report)
+        from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
+
         chosen = reproductions.find(name)
         planned = plan_reproduction(chosen, quick=quick, seeds=seeds, ledger=ledger, **settings)
     if dry_run:
         _print_plan(planned, as_json)
         return
-    command = shlex.join(["keras-dropout", *sys.argv[1:]])
     try:
-        found = carry_out_reproduction(planned, quiet=quiet, command=command)
+        found = carry_out_reproduction(planned, quiet=quiet, command=stored_command())
     except KeyboardInterrupt:
-        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     pages = [] if report is None else found.save_report(report)
     print(json.dumps(found.document(), indent=1, allow_nan=False)) if as_json else show(found)
@@ -87,7 +89,7 @@ def reproduce(
     for run, error in found.failed:
         print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
     if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -27,7 +26,7 @@ from keras_dropout.commands.options import (
     one_of,
     read_seeds,
 )
-from keras_dropout.commands.output import Working, show
+from keras_dropout.commands.output import Working, again, check_report, show, stored_command
 from keras_dropout.errors import check_choice, refuse
 
 # What a command does with a study, and not what the study is.
@@ -152,21 +151,21 @@ def compare(
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
-        from keras_dropout.bench.conduct import carry_out, so_far
-        from keras_dropout.bench.planning import DEFAULT_LEDGER, make_plan
-        from keras_dropout.bench.records import BASELINE
-        from keras_dropout.bench.report.page import check_report_path
+        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_settings, check_sources, make_plan
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-        if report is not None:
-            check_report_path(report)
+        check_settings(settings)
+        check_sources(target, settings.get("data"), settings)
+        check_report(report)
         plan = make_plan(target, **settings)
+        from keras_dropout.bench.conduct import carry_out, so_far
+        from keras_dropout.bench.records import BASELINE
     if not quiet:
         _print_notes(plan)
     if dry_run:
         _print_plan(plan, as_json)
         return
-    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    command = stored_command()
     try:
         found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
@@ -174,7 +173,7 @@ def compare(
         done = len(plan.study.runs()) - found.missing
         if found.results and not as_json:
             show(found)
-        print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
@@ -187,7 +186,7 @@ def compare(
             print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
-    _exit_if_failed(found, ledger, command)
+    _exit_if_failed(found, ledger)
     if fail_if:
         verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
         failing = [(name, metric) for name, metric, word in verdicts if word == fail_if]
@@ -253,24 +252,27 @@ def tune(
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
-        from keras_dropout.bench.planning import DEFAULT_LEDGER
-        from keras_dropout.bench.report.page import check_report_path
-        from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_sources
+        from keras_dropout.bench.search import check_search, check_study
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-        if report is not None:
-            check_report_path(report)
+        check_study(settings)
+        check_search(settings)
+        check_sources(target, settings.get("data"), settings)
+        check_report(report)
+        from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+
         planned = plan_tuning(target, **settings)
     if not quiet:
         _print_notes(planned.plan)
     if dry_run:
         _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
         return
-    command = shlex.join(["keras-dropout", *sys.argv[1:]])
+    command = stored_command()
     try:
         found = carry_out_tuning(planned, quiet=quiet, command=command)
     except KeyboardInterrupt:
-        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{command}", file=sys.stderr)
+        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
@@ -279,7 +281,7 @@ def tune(
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
         show(found)
-    _exit_if_failed(found, ledger, command)
+    _exit_if_failed(found, ledger)
 
 
 def _settings(options: dict[str, Any], tuning: bool = False) -> dict[str, Any]:
@@ -316,11 +318,11 @@ def _print_notes(plan: Any) -> None:
         print(note, file=sys.stderr)
 
 
-def _exit_if_failed(found: Any, ledger: str, command: str) -> None:
+def _exit_if_failed(found: Any, ledger: str) -> None:
     for run, error in found.failed:
         print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
     if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{command}", file=sys.stderr)
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from keras_dropout.commands.options import (
 )
 from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+from keras_dropout.targets import RECIPES
 
 
 def uncertainty(
@@ -99,6 +101,10 @@ def uncertainty(
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
     if precision is not None:
         check_positive("precision", precision, "It is 1 / the variance of the noise.")
+    check_whole("seed", seed, 0, "It is the seed of the masks.")
+    check_choice("masks", masks, ("independent", "shared"))
+    if masks == "shared" and backend != "jax":
+        refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
     path = check_output_path(output, ".csv", force) if output else None
     ledger = model.endswith((".db", ".sqlite"))
     if variant is not None and not ledger:
@@ -106,14 +112,15 @@ def uncertainty(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from keras_dropout import placement as placing
-        from keras_dropout.bench import assessment, planning
-        from keras_dropout.bench.data.shifts import SHIFTS
-        from keras_dropout.bench.recipes import RECIPES
-        from keras_dropout.bench.records import Variant
-        from keras_dropout.sampling import contains_dropout
+        from keras_dropout.bench import planning
+        from keras_dropout.bench.records import PLAIN, Variant
 
-        shifts = [each for name in shift or () for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]
+        placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {}) if place else {}
+        if tune_rate is not None:
+            check_choice("metric to tune the rate by", tune_rate, PLAIN["classes"])
+        shifts = _shifts(shift or ())
+        for each in (data, *(ood or ())):
+            planning.check_data_name(each)
         if ledger:
             models, study = planning.kept_models(model, variant)
             from_recipe = data is None and study["target"] in RECIPES
@@ -122,8 +129,11 @@ def uncertainty(
         else:
             found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
             models, name = {0: found}, Path(model).name
+        from keras_dropout import placement as placing
+        from keras_dropout.bench import assessment
+        from keras_dropout.sampling import contains_dropout
+
         if place:
-            placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {})
             models = {number: placing.place(each, placement) for number, each in models.items()}
         if path is not None:
             try:
@@ -168,3 +178,12 @@ def uncertainty(
         show(measured)
     if path is not None:
         print(path, file=sys.stderr)
+
+
+def _shifts(names: Sequence[str]) -> list[str]:
+    """Return the shifts that --shift names."""
+    if not names:
+        return []
+    from keras_dropout.bench.data.shifts import SHIFTS  # loads SciPy
+
+    return [each for name in names for each in (SHIFTS if name == "all" else [check_choice("shift", name, SHIFTS)])]

@@ -20,13 +20,18 @@ def names() -> list[str]:
     return sorted(stem.replace("_", "-") for stem in stems if stem not in _COMMON)
 
 
-def find(name: str) -> "Reproduction":
-    """The reproduction of that name, or a refusal with the nearest ones."""
+def check_name(name: str) -> None:
+    """Refuse a name that no reproduction has."""
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or [each for each in known if name in each]
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         refuse(f"unknown reproduction {name!r}.", f"{hint}keras-dropout reproduce --list shows all {len(known)}.")
+
+
+def find(name: str) -> "Reproduction":
+    """Return the reproduction of that name, or refuse it with the nearest ones."""
+    check_name(name)
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").REPRODUCTION
 
 

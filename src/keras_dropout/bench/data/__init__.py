@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_dropout.bench.data.arrays import blocks, count, each, leaves, mapped, named, rearrange
-from keras_dropout.bench.data.streams import is_stream, read
+from keras_dropout.bench.data import splits
+from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange
+from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
 from keras_dropout.bench.records import DataFacts
-from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.errors import check_choice, check_share, check_whole, refuse
 
 DATA_VARIABLE = "KERAS_DROPOUT_DATA"
 SPLITS = ("held-out", "as-published")
@@ -42,7 +43,8 @@ class Data:
     """Training and test examples. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
 
     The first `validation` training examples are the validation data. Inputs that are mapped from a file (`np.memmap`) stay there.
-    `classes` are the names of classes 0, 1, …, and `columns` those of a table's, where they have such.
+    `classes` are the names of classes 0, 1, …, and `columns` those of a table's, where they have such. `division` says how examples
+    that came undivided were divided.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Data:
     divide_by: float = 1.0
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    division: str = ""
 
     def __post_init__(self) -> None:
         for name in ("train", "test"):
@@ -115,24 +118,38 @@ def _rows(part: Part, index: Any) -> Part:
     return Part(*(arrays if arrays is None else rearrange(arrays, index) for arrays in part))
 
 
-_FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them."
+_FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them, or (x, y), of which a part is divided off."
 
 
-def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays", rank: int | None = None) -> Data:
-    """Data from ((x_train, y_train), (x_test, y_test)), each pair also with sample weights as a third member.
+def is_part(data: Any) -> bool:
+    """Return whether `data` is one part, not a pair of them: (x, y), (x, y, weights) or a stream of batches."""
+    if is_stream(data):
+        return True
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        return False
+    return not all(is_stream(each) or (isinstance(each, tuple | list) and len(each) in (2, 3)) for each in data)
 
-    x and y may be dicts or tuples of arrays, for several inputs and outputs. An x that is a `np.memmap` (of
-    `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch DataLoader or Keras
-    PyDataset, batched or not, is read once, so that every variant and seed sees the same examples: one that shuffles gives
-    another order, hence other data, each time. `rank` is the number of axes of a batch of inputs.
+
+def from_arrays(
+    data: Any, validation_split: float = 0.1, name: str = "arrays", rank: int | None = None, test_split: float = 0.2
+) -> Data:
+    """Return data from ((x_train, y_train), (x_test, y_test)), or from (x, y), of which a share `test_split` is the test part.
+
+    Each pair may have sample weights as a third member. x and y may be dicts or tuples of arrays, for several inputs and outputs.
+    An x that is a `np.memmap` (of `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch
+    DataLoader or Keras PyDataset, batched or not, is read into arrays, so that every variant and seed sees the same examples. One
+    that shuffles gives another order, hence other data, in each program run; one whose passes give other examples is refused.
+    `rank` is the number of axes of a batch of inputs.
 
     A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
     """
-    if is_stream(data) or not isinstance(data, (tuple, list)) or len(data) != 2:
-        refuse(f"data must be a pair for training and one for testing; got {type(data).__name__}.", _FORM)
-    train, test = (_part(part, role, rank) for part, role in zip(data, ("training", "test")))
-    if not 0 < validation_split < 1:
-        refuse(f"validation_split must lie between 0 and 1; got {validation_split!r}.", "For example 0.1.")
+    check_repeatable(data)
+    check_share("validation_split", validation_split)
+    if is_part(data):
+        return _divided(name, _part(data, "", rank), check_share("test_split", test_split), validation_split)
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        refuse(f"data must be a pair for training and one for testing, or (x, y); got {_described(data)}.", _FORM)
+    train, test = (_part(part, role, rank) for part, role in zip(data, ("training ", "test ")))
     number = count(train.y)
     held_out = max(1, round(number * validation_split))
     if held_out == number:
@@ -141,19 +158,58 @@ def from_arrays(data: Any, validation_split: float = 0.1, name: str = "arrays", 
     return Data(name, _rows(train._replace(x=each(mapped, train.x)), order), test, held_out)
 
 
+def _divided(name: str, whole: Part, test: float, validation: float) -> Data:
+    """Return data from examples that are not divided yet: divided as those of a file with x and y are."""
+    whole = whole._replace(x=each(mapped, whole.x))
+    y, labels = whole.y, None
+    if isinstance(y, np.ndarray) and y.dtype.kind in "biu" and y[:1].size == 1:
+        labels = y.ravel() if 2 * len(np.unique(y)) <= len(y) else None  # else they are quantities
+    elif isinstance(y, np.ndarray) and is_one_hot(y):
+        labels = y.argmax(axis=1)
+    found = splits.divide(count(y), test=test, validation=validation, classes=labels)
+    how = "by class, at random, seed 0" if labels is not None else "at random, seed 0"
+    return Data(
+        name,
+        _rows(whole, np.concatenate([found.validation, found.train])),
+        _rows(whole, found.test),
+        len(found.validation),
+        division=f"{len(found.train):,} training, {len(found.validation):,} validation and {len(found.test):,} test examples: "
+        f"divided off {how}",
+    )
+
+
+def _described(data: Any) -> str:
+    return f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+
+
 def _part(data: Any, role: str, rank: int | None) -> Part:
+    check_repeatable(data)
     if is_stream(data):
         data = read(data, rank)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        refuse(f"the {role} data must be (x, y) or (x, y, weights); got {type(data).__name__}.", _FORM)
-    part = Part(*(arrays if arrays is None else _arrays(arrays, role) for arrays in data))
+        refuse(f"the {role}data must be (x, y) or (x, y, weights); got {_described(data)}.", _FORM)
+    x, y, *weights = data
+    if y is None:
+        refuse(f"the {role}data have no targets.", _FORM)
+    x, y = _several(x, y), _several(y, x)
+    part = Part(*(arrays if arrays is None else _arrays(arrays, role) for arrays in (x, y, *weights)))
     if part.weights is not None:
         part = part._replace(weights=each(lambda array: np.asarray(array, "float32"), part.weights))
     every = [array for arrays in part if arrays is not None for array in leaves(arrays)]
     if not every or not all(array.ndim for array in every) or len({len(array) for array in every}) != 1 or not len(every[0]):
         shapes = " and ".join(str(array.shape) for array in every)
-        refuse(f"the {role} data have arrays of the shapes {shapes}: not the same number of examples, or none.", _FORM)
+        refuse(f"the {role}data have arrays of the shapes {shapes}: not the same number of examples, or none.", _FORM)
     return part
+
+
+def _several(value: Any, other: Any) -> Any:
+    """Return a list of arrays as a tuple where each is an input or output, as Keras has it; not where each is an example."""
+    if not isinstance(value, list) or not value or not all(getattr(one, "ndim", 0) for one in value):
+        return value
+    first = other
+    while isinstance(first, dict | tuple) or (isinstance(first, list) and first and hasattr(first[0], "shape")):
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    return value if hasattr(first, "__len__") and len(first) == len(value) else tuple(value)
 
 
 def _arrays(value: Any, role: str) -> Any:
@@ -162,13 +218,27 @@ def _arrays(value: Any, role: str) -> Any:
         return {name: _arrays(one, role) for name, one in value.items()}
     if isinstance(value, tuple) and value and all(hasattr(one, "shape") or isinstance(one, (dict, tuple)) for one in value):
         return tuple(_arrays(one, role) for one in value)
+    if hasattr(value, "toarray"):
+        refuse(f"the {role}data are a sparse {type(value).__name__}.", "Pass a plain array: x.toarray().")
+    if np.ma.is_masked(value):
+        refuse(
+            f"the {role}data have masked entries, which a model would see.", "Fill them, x.filled(0), or leave the examples out."
+        )
     try:
         array = value if isinstance(value, np.memmap) else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
-        refuse(f"the {role} data are not plain arrays.", "Pass arrays of one number type and shape.")
-    if array.dtype.kind in "OSU":
-        refuse(f"the {role} data are not numbers; got {array.dtype}.", "Pass arrays of one number type and shape.")
+        refuse(f"the {role}data are not plain arrays.", "Pass arrays of one number type and shape.")
+    if array.dtype.kind not in "biuf":
+        refuse(f"the {role}data are not numbers; got {array.dtype}.", _MENDS.get(array.dtype.kind, _MENDS["V"]))
     return array
+
+
+_MENDS = {
+    "O": 'Convert them, for example x.astype("float32"); number the classes: np.unique(y, return_inverse=True)[1].',
+    "S": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",
+    "U": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",
+    "V": 'Convert them, for example x.astype("float32").',
+}
 
 
 def digits(train: int | None = None, test: int | None = None) -> Data:

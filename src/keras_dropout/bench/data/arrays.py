@@ -117,6 +117,12 @@ def classes(y: np.ndarray) -> np.ndarray:
     return np.round(y).astype("int32")
 
 
+def is_one_hot(y: np.ndarray) -> bool:
+    """Return whether each example of `y` is a row of zeros with a single one in it."""
+    one = (((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in blocks(y))
+    return y.ndim == 2 and y.shape[1] > 1 and all(one)
+
+
 def blocks(array: Any) -> Iterator[np.ndarray]:
     """The array in pieces of whole rows that fit in memory, in order."""
     step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))

@@ -216,21 +216,16 @@ def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str
     return (tasks, outputs, parts) if several else (tasks[""], outputs[""], parts)
 
 
-def _one_hot(y: np.ndarray) -> bool:
-    one = (((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in arrays.blocks(y))
-    return y.ndim == 2 and y.shape[1] > 1 and all(one)
-
-
 def _classes_of(y: np.ndarray) -> np.ndarray | None:
     """The class number of each example, if it has one."""
-    return y if y.ndim == 1 else y.argmax(axis=1) if _one_hot(y) else None
+    return y if y.ndim == 1 else y.argmax(axis=1) if arrays.is_one_hot(y) else None
 
 
 def _task_of(what: str, ys: dict[str, np.ndarray], task: str, classes: tuple[str, ...]) -> str:
     if task != "auto" and not classes:
         return task
     y = next(iter(ys.values()))
-    if classes or _one_hot(y) or (y.dtype.kind in "biu" and y[:1].size == 1):
+    if classes or arrays.is_one_hot(y) or (y.dtype.kind in "biu" and y[:1].size == 1):
         return "classification"
     if y.dtype.kind == "f":
         return "regression"
@@ -240,7 +235,7 @@ def _task_of(what: str, ys: dict[str, np.ndarray], task: str, classes: tuple[str
 def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
     """(number of classes, y as int32 class numbers; one-hot y stays as it is)."""
     learned = [part for part in ys if part != "test"]
-    if all(_one_hot(y) for y in ys.values()):
+    if all(arrays.is_one_hot(y) for y in ys.values()):
         used = np.any([y.any(axis=0) for part, y in ys.items() if part in learned], axis=0)
         if used.sum() < 2 or len({y.shape[1] for y in ys.values()}) > 1:
             refuse(

@@ -1,50 +1,101 @@
-"""Data that come in batches (tf.data.Dataset, torch's DataLoader, Keras's PyDataset), read once into arrays.
+"""Data that come in batches (tf.data.Dataset, torch's DataLoader, Keras's PyDataset), read into arrays.
 
-They are known by what they can do: neither TensorFlow nor torch is imported here.
+They are known by what they can do: neither TensorFlow nor torch is imported here. A second pass must give the same examples, in any
+order: otherwise the arrays would freeze what is drawn anew in every epoch, such as an augmentation.
 """
 
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data.arrays import each, leaves
+from keras_dropout.bench.data.arrays import each, leaves, named
 from keras_dropout.errors import refuse
 
 _FORM = "It must give (x, y) or (x, y, weights), as for Keras's fit."
+_SAME = (
+    "Give arrays, or a stream without augmentation that keeps the last batch of a shuffle. Put the augmentation into the model as "
+    "layers, for example keras.layers.RandomFlip: they act anew in every epoch."
+)
 
 
 def is_stream(data: Any) -> bool:
-    """Whether `data` is one of the three."""
+    """Return whether `data` is one of the three."""
     return _is_tf(data) or _is_torch(data) or _is_keras(data)
 
 
-def read(data: Any, rank: int | None = None) -> tuple:
-    """(x, y) or (x, y, weights) with all examples of a stream, in the order in which it gives them this once.
+def check_repeatable(data: Any) -> None:
+    """Refuse a generator or another iterator: it gives its examples once, so that nobody can check a second pass."""
+    if hasattr(data, "__next__") and not is_stream(data):
+        refuse(
+            f"a {type(data).__name__} gives its examples only once.",
+            "Give arrays, or a tf.data.Dataset, DataLoader or PyDataset of batches (x, y), which can be read again.",
+        )
 
-    `rank` is the number of axes of a batch of x, where it is known: it tells batches from single examples where a
-    tf.data.Dataset of fixed shapes leaves that open.
+
+def read(data: Any, rank: int | None = None) -> tuple:
+    """Return (x, y) or (x, y, weights) with all examples of a stream, in the order of the first of two passes.
+
+    Refuse a stream whose second pass gives other examples; their order may differ. `rank` is the number of axes of a batch of x,
+    where it is known: it tells batches from single examples where a tf.data.Dataset of fixed shapes leaves that open.
     """
     kind = type(data).__name__
-    if _is_tf(data):
-        if int(data.cardinality()) == -1:
-            refuse(f"the {kind} never ends.", "Take a number of batches: dataset.take(n); leave repeat() out.")
-        pieces, batched = data.as_numpy_iterator(), _is_batched(data.element_spec, rank)
-    elif _is_torch(data):
-        pieces, batched = iter(data), data.batch_sampler is not None
-    else:
-        batches = data.num_batches
-        if batches is None:
-            refuse(f"the {kind} never ends.", "Give it a length: num_batches, or __len__.")
-        pieces, batched = (data[number] for number in range(batches)), True
-    found = [_piece(piece, kind) for piece in pieces]
+    batched = _is_batched(data.element_spec, rank) if _is_tf(data) else not _is_torch(data) or data.batch_sampler is not None
+    found = list(_pieces(data))
     if not found:
         refuse(f"the {kind} holds no example.", _FORM)
     if any(len(piece) != len(found[0]) for piece in found):
         refuse(f"the {kind} gives weights with some examples only.", _FORM)
+    first, second = _examples(found, batched), _examples(_pieces(data), batched)
+    if first != second:
+        counts = first[0], second[0]
+        what = (
+            "other examples in each pass"
+            if counts[0] == counts[1]
+            else f"{counts[0]:,} examples in a pass and {counts[1]:,} in the next"
+        )
+        refuse(f"the {kind} gives {what}; every variant and seed needs the same.", _SAME)
     try:
         return _join(found, np.concatenate if batched else np.stack)
     except (ValueError, KeyError, TypeError) as error:
         refuse(f"the batches of the {kind} do not go together: {str(error).splitlines()[0]}", "Give examples of one shape.")
+
+
+def _pieces(data: Any) -> Iterator[tuple]:
+    """Yield what one pass over a stream gives, as tuples of arrays."""
+    kind = type(data).__name__
+    pieces: Iterable[Any] = data
+    if _is_tf(data):
+        if int(data.cardinality()) == -1:
+            refuse(f"the {kind} never ends.", "Take a number of batches: dataset.take(n); leave repeat() out.")
+        pieces = data.as_numpy_iterator()
+    elif _is_keras(data):
+        batches = data.num_batches
+        if batches is None:
+            refuse(f"the {kind} never ends.", "Give it a length: num_batches, or __len__.")
+        pieces = (data[number] for number in range(batches))
+    for piece in pieces:
+        yield _piece(piece, kind)
+    if _is_keras(data):
+        data.on_epoch_end()  # as fit does: it may shuffle, or draw an augmentation
+
+
+def _examples(pieces: Iterable[tuple], batched: bool) -> tuple[int, int]:
+    """Return how many examples there are, and the sum of their hashes: passes for which both are equal differ only in order."""
+    number, total = 0, 0
+    for piece in pieces:
+        arrays = [(name, np.atleast_1d(array) if batched else array[None]) for name, array in named(piece)]
+        count = min(len(array) for _, array in arrays)
+        for row in range(count):
+            digest = hashlib.blake2b(digest_size=16)
+            for name, array in arrays:
+                one = array[row]
+                digest.update(f"{name}{array.dtype.str}{array.shape[1:]}".encode())
+                digest.update(repr(one).encode() if array.dtype.hasobject else one.tobytes())
+            total += int.from_bytes(digest.digest())
+        number += count
+    return number, total % 2**128
 
 
 def _is_tf(data: Any) -> bool:
