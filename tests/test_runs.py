@@ -513,7 +513,7 @@ def test_a_damaged_run_is_two_lines(here, runs, arguments, metrics):
     assert (status, out) == (2, "")
     assert err.splitlines() == [
         f"keras-dropout: the run {RUNS['none', 0].key} is damaged: its metrics cannot be read.",
-        "keras-dropout runs verify lists what is damaged.",
+        "keras-dropout runs verify, with the same --ledger, lists what is damaged.",
     ]
 
 

@@ -7,6 +7,7 @@ killed.
 import contextlib
 import io
 import json
+import shlex
 import sqlite3
 import tempfile
 import time
@@ -210,7 +211,7 @@ def check_ledger_path(path: str | Path) -> Path:
             refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Check its permissions, or choose another --ledger.")
         return path
     if not path.parent.is_dir():
-        refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {path.parent}")
+        refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {shlex.quote(str(path.parent))}")
     try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:

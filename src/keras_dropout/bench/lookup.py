@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_dropout.bench import schema
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.schema import Damaged, check_header, look_up_to_date, make_schema, refusing, select_keys
+from keras_dropout.bench.schema import ANOTHER, Damaged, check_header, look_up_to_date, make_schema, refusing, select_keys, verify
 from keras_dropout.errors import refuse
 
 
@@ -108,7 +108,7 @@ def examples(path: str | Path, data: str) -> tuple[dict[str, Any], dict[str, np.
         with np.load(io.BytesIO(row[1])) as arrays:
             return json.loads(row[0]), dict(arrays)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
-        refuse(f"the ledger {path} is damaged: the examples of data {data} cannot be read.", "keras-dropout runs verify says more.")
+        refuse(f"the ledger {path} is damaged: the examples of data {data} cannot be read.", f"{verify(path)} says more.")
 
 
 def asked_for(path: str | Path) -> list[set[str]]:
@@ -139,9 +139,9 @@ def check_readable(path: str | Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        refuse(f"the ledger {path} cannot be read: {error.strerror}.", "Check its permissions, or choose another --ledger.")
+        refuse(f"the ledger {path} cannot be read: {error.strerror}.", f"Check its permissions. {ANOTHER}")
     if header and header != b"SQLite format 3\0":
-        refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+        refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
     return True
 
 
@@ -150,7 +150,7 @@ def reading(path: str | Path) -> Iterator[sqlite3.Connection]:
     """A connection that sees one state of a ledger and changes nothing; an older file looks like one of this version."""
     path = Path(path)
     if not check_readable(path):
-        refuse(f"there is no ledger {path}.", "Name one with --ledger; keras-dropout compare makes it.")
+        refuse(f"there is no ledger {path}.", ANOTHER)
     with refusing(path, "read"), contextlib.closing(_connect_to_read(path.resolve())) as connection:
         connection.execute("BEGIN")
         version = check_header(connection, path)

@@ -1,5 +1,6 @@
 """A study that a ledger has, also one that still runs -> its comparison. Changes nothing, trains nothing, loads no framework."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,21 +8,22 @@ from typing import Any
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.lookup import check_readable, latest_study, peek
 from keras_dropout.bench.records import BASELINE, Study
-from keras_dropout.bench.schema import LARGEST
+from keras_dropout.bench.schema import LARGEST, verify
 from keras_dropout.errors import check_whole, refuse
 
 
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
     """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
     path = Path(path)
+    listing = f"keras-dropout report {shlex.quote(str(path))} --list"
     if number is not None:
-        check_whole("study", number, 1, f"keras-dropout report {path} --list shows what there is.", LARGEST)
+        check_whole("study", number, 1, f"{listing} shows what there is.", LARGEST)
     found = latest_study(path, target, number)
     if found is None:
         if not check_readable(path):
             refuse(f"there is no ledger {path}.", "Name the file that compare wrote to; it is keras-dropout.db by default.")
         which = f"study {number}" if number is not None else "study" if target is None else f"study of {target!r}"
-        refuse(f"the ledger {path} has no {which}.", f"keras-dropout report {path} --list shows what it has.")
+        refuse(f"the ledger {path} has no {which}.", f"{listing} shows what it has.")
     document = found["document"] or _document_before(found, path)
     keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}
     try:
@@ -41,7 +43,10 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             more={name: document[name] for name in ("network", "search", "sweep") if name in document},
         )
     except (KeyError, TypeError):
-        refuse(f"the ledger {path} is damaged: study {found['id']} cannot be read.", "keras-dropout runs verify says more.")
+        refuse(
+            f"the ledger {path} is damaged: study {found['id']} cannot be read.",
+            f"{verify(path)} finds damage; where it finds none, please report this.",
+        )
 
 
 def _document_before(found: Mapping[str, Any], path: Path) -> dict[str, Any]:

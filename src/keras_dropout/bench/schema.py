@@ -7,6 +7,7 @@ docs/ledger.md describes the tables for people with plain sqlite3.
 
 import contextlib
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,6 +100,15 @@ _LACKING = "CAST(NULL AS BLOB) AS predictions, CAST(NULL AS TEXT) AS calibration
 _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test_losses, {_LACKING} FROM main.{{table}}"
 
 
+# Where there is no ledger.
+ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
+
+
+def verify(path: str | Path) -> str:
+    """Return the command that says what is damaged in a ledger."""
+    return f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
+
+
 class NotStored(Exception):
     """SQLite could not write. The text is one line that says why; what the ledger held before is safe."""
 
@@ -116,13 +126,13 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
     except sqlite3.Error as error:
         if "not a database" in str(error):
-            refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+            refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
-            refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
-        mend = "Check the permissions and the disk, or choose another --ledger."
+            refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
+        mend = "Check the permissions and the disk, or name another ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
     except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
-        refuse(f"the ledger {path} is damaged: {error}.", "keras-dropout runs verify says what is wrong; go back to a copy.")
+        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
@@ -174,7 +184,7 @@ def check_header(connection: sqlite3.Connection, path: Path) -> int:
         "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version, pragma_application_id"
     ).fetchone()
     if tables and application != APPLICATION_ID:
-        refuse(f"{path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
+        refuse(f"{path} is an SQLite file, but not a ledger.", ANOTHER)
     if version > SCHEMA_VERSION:
         refuse(f"{path} was written by a newer keras-dropout (schema {version}).", "Upgrade with pip install -U keras-dropout.")
     return version

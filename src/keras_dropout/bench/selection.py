@@ -74,11 +74,14 @@ def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterato
 def find_key(connection: sqlite3.Connection, prefix: str) -> str:
     """The key that begins with these digits; refuse none and several."""
     if len(prefix) < SHORTEST_KEY:
-        refuse(f"a key is told by at least {SHORTEST_KEY} of its digits; got {prefix!r}.", "keras-dropout runs shows the keys.")
+        refuse(
+            f"a key is told by at least {SHORTEST_KEY} of its digits; got {prefix!r}.",
+            "keras-dropout runs, with the same --ledger, shows the keys.",
+        )
     query = "SELECT key FROM runs WHERE substr(key, 1, ?) = ? ORDER BY key LIMIT 3"
     found = [key for (key,) in connection.execute(query, (len(prefix), prefix.lower()))]
     if not found:
-        refuse(f"the ledger has no run {prefix}.", "keras-dropout runs shows the keys.")
+        refuse(f"the ledger has no run {prefix}.", "keras-dropout runs, with the same --ledger, shows the keys.")
     if len(found) > 1:
         refuse(f"several runs begin with {prefix}: {', '.join(found[:2])}, …", "Give more digits.")
     return found[0]
@@ -103,7 +106,10 @@ def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
     try:
         values = None if losses is None else np.frombuffer(zlib.decompress(losses), "<f4")
     except (ValueError, TypeError, zlib.error):
-        refuse(f"the run {key} is damaged: its test losses cannot be read.", "keras-dropout runs verify lists what is damaged.")
+        refuse(
+            f"the run {key} is damaged: its test losses cannot be read.",
+            "keras-dropout runs verify, with the same --ledger, lists what is damaged.",
+        )
     shown = None
     if values is not None:
         shown = {"count": len(values), "mean": float(values.mean(dtype=float)) if len(values) else None}
@@ -128,7 +134,10 @@ def _read_json(key: str, name: str, text: str) -> Any:
     try:
         return read_object(name, text)
     except (ValueError, TypeError):
-        refuse(f"the run {key} is damaged: its {name} cannot be read.", "keras-dropout runs verify lists what is damaged.")
+        refuse(
+            f"the run {key} is damaged: its {name} cannot be read.",
+            "keras-dropout runs verify, with the same --ledger, lists what is damaged.",
+        )
 
 
 def _utc(text: str) -> str:
