@@ -1,6 +1,8 @@
 """Study files: everything that `compare` can be told, in TOML."""
 
 import difflib
+import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +67,7 @@ def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except FileNotFoundError:
-        refuse(f"the study file {path} does not exist.", "keras-dropout init TARGET writes one.")
+        refuse(f"the study file {path} does not exist.", f"keras-dropout init TARGET -o {shlex.quote(str(path))} writes one.")
     except OSError as error:
         refuse(f"the study file {path} cannot be read: {error.strerror}.", "Check its permissions.")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -161,7 +163,7 @@ def _variant(name: str, value: Any) -> Variant | str:
         return Variant.of(name, value)
     refuse(
         f"variant {name!r} must be a text, a table of sites, or true for a ready one; got {value!r}.",
-        f'Write {name} = "hidden=0.2".',
+        f'Write {_key(name)} = "hidden=0.2".',
     )
 
 
@@ -182,6 +184,11 @@ def _check_places(path: Path, table: Mapping[str, Any], names: Sequence[str], wh
 
 def _toml(value: str | Sequence[str]) -> str:
     return _quote(value) if isinstance(value, str) else f"[{', '.join(map(_quote, value))}]"
+
+
+def _key(name: str) -> str:
+    """Return a name as TOML takes it on the left of an equals sign."""
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _quote(name)
 
 
 def _quote(text: str) -> str:
