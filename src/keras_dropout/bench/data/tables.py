@@ -3,6 +3,7 @@
 import difflib
 import functools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -45,9 +46,7 @@ def read_table(path: Path, targets: Sequence[str]) -> tuple["pd.DataFrame", list
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
-        refuse(
-            f"{path} is not UTF-8 text: byte {error.start} does not decode.", f"iconv -f latin1 -t utf-8 {path} > utf8{path.suffix}"
-        )
+        refuse(f"{path} is not UTF-8 text: byte {error.start} does not decode.", _to_utf8(path))
     except (ValueError, OSError) as error:  # pandas' own errors of form are ValueErrors
         refuse(
             f"{path} cannot be read: {next(iter(str(error).splitlines()), 'broken')}",
@@ -203,7 +202,7 @@ def _one_hot(name: str, slots: dict[str, int], missing: bool) -> Callable[["pd.D
 def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are passed over."""
     texts, labels = [], []
-    for number, line in enumerate(re.split("\r?\n", decode(path.read_bytes(), str(path))), 1):
+    for number, line in enumerate(re.split("\r?\n", decode(path.read_bytes(), str(path), _to_utf8(path))), 1):
         if not line.strip():
             continue
         label, tab, text = line.partition("\t")
@@ -216,12 +215,17 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(texts, object), np.array(labels, object)
 
 
-def decode(content: bytes, name: str) -> str:
+def _to_utf8(path: Path) -> str:
+    """Return the line for a shell that makes a file in Latin-1 one in UTF-8."""
+    return f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))} > utf8{path.suffix}"
+
+
+def decode(content: bytes, name: str, mend: str = "Convert it to UTF-8.") -> str:
     """The text in `content`, or a refusal that names the file."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        refuse(f"{name} is not UTF-8 text: byte {error.start} does not decode.", "Convert it: iconv -f latin1 -t utf-8.")
+        refuse(f"{name} is not UTF-8 text: byte {error.start} does not decode.", mend)
 
 
 def _words(text: str) -> list[str]:
