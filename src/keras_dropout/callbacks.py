@@ -86,7 +86,9 @@ class RateScheduler(keras.callbacks.Callback):
             if not named:
                 refuse(
                     f"RateScheduler: the model has no dropout layer {pattern!r}.",
-                    f"It has: {', '.join(layer.name for layer in layers)}." if layers else "Put some in: keras_dropout.place.",
+                    f"It has: {', '.join(layer.name for layer in layers)}."
+                    if layers
+                    else "Put some in: keras_dropout.place(model, {'hidden': 0.2}).",
                 )
             for layer in named:
                 if not isinstance(layer, Stochastic):
