@@ -80,6 +80,11 @@ for command in (compare, tune, report, sites, place, check, uncertainty, ensembl
 app.add_typer(runs, name="runs")
 
 
+def _command_of(context: Any) -> str:
+    """Return the command that was typed, as far as it was understood."""
+    return f"{_command_of(context.parent)} {context.info_name}" if context and context.parent else "keras-dropout"
+
+
 def main() -> None:
     """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
     try:
@@ -90,7 +95,7 @@ def main() -> None:
         sys.exit(2)
     except _UsageError as error:
         try:
-            refuse(error.format_message(), "See keras-dropout --help, or keras-dropout compare --help.")
+            refuse(error.format_message(), f"See {_command_of(error.ctx)} --help.")
         except BadInput as shown:
             print(f"keras-dropout: {shown}", file=sys.stderr)
         sys.exit(2)
