@@ -31,9 +31,9 @@ def sources() -> Trees:
     return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def ways_out(trees: Trees) -> set[tuple[str, str]]:
-    """(module, text) of each way out that can be followed, and of what is known of each mistake."""
-    return {(path, text) for path, text in mends(trees) if path == "evidence.py" or FOLLOWED.search(text)}
+def ways_out(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of what `mends` gives, the ways out that can be followed, and those of each mistake."""
+    return {(path, text) for path, text in found if path == "evidence.py" or FOLLOWED.search(text)}
 
 
 def mends(trees: Trees) -> set[tuple[str, str]]:

@@ -17,6 +17,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import keras
@@ -1164,7 +1165,7 @@ WAYS = [
     Way(
         "bench/export.py",
         "Look with keras-dropout runs",
-        "runs export none.csv --status failed --ledger 'a folder/runs.db'",
+        "runs export exported.csv --status failed --ledger 'a folder/runs.db'",
         same_ledger("(runs)"),
         lambda said: command([*said.argv, "--status", "done"]),
     ),
@@ -1684,10 +1685,17 @@ def test_the_way_out_is_one(way):
     way.follow()
 
 
-def left_out(trees):
+@pytest.fixture(scope="module")
+def said():
+    """All that the package says to do, and of that what can be followed."""
+    mends = refusals.mends(refusals.sources())
+    return SimpleNamespace(mends=mends, ways=refusals.ways_out(mends))
+
+
+def left_out(ways):
     """The ways out that can be followed, and are neither in a row nor among what is not followed."""
     found = []
-    for module, text in sorted(refusals.ways_out(trees)):
+    for module, text in sorted(ways):
         rest = re.sub("|".join(NOT_FOLLOWED), "", text)
         rows = [way for way in WAYS if way.module == module and re.search(_pattern(way.words), text)]
         if not rows and (module == "evidence.py" or refusals.FOLLOWED.search(rest)):
@@ -1695,14 +1703,13 @@ def left_out(trees):
     return found
 
 
-def test_every_way_out_that_can_be_followed_is_followed():
-    assert left_out(refusals.sources()) == []
+def test_every_way_out_that_can_be_followed_is_followed(said):
+    assert left_out(said.ways) == []
 
 
-def test_every_row_is_of_a_way_out_that_is_said():
-    said = refusals.mends(refusals.sources())
+def test_every_row_is_of_a_way_out_that_is_said(said):
     rows = {(way.module, way.words) for way in WAYS}
-    assert [row for row in rows if not any(row[0] == m and re.search(_pattern(row[1]), text) for m, text in said)] == []
+    assert [row for row in rows if not any(row[0] == m and re.search(_pattern(row[1]), text) for m, text in said.mends)] == []
 
 
 NEW = """
@@ -1723,7 +1730,7 @@ def use(path, on):
 
 
 def test_a_new_refusal_without_a_row_is_found():
-    assert left_out({"new.py": ast.parse(NEW)}) == [
+    assert left_out(refusals.ways_out(refusals.mends({"new.py": ast.parse(NEW)}))) == [
         "new.py: Call keras_dropout.nothing(model).",
         "new.py: Use --sedes 3.",
         "new.py: keras-dropout runs verify {} says more.",
@@ -1772,9 +1779,9 @@ def test_what_the_package_names_is_there():
     assert {f"{module}: {wrong}" for module, text in refusals.strings(refusals.sources()) for wrong in names_nothing(text)} == set()
 
 
-def test_every_option_in_a_way_out_is_one():
+def test_every_option_in_a_way_out_is_one(said):
     """Also where no command is named beside it."""
-    for module, text in refusals.ways_out(refusals.sources()):
+    for module, text in said.ways:
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text.partition("ray start")[0]):
             assert option in OPTIONS | {"--help", "--version"}, f"{module}: {text}"
 
