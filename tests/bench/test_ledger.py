@@ -662,7 +662,7 @@ MESSAGES = {
     "folder": (lambda at: peek(at.parent, "k"), "the ledger {folder} is a folder.\nName a file, for example runs.db."),
     "text": (lambda at: peek(text(at), "k"), "{at} is not a ledger: it is not an SQLite file.\n" + ANOTHER),
     "text, to write": (lambda at: Ledger(text(at)), "{at} is not a ledger: it is not an SQLite file.\n" + ANOTHER),
-    "none": (lambda at: studies(at), "there is no ledger {at}.\nName one with --ledger; keras-dropout compare makes it."),
+    "none": (lambda at: studies(at), "there is no ledger {at}.\n" + ANOTHER),
     "no folder": (
         lambda at: Ledger(at / "no" / "runs.db"),
         "the ledger's folder {at}/no does not exist.\nMake it first: mkdir -p {at}/no",

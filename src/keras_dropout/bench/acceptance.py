@@ -35,9 +35,9 @@ _PROBABILITIES = tuple(name for name, between in _RANGES.items() if between == (
 def check_compiled(model: Any) -> None:
     """Refuse a model that has no optimizer or loss of Keras's."""
     if not getattr(model, "compiled", False):
-        refuse(f"the model {model.name!r} is not compiled.", "Call model.compile(optimizer, loss, metrics) first.")
+        refuse(f"the model {model.name!r} is not compiled.", 'For example model.compile("adam", loss="mse", metrics=["mae"]).')
     if model.get_compile_config().get("loss") is None:
-        refuse(f"the model {model.name!r} is compiled without a loss.", 'For example compile(optimizer, loss="mse").')
+        refuse(f"the model {model.name!r} is compiled without a loss.", 'For example model.compile("adam", loss="mse").')
 
 
 def settings_of(model: Any) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def check_statistics(model: Any, made: Any) -> None:
     if lost and adapted(made):
         refuse(
             f"what the layer {lost[0].name!r} was adapted to is not in the model's configuration: each run would begin without it.",
-            "Give it to the layer where the model is made, Normalization(mean=…, variance=…), or normalize the data.",
+            "Make the layer with Normalization(mean=…, variance=…), and build it there; or normalize the data.",
         )
 
 

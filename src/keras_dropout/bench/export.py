@@ -66,7 +66,10 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def _fill(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same columns in every row."""
     if not rows:
-        refuse("no such run is in the ledger; nothing was written.", "Look with keras-dropout runs, and give other filters.")
+        refuse(
+            "no such run is in the ledger; nothing was written.",
+            "Look with keras-dropout runs, with the same --ledger, and give other filters.",
+        )
     columns = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in columns} for row in rows]
 

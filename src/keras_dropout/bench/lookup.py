@@ -144,9 +144,9 @@ def check_readable(path: str | Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        refuse(f"the ledger {path} cannot be read: {error.strerror}.", "Check its permissions, or choose another --ledger.")
+        refuse(f"the ledger {path} cannot be read: {error.strerror}.", f"Check its permissions. {ANOTHER}")
     if header and header != b"SQLite format 3\0":
-        refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+        refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
     return True
 
 
@@ -158,7 +158,7 @@ def reading(path: str | Path, strict: bool = True) -> Iterator[sqlite3.Connectio
     """
     path = Path(path)
     if not check_readable(path):
-        refuse(f"there is no ledger {path}.", "Name one with --ledger; keras-dropout compare makes it.")
+        refuse(f"there is no ledger {path}.", ANOTHER)
     with refusing(path, "read"), contextlib.closing(_connect_to_read(path.resolve())) as connection:
         watch = Watch(connection)
         with watch.watching():

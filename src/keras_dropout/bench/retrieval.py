@@ -32,8 +32,9 @@ _DOCUMENT = {
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
     """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
     path = Path(path)
+    listing = f"keras-dropout report {shlex.quote(str(path))} --list"
     if number is not None:
-        check_whole("study", number, 1, f"keras-dropout report {path} --list shows what there is.", LARGEST)
+        check_whole("study", number, 1, f"{listing} shows what there is.", LARGEST)
     found = latest_study(path, target, number)
     if found is None:
         if not check_readable(path):

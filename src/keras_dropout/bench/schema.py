@@ -112,6 +112,15 @@ _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test
 _VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
 
 
+# Where there is no ledger.
+ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
+
+
+def verify(path: str | Path) -> str:
+    """Return the command that says what is damaged in a ledger."""
+    return f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
+
+
 class NotStored(Exception):
     """SQLite could not write. The text is one line that says why; what the ledger held before is safe."""
 
@@ -223,7 +232,7 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
         if str(error) == "interrupted":
             raise KeyboardInterrupt from error
         if "not a database" in str(error):
-            refuse(f"{path} is not a ledger: it is not an SQLite file.", "Choose another --ledger; a new file is made.")
+            refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
             refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
         mend = "Check the permissions and the disk, or choose another --ledger."

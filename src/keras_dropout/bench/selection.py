@@ -71,11 +71,14 @@ def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterato
 def find_key(connection: sqlite3.Connection, prefix: str) -> str:
     """The key that begins with these digits; refuse none and several."""
     if len(prefix) < SHORTEST_KEY:
-        refuse(f"a key is told by at least {SHORTEST_KEY} of its digits; got {prefix!r}.", "keras-dropout runs shows the keys.")
+        refuse(
+            f"a key is told by at least {SHORTEST_KEY} of its digits; got {prefix!r}.",
+            "keras-dropout runs, with the same --ledger, shows the keys.",
+        )
     query = "SELECT key FROM runs WHERE substr(key, 1, ?) = ? ORDER BY key LIMIT 3"
     found = [key for (key,) in connection.execute(query, (len(prefix), prefix.lower()))]
     if not found:
-        refuse(f"the ledger has no run {prefix}.", "keras-dropout runs shows the keys.")
+        refuse(f"the ledger has no run {prefix}.", "keras-dropout runs, with the same --ledger, shows the keys.")
     if len(found) > 1:
         refuse(f"several runs begin with {prefix}: {', '.join(found[:2])}, …", "Give more digits.")
     return found[0]

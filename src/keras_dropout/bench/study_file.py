@@ -68,7 +68,7 @@ def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except FileNotFoundError:
-        refuse(f"the study file {path} does not exist.", "keras-dropout init TARGET writes one.")
+        refuse(f"the study file {path} does not exist.", f"keras-dropout init TARGET -o {shlex.quote(str(path))} writes one.")
     except OSError as error:
         refuse(f"the study file {path} cannot be read: {error.strerror}.", "Check its permissions.")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -167,7 +167,7 @@ def _variant(name: str, value: Any) -> Variant | str:
         return Variant.of(name, value)
     refuse(
         f"variant {name!r} must be a text, a table of sites, or true for a ready one; got {value!r}.",
-        f'Write {name} = "hidden=0.2".',
+        f'Write {_key(name)} = "hidden=0.2".',
     )
 
 

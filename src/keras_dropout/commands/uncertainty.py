@@ -141,7 +141,10 @@ def uncertainty(
             except ImportError:
                 refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
         if path is not None and not all(map(contains_dropout, models.values())):
-            refuse("figures of each example are those of Monte-Carlo dropout; there is none in the model.", "Leave --output out.")
+            refuse(
+                "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
+                'Put some in, for example --place "last=0.2", or leave --output out.',
+            )
         others = {each: planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
