@@ -87,7 +87,9 @@ class RateScheduler(keras.callbacks.Callback):
             if not found:
                 refuse(
                     f"RateScheduler: the model has no dropout layer {pattern!r}.",
-                    f"It has: {', '.join(path for path, _ in layers)}." if layers else "Put some in: keras_dropout.place.",
+                    f"It has: {', '.join(path for path, _ in layers)}."
+                    if layers
+                    else "Put some in: keras_dropout.place(model, {'hidden': 0.2}).",
                 )
             for layer in found:
                 if not isinstance(layer, Stochastic):

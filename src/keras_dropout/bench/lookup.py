@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_dropout.bench import schema
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.schema import Damaged, Watch, check_header, look_up_to_date, make_schema, refusing, select_keys
+from keras_dropout.bench.schema import ANOTHER, Damaged, Watch, check_header, look_up_to_date, make_schema, refusing, select_keys
 from keras_dropout.errors import refuse
 
 MOST_BYTES = 2**32  # of what is unpacked at once: a small ledger can hold very much of one byte

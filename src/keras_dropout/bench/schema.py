@@ -8,6 +8,7 @@ docs/ledger.md describes the tables for people with plain sqlite3.
 import contextlib
 import json
 import re
+import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -109,8 +110,6 @@ _RUNS_OF_1 = """
         CASE WHEN json_valid(metrics) THEN metrics END AS numbers FROM main.{table})"""
 _LACKING = "CAST(NULL AS BLOB) AS predictions, CAST(NULL AS TEXT) AS calibration"
 _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test_losses, {_LACKING} FROM main.{{table}}"
-_VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
-
 
 # Where there is no ledger.
 ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
@@ -227,18 +226,18 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
     except NotStored as error:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
     except sqlite3.DataError as error:  # a value that is larger than the file
-        refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
+        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
     except sqlite3.Error as error:
         if str(error) == "interrupted":
             raise KeyboardInterrupt from error
         if "not a database" in str(error):
             refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
-            refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
+            refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
         mend = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
     except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
-        refuse(f"the ledger {path} is damaged: {error}.", _VERIFY)
+        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,7 +168,7 @@ def _variant(name: str, value: Any) -> Variant | str:
         return Variant.of(name, value)
     refuse(
         f"variant {name!r} must be a text, a table of sites, or true for a ready one; got {value!r}.",
-        f'Write {_key(name)} = "hidden=0.2".',
+        f'Write {_quote(name)} = "hidden=0.2".',
     )
 
 

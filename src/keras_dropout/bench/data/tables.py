@@ -418,11 +418,6 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(texts, object), np.array(labels, object)
 
 
-def _to_utf8(path: Path) -> str:
-    """Return the line for a shell that makes a file in Latin-1 one in UTF-8."""
-    return f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))} > utf8{path.suffix}"
-
-
 def decode(content: bytes, name: str, mend: str = "Convert it to UTF-8.") -> str:
     """The text in `content`, or a refusal that names the file."""
     try:
