@@ -701,7 +701,7 @@ ODD_RATES = {
     "None": {"rate": None},
     "text": {"rate": "0.5"},
     "not a number": {"rate": float("nan")},
-    "a pair": {"rate": (0.1, 0.2)},
+    "a pair of texts": {"rate": ("low", "high")},
     "a function": {"rate": lambda step: 0.5},
     "a flag": {"rate": True},
 }

@@ -106,12 +106,12 @@ class Mistakes(Shown, list[Mistake]):
 
 @graph.leaves_unchanged
 def check(model: keras.Model, data: Any = None) -> Mistakes:
-    """The known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
+    """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
 
     `data` are inputs to measure on (an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used):
     at most 256 evenly spaced rows are. Without them, what cannot be told from the structure is measured on random inputs or
     left out. Nothing in the model is changed. A warning says so where the calls of a model cannot be followed: its layers are
-    then checked one by one. Refused is what is no Keras model, has no layers, or does not fit the data.
+    then checked one by one. Refused is what is no Keras model, has no layers, or does not fit or run on the data.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax"), keras.layers.Dropout(0.2, name="drop")])
     >>> [(mistake.rule, mistake.layer) for mistake in check(model)]
