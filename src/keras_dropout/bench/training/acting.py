@@ -136,7 +136,7 @@ class Acting:
         """How far the outputs move when each layer is off, in terms of the largest; and (dropped, units) of each counted layer."""
 
         def outputs(off: Any, calls: Mapping[keras.Layer, Callable] | None = None) -> tuple[list, Any]:
-            values, counts = list(rest), []
+            values, counts = list(rest), list[Any]()
             for number, positions in enumerate(self._rates):
                 for p in positions:
                     values[p] = ops.where(ops.equal(off, number), ops.zeros_like(rest[p]), rest[p])
