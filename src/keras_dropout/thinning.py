@@ -66,12 +66,11 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
     if check_whole("sample", sample, 0, "It is the number of one thinned network, from 0 on.") >= POSITIONS:
         refuse(f"sample must be below 2**32; got {sample}.", "It is the number of one thinned network, from 0 on.")
     trained = as_trained(model)
-    source = trained if graph.is_nested(trained) else graph.functional(trained)
+    source = graph.opened(trained)
     factors = _factors(graph.read(source), trained, seed, sample)  # refused before anything is copied
     copied = graph.copy(source)
     new = _Thinning(copied, factors).model()
-    if trained.compiled:
-        new.compile_from_config(trained.get_compile_config())
+    graph.compile_like(new, trained)
     return new
 
 
