@@ -163,13 +163,15 @@ def changed(before, after):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "normalized" or keras.backend.backend() == "jax"])
 def test_a_model_is_what_it_was(kind):
     model, x = MODELS[kind](), STEPS if kind == "stateful" else X
     model.compile("adam", likelihood if kind == "a shared layer" else "sparse_categorical_crossentropy")
     if kind == "functional":
         model.fit(x, Y, batch_size=8, verbose=0)  # has an optimizer with a state, and Keras's programs
     calls = CALLS | (LONG if kind in ("functional", "subclassed") else {})
+    if keras.backend.backend() != "jax":  # there a plan times runs in processes of their own
+        calls = {name: call for name, call in calls.items() if not name.startswith("make_plan")}
     if kind == "normalized":
         calls = {name: call for name, call in LONG.items() if name.startswith("make_plan")}
     outcomes = {}

@@ -367,7 +367,8 @@ def _is_own(layer: Any) -> bool:
     """Whether a layer is of a class of the user's. What a class of Keras's that takes a seed draws, its options say: not those."""
     known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
     preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
-    return type(layer) not in known and not preprocessing and "seed" not in inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
+    options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
+    return type(layer) not in known and not preprocessing and "seed" not in options
 
 
 def _refuse_without_randomness(model: keras.Model) -> NoReturn:
