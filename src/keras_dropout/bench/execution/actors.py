@@ -74,7 +74,8 @@ def _ask_for_a_token() -> None:
     ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_AUTH_MODE"] = "token"
-    ray._raylet.Config.initialize("")  # Ray read the environment when it was imported, and has no public way to read it again
+    # Ray read the environment when it was imported, and has no public way to read it again.
+    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def _cores_of_cluster() -> int:
