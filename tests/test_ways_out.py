@@ -226,7 +226,7 @@ def pair(y=LABELS, x=X):
 
 
 def planned(model, data=None, **settings):
-    settings = {"engine": "compiled", "batch_size": 8, "seeds": 1, "epochs": 1, "ledger": "new.db"} | settings
+    settings = {"engine": "reference", "batch_size": 8, "seeds": 1, "epochs": 1, "ledger": "new.db"} | settings
     return make_plan(model, pair() if data is None else data, **settings)
 
 
@@ -344,6 +344,12 @@ def set_rate_of_keras(model, rate=0.2):
     return model
 
 
+def begun(model):
+    """A model whose training step is made."""
+    compiled(model, "mse").make_train_function()
+    return model
+
+
 def trained(model):
     compiled(model, "mse").fit(X, X[:, :2], epochs=1, verbose=0)
     return model
@@ -422,9 +428,9 @@ MISTAKES = [
     mistake(
         "live-rate",
         "Call compile() after setting it; or use keras_dropout's layers and set_rate",
-        lambda: set_rate_of_keras(trained(chain(L.Dense(6), L.Dropout(0.5), L.Dense(2)))),
-        lambda said: compiled(set_rate_of_keras(trained(chain(L.Dense(6), L.Dropout(0.5), L.Dense(2)))), "mse"),
-        lambda said: raised(trained(chain(L.Dense(6), keras_dropout.Dropout(0.5), L.Dense(2)))),
+        lambda: set_rate_of_keras(begun(chain(L.Dense(6), L.Dropout(0.5), L.Dense(2)))),
+        lambda said: compiled(set_rate_of_keras(begun(chain(L.Dense(6), L.Dropout(0.5), L.Dense(2)))), "mse"),
+        lambda said: raised(begun(chain(L.Dense(6), keras_dropout.Dropout(0.5), L.Dense(2)))),
     ),
     mistake(
         "training-frozen",
@@ -465,7 +471,7 @@ def branched(**options):
 
 # Commands and files.
 
-COMPARE = "compare model.keras --data x.npy,y.npy --engine compiled --seeds 1 --epochs 1 --batch-size 8 --dry-run"
+COMPARE = "compare model.keras --data x.npy,y.npy --engine reference --seeds 1 --epochs 1 --batch-size 8 --dry-run"
 PLAIN = f"{COMPARE} --variant hidden"
 TUNE = PLAIN.replace("compare", "tune", 1)
 ENSEMBLE = "ensemble dropped.keras --data x.npy,y.npy --samples 2"
@@ -515,7 +521,7 @@ STUDY = """
 target = "model.keras"
 epochs = 1
 seeds = 1
-engine = "compiled"
+engine = "reference"
 batch_size = 8
 [data]
 source = "x.npy,y.npy"
@@ -933,7 +939,7 @@ WAYS = [
     Way(
         "bench/engines.py",
         "Use --engine reference, or mend the model",
-        PLAIN.replace("model.keras", "model.py:odd"),
+        PLAIN.replace("model.keras", "model.py:odd").replace("reference", "compiled"),
         plus("--engine"),
     ),
     Way(
@@ -945,7 +951,7 @@ WAYS = [
     Way(
         "bench/planning.py",
         "Leave --engine out, or use --backend jax",
-        f"{PLAIN} --backend torch",
+        f"{PLAIN} --engine compiled --backend torch",
         plus("--backend"),
     ),
     Way("bench/planning.py", "Use --seeds auto with it", f"{PLAIN} --max-seeds 30", plus("--seeds")),
