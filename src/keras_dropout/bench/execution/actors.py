@@ -166,6 +166,9 @@ class Actors:
             worker = by_stream[stream]
             try:
                 kind, key, *values = ray.get(next(stream))
+            except StopIteration:  # its task is over, and it has no other yet
+                worker.stream = None
+                continue
             except RayError as error:
                 kind, key, values = "died", "", [_why(error), ""]
             if kind == "placed":
