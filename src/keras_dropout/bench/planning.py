@@ -351,6 +351,7 @@ def make_plan(
         made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
         acceptance.check_statistics(begun, made)
         placed = [_renamed(variant, model, made) for variant in placed]
+        notes += _still_random(made)
     notes += acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
     study = Study(
         target=name,
@@ -692,6 +693,17 @@ def _opened(model: Any) -> Any:
         refuse(f"the model {model.name!r} has no place for dropout.", "Give it a layer with weights.")
     acceptance.check_compiled(model)
     return opened
+
+
+def _still_random(model: Any) -> tuple[str, ...]:
+    """Say which layers draw at random in every variant; refuse dropout that cannot be taken out for the baseline."""
+    from keras_dropout.placement import rewire, still_random
+
+    return tuple(
+        f"the layer {path!r} ({type(layer).__name__}) draws at random in training in every variant, {BASELINE} too: "
+        "it has no option that is known as dropout"
+        for path, layer in still_random(rewire(model, {})[0])
+    )
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
