@@ -153,7 +153,10 @@ def predict(
     trained = passes.model if getattr(model, "loss", None) is None else model  # the outer one has the loss, if there are two
     kind, logits = find_outputs(trained, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
     if kind != "values" and (y is not None or precision is not None):
-        refuse(f"y and precision are for a regression; the outputs are {kind}.", "Leave them out: keras_dropout.metrics scores probabilities.")
+        refuse(
+            f"y and precision are for a regression; the outputs are {kind}.",
+            "Leave them out: keras_dropout.metrics scores probabilities.",
+        )
     if y is not None and precision is None:
         refuse(
             "a log-likelihood needs the precision of the noise.", "Pass precision=fit_precision(model, x, y), of validation data."

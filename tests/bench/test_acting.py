@@ -181,6 +181,39 @@ def paths():
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
+class Sampling(keras.layers.Layer):
+    """Draws as a variational autoencoder does: random, and no dropout."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        mean, spread = inputs
+        return mean + spread * keras.random.normal(keras.ops.shape(mean), seed=self.seeds)
+
+
+class Silent(keras.layers.Layer):
+    """Has an option of dropout, and hands on no flag: its dropout hears of training all the same."""
+
+    def __init__(self, dropout, **options):
+        super().__init__(**options)
+        self.dropout, self.dense, self.inner = dropout, keras.layers.Dense(7), keras.layers.Dropout(dropout)
+
+    def call(self, inputs):
+        return self.inner(self.dense(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "dropout": self.dropout}
+
+
+def of_others():
+    x = inputs = keras.Input((6,))
+    x = Silent(0.3)(x)
+    x = Sampling()([keras.layers.Dense(4)(x), keras.layers.Dense(4)(x)])
+    return keras.Model(inputs, keras.layers.Dense(3)(keras_dropout.Dropout(0.5)(x)))
+
+
 def of_keras():
     return model_of(keras.layers.Reshape((3, 2)), keras.layers.SpatialDropout1D(0.3), keras.layers.Flatten())
 
@@ -193,7 +226,7 @@ def learned():
     return placement.place(model_of(keras.layers.Dense(8)), {"hidden": {"kind": "ConcreteDropout", "rate": 0.2}})
 
 
-BUILDERS = (rare, zero_head, recurrent, attention, paths, of_keras, around, learned)
+BUILDERS = (rare, zero_head, recurrent, attention, paths, of_others, of_keras, around, learned)
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)

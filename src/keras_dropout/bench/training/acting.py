@@ -18,7 +18,7 @@ from keras_dropout import backends, graph, layers
 from keras_dropout.bench.records import Variant
 from keras_dropout.layers.base import MaskLayer, Stochastic
 from keras_dropout.sampling import drops, with_training
-from keras_dropout.survey import dropout_options
+from keras_dropout.survey import dropout_options, is_dropout
 
 _ROWS = 16  # of the first batch
 _ROWS_AT_ONCE = 128  # in all passes together
@@ -52,9 +52,8 @@ class Acting:
     def __init__(self, model: keras.Model):
         self.model = model
         position = {id(variable): number for number, variable in enumerate(model.non_trainable_variables)}
-        found = [layer for layer in model._flatten_layers() if drops(layer) or _free_rates(layer)]
-        self._free = [layer for layer in found if _free_rates(layer)]
-        self._fixed = [layer for layer in found if not _free_rates(layer)]
+        self._free = [layer for layer in model._flatten_layers() if _free_rates(layer)]
+        self._fixed = _that_can_be_switched_off(model)
         self._rates = [[position[id(getattr(layer.state, name))] for name in _free_rates(layer)] for layer in self._free]
         self._states = [
             [position[id(state)] for state in _random_states(layer) if id(state) in position]
@@ -63,7 +62,7 @@ class Acting:
         # Inside a loop, such as that of a recurrent layer, the inputs of a layer cannot be looked at.
         called = {id(call.layer) for call in graph.read(model).calls}
         self._counted = [layer for layer in self._free if _draws_units(layer) and id(layer) in called]
-        self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(found))))
+        self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(self._free) + len(self._fixed))))
         self._at_once = keras.backend.backend() == "jax"
         self._epsilon = max(_EPSILON.get(layer.compute_dtype, _EPSILON["float32"]) for layer in model._flatten_layers())
         self._program = self._compiled()
@@ -157,7 +156,7 @@ class Acting:
         else:
             plain, counts = outputs(none)
             passes = [outputs(number, {})[0] for number in range(none)]
-        passes += [outputs(none, {layer: _switched_off(layer)})[0] for layer in self._fixed]
+        passes += [outputs(none, {layer: with_training(layer.call, False)})[0] for layer in self._fixed]
         return _stacked([_distance(each, plain) for each in passes]), counts
 
     def _disturbed(self, trainable: list, rest: list, x: Any, draw: int) -> tuple[list, list, Any]:
@@ -194,6 +193,15 @@ def _free_rates(layer: Any) -> list[str]:
     )
 
 
+def _that_can_be_switched_off(model: keras.Model) -> list[keras.Layer]:
+    """The layers with dropout whose rates are not variables. What is inside one of Keras's, such as a cell, is that one's part."""
+    found = [layer for layer in model._flatten_layers() if drops(layer) and not _free_rates(layer) and layer._call_has_training_arg]
+    found = [layer for layer in found if is_dropout(layer) or isinstance(layer, Stochastic) or dropout_options(layer)]
+    own = [layer for layer in found if type(layer).__module__.startswith("keras.")]
+    parts = {id(inner) for layer in own for inner in layer._flatten_layers(include_self=False)}
+    return [layer for layer in found if id(layer) not in parts]
+
+
 def _draws_units(layer: Any) -> bool:
     """Whether what a layer drops can be counted in its output."""
     return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop
@@ -228,13 +236,6 @@ def _counting(layer: MaskLayer, counts: list) -> Callable:
         return out
 
     return counted
-
-
-def _switched_off(layer: keras.Layer) -> Callable:
-    """The layer's call without its dropout."""
-    if layer._call_has_training_arg:
-        return with_training(layer.call, False)
-    return lambda *args, **kwargs: graph.first_input(args, kwargs)
 
 
 @contextlib.contextmanager
