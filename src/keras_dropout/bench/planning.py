@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import os
@@ -10,10 +11,10 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -43,6 +44,7 @@ from keras_dropout.schedules import spread_over_depth
 DEFAULT_MAX_SEEDS = 30
 MOST_SEEDS = 100_000  # of a variant: a study is listed run by run
 AS_BUILT = "as-built"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,20 @@ def _without_random_numbers() -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+def _leaves_target_unchanged(function: _Function) -> _Function:
+    """Make a function leave a model that it is given as it was; see `graph.unchanged`."""
+
+    @functools.wraps(function)
+    def guarded(target: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(target, (str, Path)) or "keras" not in sys.modules:  # what is no model needs no framework
+            return function(target, *args, **options)
+        from keras_dropout import graph
+
+        return graph.leaves_unchanged(function)(target, *args, **options)
+
+    return cast(_Function, guarded)
 
 
 class Settings(TypedDict, total=False):
@@ -223,6 +239,8 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(each, str) and each not in (*_READY, _PUBLISHED):
             ready = f"{', '.join(_READY)}, of recipes also {_PUBLISHED}"
             refuse(f"unknown variant {each!r}.", f'Use one of {ready}, or NAME="SITE=RATE, …".')
+    if BASELINE in names:  # one that places something, or leaves the model as it is built
+        refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], get("baseline", BASELINE))
     seeds, max_seeds = _read_seeds(get("seeds", 6), get("max_seeds"), len(names))
     return {
@@ -263,6 +281,7 @@ def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
         refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
 
 
+@_leaves_target_unchanged
 @_without_random_numbers()
 def make_plan(
     target: Any,
@@ -339,8 +358,6 @@ def make_plan(
     if max_seeds is not None:
         _check_enough_seeds(max_seeds, sum(variant != ready[BASELINE] for variant in chosen))
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
-    if any(variant.name == BASELINE for variant in placed):
-        refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     begun = _with_weights(model, from_weights)
     settings = acceptance.settings_of(begun)
     needed: dict[str, Any] = {}

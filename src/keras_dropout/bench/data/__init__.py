@@ -183,7 +183,6 @@ def _described(data: Any) -> str:
 
 
 def _part(data: Any, role: str, rank: int | None) -> Part:
-    check_repeatable(data)
     if is_stream(data):
         data = read(data, rank)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
@@ -214,6 +213,7 @@ def _several(value: Any, other: Any) -> Any:
 
 def _arrays(value: Any, role: str) -> Any:
     """The array or arrays in `value`: a dict, or a tuple of what is already arrays, is several."""
+    check_repeatable(value)
     if isinstance(value, dict):
         return {name: _arrays(one, role) for name, one in value.items()}
     if isinstance(value, tuple) and value and all(hasattr(one, "shape") or isinstance(one, (dict, tuple)) for one in value):
