@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -655,8 +656,8 @@ def cut(path):
     return path
 
 
-ANOTHER = "Choose another --ledger; a new file is made."
-VERIFY = "keras-dropout runs verify says what is wrong; go back to a copy."
+ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
+VERIFY = "keras-dropout runs verify --ledger {quoted} says what is wrong; go back to a copy."
 NO_JSON = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1).\n"
 MESSAGES = {
     "folder": (lambda at: peek(at.parent, "k"), "the ledger {folder} is a folder.\nName a file, for example runs.db."),
@@ -665,7 +666,7 @@ MESSAGES = {
     "none": (lambda at: studies(at), "there is no ledger {at}.\n" + ANOTHER),
     "no folder": (
         lambda at: Ledger(at / "no" / "runs.db"),
-        "the ledger's folder {at}/no does not exist.\nMake it first: mkdir -p {at}/no",
+        "the ledger's folder {at}/no does not exist.\nMake it first: mkdir -p '{at}/no'",
     ),
     "other": (lambda at: peek(database(at), "k"), "{at} is an SQLite file, but not a ledger.\n" + ANOTHER),
     "newer": (
@@ -726,9 +727,10 @@ MESSAGES = {
 @pytest.mark.parametrize("name", MESSAGES)
 def test_what_is_wrong_and_how_to_mend_it(tmp_path, name):
     act, message = MESSAGES[name]
+    at = tmp_path / "my runs.db"  # a shell needs it quoted
     with pytest.raises(BadInput) as caught:
-        act(tmp_path / "runs.db")
-    assert str(caught.value) == message.format(at=tmp_path / "runs.db", folder=tmp_path)
+        act(at)
+    assert str(caught.value) == message.format(at=at, folder=at.parent, quoted=shlex.quote(str(at)))
 
 
 def puts(ledger):

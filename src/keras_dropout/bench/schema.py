@@ -291,7 +291,7 @@ def check_header(connection: sqlite3.Connection, path: Path, strict: bool = True
     version, application = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id"))
     tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     if (tables and application != APPLICATION_ID) or version < 0:
-        refuse(f"{path} is an SQLite file, but not a ledger.", "Choose another --ledger; a new file is made.")
+        refuse(f"{path} is an SQLite file, but not a ledger.", ANOTHER)
     if version > SCHEMA_VERSION:
         refuse(f"{path} was written by a newer keras-dropout (schema {version}).", "Upgrade with pip install -U keras-dropout.")
     if strict and (found := foreign(connection, version)):
