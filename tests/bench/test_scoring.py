@@ -237,7 +237,7 @@ REFUSALS = {
     "a flag": (perceptron, split(CLASS), {"samples": True}, "got True"),
     "two outputs": (two_outputs, pair_of({"kind": CLASS, "size": NUMBER}), {}, "one output; this one gives several"),
     "an output by name": (by_name, pair_of({"kind": CLASS}), {}, "one output; this one gives several"),
-    "no probabilities": (lambda: perceptron(activation="relu"), split(CLASS), {}, "the outputs are no probabilities"),
+    "no probabilities": (lambda: perceptron(activation="softplus"), split(CLASS), {}, "the outputs are no probabilities"),
     "hidden logits": (
         lambda: perceptron(activation=None, loss=cost),
         split(CLASS),
