@@ -314,6 +314,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
             layer.rate = wanted[id(layer)]
 
 
+@graph.leaves_unchanged
 def _way_out(model: keras.Model) -> str:
     """How a rate is changed that cannot be changed in place."""
     try:
@@ -397,6 +398,7 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
 
+@graph.leaves_unchanged
 def _dropout_at(model: keras.Model, pattern: str, found: list[tuple[str, keras.Layer]]) -> list[keras.Layer]:
     """The dropout layers at the sites that `pattern` names, of those that were found."""
     try:

@@ -119,7 +119,14 @@ def test_compiled_is_keras_fit_with_schedules(name, placement, tmp_path):
 def test_a_schedule_is_that_of_the_layer_at_its_site(tmp_path):
     """Each layer's rate is its own schedule's, whatever other layers of dropout there were."""
     model = keras.Sequential(
-        [keras.Input((6,)), L.Dense(16, name="a"), Dropout(0.5, seed=1), L.Dense(8, name="b"), L.Dense(4, name="c"), L.Dense(3)]
+        [
+            keras.Input((6,)),
+            L.Dense(16, name="a"),
+            Dropout(0.5, seed=1),
+            L.Dense(8, name="b"),
+            L.Dense(4, name="c"),
+            L.Dense(3, "softmax"),
+        ]
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
     placement = {"c": Late(0.3, start=0.5), "a": 0.1, "b": "early(0.2, until=0.5)"}
