@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own.
-EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_foreign_layers.py tests/test_companions.py tests/test_catalogue.py \
-  tests/test_callbacks.py tests/test_mistakes.py tests/test_sampling.py tests/test_moments.py tests/test_thinning.py \
-  tests/test_uncertainty.py tests/test_nothing_stays.py tests/bench/test_checkpoints.py tests/bench/test_archives.py tests/bench/test_portrait.py tests/layers tests/testing
+EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_foreign_layers.py tests/test_companions.py \
+  tests/test_catalogue.py tests/test_callbacks.py tests/test_mistakes.py tests/test_sampling.py tests/test_moments.py \
+  tests/test_thinning.py tests/test_uncertainty.py tests/test_nothing_stays.py tests/bench/test_acting.py \
+  tests/bench/test_checkpoints.py tests/bench/test_archives.py tests/bench/test_portrait.py tests/layers tests/testing
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 

@@ -119,6 +119,14 @@ def test_what_can_be_read_once_is_refused(stream):
         from_arrays((stream(), TEST))
 
 
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_a_stream_in_the_place_of_an_array_is_refused(make):
+    with pytest.raises(BadInput, match="where an array is expected"):
+        from_arrays((make(), Y), rank=4)
+    for data in (make(), (make(), make()), (make(), (X, Y))):  # the ways out
+        assert from_arrays(data, rank=4).train.x.shape[1:] == X.shape[1:]
+
+
 def test_the_way_out_works(tmp_path):
     """The refused augmentation as a layer, with the stream left as it is or as arrays: each step then draws anew."""
     model = keras.Sequential([keras.Input((4, 4, 1)), L.RandomFlip(), L.Flatten(), L.Dense(8, "relu"), L.Dense(3, "softmax")])

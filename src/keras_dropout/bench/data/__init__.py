@@ -214,6 +214,11 @@ def _several(value: Any, other: Any) -> Any:
 def _arrays(value: Any, role: str) -> Any:
     """The array or arrays in `value`: a dict, or a tuple of what is already arrays, is several."""
     check_repeatable(value)
+    if is_stream(value):
+        refuse(
+            f"the {role}data have a {type(value).__name__} where an array is expected.",
+            "Give it alone, of batches (x, y), or as a pair: one for training, and one, or (x, y), for testing.",
+        )
     if isinstance(value, dict):
         return {name: _arrays(one, role) for name, one in value.items()}
     if isinstance(value, tuple) and value and all(hasattr(one, "shape") or isinstance(one, (dict, tuple)) for one in value):
