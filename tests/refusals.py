@@ -107,7 +107,9 @@ def _texts(expression: ast.AST, scope: Scope, seen: frozenset[str] = frozenset()
         elif isinstance(each, ast.Call) and _name(each) == "join":
             yield from _texts(each.args[0], scope, seen)
         elif isinstance(each, ast.Call) and _name(each) not in seen:
-            for function, module in scope.functions.get(_name(each), ()):
+            named = scope.functions.get(_name(each), ())
+            own = [found for found in named if found[1] is scope.module] if isinstance(each.func, ast.Name) else []
+            for function, module in own or named:  # several modules may have one of that name
                 for found in _nodes(function, ast.Return):
                     if found.value is not None:
                         yield from _texts(found.value, scope._replace(function=function, module=module), seen | {_name(each)})

@@ -5,8 +5,11 @@ A new refusal that names a command, an option, a call or an argument needs a row
 
 import ast
 import contextlib
+import functools
+import gzip
 import importlib.util
 import io
+import itertools
 import pkgutil
 import re
 import shlex
@@ -27,16 +30,16 @@ import refusals
 import typer
 
 import keras_dropout
-from keras_dropout import cli, ensemble, metrics, moments, targets, uncertainty
-from keras_dropout.bench import execution, planning, study_file
+from keras_dropout import catalogue, cli, ensemble, graph, metrics, moments, sampling, targets, uncertainty
+from keras_dropout.bench import execution, planning, retrieval, study_file
 from keras_dropout.bench.assessment import assess
-from keras_dropout.bench.data import Part, from_arrays, scenes, shifts
+from keras_dropout.bench.data import Part, files, from_arrays, scenes, shifts
 from keras_dropout.bench.ledger import Ledger
 from keras_dropout.bench.lookup import examples
 from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
-from keras_dropout.bench.schema import refusing
+from keras_dropout.bench.schema import NotStored, refusing
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.evidence import KNOWN
@@ -456,7 +459,24 @@ MISTAKES = [
         lambda: (L.Dropout(0.8), L.Dense(2)),
         lambda said: (L.Dropout(1 - 0.8), L.Dense(2)),
     ),
+    mistake(
+        "dropout-before-masking",
+        "Put the dropout behind Masking, which passes the mask on",
+        lambda: [keras.Input((5, 4)), L.Dropout(0.5), L.Masking(-1.0), L.GlobalAveragePooling1D(), L.Dense(2)],
+        lambda said: [keras.Input((5, 4)), L.Masking(-1.0), L.Dropout(0.5), L.GlobalAveragePooling1D(), L.Dense(2)],
+    ),
+    mistake(
+        "dropout-of-ids",
+        "Use keras_dropout.WordDropout on the ids, or put the dropout behind the embedding",
+        lambda: ids(L.Dropout(0.2), L.Embedding(9, 4)),
+        lambda said: ids(named(said, "WordDropout")(0.2, unknown=1), L.Embedding(9, 4)),
+        lambda said: ids(L.Embedding(9, 4), L.Dropout(0.2)),
+    ),
 ]
+
+
+def ids(*layers):
+    return [keras.Input((6,), dtype="int32"), *layers, L.GlobalAveragePooling1D(), L.Dense(2)]
 
 
 def raised(model):
@@ -514,6 +534,11 @@ def needs(width):
 def load():
     return keras.models.load_model("own.keras")
 
+def filled():
+    model = build()
+    model.load_weights("own.weights.h5")
+    return model
+
 def plain():
     return keras.models.load_model("model.keras")
 """
@@ -541,16 +566,23 @@ def folder(tmp_path_factory):
         dropped().save("dropped.keras")
         dropped(activation=None, loss=None).save("logits.keras")
         net(L.Lambda(lambda x: 2 * x)).save("lambda.keras")
-        Path("model.h5").touch()
+        for name in ("model.h5", "table.xlsx"):
+            Path(name).touch()
         dropped().save("dropped-copy.keras")
         keras.Sequential([keras.Input((8, 8)), L.Flatten(), L.Dropout(0.5), L.Dense(10, "softmax")]).save("digits.keras")
         Path("model.py").write_text(FUNCTIONS)
         build = targets.load_function("model.py:build")
         build().save("own.keras")
+        build().save_weights("own.weights.h5")
+        net(width=1, activation=None, loss="mse").save("amount.keras")
         Path("study.toml").write_text(STUDY)
         Path("search.toml").write_text(f'{STUDY}\n[space]\nhidden = "0:0.6"\n')
         lines = ["a,b,c,d,kind", *(f"{a:.3f},{b:.3f},{c:.3f},{d:.3f},{label}" for (a, b, c, d), label in zip(X, LABELS))]
         Path("table.csv").write_text("\n".join(lines))
+        for name, kinds in (("words", ("red", "green", "blue")), ("grades", (1, 2, 5))):
+            rows = (line.rsplit(",", 1) for line in lines[1:])
+            Path(f"{name}.csv").write_text("\n".join([lines[0], *(f"{row},{kinds[int(label)]}" for row, label in rows)]))
+        Path("a folder/latin1.csv.gz").write_bytes(gzip.compress("\n".join(lines).replace("kind", "größe").encode("latin1")))
         Path("a folder/latin1.csv").write_bytes("\n".join(lines).replace("kind", "größe").encode("latin1"))
         Path("a folder/latin1.txt").write_bytes("".join(f"{n % 3}\tgroß {n}\n" for n in range(90)).encode("latin1"))
         Path("text.db").write_text("no ledger at all")
@@ -567,6 +599,9 @@ def folder(tmp_path_factory):
         change("old.db", "UPDATE studies SET document = NULL", "DELETE FROM details", "DELETE FROM runs")
         write_ledger("old.db", epochs=2)
         change("a folder/damaged.db", "UPDATE details SET curves = '['", "UPDATE examples SET arrays = x'00'")
+        shutil.copy("runs.db", "a folder/half.db")
+        one = first_key("runs.db", "hidden")
+        change("a folder/half.db", f"UPDATE details SET curves = '[' WHERE key = '{one}'")
         change("a folder/broken.db", "UPDATE studies SET document = '{\"study\": {}}'")
         yield where
 
@@ -672,11 +707,16 @@ def no_loss():
     return model
 
 
-def in_main():
-    """A model of a class that the processes that train cannot import."""
-    Twice = type("Twice", (L.Layer,), {"call": lambda self, x: 2 * x, "__module__": "__main__"})
-    keras.saving.register_keras_serializable("in_main")(Twice)
-    return net(Twice())
+AMOUNTS = np.abs(X[:, 0]) * 3
+SEVERAL = np.stack([LABELS == 0, LABELS != 1, LABELS < 2], axis=1).astype("float32")
+
+
+def quantity(activation, loss, y=AMOUNTS):
+    return planned(net(width=1, activation=activation, loss=loss), pair(y))
+
+
+def of_table(name, model, data_options=()):
+    return planned(model, name, data_options={"target": "kind"} | dict(data_options))
 
 
 class Mute(L.Layer):
@@ -707,6 +747,181 @@ class Unregistered(L.Layer):
         return 2 * x
 
 
+class Holding(L.Layer):
+    """A layer that is saved with an object which it does not keep."""
+
+    def __init__(self, inner, **options):
+        super().__init__(**options)
+        made = keras.saving.deserialize_keras_object(inner) if isinstance(inner, dict) else inner
+        self.make = lambda: made
+
+    def call(self, x):
+        return 2 * x
+
+    def get_config(self):
+        return super().get_config() | {"inner": keras.saving.serialize_keras_object(self.make())}
+
+
+class Nameless(L.Layer):
+    """A layer whose constructor does not take what its configuration has."""
+
+    def __init__(self):
+        super().__init__()
+
+
+class Trains(Backbone):
+    """A model that trains in a way of its own, with a constructor of its own."""
+
+    def train_step(self, *data):
+        return super().train_step(*data)
+
+
+class Accepts(keras.Model):
+    """A model that trains so, and is made of inputs and outputs."""
+
+    def train_step(self, *data):
+        return super().train_step(*data)
+
+
+class Outer(keras.Model):
+    """A model that trains another one in a way of its own."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(x)
+
+    def train_step(self, *data):
+        return super().train_step(*data)
+
+
+def accepted(model):
+    assert type(keras_dropout.strip(model)) is type(model)
+
+
+def built_with_new(said):
+    names = {"keras_dropout": keras_dropout, "model": Outer(net())}
+    exec(said.words(r"(new = .*?\}\)), and build Outer with new"), names)
+    assert any(isinstance(layer, keras_dropout.Dropout) for layer in Outer(names["new"])._flatten_layers())
+
+
+def regularized(decorate=lambda cls: cls):
+    """A layer with a regularizer of the reader's own, in a module that nobody can import."""
+    made = type("OwnRegularizer", (keras.regularizers.L2,), {"__module__": "of_the_reader"})
+    return L.Dense(2, kernel_regularizer=decorate(made)(0.1))
+
+
+class Draws(L.Layer):
+    """A layer that drops in training; what it draws from cannot be seen, or is a generator of its own."""
+
+    def __init__(self, seeds=None, **options):
+        super().__init__(**options)
+        self.seeds = seeds
+
+    def call(self, x, training=False):
+        return keras.random.dropout(x, 0.5, seed=self.seeds or 1) if training else x
+
+
+def varies(model, x=X[:8]):
+    assert predict(model, x).variance.max() > 0
+
+
+def recurrent(start, **options):
+    return keras.Sequential([start, L.LSTM(3, dropout=0.2, **options), L.Dense(3, "softmax")])
+
+
+def with_its_weights(said):
+    model, new = recurrent(keras.Input(batch_shape=(8, 5, 4)), stateful=True), recurrent(keras.Input((5, 4)))
+    said.call("new.set_weights(", new=new, model=model)
+    varies(new, STEPS)
+
+
+STEPS = _rng.normal(size=(8, 5, 4)).astype("float32")
+
+
+def batches():
+    return ((X[n : n + 4], LABELS[n : n + 4]) for n in range(0, 40, 4))
+
+
+def joined(said):
+    return said.call("np.concatenate(", itertools=itertools, generator=batches(), steps=2)
+
+
+def rows_of(x):
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(x)
+
+
+def single(said, x):
+    return said.call("dataset.batch(", dataset=rows_of(x))
+
+
+def read_rows(x, shape=(1,)):
+    return sampling.check_examples([("row", shape, "float32")], x)
+
+
+def weights_alone(said):
+    target = said.words("(file.py:function)").replace("file.py:function", "model.py:filled")
+    return targets.load_model(target)
+
+
+def of_keras_2():
+    """A model of Keras 2, as far as that is seen."""
+    planned(type("Model", (), {"__module__": "tf_keras.src.models"})())
+
+
+def through_hdf5(said):
+    with contextlib.chdir("a folder"):
+        said.call("model.save(", model=net())
+        compiled(said.call("keras.models.load_model(")).save(said.words(r'model.save\("(\w+[.]keras)"\)'))
+        planned(targets.load_model("model.keras"))
+
+
+def without_shared_memory(name):
+    """A ledger on a file system without memory that programs share."""
+
+    def connect(path, _connect=sqlite3.connect, **options):
+        return _connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, **options)
+
+    with mock.patch.object(sqlite3, "connect", connect):
+        Ledger(name)
+
+
+def not_vacuumed(line):
+    with mock.patch.object(Ledger, "vacuum", side_effect=NotStored("the disk is full.")):
+        command(line)
+
+
+def not_shown(name):
+    with retrieval.shown(name):
+        raise KeyError("what nobody thought of")
+
+
+def loaded(name, **options):
+    return files.load(name, **({"target": "y"} | options))
+
+
+def clean(pattern, target="y", written="clean.csv", **options):
+    """What the Python of the way out writes, read."""
+
+    def follow(said):
+        pandas = pytest.importorskip("pandas")
+        reader = SimpleNamespace(**vars(pandas) | {"read_excel": lambda path: pandas.read_csv("table.csv")})  # needs a package
+        Path(written).unlink(missing_ok=True)
+        exec(said.words(pattern), {"pandas": reader})
+        loaded(written, target=target, **options)
+
+    return follow
+
+
+def table_of(name, cells, header="c,z,y", separator=","):
+    """A file of a table of these cells, of a number and of a target; its name."""
+    lines = [separator.join((f'"{cell}"', f"{z:.3f}", f"{n / 2}")) for n, (cell, z) in enumerate(zip(cells, X[:, 0]))]
+    Path(name).write_text("\n".join([header] * bool(header) + lines))
+    return name
+
+
 def decorated(said, cls):
     """The class with the decorator that the way out names."""
     made = type(cls.__name__, (cls,), {"__module__": cls.__module__})
@@ -715,6 +930,13 @@ def decorated(said, cls):
 
 def measured(model):
     return assess(model, Part(X[:20], LABELS[:20]), Part(X[20:], LABELS[20:]), target="t", data="d", samples=2)
+
+
+def sparse():
+    return pytest.importorskip("scipy.sparse").csr_matrix(X)
+
+
+DAYS = [f"{n % 9 + 1:02}/{n % 7 + 1:02}/2024" for n in range(90)]
 
 
 def endless():
@@ -914,21 +1136,75 @@ WAYS = [
     ),
     Way(
         "bench/acceptance.py",
-        "in a file that holds the model too: TARGET file.py:function",
-        lambda: planned(in_main()),
-        lambda said: planned(said.words("TARGET (.*)[.]$").replace("file.py:function", "model.py:build")),
-    ),
-    Way(
-        "bench/acceptance.py",
-        "Register your own classes and functions with @keras.saving.register_keras_serializable()",
-        lambda: planned(net(keras.saving.register_keras_serializable("ways_out")(Mute)(2.0))),
-        lambda said: planned(net(decorated(said, Spoken)(2.0))),
+        "Give each class of your own a get_config that returns the arguments of its constructor",
+        lambda: planned(net(Mute(2.0))),
+        lambda said: planned(net(Spoken(2.0))),
     ),
     Way(
         "bench/acceptance.py",
         "Decorate it with @keras.saving.register_keras_serializable()",
-        lambda: planned(net(Unregistered())),
-        lambda said: planned(net(decorated(said, Unregistered)())),
+        lambda: planned(net(Holding(Unregistered()))),
+        lambda said: planned(net(Holding(decorated(said, Unregistered)()))),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'End with activation="exponential" or "softplus"',
+        lambda: quantity(None, "poisson"),
+        lambda said: quantity(said.argument("activation")["activation"], "poisson"),
+        lambda said: quantity(said.words('or "(.*)"'), "poisson"),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'End with activation="linear", or scale the targets',
+        lambda: quantity("sigmoid", "mse"),
+        lambda said: quantity(said.argument("activation")["activation"], "mse"),
+        lambda said: quantity("sigmoid", "mse", AMOUNTS / AMOUNTS.max()),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit',
+        lambda: planned(net(width=1, loss="binary_crossentropy"), pair(LABELS % 2)),
+        lambda said: planned(
+            net(width=1, loss=said.words(r"the loss (\w+)"), **said.argument("activation")),
+            pair(LABELS % 2),
+        ),
+        lambda said: planned(net(width=2), pair(LABELS % 2)),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'End with activation="{}"{}',
+        lambda: planned(net(activation=None)),
+        lambda said: planned(net(**said.argument("activation"))),
+        lambda said: planned(net(activation=None, loss=keras.losses.SparseCategoricalCrossentropy(**said.argument("from_logits")))),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'End with {} units and activation="softmax", and use the loss sparse_categorical_crossentropy',
+        lambda: of_table("words.csv", net(width=1, activation=None, loss="mse")),
+        lambda said: of_table(
+            "words.csv",
+            net(width=int(said.words(r"End with (\d+) units")), loss=said.words(r"the loss (\w+)"), **said.argument("activation")),
+        ),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'Leave from_logits out, or end with activation="linear"',
+        lambda: planned(net(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))),
+        lambda said: planned(net()),
+        lambda said: planned(net(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), **said.argument("activation"))),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'Say that they are quantities: --task regression, in Python data_options={"task": "regression"}',
+        "compare amount.keras --data grades.csv --target kind --dry-run --variant hidden --engine reference --batch-size 8",
+        plus("--task"),
+        lambda said: of_table("grades.csv", net(width=1, activation=None, loss="mse"), **asked("(data_options=.*?})")(said)),
+    ),
+    Way(
+        "bench/acceptance.py",
+        'Where several classes are true at once, end with activation="sigmoid" and use the loss binary_crossentropy',
+        lambda: planned(net(loss="categorical_crossentropy"), pair(SEVERAL)),
+        lambda said: planned(net(loss=said.words(r"the loss (\w+)"), **said.argument("activation")), pair(SEVERAL)),
     ),
     Way(
         "bench/assessment.py",
@@ -1004,6 +1280,17 @@ WAYS = [
         lambda said: said.call("compare(", compare=planned, model=net(), x_train=X, y_train=LABELS, x_test=X, y_test=LABELS),
         with_value("--data", "x.npy,y.npy"),
     ),
+    *(
+        Way(
+            "bench/planning.py",
+            'Write {"NAME": {"hidden": 0.2}}, {"NAME": "hidden=0.2, last=0.5"}, or a list of the names of ready ones',
+            lambda: planned(net(), variants=3),
+            lambda said, pattern=pattern: planned(net(), variants=ast.literal_eval(said.words(pattern))),
+            lambda said: planned(net(), variants=["hidden", "last"]),
+        )
+        for pattern in (r"Write (\{.*?\}\}),", r"\}\}, (\{.*\}),")
+    ),
+    Way("bench/planning.py", 'model.save("model.h5"). In Python: {}.', of_keras_2, through_hdf5),
     Way(
         "bench/planning.py",
         'NAME="SITE=RATE, …"',
@@ -1015,7 +1302,7 @@ WAYS = [
         lambda said: command([*said.argv[:-1], "a=hidden=0.2, last=0.5"]),
     ),
     Way(
-        "bench/recipes.py",
+        "targets.py",
         "Use one of: {}; or a model of yours: file.keras, file.py:function",
         "compare nothing --dry-run",
         lambda said: command(f"compare {said.words('(digits-mlp)')} --dry-run"),
@@ -1112,6 +1399,73 @@ WAYS = [
     ),
     # Data.
     Way(
+        "bench/data/__init__.py",
+        "Fill them, x.filled(0), or leave the examples out",
+        lambda: from_arrays(pair(x=np.ma.masked_less(X, -1))),
+        lambda said: from_arrays(pair(x=said.call("x.filled(", x=np.ma.masked_less(X, -1)))),
+    ),
+    Way(
+        "bench/data/__init__.py",
+        "Pass a plain array: x.toarray()",
+        lambda: from_arrays(pair(x=sparse())),
+        lambda said: from_arrays(pair(x=said.call("x.toarray(", x=sparse()))),
+    ),
+    Way(
+        "bench/data/columns.py",
+        "If it groups, in Python: table = {}.to_csv(\"clean.csv\", index=False). Else replace it by '.'",
+        lambda: loaded(table_of("commas.csv", [f"{n + 1},{n + 100}" for n in range(90)]), target="c"),
+        clean(r"in Python: (.*index=False\))", "c"),
+        lambda said: loaded(table_of("points.csv", [f"{n + 1}.{n + 100}" for n in range(90)]), target="c"),
+    ),
+    *(
+        Way(
+            "bench/data/columns.py",
+            '.to_csv("clean.csv", index=False)',
+            lambda cells=cells: loaded(table_of("units.csv", cells)),
+            clean(pattern),
+        )
+        for cells, pattern in (
+            ([f"{n}" if n % 9 else f"{n} kg" for n in range(1, 91)], "in Python: (.*)$"),
+            ([f"{n} {'kg' if n % 2 else 'lb'}" for n in range(1, 91)], "leave the column out: (.*)$"),
+        )
+    ),
+    Way(
+        "bench/data/readers.py",
+        "Export the sheet as .csv, in its program or in Python: pandas.read_excel(",
+        lambda: loaded("table.xlsx"),
+        clean("in Python: (.*)$", "kind", "sheet.csv"),
+    ),
+    Way(
+        "bench/data/tables.py",
+        'Add names, in Python: {}, header=None).add_prefix("c").to_csv("clean.csv", index=False)',
+        lambda: loaded(table_of("headless.csv", X[:, 1], header=""), target="c2"),
+        clean(r"in Python: (.*index=False\))", "c2"),
+    ),
+    Way(
+        "bench/data/tables.py",
+        "If spaces do, in Python: {}, sep=",
+        lambda: loaded(table_of("spaces.csv", X[:, 1], "c  z  y", "  ")),
+        clean("in Python: (.*)$"),
+    ),
+    Way(
+        "bench/data/tables.py",
+        "Name all columns; in Python: {}.reset_index().to_csv(",
+        lambda: loaded(table_of("nameless.csv", X[:, 1], "z,y")),
+        clean("in Python: (.*)$"),
+    ),
+    Way(
+        "bench/data/tables.py",
+        "Say it in Python: table = {}; table[{}] = pandas.to_datetime(table[{}], dayfirst=True)",
+        lambda: loaded(table_of("days.csv", DAYS), time="c"),
+        clean(r"in Python: (.*index=False\)), or", time="c"),
+    ),
+    Way(
+        "bench/data/tables.py",
+        "{} | iconv -f cp1252 -t utf-8 > utf8{}",
+        lambda: loaded("a folder/latin1.csv.gz", target="größe"),
+        lambda said: (shell(said.mend), loaded(said.words("> (.*)$"), target="größe")),
+    ),
+    Way(
         "bench/data/readers.py",
         'Name one with --target, or in Python with data_options={"target": NAME}',
         PLAIN.replace("x.npy,y.npy", "table.csv"),
@@ -1151,13 +1505,13 @@ WAYS = [
     ),
     Way(
         "bench/data/tables.py",
-        "iconv -f latin1 -t utf-8 {} > utf8{}",
+        "iconv -f cp1252 -t utf-8 {} > utf8{}",
         f"{PLAIN} --data 'a folder/latin1.csv' --target größe",
         lambda said: (shell(said.mend), command([*said.argv, "--data", said.words("> (.*)$")])),
     ),
     Way(
         "bench/data/tables.py",
-        "iconv -f latin1 -t utf-8 {} > utf8{}",
+        "iconv -f cp1252 -t utf-8 {} > utf8{}",
         "compare model.py:words --data 'a folder/latin1.txt' --dry-run --engine compiled --batch-size 8",
         lambda said: (shell(said.mend), command([*said.argv, "--data", said.words("> (.*)$")])),
     ),
@@ -1208,12 +1562,6 @@ WAYS = [
     ),
     Way("bench/lookup.py", "Name another ledger; given", "runs --ledger /proc/self/mem", ledger_named("runs --ledger runs.db")),
     Way(
-        "bench/lookup.py",
-        "keras-dropout runs verify --ledger {} says more",
-        lambda: examples("a folder/damaged.db", "data"),
-        ran("(runs verify.*?) says", (1,)),
-    ),
-    Way(
         "bench/report/page.py",
         "Choose another --report",
         lambda: retrieve("runs.db").save_report("/proc/page.html"),
@@ -1234,27 +1582,38 @@ WAYS = [
     Way(
         "bench/retrieval.py",
         "keras-dropout runs verify --ledger {} finds damage",
-        "report 'a folder/broken.db' -o broken.html",
-        ran("(runs verify.*?) finds", (0, None, 1)),
+        lambda: not_shown("a folder/broken.db"),
+        ran("(runs verify.*?) finds", (1,)),
     ),
     Way("bench/retrieval.py", "or name another --study", "report old.db --study 1 -o old.html", with_value("--study", "2")),
+    *(
+        Way(
+            "bench/schema.py", "keras-dropout runs verify --ledger {} says what is wrong", found, ran("(runs verify.*?) says", (1,))
+        )
+        for found in (
+            lambda: refused_in("a folder/damaged.db", sqlite3.DatabaseError("malformed")),
+            lambda: examples("a folder/damaged.db", "data"),
+            lambda: command("report 'a folder/broken.db' -o broken.html"),
+            lambda: command(f"runs show {first_key('a folder/damaged.db', 'none')} --ledger 'a folder/damaged.db'"),
+        )
+    ),
     Way(
         "bench/schema.py",
-        "keras-dropout runs verify --ledger {} says what is wrong",
-        lambda: refused_in("a folder/damaged.db", sqlite3.DatabaseError("malformed")),
-        ran("(runs verify.*?) says", (1,)),
+        "Check the permissions and the disk, or choose another --ledger",
+        lambda: refused_in("runs.db", sqlite3.OperationalError("disk I/O error")),
+        lambda said: command(["runs", *said.words("(--ledger)").split(), "spare.db"]),
+    ),
+    Way(
+        "bench/ledger.py",
+        "Choose a --ledger on a disk of this machine",
+        lambda: without_shared_memory("of a network.db"),
+        lambda said: emptied("of this machine.db"),
     ),
     Way(
         "bench/selection.py",
         "keras-dropout runs, with the same --ledger, shows the keys",
         "runs show 3 --ledger 'a folder/runs.db'",
         same_ledger("(runs),"),
-    ),
-    Way(
-        "bench/selection.py",
-        "keras-dropout runs verify, with the same --ledger, lists what is damaged",
-        lambda: command(f"runs show {first_key('a folder/damaged.db', 'none')} --ledger 'a folder/damaged.db'"),
-        lambda said: command("runs verify --ledger 'a folder/damaged.db'", (1,)),
     ),
     Way(
         "bench/selection.py",
@@ -1277,8 +1636,30 @@ WAYS = [
         lambda said: command("runs merge 'a folder/runs.db' --ledger runs.db"),
         with_value("--ledger", "merged.db"),
     ),
+    Way(
+        "bench/upkeep.py",
+        "then: keras-dropout runs vacuum --ledger ",
+        lambda: not_vacuumed("runs delete --examples --yes --ledger 'a folder/runs.db'"),
+        ran("(runs vacuum --ledger .*)$"),
+    ),
+    Way(
+        "bench/upkeep.py",
+        "keras-dropout runs verify --ledger {} lists all; runs delete KEY takes one out of it",
+        "runs merge 'a folder/half.db' --ledger more.db",
+        ran("(runs verify.*?) lists", (1,)),
+        lambda said: (
+            command(f"runs delete {first_key('a folder/half.db', 'hidden')} --yes --ledger 'a folder/half.db'"),
+            command(said.argv),
+        ),
+    ),
     # Commands.
-    Way("cli.py", "See {} --help", lambda: typed("tune digits-mlp --sedes 3"), ran("(.*?--help)")),
+    Way(
+        "cli.py",
+        "See {}, or {}.",
+        lambda: typed("tune digits-mlp --sedes 3"),
+        ran("(--help), or"),
+        ran("(compare --help)"),
+    ),
     Way(
         "commands/ensemble.py",
         "Add --thin, or leave --output out",
@@ -1347,7 +1728,20 @@ WAYS = [
         f"uncertainty dropped.keras --variant hidden {UNCERTAIN}",
         lambda said: command(f"{said.words('keras-dropout (uncertainty .*)$')} {UNCERTAIN}"),
     ),
-    Way("catalogue.py", "keras-dropout layers lists all", "layers Dropuot", ran("(layers) lists")),
+    Way(
+        "commands/uncertainty.py",
+        "Use --backend jax, or --masks independent",
+        f"uncertainty dropped.keras --masks shared --backend torch {UNCERTAIN}",
+        plus("--backend"),
+        plus("--masks"),
+    ),
+    Way(
+        "commands/models.py",
+        "{} lists all",
+        "layers Dropuot",
+        lambda said: command(said.words("keras_dropout.cli (layers) lists")),
+    ),
+    Way("catalogue.py", "keras-dropout layers lists all", lambda: catalogue.method("Dropuot"), ran("(layers) lists")),
     Way("reproductions/__init__.py", "keras-dropout reproduce --list shows all", "reproduce nothing", ran("(reproduce --list)")),
     # Models and layers.
     Way(
@@ -1405,9 +1799,34 @@ WAYS = [
     ),
     Way(
         "graph.py",
-        "Build the model with keras.Model(inputs, outputs)",
-        lambda: keras_dropout.strip(Backbone()),
-        lambda said: keras_dropout.strip(said.call("keras.Model(", inputs=(model := Backbone()).inputs, outputs=model.outputs)),
+        "Let {} accept {}, or take keras.Model(model.input, model.output)",
+        lambda: keras_dropout.strip(Trains()),
+        lambda said: accepted(Accepts((model := Trains()).inputs, model.outputs)),
+        lambda said: keras_dropout.strip(said.call("keras.Model(", model=Trains())),
+    ),
+    Way(
+        "graph.py",
+        "Mend {}.get_config: it returns all arguments of the constructor",
+        lambda: graph.made_again(Mute(2.0)),
+        lambda said: graph.made_again(Spoken(2.0)),
+    ),
+    Way(
+        "graph.py",
+        "Register what it uses: @keras.saving.register_keras_serializable() in front of each",
+        lambda: graph.made_again(regularized()),
+        lambda said: graph.made_again(regularized(functools.partial(decorated, said))),
+    ),
+    Way(
+        "graph.py",
+        "Take a model in it: new = keras_dropout.place(model.{}, {'hidden': 0.2}), and build {} with new",
+        lambda: keras_dropout.place(called_once(Outer(net())), {"hidden": 0.2}),
+        built_with_new,
+    ),
+    Way(
+        "graph.py",
+        "Write {}.__init__(self, …, **kwargs) and super().__init__(**kwargs)",
+        lambda: graph.made_again(Nameless()),
+        lambda said: graph.made_again(Unregistered()),
     ),
     Way(
         "graph.py",
@@ -1421,6 +1840,49 @@ WAYS = [
         lambda: keras_dropout.check(Later()),
         lambda said: keras_dropout.check(keras.Sequential([said.call("keras.Input(", shape=(4,)), L.Dense(2)])),
         lambda said: keras_dropout.check(called_once(Later())),
+    ),
+    Way(
+        "inspection.py",
+        "Take a batch of it: x, y = next(iter(data)), and give x",
+        lambda: keras_dropout.check(dropped(), batches()),
+        lambda said: keras_dropout.check(dropped(), eval(said.words(r"x, y = (.*), and"), {"data": batches()})[0]),
+    ),
+    Way(
+        "sampling.py",
+        "If it is, let it draw from a generator of its own, made in __init__: self.seeds = keras.random.SeedGenerator(1)",
+        lambda: predict(net(Draws())),
+        lambda said: varies(net(Draws(said.call("keras.random.SeedGenerator(")))),
+        lambda said: varies(said.call("keras_dropout.place(", model=net())),
+    ),
+    Way(
+        "sampling.py",
+        "Make the model with stateful=False and keras.Input(shape), and give it the weights: new.set_weights(",
+        lambda: predict(recurrent(keras.Input(batch_shape=(8, 5, 4)), stateful=True), STEPS),
+        with_its_weights,
+    ),
+    Way(
+        "sampling.py",
+        "Make a list of it and join the inputs: np.concatenate([x for x, *_ in itertools.islice(generator, steps)])",
+        lambda: predict(dropped(), batches()),
+        lambda said: predict(dropped(), joined(said)),
+    ),
+    Way(
+        "sampling.py",
+        "If the dataset gives single examples, batch it: dataset.batch(32)",
+        lambda: read_rows(rows_of(X), (4,)),
+        lambda said: read_rows(single(said, X), (4,)),
+    ),
+    Way(
+        "sampling.py",
+        "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32)",
+        lambda: read_rows(rows_of(X[:, 0])),
+        lambda said: read_rows(single(said, X[:, 0])),
+    ),
+    Way(
+        "sampling.py",
+        "Take a part: dataset.take(steps) of tf.data",
+        lambda: read_rows(endless(), (4,)),
+        lambda said: read_rows(said.call("dataset.take(", dataset=endless(), steps=2), (4,)),
     ),
     Way(
         "sampling.py",
@@ -1635,7 +2097,9 @@ WAYS = [
         Way("targets.py", words, lambda target=target: targets.load_model(target), *instead)
         for words, target, *instead in (
             ("Name a .keras file, or a function that builds a model: file.py:function", "nothing.keras", to_file, to_function),
+            ("Name a .keras file, or a function: file.py:function", "a folder", to_file, to_function),
             ("Name a Python file: file.py:function", "nothing.py:build", to_function),
+            ("Build the model in a function that calls load_weights: file.py:function", "own.weights.h5", weights_alone),
             ("Write file.py:function, or install the module", "no_such_module:build", to_function),
             (
                 "Give them default values. A model's function may ask for input_shape, outputs and vocabulary",
@@ -1668,6 +2132,7 @@ WAYS = [
 # What a text says to do that is not followed here, and why not.
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
+    r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",
     r"`?ray start[^`;]*`?": "Ray's own command: tests/bench/test_ray.py begins clusters",
     r"python -c 'import ray; ray.init\(\)'": "it begins a cluster, which takes half a minute",
@@ -1765,7 +2230,7 @@ PROJECT = {path.name for path in ROOT.iterdir()} | {path.relative_to(ROOT).as_po
 def names_nothing(text):
     """What a text names that is not there: a command, an option of it, a name of the package, an extra, a document."""
     wrong = []
-    for line in re.findall(r"(?<![\w'\[])keras-dropout (?!makes it)([a-z]+(?: (?:[^\n;,.]|\.\w)*)?)", text):
+    for line in re.findall(r"(?<![\w'\[])keras-dropout (?!makes it|does not)([a-z]+(?: (?:[^\n;,.]|\.\w)*)?)", text):
         words = line.split()
         name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
         params = getattr(COMMANDS.get("runs list" if name == "runs" else name), "params", ())

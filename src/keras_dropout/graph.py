@@ -268,7 +268,7 @@ def classes(layer: keras.Layer) -> dict[str, type]:
 def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> keras.Layer:
     """Make a layer again from its config, or from another one; refuse where its class cannot, and name what is at fault."""
     cls, called = type(layer), f"{type(layer).__name__} {layer.name!r}"
-    register = f"Register the class: @keras.saving.register_keras_serializable() in front of class {cls.__name__}."
+    register = "Register what it uses: @keras.saving.register_keras_serializable() in front of each class and function of your own."
     try:
         config = layer.get_config() if config is None else config
     except Exception as error:

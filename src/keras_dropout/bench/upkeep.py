@@ -138,7 +138,7 @@ def _check_rows(connection: sqlite3.Connection, source: Path) -> None:
         more = f", and {len(found.problems) - 1} more" if found.problems[1:] else ""
         refuse(
             f"nothing is taken of the ledger {source}, which is damaged: {where}: {what}{more}.",
-            f"keras-dropout runs verify --ledger {shlex.quote(str(source))} lists all; runs delete KEY takes a run out of it.",
+            f"keras-dropout runs verify --ledger {shlex.quote(str(source))} lists all; runs delete KEY takes one out of it.",
         )
 
 

@@ -55,13 +55,7 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
     except ImportError:
         refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
-        utf8 = f"utf8{opening.ending(path)}"
-        unpack = {".gz": "gzip -dc ", ".bz2": "bzip2 -dc ", ".xz": "xz -dc "}.get(path.suffix.lower())
-        name = shlex.quote(str(path))
-        refuse(
-            f"{path} is not UTF-8 text: byte {error.start} does not decode.",
-            f"{unpack}{name} | iconv -f cp1252 -t utf-8 > {utf8}" if unpack else f"iconv -f cp1252 -t utf-8 {name} > {utf8}",
-        )
+        refuse(f"{path} is not UTF-8 text: byte {error.start} does not decode.", _to_utf8(path))
     except BadInput:
         raise
     except (ValueError, OSError) as error:  # pandas' own errors of form are ValueErrors
@@ -73,6 +67,13 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
     if not len(table):
         refuse(f"{path} has no rows.", "It must have a line of column names and one line for each example.")
     return table, notes, call
+
+
+def _to_utf8(path: Path) -> str:
+    """Return the command that makes UTF-8 of a file in the usual code of Western Europe."""
+    utf8, name = f"utf8{opening.ending(path)}", shlex.quote(str(path))
+    unpack = {".gz": "gzip -dc ", ".bz2": "bzip2 -dc ", ".xz": "xz -dc "}.get(path.suffix.lower())
+    return f"{unpack}{name} | iconv -f cp1252 -t utf-8 > {utf8}" if unpack else f"iconv -f cp1252 -t utf-8 {name} > {utf8}"
 
 
 def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["pd.DataFrame", list[str], str]:
@@ -405,7 +406,7 @@ def _one_hot(name: str, slots: dict[str, int], missing: bool) -> Callable[["pd.D
 def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are passed over."""
     texts, labels = [], []
-    for number, line in enumerate(re.split("\r?\n", decode(opening.contents(path), str(path))), 1):
+    for number, line in enumerate(re.split("\r?\n", decode(opening.contents(path), str(path), _to_utf8(path))), 1):
         if not line.strip():
             continue
         label, tab, text = line.partition("\t")
