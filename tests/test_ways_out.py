@@ -602,6 +602,8 @@ def folder(tmp_path_factory):
         shutil.copy("runs.db", "a folder/half.db")
         one = first_key("runs.db", "hidden")
         change("a folder/half.db", f"UPDATE details SET curves = '[' WHERE key = '{one}'")
+        shutil.copy("old.db", "half-broken.db")
+        change("half-broken.db", "UPDATE studies SET document = '{\"study\": {}}' WHERE id = 1")
         change("a folder/broken.db", "UPDATE studies SET document = '{\"study\": {}}'")
         yield where
 
@@ -1582,8 +1584,15 @@ WAYS = [
     Way(
         "bench/retrieval.py",
         "keras-dropout runs verify --ledger {} finds damage",
-        lambda: not_shown("a folder/broken.db"),
+        lambda: not_shown("a folder/damaged.db"),
         ran("(runs verify.*?) finds", (1,)),
+    ),
+    Way(
+        "bench/retrieval.py",
+        "Go back to a copy of it, or name another --study",
+        "report 'a folder/broken.db' -o broken.html",
+        lambda said: command("report 'a folder/runs.db' -o copy.html"),
+        lambda said: command("report half-broken.db --study 2 -o other.html"),
     ),
     Way("bench/retrieval.py", "or name another --study", "report old.db --study 1 -o old.html", with_value("--study", "2")),
     *(
@@ -1593,7 +1602,6 @@ WAYS = [
         for found in (
             lambda: refused_in("a folder/damaged.db", sqlite3.DatabaseError("malformed")),
             lambda: examples("a folder/damaged.db", "data"),
-            lambda: command("report 'a folder/broken.db' -o broken.html"),
             lambda: command(f"runs show {first_key('a folder/damaged.db', 'none')} --ledger 'a folder/damaged.db'"),
         )
     ),

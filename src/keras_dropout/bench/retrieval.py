@@ -46,8 +46,11 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
         keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}
     results = peek(path, keys.values(), each_example=False)
     document = found["document"] or _document_before(found, path)
-    with refusing(path, "read"), decoding(where):
+    try:
         check_shape(document, _DOCUMENT)
+    except ValueError as error:  # which `runs verify` does not look for
+        refuse(f"the ledger {path} is damaged: {where}: {error}.", "Go back to a copy of it, or name another --study.")
+    with refusing(path, "read"), decoding(where):
         study, plan = Study.from_document(document["study"], keys), document["plan"]
         study.runs()  # each has a key
         return Comparison(

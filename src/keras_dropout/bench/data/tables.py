@@ -71,9 +71,11 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
 
 def _to_utf8(path: Path) -> str:
     """Return the command that makes UTF-8 of a file in the usual code of Western Europe."""
-    utf8, name = f"utf8{opening.ending(path)}", shlex.quote(str(path))
+    name, ending = shlex.quote(str(path)), opening.ending(path)
     unpack = {".gz": "gzip -dc ", ".bz2": "bzip2 -dc ", ".xz": "xz -dc "}.get(path.suffix.lower())
-    return f"{unpack}{name} | iconv -f cp1252 -t utf-8 > {utf8}" if unpack else f"iconv -f cp1252 -t utf-8 {name} > {utf8}"
+    if unpack:
+        return f"{unpack}{name} | iconv -f cp1252 -t utf-8 > utf8{ending}"
+    return f"iconv -f cp1252 -t utf-8 {name} > utf8{ending}"
 
 
 def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["pd.DataFrame", list[str], str]:
