@@ -4,7 +4,8 @@
     draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static), which backward applies again to what comes upstream
-    compiled(function)                        the function, compiled where the backend compiles, without gradients
+    compiled(function, seldom=False)          the function, compiled where the backend compiles, without gradients; quickly if it is
+                                              called `seldom`
 
 `state` is what `masks.Stream.next` gives. `recomputed` is for functions that multiply each element of x by a factor of the other
 tensors: such a function is its own transpose, so that nothing of x's size is kept for backward. It is told whether the function is

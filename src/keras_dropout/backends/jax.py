@@ -63,9 +63,10 @@ def _backward(apply: Callable, static: tuple, tensors: tuple, upstream: jax.Arra
 _product.defvjp(_forward, _backward)
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable, seldom: bool = False) -> Callable:
     """See `keras_dropout.backends`."""
-    return jax.jit(function)
+    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=quickly if seldom else None)
 
 
 def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:

@@ -57,7 +57,7 @@ def recomputed(apply: Callable, x: tf.Tensor, tensors: tuple, *, pointwise: bool
     return _product(apply, **static)(tf.convert_to_tensor(x), *tensors)
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable, seldom: bool = False) -> Callable:
     """See `keras_dropout.backends`."""
     return tf.function(function, autograph=False, reduce_retracing=True)
 

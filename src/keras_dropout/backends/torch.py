@@ -44,7 +44,7 @@ def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
     return torch.stack([torch.as_tensor(word, dtype=torch.int32, device=state.device) for word in words])
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable, seldom: bool = False) -> Callable:
     """See `keras_dropout.backends`."""
     return torch.no_grad()(function)
 

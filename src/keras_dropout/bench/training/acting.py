@@ -125,7 +125,8 @@ class Acting:
     def _compiled(self) -> Callable:
         # A method of its own each time: what is compiled is kept by function.
         measure = functools.partial(self._measure, at_once=self._at_once)
-        return backends.current().compiled(measure) if keras.backend.backend() == "jax" else measure
+        # TensorFlow would trace a program anew for each run's model.
+        return measure if keras.backend.backend() == "tensorflow" else backends.current().compiled(measure, seldom=True)
 
     def _acting(self, effects: Any) -> set[int]:
         effects = np.asarray(ops.convert_to_numpy(effects))
