@@ -34,7 +34,7 @@ def of_model(model: Any) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """What is in lists, tuples and the values of mappings, at any depth."""
+    """Yield the members of lists, tuples and mappings, at any depth."""
     if isinstance(value, (list, tuple, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from _flat(each)

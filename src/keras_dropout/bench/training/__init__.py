@@ -240,7 +240,7 @@ class Trainer:
             yield "ended", runs[number].key, found
 
     def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
-        """What shows that the dropout of a variant acts; one program for all runs with the same architecture."""
+        """Return the proof that the dropout of a variant acts; one program serves all runs with the same architecture."""
         key = architecture(variant)
         if key not in self._acting:
             self._acting[key] = Acting(model)

@@ -63,9 +63,9 @@ class Acting:
         called = {id(call.layer) for call in graph.read(model).calls}
         self._counted = [layer for layer in self._free if _draws_units(layer) and id(layer) in called]
         self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(self._free) + len(self._fixed))))
-        self._at_once = keras.backend.backend() == "jax"
         self._epsilon = max(_EPSILON.get(layer.compute_dtype, _EPSILON["float32"]) for layer in model._flatten_layers())
-        self._program = self._compiled()
+        self._plain = self._compiled(None)
+        self._without = [self._compiled(layer) for layer in self._fixed]
 
     def refusal(self, values: Sequence[Any], x: Any) -> str | None:
         """Return two lines about the first layer that does not act on the inputs `x`, or None where all do.
@@ -79,14 +79,8 @@ class Acting:
         left = {number for number, rate in enumerate(rates) if rate > 0}
         if not left:
             return None
-        try:
-            effects, counts = self._program(trainable, rest, x)
-        except Exception:  # a layer that cannot be mapped over several passes
-            if not self._at_once:
-                raise
-            self._at_once, self._program = False, self._compiled()
-            effects, counts = self._program(trainable, rest, x)
-        for layer, (dropped, units) in zip(self._counted, np.asarray(ops.convert_to_numpy(counts)).reshape(-1, 2)):
+        effects, counts = self._effects(trainable, rest, x)
+        for layer, (dropped, units) in zip(self._counted, counts):
             rate = rates[self._free.index(layer)]
             if units and units * _divergence(dropped / units, rate) > _CHANCE:
                 share = f"drops {100 * dropped / units:.3g} % of its {units:.0f} units in a training step"
@@ -100,7 +94,7 @@ class Acting:
             if not left:
                 return None
             again = self._disturbed(trainable, rest, x, draw)
-            left -= self._acting(self._program(*again)[0])
+            left -= self._acting(self._effects(*again)[0])
         certain = {number for number in left if needed[number] < _MOST_DRAWS}
         if not certain:
             return None
@@ -122,43 +116,36 @@ class Acting:
                 )
         return None
 
-    def _compiled(self) -> Callable:
-        # A method of its own each time: what is compiled is kept by function.
-        measure = functools.partial(self._measure, at_once=self._at_once)
+    def _acting(self, effects: Sequence[float]) -> set[int]:
+        return set(np.flatnonzero(np.asarray(effects) > _ROUNDING * self._epsilon).tolist())
+
+    def _effects(self, trainable: list, rest: list, x: Any) -> tuple[list[float], list[tuple[float, float]]]:
+        """Return how far the outputs move when each layer is off, relative to the largest; and (dropped, units) of each counted layer."""
+        outputs, counts = self._plain(trainable, rest, x)
+        passes = []
+        for positions in self._rates:
+            off = [np.zeros((), "float32") if number in positions else value for number, value in enumerate(rest)]
+            passes.append(self._plain(trainable, off, x)[0])
+        passes += [without(trainable, rest, x)[0] for without in self._without]
+        found = [[[float(ops.convert_to_numpy(n)) for n in call] for call in calls] for calls in counts]
+        sums = [(sum(dropped for dropped, _ in calls), sum(units for _, units in calls)) for calls in found]
+        return [_distance(each, outputs) for each in passes], sums
+
+    def _compiled(self, off: keras.Layer | None) -> Callable:
+        """A pass in training: (values, inputs) -> outputs, and (dropped, units) at each call of each counted layer.
+
+        The layer `off` is called as at prediction.
+        """
+
+        def run(trainable: list, rest: list, x: Any) -> tuple[list, list]:
+            counts: list[list] = [[] for _ in self._counted]
+            calls = {layer: _counting(layer, of_layer) for layer, of_layer in zip(self._counted, counts)}
+            with _with_calls(calls if off is None else {off: with_training(off.call, False)}):
+                outputs, _ = self.model.stateless_call(trainable, rest, x, training=True)
+            return [ops.cast(each, "float32") for each in keras.tree.flatten(outputs)], counts
+
         # TensorFlow would trace a program anew for each run's model.
-        return measure if keras.backend.backend() == "tensorflow" else backends.current().compiled(measure, seldom=True)
-
-    def _acting(self, effects: Any) -> set[int]:
-        effects = np.asarray(ops.convert_to_numpy(effects))
-        return set(np.flatnonzero(effects > _ROUNDING * self._epsilon).tolist())
-
-    def _measure(self, trainable: list, rest: list, x: Any, *, at_once: bool) -> tuple[Any, Any]:
-        """How far the outputs move when each layer is off, in terms of the largest; and (dropped, units) of each counted layer."""
-
-        def outputs(off: Any, calls: Mapping[keras.Layer, Callable] | None = None) -> tuple[list, Any]:
-            values, counts = list(rest), list[Any]()
-            for number, positions in enumerate(self._rates):
-                for p in positions:
-                    values[p] = ops.where(ops.equal(off, number), ops.zeros_like(rest[p]), rest[p])
-            observed = {layer: _counting(layer, counts) for layer in self._counted} if calls is None else calls
-            with _with_calls(observed):
-                found, _ = self.model.stateless_call(trainable, values, x, training=True)
-            order = {id(layer): number for number, layer in enumerate(self._counted)}
-            sums = [[0.0, 0.0] for _ in self._counted]
-            for layer, dropped, units in counts:
-                sums[order[id(layer)]] = [sums[order[id(layer)]][0] + dropped, sums[order[id(layer)]][1] + units]
-            return [ops.cast(each, "float32") for each in keras.tree.flatten(found)], _stacked(sums)
-
-        none = len(self._free)
-        if at_once:
-            every, counts = ops.vectorized_map(outputs, ops.arange(none + 1))
-            passes = [[each[number] for each in every] for number in range(none + 1)]
-            plain, counts = passes.pop(), counts[none]
-        else:
-            plain, counts = outputs(none)
-            passes = [outputs(number, {})[0] for number in range(none)]
-        passes += [outputs(none, {layer: with_training(layer.call, False)})[0] for layer in self._fixed]
-        return _stacked([_distance(each, plain) for each in passes]), counts
+        return run if keras.backend.backend() == "tensorflow" else backends.current().compiled(run, seldom=True)
 
     def _disturbed(self, trainable: list, rest: list, x: Any, draw: int) -> tuple[list, list, Any]:
         """Other masks, and rates of at least one half where they are variables; from try 8 on other weights and inputs, too."""
@@ -204,7 +191,7 @@ def _that_can_be_switched_off(model: keras.Model) -> list[keras.Layer]:
 
 
 def _draws_units(layer: Any) -> bool:
-    """Whether what a layer drops can be counted in its output."""
+    """Return whether what a layer drops can be counted in its output."""
     return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop
 
 
@@ -233,7 +220,7 @@ def _counting(layer: MaskLayer, counts: list) -> Callable:
         alive = ops.any(ops.not_equal(inputs, 0), axis=shared)
         kept = ops.any(ops.logical_and(ops.not_equal(inputs, 0), ops.not_equal(out, 0)), axis=shared)
         units, left = (ops.sum(ops.cast(each, "float32")) for each in (alive, kept))
-        counts.append((layer, units - left, units))
+        counts.append((units - left, units))
         return out
 
     return counted
@@ -251,20 +238,14 @@ def _with_calls(calls: Mapping[keras.Layer, Callable]) -> Iterator[None]:
             layer.__dict__.pop("call", None)
 
 
-def _stacked(values: list) -> Any:
-    if not values:
-        return ops.zeros((0,))
-    return ops.stack([_stacked(each) if isinstance(each, list) else ops.convert_to_tensor(each, "float32") for each in values])
-
-
-def _distance(one: list, other: list) -> Any:
+def _distance(one: list, other: list) -> float:
     """The largest difference between two lists of tensors, each in terms of its largest value."""
-    each = [ops.max(ops.abs(a - b)) / ops.maximum(ops.max(ops.abs(b)), 1e-30) for a, b in zip(one, other)]
-    return functools.reduce(ops.maximum, each)
+    pairs = [(ops.convert_to_numpy(a).astype("float64"), ops.convert_to_numpy(b)) for a, b in zip(one, other)]
+    return max(float(np.max(np.abs(a - b), initial=0)) / max(float(np.max(np.abs(b), initial=0)), 1e-30) for a, b in pairs)
 
 
 def _divergence(found: float, rate: float) -> float:
-    """Of two Bernoulli distributions: chance gives a share as far off as `found` in n draws with probability e ** (-n * this)."""
+    """Return the Kullback-Leibler divergence of two Bernoulli laws: n draws are as far off with probability e ** (-n * this)."""
     terms = ((found, rate), (1 - found, 1 - rate))
     return sum(0.0 if p == 0 else math.inf if q == 0 else p * math.log(p / q) for p, q in terms)
 
