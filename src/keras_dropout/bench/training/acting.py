@@ -120,7 +120,7 @@ class Acting:
         return set(np.flatnonzero(np.asarray(effects) > _ROUNDING * self._epsilon).tolist())
 
     def _effects(self, trainable: list, rest: list, x: Any) -> tuple[list[float], list[tuple[float, float]]]:
-        """Return how far the outputs move when each layer is off, relative to the largest; and (dropped, units) of each counted layer."""
+        """Return the relative change of the outputs when each layer is off, and (dropped, units) of each counted layer."""
         outputs, counts = self._plain(trainable, rest, x)
         passes = []
         for positions in self._rates:
