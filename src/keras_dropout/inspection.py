@@ -213,17 +213,17 @@ class Inspection:
 
         def masks(training: bool) -> np.ndarray:
             found, left = [], {call: [option for each, option in calls if each is call] for call, _ in calls}
-            with keras.StatelessScope():
-                for call, args, options in self._steps([each[:BATCH] for each in rows], training):
-                    for option in left.pop(call, ()):
-                        mask = options[option] if option else call.layer.compute_mask(graph.first_input(args, options))
-                        found += [np.ravel(keras.ops.convert_to_numpy(each) != 0) for each in keras.tree.flatten(mask)]
-                    if not left:
-                        break
+            for call, args, options in self._steps([each[:BATCH] for each in rows], training):
+                for option in left.pop(call, ()):
+                    mask = options[option] if option else call.layer.compute_mask(graph.first_input(args, options))
+                    found += [np.ravel(keras.ops.convert_to_numpy(each) != 0) for each in keras.tree.flatten(mask)]
+                if not left:
+                    break
             return np.concatenate(found)
 
         def run() -> MaskErrors:
-            still, trained = masks(False), np.stack([masks(True) for _ in range(_DRAWS)])
+            with keras.StatelessScope():  # one for all draws: in a scope of its own each would be the same
+                still, trained = masks(False), np.stack([masks(True) for _ in range(4 * _DRAWS)])
             counted = float(trained[:, ~still].mean()) if not still.all() else 0.0
             lost = float((~trained[:, still]).mean()) if still.any() else 0.0
             return MaskErrors(counted, lost, min(len(rows[0]), BATCH))
