@@ -450,7 +450,7 @@ def carry_optimizer(source: Any, model: keras.Model) -> None:
 
 
 def _way_out(model: keras.Model) -> str:
-    """What to do with a model that cannot be read: take one in it that can, or write the layers into it."""
+    """Say what to do with a model that cannot be read: take one in it that can, or write the layers into it."""
     modules = vars(model).get("_modules", {})  # on torch a layer's layers are there
     for attribute, inner in {**vars(model), **modules}.items():
         if isinstance(inner, keras.Model) and not attribute.startswith("_"):

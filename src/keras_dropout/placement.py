@@ -225,7 +225,7 @@ def _is_foreign(layer: keras.Layer) -> bool:
 
 
 def _differs(call: graph.Call) -> bool:
-    """Whether a layer gives another output, or moves a seed, when it is called in training twice on the same numbers."""
+    """Return whether a layer gives another output, or moves a seed, when called twice in training on the same numbers."""
     seeds = [seed.state for each in call.layer._flatten_layers() for seed in getattr(each, "_seed_generators", ())]
     try:
         with keras.StatelessScope() as scope:
@@ -238,7 +238,7 @@ def _differs(call: graph.Call) -> bool:
 
 
 def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
-    """What a call gives for random numbers, always the same ones."""
+    """Return what a call gives for random numbers, always the same ones."""
     draw = np.random.default_rng(0).random
     given = {id(t): ops.cast(draw([n or 2 for n in t.shape]).astype("float32"), t.dtype) for t in call.node.input_tensors}
     args, options = call.node.arguments.fill_in(given)
@@ -316,7 +316,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
 
 @graph.leaves_unchanged
 def _way_out(model: keras.Model) -> str:
-    """How a rate is changed that cannot be changed in place."""
+    """Say how to change a rate that cannot be changed in place."""
     try:
         for call in graph.read(model).calls:
             if isinstance(call.layer, keras.Layer):

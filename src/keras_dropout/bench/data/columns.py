@@ -37,7 +37,7 @@ _ALIKE = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "’": "'",
 
 @dataclass(frozen=True)
 class Reading:
-    """How the texts of a column are read as numbers: learned from the training file, and applied to the test file."""
+    """Keep how the texts of a column are read as numbers: learned from the training file, applied to the test file."""
 
     decimal: str = "."
     grouping: str = ""

@@ -31,7 +31,7 @@ MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
 
 @dataclass(frozen=True)
 class Like:
-    """What a test file shares with the training file: columns that hold texts there, and how texts are read as numbers."""
+    """Keep what a test file shares with the training file: its columns of texts, and how texts are read as numbers."""
 
     texts: frozenset[str] = frozenset()
     readings: Mapping[str, columns.Reading] = field(default_factory=dict)
