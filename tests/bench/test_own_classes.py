@@ -1,13 +1,15 @@
 """Classes and functions of a program that no module gives: found, sent by value, hashed by their code; and optimizers of torch."""
 
-import os
+import re
 import subprocess
 import sys
 import threading
 
 import keras
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 from keras_dropout.bench import own_classes
 from keras_dropout.bench.acceptance import portable
@@ -138,17 +140,29 @@ print(found.study.backend)
 """
 
 
+def as_script(folder):
+    (folder / "tutorial.py").write_text(TUTORIAL)
+    ran = subprocess.run([sys.executable, "tutorial.py"], cwd=folder, capture_output=True, text=True, timeout=500)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def as_notebook(folder):
+    """Each paragraph a cell, in a kernel of its own."""
+    cells = [nbformat.v4.new_code_cell(cell) for cell in re.split(r"\n\n(?=\S)", TUTORIAL.strip())]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    return "".join(output["text"] for output in outputs if output.get("name") == "stdout")
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="starts a process for each backend")
 @pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
-def test_the_program_of_the_tutorials_reader(backend, tmp_path):
+@pytest.mark.parametrize("run", [as_script, as_notebook])
+def test_the_program_of_the_tutorials_reader(run, backend, tmp_path, monkeypatch):
     """As its reader has it, with three lines appended: a class of the script, not registered, one dropout called three times."""
-    (tmp_path / "tutorial.py").write_text(TUTORIAL)
-    environment = {**os.environ, "KERAS_BACKEND": backend}
-    ran = subprocess.run(
-        [sys.executable, "tutorial.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
-    )
-    assert ran.returncode == 0, ran.stderr
-    sites, mistakes, last = ran.stdout.splitlines()
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    sites, mistakes, last = run(tmp_path).splitlines()
     assert sites.count("0.2") == 3
     assert mistakes == "no known mistake with dropout found"
     assert last == backend
