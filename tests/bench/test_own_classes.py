@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+from keras_dropout import targets
 from keras_dropout.bench import own_classes
 from keras_dropout.bench.acceptance import portable
 from keras_dropout.bench.planning import make_plan
@@ -80,6 +81,73 @@ def test_keys_follow_the_code_and_nothing_else(tmp_path):
     keys = [[run.key for run in plan_of(program(scale), tmp_path).study.runs()] for scale in (2.0, 2.0, 3.0)]
     assert keys[0] == keys[1]
     assert not set(keys[0]) & set(keys[2])
+
+
+B = """
+import functools, keras
+{before}
+class B({base}):
+    {inside}
+    def call(self, x):
+        return {value}
+"""
+USES = {  # how the number that a layer multiplies by may come into its code
+    "a number": ("K = {n}", "x * K"),
+    "a list": ("K = [{n}]", "x * K[0]"),
+    "a mapping": ("K = {{'a': {n}}}", "x * K['a']"),
+    "a set": ("K = {{{n}}}", "x * max(K)"),
+    "an array": ("import numpy as np; K = np.array([{n}])", "x * K"),
+    "a number in a lambda": ("K = {n}", "(lambda y: y * K)(x)"),
+    "a function in a lambda": ("def f(y): return y * {n}", "(lambda y: f(y))(x)"),
+    "a lambda": ("f = lambda y: y * {n}", "f(x)"),
+    "an object": ("class C:\n    def __init__(self, v): self.v = v\nc = C({n})", "x * c.v"),
+    "a class": ("class C:\n    v = {n}", "x * C.v"),
+    "a partial function": ("def g(a, b): return a * b\nf = functools.partial(g, {n})", "f(x)"),
+    "a closure": ("def g(n):\n    def f(y): return y * n\n    return f\nf = g({n})", "f(x)"),
+    "a decorator": (
+        "def d(f):\n    def g(*a): return f(*a) * {n}\n    return functools.wraps(f)(g)\n@d\ndef f(y): return y",
+        "f(x)",
+    ),
+    "another module": ("import own_module_{n} as own_module", "x * own_module.K"),
+    "a module's function": ("from own_module_{n} import f", "f(x)"),
+    "an initializer": ("K = keras.initializers.Constant({n})", "x * K(())"),
+    "a base class": ("class A(keras.Layer):\n    def f(self, y): return y * {n}", "self.f(x)", "A"),
+    "an attribute of the class": ("K = {n}", "x * self.k", "keras.Layer", "k = K"),
+    "a property": ("K = {n}", "x * self.k", "keras.Layer", "k = property(lambda self: K)"),
+    "a static method": ("K = {n}", "x * self.k()", "keras.Layer", "k = staticmethod(lambda: K)"),
+    "a default": ("K = {n}", "self.f(x)", "keras.Layer", "def f(self, x, k=K): return x * k"),
+}
+
+
+@pytest.mark.parametrize("way", USES)
+def test_a_key_follows_whatever_the_code_uses(way, tmp_path, monkeypatch):
+    """In files, so that each has its source: the same number twice gives the same hash, another one another."""
+    before, value, base, inside = (*USES[way], *("keras.Layer", "pass")[len(USES[way]) - 2 :])
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes, outputs = [], []
+    for number, n in enumerate((1, 1, 2)):
+        (tmp_path / f"own_module_{n}.py").write_text(f"K = {n}\ndef f(y): return y * K\n")
+        path = tmp_path / f"program_{number}.py"
+        path.write_text(B.format(before=before.format(n=n), value=value, base=base, inside=inside))
+        module = targets.import_file(path)
+        hashes.append(own_classes.hash_of({"B": module.B}))
+        outputs.append(float(keras.ops.convert_to_numpy(module.B()(np.ones(1, "float32")))[0]))
+    assert outputs == [1, 1, 2]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_file_that_is_hashed_as_a_whole_counts_by_what_it_uses_of_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "study_of_a_file.py"
+    path.write_text("import keras\nclass B(keras.Layer):\n    def call(self, x): return x\n")
+    module = targets.import_file(path)
+    assert own_classes.hash_of({"B": module.B}, read=module.__name__) is None
+    assert own_classes.hash_of({"Dense": keras.layers.Dense}) is None
+    (tmp_path / "own_helper.py").write_text("def f(x): return x\n")
+    path = tmp_path / "study_of_two_files.py"
+    path.write_text("import keras, own_helper\nclass B(keras.Layer):\n    def call(self, x): return own_helper.f(x)\n")
+    module = targets.import_file(path)
+    assert own_classes.hash_of({"B": module.B}, read=module.__name__) is not None
 
 
 def test_what_cannot_be_sent_is_refused():

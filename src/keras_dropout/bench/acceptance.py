@@ -146,7 +146,7 @@ def check_can_be_made_again(
             "keras.models.load_model on the saved model.",
         )
     needed = {"modules": tuple(sorted(modules - lost - {own})), "source": source if own in modules else None}
-    return model, needed | ({"objects": objects, "objects_hash": own_classes.hash_of(sent)} if sent else {})
+    return model, needed | {"objects": objects, "objects_hash": own_classes.hash_of(found, read=own)}
 
 
 def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
