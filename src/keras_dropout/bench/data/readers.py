@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dropout.bench.data import arrays, columns, folders, opening, tables
-from keras_dropout.errors import BadInput, check_choice, check_positive, refuse
+from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +43,11 @@ class Options:
         check_choice("task", self.task, TASKS)
         check_positive("divide_by", self.divide_by, "The model sees x / divide_by: 255 for images, 1 to leave them as they are.")
         for name in ("test_split", "validation_split"):
-            share = getattr(self, name)
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-                refuse(f"{name} must lie between 0 and 1; got {share!r}.", "For example 0.1.")
+            object.__setattr__(self, name, check_share(name, getattr(self, name)))
         for name in ("target", "text", "group", "time", "weight"):
             given = getattr(self, name)
-            columns = given if name == "target" and isinstance(given, list | tuple) else [given]
-            if not all(each is None or isinstance(each, str) for each in columns):
+            names = given if name == "target" and isinstance(given, list | tuple) else [given]
+            if not all(each is None or isinstance(each, str) for each in names):
                 refuse(f"{name} must be the name of a column; got {given!r}.", 'Write it in quotes, for example "price".')
         if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
             refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
