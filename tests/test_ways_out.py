@@ -904,14 +904,17 @@ def loaded(name, **options):
     return files.load(name, **({"target": "y"} | options))
 
 
-def clean(pattern, target="y", written="clean.csv", **options):
-    """What the Python of the way out writes, read."""
+def clean(pattern, target="y", written="clean.csv", instead=("", ""), **options):
+    """What the Python of the way out writes, read; `instead` is a piece of it, and the pattern of what may stand in its place."""
 
     def follow(said):
         pandas = pytest.importorskip("pandas")
         reader = SimpleNamespace(**vars(pandas) | {"read_excel": lambda path: pandas.read_csv("table.csv")})  # needs a package
         Path(written).unlink(missing_ok=True)
-        exec(said.words(pattern), {"pandas": reader})
+        piece, other = instead
+        program = said.words(pattern)
+        assert piece in program
+        exec(program.replace(piece, said.words(other)) if piece else program, {"pandas": reader})
         loaded(written, target=target, **options)
 
     return follow
@@ -1414,10 +1417,10 @@ WAYS = [
     ),
     Way(
         "bench/data/columns.py",
-        "If it groups, in Python: table = {}.to_csv(\"clean.csv\", index=False). Else replace it by '.'",
+        'If it groups, in Python: {}.to_csv("clean.csv", index=False). Else add a decimal: .str.replace(',
         lambda: loaded(table_of("commas.csv", [f"{n + 1},{n + 100}" for n in range(90)]), target="c"),
         clean(r"in Python: (.*index=False\))", "c"),
-        lambda said: loaded(table_of("points.csv", [f"{n + 1}.{n + 100}" for n in range(90)]), target="c"),
+        clean(r"in Python: (.*index=False\))", "c", instead=(".str.replace(',', '')", "add a decimal: (.*) in its place")),
     ),
     *(
         Way(
@@ -1429,6 +1432,7 @@ WAYS = [
         for cells, pattern in (
             ([f"{n}" if n % 9 else f"{n} kg" for n in range(1, 91)], "in Python: (.*)$"),
             ([f"{n} {'kg' if n % 2 else 'lb'}" for n in range(1, 91)], "leave the column out: (.*)$"),
+            ([f"<{n}" for n in range(1, 91)], "leave the column out: (.*)$"),
         )
     ),
     Way(
@@ -1456,10 +1460,11 @@ WAYS = [
         clean("in Python: (.*)$"),
     ),
     Way(
-        "bench/data/tables.py",
-        "Say it in Python: table = {}; table[{}] = pandas.to_datetime(table[{}], dayfirst=True)",
+        "bench/data/columns.py",
+        "Say it in Python: table = {}; table[{}] = pandas.to_datetime(table[{}], format='mixed', {})",
         lambda: loaded(table_of("days.csv", DAYS), time="c"),
         clean(r"in Python: (.*index=False\)), or", time="c"),
+        clean(r"in Python: (.*index=False\)), or", time="c", instead=("dayfirst=True", "or with (.*)[.]$")),
     ),
     Way(
         "bench/data/tables.py",

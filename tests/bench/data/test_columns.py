@@ -177,6 +177,8 @@ REFUSED = {
     "two units": ([f"{v} kg" if n % 2 else f"{v} g" for n, v in enumerate(HALVES)], "in several forms", True),
     "millions by letter": ([f"€{v}M" if n % 2 else f"€{v}K" for n, v in enumerate(HALVES)], "in several forms", True),
     "a word among numbers": (["many" if n == 7 else f"{v}" for n, v in enumerate(HALVES)], "such as 'many' in row 8", True),
+    "limits alone": ([f"<{v}" for v in HALVES], "holds limits such as '<", True),
+    "units of one column": ([f"{n} {'kg' if n % 2 else 'lb'}" for n in range(N)], "such as '0 lb' and '1 kg'.", True),
     "commas and points": ([comma(v) if n % 2 else f"{v}" for n, v in enumerate(HALVES)], "such as", True),
     "times": ([f"{m // 60:02}:{m % 60:02}" for m in HOURS], "holds times", False),
     "dates": ([f"{d:%Y-%m-%d}" for d in DAYS], "holds dates", False),
@@ -215,6 +217,7 @@ def follow(refusal, folder, monkeypatch):
         ("limits of detection", "c"),
         ("two units", "y"),
         ("a word among numbers", "c"),
+        ("limits alone", "y"),
     ],
 )
 def test_the_way_out_works(tmp_path, monkeypatch, case, target):
@@ -229,6 +232,42 @@ def test_the_way_out_works(tmp_path, monkeypatch, case, target):
         np.testing.assert_array_equal(np.sort(np.concatenate([data.train.y, data.test.y])), np.sort(WHOLE).astype("float32"))
 
 
+@pytest.mark.parametrize(
+    ("form", "scale"), [(lambda v: f"{1000 + v:,}", 1), (comma, 1), (lambda v: f"{1000 * v:,.0f}".replace(",", " "), 1000)]
+)
+def test_the_way_out_empties_the_cells_of_another_form_alone(tmp_path, monkeypatch, form, scale):
+    numbers = np.arange(1, N + 1) * 7
+    cells = ["abc" if n == 9 else form(int(v)) for n, v in enumerate(numbers)]
+    with pytest.raises(BadInput, match="such as 'abc' in row 10") as caught:
+        read(write(tmp_path / "a.csv", cells))
+    values = read(follow(caught.value, tmp_path, monkeypatch))[0]["c"].to_numpy("float64")
+    assert np.flatnonzero(np.isnan(values)).tolist() == [9]
+    expected = numbers * scale + 1000 * ("," in form(1) and form is not comma)
+    np.testing.assert_array_equal(np.delete(values, 9), np.delete(expected, 9))
+
+
+def test_with_too_many_cells_of_another_form_the_column_is_left_out(tmp_path, monkeypatch):
+    table = pd.DataFrame({"c": [f"<{n}" if n % 2 else f"{n}" for n in range(N)], "size": SIZE, "y": HALVES})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(BadInput, match="or leave the column out") as caught:
+        files.load(tmp_path / "a.csv", target="y")
+    assert files.load(follow(caught.value, tmp_path, monkeypatch), target="y")[1].features == ("size",)
+
+
+@pytest.mark.parametrize(("cell", "number"), [("{} km", 3), ("{} years", 3), ("{} Meter", 3), ("Rs. {}", 300)])
+def test_the_letters_of_a_unit_do_not_decide_what_a_target_is(tmp_path, cell, number):
+    """An e, or a point, in the unit made a quantity of it."""
+    cells = [cell.format(number + n % 3) for n in range(N)]
+    data, about = files.load(write(tmp_path / "a.csv", cells), target="c")
+    assert about.classes == tuple(str(number + n) for n in range(3))
+    assert set(data.train.y) == {0, 1, 2}
+
+
+def test_a_time_of_day_may_have_spaces_around_it(tmp_path):
+    cells = [f"{m // 60:02}:{m % 60:02}" + " " * (n % 2) for n, m in enumerate(HOURS)]
+    np.testing.assert_allclose(read(write(tmp_path / "a.csv", cells))[0]["c"], HOURS / 60)
+
+
 def test_both_meanings_give_the_same_features_where_one_is_taken(tmp_path):
     cells = [f"{v:,}" for v in WHOLE]
     one, two = (
@@ -238,9 +277,99 @@ def test_both_meanings_give_the_same_features_where_one_is_taken(tmp_path):
     np.testing.assert_allclose(one.train.x, two.train.x, atol=1e-5)
 
 
+def POINTS(v):
+    return f"{v:,}".replace(",", ".")
+
+
+def semicolon_table(path, **columns):
+    rows = zip(*columns.values())
+    path.write_text("\n".join([";".join(columns), *(";".join(map(str, row)) for row in rows)]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("case", ["a target", "a target with the point in each cell", "a feature"])
+def test_points_that_may_group_are_refused_where_no_other_column_tells(tmp_path, monkeypatch, case):
+    numbers = WHOLE if "each" in case else MIXED
+    path = semicolon_table(tmp_path / "a.csv", n=np.arange(N) % 7, c=map(POINTS, numbers), z=WHOLE[::-1])
+    target = "z" if case == "a feature" else "c"
+    with pytest.raises(BadInput, match="the point may group thousands or stand before decimals") as caught:
+        read(path, target=target)
+
+    def found(path):
+        table, y, _ = read(path, target=target, task="regression")
+        return table["c"].to_numpy("float64") if target == "z" else y
+
+    np.testing.assert_allclose(found(follow(caught.value, tmp_path, monkeypatch)), numbers, rtol=1e-6)
+    np.testing.assert_allclose(found(follow(with_a_decimal(caught.value), tmp_path, monkeypatch)), as_decimals(numbers), rtol=1e-6)
+
+
+def as_decimals(numbers):
+    return np.where(numbers > 999, numbers / 1000, numbers)
+
+
+def with_a_decimal(refusal):
+    """The program of a refusal for numbers that do not group."""
+    other = re.search(r"Else add a decimal: (.*) in its place", str(refusal))[1]
+    return re.sub(r"\.str\.replace\('.', ''\)", lambda _: other, str(refusal))
+
+
+@pytest.mark.parametrize("first", ["c", "d"])
+@pytest.mark.parametrize(
+    ("cell", "other", "numbers"),
+    [
+        ("{} €", "0,{}", MIXED),
+        ("{}", "0,{}", MIXED),
+        ("{}", "2.500,{}", MIXED),
+        ("{} €", "0.{}", as_decimals(MIXED)),
+        ("{}", "0.{} kg", as_decimals(MIXED)),
+    ],
+)
+def test_the_order_of_the_columns_does_not_decide_what_a_point_is(tmp_path, first, cell, other, numbers):
+    both = {"c": [cell.format(POINTS(v)) for v in MIXED], "d": [other.format(n % 9 + 1) for n in range(N)]}
+    path = semicolon_table(tmp_path / "a.csv", **dict(sorted(both.items(), reverse=first == "d")), y=WHOLE % 50)
+    np.testing.assert_allclose(read(path)[0]["c"].to_numpy("float64"), numbers)
+
+
+def test_a_comma_stands_before_decimals_where_it_does_in_other_columns(tmp_path):
+    cells = [f"{v:,}" for v in MIXED]
+    path = semicolon_table(tmp_path / "a.csv", c=cells, d=[f"0,{n % 9 + 1}" for n in range(N)], y=cells[::-1])
+    table, y, _ = read(path)
+    np.testing.assert_allclose(table["c"], as_decimals(MIXED))
+    np.testing.assert_allclose(y, as_decimals(MIXED)[::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["", " kg"])
+@pytest.mark.parametrize("hole", ["7", ""])
+def test_points_of_a_test_file_do_not_stand_for_decimals_where_training_has_whole_numbers(tmp_path, monkeypatch, unit, hole):
+    numbers = np.r_[MIXED[:9], 1234, MIXED[9:]][:N] % 900
+    cells = [f"{v}{unit}" for v in numbers[:-1]] + [hole and hole + unit]
+    train = semicolon_table(tmp_path / "a.csv", n=cells, z=map(comma, HALVES), y=HALVES.astype(int))
+    values = [f"{v}{unit}" for v in ("985", "1.234", "2.345")]
+    test = semicolon_table(tmp_path / "b.csv", n=values, z=["0,5", "1,5", "2,5"], y=[1, 2, 3])
+    said = f"holds '1.234{unit}' in row 2; in training it holds whole numbers"
+    with pytest.raises(BadInput, match=re.escape(said)) as caught:
+        files.load(train, target="y", test_data=test)
+    like = readers.read(str(train), readers.Options(target="y")).like
+    for refusal, numbers in ((caught.value, [985, 1234, 2345]), (with_a_decimal(caught.value), [985, 1.234, 2.345])):
+        raw = readers.read(str(follow(refusal, tmp_path, monkeypatch)), readers.Options(target="y"), like)
+        np.testing.assert_allclose(raw.parts["all"].x["n"], numbers)
+
+
+@pytest.mark.parametrize("mark", [",", "."])
+def test_a_test_file_cannot_lack_the_mark_whose_meaning_is_open(tmp_path, mark):
+    """All of 1,234 and 2,500 are standardised alike in both meanings; 985 is not."""
+    train = semicolon_table(tmp_path / "a.csv", c=[f"{v:,}".replace(",", mark) for v in WHOLE], y=range(N))
+    test = semicolon_table(tmp_path / "b.csv", c=[f"1{mark}234"], y=[1])
+    data, _ = files.load(train, target="y", test_data=test)
+    known = WHOLE[data.train.y[data.validation :].astype(int)]
+    assert data.test.x[0, 0] == pytest.approx((1234 - known.mean()) / known.std(), rel=1e-4)
+    with pytest.raises(BadInput, match="'985' in row 1; the other cells are read in another form"):
+        files.load(train, target="y", test_data=semicolon_table(tmp_path / "b.csv", c=["985"], y=[1]))
+
+
 @pytest.mark.parametrize(("other", "numbers"), [("3,5", MIXED), ("3.5", np.where(MIXED > 999, MIXED / 1000, MIXED))])
 def test_points_group_thousands_where_other_columns_have_decimal_commas(tmp_path, other, numbers):
-    cells = [f"{v:,}".replace(",", ".") for v in MIXED]
+    cells = [POINTS(v) for v in MIXED]
     rows = [f"{cell};{other};{n}{other}" for n, cell in enumerate(cells)]
     (tmp_path / "a.csv").write_text("\n".join(["c;d;y", *rows]))
     table, y, _ = read(tmp_path / "a.csv")
@@ -277,7 +406,8 @@ def test_test_data_are_read_as_the_training_data_are(tmp_path):
         ("%m/%d/%Y", 60, None),
         ("%d.%m.%Y", 9, "gives the day first"),
         ("%Y-%m-%d", 9, None),
-        ("%d-%m-%y", 60, "gives the day first"),
+        ("%d-%m-%Y", 60, "gives the day first"),
+        ("%m/%d/%y", 60, None),
     ],
 )
 def test_the_whole_column_tells_days_from_months(tmp_path, form, days, said):
@@ -300,6 +430,51 @@ def test_dates_that_leave_days_and_months_open_are_refused(tmp_path, monkeypatch
     raw = readers.read(str(follow(caught.value, tmp_path, monkeypatch)), readers.Options(target="y", time="when"))
     days = [int(text[3:5]) * 100 + int(text[:2]) for text in when]
     np.testing.assert_array_equal(np.argsort(raw.parts["all"].times, kind="stable"), np.argsort(days, kind="stable"))
+
+
+YEARS_FIRST = ["23/12/31", "24/01/15", "22/05/01", "23/01/02"]
+
+
+def times_of(path):
+    return readers.read(str(path), readers.Options(target="y", time="c")).parts["all"].times
+
+
+def test_two_digits_of_a_year_may_be_those_of_a_day(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.csv", YEARS_FIRST * 5)
+    with pytest.raises(BadInput, match="does not tell days from years: '23/12/31'") as caught:
+        times_of(path)
+    days_first = times_of(follow(caught.value, tmp_path, monkeypatch))[:4]  # in 2031, 2015, 2001 and 2002
+    assert np.argsort(days_first).tolist() == [2, 3, 1, 0]
+    other = re.search("or with (.*)[.]$", str(caught.value))[1]
+    years_first = times_of(follow(str(caught.value).replace("dayfirst=True", other), tmp_path, monkeypatch))[:4]
+    assert np.argsort(years_first).tolist() == [2, 3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("last", "said", "order"), [("98/12/31", "gives the year first", [2, 0, 1]), ("31/12/98", "gives the day first", [2, 1, 0])]
+)
+def test_years_of_two_digits_are_read_where_one_is_no_day(tmp_path, last, said, order):
+    path = write(tmp_path / "a.csv", ["01/02/05", "02/01/04", last] * 5)
+    raw = readers.read(str(path), readers.Options(target="y", time="c"))
+    assert np.argsort(raw.parts["all"].times[:3]).tolist() == order
+    assert any(said in note for note in raw.notes)
+
+
+@pytest.mark.parametrize("cells", [["31/12/2024", "12/31/2024"], ["2024-05-04", "31/12/2024"], ["2024-05-04", "05/06/2024"]])
+def test_two_orders_of_days_and_months_in_a_column_are_refused(tmp_path, cells):
+    with pytest.raises(BadInput, match=f"in several orders: '{cells[0]}' and '{cells[1]}'"):
+        times_of(write(tmp_path / "a.csv", cells * 5))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["1,25", "1,5", "2,125", "10,5"], ["9:05", "10:00", "23:59", "100:00"], ["1.250,5", "1.300,0", "2.000,5", "10.000,5"]]
+    + [["098", "099", "100", "101"], ["2024-01-31", "12/24/2024", "01/02/2025", "01/13/2025"]],
+)
+def test_times_of_numbers_are_in_the_order_of_the_numbers(tmp_path, cells):
+    order = [2, 0, 3, 1]
+    path = write(tmp_path / "a.csv", [cells[n] for n in order] * 5, separator=";")
+    assert np.argsort(times_of(path)[:4]).tolist() == np.argsort(order).tolist()
 
 
 # -------------------------------------------------------------------------------------------------------------- whole files
@@ -388,6 +563,27 @@ def test_the_way_out_of_a_broken_table_works(tmp_path, monkeypatch, case, target
         files.load(make(tmp_path), target=named)
     data, _ = files.load(follow(caught.value, tmp_path, monkeypatch), target=target)
     np.testing.assert_array_equal(np.sort(np.concatenate([data.train.y, data.test.y])), np.sort(HALVES).astype("float32"))
+
+
+@pytest.mark.parametrize("names", [("400.5", "401.0", "401.5", "402.0"), ("2021", "2020", "2019"), ("1", "2")])
+def test_numbers_in_order_are_names_of_columns(tmp_path, names):
+    table = pd.DataFrame(RANDOM.random((N, len(names))), columns=names).assign(y=HALVES)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    assert files.load(tmp_path / "a.csv", target="y")[1].features == names
+
+
+def test_a_value_in_place_of_names_is_shown(tmp_path):
+    path = save(tmp_path, "a.csv", b"name,7.5,2,y\n" + b"a,1.5,2,3\nb,2.5,3,4\n" * 30)
+    with pytest.raises(BadInput, match=r"it holds values, such as '7\.5'"):
+        files.load(path, target="y")
+
+
+def test_a_column_that_numbers_the_rows_of_the_test_file_alone_is_kept(tmp_path):
+    train = save(tmp_path, "a.csv", PLAIN.assign(month=np.arange(N) % 12 + 1).to_csv(index=False).encode())
+    test = save(tmp_path, "b.csv", PLAIN[:12].assign(month=np.arange(1, 13)).to_csv(index=False).encode())
+    data, about = files.load(train, target="y", test_data=test)
+    assert about.features[-1] == "month"
+    assert (np.diff(data.test.x[:, -1]) > 0).all()
 
 
 def test_the_command_that_changes_the_encoding_works(tmp_path):

@@ -178,3 +178,32 @@ def test_fingerprint_sees_content_type_shape_and_scale():
 )
 def test_arrays_that_cannot_be_used_are_refused(bad, share):
     refusal(lambda: data.from_arrays(bad, share))
+
+
+ONE_HOT = np.eye(3, dtype="float32")[np.arange(30) % 3]
+
+
+@pytest.mark.parametrize("y", [list(np.arange(30) % 3), list(ONE_HOT), ONE_HOT, (np.arange(30) % 3).tolist()], ids=type)
+@pytest.mark.parametrize("shape", [(4, 5), (3, 3), (30,)])
+def test_a_list_of_examples_is_one_array(shape, y):
+    """Each example was taken for an input of its own."""
+    x = np.random.default_rng(0).random((30, *shape))
+    given, expected = (list(x), y), (x, np.array(y))
+    for found, plain in ((given, expected), ((given, given), (expected, expected))):
+        found, plain = data.from_arrays(found), data.from_arrays(plain)
+        np.testing.assert_array_equal(found.train.x, plain.train.x)
+        np.testing.assert_array_equal(found.train.y, plain.train.y)
+
+
+def test_a_list_of_inputs_or_outputs_is_several():
+    x, y = [np.zeros((30, 2)), np.ones((30, 4))], [np.zeros((30, 1)), np.ones((30, 2))]
+    for given, answers in ((x, y[0]), (x, y), (x[0], y), (x, {"a": y[0], "b": y[1]})):
+        found = data.from_arrays(((given, answers), (given, answers)))
+        for mine, theirs in ((found.test.x, given), (found.test.y, answers)):
+            np.testing.assert_equal(mine, tuple(theirs) if isinstance(theirs, list) else theirs)
+
+
+def test_a_refusal_of_lengths_shows_three_shapes():
+    with pytest.raises(BadInput) as caught:
+        data.from_arrays(([np.zeros((n + 5, 2)) for n in range(8)], np.zeros(30)))
+    assert "shapes (5, 2) and (6, 2) and (7, 2) and 6 more: not" in str(caught.value)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_dropout.bench.data import DATA_VARIABLE, arrays, files
+from keras_dropout.bench.data import DATA_VARIABLE, arrays, files, readers
 from keras_dropout.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -792,6 +792,11 @@ REFUSED = {
     ),
     "a missing half": (lambda folder: f"{folder / 'x.npy'},{folder / 'y.npy'}", {}, "x.npy does not exist"),
 }
+
+
+def test_a_share_may_be_a_number_of_numpy():
+    options = readers.Options(test_split=np.float32(0.25))
+    assert (options.test_split, type(options.test_split)) == (0.25, float)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -196,19 +196,28 @@ def _part(data: Any, role: str, rank: int | None) -> Part:
         part = part._replace(weights=each(lambda array: np.asarray(array, "float32"), part.weights))
     every = [array for arrays in part if arrays is not None for array in leaves(arrays)]
     if not every or not all(array.ndim for array in every) or len({len(array) for array in every}) != 1 or not len(every[0]):
-        shapes = " and ".join(str(array.shape) for array in every)
+        shapes = " and ".join(str(array.shape) for array in every[:3]) + f" and {len(every) - 3} more" * (len(every) > 3)
         refuse(f"the {role}data have arrays of the shapes {shapes}: not the same number of examples, or none.", _FORM)
     return part
 
 
 def _several(value: Any, other: Any) -> Any:
-    """Return a list of arrays as a tuple where each is an input or output, as Keras has it; not where each is an example."""
-    if not isinstance(value, list) or not value or not all(getattr(one, "ndim", 0) for one in value):
+    """Return a list of arrays as a tuple where each array is one input or output. Leave it as it is where each is one example.
+
+    The other side has as many examples as its first array has rows, or as it has arrays.
+    """
+    if not _is_list_of_arrays(value):
         return value
-    first = other
-    while isinstance(first, dict | tuple) or (isinstance(first, list) and first and hasattr(first[0], "shape")):
-        first = next(iter(first.values() if isinstance(first, dict) else first))
-    return value if hasattr(first, "__len__") and len(first) == len(value) else tuple(value)
+    while isinstance(other, dict | tuple) and other:
+        other = next(iter(other.values() if isinstance(other, dict) else other))
+    counts = {len(one) for one in (other, *(other[:1] if _is_list_of_arrays(other) else ())) if hasattr(one, "__len__")}
+    rows = {len(one) for one in value}
+    are_inputs = len(rows) == 1 and rows <= counts and len(value) < min(rows)
+    return value if len(value) in counts and not are_inputs else tuple(value)
+
+
+def _is_list_of_arrays(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(getattr(one, "ndim", 0) for one in value)
 
 
 def _arrays(value: Any, role: str) -> Any:

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ _CELL = re.compile(
 _CLOCK = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?", re.ASCII)
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _DATE = re.compile(
-    rf"(?:(?P<a>\d{{1,2}})(?P<mark>[/.-])(?P<b>\d{{1,2}})(?P=mark)(?:\d{{4}}|\d{{2}})|\d{{4}}([/.-])\d{{1,2}}\4\d{{1,2}}"
+    rf"(?:(?P<a>\d{{1,2}})(?P<mark>[/.-])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{4}}|\d{{2}})"
+    r"|\d{4}(?P<year_first>[/.-])\d{1,2}(?P=year_first)\d{1,2}"
     rf"|\d{{1,2}}[ .-]{{0,2}}(?:{_MONTHS})[a-z]*[ .,-]*(?:\d{{4}}|\d{{2}})|(?:{_MONTHS})[a-z]*\.? \d{{1,2}},? \d{{4}})"
     r"(?:[T ,]+\d{1,2}:\d{2}.*)?",
     re.ASCII | re.IGNORECASE,
@@ -43,6 +44,7 @@ class Reading:
     grouping: str = ""
     affixes: tuple[str, str] = ("", "")  # a currency before each number, or a unit behind it
     clock: bool = False  # hours:minutes, or minutes:seconds
+    marked: bool = False  # each number has a mark, and whether it groups is not known: one without it has another scale
 
     def value(self, text: str) -> float | None:
         """Return the number that a cell holds, nan if it says that none is there, or None if it has another form."""
@@ -54,6 +56,8 @@ class Reading:
             return match and int(match[1]) + int(match[2]) / 60 + float(match[3] or 0) / 3600
         cell = _cell(text)
         if cell is None or cell.affixes != self.affixes or not _fits(cell.number, self.decimal, self.grouping):
+            return None
+        if self.marked and cell.number.isdigit() and cell.number.strip("0"):
             return None
         return cell.sign * float(self.plain(cell.number) + cell.exponent)
 
@@ -76,7 +80,8 @@ class Reading:
                 )
         numbers = values.astype(object).where(values.isna(), known.astype(str).map(found)).astype("float64")
         whole = not numbers.isna().any() and bool((numbers == np.round(numbers)).all() and (abs(numbers) < 2**53).all())
-        integral = whole and not self.clock and not any(re.search(rf"[eE]|{re.escape(self.decimal)}", text) for text in found)
+        cells = () if self.clock or not whole else map(_cell, found)
+        integral = whole and not self.clock and not any(cell and (cell.exponent or self.decimal in cell.number) for cell in cells)
         return pd.Series(numbers.astype("int64") if integral else numbers, values.index, name=values.name)
 
 
@@ -120,96 +125,169 @@ def is_text(values: "pd.Series") -> bool:
     return len(known) > 0 and bool(known.map(type).eq(str).all())
 
 
+def decimal_mark(table: "pd.DataFrame", texts_only: bool = False) -> str:
+    """Return the mark before decimals that some column of a file shows beyond doubt; "" where none does, or two differ."""
+    marks = set()
+    for name in table:
+        values = table[name].dropna()
+        if is_text(values):
+            cells = _cells(text for text in values.unique() if text.strip().casefold() not in MISSING)
+            if cells and len(found := _readings(cells)) == 1 and _marks(cells) & {".", ","}:
+                marks.add(found[0].decimal)
+        elif not texts_only and values.dtype.kind == "f" and (values % 1 != 0).any():
+            marks.add(".")
+    return marks.pop() if len(marks) == 1 else ""
+
+
+def _cells(texts: Iterable[str]) -> list[_Cell]:
+    """Return the cells of a column where all hold a number, else none."""
+    found = []
+    for text in texts:
+        if (cell := _cell(text)) is None:
+            return []
+        found.append(cell)
+    return found
+
+
 def find_reading(
-    values: "pd.Series", path: str, call: str, exact: bool = False, commas: bool = False
+    values: "pd.Series", path: str, call: str, exact: bool = False, mark: str = "", order: bool = False
 ) -> tuple[Reading | None, list[str]]:
     """Return how the texts of a column are read as numbers (None: they are not), and notes.
 
     Refuse a column that holds numbers in forms with more than one meaning; `call` is how pandas reads the file. With `exact` its
-    scale matters, as that of a target does. With `commas` other columns of the file have decimal commas.
+    scale matters, as that of a target does. `mark` is the file's decimal mark, where other columns show it. With `order` only plain
+    numbers and times of day are read, as they may be in a column of dates.
     """
     name = values.name
     counts = Counter(values.dropna())
     words = {text: count for text, count in counts.items() if text.strip().casefold() not in MISSING}
     if not words:
         return None, []
-    if are_codes(words):
+    if are_codes(words) and not order:
         code = next(text for text in words if text.strip().startswith("0"))
         return None, [f"column {name}: {code!r} is taken as a code, not as a number"]
     cells = {text: _cell(text) for text in words}
     parsed = {text: cell for text, cell in cells.items() if cell is not None}
     reading = None
     if len(parsed) == len(words):
-        reading = _uniform(list(parsed.values()), name, path, call, exact, commas)
-    elif all(map(_CLOCK.fullmatch, words)):
+        reading = _uniform(list(parsed.values()), name, path, call, exact, mark)
+    elif all(_CLOCK.fullmatch(text.strip()) for text in words):
         if exact:
-            first = next(iter(words))
-            refuse(f"{path}: the target column {name!r} holds times such as {first!r}.", "Write numbers, such as hours.")
+            refuse(f"{path}: column {name!r} holds times such as {next(iter(words))!r}.", "Write numbers, such as hours.")
         reading = Reading(clock=True)
+    if order and (reading is None or reading.affixes != ("", "")):
+        return None, []
     if reading is not None:
         return reading, _said(name, reading, words, counts)
-    plain = sum(count for text, count in words.items() if (cell := parsed.get(text)) and cell.affixes == ("", ""))
+    return None, _not_numbers(values, words, parsed, path, call, exact)
+
+
+def _not_numbers(
+    values: "pd.Series", words: dict[str, int], parsed: dict[str, _Cell], path: str, call: str, exact: bool
+) -> list[str]:
+    """Return notes on texts that are not all numbers of one form; refuse them where they look like numbers."""
+    name = values.name
+    others = [text for text in words if (cell := parsed.get(text)) is None or cell.affixes != ("", "")]
     total = sum(words.values())
-    strange = next((text for text in words if (cell := parsed.get(text)) is None or cell.affixes != ("", "")), next(iter(words)))
-    forms = {cell.affixes for cell in parsed.values()}
+    plain = total - sum(words[text] for text in others)
     all_numbers = len(parsed) == len(words)
-    if exact and all_numbers and len(forms) == 1 and plain:
-        refuse(
-            f"{path}: column {name!r} has decimal points and decimal commas, such as {' and '.join(map(repr, _two(parsed)))}.",
-            "Write one of them throughout.",
-        )
+    forms = {cell.affixes: text for text, cell in reversed(parsed.items())}
+    strange = others[0] if others else next(iter(words))
+    leave_out = "." if exact else f', or leave the column out: {call}.drop(columns=[{name!r}]).to_csv("clean.csv", index=False)'
+    if all_numbers and len(forms) == 1 and ((exact and plain) or len(words) > FEW):
+        if _is_limit(next(iter(forms))):
+            refuse(f"{path}: column {name!r} holds limits such as {strange!r}, which are no numbers.", f"Write numbers{leave_out}")
+        by_mark = {mark: text for text, cell in parsed.items() for mark in _marks([cell])}
+        shown = " and ".join(dict.fromkeys(map(repr, by_mark.values())))
+        refuse(f"{path}: column {name!r} writes its numbers in several ways, such as {shown}.", "Write all in one way.")
     if len(words) > FEW:
         if (all_numbers and len(forms) <= 3) or plain >= 0.9 * total:
             row = int(np.argmax((values == strange).to_numpy(bool, na_value=False))) + 1
-            mend = f"table = {call}; table[{name!r}] = pandas.to_numeric(table[{name!r}], errors='coerce'); table"
-            mend = f"Empty these cells, in Python: {mend}" if plain else f"Write one unit, or leave the column out: {call}"
-            end = "" if plain else f".drop(columns=[{name!r}])"
-            refuse(
-                f"{path}: column {name!r} holds numbers in several forms, such as {strange!r} in row {row}.",
-                f'{mend}{end}.to_csv("clean.csv", index=False)',
-            )
+            shown = f"{strange!r} in row {row}" if plain else " and ".join(map(repr, list(forms.values())[::-1]))
+            mend = f"Write one unit{leave_out}"
+            if plain and len(others) <= FEW:
+                empty = f"table = {call}; table.loc[table[{name!r}].isin({others}), {name!r}] = None; table"
+                mend = f'Empty these cells, in Python: {empty}.to_csv("clean.csv", index=False)'
+            refuse(f"{path}: column {name!r} holds numbers in several forms, such as {shown}.", mend)
         like = sum(count for text, count in words.items() if 2 * len(re.findall(r"\d", text)) >= len(text.strip()))
         if like >= total / 2 and not dates(words):
-            return None, [f"column {name}: cells such as {strange!r} look like numbers and are taken as categories"]
+            return [f"column {name}: cells such as {strange!r} look like numbers and are taken as categories"]
     elif plain >= total / 2:
-        return None, [f"column {name} is taken as categories: {strange!r} is no plain number"]
-    return None, []
+        return [f"column {name} is taken as categories: {strange!r} is no plain number"]
+    return []
 
 
-def _two(parsed: dict[str, _Cell]) -> list[str]:
-    return [next((text for text in parsed if mark in text), next(iter(parsed))) for mark in ",."]
+def _marks(cells: Iterable[_Cell]) -> set[str]:
+    return {character for cell in cells for character in cell.number if not character.isdigit()}
 
 
-def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool, commas: bool) -> Reading | None:
-    """Return the only reading of cells that are all numbers; None where they have several forms."""
+def _is_limit(affixes: tuple[str, str]) -> bool:
+    return affixes[0][:1] in tuple("<>≤≥~≈")
+
+
+def _readings(cells: list[_Cell]) -> list[Reading]:
+    """Return the ways in which cells of one form are all numbers: with a decimal point first."""
     affixes = {cell.affixes for cell in cells}
-    if len(affixes) > 1 or (before := cells[0].affixes[0])[:1] in tuple("<>≤≥~≈"):
-        return None
-    numbers = [cell.number for cell in cells]
-    marks = {character for number in numbers for character in number if not character.isdigit()}
-    decimals = [".", ","] if marks & {".", ","} else ["."]
-    found = []
-    for decimal in decimals:
+    if len(affixes) > 1 or _is_limit(cells[0].affixes):
+        return []
+    marks, found = _marks(cells), []
+    for decimal in [".", ","] if marks & {".", ","} else ["."]:
         groupings = marks - {decimal}
-        if len(groupings) < 2 and all(_fits(number, decimal, next(iter(groupings), "")) for number in numbers):
-            found.append(Reading(decimal, next(iter(groupings), ""), next(iter(affixes))))
+        grouping = next(iter(groupings), "")
+        if len(groupings) < 2 and all(_fits(cell.number, decimal, grouping) for cell in cells):
+            found.append(Reading(decimal, grouping, next(iter(affixes))))
+    return found
+
+
+def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool, mark: str) -> Reading | None:
+    """Return the only reading of cells that are all numbers; None where they have several forms."""
+    found = _readings(cells)
     if len(found) < 2:
         return found[0] if found else None
-    thousands = found[0]  # with a decimal point; in the other reading the comma stands before the decimals
-    if marks == {"."}:
-        return found[commas]  # elsewhere 1.234 has a decimal point
-    grouped = [number for number in numbers if "," in number]
-    single = [number for number in numbers if "," not in number and number.strip("0")]
-    # Numbers with up to three decimals would also have one or two; what is below a thousand has no comma to group it.
-    told = before in ("$", "US$", "£", "¥", "₹") or (single and all(len(number) <= 3 for number in single))
-    # A feature is standardised: where every cell has the comma, both readings give the same.
-    if marks == {","} and (told or (not exact and not single and grouped)):
-        return thousands
-    change = f"table = {call}; table[{name!r}] = table[{name!r}].str.replace(',', '')"
+    marks, numbers = _marks(cells), [cell.number for cell in cells]
+    dollars = cells[0].affixes[0] in ("$", "US$", "£", "¥", "₹")
+    if mark == "," and (marks == {"."} or (marks == {","} and not dollars)):
+        return found[1]
+    if marks == {"."} and (mark or not may_group(numbers)):
+        return found[0]
+    single = [number for number in numbers if number.isdigit() and number.strip("0")]
+    # With decimal commas some cells would have one or two decimals. A number below a thousand needs no comma, so such cells show
+    # that the comma groups.
+    if marks == {","} and mark != "," and (dollars or (single and all(len(number) <= 3 for number in single))):
+        return found[0]
+    # A feature is standardised: where every cell has the mark, both readings give the same.
+    if len(marks) == 1 and not exact and not single:
+        return replace(found[0], marked=True)
+    shown = next(number for number in numbers if not number.isdigit())
+    mark = "," if "," in shown else "."
     refuse(
-        f"{path}: column {name!r} holds {grouped[0]!r}: the comma may group thousands or stand before decimals.",
-        f"If it groups, in Python: {change}; table.to_csv(\"clean.csv\", index=False). Else replace it by '.'.",
+        f"{path}: column {name!r} holds {shown!r}: the {_CALLED[mark]} may group thousands or stand before decimals.",
+        two_ways(name, mark, call),
     )
+
+
+_CALLED = {",": "comma", ".": "point"}
+
+
+def two_ways(name: object, mark: str, call: str) -> str:
+    """Return how a column of numbers such as 1.234 is written so that it has one meaning, for each meaning."""
+    as_texts = f"{call[:-1]}, dtype={{{name!r}: str}})" if call.startswith("pandas.read_csv") else call
+    change = f"table = {as_texts}; table[{name!r}] = table[{name!r}].str.replace({mark!r}, ''); table"
+    return (
+        f'If it groups, in Python: {change}.to_csv("clean.csv", index=False). '
+        r"Else add a decimal: .str.replace(r'([.,]\d+)', r'\g<1>0', regex=True) in its place."
+    )
+
+
+def check_scale(values: "pd.Series", path: str, call: str) -> None:
+    """Refuse texts of a test file whose points may group thousands, for a column that holds whole numbers in training."""
+    known = values.dropna()
+    if may_group(known.unique()):
+        row = known.index[known.map(lambda text: "." in text).argmax()]
+        refuse(
+            f"{path}: column {values.name!r} holds {known[row]!r} in row {row + 1}; in training it holds whole numbers.",
+            two_ways(values.name, ".", call),
+        )
 
 
 def _said(name: object, reading: Reading, words: dict[str, int], counts: Counter) -> list[str]:
@@ -240,12 +318,14 @@ def are_codes(texts: Collection[str]) -> bool:
     return alike and any(text.startswith("0") for text in found) and all(re.fullmatch("[0-9]+", text) for text in found)
 
 
-def may_group(texts: Collection[str]) -> bool:
-    """Return whether all points may group thousands, and there is one: 1.234 and 985, but not 1.5."""
-    found = [text.strip() for text in texts]
-    return any("." in text for text in found) and all(
-        re.fullmatch(r"-?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d{1,3})", text) for text in found
-    )
+def may_group(texts: Iterable[str]) -> bool:
+    """Return whether the points of all numbers may group thousands, and there is one: 1.234 and 985, but not 1.5."""
+    found = False
+    for cell in filter(None, map(_cell, texts)):
+        if not re.fullmatch(r"[1-9]\d{0,2}(?:\.\d{3})+|\d{1,3}", cell.number + cell.exponent):
+            return False
+        found = found or "." in cell.number
+    return found
 
 
 def dates(texts: Collection[str]) -> bool:
@@ -253,10 +333,34 @@ def dates(texts: Collection[str]) -> bool:
     return len(texts) > 0 and all(_DATE.fullmatch(text.strip()) for text in texts)
 
 
-def day_first(texts: Collection[str]) -> bool | None:
-    """Return whether dates such as 31/12/2024 give the day first; None where the whole column does not tell."""
-    found = [match for text in texts if (match := _DATE.fullmatch(text.strip())) and match["mark"]]
-    first, second = (max((int(match[part]) for match in found), default=0) for part in "ab")
-    if first > 12 or (found and second <= 12 and all(match["mark"] == "." for match in found)):
-        return True
-    return False if second > 12 or not found or all(match["a"] == match["b"] for match in found) else None
+def date_order(texts: Collection[str], name: object, call: str) -> dict[str, bool]:
+    """Return pandas' option for the order of day, month and year that the whole column tells; refuse an order that is open."""
+    found = {text: match for text in texts if (match := _DATE.fullmatch(text.strip()))}
+    given = {text: (match["a"], match["b"], match["c"]) for text, match in found.items() if match["mark"]}
+    if not given:
+        return {}
+    can = {
+        "days": all(int(a) <= 31 and int(b) <= 12 for a, b, _ in given.values()),
+        "months": all(int(a) <= 12 and int(b) <= 31 for a, b, _ in given.values()),
+        "years": all(len(a) == len(c) == 2 and int(b) <= 12 and 1 <= int(c) <= 31 for a, b, c in given.values()),
+    }
+    if can["days"] and can["months"]:
+        can["months"] = not all(found[text]["mark"] == "." for text in given)
+        can["days"] = not (can["months"] and all(a == b for a, b, _ in given.values()))
+    first = [what for what, possible in can.items() if possible]
+    iso = [text for text, match in found.items() if match["year_first"]]  # pandas swaps days and months in these, too
+    two = [iso[0], next(iter(given))] if iso else [max(given, key=lambda text: int(given[text][n])) for n in (0, 1)]
+    if (not first and two[0] != two[1]) or (iso and first != ["months"]):
+        refuse(
+            f"the time column {name!r} has days, months and years in several orders: {two[0]!r} and {two[1]!r}.",
+            "Write all dates as 2024-01-31.",
+        )
+    options = {"days": "dayfirst=True", "months": "dayfirst=False", "years": "yearfirst=True"}
+    if len(first) > 1:
+        read = f"table = {call}; table[{name!r}] = pandas.to_datetime(table[{name!r}], format='mixed', {options[first[0]]})"
+        refuse(
+            f"the time column {name!r} does not tell {' from '.join(first)}: {next(iter(given))!r}.",
+            f'Say it in Python: {read}; table.to_csv("clean.csv", index=False), or with '
+            f"{' or '.join(options[what] for what in first[1:])}.",
+        )
+    return {"dayfirst": True} if first == ["days"] else {"yearfirst": True} if first == ["years"] else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dropout.bench.data import arrays, columns, folders, opening, tables
-from keras_dropout.errors import BadInput, check_choice, check_positive, refuse
+from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +43,11 @@ class Options:
         check_choice("task", self.task, TASKS)
         check_positive("divide_by", self.divide_by, "The model sees x / divide_by: 255 for images, 1 to leave them as they are.")
         for name in ("test_split", "validation_split"):
-            share = getattr(self, name)
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-                refuse(f"{name} must lie between 0 and 1; got {share!r}.", "For example 0.1.")
+            object.__setattr__(self, name, check_share(name, getattr(self, name)))
         for name in ("target", "text", "group", "time", "weight"):
             given = getattr(self, name)
-            columns = given if name == "target" and isinstance(given, list | tuple) else [given]
-            if not all(each is None or isinstance(each, str) for each in columns):
+            names = given if name == "target" and isinstance(given, list | tuple) else [given]
+            if not all(each is None or isinstance(each, str) for each in names):
                 refuse(f"{name} must be the name of a column; got {given!r}.", 'Write it in quotes, for example "price".')
         if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
             refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
@@ -270,10 +268,11 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
         if len(others) > 1:
             refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
     trains = like is None
-    as_they_are = [name for role, name in roles.items() if role != "weight"] + targets * (options.task == "classification")
-    like, read_as_numbers = _read_numbers(table, path, call, like, as_they_are, targets)
+    like, read_as_numbers = _read_numbers(table, path, call, like, {name: role for role, name in taken}, options.task)
     notes += read_as_numbers
-    numbered = [name for name in table.columns if name not in [*targets, *roles.values()] and tables.numbers_rows(table[name])]
+    # Which columns of a test file are left out, the training file has decided.
+    others = [name for name in table.columns if trains and name not in [*targets, *roles.values()]]
+    numbered = [name for name in others if tables.numbers_rows(table[name])]
     if len(numbered) + len({*targets, *roles.values()}) == len(table.columns) and "text" not in roles:
         notes += [f"column {name} numbers the rows, and is kept: there is no other" for name in numbered]
         numbered = []
@@ -295,49 +294,64 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     if len(targets) == 1 and tables.is_number(table[targets[0]]):
         chosen = f"taken as {len(classes)} classes" if classes else "taken as a quantity"
         notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
-    groups = None
-    if "group" in roles:
-        if table[roles["group"]].isna().any():
-            refuse(f"the group column {roles['group']!r} is empty in some rows.", "Fill it in, or leave these rows out.")
-        groups = np.unique(table[roles["group"]].astype(str).to_numpy(object), return_inverse=True)[1]
-    times = None
-    if "time" in roles:
-        times, order = tables.moments(table[roles["time"]], call)
-        notes += order
-    weights = None
-    if "weight" in roles:
-        if not tables.is_number(table[roles["weight"]]):
-            refuse(f"the weight column {roles['weight']!r} does not hold numbers.", "Name a column of numbers of at least 0.")
-        weights = table[roles["weight"]].to_numpy("float64", na_value=np.nan)
+    by_row, order = _by_row(table, roles, call)
+    notes += order
     if "text" in roles:
         notes += [f"column {name} is not used" for name in features.columns]
         texts = table[roles["text"]].astype(str).to_numpy(object)
-        return Raw("text", {"all": Examples(texts, y, weights, groups, times)}, classes, tuple(notes), _word_learner(options), like)
-    return Raw("table", {"all": Examples(features, y, weights, groups, times)}, classes, tuple(notes), _column_learner, like)
+        return Raw("text", {"all": Examples(texts, y, **by_row)}, classes, tuple(notes), _word_learner(options), like)
+    return Raw("table", {"all": Examples(features, y, **by_row)}, classes, tuple(notes), _column_learner, like)
+
+
+def _by_row(table: "pd.DataFrame", roles: Mapping[str, str], call: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the groups, times and weights of the rows, where a column is named for them, and notes."""
+    found: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    if "group" in roles:
+        if table[roles["group"]].isna().any():
+            refuse(f"the group column {roles['group']!r} is empty in some rows.", "Fill it in, or leave these rows out.")
+        found["groups"] = np.unique(table[roles["group"]].astype(str).to_numpy(object), return_inverse=True)[1]
+    if "time" in roles:
+        found["times"], notes = tables.moments(table[roles["time"]], call)
+    if "weight" in roles:
+        if not tables.is_number(table[roles["weight"]]):
+            refuse(f"the weight column {roles['weight']!r} does not hold numbers.", "Name a column of numbers of at least 0.")
+        found["weights"] = table[roles["weight"]].to_numpy("float64", na_value=np.nan)
+    return found, notes
 
 
 def _read_numbers(
-    table: "pd.DataFrame", path: Path, call: str, like: tables.Like | None, as_they_are: list[str], targets: list[str]
+    table: "pd.DataFrame", path: Path, call: str, like: tables.Like | None, role_of: Mapping[str, str], task: str
 ) -> tuple[tables.Like, list[str]]:
     """Read the columns of texts that are numbers as numbers, in place; return what a test file must share, and notes."""
     notes: list[str] = []
-    texts = [name for name in table.columns if columns.is_text(table[name])] if like is None else []
-    readings = {} if like is None else dict(like.readings)
-    texts.sort(key=lambda name: columns.may_group(table[name].dropna().unique()))  # last, when the file's decimal mark is known
+    texts = [name for name in table.columns if columns.is_text(table[name])]
+    if like is not None:
+        for name in like.whole.intersection(texts):
+            columns.check_scale(table[name], str(path), call)
+        for name in like.readings.keys() & set(table.columns):
+            table[name] = like.readings[name].read(table[name], str(path))
+        return like, notes
+    mark = columns.decimal_mark(table, texts_only=path.suffix.lower() == ".parquet")
+    readings: dict[str, columns.Reading] = {}
     for name in texts:
-        if name in as_they_are:
+        role = role_of.get(name)
+        if role in ("text", "group") or (role == "target" and task == "classification"):
             continue
-        if name in targets and columns.dates(list(table[name].dropna().unique())):
+        if role == "target" and columns.dates(list(table[name].dropna().unique())):
             refuse(f"{path}: the target column {name!r} holds dates.", "Write them as numbers, such as days since the first.")
-        commas = any(reading.decimal == "," for reading in readings.values())
-        reading, said = columns.find_reading(table[name], str(path), call, exact=name in targets, commas=commas)
+        exact, order = role in ("target", "weight"), role == "time"
+        reading, said = columns.find_reading(table[name], str(path), call, exact, mark, order)
         notes += said
         if reading is not None:
             readings[name] = reading
-    for name, reading in readings.items():
-        if name in table:
             table[name] = reading.read(table[name], str(path))
-    return like or tables.Like(frozenset(texts), readings), notes
+    whole = [name for name in table.columns if mark != "." and _is_whole(table[name])]
+    return tables.Like(frozenset(texts), frozenset(whole), readings), notes
+
+
+def _is_whole(values: "pd.Series") -> bool:
+    return tables.is_number(values) and bool((values.dropna() % 1 == 0).all())
 
 
 def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:

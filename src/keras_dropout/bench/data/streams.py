@@ -111,7 +111,7 @@ def _is_keras(data: Any) -> bool:
 
 
 def _is_batched(spec: Any, rank: int | None) -> bool:
-    shapes = [tuple(leaf.shape) for leaf in leaves(each(lambda leaf: leaf, spec))]
+    shapes = [tuple(leaf.shape) for leaf in leaves(spec)]
     if any(not shape for shape in shapes):
         return False
     firsts = {shape[0] for shape in shapes}

@@ -31,9 +31,13 @@ MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
 
 @dataclass(frozen=True)
 class Like:
-    """Keep what a test file shares with the training file: its columns of texts, and how texts are read as numbers."""
+    """Keep what a test file shares with the training file: its columns of texts, and how texts are read as numbers.
+
+    `whole` are the columns of whole numbers, beside which 1.234 may mean one thousand two hundred and thirty-four.
+    """
 
     texts: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
     readings: Mapping[str, columns.Reading] = field(default_factory=dict)
 
 
@@ -81,9 +85,9 @@ def _to_utf8(path: Path) -> str:
 def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["pd.DataFrame", list[str], str]:
     import pandas as pd
 
-    content, notes, said = opening.contents(path), [], ""
+    content, notes, call_options = opening.contents(path), [], ""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        content, said = content.decode("utf-16").encode(), ", encoding='utf-16'"
+        content, call_options = content.decode("utf-16").encode(), ", encoding='utf-16'"
     elif content[:4] in (b"PK\x03\x04", b"PAR1") or content[:2] == b"\x1f\x8b" or b"\0" in content[:4096]:
         refuse(f"{path} is no text, whatever its ending says.", "Save it as .csv from the program that made it, or unpack it.")
     separator, skipped, header, widest = _sniff(content[:_HEAD].decode("utf-8-sig", "replace"), path)
@@ -92,8 +96,8 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
         notes.append(f"columns are separated by {_SEPARATORS[separator]}")
     if skipped:
         notes.append(f"{skipped} line(s) before the column names: left out")
-    said += (separator != ",") * f", sep={separator!r}" + bool(skipped) * f", skiprows={skipped}"
-    call = f"pandas.read_csv({str(path)!r}{said})"
+    call_options += (separator != ",") * f", sep={separator!r}" + bool(skipped) * f", skiprows={skipped}"
+    call = f"pandas.read_csv({str(path)!r}{call_options})"
 
     def read(**options: Any) -> pd.DataFrame:
         with warnings.catch_warnings():
@@ -119,16 +123,19 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
     _check_header(path, header, table, call)
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     notes += [f"{header.count(name)} columns are called {name}: the second is {name}.1" for name in twice]
-    if like is None and re.search(rb"(?:^|[,;\t|\"\n ])0[0-9]", content):
-        said = read(**options, dtype=str)
-        for name in table:
-            if table[name].dtype.kind in "iuf" and columns.are_codes(said[name].dropna().unique()):
-                table[name] = said[name]
-    if like is None and separator == ";":  # then 1.234 may be a thousand and more
-        said = read(**options, dtype=str)
-        for name in table:
-            if table[name].dtype.kind == "f" and columns.may_group(said[name].dropna().unique()):
-                table[name] = said[name]
+    as_texts = functools.cache(lambda: read(**options | {"dtype": str}))
+
+    def unique(name: str) -> Any:
+        return as_texts()[name].dropna().unique()
+
+    zeros = like is None and re.search(rb"(?:^|[,;\t|\"\n ])0[0-9]", content)
+    for name in table:
+        kind = table[name].dtype.kind
+        codes = zeros and kind in "iuf" and columns.are_codes(unique(name))
+        # In such files 1.234 may mean one thousand two hundred and thirty-four.
+        open_mark = separator == ";" and kind == "f" and (like is None or name in like.whole)
+        if codes or (open_mark and columns.may_group(unique(name))):
+            table[name] = as_texts()[name]
     found = table[[name for name in table if name in targets]]
     if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
         kept = read(**options, keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
@@ -184,7 +191,9 @@ def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: st
     """Refuse a first line that is an example, not the names of the columns."""
     numbers = [number for name in header if (number := _number(name)) is not None]
     filled = [name for name in header if name.strip()]
-    counted = all(number == int(number) for number in numbers) and all(a < b for a, b in itertools.pairwise(numbers))
+    rises, falls = (all(sign * a < sign * b for a, b in itertools.pairwise(numbers)) for sign in (1, -1))
+    # Names such as years, or the wavelengths of a spectrum.
+    counted = (rises and all(number == int(number) for number in numbers)) or ((rises or falls) and len(numbers) > 2)
     there = list(enumerate(header[: table.shape[1]]))
     with_numbers = [name for n, name in there if _number(name) is not None and is_number(table.iloc[:, n])]
     among = [name for n, name in there if name.strip() and name not in with_numbers and (table.iloc[:, n] == name).any()]
@@ -192,7 +201,7 @@ def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: st
     if some_numbers or (among and len(among) + len(with_numbers) == len(filled)):
         named = f'{call[:-1]}, header=None).add_prefix("c").to_csv("clean.csv", index=False)'
         refuse(
-            f"the first line of {path} is no header: it holds values, such as {filled[0]!r}.",
+            f"the first line of {path} is no header: it holds values, such as {(with_numbers or among)[0]!r}.",
             f"Add names, in Python: {named}. The columns are then called c0, c1, …",
         )
 
@@ -278,19 +287,11 @@ def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
     if is_number(values):
         return values.to_numpy("float64"), []
     options: dict[str, Any] = {}
-    notes = []
+    notes: list[str] = []
     if columns.is_text(values):
         texts = list(values.unique())
-        day_first = columns.day_first(texts)
-        if day_first is None:
-            refuse(
-                f"the time column {values.name!r} does not tell days from months: {texts[0]!r}.",
-                f"Say it in Python: table = {call}; table[{values.name!r}] = pandas.to_datetime(table[{values.name!r}], "
-                'dayfirst=True); table.to_csv("clean.csv", index=False), or with False.',
-            )
-        if day_first:
-            options = {"dayfirst": True}
-            notes = [f"column {values.name}: {texts[0]!r} gives the day first"]
+        options |= columns.date_order(texts, values.name, call)
+        notes = [f"column {values.name}: {texts[0]!r} gives the {option.removesuffix('first')} first" for option in options]
         if columns.dates(texts):
             options["format"] = "mixed"
     try:
