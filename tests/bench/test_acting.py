@@ -132,6 +132,23 @@ def test_a_layer_whose_output_is_not_used_is_named():
     assert "'unheard' (Dropout) does not act" in refusal(model_of(Deaf()))
 
 
+def test_half_precision_and_small_effects_hide_no_layer():
+    """Attention of a small rate in a residual network that rounds to 8 bits; and an output that is large beside what drops."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        x = inputs = keras.Input((6, 16))
+        for _ in range(4):
+            x = x + keras.layers.MultiHeadAttention(2, 8, dropout=0.1)(x, x)
+        model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert refusal(model, RNG.normal(size=(16, 6, 16)).astype("float32")) is None
+    x = inputs = keras.Input((6,))
+    x = keras_dropout.Dropout(0.3)(keras.layers.Dense(8)(x))
+    assert refusal(keras.Model(inputs, keras.layers.Rescaling(1, offset=1e5)(keras.layers.Dense(1)(x)))) is None
+
+
 def test_a_share_that_is_not_the_rate_is_named(monkeypatch):
     model = placement.place(model_of(keras.layers.Dense(64)), {"hidden": 0.5})
     assert refusal(model) is None

@@ -23,9 +23,11 @@ from keras_dropout.survey import dropout_options, is_dropout
 _ROWS = 16  # of the first batch
 _ROWS_AT_ONCE = 128  # in all passes together
 _CHANCE = math.log(1e9)  # a share is wrong where chance gives one as far off less than once in e ** _CHANCE runs
-_ROUNDING = 8  # times the machine epsilon: a smaller change of the outputs may be one of rounding
+_ROUNDING = 8  # times the machine epsilon: outputs of two programs may differ by as much in rounding
 _MOST_DRAWS = 2000  # of masks for a layer that drops rarely
-_FIX = "Have the model call the layer and use what it returns, or leave its site out of the variant."
+_FIX = (
+    "Have the model call the layer and use what it returns, leave its site out of the variant, or take the layer out of the model."
+)
 
 
 def architecture(variant: Variant) -> str:
@@ -45,8 +47,10 @@ def architecture(variant: Variant) -> str:
 class Acting:
     """The dropout layers of an architecture, with one program that measures what each does.
 
-    `model` gives the structure; the values of a run are arguments. A layer is switched off through its rates where they are
-    variables, and by `training=False` where they are not.
+    `model` gives the structure; the values of a run are arguments. Two passes of one program are compared, which differ in what
+    they get for one layer: a rate of 0 where its rates are variables, else other random states. One program gives the same bits
+    for the same values, so any difference is the layer's. Where it has neither, a second program calls it with `training=False`,
+    and only a difference beyond rounding counts.
     """
 
     def __init__(self, model: keras.Model):
@@ -59,13 +63,14 @@ class Acting:
             [position[id(state)] for state in _random_states(layer) if id(state) in position]
             for layer in (*self._free, *self._fixed)
         ]
+        stateless = [layer for layer, positions in zip(self._fixed, self._states[len(self._free) :]) if not positions]
         # Inside a loop, such as that of a recurrent layer, the inputs of a layer cannot be looked at.
         called = {id(call.layer) for call in graph.read(model).calls}
         self._counted = [layer for layer in self._free if _draws_units(layer) and id(layer) in called]
         self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(self._free) + len(self._fixed))))
         self._epsilon = max(_EPSILON.get(layer.compute_dtype, _EPSILON["float32"]) for layer in model._flatten_layers())
         self._plain = self._compiled(None)
-        self._without = [self._compiled(layer) for layer in self._fixed]
+        self._without = {layer: self._compiled(layer) for layer in stateless}
 
     def refusal(self, values: Sequence[Any], x: Any) -> str | None:
         """Return two lines about the first layer that does not act on the inputs `x`, or None where all do.
@@ -79,13 +84,13 @@ class Acting:
         left = {number for number, rate in enumerate(rates) if rate > 0}
         if not left:
             return None
-        effects, counts = self._effects(trainable, rest, x)
+        acting, counts = self._acting(trainable, rest, x)
         for layer, (dropped, units) in zip(self._counted, counts):
             rate = rates[self._free.index(layer)]
             if units and units * _divergence(dropped / units, rate) > _CHANCE:
                 share = f"drops {100 * dropped / units:.3g} % of its {units:.0f} units in a training step"
                 return f"{_called(layer)} {share}; its rate is {rate:g}.\nCheck what the model does to the layer's rate."
-        left -= self._acting(effects)
+        left -= acting
         # Chance, weights that are 0 at first or outputs at their limits may hide what a layer does: look again with others.
         needed = {
             number: 40 if number < len(self._free) else min(_MOST_DRAWS, math.ceil(_CHANCE / rates[number])) for number in left
@@ -94,7 +99,7 @@ class Acting:
             if not left:
                 return None
             again = self._disturbed(trainable, rest, x, draw)
-            left -= self._acting(self._effects(*again)[0])
+            left -= self._acting(*again)[0]
         certain = {number for number in left if needed[number] < _MOST_DRAWS}
         if not certain:
             return None
@@ -116,20 +121,27 @@ class Acting:
                 )
         return None
 
-    def _acting(self, effects: Sequence[float]) -> set[int]:
-        return set(np.flatnonzero(np.asarray(effects) > _ROUNDING * self._epsilon).tolist())
-
-    def _effects(self, trainable: list, rest: list, x: Any) -> tuple[list[float], list[tuple[float, float]]]:
-        """Return the relative change of the outputs when each layer is off, and (dropped, units) of each counted layer."""
+    def _acting(self, trainable: list, rest: list, x: Any) -> tuple[set[int], list[tuple[float, float]]]:
+        """Return the numbers of the layers that change the outputs, and (dropped, units) of each counted layer."""
         outputs, counts = self._plain(trainable, rest, x)
-        passes = []
-        for positions in self._rates:
-            off = [np.zeros((), "float32") if number in positions else value for number, value in enumerate(rest)]
-            passes.append(self._plain(trainable, off, x)[0])
-        passes += [without(trainable, rest, x)[0] for without in self._without]
-        found = [[[float(ops.convert_to_numpy(n)) for n in call] for call in calls] for calls in counts]
-        sums = [(sum(dropped for dropped, _ in calls), sum(units for _, units in calls)) for calls in found]
-        return [_distance(each, outputs) for each in passes], sums
+        again = self._plain(trainable, rest, x)[0]
+        noise = _distance(again, outputs)  # 0 but on devices that add in another order each time
+        found = set()
+        for number, layer in enumerate((*self._free, *self._fixed)):
+            if number < len(self._free):
+                off = {position: np.zeros((), "float32") for position in self._rates[number]}
+            else:
+                off = {position: _moved(rest[position], 1_000_003) for position in self._states[number]}
+            if off:
+                one = self._plain(trainable, [off.get(position, value) for position, value in enumerate(rest)], x)[0]
+                changed = _distance(one, outputs) > noise
+            else:
+                one = self._without[layer](trainable, rest, x)[0]
+                changed = _distance(one, outputs) > _ROUNDING * self._epsilon
+            if changed:
+                found.add(number)
+        seen = [[[float(ops.convert_to_numpy(n)) for n in call] for call in calls] for calls in counts]
+        return found, [(sum(dropped for dropped, _ in calls), sum(units for _, units in calls)) for calls in seen]
 
     def _compiled(self, off: keras.Layer | None) -> Callable:
         """A pass in training: (values, inputs) -> outputs, and (dropped, units) at each call of each counted layer.
@@ -151,9 +163,7 @@ class Acting:
         """Other masks, and rates of at least one half where they are variables; from try 8 on other weights and inputs, too."""
         rng, rest = np.random.default_rng(draw), list(rest)
         for position in {p for positions in self._states for p in positions}:
-            state = np.array(ops.convert_to_numpy(rest[position]))
-            state[-1] += draw**4  # far ahead, for a layer whose rate rises from 0
-            rest[position] = ops.convert_to_tensor(state)
+            rest[position] = _moved(rest[position], draw**4)  # far ahead, for a layer whose rate rises from 0
         for position in {p for positions in self._rates for p in positions}:
             now = np.asarray(ops.convert_to_numpy(rest[position]))
             rest[position] = ops.convert_to_tensor(np.maximum(now, np.float32(0.5)) if now > 0 else now)
@@ -202,9 +212,17 @@ def _fixed_rate(layer: keras.Layer) -> float:
 
 
 def _random_states(layer: Any) -> list[keras.Variable]:
-    if isinstance(layer, Stochastic):
-        return [layer.stream.state]
-    return [generator.state for generator in getattr(layer, "_seed_generators", ())]
+    """The random states of a layer and of the layers in it."""
+    parts = layer._flatten_layers()
+    ours = [part.stream.state for part in parts if isinstance(part, Stochastic)]
+    return ours + [generator.state for part in parts for generator in getattr(part, "_seed_generators", ())]
+
+
+def _moved(state: Any, steps: int) -> Any:
+    """A random state so many steps ahead."""
+    state = np.array(ops.convert_to_numpy(state))
+    state[-1] += steps
+    return ops.convert_to_tensor(state)
 
 
 def _counting(layer: MaskLayer, counts: list) -> Callable:
