@@ -189,16 +189,14 @@ def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
 
 def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> tuple[str, Any] | None:
     """The name and the class or function of the reader's; None for what is Keras's; refused where it is neither."""
-    import keras
-
-    text = isinstance(found, str)
-    function = not text and found["class_name"] == "function"
-    name = found if text else found["config"] if function else found.get("registered_name") or found["class_name"]
-    known = _only_one(name, live.get(name, [])) or keras.saving.get_registered_object(name)
+    if isinstance(found, str):
+        known = _only_one(found, live)
+        return None if known is None else (found, known)
+    function = found["class_name"] == "function"
+    name = found["config"] if function else found.get("registered_name") or found["class_name"]
+    known = _only_one(name, live)
     if known is not None:
         return name, known
-    if text:
-        return None
     if not function or not _is_keras_function(found):
         refuse(
             f"{name if function else found['class_name']} is not Keras's own, and Keras does not know how to make it.",
@@ -207,8 +205,11 @@ def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> t
     return None
 
 
-def _only_one(name: str, same_name: list[Any]) -> Any:
+def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
     """Return the class or function of a model that has this name; refuse one that shares it with another, also of Keras."""
+    import keras
+
+    same_name = live.get(name, [])
     found = [each for each in same_name if not isinstance(each, str)]
     own = [each for each in found if not own_classes.is_keras(each)]
     others = [each for each in same_name if each not in own and (each in found or _means_another(each, own))]
@@ -218,7 +219,7 @@ def _only_one(name: str, same_name: list[Any]) -> Any:
             f"two different objects are called {name!r}: {first} and {second}.",
             "Rename one, or register each under a name of its own: @keras.saving.register_keras_serializable(name=…).",
         )
-    return found[0] if found else None
+    return found[0] if found else keras.saving.get_registered_object(name)
 
 
 def _means_another(text: str, own: list[Any]) -> bool:
