@@ -36,8 +36,9 @@ bench.data bench.decisions bench.data.readers bench.lookup bench.progress
 bench.report.charts bench.report.network bench.report.terminal
 bench.data.cifar bench.data.scenes bench.data.text
 bench.ledger bench.selection bench.spaces bench.scoring bench.data.files bench.study_file bench.recipes bench.acceptance
+bench.export
 bench.report.page
-bench.data.shown bench.export bench.upkeep bench.training.acting bench.training.measures
+bench.data.shown bench.upkeep bench.training.acting bench.training.measures
 bench.training.archives bench.training.reference
 bench.training.compiled
 bench.training.stacked

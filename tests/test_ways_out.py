@@ -927,10 +927,10 @@ def table_of(name, cells, header="c,z,y", separator=","):
     return name
 
 
-def decorated(said, cls):
+def decorated(said, cls, name=""):
     """The class with the decorator that the way out names."""
     made = type(cls.__name__, (cls,), {"__module__": cls.__module__})
-    return said.call("keras.saving.register_keras_serializable(")(made)
+    return said.call("keras.saving.register_keras_serializable(", name)(made)
 
 
 def measured(model):
@@ -1150,6 +1150,12 @@ WAYS = [
         "Decorate it with @keras.saving.register_keras_serializable()",
         lambda: planned(net(Holding(Unregistered()))),
         lambda said: planned(net(Holding(decorated(said, Unregistered)()))),
+    ),
+    Way(
+        "bench/acceptance.py",
+        "@keras.saving.register_keras_serializable(name=…)",
+        lambda: planned(net(Unregistered(), type("Unregistered", (Unregistered,), {})())),
+        lambda said: planned(net(Unregistered(), decorated(said, Unregistered, "'Other'")())),
     ),
     Way(
         "bench/acceptance.py",
@@ -1376,10 +1382,11 @@ WAYS = [
         ),
     ),
     Way(
-        "bench/study_file.py",
-        'Write {} = "hidden=0.2"',
-        lambda: in_file('[variants]\n"my variant" = 3'),
-        lambda said: in_file(f"[variants]\n{said.words('Write (.*)[.]$')}"),
+        "bench/planning.py",
+        "For example {}; in a study file {} = 'hidden={}'",
+        lambda: planned(net(), variants=in_file('[variants]\n"my variant" = 3')["variants"]),
+        lambda said: planned(net(), variants=in_file(f"[variants]\n{said.words('study file (.*)[.]$')}")["variants"]),
+        lambda said: planned(net(), variants=ast.literal_eval(said.words("example ({.*?})"))),
     ),
     Way(
         "bench/study_file.py",
@@ -1588,6 +1595,12 @@ WAYS = [
     ),
     Way(
         "bench/retrieval.py",
+        "keras-dropout compare TARGET --ledger {} makes one",
+        lambda: retrieve(emptied("empty.db")),
+        ran("(compare .*) makes", TARGET="digits-mlp --dry-run"),
+    ),
+    Way(
+        "bench/retrieval.py",
         "keras-dropout runs verify --ledger {} finds damage",
         lambda: not_shown("a folder/damaged.db"),
         ran("(runs verify.*?) finds", (1,)),
@@ -1681,7 +1694,7 @@ WAYS = [
         without("--output"),
     ),
     Way(
-        "commands/ensemble.py",
+        "commands/options.py",
         "Use --backend jax, or --masks independent",
         f"{ENSEMBLE} --backend torch",
         plus("--backend"),
@@ -1742,7 +1755,7 @@ WAYS = [
         lambda said: command(f"{said.words('keras-dropout (uncertainty .*)$')} {UNCERTAIN}"),
     ),
     Way(
-        "commands/uncertainty.py",
+        "commands/options.py",
         "Use --backend jax, or --masks independent",
         f"uncertainty dropped.keras --masks shared --backend torch {UNCERTAIN}",
         plus("--backend"),

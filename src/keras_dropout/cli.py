@@ -87,11 +87,6 @@ for command in (compare, tune, report, sites, place, check, uncertainty, ensembl
 app.add_typer(runs, name="runs")
 
 
-def _command_of(context: Any) -> str:
-    """Return the command that was typed, as far as it was understood."""
-    return f"{_command_of(context.parent)} {context.info_name}" if context and context.parent else "keras-dropout"
-
-
 def main() -> None:
     """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
     for stream in (sys.stdout, sys.stderr):

@@ -15,6 +15,7 @@ LABELS, TWO = np.arange(N, dtype="int32") % 3, np.arange(N, dtype="int32") % 2
 HOT, HOT_TWO = np.eye(3, dtype="float32")[LABELS], np.eye(2, dtype="float32")[TWO]
 SHARES = (HOT + 0.5) / 2.5
 SEVERAL = np.maximum(HOT, HOT[::-1])
+PADDED = np.stack([HOT, HOT[::-1], 0 * HOT], axis=1)
 LINE = np.linspace(-2, 3, N, dtype="float32")
 UNIT = np.linspace(0, 1, N, dtype="float32")
 KINDS = ("ape", "bee", "cat")
@@ -57,6 +58,15 @@ TAKEN = {
     "logits and one-hot": (dense(3), logits("CategoricalCrossentropy"), HOT, (), None),
     "logits of two classes": (dense(1), logits("BinaryCrossentropy"), TWO, (), None),
     "relu as logits": (dense(3, "relu"), logits("CategoricalCrossentropy"), HOT, (), None),
+    "tanh as logits": (dense(3, "tanh"), logits("CategoricalCrossentropy"), HOT, (), "tanh, from -1 to 1"),
+    "relu as a logit of two classes": (dense(1, "relu"), logits("BinaryCrossentropy"), TWO, (), "relu, from 0 to inf"),
+    "one-hot steps behind the end of a sequence": (
+        [L.Reshape((3, 1)), L.Dense(3, "softmax")],
+        CATEGORICAL,
+        PADDED,
+        (),
+        "at 12 of 36",
+    ),
     "logarithms as logits": (dense(3, "log_softmax"), logits("SparseCategoricalCrossentropy"), LABELS, (), None),
     "sigmoid of two classes": (dense(1, "sigmoid"), BINARY, TWO, ("no", "yes"), None),
     "sigmoid of several labels": (dense(3, "sigmoid"), BINARY, SEVERAL, (), None),
@@ -95,6 +105,7 @@ REFUSED = {
     "softmax over one unit as a quantity": (dense(1, "softmax"), "mse", UNIT, (), "softmax over one unit"),
     "one class of many": (dense(1, "sigmoid"), CATEGORICAL, UNIT, (), "over one unit is 0"),
     "three classes on one sigmoid": (dense(1, "sigmoid"), BINARY, LABELS, (), "must lie between 0 and 1"),
+    "no class at all": (dense(3, "softmax"), CATEGORICAL, HOT * (LABELS > 0)[:, None], (), "sum to 1 for the loss"),
     "several labels at once": (dense(3, "softmax"), CATEGORICAL, SEVERAL, (), "shares of the classes that sum to 1"),
     "names as a quantity": (dense(1), "mse", LABELS, KINDS, "whose numbers have no distances"),
     "grades as their places": (dense(1), "mse", LABELS, ("1", "2", "5"), "--task regression"),
@@ -156,6 +167,13 @@ def test_what_does_not_go_together_is_refused(case):
 def test_the_way_out_works(broken, layers, loss):
     _, _, y, classes, _ = REFUSED[broken]
     check(layers, loss, y, classes)
+
+
+@pytest.mark.parametrize(("case", "offered"), [("linear for a binary loss", True), ("tanh for probabilities", False)])
+def test_logits_are_offered_where_the_output_has_no_bounds(case, offered):
+    with pytest.raises(BadInput) as caught:
+        check(*REFUSED[case][:-1])
+    assert ("from_logits=True" in str(caught.value)) == offered
 
 
 def test_an_output_of_several_is_named():

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 
 import keras
 import nbformat
@@ -15,6 +16,7 @@ from keras_dropout import targets
 from keras_dropout.bench import own_classes
 from keras_dropout.bench.acceptance import portable
 from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.search import build
 from keras_dropout.bench.training import Trainer
 from keras_dropout.errors import BadInput
 
@@ -49,6 +51,7 @@ def model():
     model.compile("sgd", own_loss)
     return model
 """
+L = keras.layers
 X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
 DATA = ((X, X[:, :1]), (X, X[:, :1]))
 
@@ -148,6 +151,84 @@ def test_a_file_that_is_hashed_as_a_whole_counts_by_what_it_uses_of_others(tmp_p
     path.write_text("import keras, own_helper\nclass B(keras.Layer):\n    def call(self, x): return own_helper.f(x)\n")
     module = targets.import_file(path)
     assert own_classes.hash_of({"B": module.B}, read=module.__name__) is not None
+
+
+def doubling(scope, factor, kind="Block"):
+    """A class of a script, of the same name as others."""
+    names = {"__name__": scope, "keras": keras}
+    exec(f"class {kind}(keras.layers.Layer):\n    def call(self, x):\n        return x * {factor}", names)
+    return names[kind]
+
+
+def error(y, p, by=100.0):
+    return keras.ops.mean(keras.ops.abs(y - p)) * by
+
+
+def of_name(name, by):
+    found = types.FunctionType(error.__code__, error.__globals__, name, (by,))
+    found.__qualname__ = name
+    return found
+
+
+def planned(*layers, loss="mse", metrics=(), tmp_path):
+    x = y = keras.Input((4,))
+    for layer in (L.Dense(6, "relu"), *layers, L.Dense(1)):
+        y = layer(y)
+    model = keras.Model(x, y)
+    model.compile("sgd", loss, metrics=list(metrics))
+    return make_plan(model, DATA, epochs=1, batch_size=8, seeds=1, engine="reference", workers=1, ledger=tmp_path / "r.db")
+
+
+def registered(cls, name):
+    return keras.saving.register_keras_serializable("test_own_classes", name=name)(cls)
+
+
+def gelu(x):
+    return x * 5.0
+
+
+CLASHES = {
+    "two classes": lambda: {"layers": (doubling("a", 2.0)(), doubling("b", -1.0)())},
+    "a class of Keras's": lambda: {"layers": (L.LayerNormalization(), doubling("a", 2.0, "LayerNormalization")())},
+    "the same in another order": lambda: {"layers": (doubling("a", 2.0, "LayerNormalization")(), L.LayerNormalization())},
+    "two functions": lambda: {"loss": of_name("error", 1.0), "metrics": [of_name("error", 2.0)]},
+    "a metric of Keras's by its name": lambda: {"loss": of_name("mse", 1.0), "metrics": ["mse"]},
+    "a metric of Keras's": lambda: {"loss": of_name("mean_squared_error", 1.0), "metrics": [keras.losses.mean_squared_error]},
+    "an activation of Keras's": lambda: {"layers": (L.Dense(4, gelu), L.Dense(4, "gelu"))},
+    "an activation alone, which Keras saves by its name": lambda: {"layers": (L.Dense(4, gelu),)},
+    "a class that was registered anew": lambda: {
+        "layers": [registered(doubling(keras.__name__ + "_own", factor), "Again")() for factor in (2.0, 3.0)][:1]
+    },
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_no_class_or_function_is_trained_as_another_of_its_name(case, tmp_path):
+    given = CLASHES[case]()
+    with pytest.raises(BadInput, match=r"two different objects are called|made again from its configuration"):
+        planned(*given.pop("layers", ()), **given, tmp_path=tmp_path)
+
+
+def test_classes_of_one_name_are_registered_under_two(tmp_path):
+    """As the refusal says: the model that trains computes what the user's does."""
+    layers = [registered(doubling("__main__", factor), f"Times{factor:g}")() for factor in (2.0, -3.0)]
+    made = build(planned(*layers, tmp_path=tmp_path).study)
+    assert [float(layer(np.ones(()))) for layer in made.layers if type(layer).__name__ == "Block"] == [2.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"loss": of_name("mse", 1.0), "metrics": ["mae"]},
+        {
+            "loss": keras.losses.mean_squared_error,
+            "metrics": ["mse", keras.losses.mean_absolute_error],
+        },
+        {"layers": (L.Dense(4, "relu"), L.Dense(4, keras.ops.relu), L.Dense(4, keras.activations.relu))},
+    ],
+)
+def test_what_means_the_same_is_no_clash(given, tmp_path):
+    planned(*given.pop("layers", ()), **given, tmp_path=tmp_path)
 
 
 def test_what_cannot_be_sent_is_refused():

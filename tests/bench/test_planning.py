@@ -14,7 +14,7 @@ import keras_dropout
 from keras_dropout.bench import execution
 from keras_dropout.bench.conduct import carry_out
 from keras_dropout.bench.lookup import examples
-from keras_dropout.bench.planning import make_plan, named_data
+from keras_dropout.bench.planning import _renamed, make_plan, named_data
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training import make
 from keras_dropout.errors import BadInput
@@ -177,6 +177,8 @@ REFUSALS = {  # name: (model, data, settings, words of the first line)
         {"early_stopping": 0},
         "must be a whole number of at least 1; got 0",
     ),
+    "a seed twice, whatever the data": (perceptron, lambda: "none.csv", {"seeds": [1, 1]}, "the seeds must differ"),
+    "no seeds, whatever the data": (perceptron, lambda: "none.csv", {"seeds": []}, "seeds must be a whole number of at least 1"),
     "a seed twice": (perceptron, lambda: LABELLED, {"seeds": [0, 3, 1, 3]}, "the seeds must differ; got 3 more than once"),
     "more seeds than can be listed": (perceptron, lambda: LABELLED, {"seeds": 10**12}, "seeds must be at most 100,000"),
     "more seeds to add than can be listed": (
@@ -726,3 +728,37 @@ def test_a_function_that_returns_a_stream_is_data_for_every_command(tmp_path):
         data, _ = named_data(f"{tmp_path}/batches.py:{name}", {})
         assert len(data.test.x) == tested
         assert sorted(set(data.train.x.ravel())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("optimizer", ["multioptimizer", "optimizermap", "adamm"])
+def test_the_optimizers_that_are_offered_can_be_had(optimizer, tmp_path):
+    with pytest.raises(BadInput, match="unknown optimizer") as caught:
+        planned(perceptron(), LABELLED, tmp_path, optimizer=optimizer)
+    for name in re.search(r"Use one of: (.*)\.", str(caught.value))[1].split(", "):
+        keras.optimizers.get(name)
+
+
+def test_the_learning_rate_of_an_optimizer_around_another_is_that_inside(tmp_path):
+    model = perceptron()
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5, momentum=0.9), initial_scale=64.0), model.loss)
+    compiled = planned(model, LABELLED, tmp_path, learning_rate=0.01).study.compiled
+    made = keras.optimizers.deserialize(compiled["optimizer"])
+    assert (made.initial_scale, made.inner_optimizer.momentum) == (64.0, 0.9)
+    assert float(made.inner_optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_two_inputs_and_two_outputs_may_be_tuples(tmp_path):
+    """((a, b), (kind, size)) is one part, and with a second one a pair of them."""
+    part = ((X, X[::-1]), (LABELS, X[:, :1]))
+    whole = planned(two_inputs(), part, tmp_path).data
+    assert [len(whole.train.x), len(whole.train.y), len(whole.test.y[0])] == [2, 2, 16]
+    rows = np.concatenate([whole.train.x[1][:], whole.test.x[1][:]])
+    assert np.array_equal(np.sort(rows, axis=0), np.sort(X, axis=0))
+    pair = planned(two_inputs(), (part, part), tmp_path).data
+    assert len(pair.test.y[0]) == len(X)
+
+
+def test_sites_that_are_not_all_made_again_are_refused():
+    made = keras.Sequential([keras.Input((4,)), L.Dense(3)])
+    with pytest.raises(BadInput, match="the model has 2 sites, where it has 3 now"):
+        _renamed(Variant.of("a", {"hidden": 0.2}), keras.Sequential([keras.Input((4,)), L.Dense(3), L.Dense(2)]), made)

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -101,6 +102,17 @@ def test_the_command_lists_the_studies_and_gives_one_as_json(carried_out, tmp_pa
     refused = report("-o", str(tmp_path / "page.txt")).exception
     assert isinstance(refused, BadInput)
     assert str(refused).startswith("the report must be an .html file; got ")
+    assert report("--json", "-o", str(tmp_path / "page.txt")).stdout == report("--json").stdout  # which is not written
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_a_page_that_is_interrupted(carried_out, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        carried_out.save_report(tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 

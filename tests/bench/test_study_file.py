@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from keras_dropout import BadInput, sites
 from keras_dropout.bench import study_file
+from keras_dropout.bench.planning import _read_variants
 from keras_dropout.bench.records import Variant
 
 L = keras.layers
@@ -37,7 +38,8 @@ last = 0.5
 def read(tmp_path, text):
     path = tmp_path / "study.toml"
     path.write_text(text)
-    return study_file.read(path)
+    found = study_file.read(path)
+    return found | ({"variants": _read_variants(found["variants"])} if "variants" in found else {})
 
 
 def test_a_study_file_is_what_the_options_would_be(tmp_path):
@@ -63,8 +65,8 @@ def test_a_study_file_is_what_the_options_would_be(tmp_path):
         ("[data]\nsource = 'a.csv'\ntagret = 'x'", "Did you mean target?"),
         ("[data]\ntarget = 'x'", "[data] has no source"),
         ("data = 'a.csv'", "data must be a table"),
-        ("[variants]\na = 3", "must be a text, a table of sites, or true"),
-        ("[variants]\na = 'hidden'", "is not SITE=RATE"),
+        ("[variants]\na = 3", "must say what stands at which site; got 3"),
+        ("[variants]\na = 'hidden'", "must say what stands at which site; got 'hidden'"),
         ("[variants]\na = 'hidden=1.5'", "got 1.5"),
     ],
 )
@@ -73,6 +75,10 @@ def test_what_cannot_be_used_is_refused(text, words, tmp_path):
         read(tmp_path, text)
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_the_name_of_a_variant_may_have_an_equals_sign(tmp_path):
+    assert read(tmp_path, '[variants]\n"rate=0.1" = "hidden=0.1"')["variants"] == [Variant.of("rate=0.1", {"hidden": 0.1})]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Whether a model, its data and its settings go together: everything that can be refused before anything is trained."""
 
+import contextlib
 import copy
 import importlib.util
 import math
@@ -117,8 +118,23 @@ def check_statistics(model: Any, made: Any) -> None:
         )
 
 
+def check_same(model: Any, given: Any, made: Any) -> None:
+    """Refuse a model that is made again of other classes and functions than it has, or `given` was compiled with."""
+    there, again = own_classes.kinds(model, given), own_classes.kinds(made, made)
+    if there != again:
+        lost, new = (", ".join(map(_shown, each)) or "nothing" for each in (there - again, again - there))
+        refuse(
+            f"made again from its configuration, the model has {new} where it has {lost} now.",
+            "Give each class and function of your own another name, and make the model anew after you define one again.",
+        )
+
+
+def _shown(kind: Any) -> str:
+    return kind[0] if isinstance(kind, tuple) else own_classes.shown(kind)
+
+
 def check_can_be_made_again(
-    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None, live: Mapping[str, Any]
+    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None, live: Mapping[str, list[Any]]
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model made again, and the fields of a study that let a worker make it.
 
@@ -171,24 +187,49 @@ def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
         yield value
 
 
-def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, Any]) -> tuple[str, Any] | None:
+def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> tuple[str, Any] | None:
     """The name and the class or function of the reader's; None for what is Keras's; refused where it is neither."""
-    import keras
-
     if isinstance(found, str):
-        registered = keras.saving.get_registered_object(found)
-        return None if registered is None else (found, registered)
+        known = _only_one(found, live)
+        return None if known is None else (found, known)
     function = found["class_name"] == "function"
     name = found["config"] if function else found.get("registered_name") or found["class_name"]
-    registered = keras.saving.get_registered_object(name) or live.get(name)
-    if registered is not None:
-        return name, registered
+    known = _only_one(name, live)
+    if known is not None:
+        return name, known
     if not function or not _is_keras_function(found):
         refuse(
             f"{name if function else found['class_name']} is not Keras's own, and Keras does not know how to make it.",
             "Decorate it with @keras.saving.register_keras_serializable().",
         )
     return None
+
+
+def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
+    """Return the class or function of a model that has this name; refuse one that shares it with another, also of Keras."""
+    import keras
+
+    same_name = live.get(name, [])
+    found = [each for each in same_name if not isinstance(each, str)]
+    own = [each for each in found if not own_classes.is_keras(each)]
+    others = [each for each in same_name if each not in own and (each in found or _means_another(each, own))]
+    if own and len(own + others) > 1:
+        first, second = map(own_classes.shown, (own + others)[:2])
+        refuse(
+            f"two different objects are called {name!r}: {first} and {second}.",
+            "Rename one, or register each under a name of its own: @keras.saving.register_keras_serializable(name=…).",
+        )
+    return found[0] if found else keras.saving.get_registered_object(name)
+
+
+def _means_another(text: str, own: list[Any]) -> bool:
+    """Whether Keras takes a text for an activation, loss or metric of its own."""
+    import keras
+
+    for home in (keras.activations, keras.losses, keras.metrics):
+        with contextlib.suppress(ValueError, TypeError):
+            return home.get(text) not in own
+    return False
 
 
 def _is_keras_function(found: Mapping[str, Any]) -> bool:
@@ -400,7 +441,7 @@ def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss:
             'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
         )
     if kind in ("sparse", "categorical", "binary") or short in _DIVERGENCE:
-        _check_probabilities(output_name, activation, loss, kind)
+        notes += _check_probabilities(output_name, activation, loss, kind)
     if kind in ("sparse", "categorical") and activation in ("sigmoid", "hard_sigmoid"):
         notes.append(f"{output_name} is {activation}, and the loss {name} divides it by its sum over the units: softmax is usual")
     if kind == "binary" and activation == "softmax" and units > 2:
@@ -411,7 +452,16 @@ def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss:
                 f"the loss {name} over one unit is 0 whatever the input.",
                 'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
             )
-        wrong = sum(int((np.abs(block.sum(axis=-1) - 1) > 1e-3).sum() + (block < 0).sum()) for block in arrays.blocks(y))
+        wrong = padded = 0
+        for block in arrays.blocks(y):
+            empty = ~block.any(axis=-1) & (y.ndim > 2)  # steps behind the end of a sequence: the loss is 0 there
+            wrong += int(((np.abs(block.sum(axis=-1) - 1) > 1e-3) & ~empty).sum() + (block < 0).sum())
+            padded += int(empty.sum())
+        if padded:
+            notes.append(
+                f"{what} have no class at {padded} of {math.prod(y.shape[:-1])} places: the loss {name} is 0 there, and an "
+                "accuracy takes them for the first class"
+            )
         if wrong:
             refuse(
                 f"{what} must be shares of the classes that sum to 1 for the loss {name}; {wrong} do not.",
@@ -424,8 +474,8 @@ def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss:
     return notes
 
 
-def _check_probabilities(output_name: str, activation: str | None, loss: Any, kind: str) -> None:
-    """Refuse logits where the loss takes probabilities, and probabilities where it takes logits."""
+def _check_probabilities(output_name: str, activation: str | None, loss: Any, kind: str) -> list[str]:
+    """Return notes on bounded logits; refuse logits where the loss takes probabilities, and probabilities where it takes logits."""
     name = _loss_name(loss)
     config = loss.get("config") if isinstance(loss, Mapping) else None
     from_logits = bool(config.get("from_logits")) if isinstance(config, Mapping) else False
@@ -436,11 +486,17 @@ def _check_probabilities(output_name: str, activation: str | None, loss: Any, ki
         )
     if not from_logits and activation in _RANGES and activation not in (*_PROBABILITIES, "softplus", "exponential"):
         usual = "sigmoid" if kind == "binary" else "softmax"
-        by_hand = "" if kind == "other" else ", or leave the model as it is and give the loss from_logits=True"
+        logits = kind != "other" and _RANGES[activation] == (-math.inf, math.inf)
+        by_hand = ", or leave the model as it is and give the loss from_logits=True" if logits else ""
         refuse(
             f"the loss {name} takes probabilities, and {output_name} is {activation}.",
             f'End with activation="{usual}"{by_hand}.',
         )
+    low, high = _RANGES.get(activation or "", (-math.inf, math.inf))
+    # A softmax sees the differences of the logits alone, which one open side leaves as large as they come.
+    if from_logits and (any if kind == "binary" else all)(map(math.isfinite, (low, high))):
+        return [f"{output_name} is {activation}, from {low:g} to {high:g}, and the loss {name} takes logits: linear is usual"]
+    return []
 
 
 def _check_quantity(

@@ -73,7 +73,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
     def table(key: str, result: Result) -> Callable[[], Group]:
         found.results[key] = result
-        return lambda: Group(*terminal.comparison_tables(found))  # only where it is drawn: its p-values take time and memory
+        return lambda: Group(*terminal.comparison_tables(found))  # called only when it is drawn: its p-values take time and memory
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint

@@ -51,14 +51,14 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     write_whole(path, lambda part: write(rows, part))
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any], mend: str = "Free the disk, or name a file elsewhere.") -> None:
     """Have a file written, whole or not at all: `write` is given the place where it comes into being."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
         part.replace(path)
     except OSError as error:
-        refuse(f"{path} cannot be written: {error.strerror or error}.", "Free the disk, or name a file elsewhere.")
+        refuse(f"{path} cannot be written: {error.strerror or error}.", mend)
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Classes and functions of the user's program that no module gives, as those of a script or notebook: found, and sent by value."""
 
+import collections
 import contextlib
 import dis
 import functools
@@ -20,21 +21,73 @@ from keras_dropout.errors import refuse
 _PLAIN = (bool, int, float, complex, str, bytes, range, type(None), type(...))
 
 
-def of_model(model: Any) -> dict[str, Any]:
-    """Return the classes and functions that a model is made of and compiled with, by the names under which Keras saves them."""
+def of_model(model: Any) -> dict[str, list[Any]]:
+    """Return the classes and functions that a model is made of and compiled with, by the names under which Keras saves them.
+
+    A text that may name one of Keras's stands under itself.
+    """
     import keras
 
-    found: dict[str, Any] = {}
-    parts = [model, *model._flatten_layers(), model.optimizer, getattr(model, "loss", None)]
-    metrics = getattr(model, "_compile_metrics", None)  # it has no public name
-    parts += [getattr(metrics, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
-    for part in list(parts):
-        if isinstance(part, keras.Layer):
-            parts += [value for value in vars(part).values() if not isinstance(value, (keras.Layer, keras.Variable))]
-    for part in _flat(parts):
-        named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-        found.setdefault(keras.saving.get_registered_name(named), named)
+    found: dict[str, list[Any]] = {}
+    parts = [model, *model._flatten_layers(), model.optimizer, *_compiled(model)]
+    for layer in model._flatten_layers():
+        parts += [value for value in _attributes(layer) if not isinstance(value, str) or value != layer.name]
+    for part in parts:
+        named = part if isinstance(part, str) or inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        same_name = found.setdefault(named if isinstance(named, str) else keras.saving.get_registered_name(named), [])
+        if (isinstance(named, str) or inspect.isfunction(named) or hasattr(named, "get_config")) and named not in same_name:
+            same_name.append(named)
     return found
+
+
+def kinds(model: Any, compiled: Any) -> collections.Counter[Any]:
+    """Count what the calls of a model are made of, and what `compiled` has as losses and metrics: classes, functions and texts.
+
+    A function that was sent is another object with the same code.
+    """
+    import keras
+
+    from keras_dropout import graph
+
+    parts = _compiled(compiled)
+    for call in graph.read(model).calls:
+        for layer in call.layer._flatten_layers() if isinstance(call.layer, keras.Layer) else [call.layer]:
+            parts.append(layer)
+            if not isinstance(layer, keras.Model):  # which keeps functions of its training
+                parts += filter(inspect.isfunction, _attributes(layer))
+    return collections.Counter(_kind(part) for part in parts)
+
+
+def _kind(part: Any) -> Any:
+    if inspect.isfunction(part):
+        return shown(part), None if is_keras(part) else part.__code__
+    return part if isinstance(part, str) or inspect.isclass(part) else type(part)
+
+
+def is_keras(found: Any) -> bool:
+    """Whether a class or function is Keras's own, or a text, which can only mean one of Keras's."""
+    return isinstance(found, str) or str(found.__module__).startswith("keras.")
+
+
+def shown(found: Any) -> str:
+    """Return where a class or function stands; a text is what Keras calls so."""
+    if is_keras(found):
+        return f"Keras's {found if isinstance(found, str) else found.__name__}"
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def _compiled(model: Any) -> list[Any]:
+    """The losses and metrics that a model was compiled with."""
+    metrics = getattr(model, "_compile_metrics", None)  # it has no public name
+    given = [getattr(metrics, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    return [part for part in _flat([getattr(model, "loss", None), *given]) if part is not None]
+
+
+def _attributes(layer: Any) -> Iterator[Any]:
+    """Yield what a layer holds beside other layers."""
+    import keras
+
+    return (value for value in _flat(vars(layer)) if not isinstance(value, keras.Layer))
 
 
 def _flat(value: Any) -> Iterator[Any]:

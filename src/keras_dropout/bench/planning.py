@@ -26,7 +26,7 @@ from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.engines import choose_engine
 from keras_dropout.bench.ledger import DEFAULT_LEDGER, check_ledger_path
 from keras_dropout.bench.lookup import kept, latest_study, models, peek
-from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant, check_variant_names
+from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant, check_seeds, check_variant_names
 from keras_dropout.bench.schema import LARGEST
 from keras_dropout.errors import (
     BadInput,
@@ -367,6 +367,7 @@ def make_plan(
             settings = acceptance.without_batch(settings)
         made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
         acceptance.check_statistics(begun, made)
+        acceptance.check_same(model, given, made)
         placed = [_renamed(variant, model, made) for variant in placed]
         notes += _still_random(made)
     notes += acceptance.check_data(model, loaded, split, batch_size, compiled["loss"])
@@ -539,10 +540,11 @@ def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data
         data = value
     if strange := [name for name in options if name not in ("validation_split", "test_split")]:
         refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
-    if "test_split" in options and not is_part(data):
+    inputs, outputs = getattr(target, "inputs", None), getattr(target, "outputs", None)
+    arity = (len(inputs), len(outputs)) if inputs and outputs else None
+    if "test_split" in options and not is_part(data, arity):
         refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
-    inputs = getattr(target, "inputs", None)
-    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None), None
+    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None, arity=arity), None
 
 
 def _load_model(target: str | Path, **facts: Any) -> Any:
@@ -620,7 +622,7 @@ def _read_variant(name: Any, value: Any) -> Variant | str:
         variant = Variant.of(name, value)
     else:
         rate = value if isinstance(value, int | float) and 0 < value < 1 else 0.2
-        mend = f"For example {{{name!r}: {{'hidden': {rate}}}}}."
+        mend = f"For example {{{name!r}: 'hidden={rate}'}}; in a study file {name!r} = 'hidden={rate}'."
         refuse(f"variant {name!r} must say what stands at which site; got {value!r}.", mend)
     _check_kinds(variant)
     return variant
@@ -647,7 +649,9 @@ def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, .
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
     if isinstance(seeds, Sequence | Set) or (isinstance(seeds, np.ndarray) and seeds.ndim):
         mend = "Seeds are whole numbers from 0 to 2**63 - 1."
-        return tuple(check_whole("seed", seed, 0, mend, LARGEST) for seed in seeds), None
+        found = tuple(check_whole("seed", seed, 0, mend, LARGEST) for seed in seeds)
+        check_seeds(found)
+        return found, None
     mend = "Six are the fewest that can show a difference. The seeds themselves go into a list."
     return tuple(range(check_whole("seeds", seeds, 1, mend, MOST_SEEDS))), None
 
@@ -691,12 +695,18 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
 
 
 def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
-    """The variant with the names that its sites have where the model is made again: a class may name its layers by their count."""
+    """Return the variant with its sites renamed as they are called in the model made again: some classes number their layers."""
     from keras_dropout.placement import sites
 
-    names = dict(zip((site.name for site in sites(model)), (site.name for site in sites(made))))
     if variant.placement is None:
         return variant
+    before, after = ([site.name for site in sites(each)] for each in (model, made))
+    if len(before) != len(after):
+        refuse(
+            f"made again from its configuration, the model has {len(after)} sites, where it has {len(before)} now.",
+            "Have the get_config of each class of your own return all arguments of its constructor.",
+        )
+    names = dict(zip(before, after))
     return Variant(variant.name, {names.get(site, site): spec for site, spec in variant.placement.items()})
 
 
@@ -735,20 +745,41 @@ def _makes_sense(model: Any, variant: Variant) -> bool:
         return False
 
 
+def _optimizer(name: str) -> Any:
+    """Return the optimizer of a name; None where there is none, and where a name is not enough to make it."""
+    import keras
+
+    try:
+        return keras.optimizers.get(name)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _with_rate(optimizer: Any, learning_rate: float) -> Any:
+    """Another optimizer like this one, with a learning rate; of one around another, that inside has it."""
+    import keras
+
+    inner = getattr(optimizer, "inner_optimizer", None)
+    changed = (
+        {"learning_rate": learning_rate}
+        if inner is None
+        else {"inner_optimizer": keras.optimizers.serialize(_with_rate(inner, learning_rate))}
+    )
+    return type(optimizer).from_config(optimizer.get_config() | changed)
+
+
 def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | None) -> dict[str, Any]:
     """What the model was compiled with, with another optimizer or learning rate if asked for. The model stays as it is."""
     import keras
 
     made = model.optimizer
     if optimizer is not None:
-        try:
-            made = keras.optimizers.get(optimizer)
-        except ValueError:
+        made = _optimizer(optimizer)
+        if made is None:
             known = sorted(n.lower() for n in dir(keras.optimizers) if isinstance(getattr(keras.optimizers, n), type))
-            known = [name for name in known if name not in ("optimizer", "lossscaleoptimizer")]
-            refuse(f"unknown optimizer {optimizer!r}.", f"Use one of: {', '.join(known)}.")
+            refuse(f"unknown optimizer {optimizer!r}.", f"Use one of: {', '.join(filter(_optimizer, known))}.")
     if learning_rate is not None:
-        made = type(made).from_config(made.get_config() | {"learning_rate": learning_rate})
+        made = _with_rate(made, learning_rate)
     settings = acceptance.portable(keras.optimizers.serialize(made))
     settings["config"].pop("name", None)  # counted up by Keras with every optimizer made; it would change the runs' keys
     return model.get_compile_config() | {"optimizer": settings}

@@ -146,6 +146,14 @@ def check_variant_names(names: Sequence[str], baseline: Any) -> None:
     check_choice("baseline", baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse no seeds, and seeds that are not different."""
+    if not seeds:
+        refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
+    if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
+        refuse(f"the seeds must differ; got {twice[0]} more than once.", "The same seed is the same run: it adds nothing.")
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What a study says of its data: a name, a fingerprint of the contents, and the sizes of the three parts."""
@@ -207,10 +215,7 @@ class Study:
         check_choice("backend", self.backend, BACKENDS)
         check_choice("engine", self.engine, ENGINES)
         check_variant_names([variant.name for variant in self.variants], self.baseline)
-        if not self.seeds:
-            refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
-        if twice := [seed for seed, count in Counter(self.seeds).items() if count > 1]:
-            refuse(f"the seeds must differ; got {twice[0]} more than once.", "The same seed is the same run: it adds nothing.")
+        check_seeds(self.seeds)
 
     def runs(self) -> list[Run]:
         """All runs, by seed and then by variant, so that complete pairs come early."""

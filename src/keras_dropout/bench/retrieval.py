@@ -40,7 +40,11 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
         if not check_readable(path):
             refuse(f"there is no ledger {path}.", "Name the file that compare wrote to; it is keras-dropout.db by default.")
         which = f"study {number}" if number is not None else "study" if target is None else f"study of {target!r}"
-        refuse(f"the ledger {path} has no {which}.", f"keras-dropout report {shlex.quote(str(path))} --list shows what it has.")
+        if latest_study(path) is None:
+            refuse(
+                f"the ledger {path} has no {which}.", f"keras-dropout compare TARGET --ledger {shlex.quote(str(path))} makes one."
+            )
+        refuse(f"the ledger {path} has no {which}.", f"{listing} shows what it has.")
     where = f"study {found['id']} cannot be read"
     with refusing(path, "read"), decoding(where):
         keys = {(run["variant"], run["seed"]): run["key"] for run in found["runs"]}

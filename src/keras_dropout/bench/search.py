@@ -181,7 +181,6 @@ def plan_search(
     **settings: Any,
 ) -> Search:
     """Check everything and plan the search; see `tune`. Raises `BadInput`."""
-    check_study(settings)
     kinds, found = check_search(locals())
     plan = fresh_plan(target, data, settings)
     model = build(plan.study)

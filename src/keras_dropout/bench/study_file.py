@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout.atlas import Advice
-from keras_dropout.bench.records import Variant
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import refuse
 
@@ -99,7 +98,7 @@ def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
     if isinstance(weights := settings.get("class_weight"), Mapping):
         settings["class_weight"] = class_weight(f"{path}: class_weight", weights)
     if variants:
-        settings["variants"] = [_variant(name, value) for name, value in variants.items()]
+        settings["variants"] = variants
     return settings
 
 
@@ -157,19 +156,6 @@ def write(
         '# last = { kind = "GaussianDropout", rate = 0.5 }',
     ]
     return "\n".join(lines) + "\n"
-
-
-def _variant(name: str, value: Any) -> Variant | str:
-    if value is True:
-        return name
-    if isinstance(value, str):
-        return Variant.parse(f"{name}={value}")
-    if isinstance(value, Mapping):
-        return Variant.of(name, value)
-    refuse(
-        f"variant {name!r} must be a text, a table of sites, or true for a ready one; got {value!r}.",
-        f'Write {_quote(name)} = "hidden=0.2".',
-    )
 
 
 def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -235,7 +235,8 @@ class Verified:
 def verify(path: str | Path) -> Verified:
     """Look for damage: in the file, the tables, and every run, model, checkpoint and study. Changes nothing.
 
-    A file with triggers, views or tables of others is read no further: they decide what it seems to hold, and may never end.
+    Triggers, views and tables that keras-dropout did not make are reported, and then nothing else is read: they decide what the
+    file seems to hold, and may never end.
     """
     found = Verified()
     with reading(path, strict=False) as connection:

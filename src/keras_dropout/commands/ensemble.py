@@ -19,11 +19,12 @@ from keras_dropout.commands.options import (
     Target,
     Text,
     Vocabulary,
+    check_masks,
     choose_backend,
     data_options,
 )
 from keras_dropout.commands.output import Working, check_output_path, show
-from keras_dropout.errors import check_choice, check_whole, refuse
+from keras_dropout.errors import check_whole, refuse
 
 
 def ensemble(
@@ -79,9 +80,7 @@ def ensemble(
             check_whole(name, value, 1, f"Leave --{name} out for the default.")
     if output and not thin:
         refuse("--output is for --thin.", "Add --thin, or leave --output out.")
-    if masks == "shared" and backend != "jax" and not (thin and data is None):
-        refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
-    check_choice("masks", masks, ("shared", "independent"))
+    check_masks(masks, "jax" if thin and data is None else backend)  # what is thinned alone draws no masks
     path = check_output_path(output, ".keras", force) if thin else None
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import keras_dropout
-from keras_dropout.errors import refuse
+from keras_dropout.errors import check_choice, refuse
 from keras_dropout.targets import RECIPES
 
 # Named here too: their own modules load Keras.
@@ -104,6 +104,13 @@ def read_seeds(text: str | None) -> int | str | None:
         return text if text is None else int(text)
     except ValueError:
         return text
+
+
+def check_masks(masks: str, backend: str) -> None:
+    """Refuse masks that there are not, or not on a backend."""
+    check_choice("masks", masks, ("independent", "shared"))
+    if masks == "shared" and backend != "jax":
+        refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
 
 
 def choose_backend(backend: str) -> None:

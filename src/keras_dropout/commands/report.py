@@ -36,7 +36,8 @@ def report(
         listed = [row for row in studies(ledger) if target in (None, row["target"])]
         print(json.dumps(listed, indent=1)) if as_json else show(_table(listed))
         return
-    check_report_path(output)
+    if not as_json:
+        check_report_path(output)
     with Working(f"reading {ledger}") as say, shown(ledger):
         found = retrieve(ledger, target, study)
         say("putting the page together")

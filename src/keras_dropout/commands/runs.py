@@ -268,10 +268,10 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     """Look for damage in a ledger, and change nothing. Exit status 1 when there is some.
 
     Looked at are the file, its tables, of every run its key (the hash of its config), its JSON and its test losses, every trained
-    model that is kept, and every checkpoint: a run begins anew where its checkpoint cannot be read. Triggers, views and tables of
-    others are told, and then nothing else is read. The fields of --json, an
-    object: runs, models, studies, missing (runs that studies asked for and that are not there, which is no problem), problems (a
-    list of objects: where, what).
+    model that is kept, and every checkpoint: a run begins anew where its checkpoint cannot be read. Triggers, views and tables
+    that keras-dropout did not make are reported, and then nothing else is read. The fields of --json, an object: runs, models,
+    studies, missing (runs that studies asked for and that are not there, which is no problem), problems (a list of objects: where,
+    what).
 
     Examples:
       keras-dropout runs verify --json

@@ -287,13 +287,12 @@ def tune(
 def _settings(options: dict[str, Any], tuning: bool = False) -> dict[str, Any]:
     """What a study is made of: what its file says, and before it what the command line says."""
     from keras_dropout.bench import study_file
-    from keras_dropout.bench.records import Variant
 
     said = {name: value for name, value in options.items() if name not in _OF_THE_COMMAND}
     file, variants = said.pop("study"), said.pop("variant") or []
     data = data_options(target=said.pop("column"), **{name: said.pop(name) for name in DATA_OPTIONS})
     said |= {
-        "variants": [Variant.parse(text) if "=" in text else text for text in variants] or None,
+        "variants": variants or None,
         "seeds": read_seeds(said["seeds"]),
         "class_weight": _class_weight(said["class_weight"]),
         "from_weights": said["from_weights"] or None,

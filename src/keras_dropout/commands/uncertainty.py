@@ -18,6 +18,7 @@ from keras_dropout.commands.options import (
     Task,
     Text,
     Vocabulary,
+    check_masks,
     choose_backend,
     complete_model_or_ledger,
     data_options,
@@ -102,9 +103,7 @@ def uncertainty(
     if precision is not None:
         check_positive("precision", precision, "It is 1 / the variance of the noise.")
     check_whole("seed", seed, 0, "It is the seed of the masks.")
-    check_choice("masks", masks, ("independent", "shared"))
-    if masks == "shared" and backend != "jax":
-        refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
+    check_masks(masks, backend)
     path = check_output_path(output, ".csv", force) if output else None
     ledger = model.endswith((".db", ".sqlite"))
     if variant is not None and not ledger:

@@ -121,17 +121,29 @@ def _rows(part: Part, index: Any) -> Part:
 _FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them, or (x, y), of which a part is divided off."
 
 
-def is_part(data: Any) -> bool:
-    """Return whether `data` is one part, not a pair of them: (x, y), (x, y, weights) or a stream of batches."""
+def is_part(data: Any, arity: tuple[int, int] | None = None) -> bool:
+    """Return whether `data` is one part, not a pair of them: (x, y), (x, y, weights) or a stream of batches.
+
+    A tuple of tuples of arrays is one for a model with as many inputs and outputs, `arity`, where it has several of both.
+    """
     if is_stream(data):
         return True
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         return False
-    return not all(is_stream(each) or (isinstance(each, tuple | list) and len(each) in (2, 3)) for each in data)
+    if not all(is_stream(each) or (isinstance(each, tuple | list) and len(each) in (2, 3)) for each in data):
+        return True
+    if arity is None or 1 in arity or any(map(is_stream, data)):
+        return False
+    return (len(data[0]), len(data[1])) == arity and not any(isinstance(one, tuple | list | dict) for one in (*data[0], *data[1]))
 
 
 def from_arrays(
-    data: Any, validation_split: float = 0.1, name: str = "arrays", rank: int | None = None, test_split: float = 0.2
+    data: Any,
+    validation_split: float = 0.1,
+    name: str = "arrays",
+    rank: int | None = None,
+    test_split: float = 0.2,
+    arity: tuple[int, int] | None = None,
 ) -> Data:
     """Return data from ((x_train, y_train), (x_test, y_test)), or from (x, y), of which a share `test_split` is the test part.
 
@@ -139,13 +151,13 @@ def from_arrays(
     An x that is a `np.memmap` (of `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch
     DataLoader or Keras PyDataset, batched or not, is read into arrays, so that every variant and seed sees the same examples. One
     that shuffles gives another order, hence other data, in each program run; one whose passes give other examples is refused.
-    `rank` is the number of axes of a batch of inputs.
+    `rank` is the number of axes of a batch of inputs, `arity` the numbers of the model's inputs and outputs.
 
     A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
     """
     check_repeatable(data)
     check_share("validation_split", validation_split)
-    if is_part(data):
+    if is_part(data, arity):
         return _divided(name, _part(data, "", rank), check_share("test_split", test_split), validation_split)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         refuse(f"data must be a pair for training and one for testing, or (x, y); got {_described(data)}.", _FORM)

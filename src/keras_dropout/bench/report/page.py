@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 import struct
 import tempfile
@@ -20,6 +19,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from keras_dropout.bench.export import write_whole
 from keras_dropout.bench.records import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.bench.report.words import expected
@@ -80,13 +80,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(html, "utf-8", newline="\n")  # with the permissions that the user gives to new files
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        refuse(f"the report {path} cannot be written: {error.strerror}.", "Choose another --report.")
+    # With the permissions that the user gives to new files.
+    write_whole(path, lambda part: part.write_text(html, "utf-8", newline="\n"), "Choose another --report.")
     if (size := path.stat().st_size) > LARGE:
         warnings.warn(
             f"The report {path} has {size / 1e6:.1f} MB: fewer variants or smaller pictures make it smaller.", stacklevel=2
