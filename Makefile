@@ -2,15 +2,16 @@
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# What must hold on every backend; each needs a process of its own.
-EVERY_BACKEND = tests/test_masks.py tests/test_noise.py tests/test_placement.py tests/test_foreign_layers.py tests/test_companions.py \
-  tests/test_catalogue.py tests/test_callbacks.py tests/test_mistakes.py tests/test_sampling.py tests/test_moments.py \
-  tests/test_thinning.py tests/test_uncertainty.py tests/test_nothing_stays.py tests/bench/test_acting.py \
-  tests/bench/test_checkpoints.py tests/bench/test_archives.py tests/bench/test_portrait.py tests/layers tests/testing
+# What must hold on every backend; each needs a process of its own. `make test` runs the laws, and what differs most between them.
+LAWS = tests/layers/test_contract.py tests/testing tests/test_masks.py tests/test_noise.py tests/test_foreign_layers.py \
+  tests/test_callbacks.py tests/test_nothing_stays.py tests/bench/test_acting.py tests/bench/test_checkpoints.py
+EVERY_BACKEND = $(LAWS) tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/test_mistakes.py \
+  tests/test_sampling.py tests/test_moments.py tests/test_thinning.py tests/test_uncertainty.py tests/bench/test_archives.py \
+  tests/bench/test_portrait.py $(filter-out tests/layers/test_contract.py,$(wildcard tests/layers/test_*.py))
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: help run install test slow-tests test-all coverage lint docs site screenshots bench dist smoke lowest clean
+.PHONY: help run install test test-all coverage lint docs site screenshots bench dist smoke lowest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,19 +23,12 @@ run: .venv/.for-run  ## compare dropout placements on the tutorial's experiment:
 
 install: .venv/.for-development .venv/.browser  ## the development environment in .venv, all three backends
 
-test: lint .venv/.browser  ## lint, then the tests, the fast ones, on three backends
+test: lint .venv/.browser  ## lint, then the tests, the fast ones: all on JAX, the laws on three backends
 	$(PYTEST) -m "not slow"
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(EVERY_BACKEND)
-	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(EVERY_BACKEND)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(LAWS)
+	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(LAWS)
 
-slow-tests: .venv/.for-development .venv/.browser  ## measure all tests, and write which are slow: tests/slow.txt
-	mkdir -p build
-	for backend in jax tensorflow torch; do \
-	  KERAS_BACKEND=$$backend $(PYTEST) --durations=0 --durations-min=0.5 $$([ $$backend = jax ] || echo $(EVERY_BACKEND)) \
-	    > build/durations-$$backend.txt; done; true
-	$(BIN)/python tests/slowest.py build/durations-*.txt
-
-test-all: lint .venv/.browser  ## the slow tests too
+test-all: lint .venv/.browser  ## the slow tests too, and all that must hold on every backend
 	$(PYTEST)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)
 	KERAS_BACKEND=torch $(PYTEST) $(EVERY_BACKEND)
