@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_dropout import BadInput, Dropout, place, set_rate, sites, strip
 from keras_dropout.placement import still_random
-from keras_dropout.survey import dropout_options
+from keras_dropout.sampling import drops
+from keras_dropout.survey import dropout_options, rate_of
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype("float32")
@@ -164,3 +165,93 @@ def test_rates_inside_foreign_layers_are_reached_by_path():
     assert [each.drop.rate for each in (a, b, c)] == [0.2, 0.5, 0.3]
     set_rate(model, {"drop": 0.4})
     assert [each.drop.rate for each in (a, b, c)] == [0.4, 0.4, 0.4]
+
+
+@keras.saving.register_keras_serializable("foreign")
+class SomeDropPath(L.Layer):
+    """Calls its rate drop_prob, as many do."""
+
+    def __init__(self, drop_prob=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.drop_prob, self.seeds = drop_prob, keras.random.SeedGenerator(1)
+
+    def call(self, x, training=False):
+        if not training or not self.drop_prob:
+            return x
+        return keras.random.dropout(x, self.drop_prob, noise_shape=(ops.shape(x)[0], *[1] * (len(x.shape) - 1)), seed=self.seeds)
+
+    def get_config(self):
+        return {**super().get_config(), "drop_prob": self.drop_prob}
+
+
+@keras.saving.register_keras_serializable("foreign")
+class WithDropPath(L.Layer):
+    def __init__(self, drop_path=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.drop_path, self.dense, self.inner = drop_path, L.Dense(8), SomeDropPath(drop_path)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x, training=False):
+        return x + self.inner(self.dense(x), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "drop_path": self.drop_path}
+
+
+class UnknownDropPath(L.Layer):
+    """Does not say what it drops."""
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "rate"),
+    [
+        (SomeDropPath(0.0), 0.0),
+        (SomeDropPath(0.25), 0.25),
+        (OwnDropPath(0.5), 0.5),
+        (OwnDropPath(0.0), 0.0),
+        (SurvivingStochasticDepth(0.75), 0.25),
+        (SurvivingStochasticDepth(1.0), 0.0),
+        (UnknownDropPath(), None),
+        (L.Dropout(0.5), 0.5),
+        (L.TimeDistributed(L.Dropout(0.5)), 0.5),
+        (Dropout(0.0), 0.0),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_rate_of_a_dropout_layer_whatever_it_is_called(layer, rate):
+    assert rate_of(layer) == (None if rate is None else pytest.approx(rate))
+    assert drops(layer) == (rate != 0)
+
+
+def test_a_block_whose_drop_path_is_turned_off_drops_no_more():
+    def model_of(rate):
+        return keras.Sequential([keras.Input((6, 8)), WithDropPath(rate, name="block"), L.Flatten(), L.Dense(1)])
+
+    model = model_of(0.5)
+    assert [each["rate"] for each in sites(model)[1].dropout] == [0.5]
+    assert [site.dropout for site in sites(model_of(0.0))] == [(), (), ()]
+    bare = strip(model)
+    np.testing.assert_array_equal(outputs(bare), outputs(model))
+    np.testing.assert_allclose(outputs(bare, True), outputs(bare), rtol=1e-5, atol=1e-6)
+    assert np.ptp(outputs(model, True) - outputs(model)) > 1e-3
+    for each in (model, model_of(0.0)):
+        placed = place(each, {"block": 0.5})
+        assert sum(drops(layer) for layer in placed._flatten_layers()) == 1
+
+
+def test_a_layer_that_cannot_be_tried_but_is_off_is_not_warned_of():
+    @keras.saving.register_keras_serializable("foreign")
+    class Particular(SomeDropPath):
+        def call(self, x, training=False):
+            if x.shape[0] == 2:
+                raise ValueError("not two rows")
+            return super().call(x, training)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        strip(keras.Sequential([keras.Input((8,)), Particular(0.3), L.Dense(4), L.Dense(1)]))

@@ -222,8 +222,20 @@ def test_what_stays_is_seen(fault):
     assert changed(before, state(model))
 
 
+class Draws(keras.Model):
+    """Drops in its own call."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.seeds = L.Dense(3), keras.random.SeedGenerator(1)
+        self(X)
+
+    def call(self, inputs, training=False):
+        return keras.random.dropout(self.dense(inputs), 0.5, seed=self.seeds) if training else self.dense(inputs)
+
+
 def test_what_was_compiled_goes_with_the_model():
-    for make in (MODELS["functional"], MODELS["subclassed"], MODELS["not followed"], several):
+    for make in (MODELS["functional"], MODELS["subclassed"], MODELS["not followed"], several, Draws):
         model = make()
         uncertainty.predict(model, X, 2)
         gone = weakref.ref(model)

@@ -1,5 +1,6 @@
 """Sites of a model, and models with dropout put there or taken away, on the backend of this process."""
 
+import types
 import warnings
 
 import keras
@@ -466,8 +467,8 @@ REFUSED = {
     "not built": lambda: sites(keras.Sequential([L.Dense(3)])),
     "got str": lambda: sites("model"),
     "not built.": lambda: sites(OwnStepless()),
-    "takes another way in training": lambda: sites(Subclassed("other in training")),
-    "takes another way in training.": lambda: sites(Subclassed("a number in training")),
+    "does something else in training": lambda: sites(Subclassed("other in training")),
+    "does something else in training.": lambda: sites(Subclassed("a number in training")),
     "weights that its layers' calls do not show": lambda: sites(Subclassed("own weights")),
     "fixes training=True for dropout": lambda: sites(Subclassed("frozen")),
     "cannot be followed: ValueError: `add_loss()`": lambda: sites(Subclassed("loss")),
@@ -1031,3 +1032,256 @@ def test_code_is_copied_with_a_model_of_the_program_and_not_with_one_from_a_file
         place(loaded, {"d": 0.1})
     loaded.layers[0].function = None
     assert place(loaded, {"d": 0.1}).count_params() == mine.count_params()
+
+
+ACTIVATED = """
+import keras
+
+class Block(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(4)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return keras.ops.{}(self.dense(x))
+"""
+
+
+def of_module(name, activation):
+    module = types.ModuleType(name)
+    exec(ACTIVATED.format(activation), vars(module))
+    return module.Block
+
+
+def times(factor):
+    def act(x):
+        return factor * x
+
+    return act
+
+
+def relu(x):
+    return 2 * ops.relu(x)
+
+
+class Decay(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return ops.sum(x)
+
+    def get_config(self):
+        return {}
+
+
+class Makes(L.Layer):
+    """Makes a function for itself: of one name in each layer, and in no configuration."""
+
+    def __init__(self, factor, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+        def act(x):
+            return factor * x
+
+        self.act = act
+
+    def call(self, x):
+        return self.act(x)
+
+    def get_config(self):
+        return super().get_config() | {"factor": self.factor}
+
+
+def two_layers(one, other):
+    return keras.Sequential([keras.Input((4,)), one, other, L.Dense(1)])
+
+
+def same_predictions(model, other, atol=0.0):
+    x = np.random.default_rng(0).normal(size=(8, *model.input_shape[1:]))
+    np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=0, atol=atol)
+
+
+def test_two_classes_or_functions_of_one_name_do_not_become_one():
+    one, other = of_module("one", "relu"), of_module("other", "tanh")
+    first, second = times(2.0), times(3.0)
+    for model, words, twin in [
+        (two_layers(one(), other()), "classes are saved as 'Block', one.Block and other.Block", other),
+        (two_layers(L.Dense(4, first), L.Dense(4, second)), "functions are saved as 'act'", second),
+        (two_layers(L.Dense(4, relu), L.Dense(4, "relu")), r"has test_placement.relu, and would have keras\S*relu", relu),
+    ]:
+        for change in (strip, lambda model: place(model, {"hidden": 0.2})):
+            with pytest.raises(BadInput, match=words):
+                change(model)
+        keras.saving.register_keras_serializable("test_placement", name=f"own_{words[:4]}")(twin)
+        same_predictions(model, strip(model))
+        same_predictions(model, place(model, {"hidden": 0.2}))
+
+
+def test_functions_that_are_in_no_configuration_may_have_one_name():
+    model = two_layers(Makes(2.0), Makes(3.0))
+    same_predictions(model, strip(model))
+
+
+def test_a_class_that_was_registered_again_is_not_put_in_the_place_of_the_models():
+    register = keras.saving.register_keras_serializable("test_placement", name="Again")
+    model = two_layers(register(of_module("before", "relu"))(), L.Dense(4))
+    register(of_module("after", "tanh"))
+    with pytest.raises(BadInput, match=r"has before\.Block, and would have after\.Block"):
+        strip(model)
+
+
+def test_what_is_not_registered_is_found_where_it_is_used():
+    function = times(2.0)
+    model = two_layers(L.Dense(4, function, kernel_regularizer=Decay()), L.Dense(4))
+    placed = place(model, {"hidden": 0.2})
+    assert placed.layers[0].activation is function
+    assert isinstance(placed.layers[0].kernel_regularizer, Decay)
+    same_predictions(model, placed)
+
+
+def test_a_metric_of_a_lambda_is_told_to_be_a_function():
+    model = perceptron()
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanMetricWrapper(lambda y, out: y - out, name="off")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(BadInput, match="Write the lambda as a function: def"):
+            strip(model)
+
+
+@keras.saving.register_keras_serializable("test_placement")
+class PartlyFrozen(L.Layer):
+    def __init__(self, dropout=0.2, **options):
+        super().__init__(**options)
+        self.dropout, self.a, self.b = dropout, L.Dense(8, name="a"), L.Dense(8, name="b")
+        self.drop = L.Dropout(dropout) if dropout else None
+
+    def build(self, shape):
+        self.a.build(shape)
+        self.b.build(shape)
+
+    def call(self, x, training=False):
+        x = self.a(x)
+        return self.b(x if self.drop is None else self.drop(x, training=training))
+
+    def get_config(self):
+        return super().get_config() | {"dropout": self.dropout}
+
+
+def test_what_is_frozen_inside_a_layer_stays_frozen_when_it_is_made_again():
+    block, lstm = PartlyFrozen(), L.LSTM(4, dropout=0.2)
+    model = keras.Sequential([keras.Input((6, 8)), block, lstm, L.Dense(3), L.Dense(1)])
+    model.layers[2].kernel.trainable = False  # one weight of a layer
+    block.a.trainable = lstm.cell.trainable = False
+    count = len(model.trainable_variables)
+    assert count == 5
+    for made in (copy(model), strip(model), place(model, {"hidden": 0.3})):
+        assert [v.path for v in made.trainable_variables] == [v.path for v in model.trainable_variables]
+        made.compile("sgd", "mse")
+        before = [np.array(w) for w in made.get_weights()]
+        made.train_on_batch(np.ones((4, 6, 8)), np.ones((4, 1)))
+        moved = [not np.array_equal(a, b) for a, b in zip(before, made.get_weights(), strict=True)]
+        assert sum(moved[:2]) == sum(moved[4:7]) == moved[7] == 0
+        assert moved[2]
+
+
+def masking_behind_a_layer_on_one_of_two_ways():
+    inputs = keras.Input((6, 3), name="x")
+    h = L.Dense(3, name="h", kernel_initializer="identity", use_bias=False)(inputs)
+    return keras.Model(inputs, L.Dense(1)(L.Concatenate()([L.LSTM(4)(L.Masking(PAD)(h)), L.Dense(2)(L.Flatten()(h))])))
+
+
+def masking_behind_a_layer():
+    dense = L.Dense(3, kernel_initializer="identity", use_bias=False)
+    return keras.Sequential([keras.Input((6, 3)), L.TimeDistributed(dense, name="h"), L.Masking(PAD), L.LSTM(4), L.Dense(1)])
+
+
+@pytest.mark.parametrize("build", [masking_behind_a_layer, masking_behind_a_layer_on_one_of_two_ways])
+def test_dropout_of_a_layer_is_not_passed_by_a_masking_behind_it(build):
+    """What the LSTM gets is dropped, and its mask is that of the layer's outputs as they were."""
+    x, real = padded()
+    model = place(build(), {"h": 0.5})
+    same_predictions(build_with(build, model), model)
+    got = []
+
+    class Looking(L.LSTM):
+        def call(self, sequences, initial_state=None, mask=None, training=False):
+            got.append([ops.convert_to_numpy(each) for each in (sequences, mask)])
+            return super().call(sequences, initial_state, mask, training)
+
+    lstm = next(layer for layer in model._flatten_layers() if isinstance(layer, L.LSTM))
+    lstm.__class__ = Looking
+    model(x, training=True)
+    (sequences, mask), *more = got
+    assert not more
+    np.testing.assert_array_equal(mask, real)
+    assert 0.2 < (sequences[real] == 0).mean() < 0.8
+    kept = sequences[real] != 0
+    np.testing.assert_allclose(sequences[real][kept], 2 * x[real][kept], rtol=1e-5)
+
+
+def build_with(build, like):
+    model = build()
+    model.set_weights(like.get_weights())
+    return model
+
+
+def test_a_layer_as_a_key_that_is_no_dropout_is_refused():
+    model = place(perceptron(), {"a": 0.1})
+    for key in (model.get_layer("a"), 3):
+        with pytest.raises(BadInput, match="is no dropout layer in the model") as found:
+            set_rate(model, {key: 0.5})
+        assert "Its dropout layers: dropout" in str(found.value)
+    layer = next(layer for layer in model.layers if is_dropout(layer))
+    set_rate(model, {layer: 0.5})
+    assert layer.rate == 0.5
+
+
+def test_warnings_name_the_line_of_the_caller_and_not_what_cannot_be_done():
+    model = keras.Sequential([keras.Input((8,)), L.GaussianNoise(0.1, name="noise"), L.Dense(4), L.Dense(1)])
+    for change in (strip, lambda model: place(model, {"hidden": 0.2})):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", UserWarning)
+            change(model)
+        said = [each for each in found if each.category is UserWarning]
+        assert [str(each.message) for each in said] == [
+            "GaussianNoise 'noise' stays: it adds noise in training, and is no dropout."
+        ]
+        assert said[0].filename == __file__
+
+
+def test_many_ways_through_a_model_are_walked_once():
+    x = inputs = keras.Input((4,))
+    for _ in range(60):
+        x = L.Add()([L.Activation("relu")(x), L.Activation("tanh")(x)])
+    model = keras.Model(inputs, L.Dense(1)(Dropout(0.5, name="drop")(x)))
+    (site, _) = sites(model)
+    assert [each["layer"] for each in site.dropout] == ["drop"]
+
+
+@keras.saving.register_keras_serializable("test_placement")
+class Attending(L.Layer):
+    def __init__(self, dropout=0.1, **options):
+        super().__init__(**options)
+        self.dropout, self.attention = dropout, L.MultiHeadAttention(2, 8, dropout=dropout)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, x, training=False):
+        return x + self.attention(x, x, training=training)
+
+    def get_config(self):
+        return super().get_config() | {"dropout": self.dropout}
+
+
+@pytest.mark.parametrize("steps", [6, 64])
+def test_a_block_with_attention_dropout_inside_is_placed_and_stripped(steps):
+    model = keras.Sequential([keras.Input((steps, 16)), Attending(name="block"), L.Flatten(), L.Dense(1)])
+    bare = strip(model)
+    assert bare.layers[0].attention.get_config()["dropout"] == 0
+    same_predictions(model, bare, atol=1e-5)
+    same_predictions(model, place(model, {"block": 0.2}), atol=1e-5)
+    x = np.random.default_rng(0).normal(size=(4, steps, 16))
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(bare(x, training=on)) for on in (True, True)))

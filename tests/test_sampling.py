@@ -330,6 +330,45 @@ def test_a_changed_model_is_seen():
         Passes.of(model)
 
 
+class Plain(keras.layers.Layer):
+    """Another library's: its rate is a plain attribute."""
+
+    def __init__(self, drop_prob=0.5, **options):
+        super().__init__(**options)
+        self.drop_prob, self.seeds = drop_prob, keras.random.SeedGenerator(1)
+
+    def call(self, inputs, training=False):
+        return keras.random.dropout(inputs, self.drop_prob, seed=self.seeds) if training and self.drop_prob else inputs
+
+    def get_config(self):
+        return super().get_config() | {"drop_prob": self.drop_prob}
+
+
+def test_a_rate_that_is_changed_in_a_layer_of_others_is_seen():
+    def variance(model):
+        kept = Passes.of(model)
+        pieces = [found["outputs"] for _, _, found in kept.run(np.ones((8, *model.input_shape[1:]), "float32"), 50)]
+        assert Passes.of(model)._programs is kept._programs  # nothing is compiled again without need
+        return np.concatenate(pieces, axis=1).var(0).mean()
+
+    for layer, owner, name in [
+        (Plain(0.5), lambda layer: layer, "drop_prob"),
+        (keras.layers.Dropout(0.5), lambda layer: layer, "rate"),
+        (keras.layers.LSTM(8, dropout=0.5), lambda layer: layer.cell, "dropout"),
+    ]:
+        model = keras.Sequential([keras.Input((5, 12)), layer, keras.layers.Dense(1)])
+        much = variance(model)
+        setattr(owner(layer), name, 0.05)
+        assert variance(model) < much / 4
+
+
+def test_a_layer_of_others_that_is_turned_off_is_no_randomness():
+    model = keras.Sequential([keras.Input((12,)), Plain(0.5), keras.layers.Dense(3)])
+    assert Passes(model).dropping == [model.layers[0].name]
+    with pytest.raises(BadInput, match="has no randomness"):
+        Passes(keras_dropout.strip(model))
+
+
 def test_what_cannot_be_sampled_is_refused():
     bare = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
     aside = keras.Input((12,))

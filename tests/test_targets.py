@@ -183,4 +183,12 @@ def test_a_model_of_keras_2_names_the_program_that_reads_it(folder):
         with pytest.raises(BadInput) as caught:
             load_model(folder / name)
         _, mend = str(caught.value).splitlines()
-        assert f'tf_keras.models.load_model("{folder / name}").save("{Path(name).stem}.h5")' in mend
+        path, hdf5 = str(folder / name), str(folder / f"{Path(name).stem}.h5")
+        assert f"tf_keras.models.load_model({path!r}).save({hdf5!r}); keras.models.load_model({hdf5!r}, compile=False)" in mend
+
+
+def test_a_file_in_hdf5_is_loaded_from_where_it_is(folder):
+    with pytest.raises(BadInput) as caught:
+        load_model(folder / "old.h5")
+    assert f"keras.models.load_model({str(folder / 'old.h5')!r}, compile=False)" in str(caught.value)
+    assert f"model.save({str(folder / 'old.keras')!r})" in str(caught.value)

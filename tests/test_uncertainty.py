@@ -437,3 +437,21 @@ def test_as_a_table_and_a_sentence():
     np.testing.assert_allclose(values["sd"] ** 2, predict(network(1), X, 20).variance[:, 0] + 1, rtol=1e-5)
     dense = predict(network(3, "softmax", shape=(5, 8)), np.zeros((4, 5, 8), "float32"), 5).to_frame()
     assert len(dense) == 4
+
+
+class Rounding(keras.layers.Layer):
+    """Draws, and gives what it got but for the last digit."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs, training=False):
+        return inputs * (1 + 1e-7 * keras.random.uniform(ops.shape(inputs), seed=self.seeds))
+
+
+def test_samples_that_differ_by_rounding_are_the_same():
+    model = keras.Sequential([keras.Input((8,)), Rounding(name="hardly"), keras.layers.Dense(1)])
+    with pytest.warns(UserWarning, match="All 5 samples are the same: what hardly drops does not reach the outputs") as found:
+        assert 0 < predict(model, X, 5).variance.max() < 1e-10
+    assert found[0].filename == __file__

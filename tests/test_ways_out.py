@@ -807,10 +807,22 @@ def built_with_new(said):
     assert any(isinstance(layer, keras_dropout.Dropout) for layer in Outer(names["new"])._flatten_layers())
 
 
+@keras.saving.register_keras_serializable("ways_out")
+class Keeps(L.Layer):
+    """Keeps its regularizer in an object of its own."""
+
+    def __init__(self, decay, **options):
+        super().__init__(**options)
+        self.given = SimpleNamespace(decay=keras.regularizers.get(decay))
+
+    def get_config(self):
+        return {**super().get_config(), "decay": keras.regularizers.serialize(self.given.decay)}
+
+
 def regularized(decorate=lambda cls: cls):
     """A layer with a regularizer of the reader's own, in a module that nobody can import."""
     made = type("OwnRegularizer", (keras.regularizers.L2,), {"__module__": "of_the_reader"})
-    return L.Dense(2, kernel_regularizer=decorate(made)(0.1))
+    return Keeps(decorate(made)(0.1))
 
 
 class Draws(L.Layer):
@@ -923,6 +935,20 @@ def table_of(name, cells, header="c,z,y", separator=","):
     lines = [separator.join((f'"{cell}"', f"{z:.3f}", f"{n / 2}")) for n, (cell, z) in enumerate(zip(cells, X[:, 0]))]
     Path(name).write_text("\n".join([header] * bool(header) + lines))
     return name
+
+
+def scaled(factor):
+    def act(x):
+        return factor * x
+
+    return act
+
+
+def tanh(x):
+    return 2 * x
+
+
+REGISTER = "keras.saving.register_keras_serializable("
 
 
 def decorated(said, cls, name=""):
@@ -1839,6 +1865,18 @@ WAYS = [
         "Register what it uses: @keras.saving.register_keras_serializable() in front of each",
         lambda: graph.made_again(regularized()),
         lambda said: graph.made_again(regularized(functools.partial(decorated, said))),
+    ),
+    Way(
+        "graph.py",
+        'Save them under two names: keras.saving.register_keras_serializable(name="Other")({})',
+        lambda: keras_dropout.strip(net(L.Activation(scaled(2.0)), L.Activation(scaled(3.0)))),
+        lambda said: keras_dropout.strip(net(L.Activation(said.call(REGISTER)(scaled(2.0))), L.Activation(scaled(3.0)))),
+    ),
+    Way(
+        "graph.py",
+        'else save it under a name of its own: keras.saving.register_keras_serializable(name="Other")({})',
+        lambda: keras_dropout.strip(net(L.Activation(tanh), L.Activation("tanh"))),
+        lambda said: keras_dropout.strip(net(L.Activation(said.call(REGISTER)(tanh)), L.Activation("tanh"))),
     ),
     Way(
         "graph.py",

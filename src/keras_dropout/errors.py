@@ -2,6 +2,8 @@
 
 import math
 import numbers
+import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,14 @@ class BadInput(ValueError):
 def refuse(what: str, mend: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
     raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, mend)))
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside of the package from which it was called."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "keras_dropout":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, refuse, warn
 from keras_dropout.targets import FROM_FILES
 
 # What a class of its own may change in how a model is trained; it is lost in a functional model.
@@ -231,13 +231,14 @@ def copy(model: keras.Model) -> keras.Model:
     loss or a metric that is a function of the user's. Code in it (a Lambda layer) is run where a program made the model, and not
     where it came from a file.
     """
+    own = own_objects(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder, "model.keras")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 model.save(path)
-                made = keras.models.load_model(path, custom_objects=classes(model), safe_mode=model in FROM_FILES, compile=False)
+                made = keras.models.load_model(path, custom_objects=own, safe_mode=model in FROM_FILES, compile=False)
         except Exception as error:  # whatever a class of the user's does when it is made again
             for layer in (each for each in model._flatten_layers() if each is not model):
                 made_again(layer)
@@ -245,9 +246,8 @@ def copy(model: keras.Model) -> keras.Model:
                 f"the model {model.name!r} cannot be copied: {_first_line(error)}",
                 "Its layers must be saved and loaded by Keras: give them get_config, and register their classes.",
             )
-    for ours, theirs in zip(made._flatten_layers(), model._flatten_layers()):
-        if ours.trainable != theirs.trainable:  # what is frozen inside a layer of several is not in its config
-            ours.trainable = theirs.trainable
+    _check_same(made, model)
+    freeze_like(made, model)
     _tell_apart(made, [variable.path for variable in model.variables])
     compile_like(made, model)
     states = [getattr(each.optimizer, "variables", []) if each.compiled else [] for each in (made, model)]
@@ -259,15 +259,97 @@ def copy(model: keras.Model) -> keras.Model:
     return made
 
 
-def classes(layer: keras.Layer) -> dict[str, type]:
-    """The classes of a layer and of those in it that are not Keras's, by name: registered or not."""
-    found = {type(each) for each in layer._flatten_layers()}
-    return {cls.__name__: cls for cls in found if not cls.__module__.startswith("keras.")}
+def own_objects(owner: Any) -> dict[str, Any]:
+    """The user's classes and functions in a layer, optimizer or metric, by the names that Keras saves; two of one are refused."""
+    found: dict[str, Any] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            saved = set(_saved_names(owner.get_config()))
+    except Exception:  # whatever a class of the user's does
+        saved = set()
+    for part in (part for each in _layers(owner) or [owner] for part in (each, *_attributes(each))):
+        named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        own = hasattr(named, "get_config") if inspect.isclass(named) else named.__name__ != "<lambda>"  # which is saved as code
+        if not own or str(named.__module__).startswith("keras."):
+            continue
+        name = keras.saving.get_registered_name(named)
+        if (other := found.setdefault(name, named)) is not named and name in saved:
+            one, two = (f"{each.__module__}.{each.__qualname__}" for each in (other, named))
+            what = "classes" if inspect.isclass(named) else "functions"
+            refuse(
+                f"two {what} are saved as {name!r}, {one} and {two}: in a copy one would be in the place of the other.",
+                f'Save them under two names: keras.saving.register_keras_serializable(name="Other")({named.__name__}).',
+            )
+    return found
+
+
+def _saved_names(config: Any) -> Iterator[str]:
+    """Yield the names of the classes and functions in a configuration."""
+    if isinstance(config, Mapping):
+        yield str(config.get("config") if config.get("class_name") == "function" else config.get("registered_name"))
+        config = config.values()
+    for each in config if isinstance(config, Iterable) and not isinstance(config, (str, bytes, np.ndarray)) else ():
+        yield from _saved_names(each)
+
+
+def _attributes(owner: Any) -> Iterator[Any]:
+    """Yield what a layer, optimizer or metric holds beside layers, but for methods and what a model is compiled with."""
+    left_out = ("loss", "optimizer") if isinstance(owner, keras.Model) else ()
+    for name, value in vars(owner).items():
+        if name not in left_out and not callable(getattr(type(owner), name, None)):
+            yield from (each for each in keras.tree.flatten(value) if not isinstance(each, keras.Layer))
+
+
+def _check_same(made: keras.Model, model: keras.Model) -> None:
+    """Refuse a copy with other classes or functions: Keras finds them by name, and takes its own first."""
+    for ours, theirs in zip(made._flatten_layers(), model._flatten_layers()):
+        pairs: list[tuple[Any, Any]] = [(type(ours), type(theirs))]
+        if not isinstance(theirs, keras.Model):  # which keeps functions of its training
+            pairs += [(vars(ours).get(name), value) for name, value in vars(theirs).items() if inspect.isfunction(value)]
+        for again, was in pairs:
+            functions = inspect.isfunction(again) and inspect.isfunction(was)
+            if again.__code__ != was.__code__ if functions else inspect.isclass(was) and again is not was:
+                of = theirs.name if was is type(theirs) else f"{type(theirs).__name__} {theirs.name!r}"
+                kinds = [f"{each.__module__}.{each.__qualname__}" for each in (again, was)]
+                refuse(
+                    f"the model {model.name!r} cannot be copied: {of} has {kinds[1]}, and would have {kinds[0]}.",
+                    "Make the model anew if it was defined again since; else save it under a name of its own: "
+                    f'keras.saving.register_keras_serializable(name="Other")({was.__name__}).',
+                )
+
+
+def freeze_like(new: keras.Layer, old: keras.Layer) -> None:
+    """Freeze what is frozen in another layer with the same weights: that of what is inside a layer is not in its config."""
+    freeze(new, trainable(old))
+
+
+def trainable(layer: keras.Layer) -> list[bool]:
+    """Whether each of the layers in a layer that have weights is trained, then whether each weight is."""
+    trained = set(map(id, layer.trainable_weights))
+    return [*(bool(each.trainable) for each in _with_weights(layer)), *(id(weight) in trained for weight in layer.weights)]
+
+
+def freeze(layer: keras.Layer, flags: Iterable[bool]) -> None:
+    """Train and freeze what these flags of `trainable` say."""
+    left = iter(flags)
+    for each, flag in zip(_with_weights(layer), left):
+        if each.trainable != flag:
+            each.trainable = flag
+    trained = set(map(id, layer.trainable_weights))
+    for weight, flag in zip(layer.weights, left):
+        if (id(weight) in trained) != flag:
+            weight.trainable = flag
+
+
+def _with_weights(layer: keras.Layer) -> list[keras.Layer]:
+    return [each for each in layer._flatten_layers() if each.weights]
 
 
 def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> keras.Layer:
     """Make a layer again from its config, or from another one; refuse where its class cannot, and name what is at fault."""
     cls, called = type(layer), f"{type(layer).__name__} {layer.name!r}"
+    own = own_objects(layer)
     register = "Register what it uses: @keras.saving.register_keras_serializable() in front of each class and function of your own."
     try:
         config = layer.get_config() if config is None else config
@@ -281,7 +363,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
     any_name = any(each.kind is each.VAR_KEYWORD for each in parameters)
     unknown = [] if any_name else [name for name in config if name not in {each.name for each in named}]
     try:
-        with keras.saving.custom_object_scope(classes(layer)):
+        with keras.saving.custom_object_scope(own):
             return cls.from_config(copying.deepcopy(dict(config)))
     except Exception as error:
         if missing:
@@ -318,14 +400,14 @@ def _made_anew(setting: Any) -> Any:
     if not isinstance(setting, (keras.optimizers.Optimizer, keras.metrics.Metric)):
         return setting
     cls = type(setting)
-    parts = {getattr(each, "__name__", type(each).__name__): each for each in vars(setting).values()}
-    custom = {name: each if hasattr(each, "__name__") else type(each) for name, each in parts.items()}
+    own = own_objects(setting)  # a schedule, or a metric's function
     try:
-        with keras.saving.custom_object_scope(custom):  # a schedule, or a metric's function
+        with keras.saving.custom_object_scope(own):
             return cls.from_config(setting.get_config())
     except Exception as error:
         what = f"{cls.__name__} {setting.name!r}, with which the model is compiled, cannot be copied: {_first_line(error)}"
-        refuse(what, f"Mend {cls.__name__}.get_config: {_RETURNS}")
+        coded = any(getattr(each, "__name__", "") == "<lambda>" for each in _attributes(setting))
+        refuse(what, "Write the lambda as a function: def …" if coded else f"Mend {cls.__name__}.get_config: {_RETURNS}")
 
 
 def make(settings: Mapping[str, Any]) -> keras.Model:
@@ -334,15 +416,24 @@ def make(settings: Mapping[str, Any]) -> keras.Model:
     Layers that a class makes without a name are called as in a process that has made no other model, however many were made in
     this one: sites are named the same in each run.
     """
+    config = copying.deepcopy(dict(settings))  # Keras empties what it reads
+    flags = config.pop("trainable", ())
     before = global_state.get_global_attribute("object_name_uids") or {}
     global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
     try:
-        made = keras.saving.deserialize_keras_object(copying.deepcopy(dict(settings)))  # Keras empties what it reads
+        made = keras.saving.deserialize_keras_object(config)
     finally:
         counts = global_state.get_global_attribute("object_name_uids")
         counts.update({name: max(count, counts.get(name, 0)) for name, count in before.items()})
+    freeze(made, flags)
     _tell_apart(made, [variable.path for variable in made.variables])
     return made
+
+
+def with_frozen(settings: dict[str, Any], model: keras.Model, made: keras.Model) -> dict[str, Any]:
+    """The settings for `make`, with what is frozen in the model where that is not so in the one that was `made` of them."""
+    here, there = trainable(model), trainable(made)
+    return settings if here == there or len(here) != len(there) else {**settings, "trainable": here}
 
 
 def _tell_apart(model: keras.Model, paths: Iterable[str]) -> None:
@@ -410,7 +501,7 @@ def trace(model: keras.Model) -> keras.Model:
     except Exception as error:  # whatever the user's code does with symbolic tensors
         refuse(f"{name} whose call cannot be followed: {_first_line(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
-        refuse(f"{name} whose call takes another way in training.", mend)
+        refuse(f"{name} whose call does something else in training.", mend)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
     frozen = [n.operation.name for n in nodes(seen) if _training(n) and not flags[id(n)]]
     if frozen:
@@ -429,10 +520,16 @@ def trace(model: keras.Model) -> keras.Model:
         refuse(f"{name} with weights that its layers' calls do not show.", mend)
     x = keras.tree.map_structure(lambda t: 2 * np.random.default_rng(0).random((2, *(n or 3 for n in t.shape[1:]))), traced.input)
     with keras.StatelessScope():
-        ours, theirs = (keras.tree.map_structure(keras.ops.convert_to_numpy, keras.tree.flatten(f(x))) for f in (traced, model))
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs)):
+        ours, theirs = (keras.tree.flatten(f(x)) for f in (traced, model))
+    if differ(ours, theirs):
         refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", mend)
     return traced
+
+
+def differ(one: list, two: list) -> bool:
+    """Whether two lists of tensors differ anywhere."""
+    to_numpy = keras.ops.convert_to_numpy
+    return any(not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in zip(one, two))
 
 
 def carry_optimizer(source: Any, model: keras.Model) -> None:
@@ -476,8 +573,9 @@ def fresh_input(tensor: Any) -> Any:
 def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Model:
     """A model of the class of `old` from `inputs` to `outputs`; of one that was traced, a functional model.
 
-    Given inputs and outputs, `keras.Model` makes the class that asks a functional one for good, so that it cannot be made as
-    before; and its constructor would make its layers once more.
+    Calling a subclass with (inputs, outputs) changes the class for good: Keras puts Functional among its bases, and it can no
+    longer be made with its own arguments. It would also make its layers again. So the model is made by keras.Model here;
+    `_of_class` then turns it into the class where that works.
     """
     made = keras.Model(inputs, outputs, name=old.name)
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
@@ -510,10 +608,8 @@ def _of_class(cls: type, made: keras.Model, given: dict[str, Any], nested: bool)
             f"{cls.__name__} has a constructor of its own, and {', '.join(own)}, which a changed copy would lose.",
             f"Let {cls.__name__} accept {' and '.join(given)}, or take keras.Model(model.input, model.output).",
         )
-    warnings.warn(
-        f"{cls.__name__} {made.name!r} has a constructor of its own: the new model has its layers, but is a {type(made).__name__}.",
-        stacklevel=2,
-    )
+    kind = type(made).__name__
+    warn(f"{cls.__name__} {made.name!r} has a constructor of its own: the new model has its layers, but is a {kind}.")
     return made
 
 
@@ -564,6 +660,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    text = re.sub(r" using config=.*?(Exception encountered: |$)", ": ", re.sub(r"\x1b\[\d*m", "", str(error)), flags=re.DOTALL)
+    lines = text.splitlines()
     said = (line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered when calling "))
     return f"{type(error).__name__}: {next(said, 'no message')}"  # the layer that raised it, Keras says on a line before

@@ -6,7 +6,6 @@ goes through `Inspection.measured`.
 """
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,16 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 import numpy as np
 
-from keras_dropout import graph, layers
+from keras_dropout import graph, layers, survey
 from keras_dropout.errors import BadInput, refuse
-from keras_dropout.graph import Call, Graph
-from keras_dropout.survey import dropout_options, inner_layer, is_dropout
+from keras_dropout.graph import Call, Graph, differ
+from keras_dropout.survey import SPATIAL, attribute, inner_layer, is_dropout, is_known
 
 T = TypeVar("T")
 ROWS = 256  # of the data, evenly spaced, that a measurement uses
 BATCH = 32
 _DRAWS = 4  # of masks for each row; more where there are fewer rows
-_SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
 _UNITS = (keras.layers.Dropout, keras.layers.GaussianDropout, layers.Dropout, layers.GaussianDropout)
 # Their outputs are their inputs, in another order or shape.
 _SAME_VALUES = {"Flatten", "Reshape", "Permute", "Identity", "Transpose", "Squeeze", "ExpandDims", "RepeatVector"}
@@ -303,41 +301,14 @@ def look(model: Any, data: Any = None) -> Inspection:
     return Inspection(model, top, found, read, reason, *((None, None) if data is None else _rows(read, data)))
 
 
-def differ(one: list, two: list) -> bool:
-    """Whether two lists of tensors differ anywhere."""
-    to_numpy = keras.ops.convert_to_numpy
-    return any(not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in zip(one, two))
-
-
-def attribute(layer: Any, name: str) -> Any:
-    """Return an attribute of a layer of any class; None where there is none, or reading it raises."""
-    try:
-        return getattr(layer, name, None)
-    except Exception:  # a property of the user's
-        return None
-
-
 def number(value: Any) -> float:
-    """Return a number, variable or tensor of one number as a float; 0 for all else, a class of others may hold anything."""
-    if value is None or isinstance(value, (bool, str)):
-        return 0.0
-    try:
-        found = float(value if isinstance(value, (int, float)) else keras.ops.convert_to_numpy(value))
-    except Exception:  # a function, a list, a symbolic tensor, ...
-        return 0.0
-    return found if math.isfinite(found) else 0.0
+    """Return a number, variable or tensor of one number as a float; 0 for all else."""
+    return survey.number(value) or 0.0
 
 
 def rate(layer: Any) -> float:
-    """Return the rate of a dropout layer, from `rate` or else from an option that is called like one; 0 where it is not known."""
-    layer = bare(layer)
-    found = number(attribute(layer, "rate"))
-    if found or not isinstance(layer, keras.Layer) or _is_known(layer):
-        return found
-    try:
-        return max((value for *_, value in dropout_options(layer)), default=0.0)
-    except Exception:  # get_config of the user's
-        return 0.0
+    """Return the rate of a dropout layer; 0 where it is not known."""
+    return survey.rate_of(bare(layer)) or 0.0
 
 
 def bare(layer: Any) -> Any:
@@ -349,7 +320,7 @@ def bare(layer: Any) -> Any:
 def drops_units(layer: Any) -> bool:
     """Whether the layer drops (or multiplies by noise) each unit on its own."""
     layer = bare(layer)
-    if not isinstance(layer, _UNITS) or isinstance(layer, _SPATIAL) or rate(layer) <= 0:
+    if not isinstance(layer, _UNITS) or isinstance(layer, SPATIAL) or rate(layer) <= 0:
         return False
     shape = attribute(layer, "noise_shape")
     return shape is None or all(number(size) != 1 for size in keras.tree.flatten(shape))
@@ -374,7 +345,7 @@ def activation(layer: Any) -> str | None:
     function = attribute(layer, "activation")
     if isinstance(function, keras.Layer):
         return activation(function)
-    if callable(function) and isinstance(layer, keras.Layer) and _is_known_name(str(getattr(type(layer).call, "__module__", ""))):
+    if callable(function) and isinstance(layer, keras.Layer) and is_known(str(getattr(type(layer).call, "__module__", ""))):
         name = getattr(function, "__name__", None)
         return name if isinstance(name, str) else None
     return _ACTIVATIONS.get(type(layer).__name__.lower())
@@ -391,11 +362,7 @@ def _walk(layer: keras.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str
 
 
 def _is_known(layer: Any) -> bool:
-    return _is_known_name(type(layer).__module__)
-
-
-def _is_known_name(module: str) -> bool:
-    return module.partition(".")[0] in ("keras", "keras_dropout")
+    return is_known(type(layer).__module__)
 
 
 def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:

@@ -4,7 +4,6 @@ A rule reports what follows from the model's structure or was measured on it; wh
 """
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,15 +14,15 @@ from rich.text import Text
 
 from keras_dropout import graph, layers
 from keras_dropout.display import Shown
+from keras_dropout.errors import warn
 from keras_dropout.evidence import KNOWN
-from keras_dropout.graph import Call
+from keras_dropout.graph import Call, differ
 from keras_dropout.inspection import (
     Inspection,
     activation,
     attribute,
     bare,
     contains_dropout,
-    differ,
     drops_units,
     keeps_values,
     look,
@@ -31,12 +30,11 @@ from keras_dropout.inspection import (
     rate,
 )
 from keras_dropout.layers.base import Stochastic
+from keras_dropout.survey import KERAS_DROPOUT, SPATIAL
 
 _ALPHA = (keras.layers.AlphaDropout, layers.AlphaDropout, layers.FeatureAlphaDropout)
-_SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
-_KERAS = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, *_SPATIAL)
 _CHANNELS = (
-    *_SPATIAL,
+    *SPATIAL,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
@@ -119,7 +117,7 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     """
     inspection = look(model, data)
     if inspection.reason:
-        warnings.warn(f"only single layers were checked, not their order: {inspection.reason}", stacklevel=3)
+        warn(f"only single layers were checked, not their order: {inspection.reason}")
     mistakes = []
     for name, rule in RULES.items():
         found: dict[str, str] = {}
@@ -241,7 +239,7 @@ def keras_rate_0(model: Inspection) -> Found:
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
-            if isinstance(layer, _KERAS) and attribute(layer, "seed_generator") is None:
+            if isinstance(layer, KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
                 now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
                 yield path, layer, f"was made with rate 0 {now}"
 
@@ -322,7 +320,7 @@ def live_rate(model: Inspection) -> Found:
     """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
     for path, layer in model.layers if compiled and keras.backend.backend() != "torch" else ():
-        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate") if type(layer) in _KERAS else None
+        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate") if type(layer) in KERAS_DROPOUT else None
         if made is not None and rate(layer) != number(made):
             what = (
                 f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
@@ -451,7 +449,7 @@ def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
         ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
-        if (ours or (isinstance(layer, _KERAS) and rate(layer) > 0)) and isinstance(seed, int):
+        if (ours or (isinstance(layer, KERAS_DROPOUT) and rate(layer) > 0)) and isinstance(seed, int):
             found.setdefault((ours, seed), []).append(path)
     return found
 

@@ -29,7 +29,7 @@ from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
-from keras_dropout.survey import dropout_options, is_dropout
+from keras_dropout.survey import dropout_options, has_option, is_dropout, rate_of
 
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
@@ -55,7 +55,7 @@ class Passes:
     """The stochastic forward passes of a model.
 
     `masks` "independent": each example has masks of its own in each sample, as in training. "shared": a sample has one mask for
-    all examples, so that it is one thinned network, a function. `dropping` are the layers that are on.
+    all examples, so that it is one thinned network, a function. `dropping` are the names of the layers that are on.
     """
 
     def __init__(self, model: keras.Model, *, masks: str = "independent", seed: int = 0):
@@ -93,11 +93,12 @@ class Passes:
                 "Make the model with stateful=False and keras.Input(shape), and give it the weights: "
                 "new.set_weights([v.numpy() for v in model.weights if v.name != 'rnn_state']).",
             )
-        self.dropping = [layer for layer in trained._flatten_layers() if drops(layer)]
-        if not self.dropping:
+        dropping = [layer for layer in trained._flatten_layers() if drops(layer)]
+        self.dropping = [layer.name for layer in dropping]  # one may be the model itself, which what is kept must not hold
+        if not dropping:
             _refuse_without_randomness(trained)
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
-        self._twins = _twins(self.dropping)
+        self._twins = _twins(dropping)
         self._random, self._generators = _random_states(trained, self._twins)
         self._variables = trained.variables
         self._fixed = [v for v in self._variables if id(v) not in {id(state) for state in self._random}]
@@ -106,7 +107,7 @@ class Passes:
         self._calm = backends.current().compiled(self._run_calm)
         self._prefix = backends.current().compiled(self._run_before)
         self._programs: dict[Any, Callable] = {}
-        self._clocks = {id(layer.stream.state) for layer in self.dropping if isinstance(layer, layers.ScheduledDropPath)}
+        self._clocks = {id(layer.stream.state) for layer in dropping if isinstance(layer, layers.ScheduledDropPath)}
 
     def _begin(self, seed: int) -> None:
         self.seed = check_whole("seed", seed, 0, "It is the seed of the masks.")
@@ -117,8 +118,8 @@ class Passes:
         """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
         if not isinstance(model, keras.Model):
             return cls(model, masks=masks, seed=seed)
-        rates = [None if isinstance(layer, Stochastic) else repr(getattr(layer, "rate", None)) for layer in model._flatten_layers()]
-        now = (masks, *((id(layer), drops(layer), rate) for layer, rate in zip(model._flatten_layers(), rates)))
+        rates = [() if isinstance(layer, Stochastic) else _options(layer) for layer in model._flatten_layers()]
+        now = (masks, *((id(layer), drops(layer), *each) for layer, each in zip(model._flatten_layers(), rates)))
         kept = _KEPT.setdefault(model, {})
         if now not in kept:
             for before in [each for each in kept if each[1:] != now[1:]]:
@@ -349,22 +350,37 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
     return found
 
 
+def _options(layer: keras.Layer) -> tuple[str, ...]:
+    """What a layer of another library, or one of Keras's, has as rates and other plain values: programs are compiled for them."""
+    plain = (bool, int, float, str, np.generic)
+    held = ((k, v) for k, v in vars(layer).items() if all(isinstance(each, plain) for each in keras.tree.flatten(v)))
+    return (repr(getattr(layer, "rate", None)), *(f"{k}={v!r}" for k, v in held if k != "_called"))  # which Keras sets at a call
+
+
 def drops(layer: Any) -> bool:
     """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
     if is_dropout(layer) or isinstance(layer, Stochastic):
-        inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
-        rates = [getattr(inner, name) for name in ("rate", "recurrent_rate", "cell_rate") if hasattr(inner, name)]
+        given = [rate_of(layer), *(getattr(layer, name, None) for name in ("recurrent_rate", "cell_rate"))]
+        rates = [rate for rate in given if rate is not None]
         return not rates or any(rate != 0 for rate in rates)  # without a rate what is dropped is decided otherwise
     return _draws(layer) or (not isinstance(layer, keras.Model) and bool(dropout_options(layer)))
 
 
 def _draws(layer: Any) -> bool:
-    """Whether a layer of the user's own draws random numbers."""
-    return _is_own(layer) and bool(getattr(layer, "_seed_generators", ()))
+    """Whether a layer of the user's own draws random numbers, and no option says that it is off."""
+    return _is_own(layer) and bool(getattr(layer, "_seed_generators", ())) and not _is_off(layer)
+
+
+def _is_off(layer: keras.Layer) -> bool:
+    """Whether a layer has options that are dropout, all of them 0."""
+    return has_option(layer) and not dropout_options(layer)
 
 
 def _is_own(layer: Any) -> bool:
-    """Whether a layer is of a class of the user's. What a class of Keras's that takes a seed draws, its options say: not those."""
+    """Whether a layer is of a class of the user's.
+
+    Subclasses of Keras layers that take a `seed` are left out: their options say what they drop.
+    """
     known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
     preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
@@ -373,7 +389,7 @@ def _is_own(layer: Any) -> bool:
 
 def _refuse_without_randomness(model: keras.Model) -> NoReturn:
     inner = model._flatten_layers(include_self=False)
-    if own := [layer for layer in inner if layer._call_has_training_arg and _is_own(layer)]:
+    if own := [layer for layer in inner if layer._call_has_training_arg and _is_own(layer) and not _is_off(layer)]:
         named = ", ".join(f"{layer.name} ({type(layer).__name__})" for layer in own[:5])
         refuse(
             f"the model {model.name!r} has no dropout layer with a rate above 0; whether {named} is random cannot be seen.",

@@ -1,6 +1,7 @@
 """Where dropout is in a model and where it could go: its sites, and what fits there."""
 
 import fnmatch
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,14 +20,8 @@ from keras_dropout.layers import PatchDropout
 from keras_dropout.layers.base import LayerWrapper, MaskLayer, Stochastic
 
 GROUPS = ("input", "hidden", "last", "all")
-_FOREIGN = (
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.AlphaDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
+SPATIAL = (keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
+KERAS_DROPOUT = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, *SPATIAL)
 # Layers of other libraries, and of keras.applications, that are known by name: they pass on what they get except in training.
 _FOREIGN_NAMES = re.compile(r"(DropPath|StochasticDepth|DropBlock([123]D)?)$")
 # Options that are rates of dropout, by name; those that say what is kept are 1 where nothing is dropped.
@@ -141,7 +136,7 @@ def is_dropout(layer: Any) -> bool:
     """Whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
-    return isinstance(layer, (MaskLayer, PatchDropout, *_FOREIGN)) or _is_named_so(layer)
+    return isinstance(layer, (MaskLayer, PatchDropout, *KERAS_DROPOUT)) or _is_named_so(layer)
 
 
 def _is_named_so(layer: Any) -> bool:
@@ -193,41 +188,45 @@ def survey(read: Graph) -> list[Place]:
     def after(tensors: Iterable[int]) -> list[Call]:
         return [user for tensor in tensors for user in users.get(tensor, ())]
 
-    def chain(tensors: tuple[int, ...], belongs: Any, model: keras.Model | None) -> list[Call]:
-        """The calls one behind the other that only this output goes through, as long as they belong to it."""
-        following = after(tensors)
-        if len(following) == 1 and belongs(following[0].layer) and (model is None or following[0].model is model):
-            return [following[0], *chain(following[0].outputs, belongs, following[0].model)]
-        return []
+    def ends(tensors: Iterable[int], belongs: Any, model: Any, behind: tuple[Call, ...] = ()) -> list[tuple[Call, ...]]:
+        """The ways from an input or a call, of this model, to where dropout is put: the calls on each.
 
-    def ends(tensor: int, behind: list[Call]) -> list[list[Call]]:
-        """The ways from an input through what prepares it: the calls on each, up to where dropout is put."""
-        following = after([tensor])
-        makers = [call for call in following if makes_mask(call)]
-        if len(following) == 1 and _prepares_in(following[0]) and (not behind or following[0].model is behind[-1].model):
+        They go through what belongs there, as long as nothing else uses it, and through what makes padding masks.
+        """
+        following, here = after(tensors), behind[-1].model if behind else model
+        makers = [call for call in following if makes_mask(call) and model in (None, call.model)]
+        if len(following) == 1 and belongs(following[0]) and here in (None, following[0].model):
             makers = following
         rest = [] if makers and len(makers) == len(following) else [behind]
-        return [*rest, *(way for call in makers for way in ends(call.outputs[0], [*behind, call]))]
+        return [*rest, *(way for call in makers for way in ends(call.outputs, belongs, model, (*behind, call)))]
 
-    def next_weights(tensors: Iterable[int]) -> set[Call]:
+    def ends_of(call: Call) -> list[tuple[Call, ...]]:
+        return ends(call.outputs, lambda behind: isinstance(behind.layer, _PART_OF_LAYER), call.model)
+
+    def next_weights(call: Call) -> set[Call]:
         """The next calls with weights on every way to an output."""
-        found: set[Call] = set()
-        for user in after(tensors):
-            found |= {user} if user in weighted else next_weights(user.outputs)
-        return found
+        ways, seen = after(call.outputs), set()
+        while ways:
+            user = ways.pop()
+            if user not in seen and user not in weighted:
+                ways += after(user.outputs)
+            seen.add(user)
+        return seen & weighted
 
-    def dropped(tensor: int) -> Iterable[dict[str, Any]]:
+    def dropped(tensor: int, seen: set[Call]) -> Iterable[dict[str, Any]]:
         """What drops a tensor, in dropout layers directly behind it or behind layers without weights."""
         for user in read.users.get(tensor, ()):
+            if user in seen:
+                continue
+            seen.add(user)
             if passes(user):
-                rate = getattr(getattr(user.layer, "layer", user.layer), "rate", None)
-                yield {"layer": user.path, "kind": type(user.layer).__name__, "rate": rate}
+                yield {"layer": user.path, "kind": type(user.layer).__name__, "rate": rate_of(user.layer)}
             if user not in weighted:
                 for output in user.outputs:
-                    yield from dropped(output)
+                    yield from dropped(output, seen)
 
     weighted = {call for call in calls if _is_site(call.layer)}
-    next_of = {call: next_weights(call.outputs) for call in weighted}
+    next_of = {call: next_weights(call) for call in weighted}
     outputs = {call for call in weighted if not next_of[call]}
     by_layer: dict[int, list[Call]] = {}
     for call in calls:
@@ -241,14 +240,14 @@ def survey(read: Graph) -> list[Place]:
         hidden = tuple(call for call in own if id(call.node) not in output_nodes)
         used = own if normalises else hidden or own
         group = "normalisation" if normalises else "hidden" if hidden else "output"
-        chains = [chain(call.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), call.model) for call in used]
-        behind = tuple(c[-1] if c else call for call, c in zip(used, chains))
-        found = [*_own_dropout(first), *(d for call in own for d in dropped(call.outputs[0]))]
+        ways = [(call, way) for call in used for way in ends_of(call)]
+        behind = tuple((call, *way)[-1] for call, way in ways)
+        found = [*_own_dropout(first), *(d for call in own for d in dropped(call.outputs[0], set()))]
         last = group == "hidden" and any(next_of[call] & outputs for call in used)
         inner = inner_layer(first.layer)
         name = first.path.removesuffix(first.layer.name) + inner.name
         mixed = not normalises and len(hidden) not in (0, len(own))
-        fitting = [_fitting(inner, call, end, after(end.outputs), around=not mixed) for call, end in zip(used, behind)]
+        fitting = [_fitting(inner, call, end, after(end.outputs), around=not mixed) for (call, _), end in zip(ways, behind)]
         site = Site(
             name,
             type(inner).__name__,
@@ -257,7 +256,7 @@ def survey(read: Graph) -> list[Place]:
             behind[0].shape,
             behind[0].dtype,
             inner.count_params() if inner.built else 0,
-            tuple(dict.fromkeys(call.path for c in chains for call in c)),
+            tuple(dict.fromkeys(call.path for _, way in ways for call in way)),
             _unique(found),
             tuple(method for method in fitting[0] if all(method in each for each in fitting)),
         )
@@ -265,13 +264,13 @@ def survey(read: Graph) -> list[Place]:
 
     found = []
     for name, tensor, shape, dtype in read.inputs:
-        ways = ends(tensor, [])
+        ways = ends([tensor], _prepares_in, None)
         end = next((way[-1] for way in ways if way), None)
         shape, dtype = (end.shape, end.dtype) if end else (shape, dtype)
         methods = _fitting_input(shape, dtype, after([way[-1].outputs[0] if way else tensor for way in ways]))
         behind = tuple(dict.fromkeys(call.path for way in ways for call in way))
-        site = Site(name, "Input", "input", False, shape, dtype, 0, behind, _unique(dropped(tensor)), methods)
-        found.append(Place(site, (), tuple(way[-1] for way in ways if way), behind_input=[] in ways))
+        site = Site(name, "Input", "input", False, shape, dtype, 0, behind, _unique(dropped(tensor, set())), methods)
+        found.append(Place(site, (), tuple(way[-1] for way in ways if way), behind_input=() in ways))
     seen: set[int] = set()
     absorbed: set[int] = set()
     for call in calls:
@@ -281,7 +280,7 @@ def survey(read: Graph) -> list[Place]:
         seen.add(id(call.layer))
         found.append(of_layer(call, bool(normalises)))
         for each in by_layer[id(call.layer)]:
-            absorbed |= {id(c.layer) for c in chain(each.outputs, lambda layer: isinstance(layer, _PART_OF_LAYER), each.model)}
+            absorbed |= {id(c.layer) for way in ends_of(each) for c in way}
     return found
 
 
@@ -322,7 +321,7 @@ def _own_dropout(call: Call) -> list[dict[str, Any]]:
             found.append({"layer": call.path, "kind": f"{owner}({option})", "rate": rate})
         if not found:
             for inner in inside(layer):
-                found.append({"layer": call.path, "kind": type(inner).__name__, "rate": getattr(inner, "rate", None)})
+                found.append({"layer": call.path, "kind": type(inner).__name__, "rate": rate_of(inner)})
     return found
 
 
@@ -332,9 +331,46 @@ def inside(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def _drops(layer: keras.Layer) -> bool:
-    if is_dropout(layer) or isinstance(layer, Stochastic):
-        return getattr(getattr(layer, "layer", layer), "rate", 1) != 0
-    return bool(dropout_options(layer))
+    return rate_of(layer) != 0 if is_dropout(layer) or isinstance(layer, Stochastic) else bool(dropout_options(layer))
+
+
+def rate_of(layer: Any) -> float | None:
+    """The rate of a dropout layer: `rate`, else the largest of its options that are dropout; None, where it drops, if not known."""
+    layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    rate = number(attribute(layer, "rate"))
+    if rate or not isinstance(layer, keras.Layer) or not is_foreign(layer):
+        return rate
+    found = max((value for *_, value in dropout_options(layer)), default=0.0)
+    return found if found or has_option(layer) else rate
+
+
+def attribute(layer: Any, name: str) -> Any:
+    """Return an attribute of a layer of any class; None where there is none, or reading it raises."""
+    try:
+        return getattr(layer, name, None)
+    except Exception:  # a property of the user's
+        return None
+
+
+def number(value: Any) -> float | None:
+    """Return a number, variable or tensor of one number as a float; None for all else, a class of others may hold anything."""
+    if value is None or isinstance(value, (bool, str)):
+        return None
+    try:
+        found = float(value if isinstance(value, (int, float)) else keras.ops.convert_to_numpy(value))
+    except Exception:  # a function, a list, a symbolic tensor, ...
+        return None
+    return found if math.isfinite(found) else None
+
+
+def is_foreign(layer: keras.Layer) -> bool:
+    """Whether a layer is, or has inside, one of a class that is neither Keras's nor ours."""
+    return not all(is_known(type(each).__module__) for each in layer._flatten_layers())
+
+
+def is_known(module: str) -> bool:
+    """Whether a module is Keras's or ours."""
+    return module.partition(".")[0] in ("keras", "keras_dropout")
 
 
 def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:

@@ -159,13 +159,14 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
 
 def from_keras_2(saved: str) -> str:
     """Return how a model that Keras 2 saved, or can save, becomes a .keras file."""
-    stem = Path(saved).stem
+    hdf5, keras = (str(Path(saved).with_suffix(suffix)) for suffix in (".h5", ".keras"))
+    already = saved.endswith((".h5", ".hdf5"))
     steps = [
-        f'keras.models.load_model("{stem}.h5", compile=False), then compile it',
-        f'model.save("{stem}.keras")',
+        f"keras.models.load_model({saved if already else hdf5!r}, compile=False), then compile it",
+        f"model.save({keras!r})",
     ]
-    if not saved.endswith((".h5", ".hdf5")):
-        steps.insert(0, f'with Keras 2 (pip install tf_keras) tf_keras.models.load_model("{saved}").save("{stem}.h5")')
+    if not already:
+        steps.insert(0, f"with Keras 2 (pip install tf_keras) tf_keras.models.load_model({saved!r}).save({hdf5!r})")
     return f"In Python: {'; '.join(steps)}."
 
 
@@ -183,7 +184,8 @@ def _check_file(path: Path) -> None:
     if hdf5 and path.name.endswith(".weights.h5"):
         refuse(f"{path} holds weights without a model.", "Build the model in a function that calls load_weights: file.py:function")
     if hdf5 and path.suffix == ".keras":
-        refuse(f"{path} is an HDF5 file, as Keras 2 wrote it.", f"Rename it to {path.stem}.h5. {from_keras_2(f'{path.stem}.h5')}")
+        renamed = str(path.with_suffix(".h5"))
+        refuse(f"{path} is an HDF5 file, as Keras 2 wrote it.", f"Rename it to {renamed}. {from_keras_2(renamed)}")
     if hdf5:
         refuse(f"{path} is an HDF5 file, not a .keras file.", from_keras_2(str(path)))
     if path.suffix != ".keras":

@@ -8,7 +8,6 @@ Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
 import functools
 import numbers
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from scipy.special import logsumexp
 
 from keras_dropout import graph
 from keras_dropout.display import Shown
-from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse
+from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse, warn
 from keras_dropout.sampling import Passes
 
 OUTPUTS = ("classes", "labels", "values")
@@ -131,8 +130,9 @@ def predict(
 
         mean = 1/T sum_t f_t(x),    variance = 1/T sum_t (f_t(x) - mean)^2
 
-    Only dropout is on; batch normalisation and all else stay as at prediction, and nothing in the model changes. Memory does not
-    grow with the samples (but for quantiles and log-likelihoods, for which examples are taken in smaller batches).
+    Only dropout is on, and layers of your own that own a keras.random.SeedGenerator; batch normalisation and all else stay as at
+    prediction, and nothing in the model changes. Memory does not grow with the samples (but for quantiles and log-likelihoods, for
+    which examples are taken in smaller batches).
 
     Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a
     DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y:
@@ -177,9 +177,9 @@ def predict(
                 likelihoods.append(log_likelihood(values, answers[rows], precision))
         sums.add(rows, count, found)
     found = sums.result()
-    if samples > 1 and not found["variance"].any():
-        names = ", ".join(layer.name for layer in passes.dropping)
-        warnings.warn(f"All {samples} samples are the same: what {names} drops does not reach the outputs.", stacklevel=3)
+    rounding = 1e-10 * max(float((found["mean"] ** 2).max()), 1e-30)
+    if samples > 1 and found["variance"].max() <= rounding:
+        warn(f"All {samples} samples are the same: what {', '.join(passes.dropping)} drops does not reach the outputs.")
     return Uncertainty(
         outputs=kind,
         samples=samples,

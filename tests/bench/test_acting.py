@@ -243,7 +243,28 @@ def learned():
     return placement.place(model_of(keras.layers.Dense(8)), {"hidden": {"kind": "ConcreteDropout", "rate": 0.2}})
 
 
-BUILDERS = (rare, zero_head, recurrent, attention, paths, of_others, of_keras, around, learned)
+class DropPath(keras.layers.Layer):
+    def __init__(self, drop_prob=0.0, **options):
+        super().__init__(**options)
+        self.drop_prob, self.seeds = drop_prob, keras.random.SeedGenerator(1)
+
+    def call(self, x, training=False):
+        shape = (keras.ops.shape(x)[0], 1)
+        return keras.random.dropout(x, self.drop_prob, noise_shape=shape, seed=self.seeds) if training and self.drop_prob else x
+
+    def get_config(self):
+        return {**super().get_config(), "drop_prob": self.drop_prob}
+
+
+def by_depth():
+    """Rates that grow with the depth, as they are usual: the first is 0."""
+    x = inputs = keras.Input((6,))
+    for rate in (0.0, 0.1, 0.2):
+        x = keras.layers.Add()([x, DropPath(rate)(keras.layers.Dense(6, "relu")(x))])
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+BUILDERS = (rare, zero_head, recurrent, attention, paths, of_others, of_keras, around, learned, by_depth)
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)

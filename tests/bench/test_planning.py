@@ -295,6 +295,40 @@ def test_each_run_has_what_a_layer_was_adapted_to(tmp_path):
 
 
 @keras.saving.register_keras_serializable("tests")
+class TwoInside(L.Layer):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.first, self.second = L.Dense(4), L.Dense(4)
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build(shape)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def test_what_is_frozen_inside_a_layer_is_frozen_in_every_run(tmp_path):
+    """And has keys of its own; what was not frozen there keeps its keys."""
+    block = TwoInside()
+    model = keras.Sequential([keras.Input((4,)), block, L.Dense(6, "relu"), L.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    free = planned(model, pair(X, LABELS), tmp_path, variants={"a": {"last": 0.1}})
+    assert "trainable" not in free.study.model
+    block.first.trainable = False
+    frozen = planned(model, pair(X, LABELS), tmp_path, variants={"a": {"last": 0.1}})
+    assert not {run.key for run in free.study.runs()} & {run.key for run in frozen.study.runs()}
+    for study, count in ((free.study, 8), (frozen.study, 6)):
+        for variant in study.variants:
+            made, _ = make(study, variant)
+            assert len(made.trainable_variables) == count
+            before = made.get_weights()
+            made.train_on_batch(X, LABELS)
+            moved = [not np.array_equal(*pair) for pair in zip(before, made.get_weights(), strict=True)]
+            assert moved == [count == 8] * 2 + [True] * 6
+
+
+@keras.saving.register_keras_serializable("tests")
 class NormalizesItself(keras.Model):
     """Functional by its constructor, which makes a new Normalization each time."""
 

@@ -362,10 +362,13 @@ def make_plan(
     settings = acceptance.settings_of(begun)
     needed: dict[str, Any] = {}
     if recipe is None:
+        from keras_dropout import graph
+
         source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
         if model is not given:
             settings = acceptance.without_batch(settings)
         made, needed = acceptance.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
+        settings = graph.with_frozen(settings, begun, made)
         acceptance.check_statistics(begun, made)
         acceptance.check_same(model, given, made)
         placed = [_renamed(variant, model, made) for variant in placed]
