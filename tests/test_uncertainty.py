@@ -454,4 +454,4 @@ def test_samples_that_differ_by_rounding_are_the_same():
     model = keras.Sequential([keras.Input((8,)), Rounding(name="hardly"), keras.layers.Dense(1)])
     with pytest.warns(UserWarning, match="All 5 samples are the same: what hardly drops does not reach the outputs") as found:
         assert 0 < predict(model, X, 5).variance.max() < 1e-10
-    assert found[0].filename == __file__
+    assert __file__ in [each.filename for each in found]
