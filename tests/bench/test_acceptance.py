@@ -6,6 +6,7 @@ import pytest
 
 from keras_dropout.bench.acceptance import check_data
 from keras_dropout.bench.data import Data, Part
+from keras_dropout.bench.planning import make_plan
 from keras_dropout.errors import BadInput
 
 L = keras.layers
@@ -183,3 +184,19 @@ def test_an_output_of_several_is_named():
     part = Part(X, {"kind": LABELS, "size": LINE})
     with pytest.raises(BadInput, match="the output 'kind' is linear"):
         check_data(model, Data("data", part, part, 2), "held-out", 4, model.get_compile_config()["loss"])
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_layer_that_a_configuration_would_make_twice_is_refused(wrapped, tmp_path):
+    """Keras writes what stands in a wrapper into the wrapper: a study would train two layers where there is one."""
+    inner, inputs = keras.layers.Dense(4), keras.Input((5, 4))
+    steps = (keras.layers.TimeDistributed(inner) if wrapped else inner)(inputs)
+    outputs = keras.layers.Dense(3, "softmax")(inner(keras.layers.GlobalAveragePooling1D()(steps)))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    data = (np.random.default_rng(0).normal(size=(60, 5, 4)).astype("float32"), np.arange(60) % 3)
+    if wrapped:
+        with pytest.raises(BadInput, match="the model has 4 weights; made again from its configuration, it has 6"):
+            make_plan(model, data, engine="reference", ledger=tmp_path / "r.db")
+    else:
+        assert len(make_plan(model, data, engine="reference", ledger=tmp_path / "r.db").study.variants) > 1

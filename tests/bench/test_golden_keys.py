@@ -41,10 +41,12 @@ def sequential(*layers):
 
 
 def nested():
-    inner = keras.Sequential([keras.Input((5,)), L.Dense(6, "relu"), kd.Dropout(0.2), L.Dense(5)], name="inner")
+    def inner():
+        return keras.Sequential([keras.Input((5,)), L.Dense(6, "relu"), kd.Dropout(0.2), L.Dense(5)])
+
     x = keras.Input((5, 4))
-    y = L.GlobalAveragePooling1D()(L.TimeDistributed(inner)(L.Dense(5)(x)))
-    return keras.Model(x, L.Dense(3, "softmax")(kd.StochasticDepth(0.1)(inner(y)) + y))
+    y = L.GlobalAveragePooling1D()(L.TimeDistributed(inner())(L.Dense(5)(x)))
+    return keras.Model(x, L.Dense(3, "softmax")(kd.StochasticDepth(0.1)(inner()(y)) + y))
 
 
 def attention():

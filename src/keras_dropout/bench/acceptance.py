@@ -119,13 +119,19 @@ def check_statistics(model: Any, made: Any) -> None:
 
 
 def check_same(model: Any, given: Any, made: Any) -> None:
-    """Refuse a model that is made again of other classes and functions than it has, or `given` was compiled with."""
+    """Refuse a model that is made again of other classes, functions or weights than it has, or `given` was compiled with."""
     there, again = own_classes.kinds(model, given), own_classes.kinds(made, made)
     if there != again:
         lost, new = (", ".join(map(_shown, each)) or "nothing" for each in (there - again, again - there))
         refuse(
             f"made again from its configuration, the model has {new} where it has {lost} now.",
             "Give each class and function of your own another name, and make the model anew after you define one again.",
+        )
+    # A layer that is called and also stands in a wrapper is two layers in a configuration.
+    if (now := len(weights_of(model))) != (then := len(weights_of(made))):
+        refuse(
+            f"the model has {now} weights; made again from its configuration, it has {then}: what it shares is not shared there.",
+            "Call a shared layer always directly, or always in the same wrapper object.",
         )
 
 

@@ -235,7 +235,7 @@ class Verified:
 def verify(path: str | Path) -> Verified:
     """Look for damage: in the file, the tables, and every run, model, checkpoint and study. Changes nothing.
 
-    Triggers, views and tables that keras-dropout did not make are reported, and then nothing else is read: they decide what the
+    Triggers, views and tables that do not belong to a ledger are reported, and then nothing else is read: they decide what the
     file seems to hold, and may never end.
     """
     found = Verified()

@@ -269,7 +269,7 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
 
     Looked at are the file, its tables, of every run its key (the hash of its config), its JSON and its test losses, every trained
     model that is kept, and every checkpoint: a run begins anew where its checkpoint cannot be read. Triggers, views and tables
-    that keras-dropout did not make are reported, and then nothing else is read. The fields of --json, an object: runs, models,
+    that do not belong to a ledger are reported, and then nothing else is read. The fields of --json, an object: runs, models,
     studies, missing (runs that studies asked for and that are not there, which is no problem), problems (a list of objects: where,
     what).
 
