@@ -298,7 +298,16 @@ def _attributes(owner: Any) -> Iterator[Any]:
     left_out = ("loss", "optimizer") if isinstance(owner, keras.Model) else ()
     for name, value in vars(owner).items():
         if name not in left_out and not callable(getattr(type(owner), name, None)):
-            yield from (each for each in keras.tree.flatten(value) if not isinstance(each, keras.Layer))
+            yield from (each for each in flat(value) if not isinstance(each, keras.Layer))
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """Yield the members of lists, tuples and mappings, at any depth; keys may be anything, TensorFlow's layers among them."""
+    if isinstance(value, (list, tuple, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from flat(each)
+    else:
+        yield value
 
 
 def _check_same(made: keras.Model, model: keras.Model) -> None:

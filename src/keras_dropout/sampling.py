@@ -353,7 +353,7 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
 def _options(layer: keras.Layer) -> tuple[str, ...]:
     """What a layer of another library, or one of Keras's, has as rates and other plain values: programs are compiled for them."""
     plain = (bool, int, float, str, np.generic)
-    held = ((k, v) for k, v in vars(layer).items() if all(isinstance(each, plain) for each in keras.tree.flatten(v)))
+    held = ((k, v) for k, v in vars(layer).items() if all(isinstance(each, plain) for each in graph.flat(v)))
     return (repr(getattr(layer, "rate", None)), *(f"{k}={v!r}" for k, v in held if k != "_called"))  # which Keras sets at a call
 
 

@@ -159,14 +159,13 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
 
 def from_keras_2(saved: str) -> str:
     """Return how a model that Keras 2 saved, or can save, becomes a .keras file."""
-    hdf5, keras = (str(Path(saved).with_suffix(suffix)) for suffix in (".h5", ".keras"))
+    was, hdf5, keras = (
+        json.dumps(each, ensure_ascii=False) for each in (saved, *(str(Path(saved).with_suffix(end)) for end in (".h5", ".keras")))
+    )
     already = saved.endswith((".h5", ".hdf5"))
-    steps = [
-        f"keras.models.load_model({saved if already else hdf5!r}, compile=False), then compile it",
-        f"model.save({keras!r})",
-    ]
+    steps = [f"keras.models.load_model({was if already else hdf5}, compile=False), then compile it", f"model.save({keras})"]
     if not already:
-        steps.insert(0, f"with Keras 2 (pip install tf_keras) tf_keras.models.load_model({saved!r}).save({hdf5!r})")
+        steps.insert(0, f"with Keras 2 (pip install tf_keras) tf_keras.models.load_model({was}).save({hdf5})")
     return f"In Python: {'; '.join(steps)}."
 
 

@@ -78,25 +78,20 @@ def shown(found: Any) -> str:
 
 def _compiled(model: Any) -> list[Any]:
     """The losses and metrics that a model was compiled with."""
+    from keras_dropout.graph import flat
+
     metrics = getattr(model, "_compile_metrics", None)  # it has no public name
     given = [getattr(metrics, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
-    return [part for part in _flat([getattr(model, "loss", None), *given]) if part is not None]
+    return [part for part in flat([getattr(model, "loss", None), *given]) if part is not None]
 
 
 def _attributes(layer: Any) -> Iterator[Any]:
     """Yield what a layer holds beside other layers."""
     import keras
 
-    return (value for value in _flat(vars(layer)) if not isinstance(value, keras.Layer))
+    from keras_dropout.graph import flat
 
-
-def _flat(value: Any) -> Iterator[Any]:
-    """Yield the members of lists, tuples and mappings, at any depth."""
-    if isinstance(value, (list, tuple, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _flat(each)
-    else:
-        yield value
+    return (value for value in flat(vars(layer)) if not isinstance(value, keras.Layer))
 
 
 def packed(objects: Mapping[str, Any]) -> bytes:
