@@ -334,7 +334,7 @@ def freeze_like(new: keras.Layer, old: keras.Layer) -> None:
 
 
 def trainable(layer: keras.Layer) -> list[bool]:
-    """Whether each of the layers in a layer that have weights is trained, then whether each weight is."""
+    """Return whether each of the layers in a layer that have weights is trained, then whether each weight is."""
     trained = set(map(id, layer.trainable_weights))
     return [*(bool(each.trainable) for each in _with_weights(layer)), *(id(weight) in trained for weight in layer.weights)]
 

@@ -229,7 +229,7 @@ def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
 
 
 def _means_another(text: str, own: list[Any]) -> bool:
-    """Whether Keras takes a text for an activation, loss or metric of its own."""
+    """Return whether Keras takes a text for an activation, loss or metric of its own."""
     import keras
 
     for home in (keras.activations, keras.losses, keras.metrics):

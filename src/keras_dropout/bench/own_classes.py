@@ -65,7 +65,7 @@ def _kind(part: Any) -> Any:
 
 
 def is_keras(found: Any) -> bool:
-    """Whether a class or function is Keras's own, or a text, which can only mean one of Keras's."""
+    """Return whether a class or function is Keras's own, or a text, which can only mean one of Keras's."""
     return isinstance(found, str) or str(found.__module__).startswith("keras.")
 
 
@@ -187,7 +187,7 @@ _OF_EVERY_CLASS = {"__dict__", "__weakref__", "__doc__", "__module__", "__qualna
 
 
 def _is_own(module: str) -> bool:
-    """Whether a module is of the user's program: neither Python's, nor ours, nor installed."""
+    """Return whether a module is of the user's program: neither Python's, nor ours, nor installed."""
     if module.partition(".")[0] in (*sys.stdlib_module_names, "keras_dropout"):
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -209,7 +209,7 @@ def _instructions(code: types.CodeType) -> list[dis.Instruction]:
 
 
 def _used(function: types.FunctionType) -> dict[str, Any]:
-    """What a function uses beside its arguments, by the names that it has there."""
+    """Return what a function uses beside its arguments, by the names that it has there."""
     named: dict[str, set[str]] = {}
     for each in _instructions(function.__code__):
         named.setdefault(each.opname, set()).add(str(each.argval))
@@ -226,7 +226,7 @@ def _used(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    """What an object that is neither a class nor a function is made of."""
+    """Return what an object that is neither a class nor a function is made of."""
     if isinstance(value, Mapping):
         return {repr(key): each for key, each in value.items()}
     if isinstance(value, (list, tuple)):
