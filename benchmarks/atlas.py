@@ -7,8 +7,8 @@ verdict where twenty placements are compared.
 
 Ctrl-C is fine: the ledger has what is finished, and the same command goes on.
 Run: python benchmarks/atlas.py [--data-dir FOLDER] [--only digits] [--ledger FILE] [--json FILE [--package]] [--quick]
---package also writes from FILE what `keras-dropout check` and `init` read, src/keras_dropout/atlas.json. --quick: one small study
-with few seeds: whether it runs.
+--package also writes from FILE what `keras-dropout check` and `init` read, models/atlas.json of the package. --quick: one small
+study with few seeds: whether it runs.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from typing import Any
 from perceptrons import NAMES, epochs_for, load, perceptron
 from report import write
 
-from keras_dropout import atlas
-from keras_dropout.bench.conduct import compare
+from keras_dropout.bench.compare import compare
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.statistics import finite_mean
+from keras_dropout.models import atlas
 
 SIZES = {"digits": (200, 600, 1437), "fashion-mnist": (200, 1000, 5000), "cifar-10": (200, 1000, 5000)}
 NETS = ((64, 64), (256, 256))

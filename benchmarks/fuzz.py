@@ -41,8 +41,8 @@ from hypothesis import strategies as st
 from report import write
 
 from keras_dropout import cli
-from keras_dropout.bench import study_file
-from keras_dropout.bench.data import _FASHION_MNIST
+from keras_dropout.bench.data.public_sets import _FASHION_MNIST
+from keras_dropout.bench.study import study_file
 
 _BESIDE = ("-wal", "-shm")
 LIMIT = 60  # seconds: the slowest took 9, on a busy machine

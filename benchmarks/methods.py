@@ -31,9 +31,9 @@ from report import write
 from scipy import stats
 
 from keras_dropout import place
+from keras_dropout.bench.compare import compare
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.conduct import compare
-from keras_dropout.bench.data import Data
+from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.records import BASELINE, Variant
 from keras_dropout.bench.statistics import compare_paired, finite_mean
 

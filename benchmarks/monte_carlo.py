@@ -31,7 +31,7 @@ from keras import ops
 from report import write
 
 from keras_dropout import uncertainty
-from keras_dropout.bench import data
+from keras_dropout.bench.data import public_sets
 
 BACKEND = keras.backend.backend()
 SAMPLES, BATCH = 100, 1000
@@ -51,7 +51,7 @@ def network(sites: tuple[int, ...]) -> keras.Model:
 
 
 def images() -> np.ndarray:
-    return data.fashion_mnist().test[0].astype("float32") / 255
+    return public_sets.fashion_mnist().test[0].astype("float32") / 255
 
 
 def in_batches(x: np.ndarray, size: int) -> list[np.ndarray]:

@@ -24,8 +24,8 @@ MODULES = {
     "masks": (["masks.py"], ["test_masks.py", "test_noise.py"]),
     "schedules": (["schedules.py"], ["test_schedules.py", "test_callbacks.py"]),
     "statistics": (["bench/statistics.py"], ["bench/test_statistics.py"]),
-    "placement": (["placement.py"], ["test_placement.py"]),
-    "ledger": (["bench/ledger.py", "bench/schema.py", "bench/lookup.py"], ["bench/test_ledger.py"]),
+    "placement": (["models/placement.py"], ["test_placement.py"]),
+    "ledger": (["bench/ledger/store.py", "bench/ledger/schema.py", "bench/ledger/lookup.py"], ["bench/test_ledger.py"]),
 }
 # A process that has imported these, and nothing of ours, is copied for each mutant.
 PRELOADED = ("jax", "keras", "scipy.stats", "scipy.optimize", "hypothesis", "pandas", "rich", "typer", "pytest")

@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import keras
 
-from keras_dropout.bench import data
+from keras_dropout.bench.data import dataset, public_sets
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.companions import MaxNorm
 
@@ -17,13 +17,13 @@ NAMES = ("digits", "fashion-mnist", "cifar-10")
 TEST = 3000  # of the two larger sets: as many as tell apart what seeds do
 
 
-def load(name: str, data_dir: str | None, train: int | None = None) -> data.Data:
+def load(name: str, data_dir: str | None, train: int | None = None) -> dataset.Data:
     """The first `train` examples of a set with an axis of channels, CIFAR-10 at 16 x 16; of the digits there are 1,437."""
     if name == "cifar-10":
         return cifar10(data_dir, train=train, test=TEST, size=16)
-    found = data.digits(train) if name == "digits" else data.fashion_mnist(data_dir, train=train, test=TEST)
+    found = public_sets.digits(train) if name == "digits" else public_sets.fashion_mnist(data_dir, train=train, test=TEST)
     train_part, test_part = (part._replace(x=part.x[..., None]) for part in (found.train, found.test))
-    return data.Data(found.name, train_part, test_part, found.validation, found.divide_by, found.classes)
+    return dataset.Data(found.name, train_part, test_part, found.validation, found.divide_by, found.classes)
 
 
 def perceptron(shape: Sequence[int], hidden: Sequence[int], l2: float = 0.0, max_norm: float | None = None) -> keras.Model:

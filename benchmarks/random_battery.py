@@ -34,7 +34,8 @@ import numpy as np
 from scipy import stats
 
 from keras_dropout import masks
-from keras_dropout.bench.execution import machine, versions
+from keras_dropout.bench.execution import machine
+from keras_dropout.bench.execution.scheduler import versions
 
 RESULTS = Path(__file__).parent / "results" / "random_battery.json"
 WORDS = masks.Words(constant=np.uint32, shift_right=lambda x, n: x >> np.uint32(n))

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench.execution.machine import machine, versions
 
 
 def write(name: str, rows: Any) -> None:

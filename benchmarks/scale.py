@@ -14,9 +14,9 @@ from pathlib import Path
 
 from report import write
 
-from keras_dropout.bench import conduct
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench import compare
+from keras_dropout.bench.ledger.store import Ledger
+from keras_dropout.bench.study.planning import make_plan
 
 SEEDS = 51
 
@@ -26,7 +26,7 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-class Watch(conduct.Display):
+class Watch(compare.Display):
     """The usual display, which also notes when each run ends and how much memory there is then."""
 
     def __init__(self, *arguments: object):
@@ -55,7 +55,7 @@ watches: list[Watch] = []
 
 
 def main() -> None:
-    conduct.Display, conduct.Ledger = Watch, TimedLedger
+    compare.Display, compare.Ledger = Watch, TimedLedger
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(
             "fashion-mnist-mlp",
@@ -65,7 +65,7 @@ def main() -> None:
             workers=1,
             ledger=Path(folder) / "r.db",
         )
-        found = conduct.carry_out(plan, quiet=True)
+        found = compare.carry_out(plan, quiet=True)
         size = (Path(folder) / "r.db").stat().st_size
     (watch,) = watches
     gaps = [late - early for early, late in zip(watch.ends, watch.ends[1:])]

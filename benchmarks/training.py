@@ -48,7 +48,7 @@ print((time.perf_counter() - start) / EPOCHS)
 
 
 def images(count: int) -> tuple[Any, Any]:
-    from keras_dropout.bench.recipes import find
+    from keras_dropout.bench.study.recipes import find
 
     x, y, _ = find("fashion-mnist-mlp").data(None).train
     return x[:count].astype("float32") / 255, y[:count]
@@ -122,8 +122,8 @@ def arithmetic(cores: int) -> float:
 def bench(name: str, cores: int) -> tuple[float, str]:
     """Seconds a model-epoch of the bench, and its engine: a study of many epochs less one of few, so that start and compiling
     cancel."""
-    from keras_dropout.bench.conduct import carry_out
-    from keras_dropout.bench.planning import make_plan
+    from keras_dropout.bench.compare import carry_out
+    from keras_dropout.bench.study.planning import make_plan
 
     count, batch_size = SIZES[name]
     settings: dict[str, Any] = {"variants": {"as-built": None}, "seeds": cores, "workers": cores}
@@ -150,7 +150,7 @@ def bench(name: str, cores: int) -> tuple[float, str]:
 
 
 def main(names: list[str]) -> None:
-    from keras_dropout.bench.machine import usable_cores
+    from keras_dropout.bench.execution.machine import usable_cores
 
     cores, rows = usable_cores(), []
     for name in names:

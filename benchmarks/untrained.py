@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_dropout.bench import scoring
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 
 STATES = ("done", "failed", "diverged", "diverged at once", "missing")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_dropout import atlas
+from keras_dropout.models import atlas
 
 WORDS = {"test_loss": "test loss", "test_accuracy": "test accuracy"}
 

@@ -15,12 +15,12 @@ PARTS = {
     "published experiments": ("reproductions",),
     "the bench": ("bench",),
     "dropout at prediction": ("ensemble", "uncertainty", "thinning", "moments", "sampling"),
-    "a model read and changed": ("first_placement", "mistakes", "inspection", "callbacks", "placement", "survey", "graph"),
+    "a model read and changed": ("callbacks", "models", "survey"),
     "layers and what goes with them": ("testing", "catalogue", "companions", "layers"),
     "random quantities, by backend": ("noise", "backends"),
     "without a framework": (
-        *("masks", "schedules", "metrics", "calibration", "notation", "targets", "atlas"),
-        *("display", "frameworks", "evidence", "errors", "characters", "__init__"),
+        *("masks", "schedules", "metrics", "calibration", "notation"),
+        *("display", "frameworks", "errors", "characters", "__init__"),
     ),
 }
 PART_OF = {name: part for part, names in PARTS.items() for name in names}

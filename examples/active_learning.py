@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 from keras_dropout import uncertainty
-from keras_dropout.bench.data import digits, fashion_mnist
+from keras_dropout.bench.data.public_sets import digits, fashion_mnist
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 
 BATCH = 20

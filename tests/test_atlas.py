@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_dropout import atlas
-from keras_dropout.first_placement import advise_on
+from keras_dropout.models import atlas
+from keras_dropout.models.first_placement import advise_on
 
 
 def row(site, rate, mean, verdict="no difference shown", kind="Dropout"):

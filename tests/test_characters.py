@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout import BadInput, cli, sites
-from keras_dropout.bench.progress import Display
+from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.records import Result, Run, Variant
 from keras_dropout.bench.report import charts
 from keras_dropout.characters import CleanStream, clean, clean_line, cleaned
@@ -212,7 +212,7 @@ def command(*arguments):
 
 
 def test_a_ledger_of_others_is_listed_clean_and_its_json_is_exact(tmp_path):
-    from keras_dropout.bench.ledger import Ledger
+    from keras_dropout.bench.ledger.store import Ledger
 
     path = str(tmp_path / "evil.db")
     with Ledger(path):

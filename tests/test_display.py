@@ -16,10 +16,10 @@ from rich.text import Text
 import keras_dropout
 from keras_dropout.bench.assessment import Assessment
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.progress import Display
+from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
-from keras_dropout.bench.sweep import Sweep
-from keras_dropout.bench.tuning import Tuning
+from keras_dropout.bench.tuning.sweep import Sweep
+from keras_dropout.bench.tuning.tune import Tuning
 from keras_dropout.display import Shown, as_html, as_text, fitted
 from keras_dropout.ensemble import Average
 

@@ -18,8 +18,9 @@ import pytest
 import typer
 
 import keras_dropout
-from keras_dropout import atlas, catalogue, cli, layers
-from keras_dropout.bench import data
+from keras_dropout import catalogue, cli, layers
+from keras_dropout.bench.data import public_sets
+from keras_dropout.models import atlas
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,7 +28,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the docu
 
 
 GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem != "base")
-OTHERS = ("placement", "testing", "thinning", "ensemble")
+OTHERS = ("models.placement", "testing", "thinning", "ensemble")
 MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), *(f"keras_dropout.{module}" for module in OTHERS)]
 
 
@@ -123,7 +124,7 @@ def test_the_readmes_program_runs(tmp_path):
     """On one seed and one epoch; Keras finds the images where we found them."""
     cache = tmp_path / "home" / "datasets" / "fashion-mnist"
     cache.mkdir(parents=True)
-    for file in data._find_fashion_mnist(None).glob("*.gz"):
+    for file in public_sets._find_fashion_mnist(None).glob("*.gz"):
         (cache / file.name).symlink_to(file)
     program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "compare(" in block)
     assert "epochs=10" in program

@@ -9,9 +9,9 @@ from foreign_layers import FOREIGN, OwnDropPath, Sealed, SurvivingStochasticDept
 from keras import ops
 
 from keras_dropout import BadInput, Dropout, place, set_rate, sites, strip
-from keras_dropout.placement import still_random
+from keras_dropout.models.placement import still_random
+from keras_dropout.models.survey import dropout_options, rate_of
 from keras_dropout.sampling import drops
-from keras_dropout.survey import dropout_options, rate_of
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype("float32")

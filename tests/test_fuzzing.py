@@ -59,7 +59,7 @@ def test_what_is_whole_is_taken(fuzz, doors, folder, name, file):
 )
 def test_planted_faults_are_found(fuzz, doors, folder, monkeypatch, does, what):
     monkeypatch.setattr(fuzz, "LIMIT", 1)
-    monkeypatch.setattr("keras_dropout.bench.lookup.check_readable", lambda path: does(Path(path)))
+    monkeypatch.setattr("keras_dropout.bench.ledger.lookup.check_readable", lambda path: does(Path(path)))
     with pytest.raises(fuzz.Fault, match=what):
         fuzz.knock(doors["ledger, listed"], folder, (folder / "valid.db").read_bytes())
     (folder / "half").unlink(missing_ok=True)

@@ -14,9 +14,9 @@ import pytest
 import typer
 
 from keras_dropout import cli
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.recipes import RECIPES
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
+from keras_dropout.bench.study.recipes import RECIPES
 from keras_dropout.commands import options
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")

@@ -12,9 +12,9 @@ from foreign_layers import FOREIGN, model_with
 
 import keras_dropout as kd
 from keras_dropout import BadInput, check
-from keras_dropout.evidence import KNOWN
-from keras_dropout.inspection import rate
-from keras_dropout.mistakes import RULES
+from keras_dropout.models.evidence import KNOWN
+from keras_dropout.models.inspection import rate
+from keras_dropout.models.mistakes import RULES
 
 L = keras.layers
 BACKEND = keras.backend.backend()

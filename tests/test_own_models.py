@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from keras_dropout import cli
-from keras_dropout.bench import study_file
+from keras_dropout.bench.study import study_file
 
 L = keras.layers
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command runs on JAX by default")

@@ -10,8 +10,8 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
-from keras_dropout.graph import copy, make, nodes
-from keras_dropout.placement import adopt, is_dropout, resolve, rewire
+from keras_dropout.models.graph import copy, make, nodes
+from keras_dropout.models.placement import adopt, is_dropout, resolve, rewire
 
 L = keras.layers
 
@@ -1017,7 +1017,7 @@ class Sly(L.Layer):
 
 
 def test_code_is_copied_with_a_model_of_the_program_and_not_with_one_from_a_file(tmp_path):
-    from keras_dropout.targets import load_model
+    from keras_dropout.models.targets import load_model
 
     def sly():
         return keras.Sequential([keras.Input((2,)), Sly(), L.Dense(2, name="d"), L.Dense(1)])

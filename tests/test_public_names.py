@@ -1,7 +1,10 @@
 """The public names, and what loading them costs."""
 
+import importlib
 import subprocess
 import sys
+
+import pytest
 
 import keras_dropout
 
@@ -41,3 +44,17 @@ def test_help_loads_no_framework():
 
 def test_the_check_sees_a_framework():
     assert "keras" in loaded_after("import keras_dropout; keras_dropout.Dropout")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("keras_dropout.survey", "keras_dropout.models.survey", "Site"),
+        ("keras_dropout.bench.lookup", "keras_dropout.bench.ledger.lookup", "models"),
+        ("keras_dropout.bench.spaces", "keras_dropout.bench.tuning.spaces", "Space"),
+        ("keras_dropout.bench.data", "keras_dropout.bench.data.dataset", "from_arrays"),
+        ("keras_dropout.bench.data", "keras_dropout.bench.data.public_sets", "digits"),
+    ],
+)
+def test_documented_paths_of_before_still_lead_there(old, new, name):
+    assert getattr(importlib.import_module(old), name) is getattr(importlib.import_module(new), name)

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_dropout import BadInput, reproductions
-from keras_dropout.bench.data import digits
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction, carry_out_reproduction, plan_reproduction
+from keras_dropout.bench.data.public_sets import digits
 from keras_dropout.cli import app
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, carry_out_reproduction, plan_reproduction
 from keras_dropout.reproductions.networks import perceptron
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")

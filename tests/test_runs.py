@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_dropout import cli
-from keras_dropout.bench import schema, upkeep
-from keras_dropout.bench.checkpoints import Checkpoint
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import models, peek
+from keras_dropout.bench.ledger import admin, schema
+from keras_dropout.bench.ledger.checkpoints import Checkpoint
+from keras_dropout.bench.ledger.lookup import models, peek
+from keras_dropout.bench.ledger.schema import SCHEMA_VERSION
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
-from keras_dropout.bench.schema import SCHEMA_VERSION
 
 STUDY = Study(
     "digits",
@@ -327,13 +327,13 @@ def test_merging_is_idempotent_and_its_order_does_not_count(tmp_path_factory, on
         fill(folder / name, {run: done(run[1] / 7) if well else FAILED for run, well in ended.items()})
     merged = []
     for name, sources in (("a", ["one", "two"]), ("b", ["two", "one"]), ("c", ["one", "two", "one", "two"])):
-        assert not any(found.conflicts for found in upkeep.merge(folder / name, [folder / source for source in sources]))
+        assert not any(found.conflicts for found in admin.merge(folder / name, [folder / source for source in sources]))
         merged.append(contents(folder / name))
     assert merged[0] == merged[1] == merged[2]
     assert set(merged[0]) == set(keys(*one, *two))
     for run in {*one, *two}:
         assert (merged[0][RUNS[run].key][0].status == "done") == (one.get(run, False) or two.get(run, False))
-    (again,) = upkeep.merge(folder / "a", [folder / "c"])
+    (again,) = admin.merge(folder / "a", [folder / "c"])
     assert (again.copied, again.replaced) == (0, 0)
     documents = [json.loads(document) for (document,) in sql(folder / "c", "SELECT document FROM studies")]
     assert [each["study"]["target"] for each in documents] == [STUDY.target] * 2

@@ -21,7 +21,7 @@ from keras_dropout import (
     catalogue,
     sampling,
 )
-from keras_dropout.bench.machine import worker_environment
+from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.sampling import BLOCK, Passes
 
 JAX = keras.backend.backend() == "jax"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_dropout.bench.data import DATA_VARIABLE
+from keras_dropout.bench.data.public_sets import DATA_VARIABLE
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_dropout import BadInput
-from keras_dropout.targets import import_file, is_function, load_function, load_model
+from keras_dropout.models.targets import import_file, is_function, load_function, load_model
 
 L = keras.layers
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(100)
@@ -98,9 +98,9 @@ def test_a_function_gets_what_it_asks_for(folder):
 
 
 def test_a_function_of_a_module():
-    from keras_dropout.bench import recipes
+    from keras_dropout.bench.study import recipes
 
-    assert load_function("keras_dropout.bench.recipes:find") is recipes.find
+    assert load_function("keras_dropout.bench.study.recipes:find") is recipes.find
 
 
 def test_the_name_of_a_file_as_a_module_does_not_depend_on_its_folder(folder):

@@ -11,8 +11,9 @@ import oracles
 import pytest
 
 import keras_dropout as kd
-from keras_dropout import BadInput, graph, sampling, thin, thinning
+from keras_dropout import BadInput, sampling, thin, thinning
 from keras_dropout.masks import derive_seed
+from keras_dropout.models import graph
 
 L = keras.layers
 JAX = keras.backend.backend() == "jax"

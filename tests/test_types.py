@@ -11,7 +11,8 @@ from mypy import api
 
 import keras_dropout
 from keras_dropout import layers
-from keras_dropout.bench import planning, search
+from keras_dropout.bench.study import planning
+from keras_dropout.bench.tuning import search
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="types are the same on every backend")
 SOURCE = Path(__file__).resolve().parents[1] / "src"

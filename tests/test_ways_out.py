@@ -30,19 +30,22 @@ import refusals
 import typer
 
 import keras_dropout
-from keras_dropout import catalogue, cli, ensemble, graph, metrics, moments, sampling, targets, uncertainty
-from keras_dropout.bench import execution, planning, retrieval, study_file
+from keras_dropout import catalogue, cli, ensemble, frameworks, metrics, moments, sampling, uncertainty
+from keras_dropout.bench import retrieval
 from keras_dropout.bench.assessment import assess
-from keras_dropout.bench.data import Part, files, from_arrays, scenes, shifts
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import examples
-from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.data import files, scenes, shifts
+from keras_dropout.bench.data.dataset import Part, from_arrays
+from keras_dropout.bench.ledger.lookup import examples
+from keras_dropout.bench.ledger.schema import NotStored, refusing
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
-from keras_dropout.bench.schema import NotStored, refusing
+from keras_dropout.bench.study import planning, study_file
+from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
-from keras_dropout.evidence import KNOWN
+from keras_dropout.models import graph, targets
+from keras_dropout.models.evidence import KNOWN
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the commands run on JAX by default")
 ROOT = Path(__file__).parents[1]
@@ -669,7 +672,7 @@ def check_backend(backend):
     """As if it were not installed."""
     found = importlib.util.find_spec
     with mock.patch.object(importlib.util, "find_spec", lambda each, *more: None if each == backend else found(each, *more)):
-        execution.check_backend(backend)
+        frameworks.check_backend(backend)
 
 
 def without_pyarrow(line):
@@ -1257,7 +1260,7 @@ WAYS = [
         "bench/execution/__init__.py",
         "pip install 'keras-dropout[{}]'{}",
         lambda: check_backend("torch"),
-        lambda said: execution.check_backend(said.words(r"--backend (\w+)")),
+        lambda said: frameworks.check_backend(said.words(r"--backend (\w+)")),
     ),
     Way(
         "bench/planning.py",

@@ -21,15 +21,15 @@ _HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
     "MultiSampleDropout": "companions",
     "RDrop": "companions",
     "RateScheduler": "callbacks",
-    "check": "mistakes",
-    "compare": "bench.conduct",
-    "place": "placement",
+    "check": "models.mistakes",
+    "compare": "bench.compare",
+    "place": "models.placement",
     "reproduce": "reproductions",
-    "set_rate": "placement",
-    "sites": "placement",
-    "strip": "placement",
+    "set_rate": "models.placement",
+    "sites": "models.placement",
+    "strip": "models.placement",
     "thin": "thinning",
-    "tune": "bench.tuning",
+    "tune": "bench.tuning.tune",
 }
 _MODULES = ("calibration", "ensemble", "metrics", "moments", "schedules", "uncertainty")
 _WITHOUT_KERAS = ("calibration", "errors", "metrics", "schedules")

@@ -2,14 +2,14 @@
 # ruff: noqa: F403 - the layers have an __all__
 
 from keras_dropout import calibration, ensemble, layers, metrics, moments, schedules, uncertainty
-from keras_dropout.bench.conduct import compare
-from keras_dropout.bench.tuning import tune
+from keras_dropout.bench.compare import compare
+from keras_dropout.bench.tuning.tune import tune
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.companions import MaxNorm, MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput
 from keras_dropout.layers import *
-from keras_dropout.mistakes import check
-from keras_dropout.placement import place, set_rate, sites, strip
+from keras_dropout.models.mistakes import check
+from keras_dropout.models.placement import place, set_rate, sites, strip
 from keras_dropout.reproductions import reproduce
 from keras_dropout.thinning import thin
 

@@ -17,11 +17,12 @@ from rich.table import Table
 from rich.text import Text
 from scipy.special import gammaln, softmax
 
-from keras_dropout import backends, graph
+from keras_dropout import backends
 from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
+from keras_dropout.models import graph
 from keras_dropout.sampling import Passes, as_trained, check_examples, drops, shared_states
 from keras_dropout.thinning import is_mask, mask_shape
 

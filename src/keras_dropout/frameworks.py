@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from keras_dropout.errors import refuse
+from keras_dropout.errors import check_choice, refuse
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -46,3 +46,12 @@ def _configured() -> str:
         return json.loads(file.read_text()).get("backend", "tensorflow")
     except (OSError, ValueError, AttributeError):
         return "tensorflow"
+
+
+def check_backend(backend: str) -> str:
+    """Refuse a backend that is unknown or not installed, before anything is loaded."""
+    check_choice("backend", backend, BACKENDS)
+    if importlib.util.find_spec(backend) is None:
+        others = "".join(f", or --backend {each}, which is here" for each in installed()[:1])
+        refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'{others}")
+    return backend

@@ -31,11 +31,12 @@ from keras import ops
 from scipy import special
 from scipy.stats import qmc
 
-from keras_dropout import backends, graph, layers
+from keras_dropout import backends, layers
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.weights import NORMAL_POINTS, NORMAL_WEIGHTS
+from keras_dropout.models import graph
+from keras_dropout.models.survey import is_dropout
 from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, padded
-from keras_dropout.survey import is_dropout
 
 DRAWS = 128
 _BATCH = 1000

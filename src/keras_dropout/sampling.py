@@ -24,12 +24,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout import backends, graph, layers
+from keras_dropout import backends, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
-from keras_dropout.survey import dropout_options, has_option, is_dropout, rate_of
+from keras_dropout.models import graph
+from keras_dropout.models.survey import dropout_options, has_option, is_dropout, rate_of
 
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout import graph
 from keras_dropout.errors import check_whole, refuse
-from keras_dropout.graph import Call
 from keras_dropout.layers.base import MaskLayer
 from keras_dropout.layers.units import Select
 from keras_dropout.masks import POSITIONS
+from keras_dropout.models import graph
+from keras_dropout.models.graph import Call
+from keras_dropout.models.survey import is_dropout
 from keras_dropout.sampling import as_trained, drops, shared_states
-from keras_dropout.survey import is_dropout
 
 L = keras.layers
 _NOT_ELEMENTWISE = ("deserialize", "get", "glu", "log_softmax", "serialize", "softmax", "sparsemax")

@@ -21,9 +21,9 @@ from rich.text import Text
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from keras_dropout import graph
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse, warn
+from keras_dropout.models import graph
 from keras_dropout.sampling import Passes
 
 OUTPUTS = ("classes", "labels", "values")

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 import keras_dropout
-from keras_dropout import graph, noise, placement
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer
+from keras_dropout import noise
+from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training.acting import Acting
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.errors import BadInput
+from keras_dropout.models import graph, placement
 
 JAX = keras.backend.backend() == "jax"
 ENGINES = ("compiled", "reference", "stacked") if JAX else ("reference",)

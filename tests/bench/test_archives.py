@@ -11,14 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_dropout
-from keras_dropout.bench import execution, recipes
 from keras_dropout.bench.data import arrays
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import kept, latest_study, models, peek
-from keras_dropout.bench.planning import Plan, make_plan
+from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.ledger.lookup import kept, latest_study, models, peek
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.training import Trainer
+from keras_dropout.bench.study import recipes
+from keras_dropout.bench.study.planning import Plan, make_plan
 from keras_dropout.bench.training.reference import as_seen
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.schedules import parse
@@ -226,7 +227,7 @@ def test_a_model_that_is_too_large_is_said_and_its_run_is_kept(tmp_path):
     run, observer = plan.study.runs()[1], Observer()
     with Ledger(plan.ledger) as ledger:
         ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
-        (result,) = execution.execute(plan.study, plan.data, [run], ledger, 1, observer, keep_weights=True)
+        (result,) = scheduler.execute(plan.study, plan.data, [run], ledger, 1, observer, keep_weights=True)
         assert ledger.kept([run.key]) == set()
         assert ledger.get([run.key]) == {run.key: dataclasses.replace(result, compilations=0)}
     assert (result.status, result.model, observer.results) == ("done", None, [result])

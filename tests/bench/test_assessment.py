@@ -9,11 +9,11 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from keras_dropout import calibration, metrics, place, uncertainty
-from keras_dropout.bench import data
 from keras_dropout.bench.assessment import RATES, STRENGTHS, assess
-from keras_dropout.bench.data import Part
+from keras_dropout.bench.data import public_sets
+from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.data.shifts import SHIFTS, shift
-from keras_dropout.bench.report import terminal
+from keras_dropout.bench.report import tables
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.errors import BadInput
 from keras_dropout.layers import Dropout
@@ -35,7 +35,7 @@ def trained(shape, outputs, activation, loss, x, y, seed=0, epochs=8, rate=0.3):
 @pytest.fixture(scope="module")
 def digits():
     """The parts of the digits as a model sees them."""
-    parts = data.digits().parts("held-out")
+    parts = public_sets.digits().parts("held-out")
     return {name: Part(part.x.astype("float32") / 16, part.y) for name, part in parts.items()}
 
 
@@ -141,7 +141,7 @@ def test_the_document_is_plain_finite_and_printed(several, single):
         from rich.console import Console
 
         with (console := Console(width=160)).capture() as printed:
-            console.print(terminal.assessment(found))
+            console.print(tables.assessment(found))
         assert f"{np.mean(found.values['Monte-Carlo']['nll']):.4f}" in printed.get()
         for method in found.values:
             assert method in printed.get()

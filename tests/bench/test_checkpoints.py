@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from keras_dropout.bench.checkpoints import Best, Checkpoint
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer
+from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.trainer import Trainer
 
 L = keras.layers
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -15,12 +15,12 @@ import pytest
 import scipy.stats
 
 import keras_dropout
-from keras_dropout.bench import conduct, statistics
+from keras_dropout.bench import compare, statistics
+from keras_dropout.bench.compare import carry_out
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.conduct import carry_out
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.planning import make_plan
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
@@ -239,7 +239,7 @@ def made_up_execution(monkeypatch, loss, interrupt_at=None):
             runs = more()
         return results
 
-    monkeypatch.setattr(conduct.execution, "execute", execute)
+    monkeypatch.setattr(compare.scheduler, "execute", execute)
     return trained
 
 
@@ -529,16 +529,17 @@ def test_ctrl_c_is_heeded_also_where_python_drops_it(tmp_path):
     script = tmp_path / "study.py"
     script.write_text(
         "import gc, os, signal, sys\n"
-        "from keras_dropout.bench import conduct, planning\n"
+        "from keras_dropout.bench import compare\n"
+        "from keras_dropout.bench.study import planning\n"
         "plan = planning.make_plan('digits-mlp', epochs=2000, seeds=3, workers=1, ledger='r.db')\n"
-        "class Display(conduct.Display):\n"
+        "class Display(compare.Display):\n"
         "    def ended(self, *arguments):\n"
         "        super().ended(*arguments)\n"
         "        press = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "        gc.callbacks.append(press); gc.collect(); gc.callbacks.remove(press)\n"
-        "conduct.Display = Display\n"
+        "compare.Display = Display\n"
         "try:\n"
-        "    conduct.carry_out(plan, quiet=True)\n"
+        "    compare.carry_out(plan, quiet=True)\n"
         "except KeyboardInterrupt:\n"
         "    sys.exit(len(plan.known()))\n"
     )

@@ -22,12 +22,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_dropout.bench import schema
-from keras_dropout.bench.ledger import Ledger, check_ledger_path
-from keras_dropout.bench.lookup import asked_for, examples, kept, latest_study, models, peek, studies
+from keras_dropout.bench.ledger import schema
+from keras_dropout.bench.ledger.admin import verify
+from keras_dropout.bench.ledger.lookup import asked_for, examples, kept, latest_study, models, peek, studies
+from keras_dropout.bench.ledger.schema import SCHEMA_VERSION, NotStored, refusing
+from keras_dropout.bench.ledger.store import Ledger, check_ledger_path
 from keras_dropout.bench.records import DataFacts, Result, Run, Study, Variant
-from keras_dropout.bench.schema import SCHEMA_VERSION, NotStored, refusing
-from keras_dropout.bench.upkeep import verify
 from keras_dropout.errors import BadInput
 
 STUDY = Study(

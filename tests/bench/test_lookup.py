@@ -12,13 +12,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from keras_dropout.bench import lookup
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import asked_for, examples, latest_study, peek, read_npy, read_npz, studies
+from keras_dropout.bench.ledger import lookup
+from keras_dropout.bench.ledger.admin import verify
+from keras_dropout.bench.ledger.lookup import asked_for, examples, latest_study, peek, read_npy, read_npz, studies
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 from keras_dropout.bench.report import charts
 from keras_dropout.bench.retrieval import retrieve, shown
-from keras_dropout.bench.upkeep import verify
 from keras_dropout.errors import BadInput
 
 STUDY = Study(

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from keras_dropout.bench import machine
+from keras_dropout.bench.execution import machine
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from keras_dropout import targets
-from keras_dropout.bench import own_classes
-from keras_dropout.bench.acceptance import portable
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.search import build
-from keras_dropout.bench.training import Trainer
+from keras_dropout.bench.study import own_classes
+from keras_dropout.bench.study.checks import portable
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.trainer import Trainer
+from keras_dropout.bench.tuning.search import build
 from keras_dropout.errors import BadInput
+from keras_dropout.models import targets
 
 PROGRAM = """
 import keras

@@ -11,12 +11,12 @@ from keras import ops
 from scipy import sparse
 
 import keras_dropout
-from keras_dropout.bench import execution
-from keras_dropout.bench.conduct import carry_out
-from keras_dropout.bench.lookup import examples
-from keras_dropout.bench.planning import _renamed, make_plan, named_data
+from keras_dropout.bench.compare import carry_out
+from keras_dropout.bench.execution import scheduler, timing
+from keras_dropout.bench.ledger.lookup import examples
 from keras_dropout.bench.records import Variant
-from keras_dropout.bench.training import make
+from keras_dropout.bench.study.planning import _renamed, make_plan, named_data
+from keras_dropout.bench.training.build import make
 from keras_dropout.errors import BadInput
 
 L = keras.layers
@@ -431,7 +431,7 @@ def test_what_fits_is_planned(model, data, settings, tmp_path):
 
 def test_the_time_of_a_study_of_one_epoch_counts_all_its_runs(tmp_path):
     plan = planned(regression(), pair(X, X[:, :1]), tmp_path, epochs=1)
-    start, each = execution.time_runs(plan.study, plan.data, plan.study.runs()[:1])
+    start, each = timing.time_runs(plan.study, plan.data, plan.study.runs()[:1])
     assert 0 < each < start  # in a worker that has nothing to load
 
 
@@ -525,7 +525,7 @@ def test_the_engine_is_measured_once_and_then_kept(tmp_path, monkeypatch):
     assert document["study"]["engine_reason"] == plan.engine_reason
     for engine in ("compiled", "reference"):
         times = {"compiled": 1.0, "reference": 1.0, engine: 0.5}
-        monkeypatch.setattr(execution, "time_engines", lambda *_, times=times: times)
+        monkeypatch.setattr(timing, "time_engines", lambda *_, times=times: times)
         again = planned(perceptron(), data, tmp_path, engine="auto", variants={"b": {"last": 0.1}}, seeds=3)
         assert again.study.engine == plan.study.engine
         assert "in the ledger" in again.engine_reason
@@ -541,7 +541,7 @@ def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
         asked.append((study.backend, engines))
         return dict.fromkeys(engines, 0.1 if study.backend == "tensorflow" else 0.5)
 
-    monkeypatch.setattr(execution, "time_engines", times)
+    monkeypatch.setattr(timing, "time_engines", times)
     layers = [keras.Input((4, 4, 1)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(6, "relu"), L.Dense(3, "softmax")]
     model = keras.Sequential(layers)
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -568,7 +568,7 @@ def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_test_examples_are_kept_unless_told_not_to(tmp_path, monkeypatch, keep):
-    monkeypatch.setattr(execution, "execute", lambda *_, **__: [])
+    monkeypatch.setattr(scheduler, "execute", lambda *_, **__: [])
     settings = {} if keep else {"keep_examples": False}
     plan = make_plan(perceptron(), ((X, LABELS), (X, LABELS)), seeds=1, ledger=tmp_path / "r.db", **settings)
     carry_out(plan, quiet=True)

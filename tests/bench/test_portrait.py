@@ -10,10 +10,10 @@ import pytest
 
 import keras_dropout as kd
 from keras_dropout import schedules
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.portrait import portrait
 from keras_dropout.bench.records import Variant
-from keras_dropout.bench.training import build
+from keras_dropout.bench.report.network_data import portrait
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.reference import ReferenceTraining
 
 L = keras.layers
@@ -122,7 +122,7 @@ def training_of(study, engine, shape):
 
 
 def parts_of(parts):
-    from keras_dropout.bench.data import Part
+    from keras_dropout.bench.data.dataset import Part
 
     return {name: Part(*part) for name, part in parts.items()}
 

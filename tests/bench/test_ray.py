@@ -19,16 +19,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dropout.bench import execution
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import models
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.progress import Display
+from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.execution.progress import Display
+from keras_dropout.bench.ledger.lookup import models
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result, Run, Variant
+from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-actors = pytest.importorskip("keras_dropout.bench.execution.actors")
+ray_actors = pytest.importorskip("keras_dropout.bench.execution.ray_actors")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
 DIGITS = ("compare", "digits-mlp", "--variant", "hidden", "--ledger", "runs.db")
 
@@ -91,7 +91,7 @@ def train(plan, observer=None):
     with Keeping(plan.ledger) as ledger:
         runs = plan.todo({})
         settings = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
-        execution.execute(plan.study, plan.data, runs, ledger, plan.workers, observer or Observer(), **settings)
+        scheduler.execute(plan.study, plan.data, runs, ledger, plan.workers, observer or Observer(), **settings)
         return ledger.get([run.key for run in runs]), ledger.logs
 
 
@@ -201,9 +201,8 @@ def test_a_node_lost_in_mid_study_costs_no_run(tmp_path):
 
 @pytest.mark.slow
 def test_without_any_node_left_runs_fail_with_one_line(tmp_path, monkeypatch):
-    from keras_dropout.bench.execution import actors
 
-    monkeypatch.setattr(actors, "PATIENCE", 3.0)
+    monkeypatch.setattr(ray_actors, "PATIENCE", 3.0)
     with cluster_of(1) as (on, nodes, _):
         plan = plan_of(tmp_path / "none", seeds=2, epochs=20000, on=on)
         found, _ = train(plan, Observer(lambda worker, run, epoch: epoch == 2 and nodes[0].kill_raylet()))
@@ -215,9 +214,8 @@ def test_without_any_node_left_runs_fail_with_one_line(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_node_without_the_package_is_left_out_and_says_so(tmp_path, monkeypatch):
     """Alone, its runs fail with the reason; beside a good node, all runs are trained there."""
-    from keras_dropout.bench.execution import actors
 
-    monkeypatch.setattr(actors, "PATIENCE", 20.0)
+    monkeypatch.setattr(ray_actors, "PATIENCE", 20.0)
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['keras_dropout'] = None\n")
     path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
@@ -235,9 +233,8 @@ def test_a_node_without_the_package_is_left_out_and_says_so(tmp_path, monkeypatc
 @pytest.mark.slow
 def test_a_source_file_that_is_another_one_on_the_node_is_refused_there(tmp_path, monkeypatch):
     """The key of a run says what was trained: a node with another file cannot train it."""
-    from keras_dropout.bench.execution import actors
 
-    monkeypatch.setattr(actors, "PATIENCE", 3.0)
+    monkeypatch.setattr(ray_actors, "PATIENCE", 3.0)
     with cluster_of(1) as (on, *_):
         plan = plan_of(tmp_path / "own", seeds=1, workers=1, on=on)
         assert plan.todo({})  # the keys are those of the file as it is
@@ -293,17 +290,16 @@ def test_places_that_cannot_be_are_refused(on, words, tmp_path):
 
 
 def test_what_answers_but_is_no_ray_is_refused(monkeypatch):
-    from keras_dropout.bench.execution import actors
 
-    monkeypatch.setattr(actors, "_ANSWER", 3.0)
+    monkeypatch.setattr(ray_actors, "_ANSWER", 3.0)
     with something_else() as address, pytest.raises(BadInput, match="is no Ray cluster that can be joined"):
-        execution.check_on(f"ray:{address}")
+        scheduler.check_on(f"ray:{address}")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'keras-dropout\[ray\]'"):
-        execution.check_on("ray")
+        scheduler.check_on("ray")
 
 
 def command(*arguments):
@@ -373,12 +369,12 @@ def of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(actors.ray._raylet, "Config", SimpleNamespace(initialize=lambda _: None))
+    monkeypatch.setattr(ray_actors.ray._raylet, "Config", SimpleNamespace(initialize=lambda _: None))
     return tmp_path
 
 
 def test_a_cluster_that_is_started_gets_a_new_token(of_the_environment):
-    actors._ask_for_a_token()
+    ray_actors._ask_for_a_token()
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert re.fullmatch("[0-9a-f]{64}", os.environ["RAY_AUTH_TOKEN"])
     assert not any(of_the_environment.iterdir())  # Ray would write one that the umask may let others read
@@ -391,7 +387,7 @@ def test_what_the_user_says_of_tokens_counts(given, of_the_environment, monkeypa
         (of_the_environment / ".ray" / "auth_token").write_text("mine")
     else:
         monkeypatch.setenv(given, "disabled")
-    actors._ask_for_a_token()
+    ray_actors._ask_for_a_token()
     assert os.environ.get("RAY_AUTH_TOKEN") == ("disabled" if given == "RAY_AUTH_TOKEN" else None)
     assert os.environ["RAY_AUTH_MODE"] == ("disabled" if given == "RAY_AUTH_MODE" else "token")
 

@@ -9,11 +9,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from keras_dropout.bench import schema
-from keras_dropout.bench.ledger import Ledger
-from keras_dropout.bench.lookup import examples, kept, latest_study, models, peek, reading, studies
+from keras_dropout.bench.ledger import schema
+from keras_dropout.bench.ledger.admin import delete, merge, vacuum, verify
+from keras_dropout.bench.ledger.lookup import examples, kept, latest_study, models, peek, reading, studies
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
-from keras_dropout.bench.upkeep import delete, merge, vacuum, verify
 from keras_dropout.errors import BadInput
 
 STUDY = Study(

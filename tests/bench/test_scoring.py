@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from keras_dropout import place, uncertainty
 from keras_dropout.bench import scoring
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.errors import BadInput
 from keras_dropout.masks import derive_seed

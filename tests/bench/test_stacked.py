@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_dropout import PatchDropout
-from keras_dropout.bench import engines
+from keras_dropout.bench.execution import engine_choice
+from keras_dropout.bench.execution.machine import worker_environment
+from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.execution.worker import Task, Worker
-from keras_dropout.bench.machine import worker_environment
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.progress import Display
 from keras_dropout.bench.records import Result, Run
-from keras_dropout.bench.training import Trainer, compiled, stacked
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training import compiled, stacked
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.errors import BadInput
 
@@ -257,7 +258,7 @@ def test_the_display_has_a_bar_for_a_group(tmp_path):
 
 def test_auto_is_stacked_where_there_is_an_accelerator(tmp_path, monkeypatch):
     for device, engine in ((None, "compiled"), ("a GPU", "stacked")):
-        monkeypatch.setattr(engines, "accelerator", lambda device=device: device)
+        monkeypatch.setattr(engine_choice, "accelerator", lambda device=device: device)
         plan = make_plan("digits-mlp", ledger=tmp_path / "r.db")
         assert plan.study.engine == engine
         assert make_plan("digits-mlp", engine="compiled", ledger=tmp_path / "r.db").study.engine == "compiled"

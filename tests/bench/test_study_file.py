@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_dropout import BadInput, sites
-from keras_dropout.bench import study_file
-from keras_dropout.bench.planning import _read_variants
 from keras_dropout.bench.records import Variant
+from keras_dropout.bench.study import study_file
+from keras_dropout.bench.study.planning import _read_variants
 
 L = keras.layers
 GOOD = """

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer, make
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.build import make
+from keras_dropout.bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="studies are planned on the default backend")
 

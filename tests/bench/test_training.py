@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout, PatchDropout
-from keras_dropout.bench import recipes
-from keras_dropout.bench.planning import make_plan
 from keras_dropout.bench.records import Result, Variant
-from keras_dropout.bench.training import Trainer, build
+from keras_dropout.bench.study import recipes
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.compiled import CompiledPrograms
 from keras_dropout.bench.training.reference import ReferenceTraining
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.masks import derive_seed
 from keras_dropout.schedules import Early, Late, Linear, Step
 

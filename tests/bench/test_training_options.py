@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout
-from keras_dropout.bench import data as bench_data
-from keras_dropout.bench.checkpoints import Checkpoint
+from keras_dropout.bench.data import dataset
 from keras_dropout.bench.data.arrays import Rows
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer, build, compiled, reference
+from keras_dropout.bench.ledger.checkpoints import Checkpoint
+from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training import compiled, reference
+from keras_dropout.bench.training.build import build
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.masks import derive_seed
 
 L = keras.layers
@@ -380,8 +382,8 @@ def torch_examples(*arrays):
 def test_a_stream_is_the_arrays_it_gives(stream, answers):
     y = CLASS if answers == "numbers" else np.eye(3, dtype="float32")[CLASS]
     train, test = split(X, y, WEIGHTS)
-    expected = bench_data.from_arrays((train, test))
-    assert bench_data.from_arrays((stream(*train), stream(*test)), rank=2).fingerprint() == expected.fingerprint()
+    expected = dataset.from_arrays((train, test))
+    assert dataset.from_arrays((stream(*train), stream(*test)), rank=2).fingerprint() == expected.fingerprint()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -16,11 +16,13 @@ import pytest
 
 import keras_dropout
 from keras_dropout import cli
-from keras_dropout.bench import execution, search, spaces, study_file
-from keras_dropout.bench.checkpoints import Checkpoint
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.ledger.checkpoints import Checkpoint
+from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.tuning import tune
+from keras_dropout.bench.study import study_file
+from keras_dropout.bench.tuning import search, spaces
+from keras_dropout.bench.tuning.tune import tune
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
@@ -69,7 +71,7 @@ class Training:
 @pytest.fixture
 def train(monkeypatch):
     def with_(training):
-        monkeypatch.setattr(execution, "execute", training)
+        monkeypatch.setattr(scheduler, "execute", training)
         return training
 
     return with_

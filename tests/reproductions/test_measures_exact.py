@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout, place
-from keras_dropout.bench.data import Data
+from keras_dropout.bench.data.dataset import Data
 from keras_dropout.layers import SparseVariationalDropout
 from keras_dropout.reproductions import (
     baldi_average,

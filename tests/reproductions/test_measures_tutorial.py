@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_dropout
-from keras_dropout.bench.data import Data
+from keras_dropout.bench.data.dataset import Data
 from keras_dropout.reproductions import srivastava_max_norm, srivastava_sparsity, tutorial_ensemble, tutorial_evaluation
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="reproductions choose their own backend")

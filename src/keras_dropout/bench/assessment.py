@@ -8,14 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout import calibration, graph, metrics, moments, placement, uncertainty
-from keras_dropout.bench.data import Part
+from keras_dropout import calibration, metrics, moments, uncertainty
+from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.data.shifts import resize, shift
-from keras_dropout.bench.report import terminal
+from keras_dropout.bench.report import tables
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
 from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.models import graph, placement
 from keras_dropout.sampling import Passes, as_trained, check_examples
 
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
@@ -82,7 +83,7 @@ class Assessment(Shown):
         }
 
     def __rich__(self) -> Any:
-        return terminal.assessment(self)
+        return tables.assessment(self)
 
 
 def assess(

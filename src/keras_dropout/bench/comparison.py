@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Group
 
 from keras_dropout import schedules
-from keras_dropout.bench import decisions, statistics
-from keras_dropout.bench.lookup import examples, peek
-from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench import disagreement, statistics
+from keras_dropout.bench.execution.machine import machine, versions
+from keras_dropout.bench.ledger.lookup import examples, peek
 from keras_dropout.bench.records import (
     COVERAGE,
     EDGES,
@@ -25,7 +25,7 @@ from keras_dropout.bench.records import (
     higher_is_better,
     plain_metric,
 )
-from keras_dropout.bench.report import charts, terminal
+from keras_dropout.bench.report import charts, tables
 from keras_dropout.bench.report.page import write_page
 from keras_dropout.bench.report.words import monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, finite_mean, finite_sd, mean_interval, smallest_p
@@ -371,7 +371,7 @@ class Comparison(Shown):
             return found
         about, arrays = kept
         answers = arrays["answers"]
-        confusion = decisions.confusion(answers, predictions, self.study.baseline)
+        confusion = disagreement.confusion(answers, predictions, self.study.baseline)
         found["confusion"] = confusion and {"names": _names(about["names"], confusion.pop("number")), **confusion}
         place = {number: row for row, number in enumerate(arrays.get("index", ()))}
         candidates = arrays.get("index", np.arange(len(answers)))
@@ -395,13 +395,13 @@ class Comparison(Shown):
                     "pixels": arrays["inputs"][place[number]].tolist() if about["kind"] == "images" else None,
                     "row": arrays["inputs"][place[number]].tolist() if about["kind"] == "rows" else None,
                 }
-                for number in decisions.disputed(answers, candidates, predictions, losses)
+                for number in disagreement.disputed(answers, candidates, predictions, losses)
             ],
         }
         return found
 
     def __rich__(self) -> Group:
-        return terminal.comparison(self)
+        return tables.comparison(self)
 
     def _repr_html_(self) -> str:
         """The tables, and the differences in the test loss as a picture."""

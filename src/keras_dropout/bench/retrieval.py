@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.lookup import check_readable, decoding, latest_study, peek
+from keras_dropout.bench.ledger.lookup import check_readable, decoding, latest_study, peek
+from keras_dropout.bench.ledger.schema import LARGEST, refusing
 from keras_dropout.bench.records import BASELINE, Study
-from keras_dropout.bench.schema import LARGEST, refusing
 from keras_dropout.errors import BadInput, check_whole, refuse
 
 # What a document must have. Counts and choices are checked by `Study` itself.

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_dropout import targets
 from keras_dropout.commands.options import (
     Backend,
     Data,
@@ -25,6 +24,7 @@ from keras_dropout.commands.options import (
 )
 from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_whole, refuse
+from keras_dropout.models import targets
 
 
 def ensemble(
@@ -85,7 +85,7 @@ def ensemble(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         targets.check(model)
-        from keras_dropout.bench import planning
+        from keras_dropout.bench.study import planning
 
         found, document = None, {}
         if thin and data is None:
@@ -93,7 +93,7 @@ def ensemble(
         else:
             loaded, everything, parts, about = planning.evaluation_data(model, data, options)
             from keras_dropout import ensemble as averaging
-            from keras_dropout.bench import recipes
+            from keras_dropout.bench.study import recipes
 
             test = parts["test"]
             if about is not None and about.task != "classification":

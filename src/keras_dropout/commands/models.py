@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keras_dropout import frameworks, targets
+from keras_dropout import frameworks
 from keras_dropout.commands.options import (
     METHODS,
     Backend,
@@ -29,6 +29,7 @@ from keras_dropout.commands.options import (
 )
 from keras_dropout.commands.output import Working, again, check_output_path, show
 from keras_dropout.errors import refuse
+from keras_dropout.models import targets
 
 
 def sites(
@@ -54,10 +55,10 @@ def sites(
     options = data_options(target=column, text=text)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout.bench import planning
+        from keras_dropout.bench.study import planning
 
         loaded, *_ = planning.load_target(model, data, options)
-        from keras_dropout import placement
+        from keras_dropout.models import placement
 
         found = placement.sites(loaded)
     if as_json:
@@ -94,7 +95,7 @@ def place(
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
         targets.check(model)
-        from keras_dropout import placement as placing
+        from keras_dropout.models import placement as placing
 
         old = targets.load_model(model)
         say("placing dropout")
@@ -139,10 +140,10 @@ def check(
     )
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
-        from keras_dropout.bench import planning
+        from keras_dropout.bench.study import planning
 
         loaded, inputs, examples = planning.load_target(model, data, options)
-        from keras_dropout import first_placement, mistakes
+        from keras_dropout.models import first_placement, mistakes
 
         say("looking for mistakes")
         with warnings.catch_warnings(record=True) as caught:
@@ -181,10 +182,10 @@ def init(
     path = check_output_path(output, ".toml", force)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout.bench import planning, study_file
+        from keras_dropout.bench.study import planning, study_file
 
         loaded, inputs, examples = planning.load_target(target, data, options)
-        from keras_dropout import first_placement, placement
+        from keras_dropout.models import first_placement, placement
 
         advice = first_placement.advise_on(loaded, inputs, examples)
         path.write_text(study_file.write(target, placement.sites(loaded), data, options, advice), "utf-8")

@@ -10,7 +10,7 @@ import typer
 
 import keras_dropout
 from keras_dropout.errors import check_choice, refuse
-from keras_dropout.targets import RECIPES
+from keras_dropout.models.targets import RECIPES
 
 # Named here too: their own modules load Keras.
 METHODS = sorted(name for name, home in keras_dropout._HOME.items() if home in ("layers", "companions"))
@@ -114,7 +114,7 @@ def check_masks(masks: str, backend: str) -> None:
 
 
 def choose_backend(backend: str) -> None:
-    from keras_dropout.bench.execution import check_backend
+    from keras_dropout.frameworks import check_backend
 
     os.environ["KERAS_BACKEND"] = check_backend(backend)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

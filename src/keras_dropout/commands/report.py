@@ -28,7 +28,7 @@ def report(
       keras-dropout report runs.db -o page.html
       keras-dropout report --list
     """
-    from keras_dropout.bench.lookup import studies
+    from keras_dropout.bench.ledger.lookup import studies
     from keras_dropout.bench.report.page import check_report_path
     from keras_dropout.bench.retrieval import retrieve, shown
 

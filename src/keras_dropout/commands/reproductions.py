@@ -62,7 +62,7 @@ def reproduce(
     with Working("loading Keras, the models and the data", quiet):
         choose_backend("jax")
         from keras_dropout import reproductions
-        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_settings
+        from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_settings
 
         reproductions.check_name(name)
         ledger = ledger or DEFAULT_LEDGER
@@ -70,7 +70,7 @@ def reproduce(
         settings = {option: value for option, value in given.items() if value is not None}
         check_settings(settings | {"seeds": 1 if seeds is None else seeds, "ledger": ledger})
         check_report(report)
-        from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
+        from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
 
         chosen = reproductions.find(name)
         planned = plan_reproduction(chosen, quick=quick, seeds=seeds, ledger=ledger, **settings)

@@ -78,9 +78,9 @@ def list_runs(
       keras-dropout runs list --variant hidden --since 2026-07-01
       keras-dropout runs list --status failed --json
     """
-    from keras_dropout.bench.lookup import reading
-    from keras_dropout.bench.schema import LARGEST
-    from keras_dropout.bench.selection import count, find, finite
+    from keras_dropout.bench.ledger.lookup import reading
+    from keras_dropout.bench.ledger.schema import LARGEST
+    from keras_dropout.bench.ledger.selection import count, find, finite
 
     if limit is not None:
         check_whole("--limit", limit, 1, "Leave it out for the default, or give 1 or more.", LARGEST)
@@ -112,8 +112,8 @@ def show_run(
       keras-dropout runs show 3f9a
       keras-dropout runs show 3f9a --log
     """
-    from keras_dropout.bench.lookup import reading
-    from keras_dropout.bench.selection import describe, find_key, finite
+    from keras_dropout.bench.ledger.lookup import reading
+    from keras_dropout.bench.ledger.selection import describe, find_key, finite
 
     with reading(ledger) as connection:
         found = describe(connection, find_key(connection, key))
@@ -140,9 +140,9 @@ def take_model(
     Examples:
       keras-dropout runs model 3f9a -o model.keras
     """
-    from keras_dropout.bench.export import write_whole
-    from keras_dropout.bench.lookup import reading
-    from keras_dropout.bench.selection import find_key, find_model
+    from keras_dropout.bench.ledger.export import write_whole
+    from keras_dropout.bench.ledger.lookup import reading
+    from keras_dropout.bench.ledger.selection import find_key, find_model
 
     path = check_output_path(output, ".keras", force)
     with reading(ledger) as connection:
@@ -173,8 +173,8 @@ def export(
       keras-dropout runs export runs.csv --status done
       keras-dropout runs export curves.parquet --curves
     """
-    from keras_dropout.bench.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
-    from keras_dropout.bench.lookup import reading
+    from keras_dropout.bench.ledger.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
+    from keras_dropout.bench.ledger.lookup import reading
 
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)
@@ -202,10 +202,10 @@ def merge(
     Examples:
       keras-dropout runs merge laptop.db server.db --ledger all.db
     """
-    from keras_dropout.bench import upkeep
+    from keras_dropout.bench.ledger import admin
 
     conflicts = 0
-    found = upkeep.merge(ledger, others)
+    found = admin.merge(ledger, others)
     for other in others:
         with Working(f"merging {other}"):
             merged = next(found)
@@ -242,10 +242,10 @@ def delete(
       keras-dropout runs delete 3f9a 07c1 --yes
       keras-dropout runs delete --examples --yes
     """
-    from keras_dropout.bench import upkeep
+    from keras_dropout.bench.ledger import admin
 
     with Working(f"deleting from {ledger}"):
-        number = upkeep.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes, examples)
+        number = admin.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes, examples)
     print(f"{f'test examples of {number} data set(s)' if examples else f'{number} run(s)'} deleted from {ledger}")
 
 
@@ -256,10 +256,10 @@ def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
     Examples:
       keras-dropout runs vacuum --ledger old.db
     """
-    from keras_dropout.bench import upkeep
+    from keras_dropout.bench.ledger import admin
 
     with Working(f"vacuuming {ledger}"):
-        dropped, before, after = upkeep.vacuum(ledger)
+        dropped, before, after = admin.vacuum(ledger)
     print(f"{ledger}: {before:,} bytes before, {after:,} after; {dropped} checkpoint(s) dropped")
 
 
@@ -276,10 +276,10 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     Examples:
       keras-dropout runs verify --json
     """
-    from keras_dropout.bench import upkeep
+    from keras_dropout.bench.ledger import admin
 
     with Working(f"verifying {ledger}"):
-        found = upkeep.verify(ledger)
+        found = admin.verify(ledger)
     if as_json:
         print(json.dumps(vars(found), indent=1))
     else:
@@ -293,7 +293,7 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
 
 
 def _selection(target: Any, variant: Any, status: Any, seed: Any, since: str | None) -> Any:
-    from keras_dropout.bench.selection import Selection
+    from keras_dropout.bench.ledger.selection import Selection
 
     return Selection(target or (), variant or (), status or (), seed or (), since)
 

@@ -151,14 +151,14 @@ def compare(
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
-        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_settings, check_sources, make_plan
+        from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_settings, check_sources, make_plan
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
         check_settings(settings)
         check_sources(target, settings.get("data"), settings)
         check_report(report)
         plan = make_plan(target, **settings)
-        from keras_dropout.bench.conduct import carry_out, so_far
+        from keras_dropout.bench.compare import carry_out, so_far
         from keras_dropout.bench.records import BASELINE
     if not quiet:
         _print_notes(plan)
@@ -252,15 +252,15 @@ def tune(
     target, report = _take_target(settings), settings.pop("report", None)
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
-        from keras_dropout.bench.planning import DEFAULT_LEDGER, check_sources
-        from keras_dropout.bench.search import check_search, check_study
+        from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_sources
+        from keras_dropout.bench.tuning.search import check_search, check_study
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
         check_study(settings)
         check_search(settings)
         check_sources(target, settings.get("data"), settings)
         check_report(report)
-        from keras_dropout.bench.tuning import carry_out_tuning, plan_tuning
+        from keras_dropout.bench.tuning.tune import carry_out_tuning, plan_tuning
 
         planned = plan_tuning(target, **settings)
     if not quiet:
@@ -286,7 +286,7 @@ def tune(
 
 def _settings(options: dict[str, Any], tuning: bool = False) -> dict[str, Any]:
     """What a study is made of: what its file says, and before it what the command line says."""
-    from keras_dropout.bench import study_file
+    from keras_dropout.bench.study import study_file
 
     said = {name: value for name, value in options.items() if name not in _OF_THE_COMMAND}
     file, variants = said.pop("study"), said.pop("variant") or []
@@ -328,7 +328,7 @@ def _exit_if_failed(found: Any, ledger: str) -> None:
 def _class_weight(text: str | None) -> Any:
     if text is None or "=" not in text:
         return text
-    from keras_dropout.bench.study_file import class_weight
+    from keras_dropout.bench.study.study_file import class_weight
 
     try:
         weights = {name.strip(): float(weight) for name, _, weight in (each.partition("=") for each in text.split(","))}

@@ -25,7 +25,7 @@ from keras_dropout.commands.options import (
 )
 from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
-from keras_dropout.targets import RECIPES
+from keras_dropout.models.targets import RECIPES
 
 
 def uncertainty(
@@ -111,8 +111,8 @@ def uncertainty(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from keras_dropout.bench import planning
         from keras_dropout.bench.records import PLAIN, Variant
+        from keras_dropout.bench.study import planning
 
         placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {}) if place else {}
         if tune_rate is not None:
@@ -128,8 +128,8 @@ def uncertainty(
         else:
             found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
             models, name = {0: found}, Path(model).name
-        from keras_dropout import placement as placing
         from keras_dropout.bench import assessment
+        from keras_dropout.models import placement as placing
         from keras_dropout.sampling import contains_dropout
 
         if place:

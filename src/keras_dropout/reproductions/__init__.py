@@ -5,11 +5,11 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_dropout.bench.ledger import DEFAULT_LEDGER
+from keras_dropout.bench.ledger.store import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
 
 if TYPE_CHECKING:  # the shell's completion asks for names and must not wait for a framework
-    from keras_dropout.bench.reproduction import Outcome, Reproduction
+    from keras_dropout.reproductions.framework import Outcome, Reproduction
 
 _COMMON = ("networks",)  # what several of them train
 
@@ -55,7 +55,7 @@ def reproduce(
     variant; `data_dir` the folder with the data files; `workers`, `on` and `checkpoint_every` are those of `compare`. Runs that the
     ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
     """
-    from keras_dropout.bench.reproduction import carry_out_reproduction, plan_reproduction
+    from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
 
     planned = plan_reproduction(
         find(name),

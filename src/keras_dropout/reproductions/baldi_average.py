@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_dropout import Dropout, metrics, uncertainty
-from keras_dropout.bench.reproduction import Expectation, Found, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Reproduction
 from keras_dropout.reproductions.networks import all_masks
 
 INPUTS, CLASSES, EXAMPLES = 10, 3, 200

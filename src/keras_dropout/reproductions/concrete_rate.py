@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from keras_dropout import uncertainty
-from keras_dropout.bench.data import Data
-from keras_dropout.bench.data import Part as Examples
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.dataset import Part as Examples
 from keras_dropout.layers import ConcreteDropout
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 
 SIZES = (20, 100, 1000)
 WIDTH, LENGTH_SCALE, PASSES = 64, 1e-2, 100

@@ -1,7 +1,7 @@
 """Gal and Ghahramani 2016, recurrent networks: the same mask at every step, against a mask of its own for each."""
 
 from keras_dropout.bench.data.text import characters
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import language_model
 
 

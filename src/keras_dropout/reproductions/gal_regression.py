@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from keras_dropout import metrics, uncertainty
-from keras_dropout.bench.data import Data
-from keras_dropout.bench.data import Part as Examples
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.dataset import Part as Examples
 from keras_dropout.errors import refuse
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.sampling import Passes
 
 RATE, UNITS, LENGTH_SCALE, PASSES = 0.1, 50, 0.01, 500

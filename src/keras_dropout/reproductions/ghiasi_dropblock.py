@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import maps, on_maps
 
 

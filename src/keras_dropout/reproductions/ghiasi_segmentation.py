@@ -3,7 +3,7 @@
 import keras
 
 from keras_dropout.bench.data.scenes import segmentation
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import maps, on_maps
 
 SIZE = 32

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.bench.machine import accelerator
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.execution.machine import accelerator
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import LocallyConnected2D, sgd
 
 _LONG, _SHORT = "fourth layer", "three layers"

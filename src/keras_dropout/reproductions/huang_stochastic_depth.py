@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.layers import StochasticDepth, linear_decay
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import sgd
 
 BLOCKS = 12

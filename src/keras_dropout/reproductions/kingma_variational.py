@@ -1,7 +1,7 @@
 """Kingma, Salimans and Welling 2015, figure 1: a rate that is learned by variational inference."""
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 WIDTHS = (24, 192)

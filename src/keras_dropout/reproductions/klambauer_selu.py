@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import AlphaDropout, Dropout
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000

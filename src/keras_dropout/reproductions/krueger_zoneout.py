@@ -1,7 +1,7 @@
 """Krueger et al. 2017, zoneout: units of a recurrent state that keep their value of the step before."""
 
 from keras_dropout.bench.data.text import characters
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import language_model
 
 

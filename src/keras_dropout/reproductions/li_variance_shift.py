@@ -8,9 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import Dropout, metrics
-from keras_dropout.bench.data import Data, fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.bench.training.reference import as_seen
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import sgd
 
 RATE, LAYERS, EXAMPLES = 0.5, 3, 4000

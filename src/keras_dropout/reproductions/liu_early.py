@@ -1,7 +1,7 @@
 """Liu et al. 2023, figure 2 and table 1: dropout at the beginning alone, where a network underfits."""
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 from keras_dropout.schedules import Early
 

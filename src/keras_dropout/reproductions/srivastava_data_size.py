@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 SIZES = (100, 500, 2000, 10_000)

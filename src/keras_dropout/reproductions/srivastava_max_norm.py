@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.companions import MaxNorm
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 _DROPOUT, _L2, _NORM = "dropout", "L2", "max-norm"

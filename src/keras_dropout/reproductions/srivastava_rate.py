@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 RATES = (0.2, 0.4, 0.6, 0.8, 0.9)

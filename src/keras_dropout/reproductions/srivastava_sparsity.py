@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import Data, fashion_mnist
-from keras_dropout.bench.data import Part as Examples
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.dataset import Part as Examples
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 
 _DROPOUT = "dropout 0.5"
 _LONG, _SHORT = "trained long", "trained briefly"

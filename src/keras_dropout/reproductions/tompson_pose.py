@@ -3,7 +3,7 @@
 from keras import optimizers
 
 from keras_dropout.bench.data.scenes import keypoints
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import localiser, on_maps
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data import Data, fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.ensemble import average, networks
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import tutorial_network
 
 _DROPOUT, _EPOCHS, _NETWORKS, _IMAGES = "dropout 0.2", 60, 100, 2000

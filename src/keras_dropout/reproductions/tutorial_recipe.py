@@ -1,7 +1,7 @@
 """The tutorial's own experiment: its two published figures, and what its dropout does."""
 
-from keras_dropout.bench.recipes import find
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.study.recipes import find
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 
 _RECIPE = find("fashion-mnist-mlp")
 _LOSS, _ACCURACY = _RECIPE.published["test_loss"], _RECIPE.published["test_accuracy"]

@@ -1,7 +1,7 @@
 """Wan et al. 2013, table 1 and figure 3: dropping weights instead of units."""
 
-from keras_dropout.bench.data import fashion_mnist
-from keras_dropout.bench.reproduction import Expectation, Part, Reproduction
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 RATE = 0.5

@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import metrics
-from keras_dropout.bench.data import Data
-from keras_dropout.bench.data import Part as Examples
-from keras_dropout.bench.reproduction import Expectation, Found, Part, Reproduction
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.dataset import Part as Examples
 from keras_dropout.errors import refuse
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import all_masks, perceptron, sgd
 
 RATE, UNITS, INPUTS = 0.5, 6, 10

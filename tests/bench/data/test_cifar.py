@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_dropout.bench import data
-from keras_dropout.bench.data import cifar
+from keras_dropout.bench.data import cifar, public_sets
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.errors import BadInput
 
 TRAIN, TEST = 8, 3  # images of each class
-WHOLE = Path(os.environ.get(data.DATA_VARIABLE, "."), "cifar-10-jpeg.tar.gz")
+WHOLE = Path(os.environ.get(public_sets.DATA_VARIABLE, "."), "cifar-10-jpeg.tar.gz")
 
 
 def refusal(act):
@@ -31,7 +30,7 @@ def refusal(act):
 @pytest.fixture(autouse=True)
 def no_place(monkeypatch, tmp_path):
     """No data named, nothing in Keras's cache, and no network."""
-    monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(public_sets.DATA_VARIABLE, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
 
     def refused(*args, **kwargs):
@@ -126,7 +125,7 @@ def test_a_jpeg_copy_is_named_so(copy, monkeypatch):
     assert (found.name, len(found.train.y), len(found.test.y), found.validation) == ("cifar-10, JPEG copy", 80, 30, 8)
     (inner,) = copy.iterdir()
     assert cifar10(inner).fingerprint() == found.fingerprint()
-    monkeypatch.setenv(data.DATA_VARIABLE, str(copy))
+    monkeypatch.setenv(public_sets.DATA_VARIABLE, str(copy))
     assert cifar10().fingerprint() == found.fingerprint()
 
 
@@ -210,9 +209,9 @@ def test_no_data_are_refused_in_two_lines(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     assert "holds no CIFAR-10" in refusal(lambda: cifar10(tmp_path / "empty"))
     assert "does not exist" in refusal(lambda: cifar10(tmp_path / "no"))
-    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setenv(public_sets.DATA_VARIABLE, str(tmp_path / "empty"))
     assert "holds no CIFAR-10" in refusal(cifar10)
-    monkeypatch.delenv(data.DATA_VARIABLE)
+    monkeypatch.delenv(public_sets.DATA_VARIABLE)
     assert "could not be downloaded" in refusal(cifar10)
 
 
@@ -223,13 +222,13 @@ def test_sizes_that_there_are_not_are_refused(published, wrong):
 
 def test_fashion_mnist_may_lie_beside_it(copy):
     (copy / "fashion-mnist").mkdir()
-    for name in data._FASHION_MNIST:
+    for name in public_sets._FASHION_MNIST:
         (copy / "fashion-mnist" / name).touch()
-    assert data._find_fashion_mnist(copy) == copy / "fashion-mnist"
+    assert public_sets._find_fashion_mnist(copy) == copy / "fashion-mnist"
     assert cifar10(copy).name == "cifar-10, JPEG copy"
 
 
-@pytest.mark.skipif(not WHOLE.is_file(), reason=f"{WHOLE.name} is not in the folder that {data.DATA_VARIABLE} names")
+@pytest.mark.skipif(not WHOLE.is_file(), reason=f"{WHOLE.name} is not in the folder that {public_sets.DATA_VARIABLE} names")
 def test_the_beginning_of_a_whole_copy():
     """Its colours have the means that are known of CIFAR-10's training images."""
     found = cifar10(WHOLE, train=2000, test=500, size=16)

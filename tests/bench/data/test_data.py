@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_dropout.bench import data
+from keras_dropout.bench.data import dataset, public_sets
 from keras_dropout.errors import BadInput
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
@@ -14,14 +14,14 @@ IMAGES = "t10k-images-idx3-ubyte.gz"
 
 @pytest.fixture(scope="module")
 def real():
-    return data.fashion_mnist()
+    return public_sets.fashion_mnist()
 
 
 @pytest.fixture
 def folder(real, tmp_path):
     """A copy of the real files, to be damaged."""
-    source = data._find_fashion_mnist(None)
-    for name in data._FASHION_MNIST:
+    source = public_sets._find_fashion_mnist(None)
+    for name in public_sets._FASHION_MNIST:
         shutil.copy(source / name, tmp_path / name)
     return tmp_path
 
@@ -56,26 +56,26 @@ def test_the_published_split_leaks(real):
 
 
 def test_a_given_folder_is_used(folder, real, monkeypatch):
-    assert data.fashion_mnist(folder).fingerprint() == real.fingerprint()
-    monkeypatch.setenv(data.DATA_VARIABLE, str(folder))
-    assert data._find_fashion_mnist(None) == folder
+    assert public_sets.fashion_mnist(folder).fingerprint() == real.fingerprint()
+    monkeypatch.setenv(public_sets.DATA_VARIABLE, str(folder))
+    assert public_sets._find_fashion_mnist(None) == folder
 
 
 def test_the_keras_cache_comes_before_the_system(folder, monkeypatch):
-    monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(public_sets.DATA_VARIABLE, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(folder / "home"))
     cache = folder / "home" / "datasets" / "fashion-mnist"
     cache.mkdir(parents=True)
-    for name in data._FASHION_MNIST:
+    for name in public_sets._FASHION_MNIST:
         shutil.copy(folder / name, cache / name)
-    assert data._find_fashion_mnist(None) == cache
+    assert public_sets._find_fashion_mnist(None) == cache
 
 
 def test_a_truncated_file_is_named(folder):
     content = (folder / IMAGES).read_bytes()
     for size in (0, 5, 100, len(content) // 2, len(content) - 1):
         (folder / IMAGES).write_bytes(content[:size])
-        assert IMAGES in refusal(lambda: data.fashion_mnist(folder))
+        assert IMAGES in refusal(lambda: public_sets.fashion_mnist(folder))
 
 
 def test_a_flipped_byte_is_noticed(folder):
@@ -84,50 +84,50 @@ def test_a_flipped_byte_is_noticed(folder):
         damaged = content.copy()
         damaged[place] ^= 0xFF
         (folder / IMAGES).write_bytes(damaged)
-        assert IMAGES in refusal(lambda: data.fashion_mnist(folder))
+        assert IMAGES in refusal(lambda: public_sets.fashion_mnist(folder))
 
 
 def test_a_missing_file_is_named(folder):
     (folder / IMAGES).unlink()
-    assert f"{IMAGES} is missing" in refusal(lambda: data.fashion_mnist(folder))
+    assert f"{IMAGES} is missing" in refusal(lambda: public_sets.fashion_mnist(folder))
 
 
 def test_other_content_is_noticed(folder):
     (folder / IMAGES).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0"))
-    assert "checksum" in refusal(lambda: data.fashion_mnist(folder))
+    assert "checksum" in refusal(lambda: public_sets.fashion_mnist(folder))
 
 
 def test_a_folder_without_data_is_refused(tmp_path):
-    assert "does not exist" in refusal(lambda: data.fashion_mnist(tmp_path / "no"))
-    assert "holds no" in refusal(lambda: data.fashion_mnist(tmp_path))
+    assert "does not exist" in refusal(lambda: public_sets.fashion_mnist(tmp_path / "no"))
+    assert "holds no" in refusal(lambda: public_sets.fashion_mnist(tmp_path))
 
 
 def test_the_debian_package_is_unpacked_without_root(tmp_path):
     if not shutil.which("apt-get"):
         pytest.skip("needs apt-get")
-    assert data._unpack_debian_package(tmp_path / "fashion-mnist")
-    assert data.fashion_mnist(tmp_path).train[0].shape == (60000, 28, 28)
+    assert public_sets._unpack_debian_package(tmp_path / "fashion-mnist")
+    assert public_sets.fashion_mnist(tmp_path).train[0].shape == (60000, 28, 28)
 
 
 def test_digits():
-    digits = data.digits()
+    digits = public_sets.digits()
     assert (digits.train[0].shape, digits.test[0].shape) == ((1437, 8, 8), (360, 8, 8))
     assert digits.train[0].dtype == np.uint8
 
 
 def test_the_first_examples_have_a_tenth_for_validation(real):
-    digits, few = data.digits(), data.digits(train=500, test=100)
+    digits, few = public_sets.digits(), public_sets.digits(train=500, test=100)
     assert {name: len(part.y) for name, part in few.parts("held-out").items()} == {"train": 450, "validation": 50, "test": 100}
     np.testing.assert_array_equal(few.train.x, digits.train.x[:500])
     np.testing.assert_array_equal(few.test.y, digits.test.y[:100])
-    assert data.digits(test=100).validation == digits.validation == 200
+    assert public_sets.digits(test=100).validation == digits.validation == 200
     assert real.first().fingerprint() == real.fingerprint() != real.first(train=5000).fingerprint()
-    assert (real.first(train=5000).validation, real.first(train=5000).classes) == (500, data.GARMENTS)
+    assert (real.first(train=5000).validation, real.first(train=5000).classes) == (500, public_sets.GARMENTS)
 
 
 @pytest.mark.parametrize("number", [0, 1, -5, 2.5, True, "5", 1438])
 def test_a_number_of_examples_that_there_are_not_is_refused(number):
-    assert "train must be" in refusal(lambda: data.digits(train=number))
+    assert "train must be" in refusal(lambda: public_sets.digits(train=number))
 
 
 def arrays(count=20):
@@ -136,7 +136,7 @@ def arrays(count=20):
 
 
 def test_own_arrays_are_split_at_random_but_always_the_same():
-    first, again = data.from_arrays(arrays(), 0.25), data.from_arrays(arrays(), 0.25)
+    first, again = dataset.from_arrays(arrays(), 0.25), dataset.from_arrays(arrays(), 0.25)
     assert first.fingerprint() == again.fingerprint()
     parts = first.parts("held-out")
     assert (len(parts["train"][1]), len(parts["validation"][1])) == (15, 5)
@@ -149,7 +149,7 @@ def test_fingerprint_sees_content_type_shape_and_scale():
     changed = x.copy()
     changed[3, 1] += 1
     variants = [
-        data.Data("d", *pair, validation=2, divide_by=by)
+        dataset.Data("d", *pair, validation=2, divide_by=by)
         for pair, by in [
             (((x, y), test), 1.0),
             (((changed, y), test), 1.0),
@@ -177,7 +177,7 @@ def test_fingerprint_sees_content_type_shape_and_scale():
     ],
 )
 def test_arrays_that_cannot_be_used_are_refused(bad, share):
-    refusal(lambda: data.from_arrays(bad, share))
+    refusal(lambda: dataset.from_arrays(bad, share))
 
 
 ONE_HOT = np.eye(3, dtype="float32")[np.arange(30) % 3]
@@ -190,7 +190,7 @@ def test_a_list_of_examples_is_one_array(shape, y):
     x = np.random.default_rng(0).random((30, *shape))
     given, expected = (list(x), y), (x, np.array(y))
     for found, plain in ((given, expected), ((given, given), (expected, expected))):
-        found, plain = data.from_arrays(found), data.from_arrays(plain)
+        found, plain = dataset.from_arrays(found), dataset.from_arrays(plain)
         np.testing.assert_array_equal(found.train.x, plain.train.x)
         np.testing.assert_array_equal(found.train.y, plain.train.y)
 
@@ -198,12 +198,12 @@ def test_a_list_of_examples_is_one_array(shape, y):
 def test_a_list_of_inputs_or_outputs_is_several():
     x, y = [np.zeros((30, 2)), np.ones((30, 4))], [np.zeros((30, 1)), np.ones((30, 2))]
     for given, answers in ((x, y[0]), (x, y), (x[0], y), (x, {"a": y[0], "b": y[1]})):
-        found = data.from_arrays(((given, answers), (given, answers)))
+        found = dataset.from_arrays(((given, answers), (given, answers)))
         for mine, theirs in ((found.test.x, given), (found.test.y, answers)):
             np.testing.assert_equal(mine, tuple(theirs) if isinstance(theirs, list) else theirs)
 
 
 def test_a_refusal_of_lengths_shows_three_shapes():
     with pytest.raises(BadInput) as caught:
-        data.from_arrays(([np.zeros((n + 5, 2)) for n in range(8)], np.zeros(30)))
+        dataset.from_arrays(([np.zeros((n + 5, 2)) for n in range(8)], np.zeros(30)))
     assert "shapes (5, 2) and (6, 2) and (7, 2) and 6 more: not" in str(caught.value)

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_dropout.bench.data import DATA_VARIABLE, arrays, files, readers
+from keras_dropout.bench.data import arrays, files, readers
+from keras_dropout.bench.data.public_sets import DATA_VARIABLE
 from keras_dropout.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[3]

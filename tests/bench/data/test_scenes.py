@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_dropout.bench.data import GARMENTS, fashion_mnist, scenes
+from keras_dropout.bench.data import scenes
+from keras_dropout.bench.data.public_sets import GARMENTS, fashion_mnist
 from keras_dropout.errors import BadInput
 
 TASKS = (scenes.segmentation, scenes.boxes, scenes.keypoints)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_dropout.bench.data import Data, Part, from_arrays
+from keras_dropout.bench.data.dataset import Data, Part, from_arrays
+from keras_dropout.bench.data.example_store import MOST_IMAGES, MOST_ROWS, shown
 from keras_dropout.bench.data.files import load
-from keras_dropout.bench.data.shown import MOST_IMAGES, MOST_ROWS, shown
 
 
 def data(x, y, **names):

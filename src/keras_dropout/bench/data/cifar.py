@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_dropout.bench.data import DATA_VARIABLE, Data, Part, check_number, keras_datasets, named_place, tenth
+from keras_dropout.bench.data.dataset import Data, Part, check_number, tenth
 from keras_dropout.bench.data.folders import ARCHIVES, learn_images, read_folders
+from keras_dropout.bench.data.public_sets import DATA_VARIABLE, keras_datasets, named_place
 from keras_dropout.errors import refuse
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

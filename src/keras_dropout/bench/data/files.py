@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data import Data, Part, arrays, splits
+from keras_dropout.bench.data import arrays, splits
+from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
 from keras_dropout.errors import refuse
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_dropout.bench.data import GARMENTS, Data, Part, fashion_mnist, tenth
+from keras_dropout.bench.data.dataset import Data, Part, tenth
+from keras_dropout.bench.data.public_sets import GARMENTS, fashion_mnist
 from keras_dropout.errors import check_choice, check_whole, refuse
 
 _GARMENT = 28  # pixels a side, as published

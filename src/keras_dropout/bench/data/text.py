@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from keras_dropout.bench.data import Data, Part, tenth
+from keras_dropout.bench.data.dataset import Data, Part, tenth
 from keras_dropout.errors import check_whole, refuse
 
 OTHER = "other"  # what class 0 is called: every character outside the vocabulary

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from keras_dropout.bench.data import Data
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.bench.execution.worker import LOG_LIMIT, Task, Worker
-from keras_dropout.bench.machine import worker_environment
 from keras_dropout.bench.records import Study
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.data import Part
-from keras_dropout.bench.machine import machine, versions
+from keras_dropout.bench.data.dataset import Part
+from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.records import Result, Run, Study
-from keras_dropout.targets import import_file
+from keras_dropout.models.targets import import_file
 
 LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
 
@@ -60,7 +60,7 @@ class Worker:
                 yield "timed", run.key, {engine: self._time_engine(run, engine) for engine in task.engines}
                 return
             if self._trainer is None:
-                from keras_dropout.bench.training import Trainer
+                from keras_dropout.bench.training.trainer import Trainer
 
                 self._trainer = Trainer(*self._given)
             groups = self._trainer.groups(task.runs)
@@ -100,7 +100,7 @@ class Worker:
             importlib.import_module(module)
 
     def _time_engine(self, run: Run, engine: str) -> float | str:
-        from keras_dropout.bench.training import Trainer
+        from keras_dropout.bench.training.trainer import Trainer
 
         study, parts, divide_by = self._given
         try:

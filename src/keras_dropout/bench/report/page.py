@@ -19,7 +19,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from keras_dropout.bench.export import write_whole
+from keras_dropout.bench.ledger.export import write_whole
 from keras_dropout.bench.records import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.bench.report.words import expected

@@ -14,11 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout import backends, graph, layers
+from keras_dropout import backends, layers
 from keras_dropout.bench.records import Variant
 from keras_dropout.layers.base import MaskLayer, Stochastic
+from keras_dropout.models import graph
+from keras_dropout.models.survey import dropout_options, is_dropout
 from keras_dropout.sampling import drops, with_training
-from keras_dropout.survey import dropout_options, is_dropout
 
 _ROWS = 16  # of the first batch
 _ROWS_AT_ONCE = 128  # in all passes together

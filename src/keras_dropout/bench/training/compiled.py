@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import Part, arrays
+from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.acting import architecture
 from keras_dropout.bench.training.reference import EVALUATION_BATCH

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import Part, arrays
+from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.dataset import Part
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.schedules import Schedule
 

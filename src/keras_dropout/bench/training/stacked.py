@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_dropout.bench.data import Part, arrays
+from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.compiled import CompiledPrograms, check_values, followed, rates_at, variables

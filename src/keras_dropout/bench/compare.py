@@ -1,0 +1,171 @@
+"""The public `compare`: a study is planned, what the ledger lacks is trained, and what there is is compared."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Unpack
+
+from rich.console import Group
+
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.data.example_store import shown
+from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.execution.machine import machine, versions
+from keras_dropout.bench.execution.progress import Display
+from keras_dropout.bench.ledger.schema import NotStored, refusing
+from keras_dropout.bench.ledger.store import Ledger
+from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.report import tables
+from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.study.planning import DEFAULT_LEDGER, Plan, Settings, check_names, make_plan
+from keras_dropout.errors import check_path
+
+
+def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
+    """What the runs of a plan's study say that there are."""
+    return Comparison(
+        study,
+        dict(results),
+        command=command,
+        engine_reason=plan.engine_reason,
+        notes=plan.notes,
+        max_seeds=plan.max_seeds,
+        margin=plan.margin,
+        ledger=plan.ledger,
+    )
+
+
+def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
+    """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger.
+
+    With `max_seeds` seeds are added in rounds until all variants are decided. The decisions follow from the results alone, so
+    that the same command goes on where it was.
+    """
+    from keras_dropout.bench.report.network_data import portrait  # loads Keras
+
+    started = time.perf_counter()
+    more_of_it = plan.document() | {"network": portrait(plan.study)}
+    rounds = plan.rounds()
+    tried: set[str] = set()
+    found = so_far(plan, plan.study, {}, command)
+
+    def more() -> list[Run]:
+        """The runs of the next round that the ledger lacks; none where all variants are decided."""
+        nonlocal found
+        for study in rounds:
+            number = ledger.put_study(study, command, versions(), machine(), more_of_it)
+            keys = {run.key for run in study.runs()}
+            found = so_far(plan, study, ledger.get(keys, each_example=False), command)
+            found.number, found.more = number, {"network": more_of_it["network"]}
+            todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
+            if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
+                tried.update(run.key for run in todo)
+                display.expect(len(todo))
+                return todo
+            if plan.max_seeds is not None and not found.undecided:
+                break
+        return []
+
+    def next_round() -> list[Run]:
+        return more() if plan.max_seeds is not None and found.undecided else []
+
+    def table(key: str, result: Result) -> Callable[[], Group]:
+        found.results[key] = result
+        return lambda: Group(*tables.comparison_tables(found))  # called only when it is drawn: its p-values take time and memory
+
+    with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
+        fingerprint = plan.study.data.fingerprint
+        if plan.keep_examples and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
+            with suppress(NotStored):  # the runs are what matters
+                ledger.put_examples(fingerprint, *some)
+        with Display(plan.study.epochs, quiet, table) as display:
+            trained = scheduler.execute(
+                plan.study,
+                plan.data,
+                more(),
+                ledger,
+                plan.workers,
+                display,
+                on=plan.on,
+                checkpoint_every=plan.checkpoint_every,
+                keep_weights=plan.keep_weights,
+                more=next_round,
+            )
+        wall = time.perf_counter() - started
+        epochs = sum(result.epochs for result in trained)
+        found.timing = {
+            "wall_seconds": round(wall, 2),
+            "model_epochs": epochs,
+            "seconds_per_model_epoch": round(wall / epochs, 4) if epochs else None,
+            "workers": plan.workers,
+            "compilations": sum(result.compilations for result in trained),
+        }
+        assert found.number is not None  # set with the first round
+        with suppress(NotStored):
+            ledger.add_to_study(found.number, {"timing": found.timing})
+    return found
+
+
+def keep(found: Comparison, more: Mapping[str, Any]) -> None:
+    """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
+    assert found.ledger is not None  # both are set by `carry_out`
+    assert found.number is not None
+    found.more = {**found.more, **more}
+    with suppress(NotStored), Ledger(found.ledger) as ledger:
+        ledger.add_to_study(found.number, more)
+
+
+def compare(
+    target: Any,
+    data: Any = None,
+    *,
+    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
+    ledger: str | Path = DEFAULT_LEDGER,
+    report: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Unpack[Settings],
+) -> Comparison:
+    """Train every variant of a study with every seed, and say which are better than the baseline.
+
+    `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
+    that returns a compiled model and may ask for `input_shape`, `outputs` and `vocabulary`, which the data tell. All but a recipe
+    need `data`: ((x_train, y_train), (x_test, y_test)), or (x, y), of which a fifth is divided off to test on; or the path of a
+    file or folder, or "file.py:function", a function that returns arrays. `data_options` are those of `bench.data.files.load`, such
+    as {"target": "price"}; for (x, y) "test_split". x and y may be dicts or tuples of arrays for several inputs and outputs, each
+    pair may have sample weights as a third member, and in place of a pair there may be a tf.data.Dataset, torch DataLoader or Keras
+    PyDataset that gives the same examples in each pass (see `bench.data.from_arrays`).
+
+    `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, or to their text, such as
+    "hidden=0.2, last=0.5". A site is "input", "hidden", "last", "all", a class of layers, a layer's name or a glob. None is the
+    model as it is built. A list of names, as ["hidden", "last"], stands for ready variants. The baseline "none", the model
+    without dropout, is always there. The model is only read, and trained as it was compiled: optimizer, its learning-rate
+    schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
+
+    `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant's test loss has a verdict,
+    or there are max_seeds, 30 unless given); margin (a smaller difference in test loss does not matter: see
+    docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
+    early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest is measured);
+    samples (stochastic forward passes on the test data: test_nll, test_brier and test_ece, of a regression test_rmse, and test_mc_…
+    of the mean of the passes are then metrics too; examples count alike there, and the model has one output);
+    from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
+    frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
+    backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
+    stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed, with convolutions also those
+    of TensorFlow unless a backend is given); workers, on (where they
+    are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
+    was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
+    `bench.ledger.lookup.models` give it), keep_examples (False to keep no test examples in the ledger: reports then show none).
+    Runs that the ledger has are not trained again, but for models that are wanted and not there.
+
+    Raises `BadInput`, before anything is trained, for what cannot be used.
+    """
+    check_names("compare", settings, Settings.__optional_keys__)
+    if report is not None:
+        check_report_path(check_path("report", report, "report.html"))
+    plan = make_plan(target, data, variants=variants, ledger=ledger, **settings)
+    found = carry_out(plan, quiet=quiet, command="keras_dropout.compare(…) in Python")
+    if report is not None:
+        found.save_report(report)
+    return found

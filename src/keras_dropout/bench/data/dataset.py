@@ -1,0 +1,256 @@
+"""Data sets: found, verified, split and fingerprinted. Images stay uint8 until they are on the device."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_dropout.bench.data import splits
+from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange
+from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
+from keras_dropout.bench.records import DataFacts
+from keras_dropout.errors import check_choice, check_share, check_whole, refuse
+
+SPLITS = ("held-out", "as-published")
+
+
+class Part(NamedTuple):
+    """Examples: inputs, answers and, where given, a weight each.
+
+    `x` and `y` are arrays whose first axis is the examples; a dict or tuple of such for a model with several inputs or outputs.
+    `weights` is one array, or is built like `y`.
+    """
+
+    x: Any
+    y: Any
+    weights: Any = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test examples. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
+
+    The first `validation` training examples are the validation data. Inputs that are mapped from a file (`np.memmap`) stay there.
+    `classes` are the names of classes 0, 1, …, and `columns` those of a table's, where they have such. `division` says how examples
+    that came undivided were divided.
+    """
+
+    name: str
+    train: Part = field(repr=False)
+    test: Part = field(repr=False)
+    validation: int
+    divide_by: float = 1.0
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    division: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test"):
+            part = Part(*getattr(self, name))
+            object.__setattr__(self, name, part._replace(x=each(mapped, part.x)))
+
+    def parts(self, split: str) -> dict[str, Part]:
+        """The examples of "train", "validation" and "test".
+
+        In "held-out" the validation examples are left out of training. In "as-published" they stay in it: a leak, kept to
+        reproduce experiments that were made so.
+        """
+        check_choice("split", split, SPLITS)
+        start = self.validation if split == "held-out" else 0
+        train, validation = (_rows(self.train, rows) for rows in (slice(start, None), slice(self.validation)))
+        return {"train": train, "validation": validation, "test": self.test}
+
+    def first(self, train: int | None = None, test: int | None = None) -> "Data":
+        """The first `train` training examples, a tenth of them for validation, and the first `test` test examples; None: all."""
+        found = {"train": (self.train, train), "test": (self.test, test)}
+        parts = {
+            role: part if number is None else _rows(part, slice(check_number(role, number, count(part.y))))
+            for role, (part, number) in found.items()
+        }
+        validation = self.validation if train is None else tenth(train)
+        return replace(self, train=parts["train"], test=parts["test"], validation=validation)
+
+    def facts(self, split: str) -> DataFacts:
+        """Name, fingerprint and sizes."""
+        sizes = {name: count(part.y) for name, part in self.parts(split).items()}
+        return DataFacts(self.name, self.fingerprint(), **sizes)
+
+    def fingerprint(self) -> str:
+        """A hash of the contents, types and shapes of all arrays, of their names, and of the scale."""
+        digest = hashlib.sha256(repr(float(self.divide_by)).encode())
+        for part in (self.train, self.test):
+            for role, arrays in part._asdict().items():
+                if role == "weights" and arrays is not None:
+                    digest.update(b"weights")
+                for name, array in named(arrays) if arrays is not None else ():
+                    digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+                    for block in blocks(array):
+                        digest.update(np.asarray(block).tobytes())
+        return digest.hexdigest()[:32]
+
+
+def check_number(role: str, number: int, there: int) -> int:
+    """Return `number` if a "train" or "test" part of a ready data set with `there` examples can have that many, or refuse it."""
+    check_whole(role, number, 2 if role == "train" else 1, f"It is a number of examples; there are {there:,}.")
+    if number > there:
+        refuse(f"{role} must be at most {there:,}, the examples that there are; got {number:,}.", "Leave it out to take all.")
+    return int(number)
+
+
+def tenth(train: int) -> int:
+    """How many of the training examples of a ready data set are for validation, where nothing was published."""
+    return max(1, round(train / 10))
+
+
+def _rows(part: Part, index: Any) -> Part:
+    return Part(*(arrays if arrays is None else rearrange(arrays, index) for arrays in part))
+
+
+_FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives them, or (x, y), of which a part is divided off."
+
+
+def is_part(data: Any, arity: tuple[int, int] | None = None) -> bool:
+    """Return whether `data` is one part, not a pair of them: (x, y), (x, y, weights) or a stream of batches.
+
+    A tuple of tuples of arrays is one for a model with as many inputs and outputs, `arity`, where it has several of both.
+    """
+    if is_stream(data):
+        return True
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        return False
+    if not all(is_stream(each) or (isinstance(each, tuple | list) and len(each) in (2, 3)) for each in data):
+        return True
+    if arity is None or 1 in arity or any(map(is_stream, data)):
+        return False
+    return (len(data[0]), len(data[1])) == arity and not any(isinstance(one, tuple | list | dict) for one in (*data[0], *data[1]))
+
+
+def from_arrays(
+    data: Any,
+    validation_split: float = 0.1,
+    name: str = "arrays",
+    rank: int | None = None,
+    test_split: float = 0.2,
+    arity: tuple[int, int] | None = None,
+) -> Data:
+    """Return data from ((x_train, y_train), (x_test, y_test)), or from (x, y), of which a share `test_split` is the test part.
+
+    Each pair may have sample weights as a third member. x and y may be dicts or tuples of arrays, for several inputs and outputs.
+    An x that is a `np.memmap` (of `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch
+    DataLoader or Keras PyDataset, batched or not, is read into arrays, so that every variant and seed sees the same examples. One
+    that shuffles gives another order, hence other data, in each program run; one whose passes give other examples is refused.
+    `rank` is the number of axes of a batch of inputs, `arity` the numbers of the model's inputs and outputs.
+
+    A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
+    """
+    check_repeatable(data)
+    check_share("validation_split", validation_split)
+    if is_part(data, arity):
+        return _divided(name, _part(data, "", rank), check_share("test_split", test_split), validation_split)
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        refuse(f"data must be a pair for training and one for testing, or (x, y); got {_described(data)}.", _FORM)
+    train, test = (_part(part, role, rank) for part, role in zip(data, ("training ", "test ")))
+    number = count(train.y)
+    held_out = max(1, round(number * validation_split))
+    if held_out == number:
+        refuse("no training example is left beside the validation data.", "Pass more data or a smaller validation_split.")
+    order = np.random.default_rng(0).permutation(number)
+    return Data(name, _rows(train._replace(x=each(mapped, train.x)), order), test, held_out)
+
+
+def _divided(name: str, whole: Part, test: float, validation: float) -> Data:
+    """Return data from examples that are not divided yet: divided as those of a file with x and y are."""
+    whole = whole._replace(x=each(mapped, whole.x))
+    y, labels = whole.y, None
+    if isinstance(y, np.ndarray) and y.dtype.kind in "biu" and y[:1].size == 1:
+        labels = y.ravel() if 2 * len(np.unique(y)) <= len(y) else None  # else they are quantities
+    elif isinstance(y, np.ndarray) and is_one_hot(y):
+        labels = y.argmax(axis=1)
+    found = splits.divide(count(y), test=test, validation=validation, classes=labels)
+    how = "by class, at random, seed 0" if labels is not None else "at random, seed 0"
+    return Data(
+        name,
+        _rows(whole, np.concatenate([found.validation, found.train])),
+        _rows(whole, found.test),
+        len(found.validation),
+        division=f"{len(found.train):,} training, {len(found.validation):,} validation and {len(found.test):,} test examples: "
+        f"divided off {how}",
+    )
+
+
+def _described(data: Any) -> str:
+    return f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+
+
+def _part(data: Any, role: str, rank: int | None) -> Part:
+    if is_stream(data):
+        data = read(data, rank)
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        refuse(f"the {role}data must be (x, y) or (x, y, weights); got {_described(data)}.", _FORM)
+    x, y, *weights = data
+    if y is None:
+        refuse(f"the {role}data have no targets.", _FORM)
+    x, y = _several(x, y), _several(y, x)
+    part = Part(*(arrays if arrays is None else _arrays(arrays, role) for arrays in (x, y, *weights)))
+    if part.weights is not None:
+        part = part._replace(weights=each(lambda array: np.asarray(array, "float32"), part.weights))
+    every = [array for arrays in part if arrays is not None for array in leaves(arrays)]
+    if not every or not all(array.ndim for array in every) or len({len(array) for array in every}) != 1 or not len(every[0]):
+        shapes = " and ".join(str(array.shape) for array in every[:3]) + f" and {len(every) - 3} more" * (len(every) > 3)
+        refuse(f"the {role}data have arrays of the shapes {shapes}: not the same number of examples, or none.", _FORM)
+    return part
+
+
+def _several(value: Any, other: Any) -> Any:
+    """Return a list of arrays as a tuple where each array is one input or output. Leave it as it is where each is one example.
+
+    The other side has as many examples as its first array has rows, or as it has arrays.
+    """
+    if not _is_list_of_arrays(value):
+        return value
+    while isinstance(other, dict | tuple) and other:
+        other = next(iter(other.values() if isinstance(other, dict) else other))
+    counts = {len(one) for one in (other, *(other[:1] if _is_list_of_arrays(other) else ())) if hasattr(one, "__len__")}
+    rows = {len(one) for one in value}
+    are_inputs = len(rows) == 1 and rows <= counts and len(value) < min(rows)
+    return value if len(value) in counts and not are_inputs else tuple(value)
+
+
+def _is_list_of_arrays(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(getattr(one, "ndim", 0) for one in value)
+
+
+def _arrays(value: Any, role: str) -> Any:
+    """The array or arrays in `value`: a dict, or a tuple of what is already arrays, is several."""
+    check_repeatable(value)
+    if is_stream(value):
+        refuse(
+            f"the {role}data have a {type(value).__name__} where an array is expected.",
+            "Give it alone, of batches (x, y), or as a pair: one for training, and one, or (x, y), for testing.",
+        )
+    if isinstance(value, dict):
+        return {name: _arrays(one, role) for name, one in value.items()}
+    if isinstance(value, tuple) and value and all(hasattr(one, "shape") or isinstance(one, (dict, tuple)) for one in value):
+        return tuple(_arrays(one, role) for one in value)
+    if hasattr(value, "toarray"):
+        refuse(f"the {role}data are a sparse {type(value).__name__}.", "Pass a plain array: x.toarray().")
+    if np.ma.is_masked(value):
+        refuse(
+            f"the {role}data have masked entries, which a model would see.", "Fill them, x.filled(0), or leave the examples out."
+        )
+    try:
+        array = value if isinstance(value, np.memmap) else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError):
+        refuse(f"the {role}data are not plain arrays.", "Pass arrays of one number type and shape.")
+    if array.dtype.kind not in "biuf":
+        refuse(f"the {role}data are not numbers; got {array.dtype}.", _MENDS.get(array.dtype.kind, _MENDS["V"]))
+    return array
+
+
+_MENDS = {
+    "O": 'Convert them, for example x.astype("float32"); number the classes: np.unique(y, return_inverse=True)[1].',
+    "S": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",
+    "U": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",
+    "V": 'Convert them, for example x.astype("float32").',
+}

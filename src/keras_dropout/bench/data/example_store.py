@@ -1,0 +1,65 @@
+"""Test examples as a report shows them: small pictures or rows, their answers, and what the numbers are called."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.data.dataset import Data
+
+MOST_IMAGES, MOST_ROWS = 1000, 2000
+_SIDE, _COLUMNS = 64, 30
+
+
+def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """What `Ledger.put_examples` keeps of the test part: what the examples are, and arrays; None where they have several answers.
+
+    About: "kind", one of "images", "rows" or "none", "names" of the classes and "columns" of the rows, empty where there are none,
+    and "classes", whether the answers can be such. Arrays: "answers" of all test examples; "index" of those that can be drawn,
+    evenly spaced; "inputs" of these, images as uint8 of at most 64 pixels a side, rows as float32 of at most 30 columns.
+    """
+    x, y = data.test.x, data.test.y
+    if not isinstance(y, np.ndarray) or y.ndim > 2:
+        return None
+    if y.ndim == 2:
+        one_hot = y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        if y.shape[1] > 1 and not one_hot:
+            return None
+        y = y.argmax(axis=1) if one_hot else y[:, 0]
+    classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative one is a quantity
+    kind = _kind(x)
+    about = {
+        "kind": kind,
+        "names": list(data.classes) if classes else [],
+        "columns": list(data.columns[:_COLUMNS]) if kind == "rows" else [],
+        "classes": classes,
+    }
+    arrays = {"answers": y.astype(np.min_scalar_type(int(y.max(initial=0)))) if classes else y.astype("float32")}
+    if kind == "none":
+        return about, arrays
+    most = MOST_IMAGES if kind == "images" else MOST_ROWS
+    index = np.unique(np.linspace(0, len(y) - 1, min(most, len(y))).round().astype(int))
+    some = np.asarray(x[index])
+    arrays |= {"index": index, "inputs": _pictures(some) if kind == "images" else _rows(some)}
+    return about, arrays
+
+
+def _kind(x: Any) -> str:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "iufb":
+        return "none"
+    if (x.ndim == 3 and min(x.shape[1:]) >= 5) or (x.ndim == 4 and x.shape[-1] in (1, 3)):
+        return "images"
+    return "rows" if x.ndim == 2 and not (x.dtype.kind in "iu" and x.shape[1] > _COLUMNS) else "none"  # texts are word numbers
+
+
+def _pictures(x: np.ndarray) -> np.ndarray:
+    """Every so many pixels, spread over 0 to 255; one channel without its axis."""
+    x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
+    stride = -(-max(x.shape[1:3]) // _SIDE)
+    x = x[:, ::stride, ::stride]
+    x = np.nan_to_num(x.astype("float32"))
+    low, high = float(x.min(initial=0)), float(x.max(initial=0))
+    return ((x - low) / ((high - low) or 1) * 255).round().astype("uint8")
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x[:, :_COLUMNS].astype("float32")

@@ -1,0 +1,95 @@
+"""Which engine and backend train a study, and why: asked for, as before, or the fastest of those timed on the study itself."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.execution import timing
+from keras_dropout.bench.execution.machine import accelerator
+from keras_dropout.bench.ledger.lookup import asked_for
+from keras_dropout.bench.records import Run, Study
+from keras_dropout.errors import refuse
+
+
+def choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bool, any_backend: bool) -> tuple[Study, str]:
+    """The study with its engine, and why it has that; with `any_backend`, another backend than its own may come out.
+
+    What is left open is measured, unless the ledger shows what was chosen before: noise never changes it.
+    """
+    if study.backend != "jax":
+        return dataclasses.replace(study, engine="reference"), f"reference: the only engine on {study.backend}"
+    if asked != "auto":
+        if asked != "reference" and not recipe and (error := _why_not_compiled(study, data)):
+            refuse(f"the {asked} engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
+        return dataclasses.replace(study, engine=asked), f"{asked}: asked for"
+    device = accelerator()
+    if recipe and not device:
+        return dataclasses.replace(study, engine="compiled"), "compiled: the recipe's own"
+    candidates = list(_candidates(study, any_backend))
+    stacked = dataclasses.replace(study, engine="stacked")
+    keys = [(each, {run.key for run in each.runs()}) for each in (*candidates, stacked)]
+    for earlier in asked_for(ledger):
+        for each, its_own in keys:
+            if its_own & earlier:
+                return each, f"{_name(each, study)}: as for the runs of this study that are in the ledger"
+    if device and (recipe or not _why_not_compiled(study, data)):
+        return stacked, f"stacked: JAX has an accelerator here ({device})"
+    return _fastest(study, data, candidates)
+
+
+def _candidates(study: Study, any_backend: bool) -> Iterator[Study]:
+    """The study in each engine that a CPU has."""
+    for engine in ("compiled", "reference"):
+        yield dataclasses.replace(study, engine=engine)
+    # XLA's convolutions are several times slower on a CPU than TensorFlow's; for other models the compiled engine is the fastest.
+    if any_backend and _convolves(study) and importlib.util.find_spec("tensorflow"):
+        yield dataclasses.replace(study, backend="tensorflow", engine="reference")
+
+
+def _fastest(study: Study, data: Data, candidates: list[Study]) -> tuple[Study, str]:
+    times: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for variant in (study.variants[-1], study.variants[0]):  # a variant that cannot be trained fails alone
+        run = Run("", variant, study.seeds[0])
+        for backend in dict.fromkeys(each.backend for each in candidates):
+            engines = tuple(each.engine for each in candidates if each.backend == backend)
+            found = timing.time_engines(dataclasses.replace(study, backend=backend, engine=engines[0]), data, run, engines)
+            for each in candidates:
+                if each.backend == backend:
+                    found_here = found[each.engine]
+                    if isinstance(found_here, float):
+                        times[_name(each, study)] = found_here
+                    else:
+                        failed[_name(each, study)] = found_here
+        if times:
+            break
+    else:
+        refuse(f"the model {study.target!r} cannot be trained: {failed['reference']}", "Try model.fit on the same data.")
+    best = min(candidates, key=lambda each: times.get(_name(each, study), float("inf")))
+    name = _name(best, study)
+    others = [f"{time * 1e3:.3g} ms in {other}" for other, time in times.items() if other != name]
+    others += [f"{other} cannot train this model ({why})" for other, why in failed.items() if other not in times]
+    return best, f"{name}: {times[name] * 1e3:.3g} ms a step, {', '.join(others)} (measured)"
+
+
+def _name(each: Study, study: Study) -> str:
+    return each.engine if each.backend == study.backend else f"{each.engine} on {each.backend}"
+
+
+def _convolves(study: Study) -> bool:
+    return re.search(r'"class_name": "\w*Conv\d', json.dumps(study.model, default=repr)) is not None
+
+
+def _why_not_compiled(study: Study, data: Data) -> str | None:
+    import keras
+
+    if keras.backend.backend() != "jax":  # only a worker can tell
+        found = timing.time_engines(study, data, Run("", study.variants[0], study.seeds[0]), ("compiled",))["compiled"]
+        return found if isinstance(found, str) else None
+    from keras_dropout.bench.training.trainer import why_not_compiled
+
+    return why_not_compiled(study, data)

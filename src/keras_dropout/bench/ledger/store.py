@@ -1,0 +1,255 @@
+"""The ledger: an SQLite file that holds runs. Runs in, runs out; knows nothing of training.
+
+All of a run is written in one transaction. Write-ahead logging lets several commands share a ledger and leaves it whole when one is
+killed.
+"""
+
+import contextlib
+import io
+import json
+import shlex
+import sqlite3
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.ledger import schema
+from keras_dropout.bench.ledger.lookup import check_readable, kept_in, results_of
+from keras_dropout.bench.ledger.schema import (
+    DETAIL_COLUMNS,
+    RUN_COLUMNS,
+    SCHEMA_VERSION,
+    STUDY_COLUMNS,
+    NotStored,
+    Watch,
+    bring_up_to_date,
+    check_header,
+    reason,
+    refusing,
+    select_keys,
+)
+from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.characters import clean
+from keras_dropout.errors import refuse
+
+DEFAULT_LEDGER = "keras-dropout.db"
+
+
+class Ledger:
+    """An open ledger. Use it with `with`; the file is made when it is not there, and brought up to date when it is older."""
+
+    def __init__(self, path: str | Path):
+        self.path = check_ledger_path(path)
+        with refusing(self.path, "written"):
+            self._connection = sqlite3.connect(self.path.absolute(), timeout=schema.PATIENCE, isolation_level=None)
+            self._watch = Watch(self._connection)
+            try:
+                with self._watch.watching():
+                    self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.close()
+
+    def _prepare(self) -> None:
+        self._connection.execute("BEGIN")
+        version = check_header(self._connection, self.path)
+        self._connection.execute("COMMIT")
+        self._use_write_ahead_log()
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        if version < SCHEMA_VERSION:
+            with self.transaction():
+                version = check_header(self._connection, self.path)  # another command may have been here in the meantime
+                bring_up_to_date(self._connection, version)
+
+    def _use_write_ahead_log(self) -> None:
+        # SQLite does not wait for its lock here, as it does elsewhere, when another command is making the same file.
+        deadline = time.monotonic() + schema.PATIENCE
+        while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                if self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    refuse(
+                        f"the ledger {self.path} cannot be written: its file system has no memory that programs share.",
+                        "Choose a --ledger on a disk of this machine.",
+                    )
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is executed inside, or nothing. Raises `NotStored` where SQLite cannot write; the ledger stays usable."""
+        self._watch.renew()
+        with self._storing():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def vacuum(self) -> None:
+        """Give the space of what was deleted back to the disk: afterwards none of its bytes are in the file, or in its log."""
+        with self._storing():
+            self._connection.execute("VACUUM")
+            cursor = self._connection.cursor()
+            cursor.row_factory = None  # its columns are no ledger's
+            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise NotStored(f"the ledger {self.path} is in use: what was deleted is still in its log.")
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            with self._watch.watching():
+                yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise  # a mistake of ours
+        except (sqlite3.Error, OverflowError) as error:  # the second for more than 2 GiB in one value
+            raise NotStored(f"the ledger {self.path} {reason(error, 'written')}") from error
+
+    def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
+        """Store a finished run in one transaction, with its model if that is to be kept, and drop its checkpoint unless it failed.
+
+        A failed run is replaced by a later try, and one that has lost its details; others are never overwritten. One that is done
+        may get the model that it lacks.
+        """
+        losses = result.test_losses
+        row = {
+            "key": run.key,
+            "target": clean(study.target),  # SQLite has no half characters
+            "variant": run.variant.name,
+            "seed": run.seed,
+            "backend": study.backend,
+            "engine": study.engine,
+            "status": result.status,
+            "seconds": result.seconds,
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "metrics": json.dumps(dict(result.metrics)),
+            "error": result.error and clean(result.error),
+            "finished": now(),
+            "curves": json.dumps(dict(result.curves)),
+            "log": result.log,
+            "config": json.dumps(study.deciding(run.variant, run.seed), sort_keys=True, default=repr),
+            "versions": json.dumps(versions),
+            "machine": json.dumps(machine),
+            "test_losses": None if losses is None else zlib.compress(np.asarray(losses, "<f4").tobytes()),
+            "predictions": None if result.predictions is None else zlib.compress(_npy(result.predictions)),
+            "calibration": None if result.calibration is None else json.dumps(result.calibration),
+        }
+        with self.transaction() as connection:
+            query = "SELECT status FROM runs JOIN details USING (key) WHERE key = ?"
+            before = connection.execute(query, (run.key,)).fetchone()
+            if before in (None, ("failed",)):
+                put_row(connection, row)
+            if result.model is not None and before != ("diverged",):
+                connection.execute("INSERT OR IGNORE INTO models VALUES (?, ?)", (run.key, result.model))
+            if result.status != "failed":
+                connection.execute("DELETE FROM checkpoints WHERE key = ?", (run.key,))
+
+    def put_study(
+        self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any], more: Mapping[str, Any] | None = None
+    ) -> int:
+        """Note which runs a command asked for, and what a report says of the study, `more` of it; the number of the study.
+
+        It starts no earlier than those before it, so that it is the latest also where the clock was set back.
+        """
+        runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
+        document = {"study": study.document(), **(more or {})}
+        row = (now(), clean(study.target), clean(command), *map(json.dumps, (versions, machine, runs, document)))
+        with self.transaction() as connection:
+            values = "max(?, ifnull((SELECT max(started) FROM studies), '')), ?, ?, ?, ?, ?, ?"
+            number = connection.execute(f"INSERT INTO studies ({STUDY_COLUMNS}) VALUES ({values})", row).lastrowid
+        assert number is not None  # a row was inserted
+        return number
+
+    def add_to_study(self, number: int, more: Mapping[str, Any]) -> None:
+        """Put more into the document of a study."""
+        with self.transaction() as connection:
+            (text,) = connection.execute("SELECT document FROM studies WHERE id = ?", (number,)).fetchone()
+            document = json.dumps(json.loads(text or "{}") | more)
+            connection.execute("UPDATE studies SET document = ? WHERE id = ?", (document, number))
+
+    def put_examples(self, data: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep test examples of the data with this fingerprint, for reports."""
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
+        with self.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", (data, json.dumps(about), packed.getvalue()))
+
+    def has_examples(self, data: str) -> bool:
+        """Whether test examples of the data with this fingerprint are kept."""
+        return self._connection.execute("SELECT 1 FROM examples WHERE data = ?", (data,)).fetchone() is not None
+
+    def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
+        """Keep the state of a run after so many epochs, in place of an earlier one."""
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", (key, epoch, state, now()))
+
+    def checkpoints(self, keys: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+        """The epochs trained and the state of those of these runs that have a checkpoint, by key."""
+        query = "SELECT key, epoch, state FROM checkpoints WHERE key IN"
+        return {key: (epoch, state) for key, epoch, state in select_keys(self._connection, query, keys)}
+
+    def get(self, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
+        """The stored results of these runs, by key; without what they have of each test example where that is not needed."""
+        self._watch.renew()
+        with refusing(self.path, "read"), self._watch.watching():
+            return results_of(self._connection, keys, each_example)
+
+    def kept(self, keys: Iterable[str]) -> set[str]:
+        """Those of these runs whose models the ledger has."""
+        return kept_in(self._connection, keys)
+
+
+def check_ledger_path(path: str | Path) -> Path:
+    """Refuse, without making or changing anything, a path that cannot be a ledger to write to."""
+    path = Path(path)
+    if check_readable(path):
+        try:
+            path.open("r+b").close()
+        except OSError as error:
+            refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Check its permissions, or choose another --ledger.")
+        return path
+    if not path.parent.is_dir():
+        refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {shlex.quote(str(path.parent))}")
+    try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to.")
+    return path
+
+
+def put_row(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
+    """Write a run, all columns of both tables, over the one of the same key if there is one."""
+    for table, columns in (("runs", RUN_COLUMNS), ("details", DETAIL_COLUMNS)):
+        places = ", ".join(f":{name}" for name in columns.split(", "))
+        connection.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({places})", row)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    smallest = np.min_scalar_type(values.max(initial=0)) if values.dtype.kind in "iu" else np.dtype("<f4")
+    np.save(file, values.astype(smallest.newbyteorder("<")))
+    return file.getvalue()
+
+
+def now() -> str:
+    """The time as the ledger writes it: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,629 @@
+"""Whether a model, its data and its settings go together: everything that can be refused before anything is trained."""
+
+import contextlib
+import copy
+import importlib.util
+import math
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.dataset import Data, Part
+from keras_dropout.bench.study import own_classes
+from keras_dropout.errors import refuse
+from keras_dropout.models.targets import module_name
+
+_SPARSE = {"sparsecategoricalcrossentropy"}
+_BINARY = {"binarycrossentropy", "bce", "binaryfocalcrossentropy"}
+_CATEGORICAL = {"categoricalcrossentropy", "categoricalfocalcrossentropy"}
+_REGRESSION = {"mse", "meansquarederror", "mae", "meanabsoluteerror", "mape", "meanabsolutepercentageerror", "msle"}
+_REGRESSION |= {"meansquaredlogarithmicerror", "huber", "logcosh", "poisson", "cosinesimilarity"}
+_DIVERGENCE = {"kld", "kldivergence", "kullbackleiblerdivergence"}
+_RANGES = {  # what the values of an activation lie between
+    **dict.fromkeys(("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), (0, 1)),
+    **dict.fromkeys(("tanh", "hard_tanh", "softsign", "soft_sign"), (-1, 1)),
+    **dict.fromkeys(("relu", "softplus", "exponential"), (0, math.inf)),
+    "relu6": (0, 6),
+    **dict.fromkeys(("log_softmax", "log_sigmoid"), (-math.inf, 0)),
+    **dict.fromkeys(("linear", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish"), (-math.inf, math.inf)),
+}
+_PROBABILITIES = tuple(name for name, between in _RANGES.items() if between == (0, 1))
+
+
+def check_compiled(model: Any) -> None:
+    """Refuse a model that has no optimizer or loss of Keras's."""
+    if not getattr(model, "compiled", False):
+        refuse(f"the model {model.name!r} is not compiled.", 'For example model.compile("adam", loss="mse", metrics=["mae"]).')
+    if model.get_compile_config().get("loss") is None:
+        refuse(f"the model {model.name!r} is compiled without a loss.", 'For example model.compile("adam", loss="mse").')
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """What Keras's serialisation gives of a model, without how it was compiled; or a refusal where it gives nothing.
+
+    What a Normalization was adapted to is among its settings here, where Keras has it among the weights: runs begin with new ones.
+    """
+    import keras
+
+    layers = adapted(model)
+    try:
+        for layer in layers:
+            layer.input_mean, layer.input_variance = layer.adapt_mean.numpy(), layer.adapt_variance.numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings = keras.saving.serialize_keras_object(model)
+    except Exception as error:  # the reader's get_config may raise anything
+        refuse(
+            f"the model {model.name!r} cannot be described by its configuration: {_first_line(error)}",
+            "Give every layer of your own a get_config that returns the arguments of its constructor.",
+        )
+    finally:
+        for layer in layers:
+            layer.input_mean = layer.input_variance = None
+    return {name: value for name, value in settings.items() if name != "compile_config"}
+
+
+def without_batch(settings: Any) -> Any:
+    """Return the settings of a subclassed model's layers without the number of examples that the model was first called on."""
+    if isinstance(settings, (list, tuple)):
+        return [without_batch(each) for each in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    shapes = {name: _any_batch(value) for name, value in (settings.get("build_config") or {}).items()}
+    return {name: shapes if shapes and name == "build_config" else without_batch(value) for name, value in settings.items()}
+
+
+def _any_batch(shape: Any) -> Any:
+    if isinstance(shape, Mapping):
+        return {name: _any_batch(each) for name, each in shape.items()}
+    if isinstance(shape, (list, tuple)) and shape and all(size is None or isinstance(size, int) for size in shape):
+        return [None, *shape[1:]]
+    return [_any_batch(each) for each in shape] if isinstance(shape, (list, tuple)) else shape
+
+
+def portable(settings: Any) -> Any:
+    """Return an optimizer's settings for every backend: on torch Keras swaps the class for one of torch's own, also in files."""
+    if not isinstance(settings, Mapping):
+        return settings
+    said = {name: portable(value) for name, value in settings.items()}
+    if str(said.get("module")).startswith("keras.src.backend."):
+        said |= {"module": "keras.optimizers", "registered_name": None}
+    return said
+
+
+def adapted(model: Any) -> list[Any]:
+    """The layers that may have been adapted to data: a Normalization that has its mean among its weights."""
+    import keras
+
+    normalizations = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization))
+    return [layer for layer in normalizations if layer.built and layer.input_mean is None]
+
+
+def weights_of(model: Any) -> tuple[np.ndarray, ...]:
+    """The weights that a model made of `settings_of` has too."""
+    settings = {id(variable) for layer in adapted(model) for variable in layer.variables}
+    return tuple(variable.numpy() for variable in model.weights if id(variable) not in settings)
+
+
+def check_statistics(model: Any, made: Any) -> None:
+    """Refuse a class that makes its Normalization itself, without what it was adapted to."""
+    lost = [layer for layer in adapted(model) if layer.adapt_mean.numpy().any()]
+    if lost and adapted(made):
+        refuse(
+            f"what the layer {lost[0].name!r} was adapted to is not in the model's configuration: each run would begin without it.",
+            "Make the layer with Normalization(mean=…, variance=…), and build it there; or normalize the data.",
+        )
+
+
+def check_same(model: Any, given: Any, made: Any) -> None:
+    """Refuse a model that is made again of other classes, functions or weights than it has, or `given` was compiled with."""
+    there, again = own_classes.kinds(model, given), own_classes.kinds(made, made)
+    if there != again:
+        lost, new = (", ".join(map(_shown, each)) or "nothing" for each in (there - again, again - there))
+        refuse(
+            f"made again from its configuration, the model has {new} where it has {lost} now.",
+            "Give each class and function of your own another name, and make the model anew after you define one again.",
+        )
+    # A layer that is called and also stands in a wrapper is two layers in a configuration.
+    if (now := len(weights_of(model))) != (then := len(weights_of(made))):
+        refuse(
+            f"the model has {now} weights; made again from its configuration, it has {then}: what it shares is not shared there.",
+            "Call a shared layer always directly, or always in the same wrapper object.",
+        )
+
+
+def _shown(kind: Any) -> str:
+    return kind[0] if isinstance(kind, tuple) else own_classes.shown(kind)
+
+
+def check_can_be_made_again(
+    settings: Mapping[str, Any], compiled: Mapping[str, Any], source: str | None, live: Mapping[str, list[Any]]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model made again, and the fields of a study that let a worker make it.
+
+    A worker imports the `modules`, runs the file `source`, and is sent as `objects` what neither gives of `live`, the classes and
+    functions of the user's program. Refuse what a worker could not make.
+    """
+
+    from keras_dropout.models import graph
+
+    found = dict(each for each in (_look_up(part, live) for part in _custom([settings, compiled])) if each is not None)
+    own = source and module_name(source)
+    registered = dict(_registered())
+    modules = {each.__module__ for each in found.values() if not each.__module__.startswith("keras.")}
+    lost = {module for module in modules - {own} if module == "__main__" or _find_spec(module) is None}
+    sent = {name: each for name, each in found.items() if each.__module__ in lost or name not in registered}
+    objects = own_classes.packed(sent) if sent else None
+    try:
+        with own_classes.known(objects):
+            model = graph.make(settings)
+            model.compile_from_config(copy.deepcopy(compiled))
+    except Exception as error:  # the reader's from_config may raise anything
+        refuse(
+            f"the model cannot be made again from its configuration: {_first_line(error)}",
+            "Give each class of your own a get_config that returns the arguments of its constructor, and try "
+            "keras.models.load_model on the saved model.",
+        )
+    needed = {"modules": tuple(sorted(modules - lost - {own})), "source": source if own in modules else None}
+    return model, needed | {"objects": objects, "objects_hash": own_classes.hash_of(found, read=own)}
+
+
+def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
+    """The parts of a configuration that name something which may not be Keras's own."""
+    if isinstance(value, Mapping):
+        kind, module = value.get("class_name"), value.get("module")
+        if isinstance(kind, str) and ("registered_name" in value or kind == "__lambda__"):
+            if kind == "__lambda__":
+                refuse(
+                    "the model holds a lambda, which is not sent to other processes.",
+                    "Write it as a function: def …",
+                )
+            keras_own = str(module) == "keras" or str(module).startswith("keras.") or kind.startswith("__")
+            if kind == "function" or not keras_own:
+                yield value
+        for each in value.values():
+            yield from _custom(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _custom(each)
+    elif isinstance(value, str) and ">" in value:
+        yield value
+
+
+def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> tuple[str, Any] | None:
+    """The name and the class or function of the reader's; None for what is Keras's; refused where it is neither."""
+    if isinstance(found, str):
+        known = _only_one(found, live)
+        return None if known is None else (found, known)
+    function = found["class_name"] == "function"
+    name = found["config"] if function else found.get("registered_name") or found["class_name"]
+    known = _only_one(name, live)
+    if known is not None:
+        return name, known
+    if not function or not _is_keras_function(found):
+        refuse(
+            f"{name if function else found['class_name']} is not Keras's own, and Keras does not know how to make it.",
+            "Decorate it with @keras.saving.register_keras_serializable().",
+        )
+    return None
+
+
+def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
+    """Return the class or function of a model that has this name; refuse one that shares it with another, also of Keras."""
+    import keras
+
+    same_name = live.get(name, [])
+    found = [each for each in same_name if not isinstance(each, str)]
+    own = [each for each in found if not own_classes.is_keras(each)]
+    others = [each for each in same_name if each not in own and (each in found or _means_another(each, own))]
+    if own and len(own + others) > 1:
+        first, second = map(own_classes.shown, (own + others)[:2])
+        refuse(
+            f"two different objects are called {name!r}: {first} and {second}.",
+            "Rename one, or register each under a name of its own: @keras.saving.register_keras_serializable(name=…).",
+        )
+    return found[0] if found else keras.saving.get_registered_object(name)
+
+
+def _means_another(text: str, own: list[Any]) -> bool:
+    """Return whether Keras takes a text for an activation, loss or metric of its own."""
+    import keras
+
+    for home in (keras.activations, keras.losses, keras.metrics):
+        with contextlib.suppress(ValueError, TypeError):
+            return home.get(text) not in own
+    return False
+
+
+def _is_keras_function(found: Mapping[str, Any]) -> bool:
+    import keras
+
+    try:
+        keras.saving.deserialize_keras_object(dict(found))
+    except Exception:  # Keras raises several kinds here
+        return False
+    return True
+
+
+def _registered() -> list[tuple[str, Any]]:
+    import keras
+
+    return list(keras.saving.get_custom_objects().items())
+
+
+def _find_spec(module: str) -> Any:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    # Keras puts what went wrong at the end of a long text about what it tried.
+    text = str(error).rpartition("Exception encountered:")[2].strip()
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0][:300]}"
+
+
+def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> tuple[str, ...]:
+    """Return notes; refuse data that do not fit the model, its loss or the batch size, or from which nothing can be learnt."""
+    notes: list[str] = []
+    parts = {"training": data.train, "test": data.test}
+    for role, part in parts.items():
+        for name, x in arrays.named(part.x):
+            _check_finite(f"the {role} inputs{name and f' {name!r}'}", x)
+        for name, y in arrays.named(part.y):
+            _check_finite(f"the {role} targets{name and f' {name!r}'}", y)
+        _check_weights(role, part)
+        outputs = _check_inputs(model, role, part)
+        for name, y, output, one_loss in _by_output(model, role, part.y, outputs, loss):
+            what = f"the {role} targets{name and f' of output {name!r}'}"
+            _check_targets(what, y, output, one_loss, role == "training")
+            classes = data.classes if isinstance(part.y, np.ndarray) else ()
+            notes += _check_output(what, f"the output{name and f' {name!r}'}", y, output, one_loss, classes)
+    rows = arrays.count(data.parts(split)["train"].y)
+    if rows < batch_size:
+        refuse(
+            f"there are {rows} training examples, fewer than the batch size of {batch_size}.",
+            f"Use a batch size of at most {rows}, or more data.",
+        )
+    return tuple(dict.fromkeys(notes))
+
+
+def _check_finite(what: str, array: Any) -> None:
+    if not np.issubdtype(array.dtype, np.floating):
+        return
+    bad = sum(int((~np.isfinite(block)).reshape(len(block), -1).any(axis=1).sum()) for block in arrays.blocks(array))
+    if bad:
+        refuse(f"{what} hold nan or infinity, in {bad} of {len(array)} examples.", "Leave these out, or fill them in first.")
+
+
+def _check_weights(role: str, part: Part) -> None:
+    for _, weights in arrays.named(part.weights) if part.weights is not None else ():
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            refuse(f"the {role} weights must be at least 0; got {weights.min()}.", "A weight of 0 leaves an example out.")
+        if not weights.any():
+            refuse(f"the {role} weights are all 0.", "Give at least some examples a weight.")
+
+
+def _check_inputs(model: Any, role: str, part: Part) -> Any:
+    """The model's outputs for these inputs, as shapes; refuse inputs that it does not take."""
+    import keras
+
+    if getattr(model, "inputs", None):
+        structure = None if isinstance(model, keras.Sequential) else model.input
+        expected = structure if isinstance(structure, dict) else {tensor.name: tensor for tensor in model.inputs}
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in expected.items())
+        given = arrays.named(part.x)
+        got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
+        mend = "Name the inputs as the model does: {" + ", ".join(f"{name!r}: …" for name in expected) + "}."
+        if len(given) != len(expected):
+            refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", mend)
+        if isinstance(part.x, dict):
+            if set(part.x) != set(expected):
+                refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", mend)
+            pairs = [(name, array, expected[name]) for name, array in given]
+        else:
+            pairs = [(name, array, tensor) for (_, array), (name, tensor) in zip(given, expected.items())]
+        for name, array, tensor in pairs:
+            if not _fits(array.shape, tensor.shape):
+                refuse(
+                    f"input {name!r} takes the shape {tuple(tensor.shape)}; the {role} data have {array.shape}.",
+                    "Reshape the data, or change the model's Input.",
+                )
+        return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    symbols = keras.tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), _kind(x)), part.x)
+    try:
+        return model(symbols, training=False)
+    except Exception as error:  # whatever the reader's own call does with them
+        refuse(f"the model does not take the {role} inputs: {_first_line(error)}", "Give the data the shape that it takes.")
+
+
+def _kind(x: Any) -> str:
+    return "float32" if np.issubdtype(x.dtype, np.floating) else "int32"
+
+
+def _fits(shape: tuple, expected: tuple) -> bool:
+    """Whether arrays of a shape can go where another is expected; as in Keras, a last axis of 1 may be there or not."""
+    return any(
+        len(one) == len(expected) and all(e is None or e == s for s, e in zip(one[1:], expected[1:]))
+        for one in (shape, (*shape, 1), shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape)
+    )
+
+
+def _by_output(model: Any, role: str, y: Any, outputs: Any, loss: Any) -> Iterator[tuple[str, Any, Any, Any]]:
+    """(name, targets, output, loss) of each output that has a loss."""
+    import keras
+
+    flat = list(outputs.values()) if isinstance(outputs, dict) else keras.tree.flatten(outputs)
+    names = list(outputs) if isinstance(outputs, dict) else list(getattr(model, "output_names", None) or map(str, range(len(flat))))
+    given = arrays.named(y)
+    got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
+    if len(given) != len(flat) or (isinstance(y, dict) and set(y) != set(names)):
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, flat))
+        mend = "Give one array of targets for each output: {" + ", ".join(f"{name!r}: …" for name in names) + "}."
+        refuse(f"the model has the output(s) {shown}; the {role} targets are {got}.", mend)
+    targets = [y[name] for name in names] if isinstance(y, dict) else [array for _, array in given]
+    if isinstance(loss, (list, tuple)):
+        losses = list(loss) if len(loss) == len(flat) else [None] * len(flat)
+    elif isinstance(loss, Mapping) and "class_name" not in loss:
+        losses = [loss.get(name) for name in names]
+    else:
+        losses = [loss] * len(flat)
+    for name, target, output, one_loss in zip(names, targets, flat, losses):
+        if one_loss is not None:
+            yield (name if len(flat) > 1 else ""), target, output, one_loss
+
+
+def _loss_name(loss: Any) -> str:
+    if isinstance(loss, str):
+        return loss
+    return str(loss["config"] if loss.get("class_name") == "function" else loss.get("class_name"))
+
+
+def loss_kind(loss: Any, y: Any, units: int | None) -> str:
+    """ "sparse", "binary", "categorical", "regression", or "other" for a loss that is not one of Keras's common ones."""
+    name = _loss_name(loss).replace("_", "").lower()
+    if name in ("crossentropy", "ce"):  # Keras chooses by the shapes
+        return "binary" if units == 1 else "sparse" if np.issubdtype(y.dtype, np.integer) else "categorical"
+    kinds = {"sparse": _SPARSE, "binary": _BINARY, "categorical": _CATEGORICAL, "regression": _REGRESSION}
+    return next((kind for kind, known in kinds.items() if name in known), "other")
+
+
+def _check_targets(what: str, y: np.ndarray, output: Any, loss: Any, trained: bool) -> None:
+    shape = tuple(output.shape)
+    kind = loss_kind(loss, y, shape[-1])
+    if kind == "other":
+        return
+    if kind == "sparse":
+        _check_labels(what, y, shape, (loss.get("config") if isinstance(loss, Mapping) else None) or {})
+    elif not _fits(y.shape, shape):
+        mend = "Give the model's output and the targets the same width."
+        if kind == "categorical" and _fits(y.shape, (*shape[:-1], 1)):
+            mend = "For class numbers use the loss sparse_categorical_crossentropy."
+        elif kind in ("regression", "binary") and shape[-1] != 1 and _fits(y.shape, (*shape[:-1], 1)):
+            single = "one quantity give it one unit" if kind == "regression" else "two classes give it one unit and sigmoid"
+            mend = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {single}."
+        refuse(f"{what} have the shape {y.shape}; the model gives {shape}.", mend)
+    if kind == "binary" and (y.min() < 0 or y.max() > 1):
+        refuse(f"{what} must lie between 0 and 1 for a binary loss; got {y.min()} to {y.max()}.", "Number the two classes 0 and 1.")
+    if trained and len(y) > 1:
+        one = arrays.classes(y) if kind == "categorical" else y
+        if one.min() == one.max():
+            value = one.reshape(-1)[0]
+            refuse(f"{what} are all the same ({value}): there is nothing to learn.", "Check which column is the target.")
+
+
+def _check_labels(what: str, y: np.ndarray, shape: tuple, config: Mapping[str, Any]) -> None:
+    units = shape[-1]
+    if not _fits(y.shape, (*shape[:-1], 1)):
+        refuse(
+            f"{what} have the shape {y.shape}; a sparse loss takes one class number for each of {shape[:-1]}.",
+            "For one-hot targets use the loss categorical_crossentropy.",
+        )
+    labels = y[y != config["ignore_class"]] if config.get("ignore_class") is not None else y
+    if not len(labels):
+        return
+    if not np.issubdtype(y.dtype, np.integer) and (labels != np.round(labels)).any():
+        refuse(f"{what} must be class numbers; got {labels[labels != np.round(labels)][0]}.", "Number the classes 0, 1, 2, …")
+    if labels.min() < 0 or (units is not None and labels.max() >= units):
+        refuse(
+            f"{what} must be class numbers from 0 to {units - 1}, one for each unit; got {labels.min()} to {labels.max()}.",
+            "Number the classes from 0 on, and give the last layer one unit for each.",
+        )
+
+
+def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss: Any, classes: tuple[str, ...]) -> list[str]:
+    """Return notes on what the loss needs, what the last layer gives and what the targets are; refuse what cannot go together."""
+    units, name = output.shape[-1], _loss_name(loss)
+    kind, short = loss_kind(loss, y, units), name.replace("_", "").lower()
+    activation = _activation(output)
+    notes: list[str] = []
+    if activation in ("softmax", "sparsemax") and units == 1:
+        refuse(
+            f"{output_name} is {activation} over one unit, which is 1 whatever the input.",
+            'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
+        )
+    if kind in ("sparse", "categorical", "binary") or short in _DIVERGENCE:
+        notes += _check_probabilities(output_name, activation, loss, kind)
+    if kind in ("sparse", "categorical") and activation in ("sigmoid", "hard_sigmoid"):
+        notes.append(f"{output_name} is {activation}, and the loss {name} divides it by its sum over the units: softmax is usual")
+    if kind == "binary" and activation == "softmax" and units > 2:
+        notes.append(f"{output_name} is softmax, of which one unit is true, and the loss {name} takes each unit alone")
+    if kind == "categorical":
+        if units == 1:
+            refuse(
+                f"the loss {name} over one unit is 0 whatever the input.",
+                'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit.',
+            )
+        wrong = padded = 0
+        for block in arrays.blocks(y):
+            empty = ~block.any(axis=-1) & (y.ndim > 2)  # steps behind the end of a sequence: the loss is 0 there
+            wrong += int(((np.abs(block.sum(axis=-1) - 1) > 1e-3) & ~empty).sum() + (block < 0).sum())
+            padded += int(empty.sum())
+        if padded:
+            notes.append(
+                f"{what} have no class at {padded} of {math.prod(y.shape[:-1])} places: the loss {name} is 0 there, and an "
+                "accuracy takes them for the first class"
+            )
+        if wrong:
+            refuse(
+                f"{what} must be shares of the classes that sum to 1 for the loss {name}; {wrong} do not.",
+                'Where several classes are true at once, end with activation="sigmoid" and use the loss binary_crossentropy.',
+            )
+    if short in ("hinge", "squaredhinge") and not np.isin(y, (-1, 0, 1)).all():
+        refuse(f"{what} must be -1 and 1, or 0 and 1, for the loss {name}; got {y.min()} to {y.max()}.", "Number the classes so.")
+    if kind == "regression":
+        notes += _check_quantity(what, output_name, y, units, activation, name, classes)
+    return notes
+
+
+def _check_probabilities(output_name: str, activation: str | None, loss: Any, kind: str) -> list[str]:
+    """Return notes on bounded logits; refuse logits where the loss takes probabilities, and probabilities where it takes logits."""
+    name = _loss_name(loss)
+    config = loss.get("config") if isinstance(loss, Mapping) else None
+    from_logits = bool(config.get("from_logits")) if isinstance(config, Mapping) else False
+    if from_logits and activation in _PROBABILITIES:
+        refuse(
+            f"the loss {name} takes logits (from_logits=True), and {output_name} is {activation}: probabilities.",
+            'Leave from_logits out, or end with activation="linear".',
+        )
+    if not from_logits and activation in _RANGES and activation not in (*_PROBABILITIES, "softplus", "exponential"):
+        usual = "sigmoid" if kind == "binary" else "softmax"
+        logits = kind != "other" and _RANGES[activation] == (-math.inf, math.inf)
+        by_hand = ", or leave the model as it is and give the loss from_logits=True" if logits else ""
+        refuse(
+            f"the loss {name} takes probabilities, and {output_name} is {activation}.",
+            f'End with activation="{usual}"{by_hand}.',
+        )
+    low, high = _RANGES.get(activation or "", (-math.inf, math.inf))
+    # A softmax sees the differences of the logits alone, which one open side leaves as large as they come.
+    if from_logits and (any if kind == "binary" else all)(map(math.isfinite, (low, high))):
+        return [f"{output_name} is {activation}, from {low:g} to {high:g}, and the loss {name} takes logits: linear is usual"]
+    return []
+
+
+def _check_quantity(
+    what: str, output_name: str, y: np.ndarray, units: int | None, activation: str | None, name: str, classes: tuple[str, ...]
+) -> list[str]:
+    """Return notes on targets of a loss that measures distances; refuse class numbers, and values that the output cannot have."""
+    notes: list[str] = []
+    low, high = float(y.min()), float(y.max())
+    if classes and (y.ndim == 1 or y.shape[-1] == 1):
+        if all(map(_is_number, classes)):
+            if [float(each) for each in classes] != list(range(len(classes))):
+                refuse(
+                    f"{what} are numbers of the classes {', '.join(classes[:5])}, …; the loss {name} takes quantities.",
+                    'Say that they are quantities: --task regression, in Python data_options={"task": "regression"}.',
+                )
+        elif len(classes) > 2:
+            refuse(
+                f"{what} are the classes {', '.join(classes[:5])}, whose numbers have no distances; the loss {name} measures such.",
+                f'End with {len(classes)} units and activation="softmax", and use the loss sparse_categorical_crossentropy.',
+            )
+        else:
+            notes.append(f"the classes {' and '.join(classes)} are learned as the numbers 0 and 1, by the loss {name}")
+    short = name.replace("_", "").lower()
+    least, most = _RANGES.get(activation or "", (-math.inf, math.inf))
+    slack = 1e-3
+    if (least, most) in ((0, 1), (-1, 1), (0, 6)) and (low < least - slack or high > most + slack):
+        refuse(
+            f"{what} lie between {low:g} and {high:g}; {output_name} is {activation}, from {least} to {most}.",
+            'End with activation="linear", or scale the targets.',
+        )
+    if low < least - slack or high > most + slack:
+        notes.append(f"{what} lie between {low:g} and {high:g}; {output_name} is {activation}, from {least:g} to {most:g}")
+    if short in ("poisson", "msle", "meansquaredlogarithmicerror") and low < 0:
+        refuse(f"{what} must be at least 0 for the loss {name}; got {low:g}.", "Use the loss mse, or other targets.")
+    if short == "poisson" and activation and least < 0:
+        refuse(
+            f"the loss {name} takes the logarithm of the output, and {output_name} is {activation}: it may be negative.",
+            'End with activation="exponential" or "softplus".',
+        )
+    if short in ("mape", "meanabsolutepercentageerror") and (y == 0).any():
+        notes.append(f"{what} hold 0, at which the loss {name} has no bound")
+    if short == "cosinesimilarity" and units == 1:
+        refuse(f"the loss {name} over one unit sees the sign alone.", "Use the loss mse.")
+    return notes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _activation(output: Any) -> str | None:
+    """Return the name of Keras's activation that an output comes from; None where that is not known."""
+    import keras
+
+    passes = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity)
+    while (history := getattr(output, "_keras_history", None)) is not None:
+        layer = history.operation
+        if isinstance(layer, keras.Model):
+            if not getattr(layer, "outputs", None):
+                return None
+            output = layer.outputs[history.tensor_index]
+            continue
+        while isinstance(layer, keras.layers.Wrapper):
+            layer = layer.layer
+        if isinstance(layer, passes) or type(layer).__name__.endswith("Dropout"):
+            output = layer._inbound_nodes[history.node_index].input_tensors[0]
+            continue
+        if isinstance(layer, keras.layers.Softmax | keras.layers.ReLU | keras.layers.LeakyReLU | keras.layers.ELU):
+            return {"Softmax": "softmax", "LeakyReLU": "leaky_relu", "ELU": "elu"}.get(type(layer).__name__, "relu")
+        if isinstance(layer, keras.layers.Activation) or (hasattr(layer, "kernel") and hasattr(layer, "activation")):
+            if not type(layer).__module__.startswith(("keras.", "keras_dropout.")):
+                return None  # its call may do anything
+            if layer.activation is keras.activations.linear and isinstance(layer, keras.layers.Activation):
+                output = layer._inbound_nodes[history.node_index].input_tensors[0]
+                continue
+            known = (name for name in _RANGES if getattr(keras.activations, name, None) is layer.activation)
+            return next(known, None)
+        name = {"softmax": "softmax", "sigmoid": "sigmoid", "relu": "relu", "tanh": "tanh"}.get(type(layer).__name__.lower())
+        return name if type(layer).__module__.startswith("keras.") else None  # keras.ops.softmax, in a functional model
+    return None
+
+
+def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) -> dict[int, float] | None:
+    """{class: weight}, with "balanced" replaced by examples / (classes * examples of the class), as in scikit-learn."""
+    if class_weight is None:
+        return None
+    mend = 'Give {class number: weight}, or "balanced".'
+    if not isinstance(train.y, np.ndarray):
+        refuse("class weights are for models with one output.", "Give sample weights for each output: (x, y, weights).")
+    if train.weights is not None:
+        refuse("class weights and sample weights were both given; Keras takes one of them.", "Multiply the sample weights instead.")
+    if not isinstance(loss, (list, tuple)) and loss_kind(loss, train.y, _units(model)) == "regression":
+        refuse("class weights are for classification; the model's loss is one for regression.", "Leave class_weight out.")
+    if train.y.ndim > 2 or (train.y.ndim == 2 and loss_kind(loss, train.y, _units(model)) == "sparse" and train.y.shape[1] > 1):
+        refuse(
+            f"class weights are for one answer an example; here each has answers of the shape {train.y.shape[1:]}.",
+            "Give sample weights: (x, y, weights), with one for each answer.",
+        )
+    found, counts = np.unique(arrays.classes(train.y), return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            refuse(f"unknown class weight {class_weight!r}.", mend)
+        return {int(number): float(len(train.y) / (len(found) * n)) for number, n in zip(found, counts)}
+    if not isinstance(class_weight, Mapping) or not class_weight:
+        refuse(f"class_weight must map classes to weights; got {class_weight!r}.", mend)
+    for number, weight in class_weight.items():
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in found:
+            refuse(f"class_weight names the class {number!r}, which no training example has.", f"Classes are {_some(found)}.")
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight) or weight < 0:
+            refuse(f"the weight of class {number} must be a number of at least 0; got {weight!r}.", mend)
+    return {int(number): float(weight) for number, weight in sorted(class_weight.items())}
+
+
+def _units(model: Any) -> int | None:
+    outputs = getattr(model, "outputs", None)
+    return outputs[0].shape[-1] if outputs else None
+
+
+def _some(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:20])) + (", …" if len(values) > 20 else "")

@@ -1,0 +1,248 @@
+"""Classes and functions of the user's program that no module gives, as those of a script or notebook: found, and sent by value."""
+
+import collections
+import contextlib
+import dis
+import functools
+import hashlib
+import inspect
+import pickle
+import sys
+import types
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from keras_dropout.errors import refuse
+
+_PLAIN = (bool, int, float, complex, str, bytes, range, type(None), type(...))
+
+
+def of_model(model: Any) -> dict[str, list[Any]]:
+    """Return the classes and functions that a model is made of and compiled with, by the names under which Keras saves them.
+
+    A text that may name one of Keras's stands under itself.
+    """
+    import keras
+
+    found: dict[str, list[Any]] = {}
+    parts = [model, *model._flatten_layers(), model.optimizer, *_compiled(model)]
+    for layer in model._flatten_layers():
+        parts += [value for value in _attributes(layer) if not isinstance(value, str) or value != layer.name]
+    for part in parts:
+        named = part if isinstance(part, str) or inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        same_name = found.setdefault(named if isinstance(named, str) else keras.saving.get_registered_name(named), [])
+        if (isinstance(named, str) or inspect.isfunction(named) or hasattr(named, "get_config")) and named not in same_name:
+            same_name.append(named)
+    return found
+
+
+def kinds(model: Any, compiled: Any) -> collections.Counter[Any]:
+    """Count what the calls of a model are made of, and what `compiled` has as losses and metrics: classes, functions and texts.
+
+    A function that was sent is another object with the same code.
+    """
+    import keras
+
+    from keras_dropout.models import graph
+
+    parts = _compiled(compiled)
+    for call in graph.read(model).calls:
+        for layer in call.layer._flatten_layers() if isinstance(call.layer, keras.Layer) else [call.layer]:
+            parts.append(layer)
+            if not isinstance(layer, keras.Model):  # which keeps functions of its training
+                parts += filter(inspect.isfunction, _attributes(layer))
+    return collections.Counter(_kind(part) for part in parts)
+
+
+def _kind(part: Any) -> Any:
+    if inspect.isfunction(part):
+        return shown(part), None if is_keras(part) else part.__code__
+    return part if isinstance(part, str) or inspect.isclass(part) else type(part)
+
+
+def is_keras(found: Any) -> bool:
+    """Return whether a class or function is Keras's own, or a text, which can only mean one of Keras's."""
+    return isinstance(found, str) or str(found.__module__).startswith("keras.")
+
+
+def shown(found: Any) -> str:
+    """Return where a class or function stands; a text is what Keras calls so."""
+    if is_keras(found):
+        return f"Keras's {found if isinstance(found, str) else found.__name__}"
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def _compiled(model: Any) -> list[Any]:
+    """The losses and metrics that a model was compiled with."""
+    from keras_dropout.models.graph import flat
+
+    metrics = getattr(model, "_compile_metrics", None)  # it has no public name
+    given = [getattr(metrics, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    return [part for part in flat([getattr(model, "loss", None), *given]) if part is not None]
+
+
+def _attributes(layer: Any) -> Iterator[Any]:
+    """Yield what a layer holds beside other layers."""
+    import keras
+
+    from keras_dropout.models.graph import flat
+
+    return (value for value in flat(vars(layer)) if not isinstance(value, keras.Layer))
+
+
+def packed(objects: Mapping[str, Any]) -> bytes:
+    """Return classes and functions as bytes: by value what is defined in the running program, by name what a module gives."""
+    try:
+        return cloudpickle.dumps(dict(objects))
+    except Exception as error:  # whatever the program's globals are
+        refuse(
+            f"{', '.join(objects)} cannot be sent to the processes that train: {type(error).__name__}: {error}",
+            "Keep open files, locks and the like out of what they use, or put them into a module of their own.",
+        )
+
+
+@contextlib.contextmanager
+def known(objects: bytes | None) -> Iterator[None]:
+    """Let Keras know the classes and functions in these bytes, which `packed` made in the user's own program."""
+    if objects is None:
+        yield
+        return
+    import keras
+
+    with keras.saving.custom_object_scope(_unpacked(objects)):
+        yield
+
+
+@functools.lru_cache(maxsize=4)
+def _unpacked(objects: bytes) -> dict[str, Any]:
+    return cloudpickle.loads(objects)
+
+
+def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
+    """Return a hash of the user's own code among these classes and functions, and of all that it uses. It is part of run keys.
+
+    What an installed package gives counts by its name. So does the module `read`, whose file is hashed as a whole elsewhere, but
+    what it uses of others counts. None where there is no such code.
+    """
+    code = _Code(read)
+    for name in sorted(objects):
+        if _is_own(objects[name].__module__):
+            code.follow(objects[name], name)
+    return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
+
+
+class _Code:
+    """The texts of code, of values that it uses, and of the code that these are made of, at any depth."""
+
+    def __init__(self, read: str | None):
+        self.read, self.texts = read, list[str]()
+        self.seen: dict[int, tuple[int, Any]] = {}  # values too, so that none is freed and its id given to another
+
+    def follow(self, value: Any, name: str, silent: bool = False) -> None:
+        """Note what `value`, which the code calls `name`, does; `silent` where a file that is hashed as a whole says it."""
+
+        def note(text: Any) -> None:
+            if not silent:
+                self.texts.append(f"{name}: {text}")
+
+        if isinstance(value, _PLAIN):
+            return note(repr(value))
+        if id(value) in self.seen:
+            return note(f"number {self.seen[id(value)][0]}")
+        if inspect.ismodule(value):
+            return note(value.__name__)
+        known = inspect.isclass(value) or inspect.isroutine(value)
+        if known and not _is_own(value.__module__ or ""):
+            return note(f"{value.__module__}.{value.__qualname__}")
+        self.seen[id(value)] = len(self.seen), value
+        if known:
+            silent = value.__module__ == self.read
+        if isinstance(value, types.FunctionType):
+            note(_source(value.__code__))
+            parts = _used(value)
+        elif inspect.isclass(value):
+            parts = {f"base {number}": base for number, base in enumerate(value.__mro__[1:])}
+            parts |= {each: part for each, part in sorted(vars(value).items()) if each not in _OF_EVERY_CLASS}
+        elif hasattr(value, "__array__"):
+            array = np.asarray(value)
+            return note(f"{array.dtype}, {array.shape}, {hashlib.sha256(array.tobytes()).hexdigest()}")
+        elif isinstance(value, Set):
+            inner = _Code(self.read)
+            for each in value:
+                inner.follow(each, "")
+            return note(sorted(inner.texts))
+        else:
+            parts = _members(value)
+        note(type(value).__qualname__)
+        for each, part in parts.items():
+            self.follow(part, f"{name}.{each}", silent)
+        return None
+
+
+_OF_EVERY_CLASS = {"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "_abc_impl"}
+
+
+def _is_own(module: str) -> bool:
+    """Return whether a module is of the user's program: neither Python's, nor ours, nor installed."""
+    if module.partition(".")[0] in (*sys.stdlib_module_names, "keras_dropout"):
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is None or not {"site-packages", "dist-packages"} & {*Path(file).parts}
+
+
+def _source(code: types.CodeType) -> str:
+    """Return the source of a function, or its instructions where there is none."""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return "\n".join(f"{each.opname} {each.argval!r}" for each in _instructions(code) if not inspect.iscode(each.argval))
+
+
+def _instructions(code: types.CodeType) -> list[dis.Instruction]:
+    """The instructions of a function and of those inside it."""
+    inner = (each for part in code.co_consts if inspect.iscode(part) for each in _instructions(part))
+    return [*dis.get_instructions(code), *inner]
+
+
+def _used(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function uses beside its arguments, by the names that it has there."""
+    named: dict[str, set[str]] = {}
+    for each in _instructions(function.__code__):
+        named.setdefault(each.opname, set()).add(str(each.argval))
+    names = sorted(named.get("LOAD_GLOBAL", set()) | named.get("LOAD_NAME", set()))
+    found = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for name, value in list(found.items()):
+        if inspect.ismodule(value) and _is_own(value.__name__):
+            attributes = named.get("LOAD_ATTR", set()) | named.get("LOAD_METHOD", set())
+            found |= {f"{name}.{each}": vars(value)[each] for each in sorted(attributes & {*vars(value)})}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        with contextlib.suppress(ValueError):  # it is not filled yet
+            found[name] = cell.cell_contents
+    return found | {"defaults": function.__defaults__, "keyword defaults": function.__kwdefaults__}
+
+
+def _members(value: Any) -> dict[str, Any]:
+    """Return what an object that is neither a class nor a function is made of."""
+    if isinstance(value, Mapping):
+        return {repr(key): each for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return {str(number): each for number, each in enumerate(value)}
+    if isinstance(value, property):
+        return {"get": value.fget, "set": value.fset}
+    if isinstance(value, functools.partial):
+        return {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+    if isinstance(value, (staticmethod, classmethod, types.MethodType)):
+        return {"function": value.__func__, "of": getattr(value, "__self__", None)}
+    with contextlib.suppress(Exception):  # of somebody's get_config
+        if hasattr(value, "get_config"):
+            weights = value.get_weights() if hasattr(value, "get_weights") else ()
+            return {"class": type(value), "config": value.get_config(), "weights": weights}
+        return {"class": type(value), **vars(value)}
+    try:
+        return {"class": type(value), "pickled": pickle.dumps(value, protocol=4)}
+    except Exception:  # a lock, an open file
+        return {"class": type(value)}

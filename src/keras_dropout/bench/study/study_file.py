@@ -1,0 +1,192 @@
+"""Study files: everything that `compare` can be told, in TOML."""
+
+import difflib
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.characters import clean_line
+from keras_dropout.errors import refuse
+from keras_dropout.models.atlas import Advice
+
+# Names are those of the options of the command, with _ for -; each with what it says of itself in a fresh file.
+SETTINGS = {
+    "baseline": '"none"             # the variant that the others are compared with',
+    "seeds": '6                     # runs per variant, six are the fewest that show a difference; "auto" adds until one is',
+    "max_seeds": '30                # for seeds = "auto"',
+    "margin": "0.005                # a smaller difference in test loss does not matter",
+    "epochs": "20",
+    "batch_size": "32",
+    "optimizer": '"adam"            # default: what the model is compiled with',
+    "learning_rate": "0.001",
+    "early_stopping": "5            # epochs without a better validation loss; the best epoch counts",
+    "class_weight": '"balanced"',
+    "from_weights": "true           # fine-tuning: every run starts from the model's own weights",
+    "backend": '"jax"               # or "tensorflow", "torch"',
+    "engine": '"auto"               # or "compiled", "reference", "stacked"',
+    "workers": "2                   # default: one per core",
+    "on": '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
+    "checkpoint_every": "10         # epochs between checkpoints, from which an interrupted run goes on",
+    "keep_weights": "true           # keeps each run's trained model in the ledger",
+    "keep_examples": "false         # keeps no test examples in the ledger: reports then show none",
+    "samples": "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
+    "split": '"held-out"            # recipes: or "as-published"',
+    "data_dir": '"data"             # recipes: where their files are',
+    "ledger": '"keras-dropout.db"   # keeps every finished run',
+    "report": '"report.html"',
+}
+DATA = {
+    "source": '"table.csv"          # .npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function',
+    "target": '"price"              # tables: the column to predict, or a list of columns',
+    "text": '"review"               # tables: the column with the text',
+    "group": '"patient"             # tables: no group is in two parts',
+    "time": '"date"                 # tables: the test data are the latest',
+    "weight": '"weight"             # tables: of each example in the loss',
+    "test_data": '"test.csv"        # default: a part of source',
+    "test_split": "0.2",
+    "validation_split": "0.1",
+    "task": '"auto"                 # or "classification", "regression"',
+    "image_size": "[32, 32]         # images: height and width",
+    "divide_by": "255               # the model sees x / divide_by",
+    "vocabulary": "10000            # text: words that are told apart",
+    "length": "200                  # text: words of an example",
+}
+TUNE = ("sampler", "trials", "seed", "budget", "halving", "kinds", "sweep")
+
+
+def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
+    """The settings of a study file: those of `compare`, `target`, `variants`, and "data_options" with those of the data; for
+    `tuning` also "space", from sites to texts, and what stands in [tune].
+
+    A variant is a text as after `--variant NAME=`, a table from sites to rates, texts or {kind, rate, …}, or true for a ready one.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        refuse(f"the study file {path} does not exist.", f"keras-dropout init TARGET -o {shlex.quote(str(path))} writes one.")
+    except OSError as error:
+        refuse(f"the study file {path} cannot be read: {error.strerror}.", "Check its permissions.")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        refuse(
+            f"the study file {path} is no TOML: {error}.", "Texts stand in quotes, and a table is headed by its name: [variants]"
+        )
+    data, variants = content.pop("data", {}), content.pop("variants", {})
+    space, tune = content.pop("space", {}), content.pop("tune", {})
+    for name, table in (("data", data), ("variants", variants), ("space", space), ("tune", tune)):
+        if not isinstance(table, Mapping):
+            refuse(f"{path}: {name} must be a table; got {table!r}.", f"Head it with [{name}].")
+    _check_names(path, content, ("target", *SETTINGS), "")
+    _check_names(path, data, tuple(DATA), "in [data] ")
+    _check_names(path, tune, TUNE, "in [tune] ")
+    _check_places(path, content, ("target", "data_dir", "ledger", "report"), "")
+    _check_places(path, data, ("source", "test_data"), "in [data] ")
+    if (space or tune) and not tuning:
+        refuse(
+            f"{path}: [space] and [tune] are for a search; got a comparison.", "keras-dropout tune --study FILE, or take them out."
+        )
+    settings: dict[str, Any] = content | tune | ({"space": space} if space else {})
+    if data:
+        settings["data"] = data.pop("source", None)
+        if settings["data"] is None:
+            refuse(f"{path}: [data] has no source.", 'Write source = "table.csv".')
+        settings["data_options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    if isinstance(weights := settings.get("class_weight"), Mapping):
+        settings["class_weight"] = class_weight(f"{path}: class_weight", weights)
+    if variants:
+        settings["variants"] = variants
+    return settings
+
+
+def class_weight(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
+    """Weights by class number, from names that are such numbers."""
+    try:
+        return {int(name): weight for name, weight in weights.items()}
+    except ValueError:
+        refuse(f"{where} must map class numbers to weights; got {', '.join(weights)}.", "Number the classes 0, 1, …, or: balanced")
+
+
+def write(
+    target: str,
+    sites: Sequence[Any],
+    data: str | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    advice: Advice | None = None,
+) -> str:
+    """Return a commented study file for a target with these sites, with data that are read so, and with advice where to begin.
+
+    Names of layers come from files of others: each stands in one comment or in one string, whatever is in it.
+    """
+    said = {**({"source": data} if data else {}), **(data_options or {})}
+    inputs = [site.name for site in sites if site.group == "input"]
+    hidden = [site for site in sites if site.group == "hidden"]
+    first = hidden[0].name if hidden else inputs[0]
+    begin = dict(advice.placement or {}) if advice else {}
+    lines = [
+        "# A study: keras-dropout compare --study FILE. What is commented out has the value shown, or is left to the model.",
+        f"target = {_quote(target)}",
+        "",
+        *(f"# {name} = {value}" for name, value in SETTINGS.items()),
+        "",
+        "[data]" if data else "# [data]",
+        *(f"{name} = {_toml(value)}" for name, value in said.items()),
+        *(f"# {name} = {value}" for name, value in DATA.items() if name not in said),
+        "",
+        "# What is compared with the baseline, the model without dropout. Sites are input, hidden, last, all, a class of layers,",
+        "# a glob, or one of these; a group means those of its sites where the method fits:",
+        *(
+            clean_line(f"#   {site.name}  ({site.kind}, {site.group}{', last' if site.last else ''}): {', '.join(site.methods)}")
+            for site in sites
+        ),
+        "[variants]",
+        *(f"# {clean_line(sentence)}" for sentence in (advice.sentences if advice else ())),
+        *([f"begin = {_placed(begin)}"] if begin else []),
+        'hidden = "hidden=0.2"' if hidden else f"input = {_placed({first: 0.2})}",
+        *(['last = "last=0.5"'] if hidden else []),
+        "# as-built = true                    # with the dropout that the model has",
+        f"# both = {_placed({inputs[0]: 0.1, 'hidden': 0.3})}",
+        '# early = "hidden=early(0.1, until=0.25)"',
+        "",
+        "# [variants.mixed]                   # the same, one line for each site",
+        f"# {_quote(first)} = 0.3",
+        '# last = { kind = "GaussianDropout", rate = 0.5 }',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in table:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{hint}Use: {', '.join(known)}.")
+
+
+def _check_places(path: Path, table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    for name in names:
+        value = table.get(name, "")
+        if not isinstance(value, str) or "\0" in value:
+            refuse(f"{path}: {where}{name} must name a file, folder or function; got {value!r}.", f'Write {name} = "…".')
+
+
+def _toml(value: str | Sequence[str]) -> str:
+    return _quote(value) if isinstance(value, str) else f"[{', '.join(map(_quote, value))}]"
+
+
+def _placed(places: Mapping[str, float]) -> str:
+    """A placement as a text, or as a table where a site's name could be read as more than a name."""
+    if all(re.fullmatch(r"[\w./*-]+", site) for site in places):
+        return _quote(", ".join(f"{site}={rate:g}" for site, rate in places.items()))
+    return "{ " + ", ".join(f"{_quote(site)} = {rate:g}" for site, rate in places.items()) + " }"
+
+
+def _quote(text: str) -> str:
+    """A TOML string on one line."""
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        refuse(f"{text!r} cannot be written to a study file: TOML has no half characters.", "Rename the file or the layer.")
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if clean_line(each) == each else f"\\U{ord(each):08x}" for each in quoted) + '"'

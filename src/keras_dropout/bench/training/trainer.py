@@ -1,0 +1,417 @@
+"""One run: build the model under the run's seed, put the variant's dropout in, train, measure with dropout off."""
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.dataset import Data, Part
+from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
+from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo
+from keras_dropout.bench.training import measures
+from keras_dropout.bench.training.acting import Acting, architecture
+from keras_dropout.bench.training.archives import archive
+from keras_dropout.bench.training.build import _assign, build, make
+from keras_dropout.bench.training.reference import ReferenceTraining, as_seen
+from keras_dropout.masks import derive_seed
+
+_LOOK = 256  # test examples by which outputs are judged before training
+
+
+class Trainer:
+    """Trains the runs of one study in this process; what was compiled for one serves the next."""
+
+    def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
+        self.study = study
+        self.parts = {name: Part(*part) for name, part in parts.items()}
+        self._divide_by = divide_by
+        self._start: Callable[..., Any] | None = None
+        self._stack_size: Callable[..., int] | None = None  # where the engine trains several runs at once
+        self._acting: dict[str, Acting] = {}  # by architecture
+        self._sampled: dict[str, keras.Model] = {}  # by variant: what is compiled for its samples serves its other seeds
+
+    def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
+        """The models of the runs, ready for their first epochs; several runs are of one architecture, in a stack of `size`."""
+        variant, epochs = runs[0].variant, self.study.epochs
+        if self._stack_size:
+            assert self._start is not None  # `_prepare` sets both
+            return self._start((build(self.study, run) for run in runs), variant, size, epochs)
+        model, schedules = build(self.study, runs[0])
+        return _Alone(self._prepare(model)(model, variant, schedules, epochs))
+
+    def _prepare(self, model: keras.Model) -> Callable[..., Any]:
+        """What starts a training. The first time the data are brought in the form that the model and its engine take."""
+        if self._start is not None:
+            return self._start
+        study = self.study
+        for name, (x, y, weights) in self.parts.items():
+            y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
+            if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
+                weights = _for_each_output(weights, y)
+            self.parts[name] = Part(x, y, weights)
+        train = self.parts["train"]
+        if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
+            train = train._replace(weights=class_weights(train.y, study.class_weight))
+        taught = self.parts | {"train": train}
+        settings = taught, study.batch_size, self._divide_by
+        if study.engine == "stacked":
+            from keras_dropout.bench.training.stacked import StackedPrograms
+
+            programs = StackedPrograms(*settings)
+            self._start, self._stack_size = programs.start_stack, programs.size
+        elif study.engine == "compiled":
+            from keras_dropout.bench.training.compiled import CompiledPrograms
+
+            self._start = CompiledPrograms(*settings).start
+        else:
+            self._start = lambda model, variant, *rates: ReferenceTraining(model, *settings, *rates)
+        return self._start
+
+    def groups(self, runs: Sequence[Run]) -> list[list[Run]]:
+        """The runs that may be trained at once: of one architecture in the stacked engine, each alone in the others."""
+        if self.study.engine != "stacked":
+            return [[run] for run in runs]
+        found: dict[str, list[Run]] = {}
+        for run in runs:
+            found.setdefault(architecture(run.variant), []).append(run)
+        return list(found.values())
+
+    def _stacks(self, group: Sequence[Run]) -> Iterator[tuple[Sequence[Run], int]]:
+        """A group in the stacks that it is trained in, each with the places it has."""
+        if self.study.engine != "stacked":
+            yield group, 1
+            return
+        model, _ = build(self.study, group[0])
+        self._prepare(model)
+        assert self._stack_size is not None  # of the stacked engine
+        size = self._stack_size(model, group[0].variant, len(group))
+        del model  # its memory is for the stacks
+        for start in range(0, len(group), size):
+            yield group[start : start + size], size
+
+    def train(self, run: Run) -> Result:
+        """Train one run and measure it; see `follow`."""
+        *_, (_, _, result) = self.follow((run,))
+        return result
+
+    def follow(
+        self,
+        runs: Sequence[Run],
+        checkpoints: Mapping[str, bytes] = MappingProxyType({}),
+        until: int | None = None,
+        checkpoint_every: int | None = None,
+        keep_weights: bool = False,
+    ) -> Iterator[tuple]:
+        """Train runs, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key, epochs done, {metric:
+        value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key, Result); or ("paused",
+        key, epoch, bytes) for a run that has not ended after `until` epochs. A run whose checkpoint cannot be used begins anew,
+        after ("anew", key, what is wrong). With `keep_weights` the result of a run that is done has its model, with the values
+        that were measured.
+
+        With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
+        measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
+        """
+        for group in self.groups(runs):
+            for stack, size in self._stacks(group):
+                yield from self._follow(stack, size, checkpoints, until, checkpoint_every, keep_weights)
+
+    def _follow(
+        self,
+        runs: Sequence[Run],
+        size: int,
+        checkpoints: Mapping[str, bytes],
+        until: int | None,
+        checkpoint_every: int | None,
+        keep_weights: bool,
+    ) -> Iterator[tuple]:
+        started = time.perf_counter()
+        training = self._begin(runs, size)
+        patience, examples = self.study.early_stopping, arrays.count(self.parts["train"].y)
+        courses = [_Course(run, examples) for run in runs]
+        acting = self._acting_in(training.model, runs[0].variant)
+        inactive = {
+            number: why
+            for number, course in enumerate(courses)
+            if (why := acting.refusal(training.values(number), self._inputs(course.first(acting.rows))))
+        }
+        for number, course in enumerate(courses):
+            if course.run.key in checkpoints:
+                try:
+                    past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                    if past.epoch > self.study.epochs:  # it would draw the order of the examples that often
+                        raise ValueError(f"it is of epoch {past.epoch}, and the run has {self.study.epochs}")
+                    if past.best.values:  # which are needed at the end, and must be of this model
+                        training.restore(number, past.best.values)
+                    training.restore(number, past.values)
+                except ValueError as error:  # damaged, or of a model that another version of Keras made
+                    del training  # which may have some of the values
+                    yield "anew", course.run.key, str(error)
+                    usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
+                    yield from self._follow(runs, size, usable, until, checkpoint_every, keep_weights)
+                    return
+                course.go_on(past)
+                training.epochs_done[number] = past.epoch
+
+        def seconds(course: _Course) -> float:
+            return round(course.seconds + (time.perf_counter() - started) / len(runs), 3)
+
+        def checkpoint(number: int) -> bytes:
+            course = courses[number]
+            values = training.snapshot(number)
+            return Checkpoint(course.epoch, course.curves, seconds(course), values, course.best).to_bytes()
+
+        def result(number: int, metrics: Mapping[str, float], losses: np.ndarray | None = None, **facts: Any) -> Result:
+            course = courses[number]
+            facts |= {"compilations": 0 if number else training.compilations}  # what is compiled for a stack counts once
+            if losses is None or not all(map(math.isfinite, metrics.values())):
+                return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
+            return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
+
+        def failed(number: int, why: str) -> tuple:
+            return "ended", runs[number].key, Result("failed", seconds(courses[number]), courses[number].epoch, error=why)
+
+        for number, why in inactive.items():
+            yield failed(number, why)
+        going, trained = [number for number in range(len(runs)) if number not in inactive], {}
+        masks = {number: acting.masks(training.values(number)) for number in going}
+        while going:
+            over = [number for number in going if self._is_over(courses[number])]
+            going = [number for number in going if number not in over]
+            for number in over:  # where others go on, its values would change with theirs
+                trained[number] = courses[number].best.values if patience else training.snapshot(number) if going else None
+            for number in [number for number in going if until is not None and courses[number].epoch >= until]:
+                yield "paused", runs[number].key, courses[number].epoch, checkpoint(number)
+                going.remove(number)
+            if not going:
+                break
+            for number in going:
+                courses[number].begin_epoch()
+            logs = training.epoch([course.order for course in courses])
+            validation = self._measure(training, "validation")
+            for number in list(going):
+                course, key, now = courses[number], runs[number].key, logs[number] | validation[number][0]
+                if number in masks and (why := acting.unused(masks.pop(number), acting.masks(training.values(number)))):
+                    yield failed(number, why)
+                    going.remove(number)
+                    continue
+                yield "epoch", key, course.epoch, now
+                if not all(map(math.isfinite, now.values())):
+                    # JSON has no nan: the curves end with the last epoch that was finite.
+                    yield "ended", key, result(number, {})
+                    going.remove(number)
+                    continue
+                for name, value in now.items():
+                    course.curves.setdefault(name, []).append(value)
+                if patience and now["validation_loss"] < course.best.loss:
+                    course.best = Best(now["validation_loss"], course.epoch, training.snapshot(number))
+                if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(course):
+                    yield "checkpoint", key, course.epoch, checkpoint(number)
+        if not trained:
+            return
+        for number, values in trained.items():
+            if values is not None:
+                training.restore(number, values)
+        training.finish()
+        test, *others = (self._measure(training, name) for name in ("test", "train", "validation"))
+        for number in trained:
+            metrics, losses, predictions = test[number]
+            facts: dict[str, Any] = {"best_epoch": courses[number].best.epoch, "predictions": predictions}
+            for part in others:
+                metrics |= part[number][0]
+            if self.study.samples is not None and all(map(math.isfinite, metrics.values())):
+                scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number), self.study.samples)
+                metrics |= scores
+            found = result(number, metrics, losses, **facts)
+            if keep_weights and found.status == "done":
+                found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
+            yield "ended", runs[number].key, found
+
+    def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
+        """Return the proof that the dropout of a variant acts; one program serves all runs with the same architecture."""
+        key = architecture(variant)
+        if key not in self._acting:
+            self._acting[key] = Acting(model)
+        return self._acting[key]
+
+    def _inputs(self, rows: np.ndarray) -> Any:
+        """These examples of the training part, as the model sees them."""
+        return arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), arrays.take(self.parts["train"].x, rows))
+
+    def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
+        """A run's model with these values, as a .keras file."""
+        model, _ = make(self.study, run.variant)  # not the one in training: its optimizer has a state
+        _assign(model, values)
+        return archive(model)
+
+    def _monte_carlo(self, run: Run, values: Sequence[Any], samples: int) -> tuple[dict[str, float], dict[str, Any] | None]:
+        """Metrics and curves of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
+        if run.variant.name not in self._sampled:
+            self._sampled[run.variant.name], _ = make(self.study, run.variant)
+        model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
+        _assign(model, values)
+        x = arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x)
+        found, curves = monte_carlo(model, x, y, samples, derive_seed(run.seed, "samples"))
+        return {f"test_{name}": value for name, value in found.items()}, curves
+
+    def _is_over(self, course: "_Course") -> bool:
+        patience, best = self.study.early_stopping, course.best.epoch
+        return course.epoch >= self.study.epochs or bool(patience and best and course.epoch - best >= patience)
+
+    def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
+        """Loss and metrics of each run on a part with dropout off, as Keras's `evaluate`, the weighted loss of each example, and,
+        of the test part, what is predicted of each.
+
+        Penalties on weights are no part of the loss.
+        """
+        found = training.measure(name, self.parts[name])
+        return [({f"{name}_{metric}": value for metric, value in metrics.items()}, *each) for metrics, *each in found]
+
+    def time_step(self, run: Run, seconds: float = 2.0) -> float:
+        """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
+        training = self._begin((run,))
+        size = self.study.batch_size
+        order = np.arange(arrays.count(self.parts["train"].y), dtype="int32")
+
+        def once(steps: int) -> float:
+            started = time.perf_counter()
+            training.epoch([order[: steps * size]])
+            return (time.perf_counter() - started) / steps
+
+        once(1)
+        single = once(1)
+        steps = max(1, min(len(order) // size, int(seconds / 2 / single)))
+        if steps == 1:
+            return single
+        once(steps)  # a number of steps of its own is compiled anew
+        return min(once(steps), once(steps))
+
+
+class _Course:
+    """How far a run has come, beside the values of its model."""
+
+    def __init__(self, run: Run, examples: int):
+        self.run = run
+        self.epoch, self.seconds = 0, 0.0
+        self.curves: dict[str, list[float]] = {}
+        self.best = Best()
+        self.order = np.arange(examples, dtype="int32")
+        self._generator = np.random.default_rng(derive_seed(run.seed, "order"))
+
+    def first(self, rows: int) -> np.ndarray:
+        """Return the first examples of the first epoch, `rows` of them."""
+        return copy.deepcopy(self._generator).permutation(len(self.order))[:rows]
+
+    def begin_epoch(self) -> None:
+        self.epoch += 1
+        self.order = self._generator.permutation(len(self.order)).astype("int32")
+
+    def go_on(self, past: Checkpoint) -> None:
+        for _ in range(past.epoch):
+            self.begin_epoch()
+        self.seconds, self.best = past.seconds, past.best
+        self.curves = {name: list(values) for name, values in past.curves.items()}
+
+
+class _Alone:
+    """The training of one run, in the form of a stack."""
+
+    def __init__(self, training: Any):
+        self._training = training
+        self.epochs_done = [0]
+
+    @property
+    def compilations(self) -> int:
+        return self._training.compilations
+
+    @property
+    def model(self) -> keras.Model:
+        return self._training.model
+
+    def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        (self._training.epochs_done,) = self.epochs_done
+        logs = self._training.epoch(*orders)
+        self.epochs_done = [self._training.epochs_done]
+        return [logs]
+
+    def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
+        model, (_, y, weights) = self._training.model, part
+        predictions = self._training.predict(name)
+        losses = measures.losses(model, y, predictions, weights)
+        y, weights = (None if a is None else arrays.each(keras.ops.convert_to_tensor, a) for a in (y, weights))
+        seen = keras.tree.map_structure(keras.ops.convert_to_tensor, predictions)
+        found = measures.together(model, losses, measures.metrics(model, y, seen, weights))
+        return [(*found, measures.decisions(model, predictions) if name == "test" else None)]
+
+    def snapshot(self, run: int) -> Sequence[Any]:
+        return self._training.snapshot()
+
+    def restore(self, run: int, values: Sequence[Any]) -> None:
+        self._training.restore(values)
+
+    def values(self, run: int) -> Sequence[Any]:
+        return self._training.values()
+
+    def finish(self) -> None:
+        self._training.finish()
+
+
+def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
+    """A weight for each example from its class, 1 for classes that are not named, as Keras's `fit(class_weight=…)`."""
+    classes = arrays.classes(y)
+    weights = np.ones(len(classes), "float32")
+    for number, weight in by_class.items():
+        weights[classes == number] = weight
+    return weights
+
+
+def _for_each_output(weights: Any, y: Any) -> Any:
+    """One weight of an example for all of its outputs, as in `fit`."""
+    return arrays.each(lambda _: weights, y)
+
+
+def why_not_compiled(study: Study, data: Data) -> str | None:
+    """What goes wrong when a training step of the baseline is compiled, found without running it; None where nothing does."""
+    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[0]
+    part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
+    trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
+    try:
+        model, _ = make(study, variant)
+        trainer._prepare(model)(model, variant).trace()
+    except Exception as error:  # whatever the reader's own train_step, layers and losses raise
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    return None
+
+
+def check_samples(study: Study, data: Data) -> None:
+    """Refuse a study with samples whose model cannot be sampled, before it is trained."""
+    part, few = data.parts(study.split)["test"], np.arange(_LOOK)
+    x, y = (arrays.take(a, few[: arrays.count(part.y)]) for a in part[:2])
+    for number, variant in enumerate(study.variants):
+        model, _ = make(study, variant)
+        if number == 0:
+            check_monte_carlo(model, arrays.each(lambda x: as_seen(x, data.divide_by), x), arrays.each(_labels, y))
+        check_passes(model)
+
+
+def _in_order(model: keras.Model, values: Any) -> Any:
+    """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
+    if isinstance(values, dict) and getattr(model, "outputs", None):
+        if isinstance(model, keras.Sequential):
+            return next(iter(values.values()))
+        if not isinstance(model.output, dict):
+            return tuple(values[name] for name in model.output_names)
+    return values
+
+
+def _labels(y: np.ndarray) -> np.ndarray:
+    """Whole numbers as int32; others, and whole numbers too large for that, which are values and no classes, as float32."""
+    whole = np.issubdtype(y.dtype, np.integer) and y.min(initial=0) >= -(2**31) and y.max(initial=0) < 2**31
+    return y.astype("int32" if whole else "float32")

@@ -1,0 +1,1 @@
+"""A placement searched for on validation data, or one rate swept."""

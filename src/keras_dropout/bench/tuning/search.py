@@ -1,0 +1,393 @@
+"""The search behind `tune`: Optuna asks in rounds, trials are sifted by validation loss on the way, the ledger remembers.
+
+Results must not depend on which worker is done first, nor on whether the search was interrupted: trials are asked for in rounds of
+a fixed size, and a run's loss at a rung is that of its curve, however far it has come since.
+"""
+
+import bisect
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from keras_dropout.bench.execution import scheduler, timing
+from keras_dropout.bench.execution.machine import machine, versions
+from keras_dropout.bench.execution.progress import Display
+from keras_dropout.bench.ledger.checkpoints import Checkpoint
+from keras_dropout.bench.ledger.schema import refusing
+from keras_dropout.bench.ledger.store import Ledger
+from keras_dropout.bench.records import BASELINE, Run, Study, Variant
+from keras_dropout.bench.study.planning import AS_BUILT, Plan, Settings, check_settings, make_plan
+from keras_dropout.bench.tuning import spaces
+from keras_dropout.bench.tuning.spaces import Space
+from keras_dropout.errors import check_choice, check_flag, check_whole, refuse
+
+SAMPLERS = ("tpe", "random", "grid")
+TRIALS = 18
+ROUND = 9
+REDUCTION = 3  # of the trials that reach a rung, one in so many goes on
+SEARCH_SEED = 1000  # of every trial's run
+FINAL_SEEDS = (1001, 1002)  # of the finalists' further runs
+FINALISTS = 3
+TUNED = "tuned"  # the winner among the variants
+
+
+class SearchSettings(Settings, total=False):
+    """Those of `plan_search` beside the study's; what they mean is said at `tune`."""
+
+    space: str | Mapping[str, str] | None
+    kinds: Sequence[str]
+    sampler: str
+    trials: int | None
+    seed: int
+    budget: int | None
+    halving: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One placement that was tried: its validation loss at each rung, {epochs: loss}; `done` if it was trained to the end.
+
+    A finalist has its losses on the further seeds in `finals`.
+    """
+
+    number: int
+    variant: Variant
+    losses: Mapping[int, float]
+    done: bool
+    error: str | None = None
+    finals: tuple[float, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """The last validation loss, infinite for a run that diverged or failed."""
+        return list(self.losses.values())[-1] if self.losses else math.inf
+
+    @property
+    def score(self) -> float:
+        """What the winner is chosen by: the mean validation loss over the search's seeds."""
+        return sum((self.loss, *self.finals)) / (1 + len(self.finals))
+
+    @property
+    def text(self) -> str:
+        """The placement as it is written after --variant NAME=; empty where nothing is dropped."""
+        return str(self.variant).partition("=")[2]
+
+    def document(self) -> dict[str, Any]:
+        """The trial as plain values."""
+        return {
+            "number": self.number,
+            "placement": self.variant.placement,
+            "text": self.text,
+            "epochs": max(self.losses, default=0),
+            "validation_loss": self.loss if math.isfinite(self.loss) else None,
+            "finals": [loss if math.isfinite(loss) else None for loss in self.finals],
+            "status": "failed" if self.error else "diverged" if math.isinf(self.loss) else "done" if self.done else "stopped",
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that was found valid: where, how, how often, and the plan of the comparison that comes after it."""
+
+    plan: Plan
+    space: Space
+    sampler: str
+    trials: int
+    seed: int
+    rungs: tuple[int, ...]
+
+    @property
+    def study(self) -> Study:
+        """The study of the search's own runs, which look at validation losses only."""
+        return dataclasses.replace(self.plan.study, seeds=(SEARCH_SEED, *FINAL_SEEDS), samples=None)
+
+    @property
+    def model_epochs(self) -> int:
+        """What the search costs where the ledger has none of it, and no run stops early."""
+        return _cost(self.trials, self.rungs)
+
+    def document(self) -> dict[str, Any]:
+        """The plan as plain values, with the time it takes where the ledger has none of it, from a short training."""
+        study = self.plan.study
+        after = (len(study.variants) + 1) * len(study.seeds) * study.epochs
+        start, each = timing.time_runs(study, self.plan.data, study.runs()[:1])
+        seconds = start + each * (self.model_epochs + after) / study.epochs / self.plan.workers
+        return {
+            "target": study.target,
+            "space": str(self.space),
+            "points": self.space.size,
+            "sampler": self.sampler,
+            "trials": self.trials,
+            "rungs": list(self.rungs),
+            "model_epochs": self.model_epochs,
+            "variants": [*(variant.name for variant in study.variants), TUNED],
+            "seeds": list(study.seeds),
+            "comparison_model_epochs": after,
+            "workers": self.plan.workers,
+            "estimated_seconds": round(seconds, 1),
+        }
+
+
+def check_search(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], Space | None]:
+    """Return the kinds and the space of a search; refuse a wrong setting of it. No framework is loaded.
+
+    `settings` may leave names out, which have their defaults then, and hold others.
+    """
+    get = settings.get
+    check_choice("sampler", get("sampler", "tpe"), SAMPLERS)
+    check_whole("seed", get("seed", 0), 0, "It is the seed of the sampler, for example 0.", 2**32 - 1)
+    check_flag("halving", get("halving", True))
+    kinds, space = get("kinds") or (), get("space")
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, Sequence) or not all(isinstance(kind, str) for kind in kinds):
+        refuse(f"kinds must be names of methods; got {kinds!r}.", 'For example ["Dropout", "GaussianDropout"].')
+    for name in ("trials", "budget"):
+        if get(name) is not None:
+            check_whole(name, get(name), 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
+    if space is not None and kinds:
+        refuse("a search space and kinds together.", 'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)".')
+    return tuple(kinds), None if space is None else spaces.parse(space)
+
+
+def check_study(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a study that no search or sweep can have. No framework is loaded."""
+    checked = check_settings(settings)
+    if settings.get("split") == "as-published":
+        refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
+    if settings.get("seeds") == "auto":
+        refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
+    if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
+        refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
+    for seed in (SEARCH_SEED, *FINAL_SEEDS):
+        if seed in checked["seeds"]:
+            refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")
+
+
+def plan_search(
+    target: Any,
+    data: Any = None,
+    *,
+    space: str | Mapping[str, str] | None = None,
+    kinds: Sequence[str] = (),
+    sampler: str = "tpe",
+    trials: int | None = None,
+    seed: int = 0,
+    budget: int | None = None,
+    halving: bool = True,
+    **settings: Any,
+) -> Search:
+    """Check everything and plan the search; see `tune`. Raises `BadInput`."""
+    kinds, found = check_search(locals())
+    plan = fresh_plan(target, data, settings)
+    model = build(plan.study)
+    if found is None:
+        found = spaces.default(model, kinds or ("Dropout",))
+    found.check(model)
+    if sampler == "grid":
+        check_whole("the number of the grid's points", found.size, 2, "Write fewer, such as hidden=0:0.6:4.", spaces.MOST_POINTS)
+    rungs = _rungs(plan.study.epochs) if halving else (plan.study.epochs,)
+    if sampler == "grid" and trials is not None and trials < found.size:
+        refuse(
+            f"the grid has {found.size} points; got {trials} trials.",
+            "Write fewer, such as hidden=0:0.6:4, or use --sampler random.",
+        )
+    asked = found.size if sampler == "grid" else trials or (TRIALS if budget is None else budget)
+    if budget is not None:
+        paid = bisect.bisect_right(range(1, asked + 1), budget, key=lambda n: _cost(n, rungs))
+        least = asked if sampler == "grid" else 1
+        if paid < least:
+            words = f"the budget must be at least {_cost(least, rungs)} model-epochs here; got {budget}."
+            refuse(words, "Give more, or fewer epochs or points.")
+        asked = paid
+    _load_optuna()
+    return Search(plan, found, sampler, asked, seed, rungs)
+
+
+def winner_of(trials: Sequence[Trial]) -> Trial:
+    """The finalist with the smallest mean validation loss over the search's seeds; without finals, the best trial."""
+    finalists = [trial for trial in trials if trial.finals] or [trial for trial in trials if trial.done]
+    return min(finalists, key=lambda trial: trial.score)
+
+
+def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
+    """Train the trials, and return them. When interrupted, what is finished is in the ledger."""
+    optuna = _load_optuna()
+    plan, memory = search.plan, _memory(search)
+    model = build(plan.study)
+    trials: list[Trial] = []
+    with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
+        ledger.put_study(plan.study, command, versions(), machine())
+        for size in _rounds(search.trials):
+            asked = [memory.ask() for _ in range(size)]
+            variants = [spaces.place(model, f"trial {each.number}", search.space.ask(each)) for each in asked]
+            for each, trial in zip(asked, _train_round(search, variants, len(trials), ledger, quiet)):
+                for epoch, loss in trial.losses.items():
+                    if math.isfinite(loss):
+                        each.report(loss, epoch)
+                # A trial that diverged is pruned with no value: to the sampler the worst there can be.
+                pruned = not trial.done or math.isinf(trial.loss)
+                state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+                memory.tell(each, None if pruned else trial.loss, state=state)
+                trials.append(trial)
+        if not any(math.isfinite(trial.loss) for trial in trials if trial.done):
+            why = next((trial.error for trial in trials if trial.error), "all diverged")
+            refuse(f"no trial could be trained to the end: {why}.", "Mend the model or the space.")
+        return _train_finals(search, trials, ledger, quiet)
+
+
+def _memory(search: Search) -> Any:
+    """The Optuna study that suggests the placements; that of a grid has all its points waiting."""
+    optuna = _load_optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if search.sampler == "tpe":
+            more = {"n_startup_trials": ROUND, "multivariate": True, "group": True, "constant_liar": True}
+            sampler = optuna.samplers.TPESampler(seed=search.seed, **more)
+        else:
+            sampler = optuna.samplers.RandomSampler(seed=search.seed)
+    memory = optuna.create_study(sampler=sampler, direction="minimize")
+    for point in search.space.points() if search.sampler == "grid" else ():
+        memory.enqueue_trial(point)
+    return memory
+
+
+def _train_round(search: Search, variants: Sequence[Variant], first: int, ledger: Ledger, quiet: bool) -> list[Trial]:
+    """Train a round from rung to rung, each time the best third on."""
+    study = dataclasses.replace(search.study, variants=(*search.study.variants, *variants))
+    runs = {variant.name: Run(study.key(variant, SEARCH_SEED), variant, SEARCH_SEED) for variant in variants}
+    losses: dict[str, dict[int, float]] = {name: {} for name in runs}
+    errors: dict[str, str] = {}
+    left = list(runs)
+    for rung in search.rungs:
+        keys = {runs[name].key: runs[name] for name in left}  # two trials may be the same run
+        known = _train(search, study, keys, rung, ledger, quiet)
+        for name in left:
+            losses[name][rung] = known.get(runs[name].key, math.inf)
+        stored = ledger.get(set(keys) - set(known))  # those that failed
+        errors |= {name: stored[runs[name].key].error or "" for name in left if runs[name].key in stored}
+        left.sort(key=lambda name: losses[name][rung])  # of equal ones the first asked
+        if rung != search.rungs[-1]:
+            left = [name for name in left[: math.ceil(len(left) / REDUCTION)] if math.isfinite(losses[name][rung])]
+    return [
+        Trial(first + number, variant, losses[variant.name], variant.name in left, errors.get(variant.name))
+        for number, variant in enumerate(variants)
+    ]
+
+
+def _train_finals(search: Search, trials: Sequence[Trial], ledger: Ledger, quiet: bool) -> list[Trial]:
+    """Train the best trials on further seeds; a placement that was tried twice once."""
+    ranked = sorted((trial for trial in trials if trial.done and math.isfinite(trial.loss)), key=lambda trial: trial.loss)
+    unlike: dict[str, Trial] = {}
+    for trial in ranked:
+        unlike.setdefault(trial.text, trial)
+    finalists = list(unlike.values())[:FINALISTS]
+    if len(finalists) < 2:
+        return list(trials)
+    study = dataclasses.replace(search.study, variants=(*search.study.variants, *(trial.variant for trial in finalists)))
+    runs = [Run(study.key(trial.variant, seed), trial.variant, seed) for seed in FINAL_SEEDS for trial in finalists]
+    known = _train(search, study, {run.key: run for run in runs}, study.epochs, ledger, quiet)
+    finals = {
+        trial.number: tuple(known.get(study.key(trial.variant, seed), math.inf) for seed in FINAL_SEEDS) for trial in finalists
+    }
+    return [dataclasses.replace(trial, finals=finals.get(trial.number, ())) for trial in trials]
+
+
+def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, ledger: Ledger, quiet: bool) -> dict[str, float]:
+    """Bring runs, by key, to `rung` epochs, and return the validation losses there of those that did not fail."""
+    known = _reached(study, ledger, runs, rung)
+    todo, until = [run for key, run in runs.items() if key not in known], None if rung == study.epochs else rung
+    plan = search.plan
+    with Display(rung, quiet, lambda *_: None, "validation_loss") as display:
+        display.expect(len(todo))
+        scheduler.execute(
+            study,
+            plan.data,
+            todo,
+            ledger,
+            plan.workers,
+            display,
+            on=plan.on,
+            checkpoint_every=plan.checkpoint_every,
+            until=until,
+        )
+        known = _reached(study, ledger, runs, rung)
+        if todo and known:
+            losses = known.values()
+            display.note(f"epoch {rung} of {len(known)} run(s): validation loss {min(losses):.4f} to {max(losses):.4f}")
+    return known
+
+
+def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -> dict[str, float]:
+    """The validation loss after `rung` epochs of each run that has come that far or has ended: infinite where it diverged before.
+
+    Seen as it was then, however much farther the run has come since; the same search then goes the same way again.
+    """
+    found = {}
+    results = {key: result for key, result in ledger.get(keys).items() if result.status != "failed"}
+    for key, (epoch, state) in ledger.checkpoints(set(keys) - set(results)).items():
+        with suppress(ValueError):  # one that cannot be read: the run begins anew
+            if epoch >= rung:
+                found[key] = Checkpoint.from_bytes(state).curves["validation_loss"][:rung]
+    for key, result in results.items():
+        losses = list(result.curves.get("validation_loss", ()))[:rung]
+        diverged = result.status == "diverged" and (len(losses) < rung or rung == study.epochs)
+        found[key] = [math.inf] if diverged else losses
+    return {key: min(losses) if study.early_stopping else losses[-1] for key, losses in found.items()}
+
+
+def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
+    """The plan of the comparison, without the winner yet."""
+    check_study(settings)
+    plan = make_plan(target, data, **settings)
+    study = plan.study
+    if not settings.get("variants"):
+        kept = (BASELINE, "as-published", AS_BUILT)
+        study = dataclasses.replace(study, variants=tuple(v for v in study.variants if v.name in kept))
+    return dataclasses.replace(plan, study=study)
+
+
+def build(study: Study) -> Any:
+    """The study's model, to look at its sites."""
+    from keras_dropout.bench.study import own_classes
+    from keras_dropout.models import graph
+
+    with own_classes.known(study.objects):
+        return graph.make(study.model)
+
+
+def _rungs(epochs: int) -> tuple[int, ...]:
+    """The epochs at which trials are sifted, and the last one."""
+    # Not earlier: dropout slows the first epochs, and pays off when the others begin to overfit.
+    return tuple(dict.fromkeys((math.ceil(epochs / 2), epochs)))
+
+
+def _rounds(trials: int) -> Iterator[int]:
+    """The sizes of the rounds."""
+    while trials > 0:
+        yield min(ROUND, trials)
+        trials -= ROUND
+
+
+def _cost(trials: int, rungs: Sequence[int]) -> int:
+    total = done = 0
+    for size in _rounds(trials):
+        for before, rung in zip((0, *rungs), rungs):
+            total += size * (rung - before)
+            last, size = size, math.ceil(size / REDUCTION)
+        done += last
+    finalists = min(FINALISTS, done)
+    return total + (finalists * len(FINAL_SEEDS) * rungs[-1] if finalists > 1 else 0)
+
+
+def _load_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        refuse("tuning needs Optuna, which is not installed.", "pip install 'keras-dropout[tune]'")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,0 +1,230 @@
+"""The public `tune`: a search over sites x kinds x rates x schedules on validation data, then the winner on fresh seeds.
+
+The search asks Optuna in rounds, trains on seeds that no comparison uses, and sees validation losses only. One seed is little to
+choose by, so the best few are trained on two more. The test data are used once, when the winner is compared. The ledger is the
+memory: the same search asks the same again, and trains what is missing.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from keras_dropout.bench.compare import carry_out, keep
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.records import Run, Variant
+from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.statistics import mean_interval
+from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_names
+from keras_dropout.bench.tuning.search import (
+    FINAL_SEEDS,
+    SEARCH_SEED,
+    TUNED,
+    Search,
+    SearchSettings,
+    Trial,
+    carry_out_search,
+    plan_search,
+    winner_of,
+)
+from keras_dropout.bench.tuning.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
+from keras_dropout.display import Shown
+from keras_dropout.errors import check_path, refuse
+
+_SHOWN = 10
+
+
+@dataclass(repr=False)
+class Tuning(Shown):
+    """What a search found, and how its winner did on fresh seeds. Prints as tables; `document()`, `save_report(path)`."""
+
+    search: Search
+    trials: Sequence[Trial]
+    comparison: Comparison
+    timing: Mapping[str, Any]
+
+    @property
+    def winner(self) -> Trial:
+        """The finalist with the smallest mean validation loss over the search's seeds."""
+        return winner_of(self.trials)
+
+    @property
+    def placement(self) -> str:
+        """The winner's placement, as it is written after --variant NAME=; empty where no dropout won."""
+        return self.winner.text
+
+    @property
+    def failed(self) -> list[tuple[Run, str]]:
+        """The runs of the comparison that failed, with their errors."""
+        return self.comparison.failed
+
+    def fresh(self, metric: str) -> tuple[float | None, list[float] | None]:
+        """The winner's mean over fresh seeds on a metric, and its 95 % interval."""
+        values = self.comparison.values(Variant(TUNED, self.winner.variant.placement), metric)
+        values = values[np.isfinite(values)]
+        interval = mean_interval(values)
+        return (float(values.mean()) if len(values) else None), interval and list(interval)
+
+    def sentences(self) -> list[str]:
+        """The winner, what it is worth, why there are two figures for that, and what it cost."""
+        loss, interval = self.fresh("test_loss")
+        seeds = len(self.comparison.study.seeds)
+        found = [f"The search found {self.placement or 'no dropout'}."]
+        if loss is not None:
+            found[0] += f" Test loss on {seeds} fresh seeds: {loss:.4f}{_between(interval)}."
+        for other in self.comparison.study.variants:
+            if other.name != TUNED:
+                row = self.comparison.differences("test_loss", other.name)[TUNED]
+                if row.pairs:
+                    found.append(f"Against {other.name}: test loss {row.mean:+.4f}{_between(row.interval, '+')}, {row.verdict}.")
+        again, interval = self.fresh("validation_loss")
+        if again is not None:
+            runs, tried = 1 + len(self.winner.finals), len(self.trials)
+            fresh = f"{again:.4f}{_between(interval)} on fresh seeds."
+            found.append(
+                f"Its validation loss was {self.winner.score:.4f} in the search (mean of {runs} run(s)) and is {fresh} "
+                f"The first is the smallest that {tried} trials led to, and the winner was "
+                "chosen for it, luck included (the winner's curse): it is optimistic. Expect the second."
+                if math.isfinite(self.winner.score)
+                else "Each of the best trials diverged or failed on one of the search's further seeds, the winner too: none was "
+                f"chosen by a mean. Its validation loss is {fresh}"
+            )
+        t = self.timing
+        found.append(
+            f"The search cost {t['model_epochs']} model-epochs, as many as {t['models']:.1f} models, the comparison "
+            f"{t['comparison_model_epochs']}; what the ledger had of them was not trained again."
+        )
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Everything as plain values: those of the comparison, and the search."""
+        return {**self.comparison.document(), **self.comparison.more}
+
+    def save_report(self, path: str | Path) -> Path:
+        """Write the report, one HTML file that needs no network, and return its path."""
+        return self.comparison.save_report(path)
+
+    def own_document(self) -> dict[str, Any]:
+        """What the search adds to the comparison's document."""
+        fresh = {metric: self.fresh(metric) for metric in ("validation_loss", "test_loss")}
+        search = {
+            "space": str(self.search.space),
+            "sampler": self.search.sampler,
+            "seed": self.search.seed,
+            "run_seeds": [SEARCH_SEED, *FINAL_SEEDS],
+            "rungs": list(self.search.rungs),
+            "trials": [trial.document() for trial in self.trials],
+            "winner": {
+                "trial": self.winner.number,
+                "text": self.placement,
+                "placement": self.winner.variant.placement,
+                "optimistic": {"validation_loss": self.winner.score if math.isfinite(self.winner.score) else None},
+                "fresh": {metric: {"mean": mean, "interval": interval} for metric, (mean, interval) in fresh.items()},
+            },
+            "sentences": self.sentences(),
+            "timing": dict(self.timing),
+        }
+        return {"search": search}
+
+    def __rich__(self) -> Group:
+        return Group(_trials_table(self.trials), *map(Text, self.sentences()), Text(), self.comparison.__rich__())
+
+
+def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, command: str = "") -> Tuning | Sweep:
+    """Carry out a search and the comparison after it, or a sweep. When interrupted, what is finished is in the ledger."""
+    if isinstance(planned, PlannedSweep):
+        return carry_out_sweep(planned, quiet, command)
+    return _search_and_compare(planned, quiet, command)
+
+
+def _search_and_compare(search: Search, quiet: bool, command: str) -> Tuning:
+    started = time.perf_counter()
+    trials = carry_out_search(search, quiet, command)
+    wall = time.perf_counter() - started
+    winner = Variant(TUNED, winner_of(trials).variant.placement)
+    plan = search.plan
+    study = dataclasses.replace(plan.study, variants=(*plan.study.variants, winner))
+    comparison = carry_out(dataclasses.replace(plan, study=study), quiet=quiet, command=command)
+    spent = sum(max(trial.losses, default=0) + len(trial.finals) * study.epochs for trial in trials)
+    timing = {
+        "wall_seconds": round(wall, 2),
+        "model_epochs": spent,
+        "models": round(spent / study.epochs, 2),
+        "comparison_model_epochs": len({run.key for run in study.runs()}) * study.epochs,
+    }
+    found = Tuning(search, trials, comparison, timing)
+    keep(comparison, found.own_document())
+    return found
+
+
+def tune(
+    target: Any,
+    data: Any = None,
+    *,
+    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
+    sweep: str | None = None,
+    ledger: str | Path = DEFAULT_LEDGER,
+    report: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Unpack[SearchSettings],
+) -> Tuning | Sweep:
+    """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds and test data.
+
+    `target`, `data` and the settings of the study are those of `compare`; `seeds` are those of the comparison (0 to 5 by default),
+    and the search has one of its own. The comparison has the baseline, the winner as "tuned", and `variants`, by default the
+    model as it is published, or as it is built where that has dropout.
+
+    `space` says what is tried, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see `bench.spaces`); by
+    default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe", "random" or "grid"; `trials` the
+    placements tried (18; a grid: all), `budget` a limit in model-epochs, `seed` the sampler's. With `halving`, only the best third
+    of each nine trials is trained beyond half of the epochs.
+
+    `sweep` is in place of a search: "hidden=0:0.6:13" trains each of these rates with each seed, and gives a `Sweep`.
+
+    Raises `BadInput`, before anything is trained, for what cannot be used.
+    """
+    check_names("tune", settings, SearchSettings.__optional_keys__)
+    if report is not None:
+        check_report_path(check_path("report", report, "report.html"))
+    planned = plan_tuning(target, data, variants=variants, sweep=sweep, ledger=ledger, **settings)
+    found = carry_out_tuning(planned, quiet=quiet, command="keras_dropout.tune(…) in Python")
+    if report is not None:
+        found.save_report(report)
+    return found
+
+
+def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **settings: Any) -> Search | PlannedSweep:
+    """Check everything, and plan a search, or a sweep where one is asked for; see `tune`. Raises `BadInput`."""
+    if sweep is None:
+        return plan_search(target, data, **settings)
+    searching = ("space", "kinds", "sampler", "trials", "seed", "budget", "halving")
+    if together := [name for name in searching if settings.pop(name, None) is not None]:
+        refuse(f"sweep and {', '.join(together)} together.", "A sweep trains all its rates; leave one of them out.")
+    return plan_sweep(target, data, sweep=sweep, **settings)
+
+
+def _between(interval: Sequence[float] | None, sign: str = "") -> str:
+    return f" (95 % interval {interval[0]:{sign}.4f} to {interval[1]:{sign}.4f})" if interval else ""
+
+
+def _trials_table(trials: Sequence[Trial]) -> Table:
+    shown = sorted(trials, key=lambda trial: (not trial.finals, not trial.done, trial.score))[:_SHOWN]
+    title = f"the best {len(shown)} of {len(trials)} trials, by validation loss"
+    table = Table(title=title, title_justify="left")
+    for name in ("trial", "epochs", "validation loss", "mean of the finalists' seeds"):
+        table.add_column(name, justify="right")
+    table.add_column("placement", overflow="fold")
+    for trial in shown:
+        loss = f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "-"
+        mean = "" if not trial.finals else f"{trial.score:.4f}" if math.isfinite(trial.score) else "-"
+        placement = Text(trial.error or trial.text or "no dropout")
+        table.add_row(str(trial.number), str(max(trial.losses, default=0)), loss, mean, placement)
+    return table
