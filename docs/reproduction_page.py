@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_dropout import reproductions
-from keras_dropout.bench.report.words import expected
+from keras_dropout.bench.report.verdict import expected
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "reproductions"
 

@@ -15,9 +15,9 @@ from rich.text import Text
 
 import keras_dropout
 from keras_dropout.bench.assessment import Assessment
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.tuning.sweep import Sweep
 from keras_dropout.bench.tuning.tune import Tuning
 from keras_dropout.display import Shown, as_html, as_text, fitted
@@ -107,7 +107,7 @@ def comparison(target="d", name="<half>", metric="test_loss", baseline="none"):
         loss = 0.5 + 0.01 * run.seed**2 - 0.1 * (run.variant.name != "none")
         curves = {"loss": [0.6, loss], "validation_loss": [0.6, loss]}
         results[run.key] = Result("done", 1.0, 2, {"test_loss": loss, "train_loss": loss - 0.1, metric: loss}, curves)
-    return Comparison(study, results)
+    return ShownComparison(study, results)
 
 
 def small_model():
@@ -198,7 +198,7 @@ def test_uncertainty_prints_what_its_arrays_say():
     parse(u._repr_html_())
 
 
-@pytest.mark.parametrize("kind", [Assessment, Average, Comparison, Sweep, Tuning])
+@pytest.mark.parametrize("kind", [Assessment, Average, ShownComparison, Sweep, Tuning])
 def test_every_result_is_shown(kind):
     assert issubclass(kind, Shown)
     assert kind.__repr__ is Shown.__repr__

@@ -17,16 +17,16 @@ import scipy.stats
 import keras_dropout
 from keras_dropout.bench import compare, statistics
 from keras_dropout.bench.compare import carry_out
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
 
 
-def made_up(tmp_path, difference=0.1, **settings) -> Comparison:
+def made_up(tmp_path, difference=0.1, **settings) -> ShownComparison:
     """A real study with results that are numbers of ours: variant k is `difference * k` better than the baseline."""
     study = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=2, **settings).study
     results = {}
@@ -37,10 +37,10 @@ def made_up(tmp_path, difference=0.1, **settings) -> Comparison:
         metrics = {"test_loss": loss, "test_accuracy": 1 - loss / 4, "train_loss": loss / 2}
         curves = {name: [2.0, loss] for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
         results[run.key] = Result("done", 1.0, 2, metrics, curves)
-    return Comparison(study, results, {"wall_seconds": 1.0}, "keras-dropout compare digits-mlp")
+    return ShownComparison(study, results, {"wall_seconds": 1.0}, "keras-dropout compare digits-mlp")
 
 
-def with_losses(found: Comparison) -> Comparison:
+def with_losses(found: ShownComparison) -> ShownComparison:
     """With a loss for each of 300 test examples."""
     easy = np.random.default_rng(0).normal(0, 0.5, 300)
     for number, (key, result) in enumerate(found.results.items()):
@@ -152,7 +152,7 @@ def test_the_tables_fit_a_terminal(tmp_path):
     assert max(map(len, str(with_losses(made_up(tmp_path))).splitlines())) <= 100
 
 
-def sampled(tmp_path, **settings) -> Comparison:
+def sampled(tmp_path, **settings) -> ShownComparison:
     """With metrics of 20 samples: without dropout those of plain predictions, else an NLL lower by 0.05 or so."""
     found = made_up(tmp_path, samples=20, **settings)
     for run in found.study.runs():

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import keras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,86 +211,3 @@ def test_a_result_checks_itself():
         Result("failed", 1.0, 1)
     with pytest.raises(BadInput):
         Result("perhaps", 1.0, 1)
-
-
-HIGHER = [
-    "accuracy",
-    "binary_accuracy",
-    "categorical_accuracy",
-    "sparse_categorical_accuracy",
-    "sparse_top_k_categorical_accuracy",
-    "top_k_categorical_accuracy",
-    "auc",
-    "precision",
-    "precision_at_recall",
-    "recall",
-    "recall_at_precision",
-    "sensitivity_at_specificity",
-    "specificity_at_sensitivity",
-    "true_negatives",
-    "true_positives",
-    "concordance_correlation",
-    "pearson_correlation",
-    "f1_score",
-    "fbeta_score",
-    "binary_io_u",
-    "io_u",
-    "mean_io_u",
-    "one_hot_io_u",
-    "one_hot_mean_io_u",
-    "cosine_similarity",
-    "r2_score",
-]
-LOWER = [
-    "false_negatives",
-    "false_positives",
-    "categorical_hinge",
-    "hinge",
-    "squared_hinge",
-    "binary_crossentropy",
-    "categorical_crossentropy",
-    "kl_divergence",
-    "poisson",
-    "sparse_categorical_crossentropy",
-    "logcosh",
-    "mean_absolute_error",
-    "mean_absolute_percentage_error",
-    "mean_squared_error",
-    "mean_squared_logarithmic_error",
-    "root_mean_squared_error",
-]
-NEITHER = {"Metric", "Mean", "MeanMetricWrapper", "Sum"}  # of any values
-ARGUMENTS = {
-    "PrecisionAtRecall": {"recall": 0.5},
-    "RecallAtPrecision": {"precision": 0.5},
-    "SensitivityAtSpecificity": {"specificity": 0.5},
-    "SpecificityAtSensitivity": {"sensitivity": 0.5},
-    "MeanIoU": {"num_classes": 2},
-    "OneHotMeanIoU": {"num_classes": 2},
-    "IoU": {"num_classes": 2, "target_class_ids": [0]},
-    "OneHotIoU": {"num_classes": 2, "target_class_ids": [0]},
-}
-
-
-def test_the_better_direction_of_every_metric_of_keras():
-    classes = {c.__name__: c for c in vars(keras.metrics).values() if isinstance(c, type) and issubclass(c, keras.Metric)}
-    names = [c(**ARGUMENTS.get(name, {})).name for name, c in classes.items() if name not in NEITHER]
-    assert sorted(names) == sorted(HIGHER + LOWER)  # a new Keras has new ones: say which way they go
-    for name in names:
-        for metric in (name, f"test_{name}", f"test_an_output_{name}", f"{name}_1"):
-            assert records.higher_is_better(metric) == (name in HIGHER), metric
-
-
-@pytest.mark.parametrize("metric", ["account_loss", "accident_loss", "previous_loss", "layer2_loss", "acc_loss", "accuracy_error"])
-def test_a_loss_is_the_better_the_lower_whatever_its_output_is_called(metric):
-    assert not records.higher_is_better(f"test_{metric}")
-
-
-@pytest.mark.parametrize("metric", ["previous_mae", "account_mse", "layer2_mae", "mc_nll", "mc_brier", "mc_ece", "mc_rmse"])
-def test_parts_of_words_say_nothing(metric):
-    assert not records.higher_is_better(f"test_{metric}")
-
-
-@pytest.mark.parametrize("metric", ["acc", "mc_accuracy", "my-AUC", "F1", "miou", "mean_iou", "R2", "cosine_similarity"])
-def test_short_names_and_those_of_readers(metric):
-    assert records.higher_is_better(f"test_{metric}")

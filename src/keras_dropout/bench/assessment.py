@@ -11,6 +11,7 @@ import numpy as np
 from keras_dropout import calibration, metrics, moments, uncertainty
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.data.shifts import resize, shift
+from keras_dropout.bench.metric_names import TUNED_BY, higher_is_better
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.statistics import compare_paired, mean_interval
@@ -21,11 +22,9 @@ from keras_dropout.sampling import Passes, as_trained, check_examples
 
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
 REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
-HIGHER_IS_BETTER = ("accuracy",)
 _NO_BETTER = ("picp", "mpiw")  # a coverage should be 95 %, and a width means something at one coverage only
 _WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # of one model, over the examples
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-TUNED_BY = ("nll", "brier", "ece")
 STRENGTHS = 5  # of a shift
 _LOOK = 256
 
@@ -313,7 +312,7 @@ def _compare(
         intervals = {m: {name: mean_interval(np.array(v)) for name, v in found.items()} for m, found in values.items()}
         for name in values["plain"]:
             rest = {m: np.array(found[name]) - values["plain"][name] for m, found in values.items() if m != "plain"}
-            for method, d in compare_paired(rest, name in HIGHER_IS_BETTER).items() if rest else ():
+            for method, d in compare_paired(rest, higher_is_better(name)).items() if rest else ():
                 verdict = None if name in _NO_BETTER else d.verdict
                 differences.append(_difference(method, name, d.mean, d.interval, d.p, d.p_adjusted, verdict))
         if kind != "values":

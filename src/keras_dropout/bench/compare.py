@@ -9,7 +9,6 @@ from typing import Any, Unpack
 
 from rich.console import Group
 
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.example_store import shown
 from keras_dropout.bench.execution import scheduler
 from keras_dropout.bench.execution.machine import machine, versions
@@ -19,13 +18,14 @@ from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.study.planning import DEFAULT_LEDGER, Plan, Settings, check_names, make_plan
 from keras_dropout.errors import check_path
 
 
-def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> Comparison:
+def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> ShownComparison:
     """What the runs of a plan's study say that there are."""
-    return Comparison(
+    return ShownComparison(
         study,
         dict(results),
         command=command,
@@ -37,7 +37,7 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
     )
 
 
-def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
+def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownComparison:
     """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger.
 
     With `max_seeds` seeds are added in rounds until all variants are decided. The decisions follow from the results alone, so
@@ -108,7 +108,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
     return found
 
 
-def keep(found: Comparison, more: Mapping[str, Any]) -> None:
+def keep(found: ShownComparison, more: Mapping[str, Any]) -> None:
     """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
     assert found.ledger is not None  # both are set by `carry_out`
     assert found.number is not None
@@ -126,7 +126,7 @@ def compare(
     report: str | Path | None = None,
     quiet: bool = False,
     **settings: Unpack[Settings],
-) -> Comparison:
+) -> ShownComparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
 
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function

@@ -1,53 +1,42 @@
 """What a study found: its runs, paired by seed -> differences, verdicts, documents. Trains nothing, loads no framework."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Group
 
 from keras_dropout import schedules
-from keras_dropout.bench import disagreement, statistics
-from keras_dropout.bench.execution.machine import machine, versions
-from keras_dropout.bench.ledger.lookup import examples, peek
-from keras_dropout.bench.records import (
-    COVERAGE,
-    EDGES,
-    MONTE_CARLO_METRICS,
-    SAMPLED_METRICS,
-    Result,
-    Run,
-    Study,
-    Variant,
-    higher_is_better,
-    plain_metric,
+from keras_dropout.bench import statistics
+from keras_dropout.bench.metric_names import higher_is_better, is_monte_carlo, is_sampled, plain_metric
+from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.statistics import (
+    LEVEL,
+    Difference,
+    compare_paired,
+    finite_mean,
+    finite_or_none,
+    finite_sd,
+    mean_interval,
+    smallest_p,
 )
-from keras_dropout.bench.report import charts, tables
-from keras_dropout.bench.report.page import write_page
-from keras_dropout.bench.report.words import monte_carlo_sentences, seeds_sentences
-from keras_dropout.bench.statistics import LEVEL, Difference, compare_paired, finite_mean, finite_sd, mean_interval, smallest_p
-from keras_dropout.display import Shown, as_html
 from keras_dropout.errors import check_choice, refuse
 
 IDENTICAL = "identical"  # the verdict where two variants trained the same model
 
-# Of a picture that stands alone: those of the page around it, and two that are seen on light and on dark.
-_COLORS = (
-    "font-family: sans-serif; --ink: currentColor; --quiet: currentColor; --line: currentColor; --better: #3987e5; --worse: #d95926"
-)
-
 
 @dataclass(repr=False)
-class Comparison(Shown):
-    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
+class Comparison:
+    """What a study found, as data: `verdicts`, `differences(metric)`, `to_frame()`, `document()`.
+
+    `compare` gives one that also prints and writes its page, a `bench.report.shown_comparison.ShownComparison`.
 
     `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
-    matters. What there is of each test example is read from the `ledger`, if there is one, when it is needed, so that memory does
-    not grow with the runs; `number` is that of the study there, `made` when, by which versions and on what machine it was asked
-    for, where that was not here and now. `more` are the documents of the search or sweep that it ended, and of its network.
+    matters. `ledger` is where the runs are kept; `number` is that of the study there, `made` when, by which versions and on what
+    machine it was asked for, where that was not here and now. `more` are the documents of the search or sweep that it ended, and
+    of its network.
     """
 
     study: Study
@@ -72,7 +61,7 @@ class Comparison(Shown):
     @property
     def sampled_metrics(self) -> list[str]:
         """Those of `metrics` that a study has for its samples."""
-        return [name for name in self.metrics if name in SAMPLED_METRICS] if self.study.samples is not None else []
+        return [name for name in self.metrics if is_sampled(name)] if self.study.samples is not None else []
 
     @property
     def own_metrics(self) -> list[str]:
@@ -157,14 +146,14 @@ class Comparison(Shown):
                 pairs = self.values(variant, metric) - self.values(variant, plain_metric(metric))
                 pairs = pairs[np.isfinite(pairs)]
                 interval = mean_interval(pairs)
-                row = {"variant": variant.name, "metric": plain_metric(metric), "difference": _number(finite_mean(pairs))}
+                row = {"variant": variant.name, "metric": plain_metric(metric), "difference": finite_or_none(finite_mean(pairs))}
                 found.append(row | {"interval": interval and list(interval), "pairs": len(pairs)})
         return found
 
     @property
     def _of_samples(self) -> list[str]:
         """The Monte-Carlo metrics whose plain ones there are too."""
-        return [name for name in self.sampled_metrics if name in MONTE_CARLO_METRICS and plain_metric(name) in self.metrics]
+        return [name for name in self.sampled_metrics if is_monte_carlo(name) and plain_metric(name) in self.metrics]
 
     def is_sampled(self, variant: Variant) -> bool:
         """Whether the Monte-Carlo figures of a variant are other than the plain ones: not without dropout."""
@@ -225,17 +214,21 @@ class Comparison(Shown):
             each["wilcoxon_p_adjusted"] = p
         return found
 
-    def _of_each_example(self, names: Sequence[str]) -> dict[str, list[Result | None]]:
-        """The results of these variants with what they have of each test example, one a seed; None for what is not done."""
+    def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
+        """Return results, these runs' among them, with what is known of each test example."""
+        return self.results
+
+    def of_each_example(self, names: Sequence[str]) -> dict[str, list[Result | None]]:
+        """Return the results of these variants with what they have of each test example, one a seed; None for what is not done."""
         variants = {variant.name: variant for variant in self.study.variants}
         keys = {name: [self.study.key(variants[name], seed) for seed in self.study.seeds] for name in names}
-        results = self.results if self.ledger is None else peek(self.ledger, [key for each in keys.values() for key in each])
+        results = self.with_each_example([key for each in keys.values() for key in each])
         done = {key: result for key, result in results.items() if result.status == "done"}
         return {name: [done.get(key) for key in each] for name, each in keys.items()}
 
     def _loss_differences(self, name: str) -> np.ndarray | None:
         """The differences in the loss of each test example, (pairs, examples), of the seeds that have both."""
-        found = self._of_each_example((name, self.study.baseline))
+        found = self.of_each_example((name, self.study.baseline))
         losses = [[None if run is None else run.test_losses for run in runs] for runs in found.values()]
         rows = [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
         return np.array(rows) if rows else None
@@ -247,7 +240,7 @@ class Comparison(Shown):
         comparisons = []
         for metric in self.metrics:
             figures = self.figures(metric)
-            comparisons += [row | figures[row["variant"]] for row in self._rows(metric)]
+            comparisons += [row | figures[row["variant"]] for row in self.rows(metric)]
         return {
             "study": {
                 "target": study.target,
@@ -273,8 +266,8 @@ class Comparison(Shown):
                     "placement": variant.placement,
                     "schedule": _schedule(variant),
                     "runs": [self._run_document(variant, seed, names) for seed in study.seeds],
-                    "mean": {name: _number(finite_mean(self.values(variant, name))) for name in names},
-                    "sd": {name: _number(finite_sd(self.values(variant, name))) for name in names},
+                    "mean": {name: finite_or_none(finite_mean(self.values(variant, name))) for name in names},
+                    "sd": {name: finite_or_none(finite_sd(self.values(variant, name))) for name in names},
                 }
                 for variant in study.variants
             ],
@@ -329,96 +322,14 @@ class Comparison(Shown):
             for seed in self.study.seeds
         )
 
-    def report_document(self) -> dict[str, Any]:
-        """What the report shows, as plain values: `document`, curves, pairs, and test examples and network where there are such."""
-        document = self.document()
-        curves = {
-            variant.name: [
-                self.results[k].curves for k in (self.study.key(variant, s) for s in self.study.seeds) if k in self.results
-            ]
-            for variant in self.study.variants
-        }
-        pairs = {metric: self._pairs(metric) for metric in self.own_metrics}
-        figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == "test_loss"}
-        sampled = {
-            "metrics": [metric for metric in self.sampled_metrics if metric in MONTE_CARLO_METRICS],
-            "repeated": self.repeated,
-            "sentences": monte_carlo_sentences(self.study.samples, document.get("monte_carlo", ())),
-        }
-        return {
-            **document,
-            **self.more,
-            "curves": curves,
-            "pairs": pairs,
-            "seeds_sentences": seeds_sentences(figures),
-            "sampled": sampled,
-            "made": {"command": self.command, **(self.made or {"started": None, "versions": versions(), "machine": machine()})},
-            **self._test_examples(),
-        }
-
-    def save_report(self, path: str | Path) -> Path:
-        """Write the report, one HTML file that needs no network, and return its path."""
-        return write_page(Path(path), self.report_document())
-
-    def _test_examples(self) -> dict[str, Any]:
-        """The report's "examples", "confusion" and "calibration", None where the runs have nothing for them."""
-        by_variant = self._of_each_example([variant.name for variant in self.study.variants])
-        predictions = {name: [None if run is None else run.predictions for run in runs] for name, runs in by_variant.items()}
-        losses = {name: [None if run is None else run.test_losses for run in runs] for name, runs in by_variant.items()}
-        found: dict[str, Any] = {"examples": None, "confusion": None, "calibration": _calibration(by_variant)}
-        kept = None if self.ledger is None else examples(self.ledger, self.study.data.fingerprint)
-        if kept is None or not any(each is not None for seeds in predictions.values() for each in seeds):
-            return found
-        about, arrays = kept
-        answers = arrays["answers"]
-        confusion = disagreement.confusion(answers, predictions, self.study.baseline)
-        found["confusion"] = confusion and {"names": _names(about["names"], confusion.pop("number")), **confusion}
-        place = {number: row for row, number in enumerate(arrays.get("index", ()))}
-        candidates = arrays.get("index", np.arange(len(answers)))
-        found["examples"] = {
-            "kind": about["kind"],
-            "names": about["names"] or None,
-            "columns": about["columns"] or None,
-            "count": len(answers),
-            "stored": len(candidates),
-            "disputed": [
-                {
-                    "index": number,
-                    "answer": answers[number].item(),
-                    "variants": {
-                        name: {
-                            "loss": _number(finite_mean(np.array([np.nan if a is None else a[number] for a in losses[name]]))),
-                            "predictions": [None if each is None else each[number].item() for each in predictions[name]],
-                        }
-                        for name in by_variant
-                    },
-                    "pixels": arrays["inputs"][place[number]].tolist() if about["kind"] == "images" else None,
-                    "row": arrays["inputs"][place[number]].tolist() if about["kind"] == "rows" else None,
-                }
-                for number in disagreement.disputed(answers, candidates, predictions, losses)
-            ],
-        }
-        return found
-
-    def __rich__(self) -> Group:
-        return tables.comparison(self)
-
-    def _repr_html_(self) -> str:
-        """The tables, and the differences in the test loss as a picture."""
-        picture, differences = "", self._rows("test_loss")
-        if any(row["difference"] is not None for row in differences):
-            drawn = charts.paired_differences(differences, self._pairs("test_loss"), "test_loss", higher_is_better("test_loss"))
-            picture = f'<div style="{_COLORS}">{drawn}</div>'
-        return f"{as_html(self)}\n{picture}"
-
-    def _rows(self, metric: str) -> list[dict[str, Any]]:
-        """The differences to the baseline as plain values, a row for each variant."""
+    def rows(self, metric: str) -> list[dict[str, Any]]:
+        """Return the differences to the baseline as plain values, a row for each variant."""
         return [
             {
                 "variant": name,
                 "baseline": self.study.baseline,
                 "metric": metric,
-                "difference": _number(found.mean),
+                "difference": finite_or_none(found.mean),
                 "interval": found.interval and list(found.interval),
                 "p": found.p,
                 "p_adjusted": found.p_adjusted,
@@ -428,10 +339,10 @@ class Comparison(Shown):
             for name, found in self.differences(metric).items()
         ]
 
-    def _pairs(self, metric: str) -> dict[str, list[float | None]]:
-        """variant -> the difference to the baseline for each seed."""
+    def pairs(self, metric: str) -> dict[str, list[float | None]]:
+        """Return the difference to the baseline for each seed, by variant."""
         base = self.values(self.study.baseline, metric)
-        return {name: [_number(value) for value in self.values(name, metric) - base] for name in self.others}
+        return {name: [finite_or_none(value) for value in self.values(name, metric) - base] for name in self.others}
 
     @property
     def others(self) -> list[str]:
@@ -448,32 +359,12 @@ class Comparison(Shown):
             "key": key,
             "seed": seed,
             "status": result.status if result else "missing",
-            **{name: _number(result.metrics.get(name)) if result else None for name in names},
+            **{name: finite_or_none(result.metrics.get(name)) if result else None for name in names},
             "seconds": result.seconds if result else None,
             "epochs": result.epochs if result else None,
             **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
             **({"error": result.error} if result and result.error else {}),
         }
-
-
-def _names(names: Sequence[str], number: int) -> list[str]:
-    return [names[each] if each < len(names) else str(each) for each in range(number)]
-
-
-def _calibration(by_variant: Mapping[str, Sequence[Result | None]]) -> dict[str, Any] | None:
-    """The curves of plain and Monte-Carlo predictions, gathered over seeds."""
-    found = {}
-    for name, runs in by_variant.items():
-        curves = [run.calibration for run in runs if run is not None and run.calibration]
-        if curves:
-            found[name] = {
-                kind: {
-                    "reliability": {"edges": EDGES, "runs": [each[kind]["reliability"] for each in curves]},
-                    "risk_coverage": {"coverage": COVERAGE, "runs": [each[kind]["risk_coverage"] for each in curves]},
-                }
-                for kind in ("plain", "monte_carlo")
-            }
-    return found or None
 
 
 def _why_identical(variant: Variant, baseline: Variant) -> str:
@@ -493,7 +384,3 @@ def _schedule(variant: Variant) -> dict[str, str] | None:
     specs = (variant.placement or {}).items()
     found = {site: str(schedules.from_document(spec["schedule"])) for site, spec in specs if "schedule" in spec}
     return found or None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

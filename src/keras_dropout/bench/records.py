@@ -7,7 +7,6 @@ known by its key, a hash of everything that decides its result.
 import hashlib
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,32 +26,6 @@ ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 2
 STATUSES = ("done", "diverged", "failed")
-# Of a study with samples, by what the model's outputs are: the metrics on test data with dropout off, beside those the model is
-# compiled with, and those of the mean of the samples, whose names begin with MC.
-_OF_CLASSES = ("nll", "brier", "ece")
-PLAIN = {"classes": _OF_CLASSES, "labels": _OF_CLASSES, "values": ("rmse",)}
-MONTE_CARLO = {"classes": ("accuracy", *_OF_CLASSES), "labels": ("accuracy", *_OF_CLASSES), "values": ("rmse",)}
-MC = "mc_"
-EDGES = [number / 15 for number in range(16)]  # of the bins of confidence in curves of calibration
-COVERAGE = [number / 20 for number in range(1, 21)]  # at which the risk is kept
-MONTE_CARLO_METRICS = [f"test_{MC}{name}" for names in MONTE_CARLO.values() for name in names]
-SAMPLED_METRICS = [*(f"test_{name}" for names in PLAIN.values() for name in names), *MONTE_CARLO_METRICS]
-# Whole words of a name; before them may be an output's.
-_HIGHER_IS_BETTER = re.compile(
-    r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity"
-    r"|correlation|true_positives?|true_negatives?)(?![^\W_])"
-)
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of a metric is a better one, by its name: of a loss or an error never."""
-    name = metric.lower()
-    return not name.endswith(("loss", "error")) and _HIGHER_IS_BETTER.search(name) is not None
-
-
-def plain_metric(metric: str) -> str:
-    """The metric of plain predictions that goes with a Monte-Carlo one."""
-    return metric.replace(f"test_{MC}", "test_")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.ledger.lookup import check_readable, decoding, latest_study, peek
 from keras_dropout.bench.ledger.schema import LARGEST, refusing
 from keras_dropout.bench.records import BASELINE, Study
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.errors import BadInput, check_whole, refuse
 
 # What a document must have. Counts and choices are checked by `Study` itself.
@@ -29,7 +29,7 @@ _DOCUMENT = {
 }
 
 
-def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> Comparison:
+def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> ShownComparison:
     """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
     path = Path(path)
     listing = f"keras-dropout report {shlex.quote(str(path))} --list"
@@ -57,7 +57,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
     with refusing(path, "read"), decoding(where):
         study, plan = Study.from_document(document["study"], keys), document["plan"]
         study.runs()  # each has a key
-        return Comparison(
+        return ShownComparison(
             study,
             results,
             timing=document.get("timing", {}),

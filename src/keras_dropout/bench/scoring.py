@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from keras_dropout import metrics, uncertainty
-from keras_dropout.bench.records import COVERAGE, EDGES, MC, MONTE_CARLO, PLAIN
+from keras_dropout.bench.metric_names import COVERAGE, EDGES, MC, monte_carlo_names, plain_names
 from keras_dropout.errors import refuse
 from keras_dropout.sampling import Passes, as_trained, drops
 
@@ -54,7 +54,7 @@ def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
 
 
 def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """The metrics `PLAIN` with dropout off, and as mc_… those in `MONTE_CARLO` of the mean of `samples` stochastic passes; and of
+    """Return the metrics of `metric_names.SAMPLED` with dropout off, and as mc_… of the mean of `samples` stochastic passes; and of
     classes the `curves` of both, as "plain" and "monte_carlo", None for other outputs.
 
     Examples count alike, whatever weights they have in the loss. Without dropout there is one pass: both are the same. The masks
@@ -68,8 +68,8 @@ def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> 
     if stochastic(model):
         mean = uncertainty.predict(of, x, samples, outputs=kind, logits=logits, seed=seed).mean
         mean = predictions(mean, kind, logits=False)
-    several = {name: getattr(metrics, name)(mean, y) for name in MONTE_CARLO[kind]}
-    numbers = {name: getattr(metrics, name)(once, y) for name in PLAIN[kind]} | {MC + name: v for name, v in several.items()}
+    several = {name: getattr(metrics, name)(mean, y) for name in monte_carlo_names(kind)}
+    numbers = {name: getattr(metrics, name)(once, y) for name in plain_names(kind)} | {MC + name: v for name, v in several.items()}
     return numbers, None if kind == "values" else {"plain": curves(once, y), "monte_carlo": curves(mean, y)}
 
 
@@ -96,7 +96,7 @@ def check_monte_carlo(model: keras.Model, x: Any, y: Any) -> None:
     shown = plain(as_trained(model), x)
     kind, logits, y = _as_told(model, shown, y)
     once = predictions(shown, kind, logits)
-    for name in PLAIN[kind]:
+    for name in plain_names(kind):
         getattr(metrics, name)(once, y)
 
 

@@ -56,6 +56,11 @@ class Difference:
     equivalence: Equivalence | None = None
 
 
+def finite_or_none(value: float | None) -> float | None:
+    """Return a finite number as a float; None for what is not finite."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
 def finite_mean(values: np.ndarray) -> float:
     """The mean of those that are finite; nan where none is."""
     finite = values[np.isfinite(values)]

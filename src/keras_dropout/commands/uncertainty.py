@@ -111,12 +111,13 @@ def uncertainty(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from keras_dropout.bench.records import PLAIN, Variant
+        from keras_dropout.bench.metric_names import TUNED_BY
+        from keras_dropout.bench.records import Variant
         from keras_dropout.bench.study import planning
 
         placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {}) if place else {}
         if tune_rate is not None:
-            check_choice("metric to tune the rate by", tune_rate, PLAIN["classes"])
+            check_choice("metric to tune the rate by", tune_rate, TUNED_BY)
         shifts = _shifts(shift or ())
         for each in (data, *(ood or ())):
             planning.check_data_name(each)

@@ -13,13 +13,13 @@ import numpy as np
 from rich.console import Group
 
 from keras_dropout.bench.compare import carry_out
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import accelerator
 from keras_dropout.bench.ledger.lookup import models
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path, write_page
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.statistics import (
     LEVEL,
     Claim,
@@ -27,6 +27,7 @@ from keras_dropout.bench.statistics import (
     claim_of_figure,
     fewest_pairs,
     finite_mean,
+    finite_or_none,
     finite_sd,
     holm,
 )
@@ -115,7 +116,7 @@ class Found:
 
     seeds: Sequence[int]
     quick: bool
-    comparisons: Mapping[str, Comparison]
+    comparisons: Mapping[str, ShownComparison]
     plans: Mapping[str, Plan]
     measured: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict)
 
@@ -177,10 +178,10 @@ class Tried:
         said = {name: getattr(self.expectation, name) for name in ("says", "published", "above", "below", "figure")}
         return {
             **said,
-            "measured": _number(self.claim.mean),
+            "measured": finite_or_none(self.claim.mean),
             "interval": self.claim.interval and list(self.claim.interval),
             "p": self.claim.p,
-            "runs": [_number(value) for value in self.values],
+            "runs": [finite_or_none(value) for value in self.values],
             "verdict": self.verdict,
         }
 
@@ -252,9 +253,9 @@ class Outcome(Shown):
                         "part": part,
                         "variant": variant,
                         "metric": name,
-                        "mean": _number(finite_mean(each)),
-                        "sd": _number(finite_sd(each)),
-                        "runs": [_number(value) for value in each],
+                        "mean": finite_or_none(finite_mean(each)),
+                        "sd": finite_or_none(finite_sd(each)),
+                        "runs": [finite_or_none(value) for value in each],
                     }
                     for name, each in values.items()
                 ]
@@ -312,10 +313,6 @@ class Outcome(Shown):
 def _check_has_page(reproduction: Reproduction, plans: Mapping[str, Plan]) -> None:
     if not plans:
         refuse(f"{reproduction.name} trains nothing, so that there is no page.", "Leave --report out.")
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)

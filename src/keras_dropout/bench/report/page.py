@@ -20,9 +20,8 @@ import numpy as np
 from markupsafe import Markup
 
 from keras_dropout.bench.ledger.export import write_whole
-from keras_dropout.bench.records import higher_is_better, plain_metric
+from keras_dropout.bench.metric_names import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
-from keras_dropout.bench.report.words import expected
 from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
 
@@ -36,7 +35,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
 
     All that the templates put into it passes `cleaned`. The document that is embedded has names as they are, escaped by JSON.
 
-    `document` is what `Comparison.report_document` gives. What is None or not there of "search", "sweep", "examples", "confusion",
+    `document` is that of `ShownComparison.report_document`. What is None or missing of "search", "sweep", "examples", "confusion",
     "calibration", "network" and "reproduction", the summary of an `Outcome`, is left out of the page.
     """
     check_report_path(path)
@@ -69,7 +68,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         document=document,
         verdict=verdict.verdict(document),
         described=verdict.described,
-        expected=expected,
+        expected=verdict.expected,
         metrics=[name for name in metrics if name not in map(plain_metric, document["sampled"]["metrics"])],
         most_together=charts.MOST_TOGETHER,
         fewest_in_bin=charts.FEWEST_IN_BIN,

@@ -8,14 +8,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from keras_dropout.bench.records import MONTE_CARLO_METRICS, higher_is_better, plain_metric
-from keras_dropout.bench.report.words import expected, monte_carlo_sentences, seeds_sentences
+from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.metric_names import SAMPLED, higher_is_better, is_monte_carlo, plain_metric
+from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
 _SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
 
 
-def comparison(found: Any) -> Group:
+def comparison(found: Comparison) -> Group:
     """What `keras-dropout compare` prints of a `Comparison`."""
     figures = {metric: found.figures(metric) for metric in found.own_metrics} if found.others else {}
     parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
@@ -25,7 +26,7 @@ def comparison(found: Any) -> Group:
     return Group(*parts)
 
 
-def comparison_tables(found: Any) -> list[Table]:
+def comparison_tables(found: Comparison) -> list[Table]:
     """Its tables of means and differences, which are cheap enough to draw while a study runs."""
     tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
     tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
@@ -142,13 +143,13 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _means_table(found: Any) -> Table:
+def _means_table(found: Comparison) -> Table:
     table = Table(
         title=Text(f"{found.study.target}: mean and standard deviation over {len(found.study.seeds)} seeds"), title_justify="left"
     )
     table.add_column("variant")
     table.add_column("runs", justify="right")
-    repeated = {plain_metric(metric) for metric in found.sampled_metrics if metric in MONTE_CARLO_METRICS}
+    repeated = {plain_metric(metric) for metric in found.sampled_metrics if is_monte_carlo(metric)}
     shown = [metric for metric in found.own_metrics if metric not in repeated]  # those with a Monte-Carlo one have a table
     for metric in shown:
         table.add_column(metric.replace("_", " "), justify="right")
@@ -163,7 +164,7 @@ def _means_table(found: Any) -> Table:
     return table
 
 
-def _differences_table(found: Any, metric: str) -> Table:
+def _differences_table(found: Comparison, metric: str) -> Table:
     better = "higher" if higher_is_better(metric) else "lower"
     title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
     table = Table(title=Text(title), title_justify="left")
@@ -176,11 +177,11 @@ def _differences_table(found: Any, metric: str) -> Table:
     return table
 
 
-def _sampled_table(found: Any) -> Table:
+def _sampled_table(found: Comparison) -> Table:
     """Plain and Monte-Carlo predictions one below the other; one row where both are the same."""
     title = f"test data: plain predictions, and the mean of {found.study.samples} with dropout on (Monte-Carlo)"
     table = Table(title=Text(title), title_justify="left")
-    several = [metric for metric in found.sampled_metrics if metric in MONTE_CARLO_METRICS]
+    several = [metric for metric in found.sampled_metrics if is_monte_carlo(metric)]
     for name in ("variant", "predictions", *(plain_metric(metric).removeprefix("test_") for metric in several)):
         table.add_column(name, justify="left" if name in ("variant", "predictions") else "right")
     for variant in found.study.variants:
@@ -192,8 +193,10 @@ def _sampled_table(found: Any) -> Table:
     return table
 
 
-def _sampled_differences_table(found: Any) -> Table:
-    title = f"more metrics against {found.study.baseline}, paired by seed; mc: Monte-Carlo (lower is better, but for accuracy)"
+def _sampled_differences_table(found: Comparison) -> Table:
+    better_higher = " and ".join(name for name, row in SAMPLED.items() if row.higher_is_better)
+    said = f"mc: Monte-Carlo (lower is better, but for {better_higher})"
+    title = f"more metrics against {found.study.baseline}, paired by seed; {said}"
     table = Table(title=Text(title), title_justify="left")
     for name in ("variant", "metric", "difference", "95 % interval", "p adjusted", "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "metric", "verdict") else "right")

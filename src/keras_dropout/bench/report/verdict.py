@@ -1,4 +1,4 @@
-"""What a study found, in sentences for a reader who knows no statistics, and the code that puts it into a model."""
+"""What a study found, in sentences for terminal, notebook and page: the verdict, the code that follows from it, and figures."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_dropout import notation
-from keras_dropout.bench.records import MONTE_CARLO_METRICS
+from keras_dropout.bench.metric_names import is_monte_carlo
 from keras_dropout.bench.statistics import fewest_pairs
 
 DECIDING = "test_loss"
@@ -156,6 +156,51 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
     return "\n".join(lines)
 
 
+def seeds_sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the number of seeds is good for, and what a margin says, one sentence each, from `Comparison.figures`."""
+    found = []
+    for name, each in figures.items():
+        said, margin = [], each["equivalence"]
+        if each["detectable_difference"] is not None:
+            said.append(f"as many seeds show a test loss difference of {each['detectable_difference']:.4f} with 80 % power")
+        if each["pairs_needed"] is not None:
+            said.append(f"{'the margin' if margin else 'one as seen'} takes {each['pairs_needed']}")
+        if each["unpaired_seeds"] is not None:
+            said.append(f"without pairing, {each['unpaired_seeds']} would be as precise")
+        found += [f"{name}: {'; '.join(said)}."] if said else []
+        if margin:
+            low, high = margin["interval"]
+            found.append(
+                f"{name}, margin {margin['margin']:g}: 90 % interval {low:+.4f} to {high:+.4f}; better by more with probability "
+                f"{margin['better']:.3f}, within {margin['within']:.3f}, worse by more {margin['worse']:.3f}."
+            )
+    return found
+
+
+def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What Monte-Carlo predictions do to each variant's NLL or RMSE, one sentence each, from `Comparison.monte_carlo`."""
+    found = []
+    for row in rows:
+        if row["metric"] in ("test_nll", "test_rmse") and row["pairs"]:
+            between = " (95 % interval {:+.4f} to {:+.4f})".format(*row["interval"]) if row["interval"] else ""
+            found.append(
+                f"{row['variant']}: {samples} samples against its own plain predictions, paired over {row['pairs']} seed(s): "
+                f"{row['metric'].removeprefix('test_')} {row['difference']:+.4f}{between}."
+            )
+    return found
+
+
+def expected(row: Mapping[str, Any]) -> str:
+    """An expectation of a reproduction with its bounds, as "test loss, none minus hidden > 0"."""
+    if row["figure"] is not None:
+        return f"{row['says']}: {row['figure']:g} could be one more"
+    if row["above"] is None and row["below"] is None:
+        return row["says"]
+    if row["above"] is not None and row["below"] is not None:
+        return f"{row['says']}: between {row['above']:g} and {row['below']:g}"
+    return f"{row['says']} > {row['above']:g}" if row["below"] is None else f"{row['says']} < {row['below']:g}"
+
+
 def _named(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The variant to speak of: with a verdict for the better before all else, then the largest gain."""
     order = ("better", "better, but within the margin", "no difference shown", "same within the margin")
@@ -181,7 +226,7 @@ def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Ma
 def _of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The comparisons of a variant on the other metrics of plain predictions."""
     rows = [row for row in document["comparisons"] if row["variant"] == name and row["pairs"]]
-    return [row for row in rows if row["metric"] != DECIDING and row["metric"] not in MONTE_CARLO_METRICS]
+    return [row for row in rows if row["metric"] != DECIDING and not is_monte_carlo(row["metric"])]
 
 
 def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:

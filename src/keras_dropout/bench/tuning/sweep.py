@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.compare import carry_out, keep
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.records import Run
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.statistics import Smooth, smooth_curve
 from keras_dropout.bench.study.planning import Plan
 from keras_dropout.bench.tuning import spaces
@@ -31,7 +31,7 @@ class Sweep(Shown):
     site: str
     rates: Sequence[float]
     names: Sequence[str]  # the variant of each rate
-    comparison: Comparison
+    comparison: ShownComparison
 
     @property
     def failed(self) -> list[tuple[Run, str]]:

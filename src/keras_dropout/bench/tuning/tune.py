@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.compare import carry_out, keep
-from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.records import Run, Variant
 from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.statistics import mean_interval
 from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_names
 from keras_dropout.bench.tuning.search import (
@@ -48,7 +48,7 @@ class Tuning(Shown):
 
     search: Search
     trials: Sequence[Trial]
-    comparison: Comparison
+    comparison: ShownComparison
     timing: Mapping[str, Any]
 
     @property
