@@ -149,7 +149,7 @@ def bench(name: str, cores: int) -> tuple[float, str]:
 
 
 def main(names: list[str]) -> None:
-    from keras_dropout.bench.execution.machine import usable_cores
+    from keras_dropout.cores import usable_cores
 
     cores, rows = usable_cores(), []
     for name in names:

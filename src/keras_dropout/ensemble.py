@@ -19,7 +19,7 @@ from scipy.special import gammaln, softmax
 
 from keras_dropout import backends
 from keras_dropout.display import Shown
-from keras_dropout.errors import BadInput, check_whole, refuse
+from keras_dropout.errors import BadInput, check_whole, first_line, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
 from keras_dropout.models import graph
@@ -320,7 +320,7 @@ def average(
     try:
         thinned, notes = networks(model), ()
     except BadInput as error:
-        thinned, notes = None, (f"The thinned networks are not counted: {str(error).splitlines()[0]}",)
+        thinned, notes = None, (f"The thinned networks are not counted: {first_line(error)}",)
     return Average(
         passes.model.name,
         len(labels),

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,21 @@ class BadInput(ValueError):
 def refuse(what: str, mend: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
     raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, mend)))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first telling line of an error.
+
+    Keras puts escape codes and lines of its own before what a layer raised, and whole configurations.
+    """
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered:")[2]
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith("Exception encountered when calling ")), "no message")
+
+
+def described(error: BaseException) -> str:
+    """Return the type of an error of other code and its first telling line, cut after 300 characters."""
+    return f"{type(error).__name__}: {first_line(error):.300}"
 
 
 def warn(message: str) -> None:

@@ -26,7 +26,8 @@ from keras import ops
 
 from keras_dropout import backends, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
-from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.cores import usable_cores
+from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.models import graph
@@ -265,7 +266,7 @@ class Passes:
             raise
         except Exception as error:
             refuse(
-                f"the model {self.model.name!r} cannot be sampled on these examples: {graph._first_line(error)}",
+                f"the model {self.model.name!r} cannot be sampled on these examples: {described(error)}",
                 "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
             )
 
@@ -437,7 +438,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
             try:
                 array = array.astype(dtype, copy=False)
             except (TypeError, ValueError) as error:
-                refuse(f"input {name!r} takes {dtype}; {graph._first_line(error)}", "Leave out or encode what is no number.")
+                refuse(f"input {name!r} takes {dtype}; {described(error)}", "Leave out or encode what is no number.")
         arrays[number] = array
     return arrays
 
@@ -468,7 +469,7 @@ def _read(x: Any) -> Any:
         return reader.predict(x, verbose=0)
     except Exception as error:  # whatever the user's dataset raises
         refuse(
-            f"the {kind} cannot be read: {graph._first_line(error)}",
+            f"the {kind} cannot be read: {described(error)}",
             "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",
         )
 
@@ -556,7 +557,7 @@ def with_training(call: Callable, on: bool) -> Callable:
 
 def _threads() -> int:
     """As many as there are usable cores, or as JAX itself is allowed: where that is told by NPROC, as in the bench's workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     allowed = os.environ.get("NPROC", "")
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
 

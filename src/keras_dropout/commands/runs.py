@@ -140,9 +140,9 @@ def take_model(
     Examples:
       keras-dropout runs model 3f9a -o model.keras
     """
-    from keras_dropout.bench.ledger.export import write_whole
     from keras_dropout.bench.ledger.lookup import reading
     from keras_dropout.bench.ledger.selection import find_key, find_model
+    from keras_dropout.writing import write_whole
 
     path = check_output_path(output, ".keras", force)
     with reading(ledger) as connection:

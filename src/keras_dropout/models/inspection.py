@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_dropout import layers
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, first_line, refuse
 from keras_dropout.models import graph, survey
 from keras_dropout.models.graph import Call, Graph, differ
 from keras_dropout.models.survey import SPATIAL, attribute, inner_layer, is_dropout, is_known
@@ -298,7 +298,7 @@ def look(model: Any, data: Any = None) -> Inspection:
         top = graph.functional(model)  # a subclassed model is traced once
         read = graph.read(top)
     except BadInput as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     return Inspection(model, top, found, read, reason, *((None, None) if data is None else _rows(read, data)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import layers, notation
-from keras_dropout.errors import BadInput, check_rate, refuse, warn
+from keras_dropout.errors import BadInput, check_rate, first_line, refuse, warn
 from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
@@ -362,7 +362,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
     except BadInput:
         raise
     except (TypeError, ValueError) as error:
-        name, why = cls.__name__, str(error).splitlines()[0]
+        name, why = cls.__name__, first_line(error)
         refuse(f"{name} cannot be made from {options}: {why}", f"See help(keras_dropout.{name}).")
 
 

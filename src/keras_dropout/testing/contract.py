@@ -12,7 +12,6 @@ from layers with different seeds, not from many calls of one.
 
 import functools
 import itertools
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout.errors import check_choice, refuse
+from keras_dropout.errors import check_choice, described, first_line, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.testing import backend
 
@@ -112,10 +111,7 @@ def _broken(cls: type[keras.Layer], case: Case, only: Iterable[str] = ()) -> lis
 
 
 def _line(error: Exception) -> str:
-    # Keras puts a line of its own before the message of an error in a call, and escape codes around it.
-    text = re.sub(r"\x1b\[\d+m|^Exception encountered when calling .*", "", str(error)).strip()
-    line = text.splitlines()[0] if text else ""
-    return line if isinstance(error, AssertionError) else f"{type(error).__name__}: {line}"
+    return first_line(error) if isinstance(error, AssertionError) else described(error)
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_dropout.bench.data import opening
+from keras_dropout.cores import usable_cores
 from keras_dropout.errors import BadInput, check_whole, refuse
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
@@ -270,7 +271,7 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
         if needed > opening.most():
             refuse(f"{len(files):,} images of {width}x{height} need {needed / 1e9:.1f} GB of memory.", "Give a smaller image_size.")
         images = np.empty((len(files), height, width, len(mode)), np.uint8)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(min(8, usable_cores())) as threads:
             for start in range(0, len(files), 1024):  # in pieces, so that only these are held twice
                 for n, image in enumerate(threads.map(partial(readable, pixels), files[start : start + 1024]), start):
                     images[n] = image

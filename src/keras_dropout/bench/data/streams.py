@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data.arrays import each, leaves, named
-from keras_dropout.errors import refuse
+from keras_dropout.errors import first_line, refuse
 
 _FORM = "It must give (x, y) or (x, y, weights), as for Keras's fit."
 _SAME = (
@@ -59,7 +59,7 @@ def read(data: Any, rank: int | None = None) -> tuple:
     try:
         return _join(found, np.concatenate if batched else np.stack)
     except (ValueError, KeyError, TypeError) as error:
-        refuse(f"the batches of the {kind} do not go together: {str(error).splitlines()[0]}", "Give examples of one shape.")
+        refuse(f"the batches of the {kind} do not go together: {first_line(error)}", "Give examples of one shape.")
 
 
 def _pieces(data: Any) -> Iterator[tuple]:

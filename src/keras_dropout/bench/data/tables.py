@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_dropout.bench.data import columns, opening
-from keras_dropout.errors import BadInput, check_whole, refuse
+from keras_dropout.errors import BadInput, check_whole, first_line, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
         raise
     except (ValueError, OSError) as error:  # pandas' own errors of form are ValueErrors
         refuse(
-            f"{path} cannot be read: {next(iter(str(error).splitlines()), 'broken')}",
+            f"{path} cannot be read: {first_line(error)}",
             f"It must be a whole {opening.ending(path)} file with a line of column names.",
         )
     table = table.reset_index(drop=True).rename(columns=str)

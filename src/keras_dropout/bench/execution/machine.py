@@ -12,13 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from keras_dropout.cores import usable_cores
+
 _ACCELERATORS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm60-plugin", "jax-rocm7-plugin", "libtpu")
 _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
-
-
-def usable_cores() -> int:
-    """The number of cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

@@ -21,10 +21,11 @@ import ray
 from ray.exceptions import RayError
 
 from keras_dropout.bench.data.dataset import Data
-from keras_dropout.bench.execution.machine import usable_cores, worker_environment
+from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.bench.execution.worker import Task, Worker
 from keras_dropout.bench.records import Study
 from keras_dropout.bench.training.messages import Died, Told
+from keras_dropout.cores import usable_cores
 from keras_dropout.errors import refuse
 
 PATIENCE = 60.0  # seconds that runs wait for the cluster to take a worker where it has none

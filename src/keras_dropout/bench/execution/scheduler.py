@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 from keras_dropout.bench.data.dataset import Data
-from keras_dropout.bench.execution.machine import machine, usable_cores, versions
+from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.processes import Processes
 from keras_dropout.bench.execution.worker import Task
 from keras_dropout.bench.ledger.schema import NotStored
@@ -24,6 +24,7 @@ from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.settings import HERE, ray_address
 from keras_dropout.bench.study.planning import Plan
 from keras_dropout.bench.training.messages import Anew, Checkpointed, Died, Ended, Epoch, Paused, Told
+from keras_dropout.cores import usable_cores
 from keras_dropout.errors import refuse
 
 STACK = 256  # runs that a worker is given at once where it can train them side by side

@@ -2,14 +2,14 @@
 
 import csv
 import json
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_dropout.bench.ledger.selection import Selection, find, find_curves, finite
 from keras_dropout.errors import refuse
+from keras_dropout.writing import write_whole
 
 _FORMULAS = tuple("=+-@＝＋－＠")
 ENDINGS = (".csv", ".parquet", ".json")
@@ -49,18 +49,6 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows, whole or not at all, in the format of the file's ending."""
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json}[path.suffix]
     write_whole(path, lambda part: write(rows, part))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any], mend: str = "Free the disk, or name a file elsewhere.") -> None:
-    """Have a file written, whole or not at all: `write` is given the place where it comes into being."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        refuse(f"{path} cannot be written: {error.strerror or error}.", mend)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _fill(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,11 +19,11 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from keras_dropout.bench.ledger.export import write_whole
 from keras_dropout.bench.metric_names import higher_is_better, plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
+from keras_dropout.writing import write_whole
 
 HERE = Path(__file__).parent
 LARGE = 3_000_000  # bytes; a page above this is slow to send and to open

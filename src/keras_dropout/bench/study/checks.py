@@ -14,7 +14,7 @@ import numpy as np
 from keras_dropout.bench.data import arrays
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.study import own_classes
-from keras_dropout.errors import refuse
+from keras_dropout.errors import described, refuse
 from keras_dropout.models.targets import module_name
 
 _SPARSE = {"sparsecategoricalcrossentropy"}
@@ -58,7 +58,7 @@ def settings_of(model: Any) -> dict[str, Any]:
             settings = keras.saving.serialize_keras_object(model)
     except Exception as error:  # the reader's get_config may raise anything
         refuse(
-            f"the model {model.name!r} cannot be described by its configuration: {_first_line(error)}",
+            f"the model {model.name!r} cannot be described by its configuration: {described(error)}",
             "Give every layer of your own a get_config that returns the arguments of its constructor.",
         )
     finally:
@@ -164,7 +164,7 @@ def check_can_be_made_again(
             model.compile_from_config(copy.deepcopy(compiled))
     except Exception as error:  # the reader's from_config may raise anything
         refuse(
-            f"the model cannot be made again from its configuration: {_first_line(error)}",
+            f"the model cannot be made again from its configuration: {described(error)}",
             "Give each class of your own a get_config that returns the arguments of its constructor, and try "
             "keras.models.load_model on the saved model.",
         )
@@ -262,12 +262,6 @@ def _find_spec(module: str) -> Any:
         return None
 
 
-def _first_line(error: Exception) -> str:
-    # Keras puts what went wrong at the end of a long text about what it tried.
-    text = str(error).rpartition("Exception encountered:")[2].strip()
-    return f"{type(error).__name__}: {(text.splitlines() or [''])[0][:300]}"
-
-
 def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> tuple[str, ...]:
     """Return notes; refuse data that do not fit the model, its loss or the batch size, or from which nothing can be learnt."""
     notes: list[str] = []
@@ -339,7 +333,7 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
     try:
         return model(symbols, training=False)
     except Exception as error:  # whatever the reader's own call does with them
-        refuse(f"the model does not take the {role} inputs: {_first_line(error)}", "Give the data the shape that it takes.")
+        refuse(f"the model does not take the {role} inputs: {described(error)}", "Give the data the shape that it takes.")
 
 
 def _kind(x: Any) -> str:

@@ -23,6 +23,7 @@ from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.build import _assign, build, make
 from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused, Told
 from keras_dropout.bench.training.reference import ReferenceTraining
+from keras_dropout.errors import described
 from keras_dropout.masks import derive_seed
 
 _LOOK = 256  # test examples by which outputs are judged before training
@@ -387,7 +388,7 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
         model, _ = make(study, variant)
         trainer._prepare(model)(model, variant).trace()
     except Exception as error:  # whatever the reader's own train_step, layers and losses raise
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+        return described(error)
     return None
 
 

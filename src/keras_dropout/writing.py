@@ -1,0 +1,20 @@
+"""How a file is written: whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_dropout.errors import refuse
+
+
+def write_whole(path: Path, write: Callable[[Path], Any], mend: str = "Free the disk, or name a file elsewhere.") -> None:
+    """Write a file whole or not at all: `write` is given the path of a file beside it, which then takes its name."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        refuse(f"{path} cannot be written: {error.strerror or error}.", mend)
+    finally:
+        part.unlink(missing_ok=True)
