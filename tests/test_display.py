@@ -1,6 +1,7 @@
 """Results in a shell, on narrow terminals and in notebooks: nothing cut, nothing unescaped, nothing written twice."""
 
 import io
+import pickle
 import re
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 import keras_dropout
 from keras_dropout.bench.assessment import Assessment
+from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.records import DataFacts, Result, Study, Variant
 from keras_dropout.bench.report.shown_comparison import ShownComparison
@@ -130,6 +132,20 @@ def test_a_comparison_has_its_tables_and_a_picture(monkeypatch):
     used = set(re.findall(r"var\((--\w+)\)", html))
     assert used <= set(re.findall(r"(--\w+):", html)), "colours that only the page of a report has"
     assert repr(found) == as_text(found, 100).rstrip("\n")
+
+
+def test_a_comparison_that_is_pickled_shows_itself_again():
+    found = comparison()
+    again = pickle.loads(pickle.dumps(found))
+    assert again == found
+    assert (repr(again), again._repr_html_()) == (repr(found), found._repr_html_())
+
+
+def test_a_comparison_of_data_alone_has_the_same_document():
+    found = comparison()
+    alone = Comparison(found.study, found.results)
+    assert isinstance(found, Comparison)
+    assert alone.document() == found.document()
 
 
 @pytest.mark.parametrize("show", [as_text, as_html, lambda found: as_text(found, 40)], ids=["text", "html", "narrow"])
