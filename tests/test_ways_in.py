@@ -12,7 +12,7 @@ from keras_dropout.bench import settings
 from keras_dropout.errors import check_whole
 
 # The row, in the table and in the one that goes on from it.
-row = settings.Setting("Epochs of patience.", "3  # epochs", check=lambda n: check_whole("patience", n, 1, "For example 3."), kind=int)
+row = settings.Setting("Epochs of patience.", "3  # epochs", check=lambda n: check_whole("patience", n, 1, "Or 3."), kind=int)
 for table in (settings.Settings, settings.SearchSettings):
     table.__annotations__["patience"] = Annotated[int | None, row]
 
@@ -48,7 +48,7 @@ def test_a_setting_is_an_option_of_the_commands(run):
         assert "Epochs of patience." in out
     status, out, err = run("cli.main()", "compare", "digits-mlp", "--patience", "0")
     assert (status, out) == (2, "")
-    assert err.splitlines() == ["keras-dropout: patience must be a whole number of at least 1; got 0.", "For example 3."]
+    assert err.splitlines() == ["keras-dropout: patience must be a whole number of at least 1; got 0.", "Or 3."]
 
 
 def test_a_setting_is_a_line_of_study_files(run, tmp_path):
