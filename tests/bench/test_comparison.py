@@ -15,8 +15,9 @@ import pytest
 import scipy.stats
 
 import keras_dropout
-from keras_dropout.bench import compare, statistics
+from keras_dropout.bench import statistics
 from keras_dropout.bench.compare import carry_out, make_plan
+from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
@@ -223,22 +224,20 @@ def made_up_execution(monkeypatch, loss, interrupt_at=None):
     """In place of training: the test loss that `loss(run)` gives. Returns the keys of the runs, as they are "trained"."""
     trained = []
 
-    def execute(study, data, runs, ledger, workers, observer, more, **_):
-        results = []
-        while runs:
-            for run in runs:
-                if len(trained) == interrupt_at:
-                    trained.append("interrupted")
-                    raise KeyboardInterrupt
-                trained.append(run.key)
-                results.append(Result("done", 0.1, 1, {"test_loss": loss(run)}))
-                ledger.put(study, run, results[-1], {}, {})
-                observer.started(0, run, 0)
-                observer.ended(0, run, results[-1])
-            runs = more()
-        return results
+    def train(execution, runs):
+        for run in runs:
+            if len(trained) == interrupt_at:
+                trained.append("interrupted")
+                raise KeyboardInterrupt
+            trained.append(run.key)
+            result = Result("done", 0.1, 1, {"test_loss": loss(run)})
+            execution.ledger.put(execution.plan.study, run, result, {}, {})
+            execution.observer.started(0, run, 0)
+            yield run, result
+            execution.observer.ended(0, run, result)
 
-    monkeypatch.setattr(compare.scheduler, "execute", execute)
+    monkeypatch.setattr(Execution, "train", train)
+    monkeypatch.setattr(Execution, "__enter__", lambda execution: execution)
     return trained
 
 

@@ -569,7 +569,7 @@ def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_test_examples_are_kept_unless_told_not_to(tmp_path, monkeypatch, keep):
-    monkeypatch.setattr(scheduler, "execute", lambda *_, **__: [])
+    monkeypatch.setattr(scheduler.Execution, "train", lambda *_: iter(()))
     settings = {} if keep else {"keep_examples": False}
     plan = make_plan(perceptron(), ((X, LABELS), (X, LABELS)), seeds=1, ledger=tmp_path / "r.db", **settings)
     carry_out(plan, quiet=True)

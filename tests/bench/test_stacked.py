@@ -241,7 +241,7 @@ def test_a_group_that_cannot_be_trained_fails_alone(tmp_path, monkeypatch):
 
 def test_the_display_has_a_bar_for_a_group(tmp_path):
     plan = plan_of(perceptron(), tmp_path)
-    display, runs = Display(3, quiet=True, so_far=lambda *_: None), runs_of(plan)
+    display, runs = Display(3, quiet=True), runs_of(plan)
     display.expect(6)
     (bar,) = display._bars.tasks
     for run in runs[:4]:

@@ -16,7 +16,7 @@ import pytest
 
 import keras_dropout
 from keras_dropout import cli
-from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
@@ -30,13 +30,14 @@ SPACE = "hidden_1=0:0.6:7, hidden_2=0:0.6:7"
 
 
 class Training:
-    """Stands in for `execution.execute`. The end of each run is best at rates of 0.3; early on, the smaller the better."""
+    """Stands in for the workers. The end of each run is best at rates of 0.3; early on, the smaller the better."""
 
     def __init__(self, interrupt_after=None):
         self.trained = []  # (placement, seed, epochs)
         self.interrupt_after = interrupt_after
 
-    def __call__(self, study, data, runs, ledger, workers, observer, *, until=None, **_):
+    def __call__(self, execution, runs, until=None):
+        study, ledger, observer = execution.plan.study, execution.ledger, execution.observer
         for run in runs:
             if self.interrupt_after is not None and len(self.trained) == self.interrupt_after:
                 raise KeyboardInterrupt
@@ -49,8 +50,8 @@ class Training:
                 ledger.put_checkpoint(run.key, until, Checkpoint(until, curves, 0.0, []).to_bytes())
         found = ledger.get([run.key for run in runs])
         for run in runs if until is None else ():
+            yield run, found[run.key]
             observer.ended(0, run, found[run.key])
-        return list(found.values())
 
     def rates(self, run):
         return [spec["rate"] for spec in (run.variant.placement or {}).values()] + [0.0, 0.0]
@@ -71,7 +72,8 @@ class Training:
 @pytest.fixture
 def train(monkeypatch):
     def with_(training):
-        monkeypatch.setattr(scheduler, "execute", training)
+        monkeypatch.setattr(Execution, "train", lambda *given: training(*given))
+        monkeypatch.setattr(Execution, "__enter__", lambda execution: execution)
         return training
 
     return with_

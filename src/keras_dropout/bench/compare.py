@@ -21,7 +21,15 @@ from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.settings import Settings
-from keras_dropout.bench.study.planning import Plan, check_names, check_settings, check_sources, plan_study
+from keras_dropout.bench.study.planning import (
+    Plan,
+    check_names,
+    check_settings,
+    check_sources,
+    leaves_target_unchanged,
+    plan_study,
+    without_random_numbers,
+)
 from keras_dropout.errors import check_path
 
 
@@ -39,6 +47,8 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
     )
 
 
+@leaves_target_unchanged
+@without_random_numbers()
 def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
     """Plan a study as `plan_study` does, and choose its engine, for which short trainings may be timed."""
     asked = check_settings({**settings, "variants": variants})

@@ -51,9 +51,9 @@ def complete(settings: Mapping[str, Any], table: Any) -> dict[str, Any]:
     """All settings of a table, checked: those that are given, and the defaults of the others."""
     found = {}
     for name, row in rows(table).items():
-        value = settings.get(name)
-        value = row.default if value is None else value
-        found[name] = row.check(value) if row.check and value is not None else value
+        value = settings.get(name, row.default)
+        left_open = value is None and row.default is None
+        found[name] = value if left_open or row.check is None else row.check(value)
     return found
 
 

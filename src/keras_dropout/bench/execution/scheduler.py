@@ -73,13 +73,13 @@ class Execution:
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, observer: Observer):
-        self._plan, self._ledger, self._observer = plan, ledger, observer
+        self.plan, self.ledger, self.observer = plan, ledger, observer
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with self._stack as stack:  # which ends here what has begun, unless all goes well
             self._check_interrupt = stack.enter_context(_heeded_interrupts())
-            self._place = stack.enter_context(_place(self._plan.settings["on"])(self._plan.study, self._plan.data))
+            self._place = stack.enter_context(_place(self.plan.settings["on"])(self.plan.study, self.plan.data))
             self._stack = stack.pop_all()
         return self
 
@@ -94,7 +94,7 @@ class Execution:
         that fails, or that cannot be stored, is a result; the others go on. Where the trained models are to be kept and one cannot
         be stored, its run is stored without it. In the stacked engine a worker is given many runs at once.
         """
-        plan, place, observer = self._plan, self._place, self._observer
+        plan, place, observer = self.plan, self._place, self.observer
         queue = _Queue(runs)
         share = min(STACK, -(-len(runs) // plan.workers)) if plan.study.engine == "stacked" else 1
         busy: dict[Any, dict[str, Run]] = {}
@@ -113,7 +113,7 @@ class Execution:
             self._check_interrupt()
             for worker in [worker for worker in place.workers if not busy.get(worker)]:
                 if given := tuple(queue.take() for _ in range(min(share, len(queue)))):
-                    checkpoints = self._ledger.checkpoints([run.key for run in given])
+                    checkpoints = self.ledger.checkpoints([run.key for run in given])
                     place.give(worker, Task(given, {key: state for key, (_, state) in checkpoints.items()}, until, plan.settings))
                     busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
                     for run in given:
@@ -148,24 +148,24 @@ class Execution:
 
     def _store(self, run: Run, result: Result, facts: Sequence[dict[str, Any]]) -> Result:
         """Put a run into the ledger; return what is held here of it: memory does not grow with the number of runs."""
-        study = self._plan.study
+        study = self.plan.study
         try:
             try:
-                self._ledger.put(study, run, result, *facts)
+                self.ledger.put(study, run, result, *facts)
             except NotStored as error:
                 if result.model is None:
                     raise
-                self._ledger.put(study, run, dataclasses.replace(result, model=None), *facts)
-                self._observer.note(f"{_named(run)}: the trained model is not stored: {error}")
+                self.ledger.put(study, run, dataclasses.replace(result, model=None), *facts)
+                self.observer.note(f"{_named(run)}: the trained model is not stored: {error}")
         except NotStored as error:
             result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
         return dataclasses.replace(result, test_losses=None, predictions=None, calibration=None, log="", model=None)
 
     def _keep(self, run: Run, told: Checkpointed) -> None:
         try:
-            self._ledger.put_checkpoint(run.key, told.epoch, told.state)
+            self.ledger.put_checkpoint(run.key, told.epoch, told.state)
         except NotStored as error:  # the run itself is not lost by that
-            self._observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
+            self.observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
 
 
 def execute(plan: Plan, runs: Sequence[Run], ledger: Ledger, observer: Observer, until: int | None = None) -> list[Result]:

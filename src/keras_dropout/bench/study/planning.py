@@ -99,7 +99,7 @@ class Plan:
 
 
 @contextlib.contextmanager
-def _without_random_numbers() -> Iterator[None]:
+def without_random_numbers() -> Iterator[None]:
     """Leave Python's `random` as it was: layers that are made draw from it, and the reader's program may too."""
     state = random.getstate()
     try:
@@ -108,7 +108,7 @@ def _without_random_numbers() -> Iterator[None]:
         random.setstate(state)
 
 
-def _leaves_target_unchanged(function: _Function) -> _Function:
+def leaves_target_unchanged(function: _Function) -> _Function:
     """Make a function leave a model that it is given as it was; see `models.graph.unchanged`."""
 
     @functools.wraps(function)
@@ -220,8 +220,6 @@ class _Subject:
     source: str | None = None  # the file of the function that made the model
 
 
-@_leaves_target_unchanged
-@_without_random_numbers()
 def plan_study(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
     """Check everything and make the study; see `compare`. `data` may also be a `Data`. Writes nothing, trains nothing.
 
