@@ -29,8 +29,8 @@ from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
-from keras_dropout.models import graph
-from keras_dropout.models.survey import dropout_options, has_option, is_dropout, rate_of
+from keras_dropout.models import graph, kinds
+from keras_dropout.models.dropping import dropout_options, has_option, is_dropout, rate_of
 
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
@@ -44,12 +44,6 @@ _CHANGING = threading.RLock()  # held while layers have other calls: of two thre
 
 # What was compiled for a model, by what in the model decides that: beside it, so that nothing is left on it.
 _KEPT: weakref.WeakKeyDictionary[keras.Model, dict[tuple, "Passes"]] = weakref.WeakKeyDictionary()
-
-# Keras's layers that have a twin here, of the same name and with the same options.
-_TWINS = {
-    getattr(keras.layers, name)
-    for name in ("Dropout", "GaussianDropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
-}
 
 
 class Passes:
@@ -383,7 +377,7 @@ def _is_own(layer: Any) -> bool:
     Subclasses of Keras layers that take a `seed` are left out: their options say what they drop.
     """
     known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
-    preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
+    preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
     return type(layer) not in known and not preprocessing and "seed" not in options
 
@@ -495,7 +489,7 @@ def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
     """For each of Keras's layers, by its id, ours that does what it does: the same masks on every backend, and those cheap."""
     found = {}
     for layer in dropping:
-        if type(layer) in _TWINS:
+        if type(layer) in kinds.KERAS_DROPOUT:
             options = {name: value for name, value in layer.get_config().items() if name != "seed"}
             found[id(layer)] = getattr(layers, type(layer).__name__).from_config(options)
     return found

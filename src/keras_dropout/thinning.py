@@ -16,9 +16,9 @@ from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.base import MaskLayer
 from keras_dropout.layers.units import Select
 from keras_dropout.masks import POSITIONS
-from keras_dropout.models import graph
+from keras_dropout.models import graph, kinds
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.models.graph import Call
-from keras_dropout.models.survey import is_dropout
 from keras_dropout.sampling import as_trained, drops, shared_states
 
 L = keras.layers
@@ -26,17 +26,10 @@ _NOT_ELEMENTWISE = ("deserialize", "get", "glu", "log_softmax", "serialize", "so
 _ELEMENTWISE = {
     function for name, function in vars(keras.activations).items() if callable(function) and name not in _NOT_ELEMENTWISE
 }
-_KERNELS = (L.Dense, L.Conv1D, L.Conv2D, L.Conv3D)
-_ACTIVATIONS = (L.Activation, L.ReLU, L.LeakyReLU, L.ELU, L.PReLU)
+_KERNELS = (L.Dense, *kinds.PLAIN_CONVOLUTIONS)
+_ACTIVATIONS = (L.Activation, *kinds.UNIT_ACTIVATIONS)
 # They move entries within a channel and give a multiple where they get one.
-_WITHIN_CHANNELS = tuple(
-    getattr(L, f"{name}{rank}D")
-    for rank in (1, 2, 3)
-    for name in (
-        *("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling"),
-        *("UpSampling", "ZeroPadding", "Cropping"),
-    )
-)
+_WITHIN_CHANNELS = (*kinds.POOLINGS, *kinds.UPSAMPLING, *kinds.EDGES)
 _SUMS = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum)
 
 

@@ -16,22 +16,8 @@ from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.models import graph
-from keras_dropout.models.survey import (
-    GROUPS,
-    Site,
-    Sites,
-    has_option,
-    inner_layer,
-    is_dropout,
-    is_foreign,
-    makes_mask,
-    mask_calls,
-    named,
-    passes,
-    rated,
-    survey,
-    without_dropout,
-)
+from keras_dropout.models.dropping import has_option, inner_layer, is_dropout, is_foreign, named, passes, rated, without_dropout
+from keras_dropout.models.survey import GROUPS, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
 # In a spec, but not for the layer's constructor.
@@ -397,8 +383,8 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
         method, exact = _method(value), [site for site in named if site.name == pattern]
         if exact or not isinstance(getattr(layers, method, None), type):
             chosen = exact or named
-        elif not (chosen := [site for site in named if method in site.methods]):
-            fitting = [site.name for site in known if method in site.methods]
+        elif not (chosen := [site for site in named if site.fits(method)]):
+            fitting = [site.name for site in known if site.fits(method)]
             here = f"At {named[0].name} fit: {', '.join(named[0].methods) or 'none'}."
             refuse(f"{method} fits no site of {pattern!r}.", f"It fits {', '.join(fitting)}." if fitting else here)
         resolved.update(dict.fromkeys((site.name for site in chosen), value))

@@ -18,7 +18,7 @@ from keras_dropout import backends, layers
 from keras_dropout.bench.records import Variant
 from keras_dropout.layers.base import MaskLayer, Stochastic
 from keras_dropout.models import graph
-from keras_dropout.models.survey import dropout_options, is_dropout
+from keras_dropout.models.dropping import dropout_options, is_dropout
 from keras_dropout.sampling import drops, with_training
 
 _ROWS = 16  # of the first batch
