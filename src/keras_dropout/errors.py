@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,14 @@ class BadInput(ValueError):
 def refuse(what: str, mend: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
     raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, mend)))
+
+
+def describe(error: BaseException) -> str:
+    """Return the class of someone's error and the first line of what it says, without what Keras puts around it."""
+    text = re.sub(r" using config=.*?(Exception encountered: |$)", ": ", re.sub(r"\x1b\[\d*m", "", str(error)), flags=re.DOTALL)
+    lines = filter(None, map(str.strip, text.splitlines()))
+    said = (line for line in lines if not line.startswith("Exception encountered when calling "))  # which layer raised it
+    return f"{type(error).__name__}: {next(said, 'no message')}"
 
 
 def warn(message: str) -> None:

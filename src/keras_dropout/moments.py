@@ -95,16 +95,12 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
     x is one array, or one for each input, with the examples first. Nothing in the model changes. Layers behind a dropout that have
     no rule here are refused, and so are models whose graph cannot be seen, or with several outputs.
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+    graph.check_model(model)
     if batch_size is not None:
         check_whole("batch size", batch_size, 1, "Give at least one.")
     model = as_trained(model)
     read = graph.read(model)
-    if len(read.outputs) != 1:
-        refuse(
-            f"the model {model.name!r} has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0])."
-        )
+    output = read.output(model.name)
     x = check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
     last, function = _last(read)
     rules = _rules(read, last)
@@ -124,7 +120,7 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
                 else:
                     made = _plain(call, [known[n][0] for n in call.inputs])
                     known.update((number, (tensor, None)) for number, tensor in zip(call.outputs, made))
-            mean, variance = known[read.outputs[0]]
+            mean, variance = known[output]
             mean = ops.cast(mean, "float32")
             return mean, ops.zeros_like(mean) if variance is None else variance, *covariance
 

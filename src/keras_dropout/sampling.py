@@ -26,7 +26,7 @@ from keras import ops
 
 from keras_dropout import backends, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
-from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.errors import BadInput, check_choice, check_whole, describe, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.models import graph, kinds
@@ -54,8 +54,7 @@ class Passes:
     """
 
     def __init__(self, model: keras.Model, *, masks: str = "independent", seed: int = 0):
-        if not isinstance(model, keras.Model):
-            refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+        graph.check_model(model)
         check_choice("masks", masks, MASKS)
         self._by_example = keras.backend.backend() == "jax"
         if masks == "shared" and not self._by_example:
@@ -111,8 +110,7 @@ class Passes:
     @classmethod
     def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
         """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
-        if not isinstance(model, keras.Model):
-            return cls(model, masks=masks, seed=seed)
+        graph.check_model(model)
         rates = [() if isinstance(layer, Stochastic) else _options(layer) for layer in model._flatten_layers()]
         now = (masks, *((id(layer), drops(layer), *each) for layer, each in zip(model._flatten_layers(), rates)))
         kept = _KEPT.setdefault(model, {})
@@ -211,13 +209,8 @@ class Passes:
         # Calls know the model that they stand in: one of ours, for what is kept must not hold the user's.
         read = graph.read(seen if seen is not self.model else keras.Model(seen.input, seen.output))
         self.inputs = [(name, shape, dtype) for name, _, shape, dtype in read.inputs]
-        if len(read.outputs) != 1:
-            refuse(
-                f"the model {self.model.name!r} has {len(read.outputs)} outputs.",
-                "Choose one: keras.Model(model.inputs, model.outputs[0]).",
-            )
+        self._output = read.output(self.model.name)
         self._structure = seen.input
-        self._output = read.outputs[0]
         self._held = [number for _, number, *_ in read.inputs]
         behind: list[graph.Call] = []
         random: set[int] = set()
@@ -259,7 +252,7 @@ class Passes:
             raise
         except Exception as error:
             refuse(
-                f"the model {self.model.name!r} cannot be sampled on these examples: {graph._first_line(error)}",
+                f"the model {self.model.name!r} cannot be sampled on these examples: {describe(error)}",
                 "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
             )
 
@@ -285,19 +278,13 @@ class Passes:
         """Calls with these values of the variables, in which only dropout is on."""
         with _CHANGING:
             unseeded = [generator for generator in self._generators if generator._initial_seed is None]
-            before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer, _ in self._calls]
             try:
-                for layer, call in self._calls:
-                    vars(layer)["call"] = call  # past Keras's list of what a layer has
                 for generator in unseeded:
                     generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
-                with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
+                scope = keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)])
+                with graph.called_as(self._calls), scope:
                     yield
             finally:
-                for layer, had_its_own, call in before:
-                    vars(layer).pop("call", None)
-                    if had_its_own:
-                        vars(layer)["call"] = call
                 for generator in unseeded:
                     generator._initial_seed = None
 
@@ -431,7 +418,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
             try:
                 array = array.astype(dtype, copy=False)
             except (TypeError, ValueError) as error:
-                refuse(f"input {name!r} takes {dtype}; {graph._first_line(error)}", "Leave out or encode what is no number.")
+                refuse(f"input {name!r} takes {dtype}; {describe(error)}", "Leave out or encode what is no number.")
         arrays[number] = array
     return arrays
 
@@ -462,7 +449,7 @@ def _read(x: Any) -> Any:
         return reader.predict(x, verbose=0)
     except Exception as error:  # whatever the user's dataset raises
         refuse(
-            f"the {kind} cannot be read: {graph._first_line(error)}",
+            f"the {kind} cannot be read: {describe(error)}",
             "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",
         )
 
@@ -473,6 +460,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def contains_dropout(layer: Any) -> bool:
+    """Whether a layer drops something, or has one in it that does."""
     return isinstance(layer, keras.Layer) and any(map(drops, layer._flatten_layers()))
 
 

@@ -19,7 +19,7 @@ from keras_dropout.masks import POSITIONS
 from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import is_dropout
 from keras_dropout.models.graph import Call
-from keras_dropout.sampling import as_trained, drops, shared_states
+from keras_dropout.sampling import as_trained, contains_dropout, shared_states
 
 L = keras.layers
 _NOT_ELEMENTWISE = ("deserialize", "get", "glu", "log_softmax", "serialize", "softmax", "sparsemax")
@@ -53,8 +53,7 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
     >>> [layer.units for layer in thin(model, seed=1).layers[1:]]
     [6, 1]
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+    graph.check_model(model)
     check_whole("seed", seed, 0, "It is the seed of the masks.")
     if check_whole("sample", sample, 0, "It is the number of one thinned network, from 0 on.") >= POSITIONS:
         refuse(f"sample must be below 2**32; got {sample}.", "It is the number of one thinned network, from 0 on.")
@@ -87,7 +86,7 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
     steps: dict[int, int] = {}
     found: list[np.ndarray | None] = []
     for call in read.calls:
-        if not (isinstance(call.layer, keras.Layer) and any(map(drops, call.layer._flatten_layers()))):
+        if not contains_dropout(call.layer):
             found.append(None)
             continue
         layer, state = states.get(id(call.layer), (None, None))

@@ -8,6 +8,7 @@ import keras
 
 from keras_dropout import layers
 from keras_dropout.errors import BadInput
+from keras_dropout.examples import LAYERS
 from keras_dropout.layers.base import MaskLayer, MaskWrapper
 from keras_dropout.models.dropping import inner_layer, without_dropout
 from keras_dropout.models.graph import Call, unchanged
@@ -82,7 +83,7 @@ def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call]]], around: bool
 
 def _unlisted() -> list[str]:
     """The layers of no list above."""
-    return [name for name in layers.__all__ if name not in _LISTED and isinstance(getattr(layers, name), type)]
+    return [name for name in LAYERS if name not in _LISTED and isinstance(getattr(layers, name), type)]
 
 
 def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:

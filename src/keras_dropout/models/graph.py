@@ -10,7 +10,6 @@ import copy as copying
 import functools
 import inspect
 import io
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
-from keras_dropout.errors import BadInput, refuse, warn
+from keras_dropout.errors import BadInput, describe, refuse, warn
 from keras_dropout.models.targets import FROM_FILES
 
 # What a class of its own may change in how a model is trained; it is lost in a functional model.
@@ -69,6 +68,13 @@ class Graph:
     def after(self, call: Call) -> list[Call]:
         """The calls that use an output of this one."""
         return [user for tensor in call.outputs for user in self.users.get(tensor, ())]
+
+    def output(self, name: str) -> int:
+        """The one output; several are refused, of the model of this name."""
+        if len(self.outputs) != 1:
+            mend = "Choose one: keras.Model(model.inputs, model.outputs[0])."
+            refuse(f"the model {name!r} has {len(self.outputs)} outputs.", mend)
+        return self.outputs[0]
 
     def before(self, call: Call) -> list[Call]:
         """The calls that made the inputs of this one."""
@@ -128,6 +134,27 @@ def _refill(container: Any, content: Any) -> None:
     else:
         set.intersection_update(container, content)
         set.update(container, content)
+
+
+@contextlib.contextmanager
+def called_as(calls: Iterable[tuple[keras.Layer, Callable]]) -> Iterator[None]:
+    """Give layers other calls for a while, past Keras's list of what a layer has."""
+    before = [(layer, call, vars(layer).get("call")) for layer, call in calls]
+    try:
+        for layer, call, _ in before:
+            vars(layer)["call"] = call
+        yield
+    finally:
+        for layer, _, own in before:
+            vars(layer).pop("call", None)
+            if own is not None:
+                vars(layer)["call"] = own
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no Keras model."""
+    if not isinstance(model, keras.Model):
+        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
 
 
 def read(model: keras.Model) -> Graph:
@@ -243,7 +270,7 @@ def copy(model: keras.Model) -> keras.Model:
             for layer in (each for each in model._flatten_layers() if each is not model):
                 made_again(layer)
             refuse(
-                f"the model {model.name!r} cannot be copied: {_first_line(error)}",
+                f"the model {model.name!r} cannot be copied: {describe(error)}",
                 "Its layers must be saved and loaded by Keras: give them get_config, and register their classes.",
             )
     _check_same(made, model)
@@ -363,9 +390,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
     try:
         config = layer.get_config() if config is None else config
     except Exception as error:
-        refuse(
-            f"{called} cannot be copied: its get_config raises {_first_line(error)}", f"Mend {cls.__name__}.get_config: {_RETURNS}"
-        )
+        refuse(f"{called} cannot be copied: its get_config raises {describe(error)}", f"Mend {cls.__name__}.get_config: {_RETURNS}")
     parameters = inspect.signature(cls.__init__).parameters.values()
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name != "self"]
     missing = [each.name for each in named if each.default is each.empty and each.name not in config]
@@ -384,7 +409,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
                 f"{called} cannot be copied: {takes}",
                 f"Write {cls.__name__}.__init__(self, …, **kwargs) and super().__init__(**kwargs).",
             )
-        refuse(f"{called} cannot be made again from its get_config: {_first_line(error)}", register)
+        refuse(f"{called} cannot be made again from its get_config: {describe(error)}", register)
 
 
 def compile_like(model: keras.Model, source: keras.Model) -> None:
@@ -414,7 +439,7 @@ def _made_anew(setting: Any) -> Any:
         with keras.saving.custom_object_scope(own):
             return cls.from_config(setting.get_config())
     except Exception as error:
-        what = f"{cls.__name__} {setting.name!r}, with which the model is compiled, cannot be copied: {_first_line(error)}"
+        what = f"{cls.__name__} {setting.name!r}, with which the model is compiled, cannot be copied: {describe(error)}"
         coded = any(getattr(each, "__name__", "") == "<lambda>" for each in _attributes(setting))
         refuse(what, "Write the lambda as a function: def …" if coded else f"Mend {cls.__name__}.get_config: {_RETURNS}")
 
@@ -508,7 +533,7 @@ def trace(model: keras.Model) -> keras.Model:
         plain, training = (model.call(inputs, **({"training": on} if _takes_training(model) else {})) for on in (False, True))
         seen, again = keras.Model(inputs, plain), keras.Model(inputs, training)
     except Exception as error:  # whatever the user's code does with symbolic tensors
-        refuse(f"{name} whose call cannot be followed: {_first_line(error)}", _way_out(model))
+        refuse(f"{name} whose call cannot be followed: {describe(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
         refuse(f"{name} whose call does something else in training.", mend)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
@@ -666,10 +691,3 @@ def _signature(node: Any) -> tuple:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, tuple, type(None)))
-
-
-def _first_line(error: BaseException) -> str:
-    text = re.sub(r" using config=.*?(Exception encountered: |$)", ": ", re.sub(r"\x1b\[\d*m", "", str(error)), flags=re.DOTALL)
-    lines = text.splitlines()
-    said = (line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered when calling "))
-    return f"{type(error).__name__}: {next(said, 'no message')}"  # the layer that raised it, Keras says on a line before

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, describe, refuse
 
 RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # their module loads Keras
 
@@ -105,7 +105,7 @@ def import_file(path: Path) -> Any:
             raise
         except Exception as error:  # whatever the user's file does
             del sys.modules[name]
-            refuse(f"{path.name} cannot be run: {type(error).__name__}: {_first_line(error)}", "Run it with python to see where.")
+            refuse(f"{path.name} cannot be run: {describe(error)}", "Run it with python to see where.")
         finally:
             sys.path.remove(str(path.parent))
     return sys.modules[name]
@@ -154,7 +154,7 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
     except BadInput:
         raise
     except Exception as error:  # whatever the user's function does
-        refuse(f"{target} failed: {type(error).__name__}: {_first_line(error)}", "Call it in Python to see where.")
+        refuse(f"{target} failed: {describe(error)}", "Call it in Python to see where.")
 
 
 def from_keras_2(saved: str) -> str:
@@ -233,7 +233,3 @@ def _load_file(path: Path) -> Any:
         if (version := _version(path)) not in ("", keras.__version__):
             mend = f"Keras {version} saved it; here is {keras.__version__}: pip install keras=={version}."
         refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", mend)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]

@@ -3,11 +3,10 @@
 A study whose dropout does nothing compares a model with itself. So a run whose dropout is not shown to act is not trained.
 """
 
-import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -152,8 +151,8 @@ class Acting:
 
         def run(trainable: list, rest: list, x: Any) -> tuple[list, list]:
             counts: list[list] = [[] for _ in self._counted]
-            calls = {layer: _counting(layer, of_layer) for layer, of_layer in zip(self._counted, counts)}
-            with _with_calls(calls if off is None else {off: with_training(off.call, False)}):
+            calls = [(layer, _counting(layer, of_layer)) for layer, of_layer in zip(self._counted, counts)]
+            with graph.called_as(calls if off is None else [(off, with_training(off.call, False))]):
                 outputs, _ = self.model.stateless_call(trainable, rest, x, training=True)
             return [ops.cast(each, "float32") for each in keras.tree.flatten(outputs)], counts
 
@@ -243,18 +242,6 @@ def _counting(layer: MaskLayer, counts: list) -> Callable:
         return out
 
     return counted
-
-
-@contextlib.contextmanager
-def _with_calls(calls: Mapping[keras.Layer, Callable]) -> Iterator[None]:
-    """Give layers other calls for a while."""
-    try:
-        for layer, call in calls.items():
-            layer.__dict__["call"] = call
-        yield
-    finally:
-        for layer in calls:
-            layer.__dict__.pop("call", None)
 
 
 def _distance(one: list, other: list) -> float:
