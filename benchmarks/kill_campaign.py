@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 from report import write
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.ledger.lookup import peek
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.study.planning import make_plan
 
 STUDY = {"epochs": 40, "seeds": 3}
 COMMAND = ["compare", "digits-mlp", "--epochs", "40", "--seeds", "3", "--workers", "2", "--checkpoint-every", "10"]

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from report import write
 
-from keras_dropout.bench.compare import so_far
+from keras_dropout.bench.compare import make_plan, so_far
 from keras_dropout.bench.ledger.lookup import reading
 from keras_dropout.bench.ledger.selection import Selection, find
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.study.planning import Plan, make_plan
+from keras_dropout.bench.study.planning import Plan
 
 RUNS, EPOCHS, EXAMPLES = 10_000, 60, 10_000
 

@@ -13,9 +13,9 @@ import numpy as np
 from ray.cluster_utils import Cluster
 from report import write
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.execution import scheduler
 from keras_dropout.bench.ledger.store import Ledger
-from keras_dropout.bench.study.planning import make_plan
 
 NODES, SETTINGS = 3, {"variants": ["hidden"], "seeds": 3, "epochs": 1500, "checkpoint_every": 100}
 
@@ -52,7 +52,7 @@ def train(folder: str, on: str, watch: Watch) -> tuple[dict, float]:
     started = time.perf_counter()
     with Ledger(plan.ledger) as ledger:
         runs = plan.todo({})
-        scheduler.execute(plan.study, plan.data, runs, ledger, NODES, watch, on=on, checkpoint_every=plan.checkpoint_every)
+        scheduler.execute(plan, runs, ledger, watch)
         return ledger.get([run.key for run in runs]), time.perf_counter() - started
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from report import write
 
 from keras_dropout.bench import compare
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.ledger.store import Ledger
-from keras_dropout.bench.study.planning import make_plan
 
 SEEDS = 51
 

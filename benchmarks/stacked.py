@@ -20,8 +20,9 @@ os.environ["KERAS_BACKEND"], os.environ["TF_CPP_MIN_LOG_LEVEL"] = "jax", "3"
 way, runs, epochs, examples = sys.argv[1], *map(int, sys.argv[2:5])
 import dataclasses, jax, keras
 from keras_dropout.bench.data import Part
-from keras_dropout.bench.planning import make_plan
-from keras_dropout.bench.training import Trainer
+from keras_dropout.bench.compare import make_plan
+from keras_dropout.bench.training.messages import Epoch
+from keras_dropout.bench.training.trainer import Trainer
 
 device = jax.devices()[0]
 rates = {f"r{n}": {"hidden": round(0.05 * n, 2)} for n in range(1, 9)}
@@ -44,9 +45,9 @@ if way == "fit":  # as its users write it, with its own dropout; what is measure
 else:  # each engine as the bench uses it: initial weights, the validation part after each epoch and all parts at the end included
     trainer = Trainer(plan.study, parts, plan.data.divide_by)
     last, seconds, count = time.perf_counter(), 0.0, len(chosen) * epochs
-    for kind, key, *values in trainer.follow(chosen):
+    for told in trainer.follow(chosen):
         last, spent = time.perf_counter(), time.perf_counter() - last
-        first = kind == "epoch" and values[0] == 1  # compiling, and the models' making
+        first = isinstance(told, Epoch) and told.epoch == 1  # compiling, and the models' making
         seconds += 0 if first else spent
 print(json.dumps({"seconds": seconds, "model_epochs": count, "device": f"{device.platform}: {device.device_kind}"}))
 """

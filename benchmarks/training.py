@@ -122,8 +122,7 @@ def arithmetic(cores: int) -> float:
 def bench(name: str, cores: int) -> tuple[float, str]:
     """Seconds a model-epoch of the bench, and its engine: a study of many epochs less one of few, so that start and compiling
     cancel."""
-    from keras_dropout.bench.compare import carry_out
-    from keras_dropout.bench.study.planning import make_plan
+    from keras_dropout.bench.compare import carry_out, make_plan
 
     count, batch_size = SIZES[name]
     settings: dict[str, Any] = {"variants": {"as-built": None}, "seeds": cores, "workers": cores}

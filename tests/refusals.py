@@ -33,7 +33,7 @@ def sources() -> Trees:
 
 def ways_out(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Of what `mends` gives, the ways out that can be followed, and those of each mistake."""
-    return {(path, text) for path, text in found if path == "evidence.py" or FOLLOWED.search(text)}
+    return {(path, text) for path, text in found if path == "models/evidence.py" or FOLLOWED.search(text)}
 
 
 def mends(trees: Trees) -> set[tuple[str, str]]:

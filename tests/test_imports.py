@@ -12,7 +12,7 @@ backends noise
 layers companions catalogue testing
 models callbacks
 sampling moments thinning uncertainty ensemble
-bench.records bench.statistics bench.disagreement bench.scoring
+bench.settings bench.records bench.statistics bench.disagreement bench.scoring
 bench.data
 bench.ledger
 bench.study
@@ -33,7 +33,7 @@ FILES = {
     for p in ROOT.rglob("*.py")
     if ".".join(p.relative_to(ROOT).with_suffix("").parts) not in OLD_PLACES
 }
-STILL_UP = ("bench.comparison", "bench.study.planning")
+STILL_UP = ("bench.comparison",)
 FRAMEWORKS = {
     "jax": {"backends.jax", "bench.training.compiled", "bench.training.stacked", "testing.backend"},
     "tensorflow": {"backends.tensorflow", "testing.backend"},

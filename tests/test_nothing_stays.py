@@ -12,7 +12,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, RateScheduler, ensemble, moments, uncertainty
-from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.compare import make_plan
 
 L = keras.layers
 rng = np.random.default_rng(0)

@@ -1,8 +1,6 @@
 """What a type checker says to a program that uses the public names, right and wrong."""
 
 import ast
-import inspect
-import typing
 from pathlib import Path
 
 import keras
@@ -11,8 +9,6 @@ from mypy import api
 
 import keras_dropout
 from keras_dropout import layers
-from keras_dropout.bench.study import planning
-from keras_dropout.bench.tuning import search
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="types are the same on every backend")
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -80,15 +76,6 @@ def test_right_and_wrong_uses_are_told_apart(errors):
     for line, (use, words) in enumerate(WRONG.items(), start=5):
         assert words in found.get(line, ""), use
     assert len(found) == len(WRONG)
-
-
-def test_typed_settings_are_those_that_are_taken():
-    def types(function, *without):
-        parameters = inspect.signature(function).parameters.values()
-        return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in without}
-
-    assert typing.get_type_hints(planning.Settings) == types(planning.make_plan, "variants", "ledger")
-    assert typing.get_type_hints(search.SearchSettings) == planning.Settings.__annotations__ | types(search.plan_search)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from keras_dropout import cli, metrics, place, uncertainty
 from keras_dropout.bench.statistics import compare_paired
-from keras_dropout.bench.study.planning import as_seen_parts, kept_models, named_data
+from keras_dropout.bench.study.loading import as_seen_parts, kept_models, named_data
 
 L = keras.layers
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command runs on JAX by default")

@@ -33,6 +33,7 @@ import keras_dropout
 from keras_dropout import catalogue, cli, ensemble, frameworks, metrics, moments, sampling, uncertainty
 from keras_dropout.bench import retrieval
 from keras_dropout.bench.assessment import assess
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data import files, scenes, shifts
 from keras_dropout.bench.data.dataset import Part, from_arrays
 from keras_dropout.bench.ledger.lookup import examples
@@ -40,8 +41,7 @@ from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
-from keras_dropout.bench.study import planning, study_file
-from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.study import loading, study_file
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import graph, targets
@@ -95,7 +95,7 @@ class Said(str):
         return [name] if flag else [name, found[1].strip('".')]
 
 
-NOT_RAISED = ("cli.py", "evidence.py")  # what they say is printed, or found in a model
+NOT_RAISED = ("cli.py", "models/evidence.py")  # what they say is printed, or found in a model
 
 
 class Way:
@@ -314,7 +314,7 @@ def mistake(rule, words, wrong, *right, data=None):
         return made if isinstance(made, keras.Model) else chain(*made)
 
     instead = [lambda said, each=each: look(rule, as_model(each(said)), data) for each in right]
-    return Way("evidence.py", words, lambda: look(rule, as_model(wrong())), *instead)
+    return Way("models/evidence.py", words, lambda: look(rule, as_model(wrong())), *instead)
 
 
 def chain(*layers):
@@ -1008,7 +1008,7 @@ def keeps(follow, said):
     with mock.patch.object(studies, "_print_plan") as planned:
         follow(said)
     plan = planned.call_args.args[0]
-    assert (plan.keep_weights, str(plan.ledger)) == (True, "empty.db")
+    assert (plan.settings["keep_weights"], str(plan.ledger)) == (True, "empty.db")
 
 
 def emptied(name):
@@ -1138,7 +1138,7 @@ Y = LABELS[:6]
 WAYS = [
     *MISTAKES,
     Way(
-        "evidence.py",
+        "models/evidence.py",
         "Leave the seeds out and call keras.utils.set_random_seed first, or use keras_dropout's layers",
         lambda: as_on_torch(chain(L.Dropout(0.1, seed=7), L.Dense(6), L.Dropout(0.1, seed=8), L.Dense(2))),
         lambda said: as_on_torch(chain(L.Dropout(0.1), L.Dense(6), L.Dropout(0.1), L.Dense(2))),
@@ -1148,58 +1148,58 @@ WAYS = [
     ),
     # Studies.
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'model.compile("adam", loss="mse", metrics=["mae"])',
         lambda: planned(net(loss=None, width=1, activation=None), VALUES),
         lambda said: planned(compile_with(said, net(loss=None, width=1, activation=None)), VALUES),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'model.compile("adam", loss="mse").',
         lambda: planned(no_loss(), VALUES),
         lambda said: planned(compile_with(said, no_loss()), VALUES),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         "Normalization(mean=…, variance=…), and build it there; or normalize the data",
         lambda: planned(standardised()),
         lambda said: planned(standardised(**said.call("Normalization(", "1.5", Normalization=dict))),
         lambda said: planned(net(), pair(x=(X - X.mean(0)) / X.std(0))),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         "Give each class of your own a get_config that returns the arguments of its constructor",
         lambda: planned(net(Mute(2.0))),
         lambda said: planned(net(Spoken(2.0))),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         "Decorate it with @keras.saving.register_keras_serializable()",
         lambda: planned(net(Holding(Unregistered()))),
         lambda said: planned(net(Holding(decorated(said, Unregistered)()))),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         "@keras.saving.register_keras_serializable(name=…)",
         lambda: planned(net(Unregistered(), type("Unregistered", (Unregistered,), {})())),
         lambda said: planned(net(Unregistered(), decorated(said, Unregistered, "'Other'")())),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'End with activation="exponential" or "softplus"',
         lambda: quantity(None, "poisson"),
         lambda said: quantity(said.argument("activation")["activation"], "poisson"),
         lambda said: quantity(said.words('or "(.*)"'), "poisson"),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'End with activation="linear", or scale the targets',
         lambda: quantity("sigmoid", "mse"),
         lambda said: quantity(said.argument("activation")["activation"], "mse"),
         lambda said: quantity("sigmoid", "mse", AMOUNTS / AMOUNTS.max()),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'End with activation="sigmoid" and the loss binary_crossentropy, or give each class a unit',
         lambda: planned(net(width=1, loss="binary_crossentropy"), pair(LABELS % 2)),
         lambda said: planned(
@@ -1209,14 +1209,14 @@ WAYS = [
         lambda said: planned(net(width=2), pair(LABELS % 2)),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'End with activation="{}"{}',
         lambda: planned(net(activation=None)),
         lambda said: planned(net(**said.argument("activation"))),
         lambda said: planned(net(activation=None, loss=keras.losses.SparseCategoricalCrossentropy(**said.argument("from_logits")))),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'End with {} units and activation="softmax", and use the loss sparse_categorical_crossentropy',
         lambda: of_table("words.csv", net(width=1, activation=None, loss="mse")),
         lambda said: of_table(
@@ -1225,21 +1225,21 @@ WAYS = [
         ),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'Leave from_logits out, or end with activation="linear"',
         lambda: planned(net(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))),
         lambda said: planned(net()),
         lambda said: planned(net(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), **said.argument("activation"))),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'Say that they are quantities: --task regression, in Python data_options={"task": "regression"}',
         "compare amount.keras --data grades.csv --target kind --dry-run --variant hidden --engine reference --batch-size 8",
         plus("--task"),
         lambda said: of_table("grades.csv", net(width=1, activation=None, loss="mse"), **asked("(data_options=.*?})")(said)),
     ),
     Way(
-        "bench/acceptance.py",
+        "bench/study/checks.py",
         'Where several classes are true at once, end with activation="sigmoid" and use the loss binary_crossentropy',
         lambda: planned(net(loss="categorical_crossentropy"), pair(SEVERAL)),
         lambda said: planned(net(loss=said.words(r"the loss (\w+)"), **said.argument("activation")), pair(SEVERAL)),
@@ -1251,32 +1251,40 @@ WAYS = [
         lambda said: measured(said.call("keras.Model(", model=two())),
     ),
     Way(
-        "bench/engines.py",
+        "bench/execution/engine_choice.py",
         "Use --engine reference, or mend the model",
         PLAIN.replace("model.keras", "model.py:odd").replace("reference", "compiled"),
         plus("--engine"),
     ),
     Way(
-        "bench/execution/__init__.py",
+        "bench/execution/scheduler.py",
         "pip install 'keras-dropout[{}]'{}",
         lambda: check_backend("torch"),
         lambda said: frameworks.check_backend(said.words(r"--backend (\w+)")),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         "Leave --engine out, or use --backend jax",
         f"{PLAIN} --engine compiled --backend torch",
         plus("--backend"),
     ),
-    Way("bench/planning.py", "Use --seeds auto with it", f"{PLAIN} --max-seeds 30", plus("--seeds")),
+    Way("bench/study/planning.py", "Use --seeds auto with it", f"{PLAIN} --max-seeds 30", plus("--seeds")),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         "Use --split {}",
         "compare digits-mlp --early-stopping 3 --split as-published --dry-run",
         plus("--split"),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/loading.py",
+        "Leave data out, or name a model: file.keras or file.py:function",
+        "ensemble digits-mlp --data x.npy,y.npy",
+        lambda said: command("ensemble digits-mlp --samples 2 --examples 20 --epochs 1"),
+        lambda said: command(said.words("(file.keras)") and "ensemble model.keras --data x.npy,y.npy --samples 2"),
+        lambda said: command(said.words("(file.py:function)") and "ensemble model.py:build --data x.npy,y.npy --samples 2"),
+    ),
+    Way(
+        "bench/study/planning.py",
         "Leave data out, or name a model: file.keras or file.py:function",
         "compare digits-mlp --data x.npy,y.npy --dry-run",
         lambda said: command("compare digits-mlp --dry-run"),
@@ -1284,35 +1292,37 @@ WAYS = [
         lambda said: command(said.words("(file.py:function)") and PLAIN.replace("model.keras", "model.py:build")),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         'variants={"input": {"input": 0.2}}',
         lambda: planned(compiled(keras.Sequential(ONE_LAYER))),
         lambda said: planned(compiled(keras.Sequential(ONE_LAYER)), **asked("(variants=.*)[.]$")(said)),
     ),
-    Way("bench/planning.py", "Use --max-seeds {} or more", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
-    Way("bench/planning.py", "Add --data FILE", "check model.keras --task classification", with_value("--data", "x.npy,y.npy")),
+    Way("bench/study/planning.py", "Use --max-seeds {} or more", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
     Way(
-        "bench/planning.py",
+        "bench/study/loading.py", "Add --data FILE", "check model.keras --task classification", with_value("--data", "x.npy,y.npy")
+    ),
+    Way(
+        "bench/study/loading.py",
         "Add --data FILE, with labels, or --data RECIPE",
         "uncertainty dropped.keras --samples 2",
         with_value("--data", "x.npy,y.npy"),
         lambda said: command("uncertainty digits.keras --samples 2 --data digits-mlp"),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/loading.py",
         "keras-dropout compare TARGET --keep-weights --ledger FILE",
-        lambda: planning.kept_models(emptied("empty.db"), "hidden"),
+        lambda: loading.kept_models(emptied("empty.db"), "hidden"),
         lambda said: keeps(ran("(compare .*)$", TARGET="--study study.toml --dry-run", FILE="empty.db"), said),
     ),
-    Way("bench/planning.py", "For example --variant {}", f"uncertainty runs.db {UNCERTAIN}", plus("--variant")),
+    Way("bench/study/loading.py", "For example --variant {}", f"uncertainty runs.db {UNCERTAIN}", plus("--variant")),
     Way(
-        "bench/planning.py",
+        "bench/study/loading.py",
         "with --keep-weights",
         f"uncertainty forgotten.db --variant hidden {UNCERTAIN}",
         lambda said: command([*shlex.split(PLAIN), *said.words("(--keep-weights)").split()]),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE",
         "compare model.keras --engine compiled --batch-size 8 --dry-run",
         lambda said: said.call("compare(", compare=planned, model=net(), x_train=X, y_train=LABELS, x_test=X, y_test=LABELS),
@@ -1320,7 +1330,7 @@ WAYS = [
     ),
     *(
         Way(
-            "bench/planning.py",
+            "bench/study/planning.py",
             'Write {"NAME": {"hidden": 0.2}}, {"NAME": "hidden=0.2, last=0.5"}, or a list of the names of ready ones',
             lambda: planned(net(), variants=3),
             lambda said, pattern=pattern: planned(net(), variants=ast.literal_eval(said.words(pattern))),
@@ -1328,9 +1338,9 @@ WAYS = [
         )
         for pattern in (r"Write (\{.*?\}\}),", r"\}\}, (\{.*\}),")
     ),
-    Way("bench/planning.py", 'model.save("model.h5"). In Python: {}.', of_keras_2, through_hdf5),
+    Way("bench/study/planning.py", 'model.save("model.h5"). In Python: {}.', of_keras_2, through_hdf5),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         'NAME="SITE=RATE, …"',
         f"{COMPARE} --variant a",
         *(
@@ -1340,7 +1350,7 @@ WAYS = [
         lambda said: command([*said.argv[:-1], "a=hidden=0.2, last=0.5"]),
     ),
     Way(
-        "targets.py",
+        "models/targets.py",
         "Use one of: {}; or a model of yours: file.keras, file.py:function",
         "compare nothing --dry-run",
         lambda said: command(f"compare {said.words('(digits-mlp)')} --dry-run"),
@@ -1359,7 +1369,7 @@ WAYS = [
         lambda said: command([*said.argv[:-1], "a=hidden=0.2"]),
     ),
     Way(
-        "bench/reproduction.py",
+        "reproductions/framework.py",
         "Leave --report out",
         "reproduce baldi-average --quick --report page.html --dry-run",
         without("--report"),
@@ -1380,27 +1390,27 @@ WAYS = [
         lambda said: command(["uncertainty", "logits.keras", *shlex.split(UNCERTAIN), *said.words("(--logits)").split()]),
     ),
     Way(
-        "bench/search.py",
+        "bench/tuning/search.py",
         'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)"',
         f"{TUNE} --space hidden=0:0.6 --kind Dropout",
         lambda said: command([*shlex.split(TUNE), "--space", said.words('"(.*)"')]),
     ),
-    Way("bench/search.py", "Use --split held-out", "tune digits-mlp --split as-published --dry-run", plus("--split")),
+    Way("bench/tuning/search.py", "Use --split held-out", "tune digits-mlp --split as-published --dry-run", plus("--split")),
     Way(
-        "bench/search.py",
+        "bench/tuning/search.py",
         "Write fewer, such as hidden=0:0.6:4",
         f"{TUNE} --space hidden=0:0.6:200,last=0:0.6:200 --sampler grid",
         lambda said: command([*shlex.split(TUNE), "--sampler", "grid", "--space", said.words(r"(hidden=\S*\d)")]),
     ),
     Way(
-        "bench/search.py",
+        "bench/tuning/search.py",
         "Write fewer, such as hidden=0:0.6:4, or use --sampler random",
         f"{TUNE} --space hidden=0:0.6:9 --sampler grid --trials 4",
         lambda said: command([*said.argv, "--space", said.words(r"(hidden=[^ ,]*)")]),
         plus("--sampler"),
     ),
     Way(
-        "bench/spaces.py",
+        "bench/tuning/spaces.py",
         'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)"',
         f"{TUNE} --space hidden",
         *(
@@ -1409,14 +1419,14 @@ WAYS = [
         ),
     ),
     Way(
-        "bench/planning.py",
+        "bench/study/planning.py",
         "For example {}; in a study file {} = 'hidden={}'",
         lambda: planned(net(), variants=in_file('[variants]\n"my variant" = 3')["variants"]),
         lambda said: planned(net(), variants=in_file(f"[variants]\n{said.words('study file (.*)[.]$')}")["variants"]),
         lambda said: planned(net(), variants=ast.literal_eval(said.words("example ({.*?})"))),
     ),
     Way(
-        "bench/study_file.py",
+        "bench/study/study_file.py",
         "keras-dropout init TARGET -o {} writes one",
         "compare --study 'new study.toml'",
         lambda said: (
@@ -1425,26 +1435,26 @@ WAYS = [
         ),
     ),
     Way(
-        "bench/study_file.py",
+        "bench/study/study_file.py",
         "keras-dropout tune --study FILE, or take them out",
         "compare --study search.toml --dry-run",
         ran("(tune --study FILE)", FILE="search.toml --dry-run"),
     ),
     Way(
-        "bench/sweep.py",
+        "bench/tuning/sweep.py",
         "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13",
         f"{TUNE} --sweep 'hidden=0:0.6,last=0:0.6'",
         lambda said: command([*said.argv[:-1], said.words("for example (.*)[.]$")]),
     ),
     # Data.
     Way(
-        "bench/data/__init__.py",
+        "bench/data/dataset.py",
         "Fill them, x.filled(0), or leave the examples out",
         lambda: from_arrays(pair(x=np.ma.masked_less(X, -1))),
         lambda said: from_arrays(pair(x=said.call("x.filled(", x=np.ma.masked_less(X, -1)))),
     ),
     Way(
-        "bench/data/__init__.py",
+        "bench/data/dataset.py",
         "Pass a plain array: x.toarray()",
         lambda: from_arrays(pair(x=sparse())),
         lambda said: from_arrays(pair(x=said.call("x.toarray(", x=sparse()))),
@@ -1558,32 +1568,32 @@ WAYS = [
     ),
     # Ledgers and files.
     Way(
-        "bench/export.py",
+        "bench/ledger/export.py",
         "or write a .csv",
         lambda: without_pyarrow("runs export new.parquet"),
         lambda said: without_pyarrow(f"runs export new{said.words(r'write a ([.]csv)')}"),
     ),
     Way(
-        "bench/export.py",
+        "bench/ledger/export.py",
         "Look with keras-dropout runs",
         "runs export exported.csv --status failed --ledger 'a folder/runs.db'",
         same_ledger("(runs)"),
         lambda said: command([*said.argv, "--status", "done"]),
     ),
     Way(
-        "bench/ledger.py",
+        "bench/ledger/store.py",
         "Check its permissions, or choose another --ledger",
         lambda: unwritable("runs.db"),
         lambda said: unwritable("spare.db"),
     ),
     Way(
-        "bench/ledger.py",
+        "bench/ledger/store.py",
         "Make it first: mkdir -p {}",
         f"{PLAIN} --ledger 'no folder/runs.db'",
         lambda said: (shell(said.words("(mkdir.*)$")), command(said.argv)),
     ),
     Way(
-        "bench/ledger.py",
+        "bench/ledger/store.py",
         "Choose a --ledger in a folder that you can write to",
         f"{PLAIN} --ledger /proc/runs.db",
         *OTHER_LEDGER,
@@ -1591,17 +1601,22 @@ WAYS = [
     *(
         Way(module, "Name another ledger; given a new name, keras-dropout compare makes one", line, ledger_named())
         for module, line in (
-            ("bench/lookup.py", "runs --ledger text.db"),
-            ("bench/lookup.py", "runs --ledger nothing.db"),
-            ("bench/lookup.py", "report text.db -o text.html"),
-            ("bench/lookup.py", "report nothing.db --list"),
-            ("bench/lookup.py", f"uncertainty text.db --variant hidden {UNCERTAIN}"),
-            ("bench/lookup.py", f"{PLAIN} --ledger text.db"),
-            ("bench/schema.py", "runs --ledger header.db"),
-            ("bench/schema.py", "runs --ledger other.sqlite"),
+            ("bench/ledger/lookup.py", "runs --ledger text.db"),
+            ("bench/ledger/lookup.py", "runs --ledger nothing.db"),
+            ("bench/ledger/lookup.py", "report text.db -o text.html"),
+            ("bench/ledger/lookup.py", "report nothing.db --list"),
+            ("bench/ledger/lookup.py", f"uncertainty text.db --variant hidden {UNCERTAIN}"),
+            ("bench/ledger/lookup.py", f"{PLAIN} --ledger text.db"),
+            ("bench/ledger/schema.py", "runs --ledger header.db"),
+            ("bench/ledger/schema.py", "runs --ledger other.sqlite"),
         )
     ),
-    Way("bench/lookup.py", "Name another ledger; given", "runs --ledger /proc/self/mem", ledger_named("runs --ledger runs.db")),
+    Way(
+        "bench/ledger/lookup.py",
+        "Name another ledger; given",
+        "runs --ledger /proc/self/mem",
+        ledger_named("runs --ledger runs.db"),
+    ),
     Way(
         "bench/report/page.py",
         "Choose another --report",
@@ -1642,7 +1657,10 @@ WAYS = [
     Way("bench/retrieval.py", "or name another --study", "report old.db --study 1 -o old.html", with_value("--study", "2")),
     *(
         Way(
-            "bench/schema.py", "keras-dropout runs verify --ledger {} says what is wrong", found, ran("(runs verify.*?) says", (1,))
+            "bench/ledger/schema.py",
+            "keras-dropout runs verify --ledger {} says what is wrong",
+            found,
+            ran("(runs verify.*?) says", (1,)),
         )
         for found in (
             lambda: refused_in("a folder/damaged.db", sqlite3.DatabaseError("malformed")),
@@ -1651,52 +1669,52 @@ WAYS = [
         )
     ),
     Way(
-        "bench/schema.py",
+        "bench/ledger/schema.py",
         "Check the permissions and the disk, or choose another --ledger",
         lambda: refused_in("runs.db", sqlite3.OperationalError("disk I/O error")),
         lambda said: command(["runs", *said.words("(--ledger)").split(), "spare.db"]),
     ),
     Way(
-        "bench/ledger.py",
+        "bench/ledger/store.py",
         "Choose a --ledger on a disk of this machine",
         lambda: without_shared_memory("of a network.db"),
         lambda said: emptied("of this machine.db"),
     ),
     Way(
-        "bench/selection.py",
+        "bench/ledger/selection.py",
         "keras-dropout runs, with the same --ledger, shows the keys",
         "runs show 3 --ledger 'a folder/runs.db'",
         same_ledger("(runs),"),
     ),
     Way(
-        "bench/selection.py",
+        "bench/ledger/selection.py",
         "keras-dropout compare … --keep-weights trains it again, and keeps it",
         lambda: command(f"runs model {first_key('runs.db', 'none')} --ledger runs.db -o taken.keras"),
         lambda said: command([*shlex.split(PLAIN), *said.words("(--keep-weights)").split()]),
     ),
     Way(
-        "bench/upkeep.py",
+        "bench/ledger/admin.py",
         "Name keys, or give filters such as --status failed, or --all",
         "runs delete --ledger spare.db --yes",
         plus("--status"),
         plus("--all"),
     ),
-    Way("bench/upkeep.py", "Add --yes to delete them", "runs delete --all --ledger more.db", plus("--yes")),
+    Way("bench/ledger/admin.py", "Add --yes to delete them", "runs delete --all --ledger more.db", plus("--yes")),
     Way(
-        "bench/upkeep.py",
+        "bench/ledger/admin.py",
         "Name other ledgers, or another --ledger",
         "runs merge runs.db --ledger runs.db",
         lambda said: command("runs merge 'a folder/runs.db' --ledger runs.db"),
         with_value("--ledger", "merged.db"),
     ),
     Way(
-        "bench/upkeep.py",
+        "bench/ledger/admin.py",
         "then: keras-dropout runs vacuum --ledger ",
         lambda: not_vacuumed("runs delete --examples --yes --ledger 'a folder/runs.db'"),
         ran("(runs vacuum --ledger .*)$"),
     ),
     Way(
-        "bench/upkeep.py",
+        "bench/ledger/admin.py",
         "keras-dropout runs verify --ledger {} lists all; runs delete KEY takes one out of it",
         "runs merge 'a folder/half.db' --ledger more.db",
         ran("(runs verify.*?) lists", (1,)),
@@ -1762,7 +1780,7 @@ WAYS = [
         lambda said: command([*said.argv, *said.words("(--study)").split(), "study.toml"]),
     ),
     Way(
-        "commands/studies.py",
+        "bench/settings.py",
         'Write balanced, or "0=1, 1=5"',
         f"{PLAIN} --class-weight 0=a",
         lambda said: command([*said.argv[:-1], said.words('"(.*)"')]),
@@ -1851,63 +1869,63 @@ WAYS = [
         lambda said: ensemble.average(dropped(activation=None, loss=None), X, LABELS, samples=2, **said.argument("logits")),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Let {} accept {}, or take keras.Model(model.input, model.output)",
         lambda: keras_dropout.strip(Trains()),
         lambda said: accepted(Accepts((model := Trains()).inputs, model.outputs)),
         lambda said: keras_dropout.strip(said.call("keras.Model(", model=Trains())),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Mend {}.get_config: it returns all arguments of the constructor",
         lambda: graph.made_again(Mute(2.0)),
         lambda said: graph.made_again(Spoken(2.0)),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Register what it uses: @keras.saving.register_keras_serializable() in front of each",
         lambda: graph.made_again(regularized()),
         lambda said: graph.made_again(regularized(functools.partial(decorated, said))),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         'Save them under two names: keras.saving.register_keras_serializable(name="Other")({})',
         lambda: keras_dropout.strip(net(L.Activation(scaled(2.0)), L.Activation(scaled(3.0)))),
         lambda said: keras_dropout.strip(net(L.Activation(said.call(REGISTER)(scaled(2.0))), L.Activation(scaled(3.0)))),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         'else save it under a name of its own: keras.saving.register_keras_serializable(name="Other")({})',
         lambda: keras_dropout.strip(net(L.Activation(tanh), L.Activation("tanh"))),
         lambda said: keras_dropout.strip(net(L.Activation(said.call(REGISTER)(tanh)), L.Activation("tanh"))),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Take a model in it: new = keras_dropout.place(model.{}, {'hidden': 0.2}), and build {} with new",
         lambda: keras_dropout.place(called_once(Outer(net())), {"hidden": 0.2}),
         built_with_new,
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Write {}.__init__(self, …, **kwargs) and super().__init__(**kwargs)",
         lambda: graph.made_again(Nameless()),
         lambda said: graph.made_again(Unregistered()),
     ),
     Way(
-        "graph.py",
+        "models/graph.py",
         "Start it with keras.Input(shape)",
         lambda: keras_dropout.sites(keras.Sequential([L.Dense(2)])),
         lambda said: keras_dropout.sites(keras.Sequential([said.call("keras.Input(", shape=(4,)), L.Dense(2)])),
     ),
     Way(
-        "inspection.py",
+        "models/inspection.py",
         "Build it first: start it with keras.Input(shape), or call it once",
         lambda: keras_dropout.check(Later()),
         lambda said: keras_dropout.check(keras.Sequential([said.call("keras.Input(", shape=(4,)), L.Dense(2)])),
         lambda said: keras_dropout.check(called_once(Later())),
     ),
     Way(
-        "inspection.py",
+        "models/inspection.py",
         "Take a batch of it: x, y = next(iter(data)), and give x",
         lambda: keras_dropout.check(dropped(), batches()),
         lambda said: keras_dropout.check(dropped(), eval(said.words(r"x, y = (.*), and"), {"data": batches()})[0]),
@@ -2049,31 +2067,31 @@ WAYS = [
         lambda said: keras_dropout.place(net(), {"hidden": kind(said)}),
     ),
     Way(
-        "placement.py",
+        "models/placement.py",
         "Put some in: keras_dropout.place(model, {'hidden': 0.2})",
         lambda: keras_dropout.set_rate(net(), 0.3),
         lambda said: keras_dropout.set_rate(said.call("keras_dropout.place(", model=net()), 0.3),
     ),
     Way(
-        "placement.py",
+        "models/placement.py",
         "Make a new model: keras_dropout.place(model, {site: rate})",
         lambda: keras_dropout.set_rate(net(L.Dropout(0.5)), 0.3),
         lambda said: keras_dropout.set_rate(said.call("keras_dropout.place(", model=net(L.Dropout(0.5)), site="a", rate=0.5), 0.3),
     ),
     Way(
-        "placement.py",
+        "models/placement.py",
         "for example Dropout(0.2)",
         lambda: keras_dropout.place(net(), {"hidden": L.ReLU()}),
         lambda said: keras_dropout.place(net(), {"hidden": said.call("Dropout(")}),
     ),
     Way(
-        "placement.py",
+        "models/placement.py",
         'Write {"kind": "{}", "rate": …}: it is put around the layer at the site',
         lambda: keras_dropout.place(net(), {"a": keras_dropout.DropConnect(0.2, L.Dense(6))}),
         lambda said: keras_dropout.place(net(), {"a": ast.literal_eval(said.words("Write ({.*})").replace("…", "0.2"))}),
     ),
     Way(
-        "placement.py",
+        "models/placement.py",
         "See help(keras_dropout.{})",
         lambda: keras_dropout.place(net(), {"hidden": {"kind": "Dropout", "rats": 0.2}}),
         lambda said: said.call("help(", help=lambda found: found.__doc__ or pytest.fail("it says nothing")),
@@ -2159,7 +2177,7 @@ WAYS = [
     ),
     # Targets.
     *(
-        Way("targets.py", words, lambda target=target: targets.load_model(target), *instead)
+        Way("models/targets.py", words, lambda target=target: targets.load_model(target), *instead)
         for words, target, *instead in (
             ("Name a .keras file, or a function that builds a model: file.py:function", "nothing.keras", to_file, to_function),
             ("Name a .keras file, or a function: file.py:function", "a folder", to_file, to_function),
@@ -2179,14 +2197,14 @@ WAYS = [
         )
     ),
     Way(
-        "targets.py",
+        "models/targets.py",
         'Save the model with model.save("model.keras"), or name a function: file.py:function',
         lambda: targets.load_model("model.h5"),
         lambda said: (said.call("model.save(", model=net()), targets.load_model(said.words('"(.*)"'))),
         to_function,
     ),
     Way(
-        "targets.py",
+        "models/targets.py",
         "Load it in a function that imports the class, and name that: file.py:function",
         unknown_class,
         lambda said: targets.load_model(said.words("(file.py:function)").replace("file.py:function", "model.py:load")),
@@ -2198,6 +2216,7 @@ WAYS = [
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
     r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
+    r"or --backend \{\}, which is here": "it needs an environment without a backend: .ci/smoke makes one",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",
     r"`?ray start[^`;]*`?": "Ray's own command: tests/bench/test_ray.py begins clusters",
     r"python -c 'import ray; ray.init\(\)'": "it begins a cluster, which takes half a minute",
@@ -2234,7 +2253,7 @@ def left_out(ways):
     for module, text in sorted(ways):
         rest = re.sub("|".join(NOT_FOLLOWED), "", text)
         rows = [way for way in WAYS if way.module == module and re.search(_pattern(way.words), text)]
-        if not rows and (module == "evidence.py" or refusals.FOLLOWED.search(rest)):
+        if not rows and (module == "models/evidence.py" or refusals.FOLLOWED.search(rest)):
             found.append(f"{module}: {text}")
     return found
 
@@ -2284,7 +2303,7 @@ def test_a_way_out_that_is_none_is_found():
         way.follow()
     with pytest.raises(Exception, match="No such option"):
         Way(
-            "bench/planning.py", "--seeds auto", f"{PLAIN} --max-seeds 30", lambda said: command([*said.argv, "--sedes", "3"])
+            "bench/study/planning.py", "--seeds auto", f"{PLAIN} --max-seeds 30", lambda said: command([*said.argv, "--sedes", "3"])
         ).follow()
 
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.study.checks import check_data
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 L = keras.layers

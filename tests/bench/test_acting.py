@@ -6,8 +6,9 @@ import pytest
 
 import keras_dropout
 from keras_dropout import noise
-from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.training.acting import Acting
+from keras_dropout.bench.training.messages import Ended
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.errors import BadInput
 from keras_dropout.models import graph, placement
@@ -78,7 +79,7 @@ def trained(plan):
     """(variant, seed) -> result, of a study's runs trained in this process."""
     runs = {run.key: run for run in plan.study.runs()}
     told = Trainer(plan.study, plan.data.parts("held-out"), 1).follow(list(runs.values()))
-    ended = {key: values[0] for kind, key, *values in told if kind == "ended"}
+    ended = {each.key: each.result for each in told if isinstance(each, Ended)}
     return {(run.variant.name, run.seed): ended[key] for key, run in runs.items()}
 
 

@@ -11,14 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_dropout
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.execution import scheduler
 from keras_dropout.bench.ledger.lookup import kept, latest_study, models, peek
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.study import recipes
-from keras_dropout.bench.study.planning import Plan, make_plan
-from keras_dropout.bench.training.reference import as_seen
+from keras_dropout.bench.study.planning import Plan
+from keras_dropout.bench.training.messages import Ended, Paused
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.layers.base import Stochastic
@@ -75,14 +77,14 @@ def trained(plan, **options) -> dict[str, Result]:
     """The results of the runs with the variant, as a worker gives them."""
     trainer = Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by)
     runs = [run for run in plan.study.runs() if run.variant.name == "a"]
-    return {key: values[0] for kind, key, *values in trainer.follow(runs, **options) if kind == "ended"}
+    return {told.key: told.result for told in trainer.follow(runs, **options) if isinstance(told, Ended)}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def stopped(request, tmp_path_factory):
     """Two runs that stopped early, with batch normalisation, averaged weights and a schedule: the plan, and their results."""
     plan = plan_of("stopped early", request.param, tmp_path_factory.mktemp(request.param))
-    return plan, trained(plan, keep_weights=True)
+    return plan, trained(plan, settings={"keep_weights": True})
 
 
 def opened(archive, tmp_path) -> keras.Model:
@@ -108,7 +110,7 @@ def assert_measured(result, plan, tmp_path):
 @pytest.mark.parametrize("case", [name for name in CASES if name != "stopped early"])
 def test_the_archive_gives_what_was_measured(case, tmp_path):
     plan = plan_of(case, ENGINES[0], tmp_path)
-    (result,) = trained(plan, keep_weights=True).values()
+    (result,) = trained(plan, settings={"keep_weights": True}).values()
     assert_measured(result, plan, tmp_path)
 
 
@@ -148,12 +150,14 @@ def test_results_are_the_same_bytes_without_models(stopped):
 
 def test_a_resumed_run_has_the_same_model(tmp_path):
     plan = plan_of("averaged weights", ENGINES[0], tmp_path)
-    whole = trained(plan, keep_weights=True)
+    whole = trained(plan, settings={"keep_weights": True})
     trainer = Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by)
     runs = [run for run in plan.study.runs() if run.variant.name == "a"]
-    states = {key: values[1] for kind, key, *values in trainer.follow(runs, until=1, keep_weights=True) if kind == "paused"}
+    states = {
+        told.key: told.state for told in trainer.follow(runs, until=1, settings={"keep_weights": True}) if type(told) is Paused
+    }
     assert len(states) == 1
-    for key, result in trained(plan, checkpoints=states, keep_weights=True).items():
+    for key, result in trained(plan, checkpoints=states, settings={"keep_weights": True}).items():
         ours, theirs = (opened(each.model, tmp_path).get_weights() for each in (result, whole[key]))
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -171,13 +175,13 @@ def test_the_optimizer_costs_no_room(tmp_path):
         seeds=1,
         ledger=tmp_path / "r.db",
     )
-    (result,) = trained(plan, keep_weights=True).values()
+    (result,) = trained(plan, settings={"keep_weights": True}).values()
     assert len(result.model) < 1.2 * 4 * model.count_params()  # with Adam's two slots it would be three times as much
 
 
 def test_what_diverged_has_no_model_and_is_not_trained_again_for_one(tmp_path):
     plan = plan_of("averaged weights", "reference", tmp_path, optimizer="sgd", learning_rate=1e30, keep_weights=True)
-    found = trained(plan, keep_weights=True)
+    found = trained(plan, settings={"keep_weights": True})
     assert [(result.status, result.model) for result in found.values()] == [("diverged", None)]
     assert set(found).isdisjoint(run.key for run in plan.todo(found))
 
@@ -223,11 +227,12 @@ class Observer:
 @starts_processes
 def test_a_model_that_is_too_large_is_said_and_its_run_is_kept(tmp_path):
     model = classifier(keras.Input((6,)), L.Dense(300, "relu"), L.Dense(200, "relu"))
-    plan = make_plan(model, blobs(6), variants={"a": {"last": 0.2}}, engine="compiled", epochs=1, seeds=1, ledger=tmp_path / "r.db")
+    settings = {"engine": "compiled", "epochs": 1, "seeds": 1, "workers": 1, "keep_weights": True, "ledger": tmp_path / "r.db"}
+    plan = make_plan(model, blobs(6), variants={"a": {"last": 0.2}}, **settings)
     run, observer = plan.study.runs()[1], Observer()
     with Ledger(plan.ledger) as ledger:
         ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
-        (result,) = scheduler.execute(plan.study, plan.data, [run], ledger, 1, observer, keep_weights=True)
+        (result,) = scheduler.execute(plan, [run], ledger, observer)
         assert ledger.kept([run.key]) == set()
         assert ledger.get([run.key]) == {run.key: dataclasses.replace(result, compilations=0)}
     assert (result.status, result.model, observer.results) == ("done", None, [result])

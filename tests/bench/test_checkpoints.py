@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
-from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused
 from keras_dropout.bench.training.trainer import Trainer
 
 L = keras.layers
@@ -138,20 +139,22 @@ def test_a_run_whose_checkpoint_cannot_be_used_begins_anew(engine, tmp_path):
     data, settings = ((x, np.arange(120) % 3), (x, np.arange(120) % 3)), {"backend": keras.backend.backend(), "engine": engine}
     plan = make_plan(a_model("adam"), data, variants={"a": {"hidden": 0.2}}, epochs=2, seeds=2, ledger=tmp_path / "r", **settings)
     trainer, runs = Trainer(plan.study, plan.data.parts("held-out"), 1.0), plan.study.runs()[1::2]
-    told = list(trainer.follow(runs, checkpoint_every=1))
-    whole = {key: values[0] for kind, key, *values in told if kind == "ended"}
-    states = {key: values[1] for kind, key, *values in told if kind == "checkpoint"}
+    told = list(trainer.follow(runs, settings={"checkpoint_every": 1}))
+    whole = {each.key: each.result for each in told if isinstance(each, Ended)}
+    states = {each.key: each.state for each in told if type(each) is Checkpointed}
     bad, good = states
     for spoil in (of_many_epochs, with_a_best_of_other_shapes):
-        assert next(trainer.follow(runs, states | {bad: spoil(states[bad])}))[:2] == ("anew", bad)
+        first = next(trainer.follow(runs, states | {bad: spoil(states[bad])}))
+        assert isinstance(first, Anew)
+        assert first.key == bad
     for name, spoil in UNUSABLE.items():
         told = list(trainer.follow(runs, states | {bad: spoil(states[bad])}))
-        assert [key for kind, key, *_ in told if kind == "anew"] == [bad], name
-        epochs = {run.key: [epoch for kind, key, epoch, *_ in told if (kind, key) == ("epoch", run.key)] for run in runs}
+        assert [each.key for each in told if isinstance(each, Anew)] == [bad], name
+        epochs = {run.key: [each.epoch for each in told if isinstance(each, Epoch) and each.key == run.key] for run in runs}
         assert epochs == {bad: [1, 2], good: [2]}, name
-        for kind, key, *values in told:
-            if kind == "ended":
-                same(values[0], whole[key])
+        for each in told:
+            if isinstance(each, Ended):
+                same(each.result, whole[each.key])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -179,20 +182,21 @@ def test_a_resumed_run_ends_in_the_same_bytes(engine, case, tmp_path):
     def trainer():
         return Trainer(plan.study, plan.data.parts("held-out"), 1.0)
 
-    *told, (_, _, whole) = trainer().follow((run,), checkpoint_every=2)
-    checkpoints = {epoch: state for kind, _, epoch, state in told if kind == "checkpoint"}
+    *told, ended = trainer().follow((run,), settings={"checkpoint_every": 2})
+    whole = ended.result
+    checkpoints = {each.epoch: each.state for each in told if isinstance(each, Checkpointed)}
     assert list(checkpoints) == list(range(2, whole.epochs, 2))
     other = trainer()
     for epoch in (min(checkpoints), max(checkpoints)):
-        first, *_, (_, _, resumed) = other.follow((run,), {run.key: checkpoints[epoch]})
-        assert first[2] == epoch + 1
-        same(resumed, whole)
+        first, *_, last = other.follow((run,), {run.key: checkpoints[epoch]})
+        assert first.epoch == epoch + 1
+        same(last.result, whole)
     # In pieces of three epochs.
     state, until = {}, 3
-    while (last := list(other.follow((run,), state, until))[-1])[0] == "paused":
-        assert last[2] == until
-        state, until = {run.key: last[3]}, until + 3
-    same(last[2], whole)
+    while isinstance(last := list(other.follow((run,), state, until))[-1], Paused):
+        assert last.epoch == until
+        state, until = {run.key: last.state}, until + 3
+    same(last.result, whole)
     assert whole.status == "done"
 
 

@@ -16,11 +16,10 @@ import scipy.stats
 
 import keras_dropout
 from keras_dropout.bench import compare, statistics
-from keras_dropout.bench.compare import carry_out
+from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
@@ -531,7 +530,7 @@ def test_ctrl_c_is_heeded_also_where_python_drops_it(tmp_path):
         "import gc, os, signal, sys\n"
         "from keras_dropout.bench import compare\n"
         "from keras_dropout.bench.study import planning\n"
-        "plan = planning.make_plan('digits-mlp', epochs=2000, seeds=3, workers=1, ledger='r.db')\n"
+        "plan = compare.make_plan('digits-mlp', epochs=2000, seeds=3, workers=1, ledger='r.db')\n"
         "class Display(compare.Display):\n"
         "    def ended(self, *arguments):\n"
         "        super().ended(*arguments)\n"

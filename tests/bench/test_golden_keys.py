@@ -15,9 +15,9 @@ import pytest
 
 import keras_dropout as kd
 from keras_dropout import companions
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.study import recipes
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.reproductions import networks
 
 L = keras.layers

@@ -360,7 +360,7 @@ def test_killed_while_it_is_brought_up_to_date_it_is_as_it_was(tmp_path, version
     path = OLDER[version](tmp_path / "runs.db")
     code = f"""
 import os, sqlite3
-from keras_dropout.bench.ledger import Ledger
+from keras_dropout.bench.ledger.store import Ledger
 class Killed(sqlite3.Connection):
     def execute(self, sql, *more):
         if sql.strip().startswith({statement!r}):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.study import own_classes
 from keras_dropout.bench.study.checks import portable
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.bench.tuning.search import build
 from keras_dropout.errors import BadInput

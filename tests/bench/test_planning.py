@@ -11,11 +11,12 @@ from keras import ops
 from scipy import sparse
 
 import keras_dropout
-from keras_dropout.bench.compare import carry_out
+from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.execution import scheduler, timing
 from keras_dropout.bench.ledger.lookup import examples
 from keras_dropout.bench.records import Variant
-from keras_dropout.bench.study.planning import _renamed, make_plan, named_data
+from keras_dropout.bench.study.loading import named_data
+from keras_dropout.bench.study.planning import _renamed
 from keras_dropout.bench.training.build import make
 from keras_dropout.errors import BadInput
 

@@ -10,9 +10,9 @@ import pytest
 
 import keras_dropout as kd
 from keras_dropout import schedules
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.report.network_data import portrait
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.reference import ReferenceTraining
 

@@ -19,12 +19,12 @@ import keras
 import numpy as np
 import pytest
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.execution import scheduler
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.ledger.lookup import models
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result, Run, Variant
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.errors import BadInput
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -90,8 +90,7 @@ def train(plan, observer=None):
     """The results of a plan by key, and the logs of its runs."""
     with Keeping(plan.ledger) as ledger:
         runs = plan.todo({})
-        settings = {"on": plan.on, "checkpoint_every": plan.checkpoint_every, "keep_weights": plan.keep_weights}
-        scheduler.execute(plan.study, plan.data, runs, ledger, plan.workers, observer or Observer(), **settings)
+        scheduler.execute(plan, runs, ledger, observer or Observer())
         return ledger.get([run.key for run in runs]), ledger.logs
 
 
@@ -293,13 +292,13 @@ def test_what_answers_but_is_no_ray_is_refused(monkeypatch):
 
     monkeypatch.setattr(ray_actors, "_ANSWER", 3.0)
     with something_else() as address, pytest.raises(BadInput, match="is no Ray cluster that can be joined"):
-        scheduler.check_on(f"ray:{address}")
+        scheduler.count_cores(f"ray:{address}")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'keras-dropout\[ray\]'"):
-        scheduler.check_on("ray")
+        scheduler.count_cores("ray")
 
 
 def command(*arguments):
@@ -399,9 +398,9 @@ JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(ray.g
 def test_nobody_without_the_token_can_use_a_cluster_that_is_started_here(tmp_path):
     code = (
         "import os, subprocess, sys; from types import SimpleNamespace as S\n"
-        "import ray; from keras_dropout.bench.execution import actors\n"
+        "import ray; from keras_dropout.bench.execution import ray_actors\n"
         "study = S(backend='jax', engine='compiled', split='', runs=lambda: [])\n"
-        "with actors.Actors(study, S(parts=lambda split: {}, divide_by=1.0)):\n"
+        "with ray_actors.Actors(study, S(parts=lambda split: {}, divide_by=1.0)):\n"
         "    address = ray.get_runtime_context().gcs_address\n"
         "    bare = {name: value for name, value in os.environ.items() if not name.startswith('RAY_AUTH')}\n"
         "    for given in (bare, bare | {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': 'ab' * 32}, dict(os.environ)):\n"

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from keras_dropout.bench.compare import carry_out
+from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.ledger.lookup import studies
 from keras_dropout.bench.retrieval import retrieve
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.tuning.tune import carry_out_tuning, plan_tuning
 from keras_dropout.cli import app
 from keras_dropout.errors import BadInput

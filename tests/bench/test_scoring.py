@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from keras_dropout import place, uncertainty
 from keras_dropout.bench import scoring
-from keras_dropout.bench.study.planning import make_plan
+from keras_dropout.bench.compare import make_plan
+from keras_dropout.bench.training.messages import Ended, Paused
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.errors import BadInput
@@ -55,7 +56,7 @@ def trained(plan, variants=("none", "a"), **options):
     """variant and seed -> result"""
     trainer = Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by)
     runs = [run for run in plan.study.runs() if run.variant.name in variants]
-    ended = {key: values[0] for kind, key, *values in trainer.follow(runs, **options) if kind == "ended"}
+    ended = {told.key: told.result for told in trainer.follow(runs, **options) if isinstance(told, Ended)}
     return {(run.variant.name, run.seed): ended[run.key] for run in runs}
 
 
@@ -96,7 +97,7 @@ def test_metrics_are_those_of_the_kept_model(engine, tmp_path):
     settings = {"early_stopping": 2, "epochs": 20, "variants": {"a": {"hidden": "linear(0.5, 0.1)"}}}
     plan = plan_of(classifier(optimizer=averaging(), metrics=["accuracy"]), split(CLASS), tmp_path, engine, **settings)
     variants = ("none", "a") if engine == ENGINES[0] else ("a",)
-    for (name, seed), result in trained(plan, variants, keep_weights=True).items():
+    for (name, seed), result in trained(plan, variants, settings={"keep_weights": True}).items():
         model, (x, y) = opened(result.model, tmp_path), split(CLASS)[1]
         p = model.predict(x, verbose=0)
         mean = p if name == "none" else uncertainty.predict(model, x, SAMPLES, seed=derive_seed(seed, "samples")).mean
@@ -176,7 +177,7 @@ def test_pixels_are_divided_and_seeds_have_masks_of_their_own(tmp_path):
         learning_rate=1e-12,
     )
     object.__setattr__(plan.data, "divide_by", 255.0)
-    found = trained(plan, "a", keep_weights=True)
+    found = trained(plan, "a", settings={"keep_weights": True})
     x, y = split(CLASS, (X * 20 + 100).clip(0, 255).astype("uint8"))[1]
     for seed in (0, 1):
         result = found["a", seed]
@@ -193,8 +194,8 @@ def test_a_resumed_run_and_one_without_samples_end_the_same(tmp_path):
     plan = plan_of(model, split(CLASS), tmp_path)
     whole = trained(plan, "a")["a", 0].metrics
     trainer, run = Trainer(plan.study, plan.data.parts(plan.study.split), plan.data.divide_by), plan.study.runs()[1]
-    ((_, key, _, state),) = [told for told in trainer.follow([run], until=1) if told[0] == "paused"]
-    assert trained(plan, "a", checkpoints={key: state})["a", 0].metrics == whole
+    (paused,) = [told for told in trainer.follow([run], until=1) if isinstance(told, Paused)]
+    assert trained(plan, "a", checkpoints={paused.key: paused.state})["a", 0].metrics == whole
     without = trained(plan_of(model, split(CLASS), tmp_path, samples=None), "a")["a", 0].metrics
     added = {f"test_{name}" for name in ("nll", "brier", "ece", "mc_nll", "mc_accuracy", "mc_brier", "mc_ece")}
     assert {name: value for name, value in whole.items() if name not in added} == without

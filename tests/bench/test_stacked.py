@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_dropout import PatchDropout
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.execution import engine_choice
 from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.execution.worker import Task, Worker
 from keras_dropout.bench.records import Result, Run
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training import compiled, stacked
+from keras_dropout.bench.training.messages import Checkpointed, Ended, Epoch, Paused
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.cli import app
 from keras_dropout.errors import BadInput
@@ -61,7 +62,7 @@ def runs_of(plan) -> list[Run]:
 
 
 def ended(trainer, runs, *follow) -> dict[str, Result]:
-    return {key: values[0] for kind, key, *values in trainer.follow(runs, *follow) if kind == "ended"}
+    return {told.key: told.result for told in trainer.follow(runs, *follow) if isinstance(told, Ended)}
 
 
 def results(plan, *follow) -> list[Result]:
@@ -165,19 +166,20 @@ def test_a_stack_goes_on_from_checkpoints(tmp_path):
     variants = {"falling": RATES["falling"]}
     plan = plan_of(normalised(), tmp_path, variants=variants, seeds=3, epochs=9, early_stopping=3)
     trainer, runs, checkpoints, whole = trainer_of(plan), runs_of(plan), {}, {}
-    for kind, key, *values in trainer.follow(runs, checkpoint_every=1):
-        if kind == "ended":
-            whole[key] = values[0]
-        elif kind == "checkpoint":
-            checkpoints.setdefault(key, {})[values[0]] = values[1]
+    for told in trainer.follow(runs, settings={"checkpoint_every": 1}):
+        if isinstance(told, Ended):
+            whole[told.key] = told.result
+        elif isinstance(told, Checkpointed):
+            checkpoints.setdefault(told.key, {})[told.epoch] = told.state
     epochs = {run.key: epoch for run, epoch in zip(runs, (1, 3, max(checkpoints[runs[2].key])))}
     told = list(trainer.follow(runs, {key: checkpoints[key][epoch] for key, epoch in epochs.items()}))
     for key, epoch in epochs.items():
-        assert [m[2] for m in told if m[:2] == ("epoch", key)] == list(range(epoch + 1, whole[key].epochs + 1))
-    resumed = {key: values[0] for kind, key, *values in told if kind == "ended"}
-    paused = {key: values for kind, key, *values in trainer.follow(runs, until=2) if kind == "paused"}
-    assert {key: epoch for key, (epoch, _) in paused.items()} == dict.fromkeys(whole, 2)
-    after = ended(trainer, runs, {key: state for key, (_, state) in paused.items()})
+        seen = [each.epoch for each in told if isinstance(each, Epoch) and each.key == key]
+        assert seen == list(range(epoch + 1, whole[key].epochs + 1))
+    resumed = {each.key: each.result for each in told if isinstance(each, Ended)}
+    paused = {told.key: told for told in trainer.follow(runs, until=2) if isinstance(told, Paused)}
+    assert {key: each.epoch for key, each in paused.items()} == dict.fromkeys(whole, 2)
+    after = ended(trainer, runs, {key: each.state for key, each in paused.items()})
     for key, result in whole.items():
         same(resumed[key], result)
         same(after[key], result)
@@ -226,14 +228,14 @@ def test_a_group_that_cannot_be_trained_fails_alone(tmp_path, monkeypatch):
     def failing(self, runs, *rest):
         if runs[0].variant.name == "noise":
             raise ValueError("no")
-        yield from (("ended", run.key, Result("done", 0.0, 1)) for run in runs)
+        yield from (Ended(run.key, Result("done", 0.0, 1)) for run in runs)
 
     monkeypatch.setattr(Trainer, "follow", failing)
     worker = Worker.__new__(Worker)  # without a log, which would take the place of this process's output
     worker._given, worker._trainer = (plan.study, plan.data.parts("held-out"), 1.0), None
-    worker._ended = lambda key, result: ("ended", key, result)
+    worker._ended = Ended
     names = {run.key: run.variant.name for run in plan.study.runs()}
-    found = {names[key]: result.status for _, key, result in worker.messages(Task(tuple(plan.study.runs())))}
+    found = {names[told.key]: told.result.status for told in worker.messages(Task(tuple(plan.study.runs())))}
     assert found == {"none": "done", "zero": "done", "strong": "done", "falling": "done", "noise": "failed"}
 
 

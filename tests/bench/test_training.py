@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout, PatchDropout
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.records import Result, Variant
 from keras_dropout.bench.study import recipes
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.compiled import CompiledPrograms
 from keras_dropout.bench.training.reference import ReferenceTraining

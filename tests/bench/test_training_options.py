@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from keras_dropout import Dropout
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data import dataset
 from keras_dropout.bench.data.arrays import Rows
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
-from keras_dropout.bench.study.planning import make_plan
 from keras_dropout.bench.training import compiled, reference
 from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.trainer import Trainer
@@ -291,8 +291,8 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_frozen_layers(engine, tmp
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
     built = build(plan.study, runs[1])[0]
     variables = [*built.trainable_variables, *built.non_trainable_variables]
-    *_, (_, _, _, state) = trainer.follow((runs[1],), until=1)
-    after = Checkpoint.from_bytes(state).values
+    *_, paused = trainer.follow((runs[1],), until=1)
+    after = Checkpoint.from_bytes(paused.state).values
     after = {"/".join(v.path.split("/")[-2:]): np.asarray(value) for v, value in zip(variables, after)}
     for layer in model.layers:
         for variable in layer.weights:

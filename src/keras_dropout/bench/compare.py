@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,15 +11,25 @@ from rich.console import Group
 
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.example_store import shown
-from keras_dropout.bench.execution import scheduler
+from keras_dropout.bench.execution.engine_choice import choose_engine
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.progress import Display
+from keras_dropout.bench.execution.scheduler import Execution, count_cores
 from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
-from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.records import Result, Study, Variant
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
-from keras_dropout.bench.study.planning import DEFAULT_LEDGER, Plan, Settings, check_names, make_plan
+from keras_dropout.bench.settings import Settings
+from keras_dropout.bench.study.planning import (
+    Plan,
+    check_names,
+    check_settings,
+    check_sources,
+    leaves_target_unchanged,
+    plan_study,
+    without_random_numbers,
+)
 from keras_dropout.errors import check_path
 
 
@@ -31,10 +41,25 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
         command=command,
         engine_reason=plan.engine_reason,
         notes=plan.notes,
-        max_seeds=plan.max_seeds,
-        margin=plan.margin,
+        max_seeds=plan.settings["max_seeds"],
+        margin=plan.settings["margin"],
         ledger=plan.ledger,
     )
+
+
+@leaves_target_unchanged
+@without_random_numbers()
+def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
+    """Plan a study as `plan_study` does, and choose its engine, for which short trainings may be timed."""
+    asked = check_settings({**settings, "variants": variants})
+    check_sources(target, data, asked)
+    cores = count_cores(asked["on"])
+    plan = plan_study(target, data, variants=variants, **settings)
+    if plan.study.samples is not None:
+        from keras_dropout.bench.training.trainer import check_samples  # loads Keras
+
+        check_samples(plan.study, plan.data)
+    return choose_engine(plan, cores)
 
 
 def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
@@ -47,60 +72,38 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> Comparison:
 
     started = time.perf_counter()
     more_of_it = plan.document() | {"network": portrait(plan.study)}
-    rounds = plan.rounds()
-    tried: set[str] = set()
+    trained: dict[str, Result] = {}
     found = so_far(plan, plan.study, {}, command)
 
-    def more() -> list[Run]:
-        """The runs of the next round that the ledger lacks; none where all variants are decided."""
-        nonlocal found
-        for study in rounds:
-            number = ledger.put_study(study, command, versions(), machine(), more_of_it)
-            keys = {run.key for run in study.runs()}
-            found = so_far(plan, study, ledger.get(keys, each_example=False), command)
-            found.number, found.more = number, {"network": more_of_it["network"]}
-            todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
-            if todo := [run for run in todo if run.key not in tried]:  # what failed is tried again by the next command
-                tried.update(run.key for run in todo)
-                display.expect(len(todo))
-                return todo
-            if plan.max_seeds is not None and not found.undecided:
-                break
-        return []
-
-    def next_round() -> list[Run]:
-        return more() if plan.max_seeds is not None and found.undecided else []
-
-    def table(key: str, result: Result) -> Callable[[], Group]:
-        found.results[key] = result
-        return lambda: Group(*tables.comparison_tables(found))  # called only when it is drawn: its p-values take time and memory
+    def table() -> Group:
+        return Group(*tables.comparison_tables(found))
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint
-        if plan.keep_examples and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
+        if plan.settings["keep_examples"] and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
             with suppress(NotStored):  # the runs are what matters
                 ledger.put_examples(fingerprint, *some)
-        with Display(plan.study.epochs, quiet, table) as display:
-            trained = scheduler.execute(
-                plan.study,
-                plan.data,
-                more(),
-                ledger,
-                plan.workers,
-                display,
-                on=plan.on,
-                checkpoint_every=plan.checkpoint_every,
-                keep_weights=plan.keep_weights,
-                more=next_round,
-            )
+        with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
+            for study in plan.rounds():
+                number = ledger.put_study(study, command, versions(), machine(), more_of_it)
+                keys = {run.key for run in study.runs()}
+                found = so_far(plan, study, ledger.get(keys, each_example=False), command)
+                found.number, found.more = number, {"network": more_of_it["network"]}
+                todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
+                todo = [run for run in todo if run.key not in trained]  # what failed is tried again by the next command
+                display.expect(len(todo))
+                for run, result in execution.train(todo):
+                    found.results[run.key] = trained[run.key] = result
+                if plan.settings["max_seeds"] is not None and not found.undecided:
+                    break
         wall = time.perf_counter() - started
-        epochs = sum(result.epochs for result in trained)
+        epochs = sum(result.epochs for result in trained.values())
         found.timing = {
             "wall_seconds": round(wall, 2),
             "model_epochs": epochs,
             "seconds_per_model_epoch": round(wall / epochs, 4) if epochs else None,
             "workers": plan.workers,
-            "compilations": sum(result.compilations for result in trained),
+            "compilations": sum(result.compilations for result in trained.values()),
         }
         assert found.number is not None  # set with the first round
         with suppress(NotStored):
@@ -122,7 +125,6 @@ def compare(
     data: Any = None,
     *,
     variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
-    ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
     quiet: bool = False,
     **settings: Unpack[Settings],
@@ -164,7 +166,7 @@ def compare(
     check_names("compare", settings, Settings.__optional_keys__)
     if report is not None:
         check_report_path(check_path("report", report, "report.html"))
-    plan = make_plan(target, data, variants=variants, ledger=ledger, **settings)
+    plan = make_plan(target, data, variants=variants, **settings)
     found = carry_out(plan, quiet=quiet, command="keras_dropout.compare(…) in Python")
     if report is not None:
         found.save_report(report)

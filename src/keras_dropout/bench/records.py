@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import notation, schedules
+from keras_dropout.bench.settings import ENGINES
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
 
 BASELINE = "none"
-ENGINES = ("compiled", "reference", "stacked")
 # Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
 NUMERIC_VERSION = 2
 STATUSES = ("done", "diverged", "failed")

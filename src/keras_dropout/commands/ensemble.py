@@ -8,34 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_dropout.bench.settings import DataOptions
 from keras_dropout.commands.options import (
+    AS_READ,
     Backend,
     Data,
-    DivideBy,
-    ImageSize,
-    Length,
     Model,
-    Target,
-    Text,
-    Vocabulary,
     check_masks,
     choose_backend,
-    data_options,
+    takes,
 )
 from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.models import targets
 
 
+@takes(DataOptions, *(name for name in AS_READ if name != "task"), into="options")
 def ensemble(
     model: Model,
+    options: dict[str, Any],
     data: Data = None,
-    column: Target = None,
-    text: Text = None,
-    image_size: ImageSize = None,
-    divide_by: DivideBy = None,
-    vocabulary: Vocabulary = None,
-    length: Length = None,
     samples: Annotated[int, typer.Option(help="Thinned networks that are drawn.")] = 100,
     seed: Annotated[int, typer.Option(help="Of their masks.")] = 0,
     masks: Annotated[str, typer.Option(help="shared: a network for all examples (JAX); independent: one for each.")] = "shared",
@@ -69,9 +61,6 @@ def ensemble(
       keras-dropout ensemble model.keras --thin -o thinned.keras --sample 3
       keras-dropout ensemble digits-mlp --samples 10
     """
-    options = data_options(
-        target=column, text=text, image_size=image_size, divide_by=divide_by, vocabulary=vocabulary, length=length
-    )
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the masks.")
     check_whole("sample", sample, 0, "It is the number of one thinned network, from 0 on.")
@@ -85,13 +74,13 @@ def ensemble(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         targets.check(model)
-        from keras_dropout.bench.study import planning
+        from keras_dropout.bench.study import loading
 
         found, document = None, {}
         if thin and data is None:
-            loaded, *_ = planning.load_target(model, None, options)
+            loaded, *_ = loading.load_target(model, None, options)
         else:
-            loaded, everything, parts, about = planning.evaluation_data(model, data, options)
+            loaded, everything, parts, about = loading.evaluation_data(model, data, options)
             from keras_dropout import ensemble as averaging
             from keras_dropout.bench.study import recipes
 

@@ -5,38 +5,33 @@ import json
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from keras_dropout import frameworks
+from keras_dropout.bench.settings import DataOptions
 from keras_dropout.commands.options import (
+    AS_READ,
     METHODS,
     Backend,
     Data,
-    DivideBy,
-    ImageSize,
-    Length,
     Model,
-    Target,
-    Task,
-    Text,
-    Vocabulary,
     choose_backend,
     complete_target,
-    data_options,
     one_of,
+    takes,
 )
 from keras_dropout.commands.output import Working, again, check_output_path, show
 from keras_dropout.errors import refuse
 from keras_dropout.models import targets
 
 
+@takes(DataOptions, "target", "text", into="options")
 def sites(
     model: Model,
+    options: dict[str, Any],
     data: Data = None,
-    column: Target = None,
-    text: Text = None,
     backend: Backend = "jax",
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
 ) -> None:
@@ -52,12 +47,11 @@ def sites(
       keras-dropout sites model.keras
       keras-dropout sites train.py:build_model --json
     """
-    options = data_options(target=column, text=text)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout.bench.study import planning
+        from keras_dropout.bench.study import loading
 
-        loaded, *_ = planning.load_target(model, data, options)
+        loaded, *_ = loading.load_target(model, data, options)
         from keras_dropout.models import placement
 
         found = placement.sites(loaded)
@@ -106,16 +100,11 @@ def place(
     show(placing.sites(new), file=sys.stderr)
 
 
+@takes(DataOptions, *AS_READ, into="options")
 def check(
     model: Model,
+    options: dict[str, Any],
     data: Data = None,
-    column: Target = None,
-    text: Text = None,
-    task: Task = None,
-    image_size: ImageSize = None,
-    divide_by: DivideBy = None,
-    vocabulary: Vocabulary = None,
-    length: Length = None,
     backend: Backend = "jax",
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
 ) -> None:
@@ -129,20 +118,11 @@ def check(
       keras-dropout check model.keras
       keras-dropout check train.py:build --data x.npy,y.npy --json
     """
-    options = data_options(
-        target=column,
-        text=text,
-        task=task,
-        image_size=image_size,
-        divide_by=divide_by,
-        vocabulary=vocabulary,
-        length=length,
-    )
     with Working("loading Keras and the model") as say:
         choose_backend(backend)
-        from keras_dropout.bench.study import planning
+        from keras_dropout.bench.study import loading
 
-        loaded, inputs, examples = planning.load_target(model, data, options)
+        loaded, inputs, examples = loading.load_target(model, data, options)
         from keras_dropout.models import first_placement, mistakes
 
         say("looking for mistakes")
@@ -161,11 +141,11 @@ def check(
         raise typer.Exit(1)
 
 
+@takes(DataOptions, "target", "text", into="options")
 def init(
     target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.", autocompletion=complete_target)],
+    options: dict[str, Any],
     data: Data = None,
-    column: Target = None,
-    text: Text = None,
     output: Annotated[str, typer.Option("--output", "-o", help="The .toml file to write.")] = "study.toml",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     backend: Backend = "jax",
@@ -178,13 +158,12 @@ def init(
       keras-dropout init model.py:build --data houses.csv --target price
       keras-dropout init digits-mlp -o digits.toml
     """
-    options = data_options(target=column, text=text)
     path = check_output_path(output, ".toml", force)
     with Working("loading Keras and the model"):
         choose_backend(backend)
-        from keras_dropout.bench.study import planning, study_file
+        from keras_dropout.bench.study import loading, study_file
 
-        loaded, inputs, examples = planning.load_target(target, data, options)
+        loaded, inputs, examples = loading.load_target(target, data, options)
         from keras_dropout.models import first_placement, placement
 
         advice = first_placement.advise_on(loaded, inputs, examples)

@@ -1,5 +1,6 @@
 """Options that several commands take, and what is made of them."""
 
+import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import keras_dropout
+from keras_dropout.bench.settings import Setting, rows
 from keras_dropout.errors import check_choice, refuse
 from keras_dropout.models.targets import RECIPES
 
@@ -72,38 +74,65 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Target = Annotated[list[str] | None, typer.Option("--target", metavar="COLUMN", help="Tables: the column to predict. Repeatable.")]
-Text = Annotated[str | None, typer.Option(help="Tables: the column with the text.")]
-Task = Annotated[str | None, typer.Option(help="auto, classification or regression.")]
-ImageSize = Annotated[str | None, typer.Option(help="Images: HEIGHTxWIDTH, for example 32x32.")]
-DivideBy = Annotated[float | None, typer.Option(help="The model sees x / this, for example 255.")]
-Vocabulary = Annotated[int | None, typer.Option(help="Text: words that are told apart. Default 10000.")]
-Length = Annotated[int | None, typer.Option(help="Text: words of an example. Default 200.")]
-DATA_OPTIONS = (
-    *("text", "group", "time", "weight", "test_data", "test_split", "validation_split"),
-    *("task", "image_size", "divide_by", "vocabulary", "length"),
-)
+AS_READ = ("target", "text", "task", "image_size", "divide_by", "vocabulary", "length")  # how data are read, and not divided
 
 
-def data_options(**options: Any) -> dict[str, Any]:
-    """What was said of the data, as `bench.data.files.load` takes it."""
-    said = {name: value for name, value in options.items() if value is not None and value != []}
-    if len(target := said.get("target", ())) == 1:
-        said["target"] = target[0]
-    if size := said.get("image_size"):
-        try:
-            said["image_size"] = tuple(int(each) for each in size.lower().split("x"))
-        except ValueError:
-            refuse(f"--image-size must be HEIGHTxWIDTH; got {size!r}.", "For example 32x32.")
-    return said
+def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callable], Callable]:
+    """Give a command the options of a table of settings beside its own: all of them, or those of these names.
+
+    Those that are given reach it as keywords, or in one mapping, the keyword `into`.
+    """
+    taken = {name: row for name, row in rows(table).items() if row.help and (not names or name in names)}
+
+    def extend(own: Callable) -> Callable:
+        mine = {name: p for name, p in inspect.signature(own).parameters.items() if p.kind is not p.VAR_KEYWORD and name != into}
+
+        @functools.wraps(own)
+        def command(**options: Any) -> None:
+            said = {name: _read(row, options.pop(_argument(name))) for name, row in taken.items()}
+            said = {name: value for name, value in said.items() if value is not None}
+            own(**options, **({into: said} if into else said))
+
+        theirs = {_argument(name): _parameter(name, row) for name, row in taken.items()}
+        of_data = next((place for place, name in enumerate(mine, 1) if name == "data"), len(mine))
+        order = [*mine.values()]
+        order[of_data:of_data] = theirs.values()
+        command.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in order])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in order}
+        return command
+
+    return extend
 
 
-def read_seeds(text: str | None) -> int | str | None:
-    """The number of seeds, or the word that stands for it."""
-    try:
-        return text if text is None else int(text)
-    except ValueError:
-        return text
+def _argument(name: str) -> str:
+    """What a setting is called among a command's arguments: "target" is the model or recipe."""
+    return "column" if name == "target" else name
+
+
+def _parameter(name: str, row: Setting) -> inspect.Parameter:
+    """A setting as typer takes an option. Where nothing is said it is None, so that a study file is heard."""
+    flag = row.flag or f"--{name.replace('_', '-')}"
+    if row.kind is bool:
+        return inspect.Parameter(
+            _argument(name),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, typer.Option(flag, help=row.help)],
+        )
+    completed = one_of(*row.choices) if row.choices else None
+    option = typer.Option(flag, help=row.help, metavar=row.metavar, autocompletion=completed)
+    return inspect.Parameter(
+        _argument(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[row.kind | None, option]
+    )
+
+
+def _read(row: Setting, value: Any) -> Any:
+    """What Python takes for an option's value; None where nothing was said."""
+    if row.kind is bool:
+        return (not row.flag.startswith("--no-")) if value else None
+    if value is None or value == []:
+        return None
+    return row.read(value) if row.read else value
 
 
 def check_masks(masks: str, backend: str) -> None:

@@ -62,7 +62,8 @@ def reproduce(
     with Working("loading Keras, the models and the data", quiet):
         choose_backend("jax")
         from keras_dropout import reproductions
-        from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_settings
+        from keras_dropout.bench.settings import DEFAULT_LEDGER
+        from keras_dropout.bench.study.planning import check_settings
 
         reproductions.check_name(name)
         ledger = ledger or DEFAULT_LEDGER

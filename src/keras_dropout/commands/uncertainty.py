@@ -5,29 +5,25 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from keras_dropout.bench.settings import DataOptions
 from keras_dropout.commands.options import (
+    AS_READ,
     Backend,
-    DivideBy,
-    ImageSize,
-    Length,
-    Target,
-    Task,
-    Text,
-    Vocabulary,
     check_masks,
     choose_backend,
     complete_model_or_ledger,
-    data_options,
+    takes,
 )
 from keras_dropout.commands.output import Working, check_output_path, show
 from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
 from keras_dropout.models.targets import RECIPES
 
 
+@takes(DataOptions, *AS_READ, into="options")
 def uncertainty(
     model: Annotated[
         str,
@@ -36,16 +32,10 @@ def uncertainty(
             autocompletion=complete_model_or_ledger,
         ),
     ],
+    options: dict[str, Any],
     data: Annotated[
         str | None, typer.Option(help="As in compare, or a recipe's name for its data; a ledger knows its recipe.")
     ] = None,
-    column: Target = None,
-    text: Text = None,
-    task: Task = None,
-    image_size: ImageSize = None,
-    divide_by: DivideBy = None,
-    vocabulary: Vocabulary = None,
-    length: Length = None,
     test_data: Annotated[str | None, typer.Option(help="Data to measure on. Default: the test part of --data.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
     variant: Annotated[str | None, typer.Option(help="Ledgers: whose models; all seeds, and their ensemble.")] = None,
@@ -89,16 +79,8 @@ def uncertainty(
       keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation
       keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
     """
-    options = data_options(
-        target=column,
-        text=text,
-        task=task,
-        image_size=image_size,
-        divide_by=divide_by,
-        vocabulary=vocabulary,
-        length=length,
-        test_data=test_data,
-    )
+    if test_data is not None:
+        options["test_data"] = test_data
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
     if precision is not None:
         check_positive("precision", precision, "It is 1 / the variance of the noise.")
@@ -112,21 +94,21 @@ def uncertainty(
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from keras_dropout.bench.records import PLAIN, Variant
-        from keras_dropout.bench.study import planning
+        from keras_dropout.bench.study import loading
 
         placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {}) if place else {}
         if tune_rate is not None:
             check_choice("metric to tune the rate by", tune_rate, PLAIN["classes"])
         shifts = _shifts(shift or ())
         for each in (data, *(ood or ())):
-            planning.check_data_name(each)
+            loading.check_data_name(each)
         if ledger:
-            models, study = planning.kept_models(model, variant)
+            models, study = loading.kept_models(model, variant)
             from_recipe = data is None and study["target"] in RECIPES
-            loaded, about = planning.named_data(study["target"] if from_recipe else data, options, data_dir)
-            parts, name = planning.as_seen_parts(loaded), f"{study['target']}, {variant}"
+            loaded, about = loading.named_data(study["target"] if from_recipe else data, options, data_dir)
+            parts, name = loading.as_seen_parts(loaded), f"{study['target']}, {variant}"
         else:
-            found, loaded, parts, about = planning.evaluation_data(model, data, options, data_dir)
+            found, loaded, parts, about = loading.evaluation_data(model, data, options, data_dir)
             models, name = {0: found}, Path(model).name
         from keras_dropout.bench import assessment
         from keras_dropout.models import placement as placing
@@ -144,10 +126,10 @@ def uncertainty(
                 "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
                 'Put some in, for example --place "last=0.2", or leave --output out.',
             )
-        others = {each: planning.as_seen_parts(planning.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
+        others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
-        if fitted and not (ledger and planning.held_out(study, loaded)):
+        if fitted and not (ledger and loading.held_out(study, loaded)):
             notes.append(
                 f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
             )

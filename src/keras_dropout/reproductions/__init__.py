@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_dropout.bench.ledger.store import DEFAULT_LEDGER
+from keras_dropout.bench.settings import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
 
 if TYPE_CHECKING:  # the shell's completion asks for names and must not wait for a framework

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Group
 
-from keras_dropout.bench.compare import carry_out
+from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import accelerator
@@ -20,6 +20,7 @@ from keras_dropout.bench.ledger.lookup import models
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path, write_page
+from keras_dropout.bench.settings import DEFAULT_LEDGER
 from keras_dropout.bench.statistics import (
     LEVEL,
     Claim,
@@ -30,7 +31,7 @@ from keras_dropout.bench.statistics import (
     finite_sd,
     holm,
 )
-from keras_dropout.bench.study.planning import DEFAULT_LEDGER, MOST_SEEDS, Plan, make_plan
+from keras_dropout.bench.study.planning import MOST_SEEDS, Plan
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.models import targets

@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import Dropout, metrics
+from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.bench.training.reference import as_seen
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import sgd
 

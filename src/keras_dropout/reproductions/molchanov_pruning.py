@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from keras_dropout import metrics
+from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.bench.training.reference import as_seen
 from keras_dropout.layers import SparseVariationalDropout
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import perceptron

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_dropout import BadInput
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data.dataset import from_arrays
-from keras_dropout.bench.study.planning import make_plan
 
 L = keras.layers
 _rng = np.random.default_rng(0)

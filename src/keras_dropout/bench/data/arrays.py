@@ -131,3 +131,8 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
             yield np.asarray(array.at(slice(start, start + step)))
     else:
         yield from (array[start : start + step] for start in range(0, len(array), step))
+
+
+def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
+    """The inputs as the model sees them."""
+    return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)

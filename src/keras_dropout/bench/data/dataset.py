@@ -10,9 +10,8 @@ from keras_dropout.bench.data import splits
 from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange
 from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
 from keras_dropout.bench.records import DataFacts
+from keras_dropout.bench.settings import SPLITS
 from keras_dropout.errors import check_choice, check_share, check_whole, refuse
-
-SPLITS = ("held-out", "as-published")
 
 
 class Part(NamedTuple):

@@ -5,21 +5,29 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution import timing
 from keras_dropout.bench.execution.machine import accelerator
 from keras_dropout.bench.ledger.lookup import asked_for
 from keras_dropout.bench.records import Run, Study
+from keras_dropout.bench.study.planning import Plan
 from keras_dropout.errors import refuse
 
 
-def choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bool, any_backend: bool) -> tuple[Study, str]:
-    """The study with its engine, and why it has that; with `any_backend`, another backend than its own may come out.
+def choose_engine(plan: Plan, cores: int) -> Plan:
+    """The plan with the engine of its study, why it is that one, and the number of workers, where there are so many cores.
 
-    What is left open is measured, unless the ledger shows what was chosen before: noise never changes it.
+    Where no backend was asked for, another one may come out. What is left open is measured, unless the ledger shows what was chosen
+    before: noise never changes it.
     """
+    study, reason = _chosen(plan)
+    workers = plan.settings["workers"] or (1 if study.engine == "stacked" else cores)
+    return dataclasses.replace(plan, study=study, engine_reason=reason, workers=workers)
+
+
+def _chosen(plan: Plan) -> tuple[Study, str]:
+    study, data, recipe, asked = plan.study, plan.data, plan.of_recipe, plan.settings["engine"]
     if study.backend != "jax":
         return dataclasses.replace(study, engine="reference"), f"reference: the only engine on {study.backend}"
     if asked != "auto":
@@ -29,10 +37,10 @@ def choose_engine(study: Study, data: Data, ledger: Path, asked: str, recipe: bo
     device = accelerator()
     if recipe and not device:
         return dataclasses.replace(study, engine="compiled"), "compiled: the recipe's own"
-    candidates = list(_candidates(study, any_backend))
+    candidates = list(_candidates(study, plan.settings["backend"] is None))
     stacked = dataclasses.replace(study, engine="stacked")
     keys = [(each, {run.key for run in each.runs()}) for each in (*candidates, stacked)]
-    for earlier in asked_for(ledger):
+    for earlier in asked_for(plan.ledger):
         for each, its_own in keys:
             if its_own & earlier:
                 return each, f"{_name(each, study)}: as for the runs of this study that are in the ledger"

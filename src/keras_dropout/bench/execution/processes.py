@@ -18,6 +18,7 @@ from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.bench.execution.worker import LOG_LIMIT, Task, Worker
 from keras_dropout.bench.records import Study
+from keras_dropout.bench.training.messages import Died, Told
 
 
 @dataclass(eq=False)
@@ -83,8 +84,8 @@ class Processes:
         worker.log.close()
         self.workers.remove(worker)
 
-    def messages(self) -> Iterator[tuple[Process, tuple]]:
-        """Wait until workers say something. ("died", "", why, what it printed) comes from here: the worker is no more."""
+    def messages(self) -> Iterator[tuple[Process, Told | Died]]:
+        """Wait until workers tell something. `Died` comes from here."""
         by_connection = {worker.connection: worker for worker in self.workers}
         ready = wait(by_connection)
         for connection, worker in by_connection.items():
@@ -97,7 +98,7 @@ class Processes:
                 printed = worker.log.read()[-LOG_LIMIT:]
                 last = printed.strip().splitlines()[-1:]
                 why = f"the worker process died (exit code {worker.process.exitcode})" + "".join(f": {line}" for line in last)
-                yield worker, ("died", "", why, printed)
+                yield worker, Died(why, printed)
 
 
 @contextlib.contextmanager

@@ -21,11 +21,10 @@ class _Progress(Terminal):
 class Display:
     """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
 
-    `so_far(key, result)` takes in a finished run, and returns a function that gives what to draw below the bars, or None;
-    `metric` is said of each run.
+    `table` gives what is drawn below the bars; `metric` is said of each run.
     """
 
-    def __init__(self, epochs: int, quiet: bool, so_far: Callable[[str, Result], Any], metric: str = "test_loss"):
+    def __init__(self, epochs: int, quiet: bool, table: Callable[[], Any] | None = None, metric: str = "test_loss"):
         self._console = _Progress(file=sys.stderr, quiet=quiet)
         self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
         wide = self._console.width >= _WIDE
@@ -47,7 +46,7 @@ class Display:
         self._epochs = epochs
         self._total = 0
         self._done = 0
-        self._so_far = so_far
+        self._make_table = table
         self._metric = metric
         self._table: Any = None
 
@@ -100,9 +99,8 @@ class Display:
         del self._at[run.key]
         self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
         self._count()
-        shown = self._so_far(run.key, result)
         if self._live:
-            self._table = shown and shown()
+            self._table = self._make_table and self._make_table()
             self._draw()
             return
         loss = f"{self._metric.replace('_', ' ')} {result.metrics[self._metric]:.4f}" if result.metrics else None

@@ -24,6 +24,7 @@ from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import usable_cores, worker_environment
 from keras_dropout.bench.execution.worker import Task, Worker
 from keras_dropout.bench.records import Study
+from keras_dropout.bench.training.messages import Died, Told
 from keras_dropout.errors import refuse
 
 PATIENCE = 60.0  # seconds that runs wait for the cluster to take a worker where it has none
@@ -155,8 +156,8 @@ class Actors:
         ray.kill(worker.handle)
         self.workers.remove(worker)
 
-    def messages(self) -> Iterator[tuple[Actor, tuple]]:
-        """Wait for a second at most until workers say something. ("died", "", why, "") comes from here."""
+    def messages(self) -> Iterator[tuple[Actor, Told | Died]]:
+        """Wait for a second at most until workers tell something. `Died` comes from here."""
         by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
         ready: list[Any]  # streams, which Ray's own types do not have
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
@@ -165,20 +166,20 @@ class Actors:
         for stream in ready:
             worker = by_stream[stream]
             try:
-                kind, key, *values = ray.get(next(stream))
+                told = ray.get(next(stream))
             except StopIteration:  # its task is over, and it has no other yet
                 worker.stream = None
                 continue
             except RayError as error:
-                kind, key, values = "died", "", [_why(error), ""]
-            if kind == "placed":
-                worker.placed = True
-            elif kind == "unfit":
-                node, why = values
-                self._unfit[node] = f"node {key} cannot train this study: {why}"
-                yield worker, ("died", "", self._unfit[node], "")
-            else:
-                yield worker, (kind, key, *values)
+                told = Died(_why(error))
+            match told:
+                case ("placed",):
+                    worker.placed = True
+                case ("unfit", address, node, why):
+                    self._unfit[node] = f"node {address} cannot train this study: {why}"
+                    yield worker, Died(self._unfit[node])
+                case _:
+                    yield worker, told
         now = time.monotonic()
         if any(worker.placed for worker in self.workers):
             self._without_worker_since = now
@@ -187,7 +188,7 @@ class Actors:
             why = f"no node of the Ray cluster had a CPU for a worker for {PATIENCE:.0f} s"
             why += "".join(f"; {each}" for each in list(self._unfit.values())[-1:])
             for worker in list(self.workers):
-                yield worker, ("died", "", why, "")
+                yield worker, Died(why)
 
 
 @functools.cache
@@ -199,7 +200,8 @@ def _actor_class() -> Any:
         def __init__(self) -> None:
             self.worker: Worker | None = None
 
-        def messages(self, given: list, wanted: list) -> Iterator[tuple]:
+        def messages(self, given: list, wanted: list) -> Iterator[Any]:
+            # What a node says that may lack this package are tuples, which every Python can read.
             try:
                 if self.worker is None:
                     from keras_dropout.bench.execution.machine import worker_environment
@@ -216,7 +218,7 @@ def _actor_class() -> Any:
                 node = ray.get_runtime_context().get_node_id()
                 yield "unfit", ray.util.get_node_ip_address(), node, f"{type(error).__name__}: {lines[-1]}"
                 return
-            yield "placed", ""
+            yield ("placed",)
             yield from self.worker.messages(task)
 
     return KerasDropoutWorker

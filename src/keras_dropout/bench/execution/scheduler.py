@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-import os
-import re
 import signal
 import threading
 import time
@@ -23,9 +21,11 @@ from keras_dropout.bench.execution.worker import Task
 from keras_dropout.bench.ledger.schema import NotStored
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.settings import HERE, ray_address
+from keras_dropout.bench.study.planning import Plan
+from keras_dropout.bench.training.messages import Anew, Checkpointed, Died, Ended, Epoch, Paused, Told
 from keras_dropout.errors import refuse
 
-HERE, RAY = "here", "ray"
 STACK = 256  # runs that a worker is given at once where it can train them side by side
 
 
@@ -49,113 +49,132 @@ class Workers(Protocol):
     def __exit__(self, *_: Any) -> None: ...
     def start(self) -> Any: ...
     def give(self, worker: Any, task: Task) -> None: ...
-    def messages(self) -> Iterator[tuple[Any, tuple]]: ...
+    def messages(self) -> Iterator[tuple[Any, Told | Died]]: ...
     def end(self, worker: Any) -> None: ...
 
 
-def check_on(on: str) -> int:
-    """Refuse a place for workers that is unknown or does not answer, before anything is loaded. How many cores are there."""
+def count_cores(on: str) -> int:
+    """The cores where the workers are to be. Refuse a place that does not answer, before anything is loaded."""
     if on == HERE:
         return usable_cores()
-    address = _ray_address(on)
+    address = ray_address(on)
     if importlib.util.find_spec("ray") is None:
         refuse("Ray is not installed.", "pip install 'keras-dropout[ray]'")
-    from keras_dropout.bench.execution.ray_actors import count_cores
+    from keras_dropout.bench.execution import ray_actors
 
-    return count_cores(address)
+    return ray_actors.count_cores(address)
 
 
-def execute(
-    study: Study,
-    data: Data,
-    runs: Sequence[Run],
-    ledger: Ledger,
-    workers: int,
-    observer: Observer,
-    *,
-    on: str = HERE,
-    checkpoint_every: int | None = None,
-    until: int | None = None,
-    keep_weights: bool = False,
-    more: Callable[[], Sequence[Run]] | None = None,
-) -> list[Result]:
-    """Train `runs` on `workers` workers, store each in the ledger as it ends, and return the results, without test losses.
+class Execution:
+    """The workers of a plan's study, which train runs that go into the ledger as they end. Used with `with`, which ends them all.
 
-    Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take longest.
-    When all are over, `more` may give others. With `until`, runs that have not ended after that many epochs are left as
-    checkpoints, and give no result. With `keep_weights` the trained models are stored too; where one cannot be, its run is stored
-    without it. A run that fails, or that cannot be stored, is a result; the others go on. In the stacked
-    engine a worker is given many runs at once. On KeyboardInterrupt, or any other error here, the workers are ended and what is
-    finished stays in the ledger.
+    On KeyboardInterrupt, or any other error here, what is finished stays in the ledger.
     """
-    queue = _Queue(runs)
-    results: list[Result] = []
-    share = min(STACK, -(-len(runs) // workers)) if study.engine == "stacked" else 1
-    busy: dict[Any, dict[str, Run]] = {}
-    since: dict[Any, float] = {}
-    with _heeded_interrupts() as check_interrupt, _place(on)(study, data) as place:
-        for _ in range(min(workers, len(runs))):
+
+    def __init__(self, plan: Plan, ledger: Ledger, observer: Observer):
+        self._plan, self._ledger, self._observer = plan, ledger, observer
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:  # which ends here what has begun, unless all goes well
+            self._check_interrupt = stack.enter_context(_heeded_interrupts())
+            self._place = stack.enter_context(_place(self._plan.settings["on"])(self._plan.study, self._plan.data))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def train(self, runs: Sequence[Run], until: int | None = None) -> Iterator[tuple[Run, Result]]:
+        """Train runs, store each in the ledger as it ends, and give it with its result, without test losses.
+
+        Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take
+        longest. With `until`, runs that have not ended after that many epochs are left as checkpoints, and are not given. A run
+        that fails, or that cannot be stored, is a result; the others go on. Where the trained models are to be kept and one cannot
+        be stored, its run is stored without it. In the stacked engine a worker is given many runs at once.
+        """
+        plan, place, observer = self._plan, self._place, self._observer
+        queue = _Queue(runs)
+        share = min(STACK, -(-len(runs) // plan.workers)) if plan.study.engine == "stacked" else 1
+        busy: dict[Any, dict[str, Run]] = {}
+        since: dict[Any, float] = {}
+        for _ in range(min(plan.workers, len(runs)) - len(place.workers)):
             place.start()
 
-        def finish(worker: Any, run: Run, result: Result, *facts: dict[str, Any]) -> None:
+        def finish(worker: Any, run: Run, result: Result, *facts: dict[str, Any]) -> Iterator[tuple[Run, Result]]:
             del busy[worker][run.key]
             queue.learn(run, result)
-            try:
-                _store(ledger, study, run, result, facts, observer)
-            except NotStored as error:
-                result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
-            # What the ledger holds need not be held here: memory does not grow with the number of runs.
-            result = dataclasses.replace(result, test_losses=None, predictions=None, calibration=None, log="", model=None)
-            results.append(result)
+            result = self._store(run, result, facts)
+            yield run, result
             observer.ended(worker.number, run, result)
 
-        while place.workers:
-            check_interrupt()
-            if more and not queue and not any(busy.values()):
-                queue.add(more())
-                for _ in range(min(workers, len(queue)) - len(place.workers)):
-                    place.start()
+        while queue or any(busy.values()):
+            self._check_interrupt()
             for worker in [worker for worker in place.workers if not busy.get(worker)]:
-                if not queue:
-                    if not more or not any(busy.values()):
-                        place.end(worker)
-                    continue
-                given = tuple(queue.take() for _ in range(min(share, len(queue))))
-                checkpoints = ledger.checkpoints([run.key for run in given])
-                states = {key: state for key, (_, state) in checkpoints.items()}
-                place.give(worker, Task(given, states, until, checkpoint_every, keep_weights))
-                busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
-                for run in given:
-                    observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
-            for worker, (kind, key, *values) in place.messages() if place.workers else ():
-                if kind == "died":
-                    why, printed = values
+                if given := tuple(queue.take() for _ in range(min(share, len(queue)))):
+                    checkpoints = self._ledger.checkpoints([run.key for run in given])
+                    place.give(worker, Task(given, {key: state for key, (_, state) in checkpoints.items()}, until, plan.settings))
+                    busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
+                    for run in given:
+                        observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
+            for worker, told in place.messages():
+                if isinstance(told, Died):
                     for run in list(busy.get(worker, {}).values()):
                         if queue.again(run, place.retries):
-                            observer.note(f"{run.variant.name}, seed {run.seed}: {why}; it is given to another worker.")
+                            observer.note(f"{_named(run)}: {told.why}; it is given to another worker.")
                         else:
                             seconds = round(time.perf_counter() - since[worker], 3)
-                            lost = Result("failed", seconds, 0, error=why, log=printed)
-                            finish(worker, run, lost, versions(), machine())
+                            lost = Result("failed", seconds, 0, error=told.why, log=told.printed)
+                            yield from finish(worker, run, lost, versions(), machine())
+                    busy.pop(worker, None)
                     place.end(worker)
                     if queue:
                         place.start()
                     continue
-                run = busy[worker][key]
-                if kind == "epoch":
-                    observer.epoch(worker.number, run, *values)
-                elif kind == "ended":
-                    finish(worker, run, *values)
-                elif kind == "anew":
-                    name = f"{run.variant.name}, seed {run.seed}"
-                    observer.note(f"{name}: its checkpoint cannot be used ({values[0]}); it begins anew.")
-                else:
-                    epoch, state = values
-                    _keep(ledger, run, epoch, state, observer)
-                    if kind == "paused":
-                        del busy[worker][key]
-                        observer.paused(worker.number, run)
-    return results
+                run = busy[worker][told.key]
+                match told:
+                    case Epoch():
+                        observer.epoch(worker.number, run, told.epoch, told.logs)
+                    case Ended():
+                        yield from finish(worker, run, told.result, *told.facts)
+                    case Anew():
+                        observer.note(f"{_named(run)}: its checkpoint cannot be used ({told.why}); it begins anew.")
+                    case Checkpointed():
+                        self._keep(run, told)
+                        if isinstance(told, Paused):
+                            del busy[worker][told.key]
+                            observer.paused(worker.number, run)
+
+    def _store(self, run: Run, result: Result, facts: Sequence[dict[str, Any]]) -> Result:
+        """Put a run into the ledger; return what is held here of it: memory does not grow with the number of runs."""
+        study = self._plan.study
+        try:
+            try:
+                self._ledger.put(study, run, result, *facts)
+            except NotStored as error:
+                if result.model is None:
+                    raise
+                self._ledger.put(study, run, dataclasses.replace(result, model=None), *facts)
+                self._observer.note(f"{_named(run)}: the trained model is not stored: {error}")
+        except NotStored as error:
+            result = Result("failed", result.seconds, result.epochs, error=f"trained, but not stored: {error}")
+        return dataclasses.replace(result, test_losses=None, predictions=None, calibration=None, log="", model=None)
+
+    def _keep(self, run: Run, told: Checkpointed) -> None:
+        try:
+            self._ledger.put_checkpoint(run.key, told.epoch, told.state)
+        except NotStored as error:  # the run itself is not lost by that
+            self._observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
+
+
+def execute(plan: Plan, runs: Sequence[Run], ledger: Ledger, observer: Observer, until: int | None = None) -> list[Result]:
+    """Train runs of a plan, and return their results; see `Execution.train`."""
+    with Execution(plan, ledger, observer) as execution:
+        return [result for _, result in execution.train(runs, until)]
+
+
+def _named(run: Run) -> str:
+    return f"{run.variant.name}, seed {run.seed}"
 
 
 def _place(on: str) -> Callable[[Study, Data], Workers]:
@@ -164,18 +183,7 @@ def _place(on: str) -> Callable[[Study, Data], Workers]:
         return Processes
     from keras_dropout.bench.execution.ray_actors import Actors
 
-    return functools.partial(Actors, address=_ray_address(on))
-
-
-def _ray_address(on: str) -> str | None:
-    """The address of the Ray cluster that `on` or RAY_ADDRESS names; None where one is to be started here."""
-    mend = f"Use {HERE}, {RAY} (the cluster of RAY_ADDRESS, or one that is started), or {RAY}:HOST:PORT."
-    if not isinstance(on, str) or not re.fullmatch(rf"{RAY}(:[^/\s]+:\d+)?", on):
-        refuse(f"workers cannot be on {on!r}.", mend)
-    address = on.partition(":")[2] or os.environ.get("RAY_ADDRESS", "")
-    if "://" in address:
-        refuse(f"a client of Ray cannot have workers; got the address {address}.", mend)
-    return None if address in ("", "local") else address
+    return functools.partial(Actors, address=ray_address(on))
 
 
 @contextlib.contextmanager
@@ -207,19 +215,13 @@ class _Queue:
     """The runs that wait: seeds in their order, and of a seed the variants that took longest so far first."""
 
     def __init__(self, runs: Sequence[Run]):
-        self._waiting: list[Run] = []
-        self._order: dict[int, int] = {}
-        self.add(runs)
+        self._waiting = list(runs)
+        self._order = {seed: number for number, seed in enumerate(dict.fromkeys(run.seed for run in runs))}
         self._seconds: dict[str, float] = {}
         self._tries: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    def add(self, runs: Sequence[Run]) -> None:
-        self._waiting += runs
-        for run in runs:
-            self._order.setdefault(run.seed, len(self._order))
 
     def take(self) -> Run:
         run = min(self._waiting, key=lambda run: (self._order[run.seed], -self._seconds.get(run.variant.name, 0)))
@@ -237,20 +239,3 @@ class _Queue:
             return False
         self._waiting.insert(0, run)
         return True
-
-
-def _store(ledger: Ledger, study: Study, run: Run, result: Result, facts: Sequence[dict], observer: Observer) -> None:
-    try:
-        ledger.put(study, run, result, *facts)
-    except NotStored as error:
-        if result.model is None:
-            raise
-        ledger.put(study, run, dataclasses.replace(result, model=None), *facts)
-        observer.note(f"{run.variant.name}, seed {run.seed}: the trained model is not stored: {error}")
-
-
-def _keep(ledger: Ledger, run: Run, epoch: int, state: bytes, observer: Observer) -> None:
-    try:
-        ledger.put_checkpoint(run.key, epoch, state)
-    except NotStored as error:  # the run itself is not lost by that
-        observer.note(f"{run.variant.name}, seed {run.seed}: the checkpoint of epoch {epoch} is not stored: {error}")

@@ -1,13 +1,26 @@
 """How long runs take, and which engine is the fastest: measured on the study itself, in a worker that trains a few steps of it."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.processes import Processes
+from keras_dropout.bench.execution.scheduler import STACK
 from keras_dropout.bench.execution.worker import Task
 from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.study.planning import Plan
+from keras_dropout.bench.training.messages import Died, Ended, Epoch, Paused, Timed, Told
 from keras_dropout.errors import refuse
+
+
+def estimate_seconds(plan: Plan, todo: Sequence[Run]) -> float:
+    """Wall time for runs of a plan, from a short training of the first of them (or of a stack) in a worker."""
+    if not todo:
+        return 0.0
+    tried = todo[: STACK if plan.study.engine == "stacked" else 1]
+    start, each = time_runs(plan.study, plan.data, tried)
+    return start + each * math.ceil(len(todo) / len(tried) / plan.workers)
 
 
 def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, float]:
@@ -15,39 +28,40 @@ def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, flo
     where they have no more, from training them again in the same worker."""
     last, start, warm, again, epochs, over = time.perf_counter(), 0.0, 0.0, 0.0, 1, 0
     # What a run costs beside its epochs counts where they are few.
-    for kind, values in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
+    for told in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
         last, spent = time.perf_counter(), time.perf_counter() - last
-        if kind == "ended" and values[0].status == "failed":
-            refuse(f"a variant cannot be trained: {values[0].error}", "Mend the model or the variant.")
+        if isinstance(told, Ended) and told.result.status == "failed":
+            refuse(f"a variant cannot be trained: {told.result.error}", "Mend the model or the variant.")
         if over >= len(runs):
             again += spent
-        elif kind == "epoch" and values[0] > 1:
-            warm, epochs = warm + spent, max(epochs, values[0] - 1)
-        elif kind == "epoch":
+        elif isinstance(told, Epoch) and told.epoch > 1:
+            warm, epochs = warm + spent, max(epochs, told.epoch - 1)
+        elif isinstance(told, Epoch):
             start += spent
-        over += kind in ("ended", "paused")
+        over += isinstance(told, Ended | Paused)
     return start, again or warm / epochs * study.epochs
 
 
-def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> dict[str, float | str]:
+def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> Mapping[str, float | str]:
     """Seconds of a training step in each engine, measured in one worker, one after the other; for an engine that cannot train
     the run, what went wrong."""
-    kind, values = next(iter(_ask(study, data, Task((run,), engines=tuple(engines)))))
-    if kind == "ended":
-        refuse(f"variant {run.variant.name!r} cannot be trained: {values[0].error}", "Mend the model or the variant.")
-    return values[0]
+    told = next(iter(_ask(study, data, Task((run,), engines=tuple(engines)))))
+    if isinstance(told, Ended):
+        refuse(f"variant {run.variant.name!r} cannot be trained: {told.result.error}", "Mend the model or the variant.")
+    assert isinstance(told, Timed)  # that is what was asked
+    return told.steps
 
 
-def _ask(study: Study, data: Data, *tasks: Task) -> Iterator[tuple[str, list]]:
-    """(kind, values) of each message about tasks, one after the other, from one worker here."""
+def _ask(study: Study, data: Data, *tasks: Task) -> Iterator[Told]:
+    """What one worker here tells about tasks, one after the other. Where it dies, that is the end of a run."""
     left = sum(len(task.runs) for task in tasks)
     with Processes(study, data) as place:
         worker = place.start()
         for task in tasks:
             place.give(worker, task)
         while left:
-            for _, (kind, _, *values) in place.messages():
-                if kind == "died":
-                    kind, values, left = "ended", [Result("failed", 0.0, 0, error=values[0])], 1
-                yield kind, values
-                left -= kind not in ("epoch", "checkpoint")
+            for _, told in place.messages():
+                if isinstance(told, Died):
+                    told, left = Ended("", Result("failed", 0.0, 0, error=told.why)), 1
+                yield told
+                left -= isinstance(told, Ended | Paused | Timed)

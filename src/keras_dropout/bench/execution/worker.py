@@ -15,6 +15,7 @@ from typing import Any
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.training.messages import Ended, Paused, Timed, Told
 from keras_dropout.models.targets import import_file
 
 LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
@@ -24,15 +25,14 @@ LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
 class Task:
     """Runs to train, from the bytes of their checkpoints where they have some.
 
-    After `until` epochs a run that has not ended is handed back as a checkpoint; every `checkpoint_every` epochs one is sent; with
-    `keep_weights` a run's result has its trained model. With `engines`, a step of the first run is timed in each of them instead.
+    After `until` epochs a run that has not ended is handed back as a checkpoint. `settings` are those of the study, as
+    `Trainer.follow` takes them. With `engines`, a step of the first run is timed in each of them instead.
     """
 
     runs: tuple[Run, ...]
     checkpoints: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     until: int | None = None
-    checkpoint_every: int | None = None
-    keep_weights: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     engines: tuple[str, ...] = ()
 
 
@@ -47,17 +47,14 @@ class Worker:
         self._log = _Log(log)
         self._trainer: Any = None
 
-    def messages(self, task: Task) -> Iterator[tuple]:
-        """(kind, key of the run, …): ("epoch", key, epochs done, {metric: value}), ("checkpoint", key, epoch, bytes), ("anew", key,
-        what is wrong with its checkpoint), and at the end of each run ("paused", key, epoch, bytes) or ("ended", key, Result,
-        versions, machine); or ("timed", key, {engine: seconds or what went wrong}).
-        """
+    def messages(self, task: Task) -> Iterator[Told]:
+        """Do a task, and tell of it: of each run until it is `Paused` or `Ended`, or what was `Timed`."""
         started = time.perf_counter()
         try:
             self._import_what_the_model_needs()
             if task.engines:
                 (run,) = task.runs
-                yield "timed", run.key, {engine: self._time_engine(run, engine) for engine in task.engines}
+                yield Timed(run.key, {engine: self._time_engine(run, engine) for engine in task.engines})
                 return
             if self._trainer is None:
                 from keras_dropout.bench.training.trainer import Trainer
@@ -70,26 +67,25 @@ class Worker:
         for group in groups:
             yield from self._train(group, task)
 
-    def _train(self, group: Sequence[Run], task: Task) -> Iterator[tuple]:
+    def _train(self, group: Sequence[Run], task: Task) -> Iterator[Told]:
         started, left = time.perf_counter(), {run.key: run for run in group}
-        how = task.checkpoints, task.until, task.checkpoint_every, task.keep_weights
         try:
-            for kind, key, *values in self._trainer.follow(group, *how):
-                if kind in ("ended", "paused"):
-                    del left[key]
-                yield self._ended(key, *values) if kind == "ended" else (kind, key, *values)
+            for told in self._trainer.follow(group, task.checkpoints, task.until, task.settings):
+                if isinstance(told, Ended | Paused):
+                    del left[told.key]
+                yield self._ended(told.key, told.result) if isinstance(told, Ended) else told
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # a run's failure is its result; other groups go on
             yield from self._failed(left.values(), started, error)
 
-    def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[tuple]:
+    def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[Told]:
         each = round((time.perf_counter() - started) / max(1, len(runs)), 3)
         for run in runs:
             yield self._ended(run.key, Result("failed", each, 0, error=_one_line(error)))
 
-    def _ended(self, key: str, result: Result) -> tuple:
-        return "ended", key, dataclasses.replace(result, log=self._log.news()), versions(), machine()
+    def _ended(self, key: str, result: Result) -> Ended:
+        return Ended(key, dataclasses.replace(result, log=self._log.news()), (versions(), machine()))
 
     def _import_what_the_model_needs(self) -> None:
         """Import what defines the reader's own layers and losses, which thereby registers them with Keras."""

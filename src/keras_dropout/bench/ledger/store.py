@@ -39,8 +39,6 @@ from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.characters import clean
 from keras_dropout.errors import refuse
 
-DEFAULT_LEDGER = "keras-dropout.db"
-
 
 class Ledger:
     """An open ledger. Use it with `with`; the file is made when it is not there, and brought up to date when it is older."""

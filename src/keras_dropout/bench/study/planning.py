@@ -5,42 +5,27 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
 import os
 import random
 import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 
 import keras_dropout
-from keras_dropout import frameworks
-from keras_dropout.bench.data import arrays, files
-from keras_dropout.bench.data.dataset import SPLITS, Data, Part, from_arrays, is_part
-from keras_dropout.bench.data.streams import is_stream
-from keras_dropout.bench.execution import scheduler, timing
-from keras_dropout.bench.execution.engine_choice import choose_engine
-from keras_dropout.bench.ledger.lookup import kept, latest_study, models, peek
+from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.ledger.lookup import kept, peek
 from keras_dropout.bench.ledger.schema import LARGEST
-from keras_dropout.bench.ledger.store import DEFAULT_LEDGER, check_ledger_path
-from keras_dropout.bench.records import BASELINE, ENGINES, Result, Run, Study, Variant, check_seeds, check_variant_names
+from keras_dropout.bench.ledger.store import check_ledger_path
+from keras_dropout.bench.records import BASELINE, Result, Run, Study, Variant, check_seeds, check_variant_names
+from keras_dropout.bench.settings import SPLITS, Settings, complete
 from keras_dropout.bench.study import checks, own_classes
-from keras_dropout.errors import (
-    BadInput,
-    check_choice,
-    check_flag,
-    check_path,
-    check_positive,
-    check_share,
-    check_whole,
-    refuse,
-)
-from keras_dropout.frameworks import BACKENDS
+from keras_dropout.bench.study.loading import facts_for_model, load_data, load_model, with_weights
+from keras_dropout.errors import BadInput, check_whole, refuse
+from keras_dropout.frameworks import BACKENDS, check_backend
 from keras_dropout.models import targets
 from keras_dropout.schedules import spread_over_depth
 
@@ -52,44 +37,44 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that was found valid, with its data and the place of its ledger.
+    """A study that was found valid, with its data and all its settings, as `complete` has them.
 
-    `notes` say how the data were divided and what was found in them; `engine_reason` why the study has the engine it has; `on`
-    where its workers are. With `max_seeds` seeds are added until there are verdicts; the study then has as many as there may be.
-    `margin` is the difference in test loss that matters. With `keep_weights` a run's trained model is stored with it,
-    with `keep_examples` some test examples of the data.
+    `notes` say how the data were divided and what was found in them. The engine of the study, why it is that one, and the number
+    of workers are chosen after that: see `execution.engine_choice`. With `max_seeds` among the settings, seeds are added until
+    there are verdicts; the study then has as many as there may be.
     """
 
     study: Study
     data: Data
-    ledger: Path
-    workers: int
-    engine_reason: str = ""
+    settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    on: str = scheduler.HERE
-    checkpoint_every: int | None = None
-    max_seeds: int | None = None
-    margin: float | None = None
-    keep_weights: bool = False
-    keep_examples: bool = True
+    of_recipe: bool = False
+    engine_reason: str = ""
+    workers: int = 1
+
+    @property
+    def ledger(self) -> Path:
+        """The file that keeps the runs."""
+        return self.settings["ledger"]
 
     def document(self) -> dict[str, Any]:
         """What a report says of the plan beside the study, as plain values."""
-        said = ("engine_reason", "max_seeds", "margin")
-        return {"plan": {name: getattr(self, name) for name in said} | {"notes": list(self.notes)}}
+        said = {name: self.settings[name] for name in ("max_seeds", "margin")}
+        return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
     def rounds(self) -> Iterator[Study]:
         """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers
         can train at once."""
-        if self.max_seeds is None:
+        most = self.settings["max_seeds"]
+        if most is None:
             yield self.study
             return
         from keras_dropout.bench.statistics import LEVEL, first_look
 
         variants = len(self.study.variants)
-        seeds = first_look(self.max_seeds, LEVEL / max(1, variants - 1))
-        assert seeds is not None  # `make_plan` refuses fewer seeds than a verdict takes
-        while seeds < self.max_seeds:
+        seeds = first_look(most, LEVEL / max(1, variants - 1))
+        assert seeds is not None  # `plan_study` refuses fewer seeds than a verdict takes
+        while seeds < most:
             yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
             seeds += max(1, self.workers // variants)
         yield self.study
@@ -100,7 +85,7 @@ class Plan:
         missing: dict[str, Run] = {}
         for run in self.study.runs():
             status = known[run.key].status if run.key in known else None
-            if status in (None, "failed") or (self.keep_weights and status == "done" and run.key not in kept):
+            if status in (None, "failed") or (self.settings["keep_weights"] and status == "done" and run.key not in kept):
                 missing.setdefault(run.key, run)
         return list(missing.values())
 
@@ -112,17 +97,9 @@ class Plan:
         """The keys of the runs whose models the ledger has."""
         return kept(self.ledger, {run.key for run in self.study.runs()})
 
-    def estimate_seconds(self, todo: Sequence[Run]) -> float:
-        """Wall time for `todo`, from a short training of its first run (or stack) in a worker."""
-        if not todo:
-            return 0.0
-        tried = todo[: scheduler.STACK if self.study.engine == "stacked" else 1]
-        start, each = timing.time_runs(self.study, self.data, tried)
-        return start + each * math.ceil(len(todo) / len(tried) / self.workers)
-
 
 @contextlib.contextmanager
-def _without_random_numbers() -> Iterator[None]:
+def without_random_numbers() -> Iterator[None]:
     """Leave Python's `random` as it was: layers that are made draw from it, and the reader's program may too."""
     state = random.getstate()
     try:
@@ -131,7 +108,7 @@ def _without_random_numbers() -> Iterator[None]:
         random.setstate(state)
 
 
-def _leaves_target_unchanged(function: _Function) -> _Function:
+def leaves_target_unchanged(function: _Function) -> _Function:
     """Make a function leave a model that it is given as it was; see `models.graph.unchanged`."""
 
     @functools.wraps(function)
@@ -143,34 +120,6 @@ def _leaves_target_unchanged(function: _Function) -> _Function:
         return graph.leaves_unchanged(function)(target, *args, **options)
 
     return cast(_Function, guarded)
-
-
-class Settings(TypedDict, total=False):
-    """The settings that `compare` and `tune` share, those of `make_plan`; what they mean is said at `compare`."""
-
-    data_options: Mapping[str, Any] | None
-    baseline: str
-    seeds: int | Sequence[int] | str
-    max_seeds: int | None
-    margin: float | None
-    epochs: int | None
-    batch_size: int | None
-    optimizer: str | None
-    learning_rate: float | None
-    class_weight: Mapping[int, float] | str | None
-    early_stopping: int | None
-    from_weights: bool | str | Path | None
-    split: str
-    validation_split: float
-    data_dir: str | None
-    backend: str | None
-    engine: str
-    workers: int | None
-    on: str
-    checkpoint_every: int | None
-    keep_weights: bool
-    keep_examples: bool
-    samples: int | None
 
 
 def _own_backend() -> str:
@@ -203,40 +152,20 @@ def check_names(function: str, settings: Mapping[str, Any], known: Collection[st
 
 
 def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings of a study that `make_plan` reads in another form; refuse a wrong one of any. No framework is loaded.
+    """All settings of a study, `variants` among them, as they are used; refuse a wrong one of any. No framework is loaded.
 
     `settings` may leave names out, which have their defaults then, and hold others.
     """
-    get = settings.get
-    backend, engine, split = get("backend") or _own_backend(), get("engine", "auto"), get("split", SPLITS[0])
-    check_choice("backend", backend, BACKENDS)
-    check_choice("engine", engine, ("auto", *ENGINES))
+    found = complete(settings, Settings)
+    backend, engine, split = found["backend"] or _own_backend(), found["engine"], found["split"]
     if engine in ("compiled", "stacked") and backend != "jax":
         refuse(f"the {engine} engine runs on jax; got the backend {backend}.", "Leave --engine out, or use --backend jax.")
-    check_choice("split", split, SPLITS)
-    for name in ("epochs", "batch_size", "workers", "early_stopping", "checkpoint_every", "samples"):
-        if get(name) is not None:
-            shown = name.replace("_", " ")
-            check_whole(shown, get(name), 1, f"Leave {shown} out for the default, or give 1 or more.", 2**31 - 1)
-    check_flag("keep_weights", get("keep_weights", False))
-    check_flag("keep_examples", get("keep_examples", True))
-    if (learning_rate := get("learning_rate")) is not None:
-        mend = "For example 0.01. A schedule goes into the optimizer that the model is compiled with."
-        learning_rate = check_positive("learning rate", learning_rate, mend)
-    if get("margin") is not None:
-        mend = "Give the difference in test loss that would matter to you, for example 0.005."
-        check_positive("margin", get("margin"), mend)
-    if get("early_stopping") is not None and split != SPLITS[0]:
+    if found["early_stopping"] is not None and split != SPLITS[0]:
         refuse(
             f"early stopping needs validation data of their own; the split {split} trains on them.",
             f"Use --split {SPLITS[0]}.",
         )
-    check_share("validation_split", get("validation_split", 0.1))
-    if (on := get("on", scheduler.HERE)) != scheduler.HERE:
-        scheduler._ray_address(on)
-    if (folder := get("data_dir")) is not None and not Path(check_path("data_dir", folder, "data")).is_dir():
-        refuse(f"the data folder {folder} does not exist.", "Name a folder that holds the files of the data set, or leave it out.")
-    variants = _read_variants(get("variants"))
+    variants = _read_variants(settings.get("variants"))
     names = [each if isinstance(each, str) else each.name for each in variants if each not in (BASELINE, Variant(BASELINE, {}))]
     for each in variants:
         if isinstance(each, str) and each not in (*_READY, _PUBLISHED):
@@ -244,23 +173,14 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             refuse(f"unknown variant {each!r}.", f'Use one of {ready}, or NAME="SITE=RATE, …".')
     if BASELINE in names:  # one that places something, or leaves the model as it is built
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
-    check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], get("baseline", BASELINE))
-    seeds, max_seeds = _read_seeds(get("seeds", 6), get("max_seeds"), len(names))
-    return {
-        "variants": variants,
-        "seeds": seeds,
-        "max_seeds": max_seeds,
-        "learning_rate": learning_rate,
-        "from_weights": _check_weights_file(get("from_weights")),
-        "ledger": check_ledger_path(check_path("ledger", get("ledger", DEFAULT_LEDGER), "runs.db")),
-    }
+    check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], found["baseline"])
+    seeds, max_seeds = _read_seeds(found["seeds"], found["max_seeds"], len(names))
+    return found | {"variants": variants, "seeds": seeds, "max_seeds": max_seeds, "ledger": check_ledger_path(found["ledger"])}
 
 
 def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
     """Refuse a target of a study, or data for it, that cannot be used whatever they hold. No framework is loaded."""
-    options, split = settings.get("data_options"), settings.get("split", SPLITS[0])
-    if options is not None and not isinstance(options, Mapping):
-        refuse(f"data_options must be a mapping; got {options!r}.", 'For example {"target": "price"}.')
+    options, split = settings.get("data_options"), settings.get("split") or SPLITS[0]
     if isinstance(target, str | Path):
         targets.check(str(target))
     if isinstance(target, str) and not targets.names_model(target):
@@ -284,308 +204,119 @@ def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
         refuse("a model needs data to be trained on.", "compare(model, ((x_train, y_train), (x_test, y_test))), or --data FILE.")
 
 
-@_leaves_target_unchanged
-@_without_random_numbers()
-def make_plan(
-    target: Any,
-    data: Any = None,
-    *,
-    data_options: Mapping[str, Any] | None = None,
-    variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
-    baseline: str = BASELINE,
-    seeds: int | Sequence[int] | str = 6,
-    max_seeds: int | None = None,
-    margin: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    optimizer: str | None = None,
-    learning_rate: float | None = None,
-    class_weight: Mapping[int, float] | str | None = None,
-    early_stopping: int | None = None,
-    from_weights: bool | str | Path | None = None,
-    split: str = SPLITS[0],
-    validation_split: float = 0.1,
-    data_dir: str | None = None,
-    backend: str | None = None,
-    engine: str = "auto",
-    workers: int | None = None,
-    on: str = scheduler.HERE,
-    checkpoint_every: int | None = None,
-    keep_weights: bool = False,
-    keep_examples: bool = True,
-    samples: int | None = None,
-    ledger: str | Path = DEFAULT_LEDGER,
-) -> Plan:
-    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Raises `BadInput`."""
-    checked = check_settings(dict(locals()))
-    check_sources(target, data, dict(locals()))
-    max_seeds, learning_rate, from_weights = (checked[name] for name in ("max_seeds", "learning_rate", "from_weights"))
-    any_backend, backend = backend is None, frameworks.check_backend(backend or _own_backend())
-    cores = scheduler.check_on(on)
+@dataclass(frozen=True)
+class _Subject:
+    """What is studied: the model as it is `given` and as it is trained, its data, and the variants that are ready for it."""
 
+    name: str
+    given: Any
+    model: Any
+    data: Data
+    notes: tuple[str, ...]
+    ready: Mapping[str, Variant]
+    default: Sequence[str]
+    epochs: int
+    batch_size: int
+    source: str | None = None  # the file of the function that made the model
+
+
+def plan_study(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
+    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Writes nothing, trains nothing.
+
+    Raises `BadInput`.
+    """
+    asked = check_settings({**settings, "variants": variants})
+    check_sources(target, data, asked)
+    backend = check_backend(asked["backend"] or _own_backend())
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the workers
     target = str(target) if isinstance(target, Path) else target
-    recipe = None
-    notes: tuple[str, ...] = ()
-    if isinstance(target, str) and not targets.names_model(target):
-        from keras_dropout.bench.study import recipes
-
-        recipe = recipes.find(target)
-        name, model, loaded = recipe.name, recipe.model(), recipe.data(data_dir)
-        given = model
-        ready = {variant.name: variant for variant in recipe.variants}
-        ready[AS_BUILT] = Variant(AS_BUILT, None)
-        default = [variant.name for variant in recipe.variants]
-        epochs, batch_size = epochs or recipe.epochs, batch_size or recipe.batch_size
-    else:
-        loaded, about = _load_data(target, data, {"validation_split": validation_split, **(data_options or {})})
-        model = target
-        if isinstance(target, str):
-            model = _load_model(target, **_facts(loaded, about))
-        notes = (about.split, *about.notes) if about is not None else (loaded.division,) if loaded.division else ()
-        name = Path(target).name if isinstance(target, str) else getattr(model, "name", "")
-        given, model = model, _opened(model)
-        ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
-        ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
-        default = [name for name in ready if _makes_sense(model, ready[name])]
-        if default == [BASELINE] and not checked["variants"]:
-            refuse(
-                f"the model {name!r} has no place for dropout: no hidden layer with weights.",
-                'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
-            )
-        epochs, batch_size = epochs or 20, batch_size or 32
-    compiled = _compile_settings(given, optimizer, learning_rate)
-    chosen = _choose(checked["variants"], ready, default)
-    if max_seeds is not None:
-        _check_enough_seeds(max_seeds, sum(variant != ready[BASELINE] for variant in chosen))
+    of_recipe = isinstance(target, str) and not targets.names_model(target)
+    subject = _recipe(target, asked) if of_recipe else _own_model(target, data, asked)
+    model, ready = subject.model, subject.ready
+    compiled = _compile_settings(subject.given, asked["optimizer"], asked["learning_rate"])
+    chosen = _choose(asked["variants"], ready, subject.default)
+    if asked["max_seeds"] is not None:
+        _check_enough_seeds(asked["max_seeds"], sum(variant != ready[BASELINE] for variant in chosen))
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
-    begun = _with_weights(model, from_weights)
-    settings = checks.settings_of(begun)
+    begun = with_weights(model, asked["from_weights"])
+    made, notes = checks.settings_of(begun), subject.notes
     needed: dict[str, Any] = {}
-    if recipe is None:
-        from keras_dropout.models import graph
-
-        source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
-        if model is not given:
-            settings = checks.without_batch(settings)
-        made, needed = checks.check_can_be_made_again(settings, compiled, source, own_classes.of_model(given))
-        settings = graph.with_frozen(settings, begun, made)
-        checks.check_statistics(begun, made)
-        checks.check_same(model, given, made)
-        placed = [_renamed(variant, model, made) for variant in placed]
-        notes += _still_random(made)
-    notes += checks.check_data(model, loaded, split, batch_size, compiled["loss"])
+    if not of_recipe:
+        made, placed, needed, more = _made_again(subject, begun, compiled, placed)
+        notes += more
+    loss, batch_size = compiled["loss"], asked["batch_size"] or subject.batch_size
+    notes += checks.check_data(model, subject.data, asked["split"], batch_size, loss)
+    train = subject.data.parts(asked["split"])["train"]
     study = Study(
-        target=name,
-        data=loaded.facts(split),
-        model=settings,
+        target=subject.name,
+        data=subject.data.facts(asked["split"]),
+        model=made,
         compiled=compiled,
-        split=split,
+        split=asked["split"],
         backend=backend,
         engine="compiled" if backend == "jax" else "reference",
-        epochs=epochs,
+        epochs=asked["epochs"] or subject.epochs,
         batch_size=batch_size,
-        seeds=checked["seeds"],
+        seeds=asked["seeds"],
         variants=(ready[BASELINE], *placed),
-        baseline=baseline,
-        class_weight=checks.resolve_class_weight(class_weight, loaded.parts(split)["train"], model, compiled["loss"]),
-        early_stopping=early_stopping,
-        samples=samples,
-        weights=None if from_weights is None else checks.weights_of(begun),
+        baseline=asked["baseline"],
+        class_weight=checks.resolve_class_weight(asked["class_weight"], train, model, loss),
+        early_stopping=asked["early_stopping"],
+        samples=asked["samples"],
+        weights=None if asked["from_weights"] is None else checks.weights_of(begun),
         **needed,
     )
-    if samples is not None:
-        from keras_dropout.bench.training.trainer import check_samples
-
-        check_samples(study, loaded)
-    study, reason = choose_engine(study, loaded, checked["ledger"], engine, recipe is not None, any_backend)
-    workers = workers or (1 if study.engine == "stacked" else cores)
-    return Plan(
-        study,
-        loaded,
-        checked["ledger"],
-        workers,
-        reason,
-        notes,
-        on,
-        checkpoint_every,
-        max_seeds,
-        margin,
-        keep_weights,
-        keep_examples,
-    )
+    return Plan(study, subject.data, asked, notes, of_recipe)
 
 
-def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:
-    """The model that a recipe's name, a file or a function gives; inputs as it sees them, at most 1,000 of training's; and the
-    number of training examples. Without data there are neither."""
-    targets.check(target)
-    if data is None and data_options:
-        refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
-    loaded, about = (None, None) if data is None else _load_data(None, data, {"validation_split": 0.1, **data_options})
-    if targets.names_model(target):
-        model = _load_model(target, **({} if loaded is None else _facts(loaded, about)))
-    else:
-        from keras_dropout.bench.study import recipes
-
-        model = recipes.find(target).model()
-    if loaded is None:
-        return model, None, None
-    from keras_dropout.bench.training.reference import as_seen
-
-    few = slice(loaded.validation, loaded.validation + 1000)
-    inputs = arrays.each(lambda x: as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
-    return model, inputs, arrays.count(loaded.train.y) - loaded.validation
-
-
-def evaluation_data(
-    target: str, data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
-) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
-    """The model that a recipe's name, a file or a function gives, all data, the "validation" and "test" examples as the model sees
-    them, and what the data are where they came from files. A recipe brings its own data; its name also stands for them."""
-    targets.check(target)
-    if not targets.names_model(target):
-        if data is not None or data_options:
-            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
-        from keras_dropout.bench.study import recipes
-
-        loaded, about = recipe_data(target, data_dir), None
-        model = recipes.find(target).model()
-    else:
-        loaded, about = named_data(data, data_options, data_dir)
-        model = _load_model(target, **_facts(loaded, about))
-    return model, loaded, as_seen_parts(loaded), about
-
-
-def check_data_name(data: str | None) -> None:
-    """Refuse the name of data that are not there; nothing of them is read."""
-    if data is None:
-        return
-    if targets.is_function(data):
-        targets.file_of(data)
-    elif "," in data or targets.names_model(data):
-        for each in [data] if Path(data).exists() else data.split(","):
-            if not Path(each).exists():
-                refuse(f"{each} does not exist.", "Give the path of a file or folder.")
-    else:
-        targets.check_recipe(data)
-
-
-def named_data(
-    data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
-) -> tuple[Data, files.Description | None]:
-    """The data that a file, a function or a recipe's name gives."""
-    if data is None:
-        refuse("there are no data to measure the model on.", "Add --data FILE, with labels, or --data RECIPE.")
-    if "," in data or targets.names_model(data):
-        return _load_data(None, data, {"validation_split": 0.1, **data_options})
-    if data_options:
-        refuse(f"{', '.join(data_options)} say how files are read; {data} is a recipe.", "Leave them out.")
-    return recipe_data(data, data_dir), None
-
-
-def recipe_data(name: str, data_dir: str | None = None) -> Data:
-    """Return the data of the recipe of that name."""
-    targets.check_recipe(name)
+def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
+    """What a recipe studies."""
     from keras_dropout.bench.study import recipes
 
-    return recipes.find(name).data(data_dir)
+    recipe = recipes.find(name)
+    model, ready = recipe.model(), {variant.name: variant for variant in recipe.variants}
+    data, default = recipe.data(asked["data_dir"]), list(ready)
+    ready[AS_BUILT] = Variant(AS_BUILT, None)
+    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size)
 
 
-def as_seen_parts(loaded: Data) -> dict[str, Part]:
-    """The "validation" and "test" examples as the model sees them."""
-    from keras_dropout.bench.training.reference import as_seen
-
-    parts = loaded.parts(SPLITS[0])
-    return {
-        name: parts[name]._replace(x=arrays.each(lambda x: as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
-        for name in ("validation", "test")
-    }
-
-
-def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
-    """The trained models of one variant of the latest study in a ledger, by seed, and the study as `latest_study` has it."""
-    study = latest_study(ledger)
-    if study is None:
-        refuse(f"there is no study in {ledger}.", "Make one: keras-dropout compare TARGET --keep-weights --ledger FILE")
-    names = list(dict.fromkeys(run["variant"] for run in study["runs"]))
-    if variant not in names:
-        said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
-        refuse(f"{said}; {ledger} has the variants {', '.join(names)}.", f"For example --variant {names[-1]}")
-    runs = {run["key"]: run["seed"] for run in study["runs"] if run["variant"] == variant}
-    found: dict[int, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for key, archive in models(ledger, runs):
-            path = Path(folder, "model.keras")
-            path.write_bytes(archive)
-            found[runs[key]] = _load_model(path)
-    if not found:
-        refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
-    return found, study
+def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
+    """What a model of the user's, or a file or function that names one, studies."""
+    options = {"validation_split": asked["validation_split"], **(asked["data_options"] or {})}
+    loaded, about = load_data(target, data, options)
+    given = load_model(target, **facts_for_model(loaded, about)) if isinstance(target, str) else target
+    notes = (about.split, *about.notes) if about is not None else (loaded.division,) if loaded.division else ()
+    name = Path(target).name if isinstance(target, str) else getattr(given, "name", "")
+    model = _opened(given)
+    ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
+    ready |= {group: Variant.of(group, {group: 0.2}) for group in ("hidden", "last")}
+    default = [name for name in ready if _makes_sense(model, ready[name])]
+    if default == [BASELINE] and not asked["variants"]:
+        refuse(
+            f"the model {name!r} has no place for dropout: no hidden layer with weights.",
+            'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
+        )
+    source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
+    return _Subject(name, given, model, loaded, notes, ready, default, 20, 32, source)
 
 
-def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
-    """Whether the validation examples of these data are those that a study, as `latest_study` has it, did not train on."""
-    facts = loaded.facts(SPLITS[0])
-    split = [SPLITS[0], facts.train, facts.validation]
-    return (study["config"].get("data"), study["config"].get("split")) == (facts.fingerprint, split)
-
-
-def _load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
-    """Return the data, and what they are where they came from files or a function."""
-    if isinstance(data, Data):
-        return data, None
-    if isinstance(data, str | Path) and not targets.is_function(str(data)):
-        return files.load(data, **options)
-    if isinstance(data, str | Path):
-        value = targets.call(str(data), {})
-        if not (is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))):
-            return files.from_returned(value, Path(data).name, **options)
-        data = value
-    if strange := [name for name in options if name not in ("validation_split", "test_split")]:
-        refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
-    inputs, outputs = getattr(target, "inputs", None), getattr(target, "outputs", None)
-    arity = (len(inputs), len(outputs)) if inputs and outputs else None
-    if "test_split" in options and not is_part(data, arity):
-        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
-    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None, arity=arity), None
-
-
-def _load_model(target: str | Path, **facts: Any) -> Any:
-    """The model that a target names; our own layers in its file are known to Keras."""
-    from keras_dropout import companions, layers  # noqa: F401
-
-    return targets.load_model(target, **facts)
-
-
-def _facts(data: Data, about: files.Description | None) -> dict[str, Any]:
-    """What a function that makes a model may ask for."""
-    if about is None:
-        return {"input_shape": arrays.each(lambda array: array.shape[1:], data.train.x)}
-    return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
-
-
-def _with_weights(model: Any, from_weights: Any) -> Any:
-    """The model with the weights that every run starts from: itself, or a copy with those in a file."""
+def _made_again(
+    subject: _Subject, begun: Any, compiled: Mapping[str, Any], placed: list[Variant]
+) -> tuple[dict[str, Any], list[Variant], dict[str, Any], tuple[str, ...]]:
+    """What the model is made of in each run, the variants with the sites that it has then, what a worker needs for it, and notes.
+    Refuse a model that is another when it is made again."""
     from keras_dropout.models import graph
 
-    if from_weights is None:
-        return model
-    if from_weights is True:
-        if not model.built:
-            refuse(f"the model {model.name!r} has no weights yet: it is not built.", "Call it on some data first.")
-        return model
-    filled = graph.copy(model)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about an optimizer that the file has no state of, or another
-            filled.load_weights(from_weights)
-    except Exception as error:  # h5py, zipfile and Keras each raise their own
-        text = " ".join((str(error) or type(error).__name__).split())[:300]
-        refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
-    return filled
+    settings = checks.settings_of(begun)
+    if subject.model is not subject.given:
+        settings = checks.without_batch(settings)
+    made, needed = checks.check_can_be_made_again(settings, compiled, subject.source, own_classes.of_model(subject.given))
+    settings = graph.with_frozen(settings, begun, made)
+    checks.check_statistics(begun, made)
+    checks.check_same(subject.model, subject.given, made)
+    return settings, [_renamed(variant, subject.model, made) for variant in placed], needed, _still_random(made)
 
 
 _READY, _PUBLISHED = (BASELINE, AS_BUILT, "hidden", "last"), "as-published"  # of every model; of recipes too
@@ -671,19 +402,6 @@ def _check_enough_seeds(most: int, variants: int) -> None:
             f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {most}.",
             f"Use --max-seeds {fewest} or more, or fewer variants.",
         )
-
-
-def _check_weights_file(from_weights: Any) -> Any:
-    """Return True or the file of weights that every run starts from, None where there is neither."""
-    if from_weights is None or from_weights is False:
-        return None
-    mend = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
-    if from_weights is not True:
-        if not isinstance(from_weights, str | Path) or not str(from_weights).endswith((".weights.h5", ".keras")):
-            refuse(f"from_weights must be True or a file of weights; got {from_weights!r:.200}.", mend)
-        if not Path(from_weights).is_file():
-            refuse(f"the file of weights {from_weights} does not exist.", mend)
-    return from_weights
 
 
 def _choose(variants: Sequence[Variant | str], ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:

@@ -8,53 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_dropout.bench.settings import DataOptions, SearchSettings, Settings, by_class, rows
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import refuse
 from keras_dropout.models.atlas import Advice
 
-# Names are those of the options of the command, with _ for -; each with what it says of itself in a fresh file.
-SETTINGS = {
-    "baseline": '"none"             # the variant that the others are compared with',
-    "seeds": '6                     # runs per variant, six are the fewest that show a difference; "auto" adds until one is',
-    "max_seeds": '30                # for seeds = "auto"',
-    "margin": "0.005                # a smaller difference in test loss does not matter",
-    "epochs": "20",
-    "batch_size": "32",
-    "optimizer": '"adam"            # default: what the model is compiled with',
-    "learning_rate": "0.001",
-    "early_stopping": "5            # epochs without a better validation loss; the best epoch counts",
-    "class_weight": '"balanced"',
-    "from_weights": "true           # fine-tuning: every run starts from the model's own weights",
-    "backend": '"jax"               # or "tensorflow", "torch"',
-    "engine": '"auto"               # or "compiled", "reference", "stacked"',
-    "workers": "2                   # default: one per core",
-    "on": '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
-    "checkpoint_every": "10         # epochs between checkpoints, from which an interrupted run goes on",
-    "keep_weights": "true           # keeps each run's trained model in the ledger",
-    "keep_examples": "false         # keeps no test examples in the ledger: reports then show none",
-    "samples": "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
-    "split": '"held-out"            # recipes: or "as-published"',
-    "data_dir": '"data"             # recipes: where their files are',
-    "ledger": '"keras-dropout.db"   # keeps every finished run',
-    "report": '"report.html"',
-}
+# By name: how it stands in a fresh file, commented out.
+SETTINGS = {name: row.in_file for name, row in rows(Settings).items() if row.in_file} | {"report": '"report.html"'}
 DATA = {
     "source": '"table.csv"          # .npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function',
-    "target": '"price"              # tables: the column to predict, or a list of columns',
-    "text": '"review"               # tables: the column with the text',
-    "group": '"patient"             # tables: no group is in two parts',
-    "time": '"date"                 # tables: the test data are the latest',
-    "weight": '"weight"             # tables: of each example in the loss',
-    "test_data": '"test.csv"        # default: a part of source',
-    "test_split": "0.2",
-    "validation_split": "0.1",
-    "task": '"auto"                 # or "classification", "regression"',
-    "image_size": "[32, 32]         # images: height and width",
-    "divide_by": "255               # the model sees x / divide_by",
-    "vocabulary": "10000            # text: words that are told apart",
-    "length": "200                  # text: words of an example",
+    **{name: row.in_file for name, row in rows(DataOptions).items()},
 }
-TUNE = ("sampler", "trials", "seed", "budget", "halving", "kinds", "sweep")
+TUNE = tuple(name for name in rows(SearchSettings) if name not in (*rows(Settings), "space"))
 
 
 def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
@@ -96,18 +61,10 @@ def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
             refuse(f"{path}: [data] has no source.", 'Write source = "table.csv".')
         settings["data_options"] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     if isinstance(weights := settings.get("class_weight"), Mapping):
-        settings["class_weight"] = class_weight(f"{path}: class_weight", weights)
+        settings["class_weight"] = by_class(f"{path}: class_weight", weights)
     if variants:
         settings["variants"] = variants
     return settings
-
-
-def class_weight(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
-    """Weights by class number, from names that are such numbers."""
-    try:
-        return {int(name): weight for name, weight in weights.items()}
-    except ValueError:
-        refuse(f"{where} must map class numbers to weights; got {', '.join(weights)}.", "Number the classes 0, 1, …, or: balanced")
 
 
 def write(

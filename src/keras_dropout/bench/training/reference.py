@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.schedules import Schedule
@@ -110,8 +111,3 @@ class _Batches(keras.utils.PyDataset):
         rows = self._order[number * self._size : (number + 1) * self._size]
         x, *rest = (arrays.take(a, rows) for a in self._part if a is not None)
         return (arrays.each(lambda a: as_seen(a, self._divide_by), x), *rest)
-
-
-def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
-    """The inputs as the model sees them."""
-    return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
 from keras_dropout.bench.records import Result, Run, Study, Variant
@@ -20,7 +21,8 @@ from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.acting import Acting, architecture
 from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.build import _assign, build, make
-from keras_dropout.bench.training.reference import ReferenceTraining, as_seen
+from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused, Told
+from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.masks import derive_seed
 
 _LOOK = 256  # test examples by which outputs are judged before training
@@ -99,29 +101,28 @@ class Trainer:
 
     def train(self, run: Run) -> Result:
         """Train one run and measure it; see `follow`."""
-        *_, (_, _, result) = self.follow((run,))
-        return result
+        *_, last = self.follow((run,))
+        assert isinstance(last, Ended)  # nothing was to pause it
+        return last.result
 
     def follow(
         self,
         runs: Sequence[Run],
         checkpoints: Mapping[str, bytes] = MappingProxyType({}),
         until: int | None = None,
-        checkpoint_every: int | None = None,
-        keep_weights: bool = False,
-    ) -> Iterator[tuple]:
-        """Train runs, each from its checkpoint where it has one, and tell of it as it goes: ("epoch", key, epochs done, {metric:
-        value}), every `checkpoint_every` epochs ("checkpoint", key, epoch, bytes), at last ("ended", key, Result); or ("paused",
-        key, epoch, bytes) for a run that has not ended after `until` epochs. A run whose checkpoint cannot be used begins anew,
-        after ("anew", key, what is wrong). With `keep_weights` the result of a run that is done has its model, with the values
-        that were measured.
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Iterator[Told]:
+        """Train runs, each from its checkpoint where it has one, and tell of it as it goes: `Epoch`, with the setting
+        checkpoint_every after so many epochs `Checkpointed`, at last `Ended`; or `Paused` for a run that has not ended after
+        `until` epochs. A run whose checkpoint cannot be used begins anew, after `Anew`. With the setting keep_weights the result
+        of a run that is done has its model, with the values that were measured.
 
         With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
         measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
         """
         for group in self.groups(runs):
             for stack, size in self._stacks(group):
-                yield from self._follow(stack, size, checkpoints, until, checkpoint_every, keep_weights)
+                yield from self._follow(stack, size, checkpoints, until, settings)
 
     def _follow(
         self,
@@ -129,9 +130,9 @@ class Trainer:
         size: int,
         checkpoints: Mapping[str, bytes],
         until: int | None,
-        checkpoint_every: int | None,
-        keep_weights: bool,
-    ) -> Iterator[tuple]:
+        settings: Mapping[str, Any],
+    ) -> Iterator[Told]:
+        checkpoint_every = settings.get("checkpoint_every")
         started = time.perf_counter()
         training = self._begin(runs, size)
         patience, examples = self.study.early_stopping, arrays.count(self.parts["train"].y)
@@ -153,9 +154,9 @@ class Trainer:
                     training.restore(number, past.values)
                 except ValueError as error:  # damaged, or of a model that another version of Keras made
                     del training  # which may have some of the values
-                    yield "anew", course.run.key, str(error)
+                    yield Anew(course.run.key, str(error))
                     usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
-                    yield from self._follow(runs, size, usable, until, checkpoint_every, keep_weights)
+                    yield from self._follow(runs, size, usable, until, settings)
                     return
                 course.go_on(past)
                 training.epochs_done[number] = past.epoch
@@ -175,8 +176,8 @@ class Trainer:
                 return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
             return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
 
-        def failed(number: int, why: str) -> tuple:
-            return "ended", runs[number].key, Result("failed", seconds(courses[number]), courses[number].epoch, error=why)
+        def failed(number: int, why: str) -> Ended:
+            return Ended(runs[number].key, Result("failed", seconds(courses[number]), courses[number].epoch, error=why))
 
         for number, why in inactive.items():
             yield failed(number, why)
@@ -188,7 +189,7 @@ class Trainer:
             for number in over:  # where others go on, its values would change with theirs
                 trained[number] = courses[number].best.values if patience else training.snapshot(number) if going else None
             for number in [number for number in going if until is not None and courses[number].epoch >= until]:
-                yield "paused", runs[number].key, courses[number].epoch, checkpoint(number)
+                yield Paused(runs[number].key, courses[number].epoch, checkpoint(number))
                 going.remove(number)
             if not going:
                 break
@@ -202,10 +203,10 @@ class Trainer:
                     yield failed(number, why)
                     going.remove(number)
                     continue
-                yield "epoch", key, course.epoch, now
+                yield Epoch(key, course.epoch, now)
                 if not all(map(math.isfinite, now.values())):
                     # JSON has no nan: the curves end with the last epoch that was finite.
-                    yield "ended", key, result(number, {})
+                    yield Ended(key, result(number, {}))
                     going.remove(number)
                     continue
                 for name, value in now.items():
@@ -213,7 +214,7 @@ class Trainer:
                 if patience and now["validation_loss"] < course.best.loss:
                     course.best = Best(now["validation_loss"], course.epoch, training.snapshot(number))
                 if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(course):
-                    yield "checkpoint", key, course.epoch, checkpoint(number)
+                    yield Checkpointed(key, course.epoch, checkpoint(number))
         if not trained:
             return
         for number, values in trained.items():
@@ -230,9 +231,9 @@ class Trainer:
                 scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number), self.study.samples)
                 metrics |= scores
             found = result(number, metrics, losses, **facts)
-            if keep_weights and found.status == "done":
+            if settings.get("keep_weights") and found.status == "done":
                 found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
-            yield "ended", runs[number].key, found
+            yield Ended(runs[number].key, found)
 
     def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
         """Return the proof that the dropout of a variant acts; one program serves all runs with the same architecture."""

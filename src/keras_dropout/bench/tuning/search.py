@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.execution import scheduler, timing
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.progress import Display
@@ -20,31 +21,20 @@ from keras_dropout.bench.ledger.checkpoints import Checkpoint
 from keras_dropout.bench.ledger.schema import refusing
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
-from keras_dropout.bench.study.planning import AS_BUILT, Plan, Settings, check_settings, make_plan
+from keras_dropout.bench.settings import SearchSettings, Settings, complete, rows
+from keras_dropout.bench.study.planning import AS_BUILT, Plan, check_settings
 from keras_dropout.bench.tuning import spaces
 from keras_dropout.bench.tuning.spaces import Space
-from keras_dropout.errors import check_choice, check_flag, check_whole, refuse
+from keras_dropout.errors import check_whole, refuse
 
-SAMPLERS = ("tpe", "random", "grid")
 TRIALS = 18
 ROUND = 9
 REDUCTION = 3  # of the trials that reach a rung, one in so many goes on
 SEARCH_SEED = 1000  # of every trial's run
 FINAL_SEEDS = (1001, 1002)  # of the finalists' further runs
 FINALISTS = 3
+OF_SEARCH = set(rows(SearchSettings)) - set(rows(Settings))  # settings that the study does not have
 TUNED = "tuned"  # the winner among the variants
-
-
-class SearchSettings(Settings, total=False):
-    """Those of `plan_search` beside the study's; what they mean is said at `tune`."""
-
-    space: str | Mapping[str, str] | None
-    kinds: Sequence[str]
-    sampler: str
-    trials: int | None
-    seed: int
-    budget: int | None
-    halving: bool
 
 
 @dataclass(frozen=True)
@@ -133,25 +123,19 @@ class Search:
         }
 
 
-def check_search(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], Space | None]:
-    """Return the kinds and the space of a search; refuse a wrong setting of it. No framework is loaded.
+def check_search(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a search, `kinds` as a tuple and `space` read; refuse a wrong one of its own. No framework is loaded.
 
     `settings` may leave names out, which have their defaults then, and hold others.
     """
-    get = settings.get
-    check_choice("sampler", get("sampler", "tpe"), SAMPLERS)
-    check_whole("seed", get("seed", 0), 0, "It is the seed of the sampler, for example 0.", 2**32 - 1)
-    check_flag("halving", get("halving", True))
-    kinds, space = get("kinds") or (), get("space")
+    found = complete(settings, SearchSettings)
+    kinds, space = found["kinds"], found["space"]
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(kinds, Sequence) or not all(isinstance(kind, str) for kind in kinds):
         refuse(f"kinds must be names of methods; got {kinds!r}.", 'For example ["Dropout", "GaussianDropout"].')
-    for name in ("trials", "budget"):
-        if get(name) is not None:
-            check_whole(name, get(name), 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
     if space is not None and kinds:
         refuse("a search space and kinds together.", 'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)".')
-    return tuple(kinds), None if space is None else spaces.parse(space)
+    return found | {"kinds": tuple(kinds), "space": None if space is None else spaces.parse(space)}
 
 
 def check_study(settings: Mapping[str, Any]) -> None:
@@ -168,44 +152,33 @@ def check_study(settings: Mapping[str, Any]) -> None:
             refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")
 
 
-def plan_search(
-    target: Any,
-    data: Any = None,
-    *,
-    space: str | Mapping[str, str] | None = None,
-    kinds: Sequence[str] = (),
-    sampler: str = "tpe",
-    trials: int | None = None,
-    seed: int = 0,
-    budget: int | None = None,
-    halving: bool = True,
-    **settings: Any,
-) -> Search:
+def plan_search(target: Any, data: Any = None, **settings: Any) -> Search:
     """Check everything and plan the search; see `tune`. Raises `BadInput`."""
-    kinds, found = check_search(locals())
+    asked = check_search(settings)
     plan = fresh_plan(target, data, settings)
+    space, sampler, trials, budget = (asked[name] for name in ("space", "sampler", "trials", "budget"))
     model = build(plan.study)
-    if found is None:
-        found = spaces.default(model, kinds or ("Dropout",))
-    found.check(model)
+    if space is None:
+        space = spaces.default(model, asked["kinds"] or ("Dropout",))
+    space.check(model)
     if sampler == "grid":
-        check_whole("the number of the grid's points", found.size, 2, "Write fewer, such as hidden=0:0.6:4.", spaces.MOST_POINTS)
-    rungs = _rungs(plan.study.epochs) if halving else (plan.study.epochs,)
-    if sampler == "grid" and trials is not None and trials < found.size:
+        check_whole("the number of the grid's points", space.size, 2, "Write fewer, such as hidden=0:0.6:4.", spaces.MOST_POINTS)
+    rungs = _rungs(plan.study.epochs) if asked["halving"] else (plan.study.epochs,)
+    if sampler == "grid" and trials is not None and trials < space.size:
         refuse(
-            f"the grid has {found.size} points; got {trials} trials.",
+            f"the grid has {space.size} points; got {trials} trials.",
             "Write fewer, such as hidden=0:0.6:4, or use --sampler random.",
         )
-    asked = found.size if sampler == "grid" else trials or (TRIALS if budget is None else budget)
+    number = space.size if sampler == "grid" else trials or (TRIALS if budget is None else budget)
     if budget is not None:
-        paid = bisect.bisect_right(range(1, asked + 1), budget, key=lambda n: _cost(n, rungs))
-        least = asked if sampler == "grid" else 1
+        paid = bisect.bisect_right(range(1, number + 1), budget, key=lambda n: _cost(n, rungs))
+        least = number if sampler == "grid" else 1
         if paid < least:
             words = f"the budget must be at least {_cost(least, rungs)} model-epochs here; got {budget}."
             refuse(words, "Give more, or fewer epochs or points.")
-        asked = paid
+        number = paid
     _load_optuna()
-    return Search(plan, found, sampler, asked, seed, rungs)
+    return Search(plan, space, sampler, number, asked["seed"], rungs)
 
 
 def winner_of(trials: Sequence[Trial]) -> Trial:
@@ -301,20 +274,10 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
     """Bring runs, by key, to `rung` epochs, and return the validation losses there of those that did not fail."""
     known = _reached(study, ledger, runs, rung)
     todo, until = [run for key, run in runs.items() if key not in known], None if rung == study.epochs else rung
-    plan = search.plan
-    with Display(rung, quiet, lambda *_: None, "validation_loss") as display:
+    settings = {**search.plan.settings, "keep_weights": False}
+    with Display(rung, quiet, metric="validation_loss") as display:
         display.expect(len(todo))
-        scheduler.execute(
-            study,
-            plan.data,
-            todo,
-            ledger,
-            plan.workers,
-            display,
-            on=plan.on,
-            checkpoint_every=plan.checkpoint_every,
-            until=until,
-        )
+        scheduler.execute(dataclasses.replace(search.plan, study=study, settings=settings), todo, ledger, display, until)
         known = _reached(study, ledger, runs, rung)
         if todo and known:
             losses = known.values()
@@ -343,7 +306,7 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
 def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
     """The plan of the comparison, without the winner yet."""
     check_study(settings)
-    plan = make_plan(target, data, **settings)
+    plan = make_plan(target, data, **{name: value for name, value in settings.items() if name not in OF_SEARCH})
     study = plan.study
     if not settings.get("variants"):
         kept = (BASELINE, "as-published", AS_BUILT)

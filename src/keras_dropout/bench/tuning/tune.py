@@ -22,14 +22,15 @@ from keras_dropout.bench.compare import carry_out, keep
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.records import Run, Variant
 from keras_dropout.bench.report.page import check_report_path
+from keras_dropout.bench.settings import SearchSettings
 from keras_dropout.bench.statistics import mean_interval
-from keras_dropout.bench.study.planning import DEFAULT_LEDGER, check_names
+from keras_dropout.bench.study.planning import check_names
 from keras_dropout.bench.tuning.search import (
     FINAL_SEEDS,
+    OF_SEARCH,
     SEARCH_SEED,
     TUNED,
     Search,
-    SearchSettings,
     Trial,
     carry_out_search,
     plan_search,
@@ -170,8 +171,6 @@ def tune(
     data: Any = None,
     *,
     variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
-    sweep: str | None = None,
-    ledger: str | Path = DEFAULT_LEDGER,
     report: str | Path | None = None,
     quiet: bool = False,
     **settings: Unpack[SearchSettings],
@@ -194,7 +193,7 @@ def tune(
     check_names("tune", settings, SearchSettings.__optional_keys__)
     if report is not None:
         check_report_path(check_path("report", report, "report.html"))
-    planned = plan_tuning(target, data, variants=variants, sweep=sweep, ledger=ledger, **settings)
+    planned = plan_tuning(target, data, variants=variants, **settings)
     found = carry_out_tuning(planned, quiet=quiet, command="keras_dropout.tune(…) in Python")
     if report is not None:
         found.save_report(report)
@@ -205,9 +204,8 @@ def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **se
     """Check everything, and plan a search, or a sweep where one is asked for; see `tune`. Raises `BadInput`."""
     if sweep is None:
         return plan_search(target, data, **settings)
-    searching = ("space", "kinds", "sampler", "trials", "seed", "budget", "halving")
-    if together := [name for name in searching if settings.pop(name, None) is not None]:
-        refuse(f"sweep and {', '.join(together)} together.", "A sweep trains all its rates; leave one of them out.")
+    if together := [name for name in OF_SEARCH if settings.get(name) is not None]:
+        refuse(f"sweep and {', '.join(sorted(together))} together.", "A sweep trains all its rates; leave one of them out.")
     return plan_sweep(target, data, sweep=sweep, **settings)
 
 

@@ -1,0 +1,416 @@
+"""The settings of a study and of its data, one row each: what Python, study files and the command take is read from here.
+
+A row has the name, the type, what it is when nothing is said, the check, and the words of the command's help and of a fresh study
+file. A new setting is a row, and the place where it is used: `Plan.settings` has it, and so has the task of each worker.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, get_type_hints
+
+from keras_dropout.errors import check_choice, check_flag, check_path, check_positive, check_share, check_whole, refuse
+from keras_dropout.frameworks import BACKENDS
+
+DEFAULT_LEDGER = "keras-dropout.db"
+HERE, RAY = "here", "ray"
+SPLITS = ("held-out", "as-published")
+ENGINES = ("compiled", "reference", "stacked")
+SAMPLERS = ("tpe", "random", "grid")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a setting.
+
+    `help` is that of the command's option, which is called --like-its-name unless `flag` says otherwise; without it there is none.
+    The option's value is a `kind`, one of `choices` where there are some, and `read` makes of it what Python takes. `in_file` is
+    how it stands in a fresh study file, commented out. `check` takes a value, and refuses it or returns it as it is used.
+    """
+
+    help: str = ""
+    in_file: str = ""
+    default: Any = None
+    check: Callable[[Any], Any] | None = None
+    kind: Any = str
+    choices: tuple[str, ...] = ()
+    flag: str = ""
+    metavar: str | None = None
+    read: Callable[[Any], Any] | None = None
+
+
+def rows(table: Any) -> dict[str, Setting]:
+    """The rows of a table of settings, by name."""
+    return {name: hint.__metadata__[0] for name, hint in get_type_hints(table, include_extras=True).items()}
+
+
+def complete(settings: Mapping[str, Any], table: Any) -> dict[str, Any]:
+    """All settings of a table, checked: those that are given, and the defaults of the others."""
+    found = {}
+    for name, row in rows(table).items():
+        value = settings.get(name, row.default)
+        left_open = value is None and row.default is None
+        found[name] = value if left_open or row.check is None else row.check(value)
+    return found
+
+
+def _whole(name: str) -> Callable[[Any], int]:
+    return lambda value: check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
+
+
+def _one_of(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
+    return lambda value: check_choice(name, value, tuple(choices))
+
+
+def ray_address(on: Any) -> str | None:
+    """The address of the Ray cluster that `on` or RAY_ADDRESS names; None where one is to be started here."""
+    fix = f"Use {HERE}, {RAY} (the cluster of RAY_ADDRESS, or one that is started), or {RAY}:HOST:PORT."
+    if not isinstance(on, str) or not re.fullmatch(rf"{RAY}(:[^/\s]+:\d+)?", on):
+        refuse(f"workers cannot be on {on!r}.", fix)
+    address = on.partition(":")[2] or os.environ.get("RAY_ADDRESS", "")
+    if "://" in address:
+        refuse(f"a client of Ray cannot have workers; got the address {address}.", fix)
+    return None if address in ("", "local") else address
+
+
+def _check_on(on: Any) -> str:
+    if on != HERE:
+        ray_address(on)
+    return on
+
+
+def _check_folder(folder: Any) -> Any:
+    if not Path(check_path("data_dir", folder, "data")).is_dir():
+        refuse(f"the data folder {folder} does not exist.", "Name a folder that holds the files of the data set, or leave it out.")
+    return folder
+
+
+def _check_weights(from_weights: Any) -> Any:
+    """True or the file of weights that every run starts from; None where there is neither."""
+    if from_weights is False:
+        return None
+    fix = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
+    if from_weights is not True:
+        if not isinstance(from_weights, str | Path) or not str(from_weights).endswith((".weights.h5", ".keras")):
+            refuse(f"from_weights must be True or a file of weights; got {from_weights!r:.200}.", fix)
+        if not Path(from_weights).is_file():
+            refuse(f"the file of weights {from_weights} does not exist.", fix)
+    return from_weights
+
+
+def _check_data_options(options: Any) -> Any:
+    if not isinstance(options, Mapping):
+        refuse(f"data_options must be a mapping; got {options!r}.", 'For example {"target": "price"}.')
+    return options
+
+
+def _read_seeds(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def by_class(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
+    """Weights by class number, from names that are such numbers."""
+    try:
+        return {int(name): weight for name, weight in weights.items()}
+    except ValueError:
+        refuse(f"{where} must map class numbers to weights; got {', '.join(weights)}.", "Number the classes 0, 1, …, or: balanced")
+
+
+def _read_class_weight(text: str) -> Any:
+    if "=" not in text:
+        return text
+    try:
+        weights = {name.strip(): float(weight) for name, _, weight in (each.partition("=") for each in text.split(","))}
+    except ValueError:
+        refuse(f"--class-weight cannot be read: {text!r}.", 'Write balanced, or "0=1, 1=5".')
+    return by_class("--class-weight", weights)
+
+
+def _read_size(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in text.lower().split("x"))
+    except ValueError:
+        refuse(f"--image-size must be HEIGHTxWIDTH; got {text!r}.", "For example 32x32.")
+
+
+class Settings(TypedDict, total=False):
+    """The settings that `compare` and `tune` share; what they mean is said at `compare`."""
+
+    baseline: Annotated[
+        str,
+        Setting(
+            "The variant that the others are compared with. Default: none.",
+            '"none"             # the variant that the others are compared with',
+            default="none",
+        ),
+    ]
+    seeds: Annotated[
+        int | Sequence[int] | str,
+        Setting(
+            "Runs per variant, with the seeds 0, 1, 2, …; auto: more until there are verdicts. Default: 6.",
+            '6                     # runs per variant, six are the fewest that show a difference; "auto" adds until one is',
+            default=6,
+            read=_read_seeds,
+        ),
+    ]
+    max_seeds: Annotated[
+        int | None, Setting("With --seeds auto: the most. Default: 30.", '30                # for seeds = "auto"', kind=int)
+    ]
+    margin: Annotated[
+        float | None,
+        Setting(
+            "A smaller difference in test loss does not matter to you.",
+            "0.005                # a smaller difference in test loss does not matter",
+            check=lambda value: check_positive(
+                "margin", value, "Give the difference in test loss that would matter to you, for example 0.005."
+            ),
+            kind=float,
+        ),
+    ]
+    epochs: Annotated[int | None, Setting("Default: the recipe's, or 20.", "20", check=_whole("epochs"), kind=int)]
+    batch_size: Annotated[int | None, Setting("Default: the recipe's, or 32.", "32", check=_whole("batch size"), kind=int)]
+    optimizer: Annotated[
+        str | None,
+        Setting(
+            "A Keras optimizer, for example adam. Default: the model's.",
+            '"adam"            # default: what the model is compiled with',
+        ),
+    ]
+    learning_rate: Annotated[
+        float | None,
+        Setting(
+            "Default: the model's, or that of --optimizer.",
+            "0.001",
+            check=lambda value: check_positive(
+                "learning rate", value, "For example 0.01. A schedule goes into the optimizer that the model is compiled with."
+            ),
+            kind=float,
+        ),
+    ]
+    early_stopping: Annotated[
+        int | None,
+        Setting(
+            "Epochs to wait for a smaller validation loss; the best epoch is measured.",
+            "5            # epochs without a better validation loss; the best epoch counts",
+            check=_whole("early stopping"),
+            kind=int,
+        ),
+    ]
+    class_weight: Annotated[
+        Mapping[int, float] | str | None,
+        Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight),
+    ]
+    from_weights: Annotated[
+        bool | str | Path | None,
+        Setting(
+            "Fine-tuning: every run starts from the model's own weights.",
+            "true           # fine-tuning: every run starts from the model's own weights",
+            check=_check_weights,
+            kind=bool,
+        ),
+    ]
+    backend: Annotated[
+        str | None,
+        Setting(
+            "jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.",
+            '"jax"               # or "tensorflow", "torch"',
+            check=_one_of("backend", BACKENDS),
+            choices=BACKENDS,
+        ),
+    ]
+    engine: Annotated[
+        str,
+        Setting(
+            "compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
+            "where jax has a GPU or TPU, else the faster of the others, by timing).",
+            '"auto"               # or "compiled", "reference", "stacked"',
+            default="auto",
+            check=_one_of("engine", ("auto", *ENGINES)),
+            choices=("auto", *ENGINES),
+        ),
+    ]
+    workers: Annotated[
+        int | None,
+        Setting(
+            "Workers of one thread each. Default: one per core; one with stacked.",
+            "2                   # default: one per core",
+            check=_whole("workers"),
+            kind=int,
+        ),
+    ]
+    on: Annotated[
+        str,
+        Setting(
+            "Where workers are: here (default), ray, or ray:HOST:PORT.",
+            '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
+            default=HERE,
+            check=_check_on,
+        ),
+    ]
+    checkpoint_every: Annotated[
+        int | None,
+        Setting(
+            "Epochs between checkpoints, from which a run that was interrupted goes on.",
+            "10         # epochs between checkpoints, from which an interrupted run goes on",
+            check=_whole("checkpoint every"),
+            kind=int,
+        ),
+    ]
+    keep_weights: Annotated[
+        bool,
+        Setting(
+            "Keep each run's trained model in the ledger.",
+            "true           # keeps each run's trained model in the ledger",
+            default=False,
+            check=lambda value: check_flag("keep_weights", value),
+            kind=bool,
+        ),
+    ]
+    keep_examples: Annotated[
+        bool,
+        Setting(
+            "Keep no test examples in the ledger: reports then show none.",
+            "false         # keeps no test examples in the ledger: reports then show none",
+            default=True,
+            check=lambda value: check_flag("keep_examples", value),
+            kind=bool,
+            flag="--no-examples",
+        ),
+    ]
+    samples: Annotated[
+        int | None,
+        Setting(
+            "Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50.",
+            "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
+            check=_whole("samples"),
+            kind=int,
+        ),
+    ]
+    split: Annotated[
+        str,
+        Setting(
+            "Recipes: held-out, or as-published (validation examples are trained on too).",
+            '"held-out"            # recipes: or "as-published"',
+            default=SPLITS[0],
+            check=_one_of("split", SPLITS),
+        ),
+    ]
+    data_dir: Annotated[
+        str | None,
+        Setting(
+            "Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.",
+            '"data"             # recipes: where their files are',
+            check=_check_folder,
+        ),
+    ]
+    ledger: Annotated[
+        str | Path,
+        Setting(
+            "SQLite file that keeps every run. Default: keras-dropout.db.",
+            '"keras-dropout.db"   # keeps every finished run',
+            default=DEFAULT_LEDGER,
+            check=lambda value: Path(check_path("ledger", value, "runs.db")),
+        ),
+    ]
+    validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]
+    data_options: Annotated[Mapping[str, Any] | None, Setting(check=_check_data_options)]
+
+
+class SearchSettings(Settings, total=False):
+    """What a search takes beside the settings of its study; what they mean is said at `tune`."""
+
+    space: Annotated[
+        str | Mapping[str, str] | None,
+        Setting('What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".'),
+    ]
+    kinds: Annotated[
+        Sequence[str],
+        Setting("A method to try at each site, in place of --space. Repeatable.", default=(), kind=list[str], flag="--kind"),
+    ]
+    sampler: Annotated[
+        str,
+        Setting("tpe (default), random or grid.", default="tpe", check=_one_of("sampler", SAMPLERS)),
+    ]
+    trials: Annotated[
+        int | None, Setting("Placements that are tried. Default: 18; of a grid all.", check=_whole("trials"), kind=int)
+    ]
+    seed: Annotated[
+        int,
+        Setting(
+            "Of the sampler. Default: 0.",
+            default=0,
+            check=lambda value: check_whole("seed", value, 0, "It is the seed of the sampler, for example 0.", 2**32 - 1),
+            kind=int,
+        ),
+    ]
+    budget: Annotated[int | None, Setting("Model-epochs that the search may cost.", check=_whole("budget"), kind=int)]
+    halving: Annotated[
+        bool,
+        Setting(
+            "Train every trial to the end.",
+            default=True,
+            check=lambda value: check_flag("halving", value),
+            kind=bool,
+            flag="--no-halving",
+        ),
+    ]
+    sweep: Annotated[str | None, Setting("No search: each rate of SITE=START:STOP:COUNT with each seed.")]
+
+
+class DataOptions(TypedDict, total=False):
+    """How data are read; `bench.data.files.load` has them, and checks them."""
+
+    target: Annotated[
+        str | list[str],
+        Setting(
+            "Tables: the column to predict. Repeatable.",
+            '"price"              # tables: the column to predict, or a list of columns',
+            kind=list[str],
+            metavar="COLUMN",
+            read=lambda names: names[0] if len(names) == 1 else names,
+        ),
+    ]
+    text: Annotated[str, Setting("Tables: the column with the text.", '"review"               # tables: the column with the text')]
+    group: Annotated[
+        str, Setting("Tables: a column; no group is in two parts.", '"patient"             # tables: no group is in two parts')
+    ]
+    time: Annotated[
+        str,
+        Setting("Tables: a column; the test data are the latest.", '"date"                 # tables: the test data are the latest'),
+    ]
+    weight: Annotated[
+        str,
+        Setting(
+            "Tables: a column with the weight of each example in the loss.",
+            '"weight"             # tables: of each example in the loss',
+        ),
+    ]
+    test_data: Annotated[
+        str, Setting("Data to test on. Default: a part of --data.", '"test.csv"        # default: a part of source')
+    ]
+    test_split: Annotated[float, Setting("Share of the data to test on. Default: 0.2.", "0.2", kind=float)]
+    validation_split: Annotated[float, Setting("Share of the rest to validate on. Default: 0.1.", "0.1", kind=float)]
+    task: Annotated[
+        str, Setting("auto, classification or regression.", '"auto"                 # or "classification", "regression"')
+    ]
+    image_size: Annotated[
+        tuple[int, ...],
+        Setting("Images: HEIGHTxWIDTH, for example 32x32.", "[32, 32]         # images: height and width", read=_read_size),
+    ]
+    divide_by: Annotated[
+        float,
+        Setting("The model sees x / this, for example 255.", "255               # the model sees x / divide_by", kind=float),
+    ]
+    vocabulary: Annotated[
+        int,
+        Setting("Text: words that are told apart. Default 10000.", "10000            # text: words that are told apart", kind=int),
+    ]
+    length: Annotated[
+        int, Setting("Text: words of an example. Default 200.", "200                  # text: words of an example", kind=int)
+    ]

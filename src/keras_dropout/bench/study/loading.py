@@ -1,0 +1,184 @@
+"""What is named, loaded: models, data, and the trained models that a ledger keeps."""
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.data import arrays, files
+from keras_dropout.bench.data.dataset import SPLITS, Data, Part, from_arrays, is_part
+from keras_dropout.bench.data.streams import is_stream
+from keras_dropout.bench.ledger.lookup import latest_study, models
+from keras_dropout.errors import (
+    refuse,
+)
+from keras_dropout.models import targets
+
+
+def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:
+    """The model that a recipe's name, a file or a function gives; inputs as it sees them, at most 1,000 of training's; and the
+    number of training examples. Without data there are neither."""
+    targets.check(target)
+    if data is None and data_options:
+        refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
+    loaded, about = (None, None) if data is None else load_data(None, data, {"validation_split": 0.1, **data_options})
+    if targets.names_model(target):
+        model = load_model(target, **({} if loaded is None else facts_for_model(loaded, about)))
+    else:
+        from keras_dropout.bench.study import recipes
+
+        model = recipes.find(target).model()
+    if loaded is None:
+        return model, None, None
+    few = slice(loaded.validation, loaded.validation + 1000)
+    inputs = arrays.each(lambda x: arrays.as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+    return model, inputs, arrays.count(loaded.train.y) - loaded.validation
+
+
+def evaluation_data(
+    target: str, data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
+) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
+    """The model that a recipe's name, a file or a function gives, all data, the "validation" and "test" examples as the model sees
+    them, and what the data are where they came from files. A recipe brings its own data; its name also stands for them."""
+    targets.check(target)
+    if not targets.names_model(target):
+        if data is not None or data_options:
+            refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
+        from keras_dropout.bench.study import recipes
+
+        loaded, about = recipe_data(target, data_dir), None
+        model = recipes.find(target).model()
+    else:
+        loaded, about = named_data(data, data_options, data_dir)
+        model = load_model(target, **facts_for_model(loaded, about))
+    return model, loaded, as_seen_parts(loaded), about
+
+
+def check_data_name(data: str | None) -> None:
+    """Refuse the name of data that are not there; nothing of them is read."""
+    if data is None:
+        return
+    if targets.is_function(data):
+        targets.file_of(data)
+    elif "," in data or targets.names_model(data):
+        for each in [data] if Path(data).exists() else data.split(","):
+            if not Path(each).exists():
+                refuse(f"{each} does not exist.", "Give the path of a file or folder.")
+    else:
+        targets.check_recipe(data)
+
+
+def named_data(
+    data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
+) -> tuple[Data, files.Description | None]:
+    """The data that a file, a function or a recipe's name gives."""
+    if data is None:
+        refuse("there are no data to measure the model on.", "Add --data FILE, with labels, or --data RECIPE.")
+    if "," in data or targets.names_model(data):
+        return load_data(None, data, {"validation_split": 0.1, **data_options})
+    if data_options:
+        refuse(f"{', '.join(data_options)} say how files are read; {data} is a recipe.", "Leave them out.")
+    return recipe_data(data, data_dir), None
+
+
+def recipe_data(name: str, data_dir: str | None = None) -> Data:
+    """Return the data of the recipe of that name."""
+    targets.check_recipe(name)
+    from keras_dropout.bench.study import recipes
+
+    return recipes.find(name).data(data_dir)
+
+
+def as_seen_parts(loaded: Data) -> dict[str, Part]:
+    """The "validation" and "test" examples as the model sees them."""
+    parts = loaded.parts(SPLITS[0])
+    return {
+        name: parts[name]._replace(x=arrays.each(lambda x: arrays.as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
+        for name in ("validation", "test")
+    }
+
+
+def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
+    """The trained models of one variant of the latest study in a ledger, by seed, and the study as `latest_study` has it."""
+    study = latest_study(ledger)
+    if study is None:
+        refuse(f"there is no study in {ledger}.", "Make one: keras-dropout compare TARGET --keep-weights --ledger FILE")
+    names = list(dict.fromkeys(run["variant"] for run in study["runs"]))
+    if variant not in names:
+        said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
+        refuse(f"{said}; {ledger} has the variants {', '.join(names)}.", f"For example --variant {names[-1]}")
+    runs = {run["key"]: run["seed"] for run in study["runs"] if run["variant"] == variant}
+    found: dict[int, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, archive in models(ledger, runs):
+            path = Path(folder, "model.keras")
+            path.write_bytes(archive)
+            found[runs[key]] = load_model(path)
+    if not found:
+        refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
+    return found, study
+
+
+def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
+    """Whether the validation examples of these data are those that a study, as `latest_study` has it, did not train on."""
+    facts = loaded.facts(SPLITS[0])
+    split = [SPLITS[0], facts.train, facts.validation]
+    return (study["config"].get("data"), study["config"].get("split")) == (facts.fingerprint, split)
+
+
+def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
+    """Return the data, and what they are where they came from files or a function."""
+    if isinstance(data, Data):
+        return data, None
+    if isinstance(data, str | Path) and not targets.is_function(str(data)):
+        return files.load(data, **options)
+    if isinstance(data, str | Path):
+        value = targets.call(str(data), {})
+        if not (is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))):
+            return files.from_returned(value, Path(data).name, **options)
+        data = value
+    if strange := [name for name in options if name not in ("validation_split", "test_split")]:
+        refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
+    inputs, outputs = getattr(target, "inputs", None), getattr(target, "outputs", None)
+    arity = (len(inputs), len(outputs)) if inputs and outputs else None
+    if "test_split" in options and not is_part(data, arity):
+        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
+    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None, arity=arity), None
+
+
+def load_model(target: str | Path, **facts: Any) -> Any:
+    """The model that a target names; our own layers in its file are known to Keras."""
+    from keras_dropout import companions, layers  # noqa: F401
+
+    return targets.load_model(target, **facts)
+
+
+def facts_for_model(data: Data, about: files.Description | None) -> dict[str, Any]:
+    """What a function that makes a model may ask for."""
+    if about is None:
+        return {"input_shape": arrays.each(lambda array: array.shape[1:], data.train.x)}
+    return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
+
+
+def with_weights(model: Any, from_weights: Any) -> Any:
+    """The model with the weights that every run starts from: itself, or a copy with those in a file."""
+    from keras_dropout.models import graph
+
+    if from_weights is None:
+        return model
+    if from_weights is True:
+        if not model.built:
+            refuse(f"the model {model.name!r} has no weights yet: it is not built.", "Call it on some data first.")
+        return model
+    filled = graph.copy(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an optimizer that the file has no state of, or another
+            filled.load_weights(from_weights)
+    except Exception as error:  # h5py, zipfile and Keras each raise their own
+        text = " ".join((str(error) or type(error).__name__).split())[:300]
+        refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
+    return filled
