@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 import numpy as np
 
-from keras_dropout.errors import BadInput, describe, refuse
+from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import dropping, graph, kinds
 from keras_dropout.models.dropping import attribute, inner_layer, is_dropout, is_known
 from keras_dropout.models.graph import Call, Graph, differ
@@ -172,8 +172,10 @@ class Inspection:
         except Exception as error:  # whatever a class of the user's does when it runs
             if self.data is None:
                 return None
+            text = str(error)
+            said = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text  # Keras prints the message in bold among others
             refuse(
-                f"the model {self.model.name!r} cannot be run on the data: {describe(error)}",
+                f"the model {self.model.name!r} cannot be run on the data: {type(error).__name__}: {said}",
                 "Give inputs that model.predict takes; or leave the data out, and what has to be measured on them is left out too.",
             )
 

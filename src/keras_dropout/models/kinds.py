@@ -29,13 +29,14 @@ RECTIFIERS = (L.ReLU, L.LeakyReLU, L.PReLU)
 UNIT_ACTIVATIONS = (*RECTIFIERS, L.ELU)  # of each unit alone
 ACTIVATIONS = (L.Activation, *UNIT_ACTIVATIONS, L.Softmax)
 
-# Normalisations. The first sets the variance of a batch; the others set that of each example, in training as at prediction.
-EXAMPLE_NORMALISATIONS = (L.LayerNormalization, L.GroupNormalization, L.RMSNormalization, L.UnitNormalization)
-NORMALISATIONS = (L.BatchNormalization, *EXAMPLE_NORMALISATIONS)
+# The first sets the variance of a batch; the others set that of each example, in training as at prediction.
+NORMALISATIONS = (L.BatchNormalization, L.LayerNormalization, L.GroupNormalization, L.RMSNormalization, L.UnitNormalization)
 
-# Each output is an input, or nothing: by order, by shape, at the edges.
+# Each output is an input, or nothing.
 RESHAPES = (L.Flatten, L.Reshape, L.Permute)
 EDGES = _each_rank("ZeroPadding", "Cropping")
+
+# Each output comes from inputs of its own channel.
 UPSAMPLING = _each_rank("UpSampling")
 MAX_POOLINGS = _each_rank("MaxPooling")
 AVERAGE_POOLINGS = _each_rank("AveragePooling")
@@ -53,21 +54,15 @@ KERAS_SPATIAL = _each_rank("SpatialDropout")
 KERAS_DROPOUT = (L.Dropout, L.GaussianDropout, L.AlphaDropout, *KERAS_SPATIAL)
 UNIT_DROPOUT = (L.Dropout, L.GaussianDropout, layers.Dropout, layers.GaussianDropout)
 ALPHA_DROPOUT = (L.AlphaDropout, layers.AlphaDropout)
-CHANNEL_DROPOUT = (
-    *KERAS_SPATIAL,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.LockedDropout,
-)
+CHANNEL_DROPOUT = (*KERAS_SPATIAL, *(getattr(layers, each.__name__) for each in KERAS_SPATIAL), layers.LockedDropout)
 
-# Dropout of other libraries, by name. Layers that pass on what they get, except in training:
-FOREIGN_DROPOUT = re.compile(r"(DropPath|StochasticDepth|DropBlock([123]D)?)$")
-# Options that are rates of dropout; those that say what is kept are 1 where nothing is dropped.
+# Dropout of other libraries, by name. Layers that pass on what they get, except in training; classes whose option "rate" is a rate
+# of dropout; options that are one, of which those that say what is kept are 1 where nothing is dropped.
+_FOREIGN = r"DropPath|StochasticDepth|DropBlock([123]D)?"
+FOREIGN_DROPOUT = re.compile(rf"({_FOREIGN})$")
+RATED_CLASSES = re.compile(rf"({_FOREIGN}|Dropout([123]D)?|DropConnect)$")
 DROPOUT_OPTIONS = re.compile(r"dropout|(^|_)drop(s?$|_?(path|prob|rate|connect|block))|stochastic_depth|survival|keep_prob")
 KEPT_OPTIONS = re.compile("survival|keep")
-# Classes whose option "rate" is a rate of dropout.
-RATED_CLASSES = re.compile(r"(Dropout([123]D)?|DropPath|StochasticDepth|DropBlock([123]D)?|DropConnect)$")
 
 
 def is_preprocessing(kind: type) -> bool:
