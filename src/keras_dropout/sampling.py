@@ -16,7 +16,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -30,7 +30,7 @@ from keras_dropout.errors import BadInput, check_choice, check_whole, describe, 
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.models import graph, kinds
-from keras_dropout.models.dropping import dropout_options, has_option, is_dropout, rate_of
+from keras_dropout.models.dropping import dropout_options, has_option, is_dropout, is_known, rate_of
 
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
@@ -93,7 +93,7 @@ class Passes:
             _refuse_without_randomness(trained)
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
         self._twins = _twins(dropping)
-        self._random, self._generators = _random_states(trained, self._twins)
+        self._random, self._generators = random_states(trained, self._twins)
         self._variables = trained.variables
         self._fixed = [v for v in self._variables if id(v) not in {id(state) for state in self._random}]
         self._calls = _fixed_calls(trained, self._twins)
@@ -321,7 +321,7 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
     (each further call of the layer is one step on). Those that draw in a way of their own are left out.
     """
     twins = _twins([layer for layer in model._flatten_layers() if drops(layer)])
-    variables, _ = _random_states(model, twins)
+    variables, _ = random_states(model, twins)
     number = {id(variable): n for n, variable in enumerate(variables)}
     words, found = _words(seed, variables), {}
     for layer in model._flatten_layers():
@@ -363,7 +363,7 @@ def _is_own(layer: Any) -> bool:
 
     Subclasses of Keras layers that take a `seed` are left out: their options say what they drop.
     """
-    known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
+    known = [cls for cls in type(layer).__mro__ if is_known(cls.__module__)]
     preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
     return type(layer) not in known and not preprocessing and "seed" not in options
@@ -483,10 +483,10 @@ def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
     return found
 
 
-def _random_states(model: keras.Model, twins: dict[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
-    """The variables from which layers draw, and the generators among their owners."""
+def random_states(holder: keras.Layer, twins: Mapping[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
+    """The variables from which layers draw, that of a twin instead of its layer's, and the generators among their owners."""
     states, generators = {}, {}
-    for layer in model._flatten_layers():
+    for layer in holder._flatten_layers():
         layer = twins.get(id(layer), layer)
         if isinstance(layer, Stochastic):
             states[id(layer.stream.state)] = layer.stream.state

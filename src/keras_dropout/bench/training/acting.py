@@ -18,7 +18,7 @@ from keras_dropout.bench.records import Variant
 from keras_dropout.layers.base import MaskLayer, Stochastic
 from keras_dropout.models import graph
 from keras_dropout.models.dropping import dropout_options, is_dropout
-from keras_dropout.sampling import drops, with_training
+from keras_dropout.sampling import drops, random_states, with_training
 
 _ROWS = 16  # of the first batch
 _ROWS_AT_ONCE = 128  # in all passes together
@@ -60,7 +60,7 @@ class Acting:
         self._fixed = _that_can_be_switched_off(model)
         self._rates = [[position[id(getattr(layer.state, name))] for name in _free_rates(layer)] for layer in self._free]
         self._states = [
-            [position[id(state)] for state in _random_states(layer) if id(state) in position]
+            [position[id(state)] for state in random_states(layer, {})[0] if id(state) in position]
             for layer in (*self._free, *self._fixed)
         ]
         stateless = [layer for layer, positions in zip(self._fixed, self._states[len(self._free) :]) if not positions]
@@ -209,13 +209,6 @@ def _fixed_rate(layer: keras.Layer) -> float:
     """The smallest rate of a layer whose rates are not variables; 0.5 where it learns them or none is known."""
     rates = [getattr(layer, "rate", None), *(rate for *_, rate in dropout_options(layer))]
     return min((float(r) for r in rates if isinstance(r, (int, float)) and not isinstance(r, bool) and r > 0), default=0.5)
-
-
-def _random_states(layer: Any) -> list[keras.Variable]:
-    """The random states of a layer and of the layers in it."""
-    parts = layer._flatten_layers()
-    ours = [part.stream.state for part in parts if isinstance(part, Stochastic)]
-    return ours + [generator.state for part in parts for generator in getattr(part, "_seed_generators", ())]
 
 
 def _moved(state: Any, steps: int) -> Any:
