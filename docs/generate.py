@@ -1,7 +1,7 @@
 """Write the pages and pictures that are made of something else: `make docs`.
 
-docs/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command, the picture of the design
-from the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
+docs/layers.md, docs/reference/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command,
+the picture of the design from the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
@@ -394,6 +394,21 @@ def page(methods: dict[str, Method]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def reference(methods: dict[str, Method]) -> str:
+    """docs/reference/layers.md: what MkDocs makes the reference of, module by module."""
+    parts = [
+        "# Layers",
+        "[The methods](../layers.md) shows each with its formula and a picture. `rate` comes first, `seed` last; every rate can be "
+        "read and\nset at any time, and takes effect at the next step.",
+    ]
+    for group in dict.fromkeys(method.group for method in methods.values()):
+        named = [method for method in methods.values() if method.group == group and not method.alias]
+        names = ", ".join(method.name for method in named)
+        parts.append(f"## {group.capitalize()}")
+        parts.append(f'::: {named[0].value.__module__}\n    options: {{members: [{names}], filters: ["!^[a-z_]"]}}')
+    return "\n\n".join(parts) + "\n"
+
+
 def section(method: Method) -> str:
     shape = f" on `{method.input_dtype}` of shape `{method.input_shape}`" if method.input_shape else ""
     rows = [f"- **{name}**: {escaped(text)}" for name, text in method.sections.items()]
@@ -448,6 +463,7 @@ def _option(left: str) -> str:
 def main() -> None:
     methods = catalogue.methods()
     (HERE / "layers.md").write_text(page(methods))
+    (HERE / "reference" / "layers.md").write_text(reference(methods))
     (HERE / "commands.md").write_text(commands())
     (HERE / "reproductions.md").write_text(reproduction_page.page())
     (HERE / "methods.md").write_text(methods_page.page(json.loads(METHODS.read_text())))

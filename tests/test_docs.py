@@ -56,6 +56,7 @@ def generate():
 def test_the_page_of_methods_is_fresh(generate):
     page = generate.page(catalogue.methods())
     assert (generate.HERE / "layers.md").read_text() == page, "run make docs"
+    assert (generate.HERE / "reference" / "layers.md").read_text() == generate.reference(catalogue.methods()), "run make docs"
     for linked in re.findall(r"\]\((pictures/[^)]+)\)", page):
         assert (generate.HERE / linked).exists(), linked
     anchors = {"#" + title.lower() for title in re.findall(r"^### (.*)$", page, re.MULTILINE)}

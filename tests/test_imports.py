@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 # From the bottom: what stands in a line may import the lines above it here, and its own.
 FLOORS = """
-. characters errors cores writing frameworks display masks schedules notation metrics calibration
+. examples characters errors cores writing frameworks display masks schedules notation metrics calibration
 backends noise
 layers companions catalogue testing
 models callbacks

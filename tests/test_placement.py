@@ -1,5 +1,6 @@
 """Sites of a model, and models with dropout put there or taken away, on the backend of this process."""
 
+import pickle
 import types
 import warnings
 
@@ -10,6 +11,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
+from keras_dropout.models import fitting
 from keras_dropout.models.graph import copy, make, nodes
 from keras_dropout.models.placement import adopt, is_dropout, resolve, rewire
 
@@ -197,6 +199,21 @@ def test_groups_mean_the_sites_where_the_method_fits():
     assert {"AttentionDropout", "DropHead", "DropKey"} <= set(fits["attention"])
     assert {"Zoneout", "RecurrentDropout"} <= set(fits["gru"])
     assert {"DropConnect", "ConcreteDropout"} <= set(fits["out"])
+
+
+def test_methods_that_fit_are_looked_for_when_asked_for(monkeypatch):
+    """A wrapper is made to see whether it fits: not by `sites`, nor for a placement of another method."""
+    model, asked = perceptron(), []
+    monkeypatch.setattr(fitting, "_can_go_around", lambda name, layer: not asked.append(name))
+    found = sites(model)
+    place(model, {"hidden": 0.2})
+    assert asked == []
+    assert [site.fits("DropConnect") for site in found] == [False, True, True, True]
+    assert asked == ["DropConnect"] * 3
+    again = pickle.loads(pickle.dumps(found))
+    assert again == found
+    assert [site.methods for site in again] == [site.methods for site in found]
+    assert "DropConnect" in again[1].methods
 
 
 def test_a_schedule_is_for_a_training():

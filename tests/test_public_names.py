@@ -24,9 +24,17 @@ def test_every_public_name_resolves_and_is_documented():
 
 
 def test_every_layer_is_public():
-    from keras_dropout import layers
+    """Each dropout layer in a module of layers, in its `__all__`, and in the table of examples."""
+    from keras_dropout import examples, layers
+    from keras_dropout.layers.base import Stochastic
 
-    assert set(layers.__all__) == {name for name, home in keras_dropout._HOME.items() if home == "layers"}
+    homes = {group: getattr(layers, group) for group in examples.EXAMPLES if group != "companions"}
+    for group, home in homes.items():
+        own = {name for name, value in vars(home).items() if isinstance(value, type) and value.__module__ == home.__name__}
+        dropout = {name for name in own if not name.startswith("_") and issubclass(getattr(home, name), Stochastic)}
+        assert home.__all__ == sorted(each.name for each in examples.EXAMPLES[group]), group
+        assert dropout <= set(home.__all__), group
+    assert layers.__all__ == examples.LAYERS == sorted(name for home in homes.values() for name in home.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -6,20 +6,12 @@ The names below are loaded when they are first used, so that the command's `--he
 import importlib
 from typing import Any
 
+from keras_dropout import examples
+
 __version__ = "0.1.0"
 
-_LAYERS = """
-AlphaDropout AttentionDropout ConcreteDropout Cutout DropBlock1D DropBlock2D DropBlock3D DropConnect DropEdge DropHead DropKey
-DropPath Dropout EmbeddingDropout FeatureAlphaDropout GaussianDropout LayerDrop LoRADropout LockedDropout PatchDropout
-RandomErasing RecurrentDropout ScheduledDropPath ShakeDrop ShakeShake SparseVariationalDropout SpatialDropout1D
-SpatialDropout2D SpatialDropout3D Standout StochasticDepth TargetedDropout TokenDropout VariationalDropout
-VariationalRNNDropout WeightDrop WordDropout Zoneout linear_decay
-"""
-_HOME = dict.fromkeys(_LAYERS.split(), "layers") | {
+_HOME = examples.HOMES | {
     "BadInput": "errors",
-    "MaxNorm": "companions",
-    "MultiSampleDropout": "companions",
-    "RDrop": "companions",
     "RateScheduler": "callbacks",
     "check": "models.mistakes",
     "compare": "bench.compare",

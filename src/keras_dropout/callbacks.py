@@ -9,7 +9,7 @@ import keras
 from keras_dropout import schedules
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.base import Stochastic
-from keras_dropout.models.survey import named, rated
+from keras_dropout.models.dropping import named, rated
 
 
 class RateScheduler(keras.callbacks.Callback):

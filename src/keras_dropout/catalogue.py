@@ -1,13 +1,12 @@
 """The catalogue: every method with what its docstring says of it, and an example that runs.
 
 A method is a public name of `keras_dropout.layers` or `keras_dropout.companions`; its group is the module where it is defined,
-whose docstring is the group's title. All that is written here is the examples, which the tests call.
+whose docstring is the group's title. `keras_dropout.examples` has the names and the examples, which the tests call.
 """
 
 import difflib
 import inspect
 import re
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,63 +14,7 @@ import keras
 
 from keras_dropout import companions, layers
 from keras_dropout.errors import refuse
-
-_ORDER = ("units", "regions", "paths", "weights", "steps", "tokens", "attention", "learned", "companions")
-
-# name -> (a call that makes it, a batch shape that it accepts or None for what is no layer, the dtype where not float32)
-_EXAMPLES: dict[str, tuple] = {
-    # units
-    "Dropout": ("Dropout(0.3, seed=1)", (8, 24)),
-    "GaussianDropout": ("GaussianDropout(0.3, seed=1)", (8, 24)),
-    "AlphaDropout": ("AlphaDropout(0.3, seed=1)", (8, 24)),
-    "FeatureAlphaDropout": ("FeatureAlphaDropout(0.3, seed=1)", (3, 7, 12)),
-    # regions
-    "SpatialDropout1D": ("SpatialDropout1D(0.3, seed=1)", (3, 7, 12)),
-    "SpatialDropout2D": ("SpatialDropout2D(0.3, seed=1)", (2, 6, 6, 6)),
-    "SpatialDropout3D": ("SpatialDropout3D(0.3, seed=1)", (2, 3, 5, 5, 6)),
-    "DropBlock1D": ("DropBlock1D(0.3, block_size=4, seed=1)", (3, 16, 8)),
-    "DropBlock2D": ("DropBlock2D(0.2, block_size=3, seed=1)", (2, 10, 10, 4)),
-    "DropBlock3D": ("DropBlock3D(0.2, block_size=2, seed=1)", (2, 3, 7, 7, 4)),
-    "Cutout": ("Cutout(0.8, size=6, seed=2)", (5, 12, 12, 3)),
-    "RandomErasing": ("RandomErasing(0.8, seed=1)", (5, 12, 12, 3)),
-    "PatchDropout": ("PatchDropout(0.5, prefix=1, seed=1)", (4, 17, 8)),
-    # paths
-    "StochasticDepth": ("StochasticDepth(0.4, seed=1)", (8, 24)),
-    "DropPath": ("DropPath(0.4, seed=1)", (8, 24)),
-    "ScheduledDropPath": ("ScheduledDropPath(0.8, steps=20, seed=1)", (8, 24)),
-    "ShakeDrop": ("ShakeDrop(0.5, seed=3)", (8, 24)),
-    "ShakeShake": ("ShakeShake(seed=1)", (8, 2, 24)),
-    "DropEdge": ("DropEdge(0.4, seed=1)", (2, 12, 12)),
-    "LayerDrop": ("LayerDrop(0.3, keras.layers.Dense(24, activation='relu'), seed=1)", (8, 24)),
-    "linear_decay": ("linear_decay(0.5, 12)", None),
-    # weights
-    "DropConnect": ("DropConnect(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
-    "WeightDrop": ("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
-    "LoRADropout": ("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
-    # steps
-    "LockedDropout": ("LockedDropout(0.3, seed=1)", (3, 7, 12)),
-    "VariationalRNNDropout": ("VariationalRNNDropout(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
-    "RecurrentDropout": ("RecurrentDropout(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
-    "Zoneout": ("Zoneout(0.3, keras.layers.GRU(12, return_sequences=True), seed=1)", (8, 7, 16)),
-    # tokens
-    "EmbeddingDropout": ("EmbeddingDropout(0.3, keras.layers.Embedding(100, 12), seed=1)", (8, 24), "int32"),
-    "WordDropout": ("WordDropout(0.3, unknown=2, seed=1)", (8, 24), "int32"),
-    "TokenDropout": ("TokenDropout(0.3, seed=1)", (3, 7, 12)),
-    # attention
-    "AttentionDropout": ("AttentionDropout(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
-    "DropKey": ("DropKey(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
-    "DropHead": ("DropHead(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),
-    # learned
-    "ConcreteDropout": ("ConcreteDropout(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
-    "VariationalDropout": ("VariationalDropout(0.3, keras.layers.Dense(24), kl_weight=1e-4, seed=1)", (8, 16)),
-    "SparseVariationalDropout": ("SparseVariationalDropout(keras.layers.Dense(24), kl_weight=1e-4, seed=1)", (8, 16)),
-    "Standout": ("Standout(keras.layers.Dense(24), seed=1)", (8, 16)),
-    "TargetedDropout": ("TargetedDropout(0.66, keras.layers.Dense(24), targeted=0.75, seed=1)", (8, 16)),
-    # companions
-    "RDrop": ("RDrop(keras.Sequential([keras.Input((24,)), Dropout(0.3, seed=1), keras.layers.Dense(3, 'softmax')]))", (8, 24)),
-    "MultiSampleDropout": ("MultiSampleDropout(0.3, keras.layers.Dense(24), keras.layers.Dense(3, 'softmax'), seed=1)", (8, 24)),
-    "MaxNorm": ("MaxNorm(3.0)", None),
-}
+from keras_dropout.examples import EXAMPLES, Example
 
 
 @dataclass(frozen=True)
@@ -84,7 +27,7 @@ class Method:
     summary: str
     formula: str
     sections: dict[str, str]
-    example: str | None
+    example: str
     input_shape: tuple[int, ...] | None
     input_dtype: str | None
 
@@ -95,7 +38,6 @@ class Method:
 
     def make(self) -> Any:
         """What the example makes."""
-        assert self.example is not None  # tests/test_catalogue.py sees to it that all have one
         return eval(self.example, {"keras": keras, **_public()})
 
     def document(self) -> dict:
@@ -119,13 +61,7 @@ class Method:
 
 def methods() -> dict[str, Method]:
     """All methods by their names: group by group, each in the order of its source."""
-    public = _public()
-    modules = {value.__module__ for value in public.values()}
-    found: dict[str, Method] = {}
-    for module in sorted(modules, key=lambda module: _ORDER.index(_group(module))):
-        names = [name for name in vars(sys.modules[module]) if name in public and public[name].__module__ == module]
-        found |= {name: _method(name, public[name]) for name in names}
-    return found
+    return {each.name: _method(group, each) for group, rows in EXAMPLES.items() for each in rows}
 
 
 def method(name: str) -> Method:
@@ -149,14 +85,11 @@ def _public() -> dict[str, Any]:
     return {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
 
 
-def _group(module: str) -> str:
-    return module.rpartition(".")[2]
-
-
-def _method(name: str, value: Any) -> Method:
+def _method(group: str, example: Example) -> Method:
+    value = _public()[example.name]
     summary, formula, sections = _parts(inspect.getdoc(value) or "")
-    example, shape, dtype = (*_EXAMPLES.get(name, (None, None)), "float32")[:3]
-    return Method(name, value, _group(value.__module__), summary, formula, sections, example, shape, dtype if shape else None)
+    dtype = example.dtype if example.shape else None
+    return Method(example.name, value, group, summary, formula, sections, example.call, example.shape, dtype)
 
 
 def _parts(text: str) -> tuple[str, str, dict[str, str]]:

@@ -23,7 +23,7 @@ from keras_dropout.errors import BadInput, check_whole, first_line, refuse
 from keras_dropout.layers import AlphaDropout
 from keras_dropout.masks import LEVELS
 from keras_dropout.models import graph
-from keras_dropout.sampling import Passes, as_trained, check_examples, drops, shared_states
+from keras_dropout.sampling import Passes, as_trained, check_examples, contains_dropout, shared_states
 from keras_dropout.thinning import is_mask, mask_shape
 
 SMALL = 1e-7  # what Keras clips probabilities at before it takes their logarithm
@@ -169,8 +169,7 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
         )
     read = graph.read(model)
     calls = _dropout_calls(model, read)
-    if len(read.outputs) != 1:
-        refuse(f"the model has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0]).")
+    output = read.output(model.name)
     inputs = check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
     dropped = {id(call): number for number, (call, *_) in enumerate(calls)}
 
@@ -179,7 +178,7 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
         for call in read.calls:
             layer = _times(masks[dropped[id(call)]]) if id(call) in dropped else _at_prediction(call.layer)
             graph.run([replace(call, layer=layer)], known)
-        return keras.ops.cast(known[read.outputs[0]], "float32")
+        return keras.ops.cast(known[output], "float32")
 
     program = backends.current().compiled(masked)
     examples = len(inputs[0])
@@ -416,7 +415,7 @@ def _dropout_calls(model: keras.Model, read: graph.Graph, also: tuple = ()) -> l
     states = shared_states(model, 0, 0)
     found = []
     for call in read.calls:
-        if isinstance(call.layer, keras.Layer) and any(map(drops, call.layer._flatten_layers())):
+        if contains_dropout(call.layer):
             layer, _ = states.get(id(call.layer), (None, None))
             if not (is_mask(layer) or isinstance(layer, also)):
                 refuse(

@@ -34,8 +34,8 @@ from scipy.stats import qmc
 from keras_dropout import backends, layers
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.weights import NORMAL_POINTS, NORMAL_WEIGHTS
-from keras_dropout.models import graph
-from keras_dropout.models.survey import is_dropout
+from keras_dropout.models import graph, kinds
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, padded
 
 DRAWS = 128
@@ -44,41 +44,9 @@ _COVARIANCE = 128  # logits whose covariance is computed: it costs their number 
 _ACTIVATIONS = 2**23  # numbers that one layer may have for a batch
 _SELU_LIMIT = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 
-_LINEAR = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_RECTIFIERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU)
-_ELEMENTWISE = (*_RECTIFIERS, keras.layers.ELU)
-_DROPOUT = (layers.Dropout, layers.GaussianDropout, keras.layers.Dropout, keras.layers.GaussianDropout)
-_ALPHA_DROPOUT = (layers.AlphaDropout, keras.layers.AlphaDropout)
-_MOVES = (  # each output is an input, or nothing
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.Concatenate,
-)
+_LINEAR = (keras.layers.Dense, *kinds.CONVOLUTIONS)
+_MOVES = (*kinds.RESHAPES, *kinds.EDGES, keras.layers.Concatenate)  # each output is an input, or nothing
 _AT_REST = (keras.layers.Identity, keras.layers.GaussianNoise, keras.layers.ActivityRegularization)
-_AVERAGES = (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
-_GLOBAL_AVERAGES = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
-_MAXIMA = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-# Operations of keras.ops, by name: their classes are not public.
-_MOVING_OPERATIONS = ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Concatenate")
 _SUPPORTED = (
     "Dense, convolutions, BatchNormalization, Rescaling, activations of each unit alone, average and max pooling, Add, "
     "Concatenate, layers that reshape, pad or crop, Dropout, GaussianDropout, AlphaDropout, and DropConnect around Dense"
@@ -127,16 +95,12 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
     x is one array, or one for each input, with the examples first. Nothing in the model changes. Layers behind a dropout that have
     no rule here are refused, and so are models whose graph cannot be seen, or with several outputs.
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+    graph.check_model(model)
     if batch_size is not None:
         check_whole("batch size", batch_size, 1, "Give at least one.")
     model = as_trained(model)
     read = graph.read(model)
-    if len(read.outputs) != 1:
-        refuse(
-            f"the model {model.name!r} has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0])."
-        )
+    output = read.output(model.name)
     x = check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
     last, function = _last(read)
     rules = _rules(read, last)
@@ -156,7 +120,7 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
                 else:
                     made = _plain(call, [known[n][0] for n in call.inputs])
                     known.update((number, (tensor, None)) for number, tensor in zip(call.outputs, made))
-            mean, variance = known[read.outputs[0]]
+            mean, variance = known[output]
             mean = ops.cast(mean, "float32")
             return mean, ops.zeros_like(mean) if variance is None else variance, *covariance
 
@@ -317,9 +281,9 @@ def _obstacle(call: graph.Call, is_last: bool) -> str | None:
         return ", which is quantized or has LoRA"
     if getattr(layer, "depth_multiplier", 1) > 1 and hasattr(layer, "pointwise_kernel"):
         return " with a depth_multiplier above 1"
-    if type(layer) in (*_AVERAGES, *_MAXIMA) and layer.padding != "valid":
+    if type(layer) in (*kinds.AVERAGE_POOLINGS, *kinds.MAX_POOLINGS) and layer.padding != "valid":
         return ' with padding="same"'
-    if type(layer) in _GLOBAL_AVERAGES and _has_mask(call):
+    if type(layer) in kinds.GLOBAL_AVERAGE_POOLINGS and _has_mask(call):
         return ", which takes a padding mask"
     if not is_last and not _is_elementwise(_function(layer)):
         return ", whose activation is not one of each unit alone"
@@ -357,7 +321,7 @@ def _rule(layer: Any) -> Callable | None:
         return _add
     if _is_operation(layer, "Relu"):
         return _same
-    if _is_operation(layer, *_MOVING_OPERATIONS):
+    if _is_operation(layer, *kinds.MOVING_OPERATIONS):
         return _move
     rule = _RULES.get(type(layer))
     # A rate is read before the program runs: in there its variable has no number.
@@ -508,7 +472,7 @@ def _function(layer: Any) -> Any:
     """The activation that a layer ends with or is: a function, or a layer; None for none."""
     if _is_operation(layer, "Relu"):
         return keras.activations.relu
-    if type(layer) in (*_ELEMENTWISE, keras.layers.Softmax):
+    if type(layer) in (*kinds.UNIT_ACTIVATIONS, keras.layers.Softmax):
         return layer
     inner = layer.layer if type(layer) is layers.DropConnect else layer
     function = inner.activation if type(inner) in (*_LINEAR, keras.layers.Activation) else None
@@ -574,13 +538,13 @@ def _integrated(function: Callable, mean: Any, variance: Any) -> tuple:
 _RULES: dict[type, Callable] = {
     **dict.fromkeys(_LINEAR, _linear),
     **dict.fromkeys(_MOVES, _move),
-    **dict.fromkeys((*_AT_REST, *_ELEMENTWISE, keras.layers.Activation, keras.layers.Softmax), _same),
+    **dict.fromkeys((*_AT_REST, *kinds.UNIT_ACTIVATIONS, keras.layers.Activation, keras.layers.Softmax), _same),
     **dict.fromkeys((keras.layers.BatchNormalization, keras.layers.Rescaling), _affine),
-    **dict.fromkeys(_DROPOUT, _dropout),
-    **dict.fromkeys(_ALPHA_DROPOUT, _alpha_dropout),
-    **dict.fromkeys(_AVERAGES, _average),
-    **dict.fromkeys(_GLOBAL_AVERAGES, _global_average),
-    **dict.fromkeys(_MAXIMA, _max_pooling),
+    **dict.fromkeys(kinds.UNIT_DROPOUT, _dropout),
+    **dict.fromkeys(kinds.ALPHA_DROPOUT, _alpha_dropout),
+    **dict.fromkeys(kinds.AVERAGE_POOLINGS, _average),
+    **dict.fromkeys(kinds.GLOBAL_AVERAGE_POOLINGS, _global_average),
+    **dict.fromkeys(kinds.MAX_POOLINGS, _max_pooling),
     keras.layers.Add: _add,
     layers.DropConnect: _drop_connect,
 }

@@ -16,7 +16,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -30,8 +30,8 @@ from keras_dropout.cores import usable_cores
 from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
-from keras_dropout.models import graph
-from keras_dropout.models.survey import dropout_options, has_option, is_dropout, rate_of
+from keras_dropout.models import graph, kinds
+from keras_dropout.models.dropping import dropout_options, has_option, is_dropout, is_known, rate_of
 
 MASKS = ("independent", "shared")
 BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
@@ -46,12 +46,6 @@ _CHANGING = threading.RLock()  # held while layers have other calls: of two thre
 # What was compiled for a model, by what in the model decides that: beside it, so that nothing is left on it.
 _KEPT: weakref.WeakKeyDictionary[keras.Model, dict[tuple, "Passes"]] = weakref.WeakKeyDictionary()
 
-# Keras's layers that have a twin here, of the same name and with the same options.
-_TWINS = {
-    getattr(keras.layers, name)
-    for name in ("Dropout", "GaussianDropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
-}
-
 
 class Passes:
     """The stochastic forward passes of a model.
@@ -61,8 +55,7 @@ class Passes:
     """
 
     def __init__(self, model: keras.Model, *, masks: str = "independent", seed: int = 0):
-        if not isinstance(model, keras.Model):
-            refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+        graph.check_model(model)
         check_choice("masks", masks, MASKS)
         self._by_example = keras.backend.backend() == "jax"
         if masks == "shared" and not self._by_example:
@@ -101,7 +94,7 @@ class Passes:
             _refuse_without_randomness(trained)
         self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
         self._twins = _twins(dropping)
-        self._random, self._generators = _random_states(trained, self._twins)
+        self._random, self._generators = random_states(trained, self._twins)
         self._variables = trained.variables
         self._fixed = [v for v in self._variables if id(v) not in {id(state) for state in self._random}]
         self._calls = _fixed_calls(trained, self._twins)
@@ -118,8 +111,7 @@ class Passes:
     @classmethod
     def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
         """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
-        if not isinstance(model, keras.Model):
-            return cls(model, masks=masks, seed=seed)
+        graph.check_model(model)
         rates = [() if isinstance(layer, Stochastic) else _options(layer) for layer in model._flatten_layers()]
         now = (masks, *((id(layer), drops(layer), *each) for layer, each in zip(model._flatten_layers(), rates)))
         kept = _KEPT.setdefault(model, {})
@@ -218,13 +210,8 @@ class Passes:
         # Calls know the model that they stand in: one of ours, for what is kept must not hold the user's.
         read = graph.read(seen if seen is not self.model else keras.Model(seen.input, seen.output))
         self.inputs = [(name, shape, dtype) for name, _, shape, dtype in read.inputs]
-        if len(read.outputs) != 1:
-            refuse(
-                f"the model {self.model.name!r} has {len(read.outputs)} outputs.",
-                "Choose one: keras.Model(model.inputs, model.outputs[0]).",
-            )
+        self._output = read.output(self.model.name)
         self._structure = seen.input
-        self._output = read.outputs[0]
         self._held = [number for _, number, *_ in read.inputs]
         behind: list[graph.Call] = []
         random: set[int] = set()
@@ -292,19 +279,13 @@ class Passes:
         """Calls with these values of the variables, in which only dropout is on."""
         with _CHANGING:
             unseeded = [generator for generator in self._generators if generator._initial_seed is None]
-            before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer, _ in self._calls]
             try:
-                for layer, call in self._calls:
-                    vars(layer)["call"] = call  # past Keras's list of what a layer has
                 for generator in unseeded:
                     generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
-                with keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)]):
+                scope = keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)])
+                with graph.called_as(self._calls), scope:
                     yield
             finally:
-                for layer, had_its_own, call in before:
-                    vars(layer).pop("call", None)
-                    if had_its_own:
-                        vars(layer)["call"] = call
                 for generator in unseeded:
                     generator._initial_seed = None
 
@@ -341,7 +322,7 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
     (each further call of the layer is one step on). Those that draw in a way of their own are left out.
     """
     twins = _twins([layer for layer in model._flatten_layers() if drops(layer)])
-    variables, _ = _random_states(model, twins)
+    variables, _ = random_states(model, twins)
     number = {id(variable): n for n, variable in enumerate(variables)}
     words, found = _words(seed, variables), {}
     for layer in model._flatten_layers():
@@ -383,8 +364,8 @@ def _is_own(layer: Any) -> bool:
 
     Subclasses of Keras layers that take a `seed` are left out: their options say what they drop.
     """
-    known = [cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in ("keras", "keras_dropout")]
-    preprocessing = any(".preprocessing." in cls.__module__ for cls in type(layer).__mro__)
+    known = [cls for cls in type(layer).__mro__ if is_known(cls.__module__)]
+    preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
     return type(layer) not in known and not preprocessing and "seed" not in options
 
@@ -480,6 +461,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def contains_dropout(layer: Any) -> bool:
+    """Whether a layer drops something, or has one in it that does."""
     return isinstance(layer, keras.Layer) and any(map(drops, layer._flatten_layers()))
 
 
@@ -496,16 +478,16 @@ def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
     """For each of Keras's layers, by its id, ours that does what it does: the same masks on every backend, and those cheap."""
     found = {}
     for layer in dropping:
-        if type(layer) in _TWINS:
+        if type(layer) in kinds.KERAS_DROPOUT:
             options = {name: value for name, value in layer.get_config().items() if name != "seed"}
             found[id(layer)] = getattr(layers, type(layer).__name__).from_config(options)
     return found
 
 
-def _random_states(model: keras.Model, twins: dict[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
-    """The variables from which layers draw, and the generators among their owners."""
+def random_states(holder: keras.Layer, twins: Mapping[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
+    """The variables from which layers draw, that of a twin instead of its layer's, and the generators among their owners."""
     states, generators = {}, {}
-    for layer in model._flatten_layers():
+    for layer in holder._flatten_layers():
         layer = twins.get(id(layer), layer)
         if isinstance(layer, Stochastic):
             states[id(layer.stream.state)] = layer.stream.state

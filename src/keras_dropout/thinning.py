@@ -16,27 +16,20 @@ from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.base import MaskLayer
 from keras_dropout.layers.units import Select
 from keras_dropout.masks import POSITIONS
-from keras_dropout.models import graph
+from keras_dropout.models import graph, kinds
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.models.graph import Call
-from keras_dropout.models.survey import is_dropout
-from keras_dropout.sampling import as_trained, drops, shared_states
+from keras_dropout.sampling import as_trained, contains_dropout, shared_states
 
 L = keras.layers
 _NOT_ELEMENTWISE = ("deserialize", "get", "glu", "log_softmax", "serialize", "softmax", "sparsemax")
 _ELEMENTWISE = {
     function for name, function in vars(keras.activations).items() if callable(function) and name not in _NOT_ELEMENTWISE
 }
-_KERNELS = (L.Dense, L.Conv1D, L.Conv2D, L.Conv3D)
-_ACTIVATIONS = (L.Activation, L.ReLU, L.LeakyReLU, L.ELU, L.PReLU)
+_KERNELS = (L.Dense, *kinds.PLAIN_CONVOLUTIONS)
+_ACTIVATIONS = (L.Activation, *kinds.UNIT_ACTIVATIONS)
 # They move entries within a channel and give a multiple where they get one.
-_WITHIN_CHANNELS = tuple(
-    getattr(L, f"{name}{rank}D")
-    for rank in (1, 2, 3)
-    for name in (
-        *("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling"),
-        *("UpSampling", "ZeroPadding", "Cropping"),
-    )
-)
+_WITHIN_CHANNELS = (*kinds.POOLINGS, *kinds.UPSAMPLING, *kinds.EDGES)
 _SUMS = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum)
 
 
@@ -60,8 +53,7 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
     >>> [layer.units for layer in thin(model, seed=1).layers[1:]]
     [6, 1]
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+    graph.check_model(model)
     check_whole("seed", seed, 0, "It is the seed of the masks.")
     if check_whole("sample", sample, 0, "It is the number of one thinned network, from 0 on.") >= POSITIONS:
         refuse(f"sample must be below 2**32; got {sample}.", "It is the number of one thinned network, from 0 on.")
@@ -94,7 +86,7 @@ def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> l
     steps: dict[int, int] = {}
     found: list[np.ndarray | None] = []
     for call in read.calls:
-        if not (isinstance(call.layer, keras.Layer) and any(map(drops, call.layer._flatten_layers()))):
+        if not contains_dropout(call.layer):
             found.append(None)
             continue
         layer, state = states.get(id(call.layer), (None, None))

@@ -20,6 +20,7 @@ from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.settings import SAMPLERS
 from keras_dropout.bench.study import study_file
 from keras_dropout.bench.tuning import search, spaces
 from keras_dropout.bench.tuning.tune import tune
@@ -135,7 +136,7 @@ def test_the_default_space_is_of_the_groups_that_the_model_has():
 # --- the search --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", search.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_search_asks_the_same(sampler, train, tmp_path):
     settings = {"sampler": sampler} | ({"space": "hidden=0:0.6:4"} if sampler == "grid" else {"trials": 12})
     first, training = go(tmp_path, **settings), train(Training())

@@ -11,6 +11,8 @@ from keras_dropout import noise
 from keras_dropout.errors import refuse
 from keras_dropout.layers.base import MaskWrapper, check_floating
 
+__all__ = ["AttentionDropout", "DropHead", "DropKey"]
+
 
 class _AttentionWrapper(MaskWrapper):
     """A multi-head attention whose heads a subclass computes in training, by `heads`, between the layer's own projections.

@@ -17,6 +17,8 @@ from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, refuse
 from keras_dropout.layers.base import LayerWrapper, Rate, check_floating
 
+__all__ = ["ConcreteDropout", "SparseVariationalDropout", "Standout", "TargetedDropout", "VariationalDropout"]
+
 _EPSILON = 1e-8  # under a square root or in a logarithm
 
 

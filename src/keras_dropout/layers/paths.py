@@ -12,6 +12,8 @@ from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
+__all__ = ["DropEdge", "DropPath", "LayerDrop", "ScheduledDropPath", "ShakeDrop", "ShakeShake", "StochasticDepth", "linear_decay"]
+
 _MODES = ("row", "batch")
 
 

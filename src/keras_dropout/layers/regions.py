@@ -14,6 +14,18 @@ from keras_dropout.backends import current
 from keras_dropout.errors import check_choice, check_flag, check_rate, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, Stochastic, check_data_format, check_floating
 
+__all__ = [
+    "Cutout",
+    "DropBlock1D",
+    "DropBlock2D",
+    "DropBlock3D",
+    "PatchDropout",
+    "RandomErasing",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+]
+
 
 class _ImageLayer(MaskLayer):
     """A layer for (batch, *spatial, channels), or (batch, channels, *spatial) with channels first."""

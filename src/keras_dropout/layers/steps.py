@@ -11,6 +11,8 @@ from keras_dropout import masks, noise
 from keras_dropout.errors import check_choice, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, Rate, check_floating
 
+__all__ = ["LockedDropout", "RecurrentDropout", "VariationalRNNDropout", "Zoneout"]
+
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LockedDropout(MaskLayer):

@@ -11,6 +11,8 @@ from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, check_tensor
 
+__all__ = ["EmbeddingDropout", "TokenDropout", "WordDropout"]
+
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class EmbeddingDropout(MaskWrapper):

@@ -10,6 +10,8 @@ from keras_dropout import noise
 from keras_dropout.errors import refuse
 from keras_dropout.layers.base import MaskLayer, Rate, check_data_format
 
+__all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
+
 
 class _UnitLayer(MaskLayer):
     """A layer with Keras's `noise_shape`."""

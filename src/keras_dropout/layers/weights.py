@@ -11,6 +11,8 @@ from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, refuse
 from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating
 
+__all__ = ["DropConnect", "LoRADropout", "WeightDrop"]
+
 
 class _WeightWrapper(MaskWrapper):
     """A layer around another one, whose weights it drops."""

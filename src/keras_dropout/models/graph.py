@@ -69,6 +69,13 @@ class Graph:
         """The calls that use an output of this one."""
         return [user for tensor in call.outputs for user in self.users.get(tensor, ())]
 
+    def output(self, name: str) -> int:
+        """The one output; several are refused, of the model of this name."""
+        if len(self.outputs) != 1:
+            mend = "Choose one: keras.Model(model.inputs, model.outputs[0])."
+            refuse(f"the model {name!r} has {len(self.outputs)} outputs.", mend)
+        return self.outputs[0]
+
     def before(self, call: Call) -> list[Call]:
         """The calls that made the inputs of this one."""
         return [self.makers[tensor] for tensor in call.inputs if tensor in self.makers]
@@ -127,6 +134,27 @@ def _refill(container: Any, content: Any) -> None:
     else:
         set.intersection_update(container, content)
         set.update(container, content)
+
+
+@contextlib.contextmanager
+def called_as(calls: Iterable[tuple[keras.Layer, Callable]]) -> Iterator[None]:
+    """Give layers other calls for a while, past Keras's list of what a layer has."""
+    before = [(layer, call, vars(layer).get("call")) for layer, call in calls]
+    try:
+        for layer, call, _ in before:
+            vars(layer)["call"] = call
+        yield
+    finally:
+        for layer, _, own in before:
+            vars(layer).pop("call", None)
+            if own is not None:
+                vars(layer)["call"] = own
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no Keras model."""
+    if not isinstance(model, keras.Model):
+        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
 
 
 def read(model: keras.Model) -> Graph:

@@ -15,19 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 import numpy as np
 
-from keras_dropout import layers
 from keras_dropout.errors import BadInput, first_line, refuse
-from keras_dropout.models import graph, survey
+from keras_dropout.models import dropping, graph, kinds
+from keras_dropout.models.dropping import attribute, inner_layer, is_dropout, is_known
 from keras_dropout.models.graph import Call, Graph, differ
-from keras_dropout.models.survey import SPATIAL, attribute, inner_layer, is_dropout, is_known
 
 T = TypeVar("T")
 ROWS = 256  # of the data, evenly spaced, that a measurement uses
 BATCH = 32
 _DRAWS = 4  # of masks for each row; more where there are fewer rows
-_UNITS = (keras.layers.Dropout, keras.layers.GaussianDropout, layers.Dropout, layers.GaussianDropout)
-# Their outputs are their inputs, in another order or shape.
-_SAME_VALUES = {"Flatten", "Reshape", "Permute", "Identity", "Transpose", "Squeeze", "ExpandDims", "RepeatVector"}
 _ACTIVATIONS = {name.replace("_", ""): name for name in vars(keras.activations)}
 
 
@@ -304,12 +300,12 @@ def look(model: Any, data: Any = None) -> Inspection:
 
 def number(value: Any) -> float:
     """Return a number, variable or tensor of one number as a float; 0 for all else."""
-    return survey.number(value) or 0.0
+    return dropping.number(value) or 0.0
 
 
 def rate(layer: Any) -> float:
     """Return the rate of a dropout layer; 0 where it is not known."""
-    return survey.rate_of(bare(layer)) or 0.0
+    return dropping.rate_of(bare(layer)) or 0.0
 
 
 def bare(layer: Any) -> Any:
@@ -321,7 +317,7 @@ def bare(layer: Any) -> Any:
 def drops_units(layer: Any) -> bool:
     """Whether the layer drops (or multiplies by noise) each unit on its own."""
     layer = bare(layer)
-    if not isinstance(layer, _UNITS) or isinstance(layer, SPATIAL) or rate(layer) <= 0:
+    if not isinstance(layer, kinds.UNIT_DROPOUT) or isinstance(layer, kinds.KERAS_SPATIAL) or rate(layer) <= 0:
         return False
     shape = attribute(layer, "noise_shape")
     return shape is None or all(number(size) != 1 for size in keras.tree.flatten(shape))
@@ -334,7 +330,7 @@ def contains_dropout(layer: Any) -> bool:
 
 def keeps_values(layer: Any) -> bool:
     """Whether a layer's outputs are its inputs, at prediction and but for order and shape."""
-    return is_dropout(layer) or type(bare(layer)).__name__ in _SAME_VALUES
+    return is_dropout(layer) or type(bare(layer)).__name__ in kinds.SAME_VALUES
 
 
 def activation(layer: Any) -> str | None:

@@ -16,7 +16,7 @@ from keras_dropout import layers
 from keras_dropout.display import Shown
 from keras_dropout.errors import warn
 from keras_dropout.layers.base import Stochastic
-from keras_dropout.models import graph
+from keras_dropout.models import graph, kinds
 from keras_dropout.models.evidence import KNOWN
 from keras_dropout.models.graph import Call, differ
 from keras_dropout.models.inspection import (
@@ -31,33 +31,9 @@ from keras_dropout.models.inspection import (
     number,
     rate,
 )
-from keras_dropout.models.survey import KERAS_DROPOUT, SPATIAL
 
-_ALPHA = (keras.layers.AlphaDropout, layers.AlphaDropout, layers.FeatureAlphaDropout)
-_CHANNELS = (
-    *SPATIAL,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.LockedDropout,
-)
-# They set the variance again, for each example, in training as at prediction.
-_RESETS = (
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.RMSNormalization,
-    keras.layers.UnitNormalization,
-)
-_CONVOLUTIONS = (
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
-_KEEP_MAPS = (keras.layers.BatchNormalization, *_RESETS, keras.layers.PReLU)
-_ATTENTIONS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+_ALPHA = (*kinds.ALPHA_DROPOUT, layers.FeatureAlphaDropout)
+_KEEP_MAPS = (*kinds.NORMALISATIONS, keras.layers.PReLU)
 _SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
 # An uncompiled model whose outputs end with these may be for predictions; with relu or a normalisation it is for features.
 _OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
@@ -134,7 +110,7 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
     With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
     """
 
-    first = model.reached(lambda layer: isinstance(layer, (keras.layers.BatchNormalization, *_RESETS)))
+    first = model.reached(lambda layer: isinstance(layer, kinds.NORMALISATIONS))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
         norms = [each for each in first[call] if isinstance(each.layer, keras.layers.BatchNormalization) and each.layer.trainable]
@@ -240,7 +216,7 @@ def keras_rate_0(model: Inspection) -> Found:
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
-            if isinstance(layer, KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
+            if isinstance(layer, kinds.KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
                 now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
                 yield path, layer, f"was made with rate 0 {now}"
 
@@ -264,7 +240,7 @@ def selu_with_plain_dropout(model: Inspection) -> Found:
     """Dropout that sets units to 0 behind SELU."""
     sources = model.sources(keeps_values)
     for call in model.dropouts:
-        plain = drops_units(call.layer) or isinstance(bare(call.layer), _CHANNELS)
+        plain = drops_units(call.layer) or isinstance(bare(call.layer), kinds.CHANNEL_DROPOUT)
         source = sources[call] if plain else None
         if source and activation(source.layer) == "selu":
             yield call.path, f"{_named(call)} stands behind {source.path!r}, whose activation is selu."
@@ -304,13 +280,13 @@ def recurrent_dropout(model: Inspection) -> Found:
 
 def attention_dropout(model: Inspection) -> Found:
     """An attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
-    calls = [call for call in model.graph.calls if type(call.layer) in _ATTENTIONS]
+    calls = [call for call in model.graph.calls if type(call.layer) in kinds.ATTENTIONS]
     unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
     never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
-            dropped = number(layer.get_config()["dropout"]) if type(layer) in _ATTENTIONS and id(layer) not in never else 0
+            dropped = number(layer.get_config()["dropout"]) if type(layer) in kinds.ATTENTIONS and id(layer) not in never else 0
             if dropped > 0:
                 yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
 
@@ -320,8 +296,9 @@ def attention_dropout(model: Inspection) -> Found:
 def live_rate(model: Inspection) -> Found:
     """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
-    for path, layer in model.layers if compiled and keras.backend.backend() != "torch" else ():
-        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate") if type(layer) in KERAS_DROPOUT else None
+    keras_layers = [(path, layer) for path, layer in model.layers if type(layer) in kinds.KERAS_DROPOUT]
+    for path, layer in keras_layers if compiled and keras.backend.backend() != "torch" else ():
+        made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate")
         if made is not None and rate(layer) != number(made):
             what = (
                 f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
@@ -371,7 +348,7 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
 
 def keep_probability_as_rate(model: Inspection) -> Found:
     """A suspicion: a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
-    sources = model.sources(lambda layer: keeps_values(layer) or ".preprocessing." in type(layer).__module__)
+    sources = model.sources(lambda layer: keeps_values(layer) or kinds.is_preprocessing(type(layer)))
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
         value, source = rate(call.layer), sources[call]
         if value >= 0.8 or (value > 0.5 and source is None):
@@ -450,7 +427,7 @@ def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
         ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
-        if (ours or (isinstance(layer, KERAS_DROPOUT) and rate(layer) > 0)) and isinstance(seed, int):
+        if (ours or (isinstance(layer, kinds.KERAS_DROPOUT) and rate(layer) > 0)) and isinstance(seed, int):
             found.setdefault((ours, seed), []).append(path)
     return found
 
@@ -462,7 +439,7 @@ def _convolutions_behind(model: Inspection) -> dict[Call, Call | None]:
         found[call] = None
         for before in model.graph.before(call):
             layer = bare(before.layer)
-            if isinstance(layer, _CONVOLUTIONS):
+            if isinstance(layer, kinds.MAP_CONVOLUTIONS):
                 found[call] = before
             elif isinstance(layer, _KEEP_MAPS) or not attribute(layer, "weights"):
                 found[call] = found[before] if len(before.shape) == len(call.shape) else None

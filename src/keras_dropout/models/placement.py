@@ -12,26 +12,13 @@ from keras import ops
 
 from keras_dropout import layers, notation
 from keras_dropout.errors import BadInput, check_rate, first_line, refuse, warn
+from keras_dropout.examples import LAYERS
 from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.models import graph
-from keras_dropout.models.survey import (
-    GROUPS,
-    Site,
-    Sites,
-    has_option,
-    inner_layer,
-    is_dropout,
-    is_foreign,
-    makes_mask,
-    mask_calls,
-    named,
-    passes,
-    rated,
-    survey,
-    without_dropout,
-)
+from keras_dropout.models.dropping import has_option, inner_layer, is_dropout, is_foreign, named, passes, rated, without_dropout
+from keras_dropout.models.survey import GROUPS, Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
 # In a spec, but not for the layer's constructor.
@@ -141,73 +128,80 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
     The new model has the layers of `model`, which is not to be used again, and is not compiled.
     """
     model = graph.opened(model)
-    read = graph.read(model)
-    places = survey(read)
-    chosen = _resolve([each.site for each in places], placement)
-    several = len(chosen) > 1
-    after: dict[int, keras.Layer] = {}  # by node
-    instead: dict[int, keras.Layer] = {}  # by layer
-    after_input: dict[str, keras.Layer] = {}
-    placed: dict[str, keras.Layer] = {}  # by site
-    out = {id(call.node) for call in read.calls if passes(call)}
-    for call in read.calls:
-        if id(call.node) not in out and id(call.layer) not in instead and (bare := without_dropout(call.layer)) is not call.layer:
-            instead[id(call.layer)] = bare
-    for each in places:
-        if each.site.name not in chosen:
-            continue
-        value = chosen[each.site.name]
-        if each.calls and _goes_around(value):
-            if each.site.group == "hidden" and each.output:
-                refuse(
-                    f"{each.site.name!r} is called for an output too: a {value['kind']} around it would be around both calls.",
-                    f"Put a dropout behind it: {{{each.site.name!r}: 0.2}} is behind its other calls only.",
-                )
-            old = each.calls[0].layer
-            placed[each.site.name] = instead[id(old)] = layer_for(value, instead.get(id(old), old))
-            continue
-        placed[each.site.name] = layer = layer_for(value, derive=each.site.name if several else None)
-        after |= {id(call.node): layer for call in each.behind}
-        if each.behind_input:
-            after_input[each.site.name] = layer
-    # What makes a padding mask gets what has not been dropped: dropped padding is no padding any more. What it passes on as data
-    # is dropped behind it.
-    makers = (call for call in read.calls if makes_mask(call) and id(call.node) in after)
-    masks = {id(call.node) for call in (*mask_calls(read), *makers)}
-    whole: dict[int, tuple[Any, Any]] = {}  # (dropped, as it was) by the id of the dropped tensor
-    touched = [c.node for c in read.calls if id(c.node) in out or id(c.layer) in instead or id(c.node) in after]
-
-    def drop(layer: keras.Layer, tensor: Any) -> Any:
-        dropped = layer(tensor)
-        whole[id(dropped)] = dropped, tensor
-        return dropped
-
-    def on_call(node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
-        if id(node) in out:
-            return graph.first_input(args, kwargs)
-        if id(node) in masks:
-            args, kwargs = keras.tree.map_structure(lambda tensor: whole.get(id(tensor), (None, tensor))[1], (args, kwargs))
-        result = instead.get(id(layer), layer)(*args, **kwargs)
-        if id(layer) in instead:
-            _take_over(inner_layer(instead[id(layer)]), inner_layer(layer))
-        if id(node) not in after:
-            return result
-        output, *others = keras.tree.flatten(result)  # the site is the first: others are states, or attention scores
-        return keras.tree.pack_sequence_as(result, [drop(after[id(node)], output), *others])
-
-    def on_input(tensor: Any) -> Any:
-        name = graph.input_name(tensor)
-        return drop(after_input[name], tensor) if name in after_input else tensor
-
-    new = graph.rebuild(model, touched, on_call, on_input)
+    change = _Change(graph.read(model), placement)
+    new = graph.rebuild(model, change.touched, change.on_call, change.on_input)
     there = {id(layer) for layer in new._flatten_layers()}
-    for site, layer in placed.items():
+    for site, layer in change.placed.items():
         if id(layer) not in there:
             refuse(
                 f"{type(layer).__name__} could not be put at the site {site!r}: the new model does not have it.",
                 "Write the model as a Sequential or functional model.",
             )
-    return new, placed
+    return new, change.placed
+
+
+class _Change:
+    """What a placement changes: calls that are left out, layers in place of others, and dropout behind calls and inputs."""
+
+    def __init__(self, read: graph.Graph, placement: Mapping[str, Any]):
+        self.placed: dict[str, keras.Layer] = {}  # by site
+        self._after: dict[int, keras.Layer] = {}  # by node
+        self._after_input: dict[str, keras.Layer] = {}
+        self._out = out = {id(call.node) for call in read.calls if passes(call)}
+        left = {id(call.layer): call.layer for call in read.calls if id(call.node) not in out}
+        bare = {number: without_dropout(layer) for number, layer in left.items()}
+        self._instead = {number: layer for number, layer in bare.items() if layer is not left[number]}  # by layer
+        places = survey(read)
+        chosen = _resolve([each.site for each in places], placement)
+        for each in places:
+            if each.site.name in chosen:
+                self._put(each, chosen[each.site.name], several=len(chosen) > 1)
+        # What makes a padding mask gets what has not been dropped: dropped padding is no padding any more. What it passes on as
+        # data is dropped behind it.
+        makers = (call for call in read.calls if makes_mask(call) and id(call.node) in self._after)
+        self._masks = {id(call.node) for call in (*mask_calls(read), *makers)}
+        self._whole: dict[int, tuple[Any, Any]] = {}  # (dropped, as it was) by the id of the dropped tensor
+        changed = {*out, *self._after}
+        self.touched = [c.node for c in read.calls if id(c.node) in changed or id(c.layer) in self._instead]
+
+    def _put(self, place: Place, value: Any, several: bool) -> None:
+        """Make what a placement has for a site."""
+        site = place.site
+        if place.calls and _goes_around(value):
+            if site.group == "hidden" and place.output:
+                refuse(
+                    f"{site.name!r} is called for an output too: a {value['kind']} around it would be around both calls.",
+                    f"Put a dropout behind it: {{{site.name!r}: 0.2}} is behind its other calls only.",
+                )
+            old = place.calls[0].layer
+            self.placed[site.name] = self._instead[id(old)] = layer_for(value, self._instead.get(id(old), old))
+            return
+        self.placed[site.name] = layer = layer_for(value, derive=site.name if several else None)
+        self._after |= {id(call.node): layer for call in place.behind}
+        if place.behind_input:
+            self._after_input[site.name] = layer
+
+    def on_call(self, node: Any, layer: Any, args: tuple, kwargs: dict) -> Any:
+        if id(node) in self._out:
+            return graph.first_input(args, kwargs)
+        if id(node) in self._masks:
+            args, kwargs = keras.tree.map_structure(lambda tensor: self._whole.get(id(tensor), (None, tensor))[1], (args, kwargs))
+        result = self._instead.get(id(layer), layer)(*args, **kwargs)
+        if id(layer) in self._instead:
+            _take_over(inner_layer(self._instead[id(layer)]), inner_layer(layer))
+        if id(node) not in self._after:
+            return result
+        output, *others = keras.tree.flatten(result)  # the site is the first: others are states, or attention scores
+        return keras.tree.pack_sequence_as(result, [self._drop(self._after[id(node)], output), *others])
+
+    def on_input(self, tensor: Any) -> Any:
+        name = graph.input_name(tensor)
+        return self._drop(self._after_input[name], tensor) if name in self._after_input else tensor
+
+    def _drop(self, layer: keras.Layer, tensor: Any) -> Any:
+        dropped = layer(tensor)
+        self._whole[id(dropped)] = dropped, tensor
+        return dropped
 
 
 def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
@@ -367,7 +361,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
 
 
 def _class(kind: Any) -> type[Stochastic]:
-    known = {name: getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)}
+    known = {name: getattr(layers, name) for name in LAYERS if isinstance(getattr(layers, name), type)}
     if kind not in known:
         refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(known))}.")
     return known[kind]
@@ -397,8 +391,8 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
         method, exact = _method(value), [site for site in named if site.name == pattern]
         if exact or not isinstance(getattr(layers, method, None), type):
             chosen = exact or named
-        elif not (chosen := [site for site in named if method in site.methods]):
-            fitting = [site.name for site in known if method in site.methods]
+        elif not (chosen := [site for site in named if site.fits(method)]):
+            fitting = [site.name for site in known if site.fits(method)]
             here = f"At {named[0].name} fit: {', '.join(named[0].methods) or 'none'}."
             refuse(f"{method} fits no site of {pattern!r}.", f"It fits {', '.join(fitting)}." if fitting else here)
         resolved.update(dict.fromkeys((site.name for site in chosen), value))

@@ -20,7 +20,7 @@ from keras_dropout.bench.training.build import make, reseed
 from keras_dropout.errors import BadInput, check_whole
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
-from keras_dropout.models.survey import dropout_options, inner_layer, is_dropout
+from keras_dropout.models.dropping import dropout_options, inner_layer, is_dropout
 from keras_dropout.schedules import Schedule
 from keras_dropout.thinning import is_mask, mask_shape
 

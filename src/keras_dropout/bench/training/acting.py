@@ -3,11 +3,10 @@
 A study whose dropout does nothing compares a model with itself. So a run whose dropout is not shown to act is not trained.
 """
 
-import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,8 +17,8 @@ from keras_dropout import backends, layers
 from keras_dropout.bench.records import Variant
 from keras_dropout.layers.base import MaskLayer, Stochastic
 from keras_dropout.models import graph
-from keras_dropout.models.survey import dropout_options, is_dropout
-from keras_dropout.sampling import drops, with_training
+from keras_dropout.models.dropping import dropout_options, is_dropout
+from keras_dropout.sampling import drops, random_states, with_training
 
 _ROWS = 16  # of the first batch
 _ROWS_AT_ONCE = 128  # in all passes together
@@ -61,7 +60,7 @@ class Acting:
         self._fixed = _that_can_be_switched_off(model)
         self._rates = [[position[id(getattr(layer.state, name))] for name in _free_rates(layer)] for layer in self._free]
         self._states = [
-            [position[id(state)] for state in _random_states(layer) if id(state) in position]
+            [position[id(state)] for state in random_states(layer, {})[0] if id(state) in position]
             for layer in (*self._free, *self._fixed)
         ]
         stateless = [layer for layer, positions in zip(self._fixed, self._states[len(self._free) :]) if not positions]
@@ -152,8 +151,8 @@ class Acting:
 
         def run(trainable: list, rest: list, x: Any) -> tuple[list, list]:
             counts: list[list] = [[] for _ in self._counted]
-            calls = {layer: _counting(layer, of_layer) for layer, of_layer in zip(self._counted, counts)}
-            with _with_calls(calls if off is None else {off: with_training(off.call, False)}):
+            calls = [(layer, _counting(layer, of_layer)) for layer, of_layer in zip(self._counted, counts)]
+            with graph.called_as(calls if off is None else [(off, with_training(off.call, False))]):
                 outputs, _ = self.model.stateless_call(trainable, rest, x, training=True)
             return [ops.cast(each, "float32") for each in keras.tree.flatten(outputs)], counts
 
@@ -212,13 +211,6 @@ def _fixed_rate(layer: keras.Layer) -> float:
     return min((float(r) for r in rates if isinstance(r, (int, float)) and not isinstance(r, bool) and r > 0), default=0.5)
 
 
-def _random_states(layer: Any) -> list[keras.Variable]:
-    """The random states of a layer and of the layers in it."""
-    parts = layer._flatten_layers()
-    ours = [part.stream.state for part in parts if isinstance(part, Stochastic)]
-    return ours + [generator.state for part in parts for generator in getattr(part, "_seed_generators", ())]
-
-
 def _moved(state: Any, steps: int) -> Any:
     """A random state so many steps ahead."""
     state = np.array(ops.convert_to_numpy(state))
@@ -243,18 +235,6 @@ def _counting(layer: MaskLayer, counts: list) -> Callable:
         return out
 
     return counted
-
-
-@contextlib.contextmanager
-def _with_calls(calls: Mapping[keras.Layer, Callable]) -> Iterator[None]:
-    """Give layers other calls for a while."""
-    try:
-        for layer, call in calls.items():
-            layer.__dict__["call"] = call
-        yield
-    finally:
-        for layer in calls:
-            layer.__dict__.pop("call", None)
 
 
 def _distance(one: list, other: list) -> float:

@@ -20,10 +20,9 @@ from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training.acting import architecture
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.layers.base import Stochastic
+from keras_dropout.models import kinds
 from keras_dropout.schedules import Schedule
 
-_CONVOLUTIONS: tuple[type, ...] = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.SeparableConv1D)
-_CONVOLUTIONS += (keras.layers.SeparableConv2D, keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a larger part goes there in pieces of whole batches
 
 
@@ -142,7 +141,7 @@ class _Program:
         self._rates = [position[id(layer.state.rate)] for layer in _layers_with_rate(model)]
         # On XLA's CPU backend a convolution inside a scan is many times slower than outside: there the loop is Python's.
         self._scans = jax.default_backend() != "cpu" or not any(
-            isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers()
+            isinstance(layer, (*kinds.PLAIN_CONVOLUTIONS, *kinds.SPLIT_CONVOLUTIONS)) for layer in model._flatten_layers()
         )
         step, predict, self._result = self._step, self._predict_batch, self._metrics_result
         if programs.stacked:  # the axis of runs is the first of values, the last of orders and rates, the second of predictions

@@ -127,7 +127,7 @@ def default(model: Any, kinds: tuple[str, ...] = ("Dropout",)) -> Space:
     found = {}
     for group, (none, rates) in DEFAULT.items():
         here = [site for site in known if site.matches(group)]
-        fit = [kind for kind in kinds if any(kind in site.methods for site in here)]
+        fit = [kind for kind in kinds if any(site.fits(kind) for site in here)]
         if fit and not (group == "last" and {site.name for site in here} == {s.name for s in known if s.matches("hidden")}):
             found[group] = none + (f"{'|'.join(fit)}({rates})" if fit != ["Dropout"] else rates)
     return parse(found)

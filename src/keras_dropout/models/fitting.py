@@ -1,0 +1,139 @@
+"""Which methods fit a site: by the shape, by what the output goes into, and by what they can be put around."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_dropout import layers
+from keras_dropout.errors import BadInput
+from keras_dropout.examples import LAYERS
+from keras_dropout.layers.base import MaskLayer, MaskWrapper
+from keras_dropout.models.dropping import inner_layer, without_dropout
+from keras_dropout.models.graph import Call, unchanged
+
+# In the order in which they are shown. A class that is not here fits by what it is: a mask layer where its `ranks` say, a wrapper
+# wherever it can be made.
+_VALUES = ("Dropout", "GaussianDropout")
+_BY_RANK = {  # without the batch
+    2: ("SpatialDropout1D", "LockedDropout", "TokenDropout", "DropBlock1D"),
+    3: ("SpatialDropout2D", "DropBlock2D"),
+    4: ("SpatialDropout3D", "DropBlock3D"),
+}
+_IMAGES = ("Cutout", "RandomErasing")
+_IDS = ("WordDropout",)
+_SELU = ("AlphaDropout", "FeatureAlphaDropout")
+_ON_PATHS = ("StochasticDepth", "DropPath", "ScheduledDropPath", "ShakeDrop")
+_AROUND = {
+    "kernel": (
+        "DropConnect",
+        "ConcreteDropout",
+        "VariationalDropout",
+        "SparseVariationalDropout",
+        "Standout",
+        "TargetedDropout",
+        "LoRADropout",
+    ),
+    "recurrent": ("VariationalRNNDropout", "RecurrentDropout", "WeightDrop", "Zoneout"),
+    "embedding": ("EmbeddingDropout",),
+    "attention": ("AttentionDropout", "DropKey", "DropHead"),
+}
+_RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
+_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake")  # they take other inputs, or change the shape
+_LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(*_BY_RANK.values(), *_AROUND.values())
+# What a method is made with to see whether it can go around a layer.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "DropConnect": {"rate": 0.1, "per": "batch"},
+    "SparseVariationalDropout": {"kl_weight": 1.0},
+    "Standout": {},
+    "VariationalDropout": {"rate": 0.1, "kl_weight": 1.0},
+}
+
+Fits = Mapping[str, Callable[[], bool]]  # whether a method fits, asked only when needed: to see, a wrapper is made
+
+
+def always() -> bool:
+    return True
+
+
+def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
+    """The methods for an input of this shape, without the batch, that these calls use."""
+    if "int" in dtype and any(isinstance(inner_layer(user.layer), keras.layers.Embedding) for user in users):
+        return dict.fromkeys(_IDS, always)
+    images = _IMAGES if "float" in dtype and len(shape) == 3 else ()
+    return dict.fromkeys((*_on_values(shape, dtype), *images), always)
+
+
+def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call]]], around: bool) -> Fits:
+    """The methods for the site of a layer: those that fit at each of its calls, and `around` it where that is allowed.
+
+    `ways` are (call, the call behind which dropout is put, the calls that use that one's output).
+    """
+    behind = [_behind(layer, end, users) for _, end, users in ways]
+    found = dict.fromkeys((name for name in behind[0] if all(name in each for each in behind)), always)
+    kind = _kind(layer) if around else None
+    if kind:
+        others = [name for name in _unlisted() if issubclass(getattr(layers, name), MaskWrapper)]
+        found |= {name: functools.partial(_can_go_around, name, layer) for name in (*_AROUND[kind], *others)}
+        if all(_keeps_shape(call) for call, *_ in ways):
+            found |= dict.fromkeys(_RESIDUAL, always)
+    return found
+
+
+def _unlisted() -> list[str]:
+    """The layers of no list above."""
+    return [name for name in LAYERS if name not in _LISTED and isinstance(getattr(layers, name), type)]
+
+
+def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
+    if "float" not in dtype:
+        return ()
+    others = (name for name in _unlisted() if issubclass(getattr(layers, name), MaskLayer))
+    fitting = (name for name in others if (ranks := getattr(layers, name).ranks) is None or len(shape) + 1 in ranks)
+    return (*_VALUES, *_BY_RANK.get(len(shape), ()), *fitting)
+
+
+def _behind(layer: Any, behind: Call, users: list[Call]) -> tuple[str, ...]:
+    """The methods that fit behind a call of a layer."""
+    found = _on_values(behind.shape, behind.dtype)
+    if not found:
+        return ()
+    if "selu" in (_activation(layer), _activation(behind.layer)):
+        selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # of features where there are channels
+        found = (*_VALUES, *selu, *found[len(_VALUES) :])
+    if len(users) == 1 and type(users[0].layer).__name__ == "Add" and len(users[0].inputs) > 1:
+        found += _ON_PATHS
+    return found
+
+
+def _activation(layer: Any) -> str:
+    return getattr(getattr(layer, "activation", None), "__name__", "")
+
+
+def _kind(layer: Any) -> str | None:
+    """The kind of layer that methods can be put around; None for others."""
+    if isinstance(layer, keras.layers.RNN):
+        return "recurrent"
+    if isinstance(layer, keras.layers.Embedding):
+        return "embedding"
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        return "attention"
+    return "kernel" if isinstance(getattr(layer, "kernel", None), keras.Variable) else None
+
+
+def _keeps_shape(call: Call) -> bool:
+    inputs = call.node.input_tensors
+    return len(inputs) == 1 and tuple(inputs[0].shape[1:]) == call.shape and "float" in inputs[0].dtype
+
+
+def _can_go_around(name: str, layer: keras.Layer) -> bool:
+    cls = getattr(layers, name)
+    if not isinstance(layer, getattr(cls, "kinds", ()) or keras.Layer):
+        return False
+    try:
+        with unchanged(layer):
+            cls(layer=without_dropout(layer), **_OPTIONS.get(name, {"rate": 0.1}))
+    except BadInput:
+        return False
+    return True
