@@ -164,7 +164,7 @@ def test_progress_of_a_variant_with_brackets_in_its_name(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for: a terminal
     found = comparison(name="a[/b]")
     run = found.study.runs()[1]
-    with Display(2, False, lambda key, result: lambda: found.__rich__()) as display:
+    with Display(2, False, found.__rich__) as display:
         display.expect(1)
         display.started(0, run, 0)
         display.ended(0, run, found.results[run.key])
