@@ -1302,3 +1302,18 @@ def test_a_block_with_attention_dropout_inside_is_placed_and_stripped(steps):
     same_predictions(model, place(model, {"block": 0.2}), atol=1e-5)
     x = np.random.default_rng(0).normal(size=(4, steps, 16))
     np.testing.assert_array_equal(*(ops.convert_to_numpy(bare(x, training=on)) for on in (True, True)))
+
+
+def test_a_group_passes_over_a_layer_whose_output_leads_nowhere():
+    """As an encoder of which only the states are used."""
+    sentence, replies = keras.Input((4, 3)), keras.Input((4, 3))
+    _, *states = L.LSTM(5, return_state=True, name="encoder")(sentence)
+    decoded = L.LSTM(5, return_sequences=True, name="decoder")(replies, initial_state=states)
+    model = keras.Model([sentence, replies], L.Dense(2, name="words")(decoded))
+    methods = {site.name: site.methods for site in sites(model)}
+    assert "Dropout" not in methods["encoder"]
+    assert {"RecurrentDropout", "Zoneout"} <= set(methods["encoder"])
+    placed = place(model, {"hidden": 0.5})
+    assert {site.name: len(site.dropout) for site in sites(placed) if site.group == "hidden"} == {"encoder": 0, "decoder": 1}
+    with pytest.raises(BadInput, match="Dropout does not fit at the site 'encoder'"):
+        place(model, {"encoder": 0.5})

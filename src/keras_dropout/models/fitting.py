@@ -65,10 +65,10 @@ def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
     return dict.fromkeys((*_on_values(shape, dtype), *images), always)
 
 
-def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call]]], around: bool) -> Fits:
+def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], around: bool) -> Fits:
     """The methods for the site of a layer: those that fit at each of its calls, and `around` it where that is allowed.
 
-    `ways` are (call, the call behind which dropout is put, the calls that use that one's output).
+    `ways` are (call, the call behind which dropout is put, the calls that use that one's output: None where it leads nowhere).
     """
     behind = [_behind(layer, end, users) for _, end, users in ways]
     found = dict.fromkeys((name for name in behind[0] if all(name in each for each in behind)), always)
@@ -94,10 +94,10 @@ def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
     return (*_VALUES, *_BY_RANK.get(len(shape), ()), *fitting)
 
 
-def _behind(layer: Any, behind: Call, users: list[Call]) -> tuple[str, ...]:
+def _behind(layer: Any, behind: Call, users: list[Call] | None) -> tuple[str, ...]:
     """The methods that fit behind a call of a layer."""
     found = _on_values(behind.shape, behind.dtype)
-    if not found:
+    if not found or users is None:
         return ()
     if "selu" in (_activation(layer), _activation(behind.layer)):
         selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # of features where there are channels

@@ -148,6 +148,7 @@ class _Survey:
         for call in read.calls:
             if passes(call):
                 same[call.outputs[0]] = same.get(call.inputs[0], call.inputs[0])
+        self._given_out = {same.get(tensor, tensor) for tensor in read.outputs}
         masks = mask_calls(read)  # they get what has not been dropped
         self._calls = [call for call in read.calls if not passes(call) and call not in masks]
         self._users: dict[int, list[Call]] = {}
@@ -195,7 +196,7 @@ class _Survey:
         found = [*own_dropout(first), *(d for call in own for d in self._dropped(call.outputs[0], set()))]
         inner = inner_layer(first.layer)
         mixed = not normalises and len(hidden) not in (0, len(own))
-        to_fit = [(call, end, self._after(end.outputs)) for (call, _), end in zip(ways, behind)]
+        to_fit = [(call, end, self._uses(end)) for (call, _), end in zip(ways, behind)]
         site = Site(
             first.path.removesuffix(first.layer.name) + inner.name,
             type(inner).__name__,
@@ -209,6 +210,11 @@ class _Survey:
             fitting.at_layer(inner, to_fit, around=not mixed),
         )
         return Place(site, own, behind, output=group == "output" or mixed)
+
+    def _uses(self, call: Call) -> list[Call] | None:
+        """The calls that use a call's output, not its states; None where nothing does and it is no output of the model."""
+        users = self._after(call.outputs[:1])
+        return users if users or call.outputs[0] in self._given_out else None
 
     def _after(self, tensors: Iterable[int]) -> list[Call]:
         return [user for tensor in tensors for user in self._users.get(tensor, ())]
