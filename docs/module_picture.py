@@ -20,7 +20,7 @@ PARTS = {
     "random quantities, by backend": ("noise", "backends"),
     "without a framework": (
         *("masks", "schedules", "metrics", "calibration", "notation"),
-        *("display", "frameworks", "errors", "characters", "examples", "__init__"),
+        *("display", "frameworks", "errors", "characters", "examples", "cores", "writing", "__init__"),
     ),
 }
 PART_OF = {name: part for part, names in PARTS.items() for name in names}

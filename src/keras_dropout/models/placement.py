@@ -176,6 +176,11 @@ class _Change:
             old = place.calls[0].layer
             self.placed[site.name] = self._instead[id(old)] = layer_for(value, self._instead.get(id(old), old))
             return
+        if place.unused:
+            refuse(
+                f"nothing uses the output of {site.name!r}, at most its states: dropout behind it would drop nothing.",
+                "Name another site, or a method that goes around the layer, such as RecurrentDropout.",
+            )
         self.placed[site.name] = layer = layer_for(value, derive=site.name if several else None)
         self._after |= {id(call.node): layer for call in place.behind}
         if place.behind_input:

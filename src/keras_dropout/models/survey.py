@@ -105,7 +105,8 @@ class Sites(Shown, list[Site]):
 class Place:
     """A site with the calls of its layer, none for an input, and those behind which dropout is put.
 
-    `behind_input` says that dropout is put directly behind the input too; `output` that a call of the layer is an output.
+    `behind_input` says that dropout is put directly behind the input too; `output` that a call of the layer is an output; `unused`
+    that nothing uses what the layer gives, as where only its states are used.
     """
 
     site: Site
@@ -113,6 +114,7 @@ class Place:
     behind: tuple[Call, ...] = field(default=())
     behind_input: bool = False
     output: bool = False
+    unused: bool = False
 
 
 def mask_calls(read: Graph) -> set[Call]:
@@ -209,7 +211,7 @@ class _Survey:
             _unique(found),
             fitting.at_layer(inner, to_fit, around=not mixed),
         )
-        return Place(site, own, behind, output=group == "output" or mixed)
+        return Place(site, own, behind, output=group == "output" or mixed, unused=all(users is None for *_, users in to_fit))
 
     def _uses(self, call: Call) -> list[Call] | None:
         """The calls that use a call's output, not its states; None where nothing does and it is no output of the model."""
