@@ -11,7 +11,7 @@ from keras_dropout.errors import refuse
 if TYPE_CHECKING:  # the shell's completion asks for names and must not wait for a framework
     from keras_dropout.reproductions.framework import Outcome, Reproduction
 
-_COMMON = ("networks",)  # what several of them train
+_COMMON = ("framework", "networks")  # of all of them: no reproductions
 
 
 def names() -> list[str]:
