@@ -79,8 +79,10 @@ def test_unregistered_classes_of_a_script_train(tmp_path):
         assert result.status == "done", result.error
 
 
-def test_keys_follow_the_code_and_nothing_else(tmp_path):
-    """The same program gives the same keys, also what a method uses counts."""
+@pytest.mark.parametrize("main", ["script.py", "/usr/lib/python3/dist-packages/profiler/__main__.py"])
+def test_keys_follow_the_code_and_nothing_else(main, tmp_path, monkeypatch):
+    """The same program gives the same keys, also what a method uses counts; whoever runs it, as a profiler may."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", main, raising=False)
     keys = [[run.key for run in plan_of(program(scale), tmp_path).study.runs()] for scale in (2.0, 2.0, 3.0)]
     assert keys[0] == keys[1]
     assert not set(keys[0]) & set(keys[2])

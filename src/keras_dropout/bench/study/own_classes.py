@@ -188,6 +188,8 @@ _OF_EVERY_CLASS = {"__dict__", "__weakref__", "__doc__", "__module__", "__qualna
 
 def _is_own(module: str) -> bool:
     """Return whether a module is of the user's program: neither Python's, nor ours, nor installed."""
+    if module == "__main__":  # also where an installed program, such as a profiler, was started and runs the user's
+        return True
     if module.partition(".")[0] in (*sys.stdlib_module_names, "keras_dropout"):
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
