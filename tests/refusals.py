@@ -1,4 +1,4 @@
-"""What the package tells its user to do, found in its source: the mends of its refusals, warnings and mistakes."""
+"""What the package tells its user to do, found in its source: the fixes of its refusals, warnings and mistakes."""
 
 import ast
 import functools
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 SOURCE = Path(__file__).parents[1] / "src" / "keras_dropout"
 # The functions that say something to a user, and the argument that is the way out: its name and its place.
-SAY = {"refuse": {"mend": 1}, "warn": {"message": 0}, "note": {"line": 0}, "Known": {"mend": 2}}
+SAY = {"refuse": {"fix": 1}, "warn": {"message": 0}, "note": {"line": 0}, "Known": {"fix": 2}}
 # A way out that can be followed as it stands: a command, an option, a call, an argument with its value, a line for a shell.
 FOLLOWED = re.compile(r"keras-dropout [a-z]|(?<![\w-])--[a-z]|(?<![\w>])\w+=|\w\((?!s\))|file\.py:|pip |iconv|mkdir|python -c")
 
@@ -32,11 +32,11 @@ def sources() -> Trees:
 
 
 def ways_out(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Of what `mends` gives, the ways out that can be followed, and those of each mistake."""
+    """Of what `fixes` gives, the ways out that can be followed, and those of each mistake."""
     return {(path, text) for path, text in found if path == "models/evidence.py" or FOLLOWED.search(text)}
 
 
-def mends(trees: Trees) -> set[tuple[str, str]]:
+def fixes(trees: Trees) -> set[tuple[str, str]]:
     """(module, text) of each way out; what is known only when it is said stands as {} in the text."""
     said = _sayers(trees)
     functions: dict[str, list] = {}

@@ -63,7 +63,7 @@ def test_names_that_differ_still_do_and_read_as_python_writes_them():
 
 def test_a_refusal_is_two_clean_lines():
     with pytest.raises(BadInput) as caught:
-        refuse(f"no {EVIL}", f"mend\r\n{EVIL}")
+        refuse(f"no {EVIL}", f"fix\r\n{EVIL}")
     assert_clean(str(caught.value))
     assert len(str(caught.value).splitlines()) == 2
 
@@ -247,7 +247,7 @@ def test_what_an_encoding_lacks_is_printed_all_the_same(monkeypatch):
 
 @settings(max_examples=50)
 @given(st.text(), st.text())
-def test_any_text_can_be_refused(what, mend):
+def test_any_text_can_be_refused(what, fix):
     with pytest.raises(BadInput) as caught:
-        refuse(f"x{what}", f"y{mend}")
+        refuse(f"x{what}", f"y{fix}")
     assert len(str(caught.value).split("\n")) == 2

@@ -231,7 +231,7 @@ def test_check_finds_mistakes_and_measures_them_on_the_data(here, monkeypatch, c
     assert set(found) == {"rule", "layer", "what", "evidence", "source", "mend"}
     status, out, _ = command(monkeypatch, capsys, "check", "model.py:mistaken", "--data", "x.npy,y.npy")
     assert status == 1
-    assert "Mend: " in out
+    assert "Fix: " in out
     status, out, err = command(monkeypatch, capsys, "check", "model.py:classifier", "--data", "arrays.npz")
     assert status == 0, err
     assert out.startswith("no known mistake with dropout found\n\nNothing like this was studied in the atlas: the data are rows")

@@ -980,7 +980,7 @@ def test_ways_out_work_when_they_are_followed():
         strip(keras.Sequential([keras.Input((4,)), Lacks(3, name="l"), L.Dense(3)]))
     assert str(caught.value) == (
         "Lacks 'l' cannot be copied: its get_config lacks 'width', which its constructor needs.\n"
-        "Mend Lacks.get_config: it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
+        "Fix Lacks.get_config: it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
     )
     with pytest.raises(BadInput, match="Lacks 'l' cannot be copied"):
         place(perceptron(), {"a": Lacks(3, name="l")})

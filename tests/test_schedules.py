@@ -176,8 +176,8 @@ def test_what_is_wrong_and_how_to_mend_it(text):
 def test_values_that_are_none_of_a_schedule_and_how_to_mend_it():
     with pytest.raises(BadInput) as caught:
         schedules.from_document([0.5])
-    mend = 'For example {"kind": "linear", "first": 0.5, "last": 0.0}.'
-    assert str(caught.value) == f"a schedule's values are a mapping; got [0.5].\n{mend}"
+    fix = 'For example {"kind": "linear", "first": 0.5, "last": 0.0}.'
+    assert str(caught.value) == f"a schedule's values are a mapping; got [0.5].\n{fix}"
 
 
 def test_values_are_kept_as_floats():

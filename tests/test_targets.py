@@ -182,9 +182,9 @@ def test_a_model_of_keras_2_names_the_program_that_reads_it(folder):
     for name in ("keras2.keras", "saved"):
         with pytest.raises(BadInput) as caught:
             load_model(folder / name)
-        _, mend = str(caught.value).splitlines()
+        _, fix = str(caught.value).splitlines()
         path, hdf5 = str(folder / name), str(folder / f"{Path(name).stem}.h5")
-        assert f'tf_keras.models.load_model("{path}").save("{hdf5}"); keras.models.load_model("{hdf5}", compile=False)' in mend
+        assert f'tf_keras.models.load_model("{path}").save("{hdf5}"); keras.models.load_model("{hdf5}", compile=False)' in fix
 
 
 def test_a_file_in_hdf5_is_loaded_from_where_it_is(folder):

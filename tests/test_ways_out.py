@@ -63,33 +63,33 @@ class Said(str):
     argv: tuple[str, ...] = ()
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         return self.splitlines()[1]
 
     def words(self, pattern: str) -> str:
         """What the first group of `pattern` is in the way out."""
-        found = re.search(pattern, self.mend)
-        assert found, f"{pattern!r} is not in {self.mend!r}"
+        found = re.search(pattern, self.fix)
+        assert found, f"{pattern!r} is not in {self.fix!r}"
         return found[1]
 
     def call(self, start: str, given: str = "", **names):
         """What the call that begins with `start` in the way out gives; `given` stands for the "…" in it."""
-        assert start in self.mend, f"{start!r} is not in {self.mend!r}"
-        code = self.mend[self.mend.index(start) :]
+        assert start in self.fix, f"{start!r} is not in {self.fix!r}"
+        code = self.fix[self.fix.index(start) :]
         end = next(n for n in range(len(start), len(code) + 1) if code[:n].count("(") == code[:n].count(")"))
         code = code[:end].replace("...", given).replace("…", given)
         return eval(code, {"keras": keras, "keras_dropout": keras_dropout, "np": np} | vars(keras_dropout.layers) | names)
 
     def argument(self, name: str):
         """The value that the way out gives to an argument, as {name: value}."""
-        found = re.search(rf"\b{name}=(\"[^\"]*\"|\[[^\]]*\]|[\w.]+)", self.mend)
-        assert found, f"{name}= is not in {self.mend!r}"
+        found = re.search(rf"\b{name}=(\"[^\"]*\"|\[[^\]]*\]|[\w.]+)", self.fix)
+        assert found, f"{name}= is not in {self.fix!r}"
         return {name: ast.literal_eval(found[1].rstrip("."))}
 
     def option(self, name: str) -> list[str]:
         """The option in the way out, with its value if it has one there."""
-        found = re.search(rf"(?<![\w-]){name}(?: (\"[^\"]*\"|[a-z0-9][\w.:/-]*)(?=[ ,.;]|$))?", self.mend)
-        assert found, f"{name} is not in {self.mend!r}"
+        found = re.search(rf"(?<![\w-]){name}(?: (\"[^\"]*\"|[a-z0-9][\w.:/-]*)(?=[ ,.;]|$))?", self.fix)
+        assert found, f"{name} is not in {self.fix!r}"
         takes = {param.name: param for param in COMMANDS[_command_of(self.argv)].params}
         flag = next(param for param in takes.values() if name in param.opts).is_flag
         return [name] if flag else [name, found[1].strip('".')]
@@ -113,7 +113,7 @@ class Way:
             command(argv) if argv else self.refused()
         said = Said(found.value)
         said.argv = argv
-        assert re.search(_pattern(self.words), said.mend), f"{self.words!r} is not what was said: {said.mend!r}"
+        assert re.search(_pattern(self.words), said.fix), f"{self.words!r} is not what was said: {said.fix!r}"
         files = [Path(entry.path).as_posix() for entry in found.traceback]
         assert self.module in NOT_RAISED or any(file.endswith(f"keras_dropout/{self.module}") for file in files), (
             f"{self.module} did not refuse it"
@@ -164,7 +164,7 @@ def with_value(name: str, value: str) -> Callable:
     """The same command with an option that the way out names without a value."""
 
     def follow(said: Said) -> str:
-        assert name in said.mend
+        assert name in said.fix
         return command([*said.argv, name, value])
 
     return follow
@@ -174,7 +174,7 @@ def without(name: str) -> Callable:
     """The same command without an option that the way out says to leave out."""
 
     def follow(said: Said) -> str:
-        assert name in said.mend
+        assert name in said.fix
         argv, place = list(said.argv), said.argv.index(name)
         param = next(param for param in COMMANDS[_command_of(argv)].params if name in param.opts)
         del argv[place : place + 1 + (not param.is_flag)]
@@ -300,15 +300,15 @@ class Around(L.Wrapper):
 
 
 def look(rule, model, data=None):
-    """Refuse, with the mend, a model in which `check` finds the mistake."""
+    """Refuse, with the fix, a model in which `check` finds the mistake."""
     found = [mistake for mistake in keras_dropout.check(model, data) if mistake.rule == rule]
     if found:
-        assert found[0].mend == KNOWN[rule].mend
+        assert found[0].mend == KNOWN[rule].fix
         refuse(found[0].what, found[0].mend)
 
 
 def mistake(rule, words, wrong, *right, data=None):
-    """A row: the wrong layers or model, and the right ones that its mend says, each a function of what was said."""
+    """A row: the wrong layers or model, and the right ones that its fix says, each a function of what was said."""
 
     def as_model(made):
         return made if isinstance(made, keras.Model) else chain(*made)
@@ -336,9 +336,9 @@ def attention(layer):
 
 
 def named(said, *names):
-    """The classes of keras_dropout of these names, which the mend has."""
+    """The classes of keras_dropout of these names, which the fix has."""
     for name in names:
-        assert re.search(rf"\b{name}\b", said.mend), f"{name} is not in {said.mend!r}"
+        assert re.search(rf"\b{name}\b", said.fix), f"{name} is not in {said.fix!r}"
     found = [getattr(keras_dropout, name) for name in names]
     return found[0] if len(found) == 1 else found
 
@@ -649,7 +649,7 @@ def ledger_named(line=""):
     """The refused command, or this one, with a ledger that there is; and a new one, which compare makes."""
 
     def follow(said):
-        assert "Name another ledger" in said.mend
+        assert "Name another ledger" in said.fix
         argv = shlex.split(line) or said.argv
         command(["runs.db" if part.endswith((".db", ".sqlite")) else part for part in argv])
         command(f"{PLAIN} --ledger fresh.db")
@@ -661,7 +661,7 @@ def same_ledger(pattern, statuses=(0, None)):
     """The command in the way out, with the --ledger of the one that was refused, as it says."""
 
     def follow(said):
-        assert "with the same --ledger" in said.mend
+        assert "with the same --ledger" in said.fix
         place = said.argv.index("--ledger")
         return command([*said.words(f"keras-dropout {pattern}").split(), *said.argv[place : place + 2]], statuses)
 
@@ -1120,7 +1120,7 @@ def unknown_class():
 
 
 def to_file(said):
-    assert ".keras file" in said.mend
+    assert ".keras file" in said.fix
     return targets.load_model("model.keras")
 
 
@@ -1252,7 +1252,7 @@ WAYS = [
     ),
     Way(
         "bench/execution/engine_choice.py",
-        "Use --engine reference, or mend the model",
+        "Use --engine reference, or fix the model",
         PLAIN.replace("model.keras", "model.py:odd").replace("reference", "compiled"),
         plus("--engine"),
     ),
@@ -1414,7 +1414,7 @@ WAYS = [
         'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)"',
         f"{TUNE} --space hidden",
         *(
-            lambda said, n=n: command([*said.argv[:-1], re.findall('"(.*?)"', said.mend)[n].replace("Kind", "Dropout")])
+            lambda said, n=n: command([*said.argv[:-1], re.findall('"(.*?)"', said.fix)[n].replace("Kind", "Dropout")])
             for n in range(3)
         ),
     ),
@@ -1514,7 +1514,7 @@ WAYS = [
         "bench/data/tables.py",
         "{} | iconv -f cp1252 -t utf-8 > utf8{}",
         lambda: loaded("a folder/latin1.csv.gz", target="größe"),
-        lambda said: (shell(said.mend), loaded(said.words("> (.*)$"), target="größe")),
+        lambda said: (shell(said.fix), loaded(said.words("> (.*)$"), target="größe")),
     ),
     Way(
         "bench/data/readers.py",
@@ -1558,13 +1558,13 @@ WAYS = [
         "bench/data/tables.py",
         "iconv -f cp1252 -t utf-8 {} > utf8{}",
         f"{PLAIN} --data 'a folder/latin1.csv' --target größe",
-        lambda said: (shell(said.mend), command([*said.argv, "--data", said.words("> (.*)$")])),
+        lambda said: (shell(said.fix), command([*said.argv, "--data", said.words("> (.*)$")])),
     ),
     Way(
         "bench/data/tables.py",
         "iconv -f cp1252 -t utf-8 {} > utf8{}",
         "compare model.py:words --data 'a folder/latin1.txt' --dry-run --engine compiled --batch-size 8",
-        lambda said: (shell(said.mend), command([*said.argv, "--data", said.words("> (.*)$")])),
+        lambda said: (shell(said.fix), command([*said.argv, "--data", said.words("> (.*)$")])),
     ),
     # Ledgers and files.
     Way(
@@ -1877,7 +1877,7 @@ WAYS = [
     ),
     Way(
         "models/graph.py",
-        "Mend {}.get_config: it returns all arguments of the constructor",
+        "Fix {}.get_config: it returns all arguments of the constructor",
         lambda: graph.made_again(Mute(2.0)),
         lambda said: graph.made_again(Spoken(2.0)),
     ),
@@ -2243,8 +2243,8 @@ def test_the_way_out_is_one(way):
 @pytest.fixture(scope="module")
 def said():
     """All that the package says to do, and of that what can be followed."""
-    mends = refusals.mends(refusals.sources())
-    return SimpleNamespace(mends=mends, ways=refusals.ways_out(mends))
+    fixes = refusals.fixes(refusals.sources())
+    return SimpleNamespace(fixes=fixes, ways=refusals.ways_out(fixes))
 
 
 def left_out(ways):
@@ -2264,28 +2264,28 @@ def test_every_way_out_that_can_be_followed_is_followed(said):
 
 def test_every_row_is_of_a_way_out_that_is_said(said):
     rows = {(way.module, way.words) for way in WAYS}
-    assert [row for row in rows if not any(row[0] == m and re.search(_pattern(row[1]), text) for m, text in said.mends)] == []
+    assert [row for row in rows if not any(row[0] == m and re.search(_pattern(row[1]), text) for m, text in said.fixes)] == []
 
 
 NEW = """
-_MEND = "Use --sedes 3."
+_FIX = "Use --sedes 3."
 
-def check(name, mend):
-    refuse(f"{name} is wrong.", mend)
+def check(name, fix):
+    refuse(f"{name} is wrong.", fix)
 
 def command(path):
     return f"keras-dropout runs verify {path}"
 
 def use(path, on):
     check("a", "Call keras_dropout.nothing(model).")
-    refuse("b", _MEND if on else "Give another.")
+    refuse("b", _FIX if on else "Give another.")
     refuse("c", f"{command(path)} says more.")
     refuse("d", "pip install 'keras-dropout[tables]'")
 """
 
 
 def test_a_new_refusal_without_a_row_is_found():
-    assert left_out(refusals.ways_out(refusals.mends({"new.py": ast.parse(NEW)}))) == [
+    assert left_out(refusals.ways_out(refusals.fixes({"new.py": ast.parse(NEW)}))) == [
         "new.py: Call keras_dropout.nothing(model).",
         "new.py: Use --sedes 3.",
         "new.py: keras-dropout runs verify {} says more.",

@@ -1,4 +1,4 @@
-"""One form for every message about bad input: what, what was expected, what came; then how to mend it."""
+"""One form for every message about bad input: what, what was expected, what came; then how to fix it."""
 
 import math
 import numbers
@@ -12,14 +12,14 @@ from keras_dropout.characters import clean
 
 
 class BadInput(ValueError):
-    """Input that cannot be used. Its text is two lines: what is wrong, and how to mend it."""
+    """Input that cannot be used. Its text is two lines: what is wrong, and how to fix it."""
 
     _keras_call_info_injected = True  # so that Keras, where a layer raises it, leaves the two lines as they are
 
 
-def refuse(what: str, mend: str) -> NoReturn:
+def refuse(what: str, fix: str) -> NoReturn:
     """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
-    raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, mend)))
+    raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, fix)))
 
 
 def first_line(error: BaseException) -> str:
@@ -58,21 +58,21 @@ def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None 
     )
 
 
-def check_whole(name: str, value: object, least: int, mend: str, most: float = math.inf) -> int:
+def check_whole(name: str, value: object, least: int, fix: str, most: float = math.inf) -> int:
     """Return `value` as an int from `least` to `most`, or refuse it."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < least:
-        refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", mend)
+        refuse(f"{name} must be a whole number of at least {least}; got {value!r}.", fix)
     if int(value) > most:
-        refuse(f"{name} must be at most {most:,}; got {value!r:.30}.", mend)
+        refuse(f"{name} must be at most {most:,}; got {value!r:.30}.", fix)
     return int(value)
 
 
-def check_positive(name: str, value: object, mend: str) -> float:
+def check_positive(name: str, value: object, fix: str) -> float:
     """Return `value` as a finite float above 0, or refuse it."""
     number = _as_float(value)
     if 0 < number < math.inf:
         return number
-    refuse(f"{name} must be a number above 0; got {value!r}.", mend)
+    refuse(f"{name} must be a number above 0; got {value!r}.", fix)
 
 
 def check_share(name: str, value: object) -> float:
@@ -107,8 +107,8 @@ def check_flag(name: str, value: object) -> bool:
     refuse(f"{name} must be True or False; got {value!r}.", "Write one of the two.")
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...], mend: str = "") -> str:
+def check_choice(name: str, value: str, choices: tuple[str, ...], fix: str = "") -> str:
     """Return `value` if it is one of `choices`, or refuse it."""
     if value in choices:
         return value
-    refuse(f"unknown {name} {value!r}.", mend or f"Use one of: {', '.join(choices)}.")
+    refuse(f"unknown {name} {value!r}.", fix or f"Use one of: {', '.join(choices)}.")

@@ -173,9 +173,9 @@ class Step(Schedule):
     at: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name, mend in (("rates", "step([0.0, 0.3, 0.5], at=[0.2, 0.6])"), ("at", "at=[0.2, 0.6]")):
+        for name, fix in (("rates", "step([0.0, 0.3, 0.5], at=[0.2, 0.6])"), ("at", "at=[0.2, 0.6]")):
             if not isinstance(getattr(self, name), (list, tuple)):
-                refuse(f"step: {name} must be a list; got {getattr(self, name)!r}.", f"For example {mend}.")
+                refuse(f"step: {name} must be a list; got {getattr(self, name)!r}.", f"For example {fix}.")
         self._keep("rates", tuple(check_rate("step", rate, "each rate", "nothing is left to train") for rate in self.rates))
         real = all(isinstance(share, numbers.Real) and not isinstance(share, bool) for share in self.at)
         if not real or not all(low < high for low, high in zip((0, *self.at), (*self.at, 1))):
@@ -209,8 +209,8 @@ class Curriculum(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        mend = "It says how fast the rate rises; 10 in the paper."
-        self._keep("gamma", check_positive("curriculum: gamma", self.gamma, mend))
+        fix = "It says how fast the rate rises; 10 in the paper."
+        self._keep("gamma", check_positive("curriculum: gamma", self.gamma, fix))
 
     def _at(self, done: np.ndarray) -> np.ndarray:
         return -self.rate * np.expm1(-self.gamma * done)

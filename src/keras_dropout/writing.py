@@ -8,13 +8,13 @@ from typing import Any
 from keras_dropout.errors import refuse
 
 
-def write_whole(path: Path, write: Callable[[Path], Any], mend: str = "Free the disk, or name a file elsewhere.") -> None:
+def write_whole(path: Path, write: Callable[[Path], Any], fix: str = "Free the disk, or name a file elsewhere.") -> None:
     """Write a file whole or not at all: `write` is given the path of a file beside it, which then takes its name."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
         part.replace(path)
     except OSError as error:
-        refuse(f"{path} cannot be written: {error.strerror or error}.", mend)
+        refuse(f"{path} cannot be written: {error.strerror or error}.", fix)
     finally:
         part.unlink(missing_ok=True)

@@ -614,10 +614,10 @@ NO_VARIANTS = [
 def test_what_names_no_site_is_refused_with_a_form_that_works(number, tmp_path):
     with pytest.raises(BadInput) as refused:
         planned(perceptron(), LABELLED, tmp_path, variants=NO_VARIANTS[number])
-    _, mend = str(refused.value).splitlines()
-    if found := re.search(r"(\{.*?\}\})[.,]", mend):
+    _, fix = str(refused.value).splitlines()
+    if found := re.search(r"(\{.*?\}\})[.,]", fix):
         planned(perceptron(), LABELLED, tmp_path, variants=ast.literal_eval(found[1]))
-    assert "0.5" in mend or NO_VARIANTS[number] != {"a": 0.5}
+    assert "0.5" in fix or NO_VARIANTS[number] != {"a": 0.5}
 
 
 WRONG = {  # settings of a wrong type; each in two lines, before the model is looked at

@@ -253,9 +253,9 @@ def test_what_cannot_be_sampled_is_refused_before_training(name, tmp_path):
     make, data, settings, words = REFUSALS[name]
     with pytest.raises(BadInput) as refused:
         plan_of(make(), data, tmp_path, ENGINES[-1] if JAX else "auto", **settings)
-    what, mend = str(refused.value).splitlines()
+    what, fix = str(refused.value).splitlines()
     assert words in what
-    assert mend
+    assert fix
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,14 +67,14 @@ class Variant:
     def parse(cls, text: str) -> "Variant":
         """A variant from NAME="SITE=RATE, SITE=Kind(rate, option=…)"; a rate can be a schedule, as linear(0.5, 0.0)."""
         name, equals, places = text.partition("=")
-        mend = 'Write NAME="SITE=RATE, SITE=Kind(rate, option=…)", for example half="hidden=0.5".'
+        fix = 'Write NAME="SITE=RATE, SITE=Kind(rate, option=…)", for example half="hidden=0.5".'
         if not equals or not places.strip():
-            refuse(f"variant {text!r} has no placement.", mend)
+            refuse(f"variant {text!r} has no placement.", fix)
         placement: dict[str, Any] = {}
         for place in notation.split(places):
             site, equals, value = (part.strip() for part in place.partition("="))
             if not site or not value:
-                refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", mend)
+                refuse(f"variant {name.strip()!r}: {place.strip()!r} is not SITE=RATE.", fix)
             placement[site] = value
         return cls.of(name.strip(), placement)
 

@@ -25,16 +25,16 @@ _EPSILON = 1e-8  # under a square root or in a logarithm
 class Number(Rate):
     """An attribute held in a variable like a `Rate`: a finite number, of at least `least` if that is given."""
 
-    def __init__(self, mend: str, least: float = -math.inf):
+    def __init__(self, fix: str, least: float = -math.inf):
         super().__init__()
-        self.mend, self.least = mend, least
+        self.fix, self.least = fix, least
 
     def check(self, layer: Any, value: Any) -> float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if real and math.isfinite(value) and value >= self.least:
             return float(value)
         range_ = "" if self.least == -math.inf else f" of at least {self.least:g}"
-        refuse(f"{type(layer).__name__}: {self.name} must be a finite number{range_}; got {value!r}.", self.mend)
+        refuse(f"{type(layer).__name__}: {self.name} must be a finite number{range_}; got {value!r}.", self.fix)
 
 
 _KL_WEIGHT = "1 / N for a mean loss over N training examples; 0 switches it off."

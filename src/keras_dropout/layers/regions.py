@@ -477,11 +477,11 @@ def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:
     return tuple(check_whole(f"{owner}: {name}", n, 1, "It is a length in units of the map.") for n in values)
 
 
-def _positive_range(name: str, value: Iterable[float], most: float, mend: str) -> tuple[float, float]:
+def _positive_range(name: str, value: Iterable[float], most: float, fix: str) -> tuple[float, float]:
     try:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
     if 0 < low <= high <= most and high < math.inf:
         return low, high
-    refuse(f"{name} must be two numbers, low and high, above 0{' and at most 1' if most == 1 else ''}; got {value!r}.", mend)
+    refuse(f"{name} must be two numbers, low and high, above 0{' and at most 1' if most == 1 else ''}; got {value!r}.", fix)

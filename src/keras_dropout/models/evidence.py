@@ -1,4 +1,4 @@
-"""What is known about each mistake that `mistakes` finds: the evidence, where it is from, and how to mend the mistake.
+"""What is known about each mistake that `mistakes` finds: the evidence, where it is from, and how to fix the mistake.
 
 Numbers are published ones, or were measured with Keras 3.15.1 on JAX, TensorFlow and torch; the tests measure those again.
 """
@@ -15,7 +15,7 @@ class Known(NamedTuple):
 
     evidence: str
     source: str
-    mend: str
+    fix: str
 
 
 KNOWN = {

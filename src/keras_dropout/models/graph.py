@@ -72,8 +72,8 @@ class Graph:
     def output(self, name: str) -> int:
         """The one output; several are refused, of the model of this name."""
         if len(self.outputs) != 1:
-            mend = "Choose one: keras.Model(model.inputs, model.outputs[0])."
-            refuse(f"the model {name!r} has {len(self.outputs)} outputs.", mend)
+            fix = "Choose one: keras.Model(model.inputs, model.outputs[0])."
+            refuse(f"the model {name!r} has {len(self.outputs)} outputs.", fix)
         return self.outputs[0]
 
     def before(self, call: Call) -> list[Call]:
@@ -390,9 +390,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
     try:
         config = layer.get_config() if config is None else config
     except Exception as error:
-        refuse(
-            f"{called} cannot be copied: its get_config raises {described(error)}", f"Mend {cls.__name__}.get_config: {_RETURNS}"
-        )
+        refuse(f"{called} cannot be copied: its get_config raises {described(error)}", f"Fix {cls.__name__}.get_config: {_RETURNS}")
     parameters = inspect.signature(cls.__init__).parameters.values()
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name != "self"]
     missing = [each.name for each in named if each.default is each.empty and each.name not in config]
@@ -404,7 +402,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
     except Exception as error:
         if missing:
             lacks = f"its get_config lacks {', '.join(map(repr, missing))}, which its constructor needs."
-            refuse(f"{called} cannot be copied: {lacks}", f"Mend {cls.__name__}.get_config: {_RETURNS}")
+            refuse(f"{called} cannot be copied: {lacks}", f"Fix {cls.__name__}.get_config: {_RETURNS}")
         if unknown:
             takes = f"its constructor does not take {', '.join(map(repr, unknown))}, which its get_config returns."
             refuse(
@@ -443,7 +441,7 @@ def _made_anew(setting: Any) -> Any:
     except Exception as error:
         what = f"{cls.__name__} {setting.name!r}, with which the model is compiled, cannot be copied: {described(error)}"
         coded = any(getattr(each, "__name__", "") == "<lambda>" for each in _attributes(setting))
-        refuse(what, "Write the lambda as a function: def …" if coded else f"Mend {cls.__name__}.get_config: {_RETURNS}")
+        refuse(what, "Write the lambda as a function: def …" if coded else f"Fix {cls.__name__}.get_config: {_RETURNS}")
 
 
 def make(settings: Mapping[str, Any]) -> keras.Model:
@@ -525,7 +523,7 @@ def trace(model: keras.Model) -> keras.Model:
     uses weights of its own, cannot be called symbolically (as where it adds losses), or where the class trains in a way of its own.
     """
     name = f"{type(model).__name__} is a subclassed model"
-    mend = _REWRITE
+    fix = _REWRITE
     if own := _own_training(type(model)):
         refuse(f"{name} with {', '.join(own)} of its own, which a changed copy would lose.", _way_out(model))
     if not model.built:
@@ -537,11 +535,11 @@ def trace(model: keras.Model) -> keras.Model:
     except Exception as error:  # whatever the user's code does with symbolic tensors
         refuse(f"{name} whose call cannot be followed: {described(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
-        refuse(f"{name} whose call does something else in training.", mend)
+        refuse(f"{name} whose call does something else in training.", fix)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
     frozen = [n.operation.name for n in nodes(seen) if _training(n) and not flags[id(n)]]
     if frozen:
-        refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", mend)
+        refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", fix)
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if flags[id(node)]:  # it passes its own flag on: left out, Keras does so
@@ -553,12 +551,12 @@ def trace(model: keras.Model) -> keras.Model:
     traced = rebuild(seen, (), on_call)
     traced.name = model.name
     if {id(v) for v in traced.weights} != {id(v) for v in model.weights}:
-        refuse(f"{name} with weights that its layers' calls do not show.", mend)
+        refuse(f"{name} with weights that its layers' calls do not show.", fix)
     x = keras.tree.map_structure(lambda t: 2 * np.random.default_rng(0).random((2, *(n or 3 for n in t.shape[1:]))), traced.input)
     with keras.StatelessScope():
         ours, theirs = (keras.tree.flatten(f(x)) for f in (traced, model))
     if differ(ours, theirs):
-        refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", mend)
+        refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", fix)
     return traced
 
 

@@ -366,30 +366,30 @@ def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
     """Return rows of the data for each input, and the structure in which a model that cannot be followed takes them."""
     if isinstance(data, tuple) and len(data) in (2, 3) and (isinstance(data[0], (list, dict)) or len(read.inputs) != len(data)):
         data = data[0]
-    mend = "Give an array, a list of arrays or a dict by the inputs' names, or (x, y)."
+    fix = "Give an array, a list of arrays or a dict by the inputs' names, or (x, y)."
     if not hasattr(data, "shape") and not isinstance(data, (list, tuple, dict)):
         way = "Take a batch of it: x, y = next(iter(data)), and give x."
         refuse(
             f"data: expected arrays; got {type(data).__name__}.",
-            way if hasattr(data, "__getitem__") or hasattr(data, "__iter__") else mend,
+            way if hasattr(data, "__getitem__") or hasattr(data, "__iter__") else fix,
         )
     names = [name for name, *_ in read.inputs]
     if isinstance(data, dict) and names:
         if set(names) - set(data):
-            refuse(f"data: the model's inputs are {', '.join(names)}; got {', '.join(map(str, data))}.", mend)
+            refuse(f"data: the model's inputs are {', '.join(names)}; got {', '.join(map(str, data))}.", fix)
         data = [data[name] for name in names]
     given = data if isinstance(data, (list, tuple)) else [*data.values()] if isinstance(data, dict) else [data]
-    arrays = [_array(each, mend) for each in given]
+    arrays = [_array(each, fix) for each in given]
     if names and len(arrays) != len(names):
-        refuse(f"data: the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", mend)
+        refuse(f"data: the model has {len(names)} inputs ({', '.join(names)}); got {len(arrays)} arrays.", fix)
     for (name, _, shape, _), array in zip(read.inputs, arrays):
         if array.ndim != len(shape) + 1 or any(n not in (None, m) for n, m in zip(shape, array.shape[1:])):
-            refuse(f"data: input {name!r} takes rows of shape {shape}, two at least; got an array of shape {array.shape}.", mend)
+            refuse(f"data: input {name!r} takes rows of shape {shape}, two at least; got an array of shape {array.shape}.", fix)
     if not arrays or any(array.ndim == 0 or len(array) < 2 or len(array) != len(arrays[0]) for array in arrays):
-        refuse(f"data: expected as many rows for each input, two at least; got shapes {[array.shape for array in arrays]}.", mend)
+        refuse(f"data: expected as many rows for each input, two at least; got shapes {[array.shape for array in arrays]}.", fix)
     for (name, _, _, dtype), array in zip(read.inputs, arrays):
         if dtype != "string" and not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-            refuse(f"data: input {name!r} takes numbers ({dtype}); got an array of {array.dtype}.", mend)
+            refuse(f"data: input {name!r} takes numbers ({dtype}); got an array of {array.dtype}.", fix)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             refuse(f"data: input {name!r} has nan or inf in it.", "Drop these rows or fill them in.")
     chosen = np.unique(np.linspace(0, len(arrays[0]) - 1, ROWS).astype(int))
@@ -397,11 +397,11 @@ def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
     return [array[chosen] for array in arrays], structure
 
 
-def _array(value: Any, mend: str) -> np.ndarray:
+def _array(value: Any, fix: str) -> np.ndarray:
     try:
         return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch, maybe with a gradient
     except Exception as error:  # ragged lists, tensors of a device
-        refuse(f"data: {type(value).__name__} cannot be made an array: {error}", mend)
+        refuse(f"data: {type(value).__name__} cannot be made an array: {error}", fix)
 
 
 def _sums(values: np.ndarray, axis: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Known mistakes with dropout, found in a model: what was found, what is known about it, and how to mend it.
+"""Known mistakes with dropout, found in a model: what was found, what is known about it, and how to fix it.
 
 A rule reports what follows from the model's structure or was measured on it; what is only likely says so.
 """
@@ -48,7 +48,7 @@ class Mistake:
     """A mistake that was found.
 
     `rule` is the rule's name in `RULES`; `layer` the layer's name behind those of the models around it; `what` was found, with
-    names and numbers; `evidence` what is known about it, published or measured; `source` of that; `mend` how to mend it.
+    names and numbers; `evidence` what is known about it, published or measured; `source` of that; `mend` how to fix it.
     """
 
     rule: str
@@ -63,7 +63,7 @@ class Mistake:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Mend: {self.mend}"
+        return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Fix: {self.mend}"
 
 
 class Mistakes(Shown, list[Mistake]):

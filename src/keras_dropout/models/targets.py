@@ -229,7 +229,7 @@ def _load_file(path: Path) -> Any:
                 f"{path} needs a class that is not known here: {unknown[1] if unknown else text[:200]}.",
                 "Load it in a function that imports the class, and name that: file.py:function",
             )
-        mend = "Save the model again with this version of Keras."
+        fix = "Save the model again with this version of Keras."
         if (version := _version(path)) not in ("", keras.__version__):
-            mend = f"Keras {version} saved it; here is {keras.__version__}: pip install keras=={version}."
-        refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", mend)
+            fix = f"Keras {version} saved it; here is {keras.__version__}: pip install keras=={version}."
+        refuse(f"{path} cannot be loaded: {type(error).__name__}: {text[:200]}", fix)

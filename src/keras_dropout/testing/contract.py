@@ -98,7 +98,7 @@ def _broken(cls: type[keras.Layer], case: Case, only: Iterable[str] = ()) -> lis
         made = ", ".join(f"{name}={value!r}" for name, value in {**case.made(), "seed": 11}.items())
         refuse(
             f"{cls.__name__}({made}) cannot be made and built for inputs of shape {case.shape}: {_line(error)}.",
-            "Mend the case; the layer must take a seed.",
+            "Fix the case; the layer must take a seed.",
         )
     found = []
     for name in names:
@@ -426,7 +426,7 @@ def bad_arguments_are_refused(s: _Subject) -> None:
         refused = _refusal(lambda: s.cls(**{**s.case.made(), **change}))  # noqa: B023 - called at once
         assert refused, f"{change} is accepted"
         lines = len(refused.splitlines())
-        # What is wrong, and how to mend it: the promise of layers on our base.
+        # What is wrong, and how to fix it: the promise of layers on our base.
         assert lines == 2 or not issubclass(s.cls, Stochastic), f"{change} is refused in {lines} lines, not two"
 
 

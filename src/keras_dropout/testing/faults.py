@@ -203,7 +203,7 @@ class ShapeOfTheMask(_Fault):
         return (*input_shape[:-1], 1)
 
 
-class RateMended(_Fault):
+class RateFixed(_Fault):
     """Makes a rate out of any number in silence: 20, meant as per cent, drops everything."""
 
     def __init__(self, rate: float, **kwargs: Any):
@@ -246,7 +246,7 @@ FAULTS = {
     "clone_keeps_the_layer": CloneShares,
     "compiled_equals_eager": OtherMaskWhenCompiled,
     "symbolic_shape": ShapeOfTheMask,
-    "bad_arguments_are_refused": RateMended,
+    "bad_arguments_are_refused": RateFixed,
     "wrong_inputs_are_refused": WholeNumbersAccepted,
     "state_is_no_weight": RateIsAWeight,
 }

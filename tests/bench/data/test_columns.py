@@ -201,8 +201,8 @@ def test_what_has_more_than_one_meaning_is_refused(tmp_path, case):
 
 def follow(refusal, folder, monkeypatch):
     """Run the Python that a refusal gives; the path of what it wrote."""
-    mend = str(refusal).splitlines()[1]
-    program = re.search(r"((?:table = )?pandas\.read_\w+\(.*index=False\))", mend)[1]
+    fix = str(refusal).splitlines()[1]
+    program = re.search(r"((?:table = )?pandas\.read_\w+\(.*index=False\))", fix)[1]
     monkeypatch.chdir(folder)
     exec(program, {"pandas": pd})
     return folder / "clean.csv"

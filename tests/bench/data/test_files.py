@@ -809,8 +809,8 @@ def test_what_cannot_be_used_is_refused(tmp_path, case):
 
 
 def test_the_nearest_column_is_suggested(tmp_path):
-    _, mend = refusal(lambda: files.load(save_csv(colour=["a", "b"] * 15)(tmp_path), target="color"))
-    assert mend == "Did you mean 'colour'?"
+    _, fix = refusal(lambda: files.load(save_csv(colour=["a", "b"] * 15)(tmp_path), target="color"))
+    assert fix == "Did you mean 'colour'?"
 
 
 def test_a_label_that_only_the_test_data_have_is_refused():
@@ -845,14 +845,14 @@ def test_what_a_function_may_not_return(value):
 def test_a_missing_package_is_named_by_its_extra(tmp_path, monkeypatch, package, source, extra):
     path = source(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
-    what, mend = refusal(lambda: files.load(path, **({"target": "y"} if extra == "tables" else {})))
+    what, fix = refusal(lambda: files.load(path, **({"target": "y"} if extra == "tables" else {})))
     assert "not installed" in what
-    assert f"keras-dropout[{extra}]" in mend
+    assert f"keras-dropout[{extra}]" in fix
 
 
 def test_parquet_without_pyarrow(tmp_path, table, monkeypatch):
     table.to_parquet(tmp_path / "a.parquet")
     monkeypatch.setattr(pd, "read_parquet", lambda path: importlib.import_module("no_pyarrow_here"))
-    what, mend = refusal(lambda: files.load(tmp_path / "a.parquet", target="kind"))
+    what, fix = refusal(lambda: files.load(tmp_path / "a.parquet", target="kind"))
     assert "pyarrow is not installed" in what
-    assert "keras-dropout[tables]" in mend
+    assert "keras-dropout[tables]" in fix

@@ -114,7 +114,7 @@ def _unpickled(source: Path, names: dict[str, str], number: int | None) -> tuple
 
 def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
     """The contents of files, after they were found to be the published ones: a pickle of others could do anything."""
-    mend = "Delete it and run again, or get a whole copy."
+    fix = "Delete it and run again, or get a whole copy."
     try:
         if source.is_dir():
             found = {name: (source / name).read_bytes() for name in names if (source / name).exists()}
@@ -127,12 +127,12 @@ def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
                     if name in members and (file := archive.extractfile(members[name])) is not None
                 }
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        refuse(f"{source} cannot be read: {error}.", mend)
+        refuse(f"{source} cannot be read: {error}.", fix)
     for name, digest in names.items():
         if name not in found:
             refuse(f"{source} has no {name}.", f"It must hold all of {', '.join((*_TRAIN, *_TEST))}.")
         if hashlib.md5(found[name], usedforsecurity=False).hexdigest() != digest:
-            refuse(f"{source}: {name} is not the published file: its content has another checksum.", mend)
+            refuse(f"{source}: {name} is not the published file: its content has another checksum.", fix)
         yield found[name]
 
 

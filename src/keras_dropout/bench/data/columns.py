@@ -204,11 +204,11 @@ def _not_numbers(
         if (all_numbers and len(forms) <= 3) or plain >= 0.9 * total:
             row = int(np.argmax((values == strange).to_numpy(bool, na_value=False))) + 1
             shown = f"{strange!r} in row {row}" if plain else " and ".join(map(repr, list(forms.values())[::-1]))
-            mend = f"Write one unit{leave_out}"
+            fix = f"Write one unit{leave_out}"
             if plain and len(others) <= FEW:
                 empty = f"table = {call}; table.loc[table[{name!r}].isin({others}), {name!r}] = None; table"
-                mend = f'Empty these cells, in Python: {empty}.to_csv("clean.csv", index=False)'
-            refuse(f"{path}: column {name!r} holds numbers in several forms, such as {shown}.", mend)
+                fix = f'Empty these cells, in Python: {empty}.to_csv("clean.csv", index=False)'
+            refuse(f"{path}: column {name!r} holds numbers in several forms, such as {shown}.", fix)
         like = sum(count for text, count in words.items() if 2 * len(re.findall(r"\d", text)) >= len(text.strip()))
         if like >= total / 2 and not dates(words):
             return [f"column {name}: cells such as {strange!r} look like numbers and are taken as categories"]

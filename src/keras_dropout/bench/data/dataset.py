@@ -243,11 +243,11 @@ def _arrays(value: Any, role: str) -> Any:
     except (TypeError, ValueError):
         refuse(f"the {role}data are not plain arrays.", "Pass arrays of one number type and shape.")
     if array.dtype.kind not in "biuf":
-        refuse(f"the {role}data are not numbers; got {array.dtype}.", _MENDS.get(array.dtype.kind, _MENDS["V"]))
+        refuse(f"the {role}data are not numbers; got {array.dtype}.", _FIXES.get(array.dtype.kind, _FIXES["V"]))
     return array
 
 
-_MENDS = {
+_FIXES = {
     "O": 'Convert them, for example x.astype("float32"); number the classes: np.unique(y, return_inverse=True)[1].',
     "S": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",
     "U": "Number the classes: np.unique(y, return_inverse=True)[1]. A model takes numbers, no texts.",

@@ -85,10 +85,10 @@ def read_folders(source: Path) -> Folders:
     if len(kinds) != 1:
         found = "both images and .txt files" if kinds else "no image and no .txt file"
         inner = next(("/".join(names) for names, _ in files if _ending(names[-1]) in (".csv", ".tsv", ".parquet")), None)
-        mend = f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt"
+        fix = f"{_FORM} Endings: {' '.join(sorted(IMAGES))} .txt"
         refuse(
             f"{source}: the class folders hold {found}.",
-            f"{inner} in it is a table: unpack it, and name that file." if inner else mend,
+            f"{inner} in it is a table: unpack it, and name that file." if inner else fix,
         )
     (kind,) = kinds
     held: dict[str, list[tuple[str, File]]] = {}
@@ -239,8 +239,8 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
     except ImportError:
         refuse("images need Pillow, which is not installed.", "pip install 'keras-dropout[images]'")
     if size is not None:
-        mend = "It is height and width in pixels: for example (32, 32)."
-        size = check_whole("image_size", size[0], 1, mend), check_whole("image_size", size[1], 1, mend)
+        fix = "It is height and width in pixels: for example (32, 32)."
+        size = check_whole("image_size", size[0], 1, fix), check_whole("image_size", size[1], 1, fix)
 
     def opened(file: File) -> Image.Image:
         image = Image.open(io.BytesIO(file.read()), formats=_FORMATS)

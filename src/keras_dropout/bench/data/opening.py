@@ -57,6 +57,6 @@ def contents(path: Path) -> bytes:
                 if packed:
                     check_size(path, size)
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        mend = "Get a whole copy of it." if packed else "Check its permissions."
-        refuse(f"{path} cannot be read{' or is broken' if packed else ''}: {error}.", mend)
+        fix = "Get a whole copy of it." if packed else "Check its permissions."
+        refuse(f"{path} cannot be read{' or is broken' if packed else ''}: {error}.", fix)
     return b"".join(pieces)

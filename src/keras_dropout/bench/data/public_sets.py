@@ -146,17 +146,17 @@ def _unpack_debian_package(target: Path) -> bool:
 
 def _read_idx(path: Path, digest: str) -> np.ndarray:
     """The array in a gzipped IDX file of bytes, after its content was found to be the published one."""
-    mend = "Delete it and run again, or get a whole copy."
+    fix = "Delete it and run again, or get a whole copy."
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
         refuse(f"{path} is missing.", f"The folder must hold all of {', '.join(_FASHION_MNIST)}.")
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        refuse(f"{path} is broken or truncated: it does not unpack.", mend)
+        refuse(f"{path} is broken or truncated: it does not unpack.", fix)
     except OSError as error:
         refuse(f"{path} cannot be read: {error.strerror}.", "Check its permissions.")
     if hashlib.sha256(content).hexdigest() != digest:
-        refuse(f"{path} is not the published file: its content has another checksum.", mend)
+        refuse(f"{path} is not the published file: its content has another checksum.", fix)
     axes = content[3]
     shape = np.frombuffer(content, ">i4", axes, 4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)

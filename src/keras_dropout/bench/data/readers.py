@@ -252,8 +252,8 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     table, notes, call = tables.read_table(path, targets, like)
     rows = len(table)
     if not targets:
-        mend = 'Name one with --target, or in Python with data_options={"target": NAME}'
-        refuse(f"{path} is a table, and no target column is named.", f"{mend}: {', '.join(table.columns)}.")
+        fix = 'Name one with --target, or in Python with data_options={"target": NAME}'
+        refuse(f"{path} is a table, and no target column is named.", f"{fix}: {', '.join(table.columns)}.")
     named_columns = {"text": options.text, "group": options.group, "time": options.time, "weight": options.weight}
     roles = {role: name for role, name in named_columns.items() if name is not None}
     taken = [*(("target", name) for name in targets), *roles.items()]

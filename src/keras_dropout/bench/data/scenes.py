@@ -15,7 +15,7 @@ _SIDES = (14, 22)  # of a garment in a scene, pixels
 _SOLID = 16  # brightness above which a pixel is of the garment; scans have some dust around it
 _TRIES = 8  # places that are drawn for a garment; it goes to the one with the least of it on others
 _TEXTURE, _NOISE = 90, 12  # brightness: the background's most, and the standard deviation of every pixel's noise
-_MEND = "For example train=2000, test=1000."
+_FIX = "For example train=2000, test=1000."
 
 
 class _Piece(NamedTuple):
@@ -113,7 +113,7 @@ def _composed(
     classes: tuple[str, ...] = (),
 ) -> Data:
     for role, number, least in zip(("train", "test"), numbers, (2, 1)):
-        check_whole(role, number, least, _MEND)
+        check_whole(role, number, least, _FIX)
     check_whole("size", size, _GARMENT, "It is the side of a scene in pixels: for example 40.")
     check_whole("seed", seed, 0, "For example 0.")
     if target is not None:
@@ -139,7 +139,7 @@ def _scenes(
     targets, others = order[wanted], order[~wanted]
     most = min(len(others) // (2 if target else 3), len(targets) if target else len(others))
     if number > most:
-        refuse(f"{role} must be at most {most:,}: each scene has garments of its own; got {number:,}.", _MEND)
+        refuse(f"{role} must be at most {most:,}: each scene has garments of its own; got {number:,}.", _FIX)
     used = 0
     for scene in range(number):
         more = int(random.integers(1, 3)) if target else int(random.integers(2, 4))

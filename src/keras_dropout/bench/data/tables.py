@@ -242,11 +242,11 @@ def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":
     if name in table.columns:
         return table[name]
     near = difflib.get_close_matches(name, table.columns, 1, 0.5)
-    mend = f"Did you mean {near[0]!r}?" if near else "Name one of them."
+    fix = f"Did you mean {near[0]!r}?" if near else "Name one of them."
     for mark, word in _SEPARATORS.items():
         if mark in name and set(name.split(mark)) <= set(table.columns):
-            mend = f"Name one column: the file is separated by {word}, as in {name!r}."
-    refuse(f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.", mend)
+            fix = f"Name one column: the file is separated by {word}, as in {name!r}."
+    refuse(f"there is no {role} column {name!r}; the columns are {', '.join(table.columns)}.", fix)
 
 
 def is_number(values: "pd.Series") -> bool:
@@ -422,12 +422,12 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(texts, object), np.array(labels, object)
 
 
-def decode(content: bytes, name: str, mend: str = "Convert it to UTF-8.") -> str:
+def decode(content: bytes, name: str, fix: str = "Convert it to UTF-8.") -> str:
     """The text in `content`, or a refusal that names the file."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        refuse(f"{name} is not UTF-8 text: byte {error.start} does not decode.", mend)
+        refuse(f"{name} is not UTF-8 text: byte {error.start} does not decode.", fix)
 
 
 def _words(text: str) -> list[str]:

@@ -32,7 +32,7 @@ def _chosen(plan: Plan) -> tuple[Study, str]:
         return dataclasses.replace(study, engine="reference"), f"reference: the only engine on {study.backend}"
     if asked != "auto":
         if asked != "reference" and not recipe and (error := _why_not_compiled(study, data)):
-            refuse(f"the {asked} engine cannot train this model: {error}", "Use --engine reference, or mend the model.")
+            refuse(f"the {asked} engine cannot train this model: {error}", "Use --engine reference, or fix the model.")
         return dataclasses.replace(study, engine=asked), f"{asked}: asked for"
     device = accelerator()
     if recipe and not device:

@@ -36,7 +36,7 @@ _LAST_WORDS = """
 import sys
 if not sys.stdin.read():
     print("keras-dropout: the connection to Ray is lost: its node on this machine, or its head, is gone.", file=sys.stderr)
-    print("What is finished is kept in the ledger; mend the cluster, then run the command again.", file=sys.stderr)
+    print("What is finished is kept in the ledger; fix the cluster, then run the command again.", file=sys.stderr)
 """
 _LOCAL: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}
 _JOIN = f"import ray, sys; ray.init(sys.argv[1], **{_QUIET}); print(int(ray.cluster_resources().get('CPU', 0)))"
@@ -48,7 +48,7 @@ def count_cores(address: str | None) -> int:
         return _cores_of_cluster()
     if address is None:
         return usable_cores()
-    mend = f"Give the address that `ray start --head` printed; and this machine must be a node: ray start --address={address}"
+    fix = f"Give the address that `ray start --head` printed; and this machine must be a node: ray start --address={address}"
     host, _, port = address.rpartition(":")
     try:
         if host:
@@ -56,11 +56,11 @@ def count_cores(address: str | None) -> int:
         # In a process that can be ended: Ray tries for minutes where something else answers.
         joined = subprocess.run([sys.executable, "-c", _JOIN, address], capture_output=True, text=True, timeout=_ANSWER)
     except (OSError, ValueError, OverflowError) as error:
-        refuse(f"the Ray cluster at {address} does not answer: {error}.", mend)
+        refuse(f"the Ray cluster at {address} does not answer: {error}.", fix)
     except subprocess.TimeoutExpired:
-        refuse(f"what answers at {address} is no Ray cluster that can be joined within {_ANSWER:.0f} s.", mend)
+        refuse(f"what answers at {address} is no Ray cluster that can be joined within {_ANSWER:.0f} s.", fix)
     if joined.returncode:
-        refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().rpartition(chr(10))[2])}", mend)
+        refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().rpartition(chr(10))[2])}", fix)
     return max(1, int(joined.stdout.split()[-1]))
 
 

@@ -31,7 +31,7 @@ def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, flo
     for told in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
         last, spent = time.perf_counter(), time.perf_counter() - last
         if isinstance(told, Ended) and told.result.status == "failed":
-            refuse(f"a variant cannot be trained: {told.result.error}", "Mend the model or the variant.")
+            refuse(f"a variant cannot be trained: {told.result.error}", "Fix the model or the variant.")
         if over >= len(runs):
             again += spent
         elif isinstance(told, Epoch) and told.epoch > 1:
@@ -47,7 +47,7 @@ def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> 
     the run, what went wrong."""
     told = next(iter(_ask(study, data, Task((run,), engines=tuple(engines)))))
     if isinstance(told, Ended):
-        refuse(f"variant {run.variant.name!r} cannot be trained: {told.result.error}", "Mend the model or the variant.")
+        refuse(f"variant {run.variant.name!r} cannot be trained: {told.result.error}", "Fix the model or the variant.")
     assert isinstance(told, Timed)  # that is what was asked
     return told.steps
 

@@ -161,8 +161,8 @@ def delete(
     Refuse, with that number, unless `sure`. Nothing of what is deleted is left in the file's bytes.
     """
     if bool(keys) + bool(selection) + every + examples != 1:
-        mend = "Name keys, or give filters such as --status failed, or --all, or --examples."
-        refuse("what to delete must be told in one way.", mend)
+        fix = "Name keys, or give filters such as --status failed, or --all, or --examples."
+        refuse("what to delete must be told in one way.", fix)
     with reading(path):  # not made by being cleared
         pass
     with refusing(Path(path), "written"), Ledger(path) as ledger:
@@ -188,8 +188,8 @@ def _vacuum(ledger: Ledger) -> None:
     try:
         ledger.vacuum()
     except NotStored as error:
-        mend = "Free the disk, or wait for the other process, then: keras-dropout runs vacuum --ledger "
-        refuse(f"they are deleted, but not yet out of the file's bytes: {error}", mend + shlex.quote(str(ledger.path)))
+        fix = "Free the disk, or wait for the other process, then: keras-dropout runs vacuum --ledger "
+        refuse(f"they are deleted, but not yet out of the file's bytes: {error}", fix + shlex.quote(str(ledger.path)))
 
 
 def vacuum(path: str | Path) -> tuple[int, int, int]:

@@ -234,8 +234,8 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
             refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
             refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
-        mend = "Check the permissions and the disk, or choose another --ledger."
-        refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else mend)
+        fix = "Check the permissions and the disk, or choose another --ledger."
+        refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else fix)
     except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
         refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
 

@@ -313,12 +313,12 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in expected.items())
         given = arrays.named(part.x)
         got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
-        mend = "Name the inputs as the model does: {" + ", ".join(f"{name!r}: …" for name in expected) + "}."
+        fix = "Name the inputs as the model does: {" + ", ".join(f"{name!r}: …" for name in expected) + "}."
         if len(given) != len(expected):
-            refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", mend)
+            refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
         if isinstance(part.x, dict):
             if set(part.x) != set(expected):
-                refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", mend)
+                refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
             pairs = [(name, array, expected[name]) for name, array in given]
         else:
             pairs = [(name, array, tensor) for (_, array), (name, tensor) in zip(given, expected.items())]
@@ -358,8 +358,8 @@ def _by_output(model: Any, role: str, y: Any, outputs: Any, loss: Any) -> Iterat
     got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
     if len(given) != len(flat) or (isinstance(y, dict) and set(y) != set(names)):
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, flat))
-        mend = "Give one array of targets for each output: {" + ", ".join(f"{name!r}: …" for name in names) + "}."
-        refuse(f"the model has the output(s) {shown}; the {role} targets are {got}.", mend)
+        fix = "Give one array of targets for each output: {" + ", ".join(f"{name!r}: …" for name in names) + "}."
+        refuse(f"the model has the output(s) {shown}; the {role} targets are {got}.", fix)
     targets = [y[name] for name in names] if isinstance(y, dict) else [array for _, array in given]
     if isinstance(loss, (list, tuple)):
         losses = list(loss) if len(loss) == len(flat) else [None] * len(flat)
@@ -395,13 +395,13 @@ def _check_targets(what: str, y: np.ndarray, output: Any, loss: Any, trained: bo
     if kind == "sparse":
         _check_labels(what, y, shape, (loss.get("config") if isinstance(loss, Mapping) else None) or {})
     elif not _fits(y.shape, shape):
-        mend = "Give the model's output and the targets the same width."
+        fix = "Give the model's output and the targets the same width."
         if kind == "categorical" and _fits(y.shape, (*shape[:-1], 1)):
-            mend = "For class numbers use the loss sparse_categorical_crossentropy."
+            fix = "For class numbers use the loss sparse_categorical_crossentropy."
         elif kind in ("regression", "binary") and shape[-1] != 1 and _fits(y.shape, (*shape[:-1], 1)):
             single = "one quantity give it one unit" if kind == "regression" else "two classes give it one unit and sigmoid"
-            mend = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {single}."
-        refuse(f"{what} have the shape {y.shape}; the model gives {shape}.", mend)
+            fix = f"For class numbers use the loss sparse_categorical_crossentropy and end the model with softmax; for {single}."
+        refuse(f"{what} have the shape {y.shape}; the model gives {shape}.", fix)
     if kind == "binary" and (y.min() < 0 or y.max() > 1):
         refuse(f"{what} must lie between 0 and 1 for a binary loss; got {y.min()} to {y.max()}.", "Number the two classes 0 and 1.")
     if trained and len(y) > 1:
@@ -587,7 +587,7 @@ def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) 
     """{class: weight}, with "balanced" replaced by examples / (classes * examples of the class), as in scikit-learn."""
     if class_weight is None:
         return None
-    mend = 'Give {class number: weight}, or "balanced".'
+    fix = 'Give {class number: weight}, or "balanced".'
     if not isinstance(train.y, np.ndarray):
         refuse("class weights are for models with one output.", "Give sample weights for each output: (x, y, weights).")
     if train.weights is not None:
@@ -602,15 +602,15 @@ def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) 
     found, counts = np.unique(arrays.classes(train.y), return_counts=True)
     if isinstance(class_weight, str):
         if class_weight != "balanced":
-            refuse(f"unknown class weight {class_weight!r}.", mend)
+            refuse(f"unknown class weight {class_weight!r}.", fix)
         return {int(number): float(len(train.y) / (len(found) * n)) for number, n in zip(found, counts)}
     if not isinstance(class_weight, Mapping) or not class_weight:
-        refuse(f"class_weight must map classes to weights; got {class_weight!r}.", mend)
+        refuse(f"class_weight must map classes to weights; got {class_weight!r}.", fix)
     for number, weight in class_weight.items():
         if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in found:
             refuse(f"class_weight names the class {number!r}, which no training example has.", f"Classes are {_some(found)}.")
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight) or weight < 0:
-            refuse(f"the weight of class {number} must be a number of at least 0; got {weight!r}.", mend)
+            refuse(f"the weight of class {number} must be a number of at least 0; got {weight!r}.", fix)
     return {int(number): float(weight) for number, weight in sorted(class_weight.items())}
 
 

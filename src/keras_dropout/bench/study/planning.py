@@ -359,8 +359,8 @@ def _read_variant(name: Any, value: Any) -> Variant | str:
         variant = Variant.of(name, value)
     else:
         rate = value if isinstance(value, int | float) and 0 < value < 1 else 0.2
-        mend = f"For example {{{name!r}: 'hidden={rate}'}}; in a study file {name!r} = 'hidden={rate}'."
-        refuse(f"variant {name!r} must say what stands at which site; got {value!r}.", mend)
+        fix = f"For example {{{name!r}: 'hidden={rate}'}}; in a study file {name!r} = 'hidden={rate}'."
+        refuse(f"variant {name!r} must say what stands at which site; got {value!r}.", fix)
     _check_kinds(variant)
     return variant
 
@@ -385,12 +385,12 @@ def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, .
     if max_seeds is not None:
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
     if isinstance(seeds, Sequence | Set) or (isinstance(seeds, np.ndarray) and seeds.ndim):
-        mend = "Seeds are whole numbers from 0 to 2**63 - 1."
-        found = tuple(check_whole("seed", seed, 0, mend, LARGEST) for seed in seeds)
+        fix = "Seeds are whole numbers from 0 to 2**63 - 1."
+        found = tuple(check_whole("seed", seed, 0, fix, LARGEST) for seed in seeds)
         check_seeds(found)
         return found, None
-    mend = "Six are the fewest that can show a difference. The seeds themselves go into a list."
-    return tuple(range(check_whole("seeds", seeds, 1, mend, MOST_SEEDS))), None
+    fix = "Six are the fewest that can show a difference. The seeds themselves go into a list."
+    return tuple(range(check_whole("seeds", seeds, 1, fix, MOST_SEEDS))), None
 
 
 def _check_enough_seeds(most: int, variants: int) -> None:

@@ -209,7 +209,7 @@ def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
                 trials.append(trial)
         if not any(math.isfinite(trial.loss) for trial in trials if trial.done):
             why = next((trial.error for trial in trials if trial.error), "all diverged")
-            refuse(f"no trial could be trained to the end: {why}.", "Mend the model or the space.")
+            refuse(f"no trial could be trained to the end: {why}.", "Fix the model or the space.")
         return _train_finals(search, trials, ledger, quiet)
 
 

@@ -27,7 +27,7 @@ COUNT = 13
 MOST_POINTS = 10_000  # of a grid
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\s*:\s*({_NUMBER})(?:\s*:\s*(\d+))?")
-_MEND = 'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)".'
+_FIX = 'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)".'
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,18 @@ def parse(space: str | Mapping[str, str]) -> Space:
     elif isinstance(space, Mapping) and all(isinstance(text, str) for text in space.values()):
         places = [(site, "=", text) for site, text in space.items()]
     else:
-        refuse(f"a search space is a text, or texts by site; got {space!r}.", _MEND)
+        refuse(f"a search space is a text, or texts by site; got {space!r}.", _FIX)
     sites: dict[str, tuple[Choice, ...]] = {}
     for site, equals, text in places:
         if not site.strip() or not text.strip():
-            refuse(f"space: {(site + equals + text).strip()!r} is not SITE=LOW:HIGH.", _MEND)
+            refuse(f"space: {(site + equals + text).strip()!r} is not SITE=LOW:HIGH.", _FIX)
         sites[site.strip()] = (*sites.get(site.strip(), ()), *_choices(text))
     for site, choices in sites.items():
         if len({choice.text for choice in choices}) < len(choices):
             refuse(f"space: {site} has the same choice twice.", "Leave one out.")
     found = Space(sites)
     if found.size < 2:
-        refuse(f"the search space {str(found)!r} leaves no choice.", _MEND)
+        refuse(f"the search space {str(found)!r} leaves no choice.", _FIX)
     return found
 
 
@@ -146,12 +146,12 @@ def _choices(text: str) -> list[Choice]:
     arguments = ""
     for part in reversed([part.strip() for part in notation.split(text, "|")]):
         if not part:
-            refuse(f"space: {text.strip()!r} has an empty choice.", _MEND)
+            refuse(f"space: {text.strip()!r} has an empty choice.", _FIX)
         if re.fullmatch(r"[A-Za-z_]\w*", part) and arguments:
             part += arguments
         arguments = part[part.index("(") :] if "(" in part else ""
         if ":" in _RANGE.sub("", part):
-            refuse(f"space: cannot read the range in {part!r}.", _MEND)
+            refuse(f"space: cannot read the range in {part!r}.", _FIX)
         found.insert(0, Choice(part, tuple(_range(*match.groups()) for match in _RANGE.finditer(part))))
     return found
 

@@ -126,14 +126,14 @@ class PlannedSweep:
 
 def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) -> PlannedSweep:
     """Check everything and plan the sweep; see `tuning.tune`. Raises `BadInput`."""
-    mend = "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13."
+    fix = "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13."
     found = spaces.parse(sweep)
     if len(found.sites) > 1 or found.size < 2:
-        refuse(f"a sweep is over one site; got {sweep!r}.", mend)
+        refuse(f"a sweep is over one site; got {sweep!r}.", fix)
     ((site, choices),) = found.sites.items()
     if len(choices) > 1 or len(choices[0].ranges) != 1:
-        refuse(f"a sweep is over one range; got {sweep!r}.", mend)
-    check_whole("the number of a sweep's rates", found.size, 2, mend, MOST_RATES)
+        refuse(f"a sweep is over one range; got {sweep!r}.", fix)
+    check_whole("the number of a sweep's rates", found.size, 2, fix, MOST_RATES)
     choice, span = choices[0], choices[0].ranges[0]
     plan = fresh_plan(target, data, settings)
     model = build(plan.study)
