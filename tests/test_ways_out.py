@@ -1257,7 +1257,7 @@ WAYS = [
         plus("--engine"),
     ),
     Way(
-        "bench/execution/scheduler.py",
+        "frameworks.py",
         "pip install 'keras-dropout[{}]'{}",
         lambda: check_backend("torch"),
         lambda said: frameworks.check_backend(said.words(r"--backend (\w+)")),
@@ -1278,10 +1278,10 @@ WAYS = [
     Way(
         "bench/study/loading.py",
         "Leave data out, or name a model: file.keras or file.py:function",
-        "ensemble digits-mlp --data x.npy,y.npy",
-        lambda said: command("ensemble digits-mlp --samples 2 --examples 20 --epochs 1"),
-        lambda said: command(said.words("(file.keras)") and "ensemble model.keras --data x.npy,y.npy --samples 2"),
-        lambda said: command(said.words("(file.py:function)") and "ensemble model.py:build --data x.npy,y.npy --samples 2"),
+        f"uncertainty digits-mlp {UNCERTAIN}",
+        lambda said: command("uncertainty digits-mlp --samples 2"),
+        lambda said: command(said.words("(file.keras)") and f"uncertainty model.keras {UNCERTAIN} --place last=0.2"),
+        lambda said: command(said.words("(file.py:function)") and f"uncertainty model.py:build {UNCERTAIN} --place last=0.2"),
     ),
     Way(
         "bench/study/planning.py",
@@ -1850,7 +1850,7 @@ WAYS = [
         lambda said: said.call("average(", average=ensemble.average, model=wide(), x=X, y=LABELS),
     ),
     Way(
-        "ensemble.py",
+        "models/graph.py",
         CHOOSE_ONE,
         lambda: ensemble.exact_average(two(), X[:4]),
         lambda said: ensemble.exact_average(said.call("keras.Model(", model=two()), X[:4]),
@@ -1985,7 +1985,7 @@ WAYS = [
         ),
         plus("--place"),
     ),
-    Way("sampling.py", CHOOSE_ONE, lambda: predict(two()), lambda said: predict(said.call("keras.Model(", model=two()))),
+    Way("models/graph.py", CHOOSE_ONE, lambda: predict(two()), lambda said: predict(said.call("keras.Model(", model=two()))),
     Way(
         "sampling.py",
         f"Put some there: {PUT_LAST}",
@@ -2049,7 +2049,7 @@ WAYS = [
         lambda said: called(keras_dropout.LoRADropout(0.2, with_lora(said))),
     ),
     Way(
-        "moments.py",
+        "models/graph.py",
         CHOOSE_ONE,
         lambda: moments.predict(two(), X[:4]),
         lambda said: moments.predict(said.call("keras.Model(", model=two()), X[:4]),
@@ -2216,7 +2216,6 @@ WAYS = [
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
     r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
-    r"or --backend \{\}, which is here": "it needs an environment without a backend: .ci/smoke makes one",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",
     r"`?ray start[^`;]*`?": "Ray's own command: tests/bench/test_ray.py begins clusters",
     r"python -c 'import ray; ray.init\(\)'": "it begins a cluster, which takes half a minute",
