@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data import arrays, files
-from keras_dropout.bench.data.dataset import SPLITS, Data, Part, from_arrays, is_part
+from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.ledger.lookup import latest_study, models
-from keras_dropout.errors import (
-    refuse,
-)
+from keras_dropout.bench.settings import SPLITS
+from keras_dropout.errors import refuse
 from keras_dropout.models import targets
 
 
