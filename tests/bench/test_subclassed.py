@@ -90,7 +90,7 @@ def test_a_saved_model_with_our_layers_in_a_fresh_process(tmp_path):
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(60, 4)), y=np.arange(60) % 3)
     code = (
-        "from keras_dropout.bench.planning import make_plan\n"
+        "from keras_dropout.bench.study.planning import make_plan\n"
         "plan = make_plan('model.keras', 'data.npz', engine='compiled')\n"
         "print(*(variant.name for variant in plan.study.variants))"
     )
