@@ -41,7 +41,7 @@ def test_examples_are_made_and_called(name):
     assert type(method.make()).__name__ == method.value.__name__
     for training in (False, True):
         y = method.make()(keras.KerasTensor((2, *method.input_shape[1:]), method.input_dtype), training=training)
-        assert all(size is not None for size in y.shape)
+        assert y.shape[0] == 2
 
 
 @pytest.mark.parametrize("name", CALLED)
