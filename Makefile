@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# What must hold on every backend; each needs a process of its own. `make test` runs the laws, and what differs most between them.
-LAWS = tests/layers/test_contract.py tests/testing tests/test_masks.py tests/test_noise.py tests/test_foreign_layers.py \
-  tests/test_callbacks.py tests/test_nothing_stays.py tests/bench/test_acting.py tests/bench/test_checkpoints.py
-EVERY_BACKEND = $(LAWS) tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/test_mistakes.py \
+# What must hold on every backend; each needs a process of its own. `make test` runs there what is decided in a backend's own code:
+# the layers and the numbers they draw, rates that change in training, epochs and checkpoints. What is written in keras.ops runs on JAX.
+LAWS = tests/layers/test_contract.py tests/testing/test_faults.py tests/test_masks.py tests/test_noise.py tests/test_callbacks.py \
+  tests/bench/test_acting.py tests/bench/test_checkpoints.py
+EVERY_BACKEND = $(LAWS) tests/testing/test_check_layer.py tests/test_foreign_layers.py tests/test_nothing_stays.py \
+  tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/test_mistakes.py \
   tests/test_sampling.py tests/test_moments.py tests/test_thinning.py tests/test_uncertainty.py tests/bench/test_archives.py \
   tests/bench/test_portrait.py $(filter-out tests/layers/test_contract.py,$(wildcard tests/layers/test_*.py))
 # A process a core.
@@ -28,6 +30,8 @@ test: lint .venv/.browser  ## lint, then the tests, the fast ones: all on JAX, t
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(LAWS)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(LAWS)
 
+# With programs as XLA optimises them, which tests/conftest.py leaves out by default.
+test-all: export XLA_FLAGS =
 test-all: lint .venv/.browser  ## the slow tests too, and all that must hold on every backend
 	$(PYTEST)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(EVERY_BACKEND)

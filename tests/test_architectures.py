@@ -8,8 +8,8 @@ import pytest
 from keras import ops
 
 from keras_dropout import place, sites, strip
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.models.graph import functional
-from keras_dropout.models.survey import is_dropout
 
 L = keras.layers
 A = keras.applications

@@ -15,6 +15,7 @@ from keras_dropout import BadInput, RateScheduler, ensemble, moments, uncertaint
 from keras_dropout.bench.compare import make_plan
 
 L = keras.layers
+JAX = keras.backend.backend() == "jax"
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(8, 6)).astype("float32"), np.arange(8) % 3
 STEPS = rng.normal(size=(8, 5, 3)).astype("float32")
@@ -163,14 +164,17 @@ def changed(before, after):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "normalized" or keras.backend.backend() == "jax"])
+@pytest.mark.parametrize(
+    "kind", [*(kind for kind in MODELS if kind != "normalized" or JAX), "functional, long", "subclassed, long"]
+)
 def test_a_model_is_what_it_was(kind):
+    kind, _, long = kind.partition(", ")
     model, x = MODELS[kind](), STEPS if kind == "stateful" else X
     model.compile("adam", likelihood if kind == "a shared layer" else "sparse_categorical_crossentropy")
     if kind == "functional":
         model.fit(x, Y, batch_size=8, verbose=0)  # has an optimizer with a state, and Keras's programs
-    calls = CALLS | (LONG if kind in ("functional", "subclassed") else {})
-    if keras.backend.backend() != "jax":  # there a plan times runs in processes of their own
+    calls = LONG if long else CALLS
+    if not JAX:  # there a plan times runs in processes of their own
         calls = {name: call for name, call in calls.items() if not name.startswith("make_plan")}
     if kind == "normalized":
         calls = {name: call for name, call in LONG.items() if name.startswith("make_plan")}

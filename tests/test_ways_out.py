@@ -2234,7 +2234,16 @@ def here(folder, monkeypatch):
         monkeypatch.setattr(studies, show, lambda *_: None)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.module}: {way.words[:60]}")
+def quick_and_slow(ways):
+    """The first row of each module always runs, the others in `make test-all`: most make models, and a command's study."""
+    modules = set()
+    for way in ways:
+        marks = [pytest.mark.slow] if way.module in modules else []
+        modules.add(way.module)
+        yield pytest.param(way, marks=marks, id=f"{way.module}: {way.words[:60]}")
+
+
+@pytest.mark.parametrize("way", quick_and_slow(WAYS))
 def test_the_way_out_is_one(way):
     way.follow()
 

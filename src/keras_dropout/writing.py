@@ -1,5 +1,6 @@
 """How a file is written: whole or not at all."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,4 +18,5 @@ def write_whole(path: Path, write: Callable[[Path], Any], fix: str = "Free the d
     except OSError as error:
         refuse(f"{path} cannot be written: {error.strerror or error}.", fix)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a name that is too long
+            part.unlink(missing_ok=True)

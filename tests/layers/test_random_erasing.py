@@ -46,13 +46,13 @@ def test_areas_are_uniform_and_never_cut():
 
 
 def test_ratios_are_uniform_in_their_logarithm():
-    height, width = edges(erased(RandomErasing(1, scale=(0.1, 0.1), seed=4), 600, 100, 100))
+    height, width = edges(erased(RandomErasing(1, scale=(0.1, 0.1), seed=4), 400, 100, 100))
     log_ratio = np.log(height / width)
     low, high = np.log(RATIO)
     assert low - 0.08 < log_ratio.min()
     assert log_ratio.max() < high + 0.08
     spread = (high - low) / np.sqrt(12)
-    assert abs(log_ratio.mean() - (low + high) / 2) < 5 * spread / np.sqrt(600)
+    assert abs(log_ratio.mean() - (low + high) / 2) < 5 * spread / np.sqrt(400)
     assert abs(log_ratio.std() - spread) < 0.1 * spread
 
 
@@ -67,7 +67,7 @@ def test_every_place_that_fits_is_equally_likely():
 
 @pytest.mark.parametrize(("scale", "ratio"), [((1, 1), (0.3, 3.3)), ((0.9, 1), (3, 3.3)), ((1e-6, 1e-6), (1, 1))], ids=str)
 def test_extremes_stay_inside(scale, ratio):
-    height, width = edges(erased(RandomErasing(1, scale=scale, ratio=ratio, seed=6), 50))
+    height, width = edges(erased(RandomErasing(1, scale=scale, ratio=ratio, seed=6)))
     assert (height >= 1).all()
     assert (width >= 1).all()
     if scale == (1, 1):
