@@ -57,8 +57,10 @@ def complete(settings: Mapping[str, Any], table: Any) -> dict[str, Any]:
     return found
 
 
-def _whole(name: str) -> Callable[[Any], int]:
-    return lambda value: check_whole(name, value, 1, f"Leave {name} out for the default, or give 1 or more.", 2**31 - 1)
+def _count(name: str, help: str, in_file: str = "") -> Setting:
+    """Return the row of a whole number that may be left out."""
+    fix = f"Leave {name} out for the default, or give 1 or more."
+    return Setting(help, in_file, check=lambda value: check_whole(name, value, 1, fix, 2**31 - 1), kind=int)
 
 
 def _one_of(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
@@ -173,8 +175,8 @@ class Settings(TypedDict, total=False):
             kind=float,
         ),
     ]
-    epochs: Annotated[int | None, Setting("Default: the recipe's, or 20.", "20", check=_whole("epochs"), kind=int)]
-    batch_size: Annotated[int | None, Setting("Default: the recipe's, or 32.", "32", check=_whole("batch size"), kind=int)]
+    epochs: Annotated[int | None, _count("epochs", "Default: the recipe's, or 20.", "20")]
+    batch_size: Annotated[int | None, _count("batch size", "Default: the recipe's, or 32.", "32")]
     optimizer: Annotated[
         str | None,
         Setting(
@@ -195,11 +197,10 @@ class Settings(TypedDict, total=False):
     ]
     early_stopping: Annotated[
         int | None,
-        Setting(
+        _count(
+            "early stopping",
             "Epochs to wait for a smaller validation loss; the best epoch is measured.",
             "5            # epochs without a better validation loss; the best epoch counts",
-            check=_whole("early stopping"),
-            kind=int,
         ),
     ]
     class_weight: Annotated[
@@ -237,11 +238,10 @@ class Settings(TypedDict, total=False):
     ]
     workers: Annotated[
         int | None,
-        Setting(
+        _count(
+            "workers",
             "Workers of one thread each. Default: one per core; one with stacked.",
             "2                   # default: one per core",
-            check=_whole("workers"),
-            kind=int,
         ),
     ]
     on: Annotated[
@@ -255,11 +255,10 @@ class Settings(TypedDict, total=False):
     ]
     checkpoint_every: Annotated[
         int | None,
-        Setting(
+        _count(
+            "checkpoint every",
             "Epochs between checkpoints, from which a run that was interrupted goes on.",
             "10         # epochs between checkpoints, from which an interrupted run goes on",
-            check=_whole("checkpoint every"),
-            kind=int,
         ),
     ]
     keep_weights: Annotated[
@@ -285,11 +284,10 @@ class Settings(TypedDict, total=False):
     ]
     samples: Annotated[
         int | None,
-        Setting(
+        _count(
+            "samples",
             "Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50.",
             "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
-            check=_whole("samples"),
-            kind=int,
         ),
     ]
     split: Annotated[
@@ -337,9 +335,7 @@ class SearchSettings(Settings, total=False):
         str,
         Setting("tpe (default), random or grid.", default="tpe", check=_one_of("sampler", SAMPLERS)),
     ]
-    trials: Annotated[
-        int | None, Setting("Placements that are tried. Default: 18; of a grid all.", check=_whole("trials"), kind=int)
-    ]
+    trials: Annotated[int | None, _count("trials", "Placements that are tried. Default: 18; of a grid all.")]
     seed: Annotated[
         int,
         Setting(
@@ -349,7 +345,7 @@ class SearchSettings(Settings, total=False):
             kind=int,
         ),
     ]
-    budget: Annotated[int | None, Setting("Model-epochs that the search may cost.", check=_whole("budget"), kind=int)]
+    budget: Annotated[int | None, _count("budget", "Model-epochs that the search may cost.")]
     halving: Annotated[
         bool,
         Setting(
