@@ -35,9 +35,9 @@ def shift(
     blur:     Gaussian with sd 0.5, 1, 1.5, 2, 3 pixels; the pixels of the edge are repeated outside the image.
     contrast: the distance from each channel's mean over the image times .4, .3, .2, .1, .05.
 
-    Images are uint8 or floats within [low, high]; the default is 0 to 255 for uint8 and 0 to 1 for floats. Values outside are
-    clipped. Noise depends on `seed` and on the image, rounded to 8 bits: an image gets the same noise at any position, and as
-    floats too.
+    Images are uint8 or floats within [low, high]; the default is 0 to 255 for uint8 and 0 to 1 for floats. Results are
+    clipped to this range. Noise depends on `seed` and on the image, rounded to 8 bits: an image gets the same noise at any
+    position, and as floats too.
     """
     images, low, high = _images(images, low, high)
     check_choice("shift", kind, SHIFTS)
