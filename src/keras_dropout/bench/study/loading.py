@@ -44,8 +44,8 @@ def evaluation_data(
 ) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
     """Load a model from a recipe's name, a file or a function, and its data; return (model, data, parts, description).
 
-    The parts are the "validation" and "test" examples as the model sees them. The description is None for the data of a recipe. A
-    recipe as the target has its own data; for other targets, `data` may be the name of a recipe.
+    The parts are the "validation" and "test" examples as the model sees them. The description is None unless the data
+    came from files or a function. A recipe as the target has its own data; for other targets, `data` may be the name of a recipe.
     """
     targets.check(target)
     if not targets.names_model(target):

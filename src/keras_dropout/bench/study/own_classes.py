@@ -125,7 +125,7 @@ def _unpacked(objects: bytes) -> dict[str, Any]:
 def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
     """Return a hash of the user's own code among these classes and functions, and of everything it uses. It is part of run keys.
 
-    Objects of installed packages count by name. Objects of the module `read` count by name too, as its file is hashed as a whole
+    Objects of installed packages count by name. Objects of the module `read` add nothing, as its file is hashed as a whole
     elsewhere, but code that they use from other modules counts. None if there is no such code.
     """
     code = _Code(read)
