@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
 POWER = 0.8
-_MOST_PAIRS = 10_000  # the largest number of pairs that is computed
+_MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
 _SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
 
@@ -275,8 +275,8 @@ def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
 
     `mean_interval` is for new seeds on the same examples. Here seeds and examples are resampled independently of each other, as in
     Owen's pigeonhole bootstrap (2007, Ann. Appl. Statist. 1: 386-411). On a full table the variance of the bootstrap has a closed
-    form. With `seeds`, `examples` and `rest` the mean squares of the deviations of seeds, of examples and of the remainder, S seeds
-    and E examples,
+    form. Let `seeds`, `examples` and `rest` be the mean squares of the deviations of seeds, of examples and of the remainder, for S
+    seeds and E examples. Then
 
         variance = seeds / (S - 1) + examples / E + rest / ((S - 1) E).
 
@@ -348,9 +348,9 @@ def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: 
     symmetry. A larger exponent finds slightly more differences, but later: benchmarks/sequential_verdict.py.
 
     The verdict comes from the first pair at which the observed signs cross. It depends on the whole sequence and is never revoked:
-    neither later pairs nor a boundary crossed between two looks change it. Up to 14 pairs, all patterns are enumerated. After that
-    each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing pair (nan) is left
-    out.
+    later pairs do not change it, and a crossing between two looks still counts. Up to 14 pairs, all patterns are enumerated. After
+    that each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing pair (nan) is
+    left out.
     """
     differences = np.asarray(differences, dtype=float)
     differences = differences[np.isfinite(differences)][:max_pairs]
@@ -424,7 +424,7 @@ class Smooth:
 
 
 def smooth_curve(x: np.ndarray, values: np.ndarray, points: int = 121) -> Smooth:
-    """A natural cubic regression spline through `values` (a row for each seed, a column for each x).
+    """Fit a natural cubic regression spline through `values` (a row for each seed, a column for each x).
 
     The spline has 3 to 6 knots at equal distances in x; generalised cross-validation on the mean over seeds chooses the number
     (Craven and Wahba 1979). Each seed gets its own fit after its level is subtracted, since seeds are compared at the same x.

@@ -121,11 +121,11 @@ def verify(path: str | Path) -> str:
 
 
 class NotStored(Exception):
-    """SQLite could not write. The text gives the reason in one line; the previous contents of the ledger are safe."""
+    """A failure of SQLite to write. The text gives the reason in one line; the previous contents of the ledger are safe."""
 
 
 class Damaged(Exception):
-    """Stored content cannot be read. The text says which content, and why."""
+    """A failure to read stored content. The text says which content, and why."""
 
 
 def _plain(sql: str) -> str:

@@ -70,7 +70,7 @@ def is_keras(found: Any) -> bool:
 
 
 def shown(found: Any) -> str:
-    """Return a class or function as "module.name" for messages; a text names one of Keras's own."""
+    """Return the name of a class or function for messages, with its module or "Keras's"; a text names one of Keras's own."""
     if is_keras(found):
         return f"Keras's {found if isinstance(found, str) else found.__name__}"
     return f"{found.__module__}.{found.__qualname__}"

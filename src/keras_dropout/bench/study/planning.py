@@ -466,7 +466,7 @@ def _still_random(model: Any) -> tuple[str, ...]:
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
-    """Return whether a ready variant is useful for this model; a model built without dropout as built equals the baseline."""
+    """Return whether a ready variant is useful for this model; "as-built" is useful only if the model has dropout."""
     from keras_dropout.models.placement import is_dropout, resolve
 
     if variant.placement is None:
