@@ -32,7 +32,7 @@ class Data:
 
     The first `validation` training examples are the validation data. Inputs mapped from a file (`np.memmap`) stay in the file.
     `classes` holds the names of classes 0, 1, …, and `columns` the names of a table's columns, if they have names. `division`
-    describes how examples were divided that came undivided.
+    describes how examples from an undivided source were divided.
     """
 
     name: str
@@ -205,7 +205,7 @@ def _part(data: Any, role: str, rank: int | None) -> Part:
 def _several(value: Any, other: Any) -> Any:
     """Return a list of arrays as a tuple if each array is one input or output. Leave it unchanged if each is one example.
 
-    `other`, the other of x and y, gives the number of examples: the rows of its first array, or the number of its arrays.
+    `other` is y for x, and x for y. It has as many examples as its first array has rows, or as it has arrays.
     """
     if not _is_list_of_arrays(value):
         return value

@@ -35,7 +35,7 @@ class _Piece(NamedTuple):
 def segmentation(
     data_dir: str | os.PathLike | None = None, train: int = 2000, test: int = 1000, size: int = 40, seed: int = 0
 ) -> Data:
-    """Make data with the garment at each pixel: x (scenes, size, size, 1), uint8, y (scenes, size, size), 0 background, 1 to 10.
+    """Make data for segmentation: x (scenes, size, size, 1), uint8, y (scenes, size, size), 0 background, 1 to 10 garments.
 
     A scene has two or three garments of random classes, 14 to 22 pixels a side, on a grey texture with noise. Garments overlap
     little, and later ones cover earlier ones. Test scenes use garments of the Fashion-MNIST test data, training scenes those of its

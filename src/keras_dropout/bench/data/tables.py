@@ -257,7 +257,7 @@ def is_number(values: "pd.Series") -> bool:
 
 
 def numbers_rows(values: "pd.Series") -> bool:
-    """Return whether a column numbers the rows, in any order. It has no information, except that it reveals sorted answers.
+    """Return whether a column numbers the rows, in any order: it has no information, but would reveal sorted answers.
 
     Such a column holds each of 0, 1, 2, … or 1, 2, 3, … once, or has the name of an index or an id and unique whole numbers.
     """
