@@ -1,4 +1,4 @@
-"""What was predicted of each test example: where the variants disagree, and which classes they take for others."""
+"""Predictions on each test example: where the variants disagree, and which classes they confuse."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,16 +8,17 @@ import numpy as np
 MOST_DISPUTED = 24
 MOST_CLASSES = 20
 
-Seeds = Sequence[np.ndarray | None]  # one array over the test examples for each seed, None where there is none
+Seeds = Sequence[np.ndarray | None]  # for each seed an array over the test examples, or None
 
 
 def disputed(
     answers: np.ndarray, candidates: np.ndarray, predictions: Mapping[str, Seeds], losses: Mapping[str, Seeds]
 ) -> list[int]:
-    """Which of the `candidates` (numbers of test examples) the variants disagree on most, the most disputed first.
+    """Return the `candidates` (indices of test examples) on which the variants disagree most, the most disputed first.
 
-    Of classes: by the largest difference between two variants in the share of seeds that are right. Those with the same difference,
-    and values, are ranked by the largest difference between two variants in the mean loss. An example on which all agree is none.
+    For classes, examples are ranked by the largest difference between two variants in the share of seeds that are right. Ties, and
+    examples with values, are ranked by the largest difference between two variants in the mean loss. Examples without any
+    difference are left out.
     """
     loss = _spread(losses, candidates, lambda values: values)
     if _are_classes(answers, predictions):
@@ -31,13 +32,13 @@ def disputed(
 
 
 def _are_classes(answers: np.ndarray, predictions: Mapping[str, Seeds]) -> bool:
-    """Whether what is predicted is a class: answers of a regression may be whole numbers too."""
+    """Return whether the predictions are classes. Answers alone do not tell: those of a regression may be whole numbers."""
     every = (each for seeds in predictions.values() for each in seeds if each is not None)
     return all(each.dtype.kind in "iub" for each in (answers, *every))
 
 
 def _spread(by_variant: Mapping[str, Seeds], candidates: np.ndarray, value: Any) -> np.ndarray:
-    """Largest minus smallest over variants of the mean over seeds, (candidates,); zeros where fewer than two variants have any."""
+    """Return the range over variants of the mean over seeds, (candidates,); zeros if fewer than two variants have data."""
     means = []
     for seeds in by_variant.values():
         found = [value(each[candidates]) for each in seeds if each is not None]
@@ -47,9 +48,9 @@ def _spread(by_variant: Mapping[str, Seeds], candidates: np.ndarray, value: Any)
 
 
 def confusion(answers: np.ndarray, predictions: Mapping[str, Seeds], baseline: str) -> dict[str, Any] | None:
-    """How often each class was taken for each, mean over seeds, and the mean paired difference to the baseline, by variant.
+    """Return each variant's confusion matrix, mean over seeds, and its mean paired difference from the baseline.
 
-    Matrices are (classes, classes) of test examples, rows the true class; None for values, or for more than 20 classes.
+    Matrices count test examples, (classes, classes); rows are the true class. None for values, or for more than 20 classes.
     """
     every = [each for seeds in predictions.values() for each in seeds if each is not None]
     if not every or not _are_classes(answers, predictions):

@@ -1,18 +1,18 @@
-"""The names of metrics: which of them `--samples` gives, and whether a higher value is better.
+"""The names of metrics: which ones `--samples` computes, and whether a higher value is better.
 
-To add a metric to `--samples`, write its formula in `metrics.py`, a function of predictions and answers, and its row in `SAMPLED`.
+To add a metric to `--samples`, add its formula to `metrics.py`, a function of predictions and answers, and a row to `SAMPLED`.
 """
 
 import re
 from typing import NamedTuple
 
-MC = "mc_"  # begins the name of a metric of Monte-Carlo predictions
+MC = "mc_"  # prefix of the metrics of Monte-Carlo predictions
 
 
 class Row(NamedTuple):
-    """What a metric of `--samples` is for: kinds of `outputs` as `uncertainty.find_outputs` names them.
+    """The use of a metric of `--samples`. `outputs` lists the kinds of outputs, named as in `uncertainty.find_outputs`.
 
-    `plain` is False where plain predictions already have it, from the metrics the model is compiled with.
+    `plain` is False if the model's compiled metrics already give the metric for plain predictions.
     """
 
     outputs: tuple[str, ...]
@@ -27,10 +27,10 @@ SAMPLED = {
     "ece": Row(("classes", "labels")),
     "rmse": Row(("values",)),
 }
-TUNED_BY = ("nll", "brier", "ece")  # by which a rate can be chosen on validation data
-EDGES = [number / 15 for number in range(16)]  # of the bins of confidence in curves of calibration
-COVERAGE = [number / 20 for number in range(1, 21)]  # at which the risk is kept
-# Whole words of a name; before them may be an output's.
+TUNED_BY = ("nll", "brier", "ece")  # metrics that can choose a rate on validation data
+EDGES = [number / 15 for number in range(16)]  # edges of the confidence bins of calibration curves
+COVERAGE = [number / 20 for number in range(1, 21)]  # coverages at which the risk is stored
+# Whole words of a metric's name; the name of an output may come before them.
 _HIGHER_IS_BETTER = re.compile(
     r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity"
     r"|correlation|true_positives?|true_negatives?)(?![^\W_])"
@@ -48,23 +48,23 @@ def monte_carlo_names(outputs: str) -> list[str]:
 
 
 def is_monte_carlo(metric: str) -> bool:
-    """Whether a metric on test data, such as "test_mc_nll", is of Monte-Carlo predictions."""
+    """Return whether a metric on test data, such as "test_mc_nll", belongs to Monte-Carlo predictions."""
     return metric.startswith(f"test_{MC}") and metric.removeprefix(f"test_{MC}") in SAMPLED
 
 
 def is_sampled(metric: str) -> bool:
-    """Whether a study has a metric on test data only because of `--samples`."""
+    """Return whether a study has a metric on test data only because of `--samples`."""
     row = SAMPLED.get(metric.removeprefix("test_")) if metric.startswith("test_") else None
     return is_monte_carlo(metric) or (row is not None and row.plain)
 
 
 def plain_metric(metric: str) -> str:
-    """Name the metric of plain predictions that goes with a Monte-Carlo one."""
+    """Return the name of the plain metric that corresponds to a Monte-Carlo metric."""
     return metric.replace(f"test_{MC}", "test_")
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a higher value of a metric is better: as its row in `SAMPLED` says, else by the words of its name."""
+    """Return whether a higher value of a metric is better, by its row in `SAMPLED` or else by the words of its name."""
     name = metric.lower()
     if row := SAMPLED.get(name.removeprefix("test_").removeprefix(MC)):
         return row.higher_is_better

@@ -1,7 +1,7 @@
-"""What crosses borders in the bench: Variant, Study, Run, Result. Frozen, of plain values, each checked when made.
+"""The records that the parts of the bench exchange: Variant, Study, Run, Result. Frozen, of plain values, checked when made.
 
 A *study* is model + data + training settings + variants + seeds. A *run* is one training of one variant with one seed. A run is
-known by its key, a hash of everything that decides its result.
+identified by its key, a hash of everything that decides its result.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from keras_dropout.errors import check_choice, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
 
 BASELINE = "none"
-# Raised when a change to the code makes the same run end in other numbers: old runs are then trained again.
+# Increased when a code change alters the numbers of the same run: old runs are then trained again.
 NUMERIC_VERSION = 2
 STATUSES = ("done", "diverged", "failed")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named placement: site -> {"kind": layer class, "rate": rate, …}. `placement` None is the model as it is built.
+    """A named placement: site -> {"kind": layer class, "rate": rate, …}. With `placement` None the model stays as built.
 
-    A spec with a "schedule", {"kind": …} as `schedules` documents it, has the schedule's highest rate as its "rate". One with
-    "over_depth": True is spread over the sites it names when the variant meets its model: see `schedules.spread_over_depth`.
+    A "schedule" in a spec is a mapping {"kind": …}, documented in `schedules`; the spec's "rate" is then the schedule's highest
+    rate. A spec with "over_depth": True is spread over its sites once the model is known: see `schedules.spread_over_depth`.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Variant:
                 )
 
     def __str__(self) -> str:
-        """The text that `parse` reads as this variant; the name alone where there is nothing to place."""
+        """Return the text that `parse` reads as this variant; the name alone if nothing is placed."""
         places = ", ".join(f"{site}={notation.spec_text(spec)}" for site, spec in (self.placement or {}).items())
         return f"{self.name}={places}" if places else self.name
 
     @classmethod
     def of(cls, name: str, placement: Mapping[str, Any] | None) -> "Variant":
-        """A variant from rates, schedules, their texts, dropout layers or {"kind", "rate", …} mappings by site."""
+        """Make a variant from rates, schedules, their texts, dropout layers or {"kind", "rate", …} mappings by site."""
         return cls(name, None if placement is None else {site: _spec(name, site, value) for site, value in placement.items()})
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """A variant from NAME="SITE=RATE, SITE=Kind(rate, option=…)"; a rate can be a schedule, as linear(0.5, 0.0)."""
+        """Parse NAME="SITE=RATE, SITE=Kind(rate, option=…)"; a rate can be a schedule such as linear(0.5, 0.0)."""
         name, equals, places = text.partition("=")
         fix = 'Write NAME="SITE=RATE, SITE=Kind(rate, option=…)", for example half="hidden=0.5".'
         if not equals or not places.strip():
@@ -96,14 +96,14 @@ def _spec(variant: str, site: str, value: Any) -> dict[str, Any]:
     if isinstance(rate, str) and "(" in rate:
         rate = schedules.parse(rate)
     if isinstance(rate, schedules.Schedule):
-        # The same rate all the time is a rate: the run is then known by the same key.
+        # A constant schedule is stored as a rate, so that both give the run the same key.
         options |= {} if isinstance(rate, schedules.Constant) else {"schedule": rate.document()}
         rate = rate.peak
     return {"kind": value["kind"], "rate": check_study_rate(where, rate), **options}
 
 
 def check_study_rate(where: str, rate: Any) -> float:
-    """A rate to be studied: in [0, 1); with 1 nothing is left to train."""
+    """Return the rate as a float, or refuse one outside [0, 1): a rate of 1 leaves nothing to train."""
     if isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool) and 0 <= float(rate) < 1:
         return float(rate)
     refuse(
@@ -113,14 +113,14 @@ def check_study_rate(where: str, rate: Any) -> float:
 
 
 def check_variant_names(names: Sequence[str], baseline: Any) -> None:
-    """Refuse names of a study's variants that are not different, and a baseline that is none of them."""
+    """Refuse duplicate names of variants, and a baseline that is none of them."""
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         refuse(f"two variants have the same name: {', '.join(twice)}.", "Rename one.")
     check_choice("baseline", baseline, tuple(names), f"Use the name of a variant: {', '.join(names)}.")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse no seeds, and seeds that are not different."""
+    """Refuse an empty list of seeds, and duplicate seeds."""
     if not seeds:
         refuse("seeds must be a whole number of at least 1; got 0.", "Six are the fewest that can reach significance.")
     if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
@@ -129,7 +129,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a study says of its data: a name, a fingerprint of the contents, and the sizes of the three parts."""
+    """A study's description of its data: a name, a fingerprint of the contents, and the sizes of the three parts."""
 
     name: str
     fingerprint: str
@@ -149,12 +149,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a comparison needs to know; plain values only, so that it can be stored and sent to a worker.
+    """The full definition of a comparison, in plain values only, so that it can be stored and sent to a worker.
 
-    `model` and `compiled` are what Keras's serialisation gives; `seeds` are the seeds themselves. `class_weight` maps classes to
-    weights in training; `early_stopping` is the patience in epochs; `samples` are the stochastic forward passes of Monte-Carlo
-    metrics on the test data; `weights` are those that every run starts from, in the order of the model's; `modules` and the Python
-    file `source` are what a worker must import before it can make the model, `objects` the classes and functions that it is sent.
+    `model` and `compiled` are the output of Keras's serialisation; `seeds` lists the seeds themselves. `class_weight` maps classes
+    to weights in training; `early_stopping` is the patience in epochs; `samples` is the number of stochastic forward passes for
+    Monte-Carlo metrics on the test data. Every run starts from `weights`, in the order of the model's weights. A worker imports
+    `modules` and the Python file `source` before it makes the model; `objects` are the classes and functions sent to it.
     """
 
     target: str
@@ -191,17 +191,18 @@ class Study:
         check_seeds(self.seeds)
 
     def runs(self) -> list[Run]:
-        """All runs, by seed and then by variant, so that complete pairs come early."""
+        """Return all runs, by seed and then by variant, so that complete pairs come early."""
         return [Run(self.key(variant, seed), variant, seed) for seed in self.seeds for variant in self.variants]
 
     def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Everything that decides a run's result, as plain values; the names of layers are replaced by their positions.
+        """Return everything that decides a run's result, as plain values; positions replace the names of layers.
 
-        Names decide nothing, and Keras makes up others each time. Only names are: the "relu" of a layer named "relu" decides.
+        Names decide nothing, and Keras makes up new ones each time. Only names are replaced: in a layer named "relu", the
+        activation "relu" stays.
         """
         placement = variant.placement
         class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
-        # Only where they are used, so that the keys of other studies stay what they were.
+        # Included only where used, so that the keys of other studies do not change.
         options = {
             "class_weight": class_weight,
             "early_stopping": self.early_stopping,
@@ -209,7 +210,7 @@ class Study:
             "weights": self.weights_hash,
             "source": self._source_hash,
             "objects": self.objects_hash,
-            # Test losses were not weighted at first; this tells the runs apart.
+            # Early versions did not weight test losses; this gives the runs different keys.
             "weighted_loss": True if self.compiled.get("loss_weights") is not None else None,
         }
         return {
@@ -227,11 +228,11 @@ class Study:
         }
 
     def key(self, variant: Variant, seed: int) -> str:
-        """The run's key: 32 hexadecimal digits of the hash of what decides its result."""
+        """Return the run's key: 32 hexadecimal digits of a hash of everything that decides its result."""
         return self._keys[variant.name, seed]
 
     def document(self) -> dict[str, Any]:
-        """What is said of the study, as plain values: all but the model and the weights."""
+        """Describe the study in plain values: everything except the model and the weights."""
         return {
             **{name: getattr(self, name) for name in _SAID},
             "data": dict(vars(self.data)),
@@ -244,7 +245,7 @@ class Study:
 
     @classmethod
     def from_document(cls, said: Mapping[str, Any], keys: Mapping[tuple[str, int], str]) -> "Study":
-        """A study that was carried out, to be read: it has no model, and its keys, by (variant, seed), are known."""
+        """Rebuild a finished study for reading: it has no model, and takes its keys, by (variant, seed), from `keys`."""
         study = cls(
             **{name: said[name] for name in _SAID},
             data=DataFacts(**said["data"]),
@@ -254,12 +255,12 @@ class Study:
             variants=tuple(Variant(**variant) for variant in said["variants"]),
             class_weight=said["class_weight"] and {int(number): weight for number, weight in said["class_weight"].items()},
         )
-        vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # in place of what is computed once
+        vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # set in place of the cached properties
         return study
 
     @cached_property
     def _position(self) -> dict[str, str]:
-        """What stands for the name of each layer."""
+        """The text that replaces each layer's name."""
         return {layer["config"].get("name", ""): f"#{number}" for number, layer in enumerate(_layers(self.model))}
 
     def _path(self, site: str) -> str:
@@ -267,7 +268,7 @@ class Study:
 
     @cached_property
     def _architecture(self) -> dict[str, Any]:
-        """The model and how it is compiled, as all runs have them."""
+        """The model and its compile settings, which all runs share."""
 
         def by_output(value: Any) -> Any:
             if isinstance(value, Mapping) and "class_name" not in value:
@@ -305,11 +306,11 @@ class Study:
 _SAID = ("target", "split", "backend", "engine", "epochs", "batch_size", "baseline", "early_stopping", "samples")
 
 
-_OF_NAMES = ("keras_history", "input_layers", "output_layers")  # in a serialised model, what consists of names of layers
+_OF_NAMES = ("keras_history", "input_layers", "output_layers")  # entries of a serialised model that consist of layer names
 
 
 def _layers(value: Any, listed: bool = True) -> Iterator[Mapping[str, Any]]:
-    """The layers of a serialised model, itself first, those inside of others included."""
+    """Yield the layers of a serialised model: the model first, nested layers included."""
     if isinstance(value, (list, tuple)):
         for each in value:
             yield from _layers(each, listed)
@@ -322,7 +323,7 @@ def _layers(value: Any, listed: bool = True) -> Iterator[Mapping[str, Any]]:
 
 
 def _plain(value: Any, position: Mapping[str, str] | None = None, layers: Collection[int] = ()) -> Any:
-    """Part of a serialised model as plain values, with the names of `layers`, their ids, replaced by their positions."""
+    """Return part of a serialised model as plain values; positions replace the names of `layers`, which are given by id."""
     if isinstance(value, (list, tuple)):
         return [_plain(v, position, layers) for v in value]
     if not isinstance(value, Mapping):
@@ -340,7 +341,7 @@ def _plain(value: Any, position: Mapping[str, str] | None = None, layers: Collec
 
 
 def _renamed(value: Any, position: Mapping[str, str]) -> Any:
-    """What consists of the names of layers, with their positions."""
+    """Return nested names of layers with each name replaced by its position."""
     if isinstance(value, Mapping):
         return {position.get(k, k): _renamed(v, position) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -350,15 +351,17 @@ def _renamed(value: Any, position: Mapping[str, str]) -> Any:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run ended in.
+    """The outcome of a run.
 
-    `metrics` are those of the last epoch (with early stopping: of `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured
-    with dropout off, but for the "test_mc_…" of a study with samples, which are of the mean of these; `curves` has a list per
-    metric with one value per epoch ("loss" is the running mean in training, dropout on); `test_losses` one loss per test example;
-    `predictions` the class, a whole number, or the value that is predicted of each test example, where it is one number;
-    `calibration`, of a study with samples, the curves of "plain" and "monte_carlo" predictions (see `scoring.curves`); `seconds`
-    the time spent, compiling included, of a run trained beside others its share, the wall time divided by their number; `log` what
-    was printed in the process that trained it; `model` the trained model, the bytes of a .keras file, where it is to be kept.
+    `metrics`: values after the last epoch (with early stopping: `best_epoch`), {"test_loss": …, "train_accuracy": …}, measured with
+    dropout off. Only "test_mc_…", of a study with samples, is measured on the mean of stochastic passes.
+    `curves`: for each metric a list with one value per epoch ("loss" is the running mean in training, dropout on).
+    `test_losses`: one loss per test example.
+    `predictions`: for each test example the predicted class, a whole number, or the predicted value, where it is one number.
+    `calibration`: in a study with samples, the curves of "plain" and "monte_carlo" predictions (see `scoring.curves`).
+    `seconds`: time spent, including compilation. For runs trained together: the wall time divided by their number.
+    `log`: the printed output of the process that trained the run.
+    `model`: the trained model as the bytes of a .keras file, if it is to be kept.
     """
 
     status: str

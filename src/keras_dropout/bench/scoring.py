@@ -1,4 +1,4 @@
-"""One model's predictions in the form that the metrics take, and the metrics of its plain and its Monte-Carlo predictions."""
+"""A model's predictions in the form that the metrics take, and the metrics of its plain and Monte-Carlo predictions."""
 
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ from keras_dropout.sampling import Passes, as_trained, drops
 
 
 def plain(model: keras.Model, x: Any) -> np.ndarray:
-    """The outputs with dropout off; those of a model with one output, as all here are."""
+    """Return the outputs with dropout off; refuse a model with several outputs."""
     found = model.predict(x, batch_size=1000, verbose=0)
     if keras.tree.is_nested(found):
         _refuse_several()
@@ -21,19 +21,19 @@ def plain(model: keras.Model, x: Any) -> np.ndarray:
 
 
 def stochastic(model: keras.Model) -> bool:
-    """Whether any layer of the model drops something."""
+    """Return whether any layer of the model drops something."""
     return any(map(drops, as_trained(model)._flatten_layers()))
 
 
 def predictions(found: np.ndarray, kind: str, logits: bool) -> np.ndarray:
-    """Outputs of the kind that `find_outputs` says, as probabilities (examples, ..., classes), or the values of a regression."""
+    """Return outputs as probabilities (examples, ..., classes), or as the values of a regression; `find_outputs` gives the kind."""
     if logits:
         found = softmax(found, axis=-1) if kind == "classes" else expit(found)
     return np.stack([1 - found, found], axis=-1) if kind == "labels" else found
 
 
 def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
-    """Whole-number classes, or the answers of a regression in the shape of the outputs; refused where they do not fit."""
+    """Return whole-number classes, or regression answers in the shape of the outputs; refuse answers that do not fit."""
     y, shape = np.asarray(y), (len(y), *outputs)
     if kind != "classes":
         fits = y.shape == shape or (shape[-1] == 1 and y.shape == shape[:-1])
@@ -54,11 +54,11 @@ def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
 
 
 def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Return the metrics of `metric_names.SAMPLED` with dropout off, and as mc_… of the mean of `samples` stochastic passes; and of
-    classes the `curves` of both, as "plain" and "monte_carlo", None for other outputs.
+    """Return the metrics of `metric_names.SAMPLED` and the calibration curves.
 
-    Examples count alike, whatever weights they have in the loss. Without dropout there is one pass: both are the same. The masks
-    are those of `uncertainty.predict` with the same seed.
+    Metrics are measured with dropout off, and as mc_… on the mean of `samples` stochastic passes. The `curves` of both are called
+    "plain" and "monte_carlo"; they are None for values. All examples count equally, whatever their weights in the loss. A model
+    without dropout makes one pass, so both are the same. The masks are those of `uncertainty.predict` with the same seed.
     """
     of = as_trained(model)
     found = plain(of, x)
@@ -74,7 +74,7 @@ def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> 
 
 
 def curves(p: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """How calibrated probabilities are and what they are worth for a choice, as plain values.
+    """Return the reliability and risk-coverage curves of probabilities, as plain values.
 
     "reliability": for 15 bins of equal width of the top label's confidence, "count", and the means "confidence" and "accuracy",
     None in an empty bin. "risk_coverage": the error among the most confident 5, 10, … 100 % of the examples.
@@ -90,7 +90,7 @@ def curves(p: np.ndarray, y: np.ndarray) -> dict[str, Any]:
 
 
 def check_monte_carlo(model: keras.Model, x: Any, y: Any) -> None:
-    """Refuse a compiled model of which `monte_carlo` cannot be had, as some examples show; it need not be trained."""
+    """Refuse a compiled model for which `monte_carlo` fails on some examples; the model need not be trained."""
     if len(keras.tree.flatten(y)) != 1:
         _refuse_several()
     shown = plain(as_trained(model), x)
@@ -114,7 +114,7 @@ def _refuse_several() -> NoReturn:
 
 
 def _as_told(model: keras.Model, found: np.ndarray, y: Any) -> tuple[str, bool, np.ndarray]:
-    """What the outputs are, whether they are logits, and the answers to them."""
+    """Return the kind of the outputs, whether they are logits, and the answers in the form that fits them."""
     (y,) = keras.tree.flatten(y)
     kind, logits = uncertainty.find_outputs(model, lambda: found)
     return kind, logits, answers(y, kind, found.shape[1:])

@@ -1,7 +1,7 @@
-"""The settings of a study and of its data, one row each: what Python, study files and the command take is read from here.
+"""The settings of a study and of its data, one row each. Python, study files and the command all read this table.
 
-A row has the name, the type, what it is when nothing is said, the check, and the words of the command's help and of a fresh study
-file. A new setting is a row, and the place where it is used: `Plan.settings` has it, and so has the task of each worker.
+A row holds the name, the type, the default, the check, the text of the command's help and the line of a fresh study file.
+To add a setting, add a row and use the value: `Plan.settings` and the task of each worker hold it.
 """
 
 import functools
@@ -24,11 +24,12 @@ SAMPLERS = ("tpe", "random", "grid")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is said of a setting.
+    """The definition of one setting.
 
-    `help` is that of the command's option, which is called --like-its-name unless `flag` says otherwise; without it there is none.
-    The option's value is a `kind`, one of `choices` where there are some, and `read` makes of it what Python takes. `in_file` is
-    how it stands in a fresh study file, commented out. `check` takes a value, and refuses it or returns it as it is used.
+    `help` is the help text of the command's option; a setting without `help` has no option. The option is named after the setting,
+    unless `flag` gives another name. `kind` is the type of the option's value, `choices` lists the allowed values if they are
+    limited, and `read` converts the value to what Python takes. `in_file` is the commented-out value in a fresh study file.
+    `check` refuses a value or returns it in the form in which it is used.
     """
 
     help: str = ""
@@ -43,12 +44,12 @@ class Setting:
 
 
 def rows(table: Any) -> dict[str, Setting]:
-    """The rows of a table of settings, by name."""
+    """Return the rows of a table of settings, by name."""
     return {name: hint.__metadata__[0] for name, hint in get_type_hints(table, include_extras=True).items()}
 
 
 def complete(settings: Mapping[str, Any], table: Any) -> dict[str, Any]:
-    """All settings of a table, checked: those that are given, and the defaults of the others."""
+    """Return all settings of a table, checked: the given values, and defaults for the others."""
     found = {}
     for name, row in rows(table).items():
         value = settings.get(name, row.default)
@@ -68,7 +69,7 @@ def _one_of(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
 
 
 def ray_address(on: Any) -> str | None:
-    """The address of the Ray cluster that `on` or RAY_ADDRESS names; None where one is to be started here."""
+    """Return the address of the Ray cluster that `on` or RAY_ADDRESS names, or None to start a cluster here."""
     fix = f"Use {HERE}, {RAY} (the cluster of RAY_ADDRESS, or one that is started), or {RAY}:HOST:PORT."
     if not isinstance(on, str) or not re.fullmatch(rf"{RAY}(:[^/\s]+:\d+)?", on):
         refuse(f"workers cannot be on {on!r}.", fix)
@@ -91,7 +92,7 @@ def _check_folder(folder: Any) -> Any:
 
 
 def _check_weights(from_weights: Any) -> Any:
-    """True or the file of weights that every run starts from; None where there is neither."""
+    """Return True or the file of weights that every run starts from; None if there is neither."""
     if from_weights is False:
         return None
     fix = "Give True, or the path of a file made by save_weights (.weights.h5) or save (.keras)."
@@ -117,7 +118,7 @@ def _read_seeds(text: str) -> int | str:
 
 
 def by_class(where: str, weights: Mapping[str, Any]) -> dict[int, Any]:
-    """Weights by class number, from names that are such numbers."""
+    """Return weights by class number; the names in `weights` are these numbers as text."""
     try:
         return {int(name): weight for name, weight in weights.items()}
     except ValueError:
@@ -142,7 +143,7 @@ def _read_size(text: str) -> tuple[int, ...]:
 
 
 class Settings(TypedDict, total=False):
-    """The settings that `compare` and `tune` share; what they mean is said at `compare`."""
+    """The settings that `compare` and `tune` share. `compare` documents them."""
 
     baseline: Annotated[
         str,
@@ -321,7 +322,7 @@ class Settings(TypedDict, total=False):
 
 
 class SearchSettings(Settings, total=False):
-    """What a search takes beside the settings of its study; what they mean is said at `tune`."""
+    """The settings of a search, added to those of its study. `tune` documents them."""
 
     space: Annotated[
         str | Mapping[str, str] | None,
@@ -360,7 +361,7 @@ class SearchSettings(Settings, total=False):
 
 
 class DataOptions(TypedDict, total=False):
-    """How data are read; `bench.data.files.load` has them, and checks them."""
+    """The options for reading data. `bench.data.files.load` documents and checks them."""
 
     target: Annotated[
         str | list[str],

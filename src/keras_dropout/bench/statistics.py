@@ -1,6 +1,6 @@
-"""Numbers in, intervals and verdicts out. numpy and scipy only; knows nothing of models or files.
+"""Intervals and verdicts from numbers. Uses numpy and scipy only, and no models or files.
 
-Everything is paired by seed: a difference is (variant - baseline) of two runs that share initial weights and batch order.
+All comparisons are paired by seed: a difference is (variant - baseline) of two runs that share initial weights and batch order.
 """
 
 import itertools
@@ -15,8 +15,8 @@ from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
 POWER = 0.8
-_MOST_PAIRS = 10_000  # what more would be needed for is no plan
-_SPENDING = 1.5  # how the level is spread over looks: see `sequential_verdict`
+_MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
+_SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
 
 
@@ -26,8 +26,8 @@ class Equivalence:
 
     `interval` is the 90 % interval by Student's t, and `p` the larger p-value of the two one-sided t tests (TOST; Schuirmann 1987,
     J. Pharmacokinet. Biopharm. 15: 657-680): p is at most 0.05 where the interval lies within (-margin, margin). `worse`, `within`
-    and `better` are probabilities that the mean is worse by more than the margin, within it, and better by more: those of a
-    Bayesian who knew nothing before (flat prior on the mean and on the logarithm of the standard deviation).
+    and `better` are the posterior probabilities that the mean is worse by more than the margin, within it, and better by more than
+    it, with a flat prior on the mean and on the logarithm of the standard deviation.
     """
 
     margin: float
@@ -42,9 +42,9 @@ class Equivalence:
 class Difference:
     """A paired comparison of one variant with the baseline on one metric.
 
-    `interval` is the 95 % interval of the mean difference by Student's t over pairs (None for fewer than two); `p` the
-    two-sided sign-flip p-value; `p_adjusted` the same, adjusted for all variants compared; `verdict` the words;
-    `equivalence` what a margin brings.
+    `interval` is the 95 % interval of the mean difference by Student's t over pairs (None for fewer than two). `p` is the two-sided
+    sign-flip p-value, and `p_adjusted` is p adjusted for all variants compared. `verdict` is the verdict in words. `equivalence`
+    compares the mean difference with a margin, if one is given.
     """
 
     mean: float
@@ -57,18 +57,18 @@ class Difference:
 
 
 def finite_or_none(value: float | None) -> float | None:
-    """Return a finite number as a float; None for what is not finite."""
+    """Return a finite number as a float; None if it is not finite."""
     return None if value is None or not np.isfinite(value) else float(value)
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """The mean of those that are finite; nan where none is."""
+    """Return the mean of the finite values; nan if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
 def finite_sd(values: np.ndarray) -> float:
-    """The standard deviation of those that are finite; nan for fewer than two."""
+    """Return the standard deviation of the finite values; nan for fewer than two."""
     finite = values[np.isfinite(values)]
     return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
 
@@ -78,18 +78,18 @@ def compare_paired(
 ) -> dict[str, Difference]:
     """Compare each variant's paired differences (one per seed, nan where a run is missing) with zero.
 
-    p-values come from flipping the signs of whole seeds: where a variant does nothing, its differences are as likely as their
-    negatives. The flips are the same for all variants, and the adjusted p-value is Westfall and Young's step-down maximum of |t|
-    over variants (1993, algorithm 2.8): it holds the chance of any wrong verdict at 5 % and, unlike Bonferroni or Holm on p-values
-    that cannot go below 2 / 2**pairs, it still lets six seeds decide among several variants.
+    p-values come from flipping the signs of whole seeds: if a variant has no effect, its differences are as likely as their
+    negatives. All variants share the same flips. The adjusted p-value is Westfall and Young's step-down maximum of |t| over
+    variants (1993, algorithm 2.8). It keeps the chance of any wrong verdict at 5 %. p-values cannot go below 2 / 2**pairs, so
+    Bonferroni or Holm would need more seeds; with the step-down maximum, six seeds can still decide among several variants.
 
-    A verdict needs both: adjusted p at most 0.05 and a 95 % interval without zero. A `margin` adds words, see
+    A verdict needs both an adjusted p of at most 0.05 and a 95 % interval without zero. A `margin` refines the verdict: see
     `verdict_with_margin`.
     """
     names = list(differences)
     complete = {name: values[np.isfinite(values)] for name, values in differences.items()}
     p = {name: sign_flip_p([values])[0] for name, values in complete.items()}
-    # A pair that is missing counts as no difference, which no flip changes: each variant keeps the pairs it has.
+    # A missing pair counts as a difference of 0, which flips do not change, so each variant keeps its own pairs.
     table = np.array([np.where(np.isfinite(differences[name]), differences[name], 0.0) for name in names])
     adjusted = dict(zip(names, sign_flip_p(list(table)))) if names else {}
     found = {}
@@ -97,7 +97,7 @@ def compare_paired(
         values = complete[name]
         mean = float(values.mean()) if len(values) else math.nan
         interval = mean_interval(values)
-        # Never below the p-value of the variant alone.
+        # The adjusted p-value is never below the unadjusted one.
         p_adjusted = max(p[name], adjusted[name])
         same = None if margin is None else equivalence(values, margin, higher_is_better)
         words = verdict_with_margin(verdict(mean, interval, p_adjusted, higher_is_better), same)
@@ -106,7 +106,7 @@ def compare_paired(
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % interval of the mean by Student's t; None for fewer than two values."""
+    """Return the 95 % interval of the mean by Student's t; None for fewer than two values."""
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:
@@ -116,14 +116,14 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def smallest_p(pairs: int) -> float:
-    """The smallest two-sided p-value that `pairs` pairs can give: 2 / 2**pairs."""
+    """Return the smallest two-sided p-value that `pairs` pairs can give: 2 / 2**pairs."""
     return min(1.0, 2.0 ** (1 - pairs))
 
 
 def sign_flip_p(rows: list[np.ndarray]) -> list[float]:
-    """Two-sided sign-flip p-values of the rows' means, adjusted over the rows by the step-down maximum of |t|.
+    """Return two-sided sign-flip p-values of the rows' means, adjusted over the rows by the step-down maximum of |t|.
 
-    With one row this is the plain sign-flip test: the share of sign patterns with a mean as far from zero.
+    With one row this is the plain sign-flip test: the share of sign patterns whose mean is at least as far from zero.
     """
     data = np.asarray(rows, dtype=float)
     pairs = data.shape[1]
@@ -132,29 +132,29 @@ def sign_flip_p(rows: list[np.ndarray]) -> list[float]:
     signs = _sign_patterns(pairs)
     # |t| is a rising function of mean**2 / mean of squares, and the mean of squares does not change under flips.
     size = np.sqrt((data**2).sum(axis=1))
-    means = np.abs(data @ signs.T) / np.where(size > 0, size, 1.0)[:, None]  # variants x patterns; pattern 0 is what was seen
+    means = np.abs(data @ signs.T) / np.where(size > 0, size, 1.0)[:, None]  # variants x patterns; pattern 0 is the observed one
     order = np.argsort(-means[:, 0], kind="stable")
     p_values, floor = np.empty(len(rows)), 0.0
     for step, row in enumerate(order):
         largest = means[order[step:]].max(axis=0)
-        # A hair below, so that patterns equal but for rounding count as equal.
+        # The small tolerance counts patterns as equal that differ by rounding only.
         floor = max(floor, float(np.mean(largest >= means[row, 0] * (1 - 1e-12))))
         p_values[row] = floor
     return p_values.tolist()
 
 
 def verdict(mean: float, interval: tuple[float, float] | None, p_adjusted: float, higher_is_better: bool) -> str:
-    """`better`, `worse` or `no difference shown`."""
+    """Return `better`, `worse` or `no difference shown`."""
     if interval is None or p_adjusted > LEVEL or interval[0] <= 0 <= interval[1]:
         return "no difference shown"
     return "better" if (mean > 0) == higher_is_better else "worse"
 
 
 def verdict_with_margin(words: str, found: Equivalence | None) -> str:
-    """What a verdict becomes where a practical margin was given.
+    """Return the verdict in view of a practical margin.
 
-    A mean that is shown to be within the margin (`Equivalence.p` at most 0.05) is `same within the margin`; one that also is shown
-    to differ from zero is `better, but within the margin` or `worse, but within the margin`. All else stays.
+    A mean shown to be within the margin (`Equivalence.p` at most 0.05) becomes `same within the margin`. If it is also shown to
+    differ from zero, it becomes `better, but within the margin` or `worse, but within the margin`. Other verdicts stay.
     """
     if found is None or found.p > LEVEL:
         return words
@@ -162,17 +162,17 @@ def verdict_with_margin(words: str, found: Equivalence | None) -> str:
 
 
 def equivalence(values: np.ndarray, margin: float, higher_is_better: bool) -> Equivalence | None:
-    """The mean of paired differences against a margin; None for fewer than two pairs."""
+    """Compare the mean of paired differences with a margin; None for fewer than two pairs."""
     if len(values) < 2:
         return None
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    if np.ptp(values) == 0:  # rounding may leave a spread of its own
+    if np.ptp(values) == 0:  # rounding may give a spread other than 0
         mean, error = float(values[0]), 0.0
     t = stats.t(len(values) - 1)
-    # With no spread at all the limits are infinite, and 0 / 0 is a mean on the margin: not within it.
+    # Without spread the quotients are infinite; 0 / 0 means that the mean is on the margin, which is not within it.
     with np.errstate(divide="ignore", invalid="ignore"):
         below, above = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error)
-    p_below, p_above = float(t.cdf(below)), float(t.cdf(above))  # of a mean under -margin, and of one over margin
+    p_below, p_above = float(t.cdf(below)), float(t.cdf(above))  # a mean below -margin, and a mean above margin
     half = float(t.ppf(1 - LEVEL)) * error
     worse, better = (p_below, p_above) if higher_is_better else (p_above, p_below)
     within = max(0.0, 1 - p_below - p_above)
@@ -181,10 +181,10 @@ def equivalence(values: np.ndarray, margin: float, higher_is_better: bool) -> Eq
 
 @dataclass(frozen=True)
 class Claim:
-    """What numbers, one a seed, say of a claim about their mean: `holds` is None where it is neither shown nor refuted.
+    """The test of a claim about the mean of numbers, one per seed. `holds` is None if the claim is neither shown nor refuted.
 
-    `p` is that of what `holds` says, or of the claim where that is open; `interval` is the 95 % interval of the mean, or, of a
-    figure, that of one more number.
+    `p` belongs to the statement in `holds`, or to the claim itself if `holds` is None. `interval` is the 95 % interval of the mean;
+    for a claim about a figure, it is the 95 % prediction interval of one more number.
     """
 
     mean: float
@@ -194,11 +194,11 @@ class Claim:
 
 
 def claim(values: np.ndarray, above: float | None = None, below: float | None = None) -> Claim:
-    """Whether the mean of finite numbers is more than `above`, and less than `below`.
+    """Test whether the mean of finite numbers is more than `above` and less than `below`.
 
-    A bound counts as kept where the 95 % interval of the mean lies inside it and the sign-flip test of the distances to it has p at
-    most 0.05, and as broken where both are so outside. A claim with two bounds holds where both are kept (Berger 1982), and is
-    refuted where one is broken; without bounds nothing is said, and p is that of a mean of 0.
+    A bound is kept if the 95 % interval of the mean lies inside it and the sign-flip test of the distances to it has p at most
+    0.05. It is broken if the interval lies outside and p is at most 0.05. A claim with two bounds holds if both are kept (Berger
+    1982), and is refuted if one is broken. Without bounds there is no claim: `holds` is None, and p tests a mean of 0.
     """
     if not len(values):
         return Claim(math.nan, None, 1.0, None)
@@ -213,11 +213,11 @@ def claim(values: np.ndarray, above: float | None = None, below: float | None = 
 
 
 def claim_of_figure(values: np.ndarray, figure: float) -> Claim:
-    """Whether `figure` could be one more of these numbers: whether it lies in their 95 % prediction interval,
+    """Test whether `figure` lies in the 95 % prediction interval for one more of these numbers,
 
-        mean ± t(0.975, n - 1) * sd * sqrt(1 + 1 / n),
+        mean ± t(0.975, n - 1) * sd * sqrt(1 + 1 / n).
 
-    which fewer than six numbers say nothing of. `p` is the chance of one at least as far from the mean.
+    With fewer than six numbers, `holds` is None. `p` is the chance of a number at least as far from the mean.
     """
     n = len(values)
     if n < fewest_pairs():
@@ -229,14 +229,15 @@ def claim_of_figure(values: np.ndarray, figure: float) -> Claim:
 
 
 def wilcoxon_p(values: np.ndarray) -> float:
-    """The two-sided p-value of Wilcoxon's signed-rank test, zeros left out (Wilcoxon 1945, Biometrics Bulletin 1: 80-83)."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test without zeros (Wilcoxon 1945, Biometrics Bulletin 1: 80-83)."""
     return float(stats.wilcoxon(values).pvalue) if np.any(values) else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number by Holm's step-down (1979, Scand. J. Statist. 6: 65-70).
+    """Adjust p-values for their number by Holm's step-down (1979, Scand. J. Statist. 6: 65-70).
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on; none may fall below one before it, nor rise above 1.
+    The smallest of m is multiplied by m, the next by m - 1 and so on. An adjusted p-value is never smaller than the one before it,
+    and never above 1.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
@@ -246,10 +247,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_size(values: np.ndarray) -> float | None:
-    """Cohen's d of paired data: d_z = mean / standard deviation of the differences (Cohen 1988; z as they are differences).
+    """Return Cohen's d of paired data: d_z = mean / standard deviation of the differences (Cohen 1988; z stands for differences).
 
-    It measures against the spread that is left after pairing, so it tells how easily seeds show the difference, not how much it
-    matters. None where there is no spread.
+    d_z divides by the spread that remains after pairing. It says how easily seeds show the difference, not how much the difference
+    matters. None if there is no spread.
     """
     if len(values) < 2 or np.ptp(values) == 0:
         return None
@@ -257,10 +258,10 @@ def effect_size(values: np.ndarray) -> float | None:
 
 
 def pairing_gain(variant: np.ndarray, baseline: np.ndarray) -> float | None:
-    """How many times more seeds the same precision would take without pairing.
+    """Return how many times more seeds the same precision would need without pairing.
 
     (var(variant) + var(baseline)) / var(variant - baseline): the variance of a difference of means, unpaired over paired. None
-    where there is no spread to compare.
+    if the paired differences have no spread.
     """
     both = np.isfinite(variant) & np.isfinite(baseline)
     variant, baseline = variant[both], baseline[both]
@@ -270,17 +271,18 @@ def pairing_gain(variant: np.ndarray, baseline: np.ndarray) -> float | None:
 
 
 def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % interval of the mean that speaks for new seeds and new test examples, from differences (seeds, examples).
+    """Return the 95 % interval of the mean for new seeds and new test examples, from differences (seeds, examples).
 
-    `mean_interval` speaks for new seeds on these examples. Here seeds and examples are resampled independently of each other, as in
-    Owen's pigeonhole bootstrap (2007, Ann. Appl. Statist. 1: 386-411). On a full table its variance needs no drawing: with the
-    mean squares of the deviations of seeds, of examples and of what is left, S seeds and E examples,
+    `mean_interval` is for new seeds on the same examples. Here seeds and examples are resampled independently of each other, as in
+    Owen's pigeonhole bootstrap (2007, Ann. Appl. Statist. 1: 386-411). On a full table the variance of the bootstrap has a closed
+    form. Let `seeds`, `examples` and `rest` be the mean squares of the deviations of seeds, of examples and of the remainder, for S
+    seeds and E examples. Then
 
         variance = seeds / (S - 1) + examples / E + rest / ((S - 1) E).
 
-    S - 1 of the S seeds are drawn (Rao and Wu 1988, J. Amer. Statist. Assoc. 83: 231-241), which makes up for the small spread of
-    few; and the interval is that of Student's t with S - 1 degrees, as percentiles of six seeds would promise too much. Where
-    the examples are the larger part it is wider than it need be. None for fewer than two seeds.
+    S - 1 of the S seeds are drawn (Rao and Wu 1988, J. Amer. Statist. Assoc. 83: 231-241), which corrects the small spread of few
+    seeds. The interval uses Student's t with S - 1 degrees of freedom, as percentiles of six seeds would be too narrow. It is wider
+    than necessary if the variance comes mostly from the examples. None for fewer than two seeds.
     """
     seeds, examples = losses.shape
     if seeds < 2:
@@ -293,26 +295,26 @@ def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
 
 
 def t_test_power(difference: float, sd: float, pairs: int, alpha: float = LEVEL) -> float:
-    """The chance that a two-sided paired t test shows `difference` where the differences have the standard deviation `sd`.
+    """Return the power of a two-sided paired t test for `difference`, if the differences have the standard deviation `sd`.
 
-    P(|T| > t) of a noncentral T with pairs - 1 degrees and noncentrality difference / sd * sqrt(pairs); 0 below the pairs that the
-    sign-flip test needs.
+    P(|T| > t) of a noncentral T with pairs - 1 degrees of freedom and noncentrality difference / sd * sqrt(pairs). The power is 0
+    for fewer pairs than the sign-flip test needs.
     """
     if pairs < fewest_pairs(alpha):
         return 0.0
     bound, shift = stats.t.isf(alpha / 2, pairs - 1), abs(difference) / sd * math.sqrt(pairs)
-    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution breaks down further out
+    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution fails for larger shifts
         return 1.0
     return float(sum(np.nan_to_num(stats.nct.sf(bound, pairs - 1, side * shift)) for side in (1, -1)))
 
 
 def fewest_pairs(alpha: float = LEVEL) -> int:
-    """The fewest pairs that a two-sided sign-flip test can reach `alpha` with: 2 / 2**pairs <= alpha."""
+    """Return the fewest pairs with which a two-sided sign-flip test can reach `alpha`: 2 / 2**pairs <= alpha."""
     return math.ceil(1 - math.log2(alpha))
 
 
 def pairs_needed(sd: float, difference: float, power: float = POWER, alpha: float = LEVEL) -> int | None:
-    """The fewest pairs that show `difference` with the power wanted: see `t_test_power`. None for more than 10,000."""
+    """Return the fewest pairs that show `difference` with this power: see `t_test_power`. None for more than 10,000."""
     low, high = fewest_pairs(alpha) - 1, fewest_pairs(alpha)
     if sd == 0 or difference == 0:
         return high if difference else None
@@ -327,31 +329,32 @@ def pairs_needed(sd: float, difference: float, power: float = POWER, alpha: floa
 
 
 def detectable_difference(sd: float, pairs: int, power: float = POWER, alpha: float = LEVEL) -> float | None:
-    """The smallest difference that `pairs` pairs show with the power wanted: see `t_test_power`. None where they can show none."""
+    """Return the smallest difference that `pairs` pairs show with this power: see `t_test_power`. None if they can show none."""
     if pairs < fewest_pairs(alpha):
         return None
-    # 8 standard deviations are found by the fewest pairs there can be, whatever the power.
+    # The fewest possible pairs detect a difference of 8 standard deviations at any power.
     return sd * float(optimize.brentq(lambda size: t_test_power(size, 1.0, pairs, alpha) - power, 0, 8))
 
 
 def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: int, alpha: float = LEVEL) -> str | None:
-    """`better`, `worse`, or None while undecided, from differences in the order of their seeds, positive where better.
+    """Return `better`, `worse`, or None while undecided, from differences in the order of their seeds, positive where better.
 
-    May be asked after every pair, or after some: at most `alpha` of the studies in which nothing differs ever get a verdict, up to
-    `max_pairs`, which must be chosen before. Where nothing differs a difference is as likely as its negative, so that all patterns
-    of signs are equally likely given the sizes. After pair k the patterns whose |sum| is the largest cross the boundary, as many as
-    bring the share of those that crossed at any pair so far to at most alpha * (k / max_pairs)**1.5: the power family of
-    spending functions (Kim and DeMets 1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70: 659-663), with the
-    boundary of the sign-flip test in place of the normal one. Nothing but symmetry is asked of the distribution. A larger
-    exponent finds a little more, and later: benchmarks/sequential_verdict.py.
+    Call it after every pair, or after some. If variant and baseline do not differ, at most a share `alpha` of studies ever gets a
+    verdict in up to `max_pairs` pairs; `max_pairs` must be chosen in advance. Without an effect, a difference is as likely as its
+    negative, so all patterns of signs are equally likely given the sizes. After pair k, the patterns with the largest |sum| cross
+    the boundary: as many as keep the share of patterns that have crossed so far at or below alpha * (k / max_pairs)**1.5. This is
+    the power family of spending functions (Kim and DeMets 1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70:
+    659-663), with the boundary of the sign-flip test in place of the normal one. The only assumption on the distribution is
+    symmetry. A larger exponent finds slightly more differences, but later: benchmarks/sequential_verdict.py.
 
-    The verdict is that of the first pair at which the signs seen cross. It depends on the whole sequence and is never taken back:
-    later pairs, or a boundary that was crossed between two looks, change nothing. Up to 14 pairs all patterns are there; after that
-    each goes on at random, which keeps the level, as what was seen is one of them. A missing pair (nan) is left out.
+    The verdict comes from the first pair at which the observed signs cross. It depends on the whole sequence and is never revoked:
+    later pairs do not change it, and a crossing between two looks still counts. Up to 14 pairs, all patterns are enumerated. After
+    that each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing pair (nan) is
+    left out.
     """
     differences = np.asarray(differences, dtype=float)
     differences = differences[np.isfinite(differences)][:max_pairs]
-    # Sizes say nothing of signs, so they may seed the patterns; one set for all studies would be off for all in the same way.
+    # Sizes are independent of signs, so they may seed the patterns. One seed for all studies would give all the same error.
     order = np.argsort(np.abs(differences[:_EXACT_UP_TO]), kind="stable") if len(differences) > _EXACT_UP_TO else ()
     signs = _sign_paths(max_pairs, tuple(map(int, order)))
     patterns = signs.shape[1]
@@ -363,9 +366,9 @@ def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: 
             continue
         sizes = np.where(inside, np.abs(sums), 0.0)
         boundary = np.partition(sizes, -may_cross - 1)[-may_cross - 1]
-        # A hair above, so that patterns equal but for rounding stay inside together.
+        # The small tolerance keeps patterns inside together that differ by rounding only.
         cross = sizes > boundary * (1 + 1e-12)
-        if cross[0]:  # the pattern without a flip is what was seen
+        if cross[0]:  # pattern 0, without a flip, is the observed one
             return "better" if sums[0] > 0 else "worse"
         inside &= ~cross
         crossed += int(cross.sum())
@@ -373,7 +376,7 @@ def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: 
 
 
 def first_look(max_pairs: int, alpha: float = LEVEL) -> int | None:
-    """The fewest pairs at which `sequential_verdict` can decide: 2 / 2**k is no more than may be spent by then; None for none."""
+    """Return the fewest pairs k at which `sequential_verdict` can decide (2 / 2**k is at most the level spent by k), or None."""
     return next((k for k in range(1, max_pairs + 1) if smallest_p(k) <= _spent(k, max_pairs, alpha)), None)
 
 
@@ -383,9 +386,9 @@ def _spent(pairs: int, max_pairs: int, alpha: float) -> float:
 
 @lru_cache(maxsize=16)
 def _sign_paths(pairs: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Patterns of signs, (pairs, patterns): all that begin with + for up to 14 pairs, continued at random after that.
+    """Return patterns of signs, (pairs, patterns): all that begin with + for up to 14 pairs, continued at random after that.
 
-    The others are the negatives of these, of which |sum| knows nothing. The first has no flip at all.
+    The other patterns are the negatives of these and have the same |sum|. The first pattern has no flip.
     """
     exact = min(pairs, _EXACT_UP_TO)
     begun = _sign_patterns(exact)[: 2 ** (exact - 1)].T.astype(np.int8)
@@ -396,7 +399,7 @@ def _sign_paths(pairs: int, seed: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _sign_patterns(pairs: int) -> np.ndarray:
-    """All patterns of signs, the one without a flip first; beyond 14 pairs 2**14 of them, drawn with a fixed seed."""
+    """Return all patterns of signs, the one without a flip first; beyond 14 pairs, 2**14 patterns drawn with a fixed seed."""
     if pairs <= _EXACT_UP_TO:
         return np.array(list(itertools.product((1.0, -1.0), repeat=pairs)))
     drawn = np.random.default_rng(0).choice((1.0, -1.0), size=(2**_EXACT_UP_TO, pairs))
@@ -406,9 +409,9 @@ def _sign_patterns(pairs: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Smooth:
-    """A smooth curve through noisy values over x, with its pointwise 95 % interval, and where it is lowest.
+    """A smooth curve through noisy values over x, with its pointwise 95 % interval and its minimum.
 
-    `best` is where the curve is lowest, `best_interval` reaches over all x where it is not shown to be higher than there.
+    `best` is the x at which the curve is lowest. `best_interval` spans all x at which the curve is not significantly higher.
     """
 
     x: np.ndarray
@@ -421,12 +424,12 @@ class Smooth:
 
 
 def smooth_curve(x: np.ndarray, values: np.ndarray, points: int = 121) -> Smooth:
-    """A natural cubic regression spline through `values` (a row for each seed, a column for each x).
+    """Fit a natural cubic regression spline through `values` (a row for each seed, a column for each x).
 
-    Knots are at equal distances in x, 3 to 6 of them, as many as generalised cross-validation on the mean over seeds asks for
-    (Craven and Wahba 1979). The spline is fitted to each seed, after the seed's own level is taken out, since seeds are compared
-    at the same x; intervals are Student's t over the fitted curves. Those x are taken for as good as the best where the paired
-    difference of the curves, there and at the best, has zero in its 95 % interval.
+    The spline has 3 to 6 knots at equal distances in x; generalised cross-validation on the mean over seeds chooses the number
+    (Craven and Wahba 1979). Each seed gets its own fit after its level is subtracted, since seeds are compared at the same x.
+    Intervals are Student's t over the fitted curves. An x counts as good as the best if the 95 % interval of the paired difference
+    of the curves, between this x and the best, contains zero.
     """
     rows = values[np.isfinite(values).all(axis=1)]
     if not len(rows):
@@ -455,7 +458,7 @@ def smooth_curve(x: np.ndarray, values: np.ndarray, points: int = 121) -> Smooth
 
 
 def _half_width(rows: np.ndarray) -> np.ndarray:
-    """Half the 95 % interval of the mean over rows by Student's t, for each column; without end for a single row."""
+    """Return half the width of the 95 % interval of the mean over rows by Student's t, by column; infinite for a single row."""
     n = len(rows)
     if n < 2:
         return np.full(rows.shape[1], np.inf)

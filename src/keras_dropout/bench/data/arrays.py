@@ -1,6 +1,6 @@
-"""Arrays as models take them: one, or several by name or in order; in memory or in a file. No framework.
+"""Arrays for models: one array, or several by name or in order, in memory or in a file. Uses no framework.
 
-Several arrays are a dict or a tuple of them. What is in a file stays there: `Rows` reads the examples that are asked for.
+Several arrays are a dict or a tuple of arrays. Arrays in a file stay there: `Rows` reads only the requested examples.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-_BLOCK = 2**26  # bytes read at once from what may be larger than memory
+_BLOCK = 2**26  # bytes read at once from an array that may be larger than memory
 
 
 class Rows:
-    """Rows of an array that is mapped from a file, in an order of their own; read when they are asked for.
+    """Rows of an array mapped from a file, in any order; they are read on access.
 
-    Sent to another process, it takes the place in the file with it, not the contents.
+    When pickled for another process, it sends the location in the file, not the contents.
     """
 
     def __init__(self, array: np.ndarray, order: np.ndarray):
@@ -29,13 +29,13 @@ class Rows:
         return len(self._order)
 
     def __getitem__(self, index: Any) -> "Rows | np.ndarray":
-        """Other `Rows` for a slice, the contents for an array of indices."""
+        """Return other `Rows` for a slice, and the contents for an array of indices."""
         if isinstance(index, slice):
             return self.at(index)
         return np.asarray(self._array[self._order[index]])
 
     def at(self, index: Any) -> "Rows":
-        """The rows at `index`, still in the file."""
+        """Return the rows at `index`, still in the file."""
         return Rows(self._array, self._order[index])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -61,12 +61,12 @@ class Rows:
 
 
 def mapped(array: Any) -> Any:
-    """`Rows` of an array that is mapped from a file; other arrays as they are."""
+    """Return `Rows` for an array mapped from a file, and other arrays unchanged."""
     return Rows(array, np.arange(len(array))) if isinstance(array, np.memmap) else array
 
 
 def each(act: Callable[[Any], Any], arrays: Any) -> Any:
-    """`act` of every array, in the same structure; lists become tuples."""
+    """Apply `act` to every array and keep the structure; lists become tuples."""
     if isinstance(arrays, dict):
         return {name: each(act, value) for name, value in arrays.items()}
     if isinstance(arrays, (tuple, list)):
@@ -75,14 +75,14 @@ def each(act: Callable[[Any], Any], arrays: Any) -> Any:
 
 
 def leaves(arrays: Any) -> list[Any]:
-    """Every array, in the order of the structure."""
+    """Return every array, in the order of the structure."""
     if isinstance(arrays, dict):
         arrays = tuple(arrays.values())
     return [leaf for value in arrays for leaf in leaves(value)] if isinstance(arrays, (tuple, list)) else [arrays]
 
 
 def named(arrays: Any) -> list[tuple[str, Any]]:
-    """Every array with its name; where it has none its number, or "" for a single one."""
+    """Return every array with its name; its number if it has no name, or "" for a single array."""
     if isinstance(arrays, dict):
         return [(f"{name}/{rest}" if rest else str(name), leaf) for name, value in arrays.items() for rest, leaf in named(value)]
     if isinstance(arrays, (tuple, list)):
@@ -91,40 +91,40 @@ def named(arrays: Any) -> list[tuple[str, Any]]:
 
 
 def count(arrays: Any) -> int:
-    """The number of examples."""
+    """Return the number of examples."""
     return len(leaves(arrays)[0])
 
 
 def take(arrays: Any, index: Any) -> Any:
-    """The examples at `index`, a slice or an array of indices, in memory where that is an array."""
+    """Return the examples at `index`, a slice or an array of indices; an array of indices reads them into memory."""
     return each(lambda array: array[index], arrays)
 
 
 def rearrange(arrays: Any, index: Any) -> Any:
-    """The examples at `index`; those in a file stay there."""
+    """Return the examples at `index`; examples in a file stay there."""
     return each(lambda array: array.at(index) if isinstance(array, Rows) else array[index], arrays)
 
 
 def size(arrays: Any) -> int:
-    """Bytes of all arrays together."""
+    """Return the total size of all arrays in bytes."""
     return sum(array.nbytes for array in leaves(arrays))
 
 
 def classes(y: np.ndarray) -> np.ndarray:
-    """The class of each example: the place of the largest of several numbers, or the only one rounded."""
+    """Return the class of each example: the index of the largest of several numbers, or a single number rounded."""
     if y.ndim > 1:
         y = y.argmax(axis=-1) if y.shape[-1] != 1 else y[..., 0]
     return np.round(y).astype("int32")
 
 
 def is_one_hot(y: np.ndarray) -> bool:
-    """Return whether each example of `y` is a row of zeros with a single one in it."""
+    """Return whether each example of `y` is a row of zeros with a single 1."""
     one = (((p == 0) | (p == 1)).all() and (p.sum(axis=1) == 1).all() for p in blocks(y))
     return y.ndim == 2 and y.shape[1] > 1 and all(one)
 
 
 def blocks(array: Any) -> Iterator[np.ndarray]:
-    """The array in pieces of whole rows that fit in memory, in order."""
+    """Yield the array in order, in pieces of whole rows that fit in memory."""
     step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))
     if isinstance(array, Rows):
         for start in range(0, len(array), step):
@@ -134,5 +134,5 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
 
 
 def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
-    """The inputs as the model sees them."""
+    """Return the inputs as the model sees them."""
     return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)

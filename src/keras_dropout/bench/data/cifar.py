@@ -1,4 +1,4 @@
-"""CIFAR-10: the published files, or a copy of them as JPEG images, which is named so."""
+"""CIFAR-10: the published files, or a copy as JPEG images, whose data set name says so."""
 
 import contextlib
 import hashlib
@@ -41,16 +41,16 @@ _PATIENCE = 30  # seconds without an answer from the network
 def cifar10(
     data_dir: str | os.PathLike | None = None, train: int | None = None, test: int | None = None, size: int = _SIDE
 ) -> Data:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 colour images of 32x32, uint8, in 10 classes.
+    """Load CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 colour images of 32x32, uint8, in 10 classes.
 
-    In `data_dir` or the folder that KERAS_DROPOUT_DATA names (then only there) it is the published files, as the folder
+    If `data_dir` or KERAS_DROPOUT_DATA names a folder, only this folder is searched. It holds the published files, as the folder
     cifar-10-batches-py or the archive cifar-10-python.tar.gz, or a JPEG copy: train/CLASS/FILE and test/CLASS/FILE, in the folder
-    itself or in a folder or archive cifar-10-jpeg there. `data_dir` may be the archive. Where no folder is named, Keras's cache
-    has the published files, or Keras downloads them. The published files come before a copy. JPEG loses some of a picture, so
+    itself or in a folder or archive cifar-10-jpeg. `data_dir` may also be the archive itself. If no folder is named, the published
+    files come from Keras's cache, or Keras downloads them. The published files take precedence over a copy. JPEG is lossy, so
     results on a copy are not results on CIFAR-10: its name is "cifar-10, JPEG copy".
 
-    `train` and `test` are numbers of images, None for all. The classes alternate, so that any first images are of all classes
-    alike; a tenth of training is for validation. `size` 16 or 8 gives the means of 2x2 or 4x4 pixels.
+    `train` and `test` are numbers of images, None for all. The classes alternate, so that the first images contain all classes
+    equally. A tenth of training is for validation. `size` 16 or 8 gives the means of 2x2 or 4x4 pixels.
     """
     if size not in (32, 16, 8):
         refuse(f"size must be 32, 16 or 8 pixels a side; got {size!r}.", "Leave it out for the images as they are.")
@@ -71,7 +71,7 @@ def cifar10(
 
 
 def _published(place: Path | None) -> Path | None:
-    """The folder or archive of the published files; one file is enough, what is missing beside it is then named."""
+    """Find the folder or archive of the published files. One file is enough; missing files are reported later."""
     datasets = place or keras_datasets()
     inner = (_FOLDER, f"{_FOLDER}-target/{_FOLDER}", ".")
     folders = (datasets / folder for folder in inner if any((datasets / folder / name).is_file() for name in (*_TRAIN, *_TEST)))
@@ -85,10 +85,10 @@ def _downloaded() -> Path | None:
     print("CIFAR-10 is not on this machine: downloading it (170 MB).", file=sys.stderr)
     before = socket.getdefaulttimeout()
     try:
-        socket.setdefaulttimeout(_PATIENCE)  # Keras waits for ever
+        socket.setdefaulttimeout(_PATIENCE)  # Keras itself waits for ever
         with contextlib.redirect_stdout(sys.stderr):  # Keras draws its bar on stdout, which belongs to the results
             keras.datasets.cifar10.load_data()
-    except Exception:  # whatever the network does
+    except Exception:  # network errors are of many kinds
         return None
     finally:
         socket.setdefaulttimeout(before)
@@ -96,7 +96,7 @@ def _downloaded() -> Path | None:
 
 
 def _copy(place: Path | None) -> Path | None:
-    """The folder or archive of a JPEG copy."""
+    """Find the folder or archive of a JPEG copy."""
     if place is None or place.is_file():
         return place
     inner = (place / f"{_COPY}{ending}" for ending in ("", *ARCHIVES))
@@ -104,7 +104,7 @@ def _copy(place: Path | None) -> Path | None:
 
 
 def _unpickled(source: Path, names: dict[str, str], number: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of the published files, with the classes in turn."""
+    """Read the first images of the published files, with alternating classes."""
     batches = [pickle.loads(content, encoding="bytes") for content in _verified(source, names)]
     x = np.concatenate([batch[b"data"] for batch in batches])
     y = np.concatenate([np.array(batch[b"labels"], "uint8") for batch in batches])
@@ -113,7 +113,7 @@ def _unpickled(source: Path, names: dict[str, str], number: int | None) -> tuple
 
 
 def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
-    """The contents of files, after they were found to be the published ones: a pickle of others could do anything."""
+    """Yield the contents of files after verifying that they are the published ones: other pickles could run any code."""
     fix = "Delete it and run again, or get a whole copy."
     try:
         if source.is_dir():
@@ -137,7 +137,7 @@ def _verified(source: Path, names: dict[str, str]) -> Iterator[bytes]:
 
 
 def _decoded(source: Path, numbers: dict[str, int | None]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The first images of a copy, with the classes in turn; only these are decoded."""
+    """Decode the first images of a copy, with alternating classes, and no others."""
     folders = read_folders(source)
     missing = [role for role in numbers if role not in folders.parts]
     if folders.kind != "images" or folders.classes != CLASSES or missing:
@@ -156,15 +156,15 @@ def _decoded(source: Path, numbers: dict[str, int | None]) -> dict[str, tuple[np
 
 
 def _in_turn(y: np.ndarray, role: str, number: int | None) -> np.ndarray:
-    """Indices of the first examples, one of each class after the other: 0, 1, … 9, 0, 1, …"""
-    place = np.empty(len(y), int)  # of each example among its class
+    """Return the indices of the first examples in the order of classes 0, 1, … 9, 0, 1, …"""
+    place = np.empty(len(y), int)  # rank of each example within its class
     for each in range(len(CLASSES)):
         place[y == each] = np.arange((y == each).sum())
     return np.lexsort((y, place))[: None if number is None else check_number(role, number, len(y))]
 
 
 def _smaller(x: np.ndarray, size: int) -> np.ndarray:
-    """Means of squares of pixels."""
+    """Return images of `size` pixels a side: the means of squares of pixels."""
     step = _SIDE // size
     if step == 1:
         return np.ascontiguousarray(x)

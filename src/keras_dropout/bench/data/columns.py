@@ -1,4 +1,4 @@
-"""Read the texts of a table's column as numbers, where the whole column leaves one meaning only. No file is read here."""
+"""Convert a table's text columns to numbers, if the whole column has only one possible meaning. Reads no files."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from keras_dropout.errors import refuse
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW = 20  # different texts that may be categories although they look like numbers
+FEW = 20  # number of different texts up to which texts that look like numbers may be categories
 MISSING = frozenset(
     ("", "-", "--", "---", "–", "—", "?", ".", "..", "...", "*", "n/a", "na", "n.a.", "n.a", "nan", "null", "none", "nil")
     + ("missing", "unknown", "not available", "#n/a", "#na", "#value!", "#div/0!", "#ref!", "#num!")
@@ -38,16 +38,16 @@ _ALIKE = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "’": "'",
 
 @dataclass(frozen=True)
 class Reading:
-    """Keep how the texts of a column are read as numbers: learned from the training file, applied to the test file."""
+    """The rule that converts a column's texts to numbers: learned from the training file, applied to the test file."""
 
     decimal: str = "."
     grouping: str = ""
     affixes: tuple[str, str] = ("", "")  # a currency before each number, or a unit behind it
     clock: bool = False  # hours:minutes, or minutes:seconds
-    marked: bool = False  # each number has a mark, and whether it groups is not known: one without it has another scale
+    marked: bool = False  # every number has a mark that may or may not group; a number without the mark would be ambiguous
 
     def value(self, text: str) -> float | None:
-        """Return the number that a cell holds, nan if it says that none is there, or None if it has another form."""
+        """Return the number in a cell, nan for a word that means missing, or None if the cell has another form."""
         text = text.strip()
         if text.casefold() in MISSING:
             return np.nan
@@ -62,11 +62,11 @@ class Reading:
         return cell.sign * float(self.plain(cell.number) + cell.exponent)
 
     def plain(self, number: str) -> str:
-        """Return the number without grouping and with a decimal point."""
+        """Return the text of a number without grouping and with a decimal point."""
         return (number.replace(self.grouping, "") if self.grouping else number).replace(self.decimal, ".")
 
     def read(self, values: "pd.Series", path: str) -> "pd.Series":
-        """Return the column as numbers; refuse a cell of another form."""
+        """Return the column as numbers; refuse a cell that has another form."""
         import pandas as pd
 
         known = values.dropna()
@@ -93,10 +93,10 @@ class _Cell(NamedTuple):
 
 
 def _cell(text: str) -> _Cell | None:
-    """Return the parts of a text that holds one number, maybe with a currency or a unit; None for others."""
+    """Return the parts of a text that holds one number, maybe with a currency or a unit; None for other texts."""
     match = _CELL.fullmatch(text.translate(_ALIKE).strip())
     if match is None or bool(match["open"]) != bool(match["close"]) or len(re.sub(r"\D", "", match["number"])) > 18:
-        return None  # a number of more digits is a code
+        return None  # a number with more digits is a code
     if match["sign"] and match["inner"]:
         return None
     negative = match["open"] or "-" in (match["sign"], match["inner"])
@@ -126,7 +126,7 @@ def is_text(values: "pd.Series") -> bool:
 
 
 def decimal_mark(table: "pd.DataFrame", texts_only: bool = False) -> str:
-    """Return the mark before decimals that some column of a file shows beyond doubt; "" where none does, or two differ."""
+    """Return the decimal mark that a column of a file shows beyond doubt; "" if no column does, or if columns differ."""
     marks = set()
     for name in table:
         values = table[name].dropna()
@@ -140,7 +140,7 @@ def decimal_mark(table: "pd.DataFrame", texts_only: bool = False) -> str:
 
 
 def _cells(texts: Iterable[str]) -> list[_Cell]:
-    """Return the cells of a column where all hold a number, else none."""
+    """Return the parsed cells of a column, or an empty list if some cell is no number."""
     found = []
     for text in texts:
         if (cell := _cell(text)) is None:
@@ -152,11 +152,11 @@ def _cells(texts: Iterable[str]) -> list[_Cell]:
 def find_reading(
     values: "pd.Series", path: str, call: str, exact: bool = False, mark: str = "", order: bool = False
 ) -> tuple[Reading | None, list[str]]:
-    """Return how the texts of a column are read as numbers (None: they are not), and notes.
+    """Return the rule that reads a column's texts as numbers, or None if they are not numbers, and notes.
 
-    Refuse a column that holds numbers in forms with more than one meaning; `call` is how pandas reads the file. With `exact` its
-    scale matters, as that of a target does. `mark` is the file's decimal mark, where other columns show it. With `order` only plain
-    numbers and times of day are read, as they may be in a column of dates.
+    Refuse a column whose numbers have more than one possible meaning. `call` is the pandas call that reads the file. Set `exact` if
+    the scale of the column matters, as for a target. `mark` is the file's decimal mark, if other columns show it. With `order`,
+    read only plain numbers and times of day, which may stand in a column of dates.
     """
     name = values.name
     counts = Counter(values.dropna())
@@ -185,7 +185,7 @@ def find_reading(
 def _not_numbers(
     values: "pd.Series", words: dict[str, int], parsed: dict[str, _Cell], path: str, call: str, exact: bool
 ) -> list[str]:
-    """Return notes on texts that are not all numbers of one form; refuse them where they look like numbers."""
+    """Return notes on texts that are not all numbers of one form; refuse the texts if they look like numbers."""
     name = values.name
     others = [text for text in words if (cell := parsed.get(text)) is None or cell.affixes != ("", "")]
     total = sum(words.values())
@@ -226,7 +226,7 @@ def _is_limit(affixes: tuple[str, str]) -> bool:
 
 
 def _readings(cells: list[_Cell]) -> list[Reading]:
-    """Return the ways in which cells of one form are all numbers: with a decimal point first."""
+    """Return all possible readings of cells of one form as numbers, the reading with a decimal point first."""
     affixes = {cell.affixes for cell in cells}
     if len(affixes) > 1 or _is_limit(cells[0].affixes):
         return []
@@ -240,7 +240,7 @@ def _readings(cells: list[_Cell]) -> list[Reading]:
 
 
 def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool, mark: str) -> Reading | None:
-    """Return the only reading of cells that are all numbers; None where they have several forms."""
+    """Return the only reading of cells that are all numbers, or None if they have several forms; refuse ambiguous cells."""
     found = _readings(cells)
     if len(found) < 2:
         return found[0] if found else None
@@ -251,11 +251,11 @@ def _uniform(cells: list[_Cell], name: object, path: str, call: str, exact: bool
     if marks == {"."} and (mark or not may_group(numbers)):
         return found[0]
     single = [number for number in numbers if number.isdigit() and number.strip("0")]
-    # With decimal commas some cells would have one or two decimals. A number below a thousand needs no comma, so such cells show
-    # that the comma groups.
+    # With decimal commas, some cells would have one or two decimals. A number below a thousand needs no grouping comma, so cells
+    # without a comma show that the comma groups.
     if marks == {","} and mark != "," and (dollars or (single and all(len(number) <= 3 for number in single))):
         return found[0]
-    # A feature is standardised: where every cell has the mark, both readings give the same.
+    # Features are standardised: if every cell has the mark, both readings give the same values.
     if len(marks) == 1 and not exact and not single:
         return replace(found[0], marked=True)
     shown = next(number for number in numbers if not number.isdigit())
@@ -270,7 +270,7 @@ _CALLED = {",": "comma", ".": "point"}
 
 
 def two_ways(name: object, mark: str, call: str) -> str:
-    """Return how a column of numbers such as 1.234 is written so that it has one meaning, for each meaning."""
+    """Return the advice on how to rewrite ambiguous numbers such as 1.234, for each of the two meanings."""
     as_texts = f"{call[:-1]}, dtype={{{name!r}: str}})" if call.startswith("pandas.read_csv") else call
     change = f"table = {as_texts}; table[{name!r}] = table[{name!r}].str.replace({mark!r}, ''); table"
     return (
@@ -280,7 +280,7 @@ def two_ways(name: object, mark: str, call: str) -> str:
 
 
 def check_scale(values: "pd.Series", path: str, call: str) -> None:
-    """Refuse texts of a test file whose points may group thousands, for a column that holds whole numbers in training."""
+    """Refuse texts of a test file whose points may group thousands, if the column holds whole numbers in training."""
     known = values.dropna()
     if may_group(known.unique()):
         row = known.index[known.map(lambda text: "." in text).argmax()]
@@ -312,14 +312,14 @@ def _as_it_stands(text: str, reading: Reading) -> bool:
 
 
 def are_codes(texts: Collection[str]) -> bool:
-    """Return whether whole numbers have leading zeros and one length of three digits or more, as postal codes do."""
+    """Return whether texts are codes, such as postal codes: digits of one length of at least three, some with a leading zero."""
     found = [text.strip() for text in texts]
     alike = len({len(text) for text in found}) == 1 and len(found[0]) >= 3
     return alike and any(text.startswith("0") for text in found) and all(re.fullmatch("[0-9]+", text) for text in found)
 
 
 def may_group(texts: Iterable[str]) -> bool:
-    """Return whether the points of all numbers may group thousands, and there is one: 1.234 and 985, but not 1.5."""
+    """Return whether some number has a point, and all points may group thousands: 1.234 and 985, but not 1.5."""
     found = False
     for cell in filter(None, map(_cell, texts)):
         if not re.fullmatch(r"[1-9]\d{0,2}(?:\.\d{3})+|\d{1,3}", cell.number + cell.exponent):
@@ -334,7 +334,7 @@ def dates(texts: Collection[str]) -> bool:
 
 
 def date_order(texts: Collection[str], name: object, call: str) -> dict[str, bool]:
-    """Return pandas' option for the order of day, month and year that the whole column tells; refuse an order that is open."""
+    """Return pandas' option for the order of day, month and year that the whole column shows; refuse an ambiguous order."""
     found = {text: match for text in texts if (match := _DATE.fullmatch(text.strip()))}
     given = {text: (match["a"], match["b"], match["c"]) for text, match in found.items() if match["mark"]}
     if not given:
@@ -348,7 +348,7 @@ def date_order(texts: Collection[str], name: object, call: str) -> dict[str, boo
         can["months"] = not all(found[text]["mark"] == "." for text in given)
         can["days"] = not (can["months"] and all(a == b for a, b, _ in given.values()))
     first = [what for what, possible in can.items() if possible]
-    iso = [text for text, match in found.items() if match["year_first"]]  # pandas swaps days and months in these, too
+    iso = [text for text, match in found.items() if match["year_first"]]  # pandas swaps days and months in these texts, too
     two = [iso[0], next(iter(given))] if iso else [max(given, key=lambda text: int(given[text][n])) for n in (0, 1)]
     if (not first and two[0] != two[1]) or (iso and first != ["months"]):
         refuse(

@@ -1,4 +1,4 @@
-"""Data sets: found, verified, split and fingerprinted. Images stay uint8 until they are on the device."""
+"""Data sets: load, check, split and fingerprint them. Images stay uint8 until they are on the device."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,10 @@ from keras_dropout.errors import check_choice, check_share, check_whole, refuse
 
 
 class Part(NamedTuple):
-    """Examples: inputs, answers and, where given, a weight each.
+    """Examples: inputs, answers and optional weights.
 
-    `x` and `y` are arrays whose first axis is the examples; a dict or tuple of such for a model with several inputs or outputs.
-    `weights` is one array, or is built like `y`.
+    `x` and `y` are arrays whose first axis is the examples, or dicts or tuples of such arrays for a model with several inputs or
+    outputs. `weights` is one array, or has the same structure as `y`.
     """
 
     x: Any
@@ -28,11 +28,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test examples. The model sees x / divide_by in float32; where divide_by is 1 it sees x as it is.
+    """Training and test examples. The model sees x / divide_by in float32; if divide_by is 1, it sees x unchanged.
 
-    The first `validation` training examples are the validation data. Inputs that are mapped from a file (`np.memmap`) stay there.
-    `classes` are the names of classes 0, 1, …, and `columns` those of a table's, where they have such. `division` says how examples
-    that came undivided were divided.
+    The first `validation` training examples are the validation data. Inputs mapped from a file (`np.memmap`) stay in the file.
+    `classes` holds the names of classes 0, 1, …, and `columns` the names of a table's columns, if they have names. `division`
+    describes how examples from an undivided source were divided.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Data:
             object.__setattr__(self, name, part._replace(x=each(mapped, part.x)))
 
     def parts(self, split: str) -> dict[str, Part]:
-        """The examples of "train", "validation" and "test".
+        """Return the examples of "train", "validation" and "test".
 
-        In "held-out" the validation examples are left out of training. In "as-published" they stay in it: a leak, kept to
-        reproduce experiments that were made so.
+        With the split "held-out", the validation examples are left out of training. With "as-published" they stay in it: a leak,
+        kept to reproduce published experiments that have it.
         """
         check_choice("split", split, SPLITS)
         start = self.validation if split == "held-out" else 0
@@ -61,7 +61,7 @@ class Data:
         return {"train": train, "validation": validation, "test": self.test}
 
     def first(self, train: int | None = None, test: int | None = None) -> "Data":
-        """The first `train` training examples, a tenth of them for validation, and the first `test` test examples; None: all."""
+        """Keep the first `train` training examples, a tenth for validation, and the first `test` test examples; None keeps all."""
         found = {"train": (self.train, train), "test": (self.test, test)}
         parts = {
             role: part if number is None else _rows(part, slice(check_number(role, number, count(part.y))))
@@ -71,12 +71,12 @@ class Data:
         return replace(self, train=parts["train"], test=parts["test"], validation=validation)
 
     def facts(self, split: str) -> DataFacts:
-        """Name, fingerprint and sizes."""
+        """Return the name, fingerprint and sizes."""
         sizes = {name: count(part.y) for name, part in self.parts(split).items()}
         return DataFacts(self.name, self.fingerprint(), **sizes)
 
     def fingerprint(self) -> str:
-        """A hash of the contents, types and shapes of all arrays, of their names, and of the scale."""
+        """Return a hash of the contents, types, shapes and names of all arrays, and of `divide_by`."""
         digest = hashlib.sha256(repr(float(self.divide_by)).encode())
         for part in (self.train, self.test):
             for role, arrays in part._asdict().items():
@@ -90,7 +90,7 @@ class Data:
 
 
 def check_number(role: str, number: int, there: int) -> int:
-    """Return `number` if a "train" or "test" part of a ready data set with `there` examples can have that many, or refuse it."""
+    """Return `number`, or refuse it if a "train" or "test" part with `there` examples cannot have that many."""
     check_whole(role, number, 2 if role == "train" else 1, f"It is a number of examples; there are {there:,}.")
     if number > there:
         refuse(f"{role} must be at most {there:,}, the examples that there are; got {number:,}.", "Leave it out to take all.")
@@ -98,7 +98,7 @@ def check_number(role: str, number: int, there: int) -> int:
 
 
 def tenth(train: int) -> int:
-    """How many of the training examples of a ready data set are for validation, where nothing was published."""
+    """Return the number of validation examples of a ready data set without a published validation part: a tenth of training."""
     return max(1, round(train / 10))
 
 
@@ -110,9 +110,9 @@ _FORM = "Pass ((x_train, y_train), (x_test, y_test)), as keras.datasets gives th
 
 
 def is_part(data: Any, arity: tuple[int, int] | None = None) -> bool:
-    """Return whether `data` is one part, not a pair of them: (x, y), (x, y, weights) or a stream of batches.
+    """Return whether `data` is one part: (x, y), (x, y, weights) or a stream of batches, not a pair of parts.
 
-    A tuple of tuples of arrays is one for a model with as many inputs and outputs, `arity`, where it has several of both.
+    A tuple of tuples of arrays is one part if the model has several inputs and outputs and `arity`, their numbers, matches.
     """
     if is_stream(data):
         return True
@@ -136,12 +136,13 @@ def from_arrays(
     """Return data from ((x_train, y_train), (x_test, y_test)), or from (x, y), of which a share `test_split` is the test part.
 
     Each pair may have sample weights as a third member. x and y may be dicts or tuples of arrays, for several inputs and outputs.
-    An x that is a `np.memmap` (of `np.load(path, mmap_mode="r")`) stays in its file. In place of a pair, a tf.data.Dataset, torch
-    DataLoader or Keras PyDataset, batched or not, is read into arrays, so that every variant and seed sees the same examples. One
-    that shuffles gives another order, hence other data, in each program run; one whose passes give other examples is refused.
-    `rank` is the number of axes of a batch of inputs, `arity` the numbers of the model's inputs and outputs.
+    An x that is a `np.memmap` (from `np.load(path, mmap_mode="r")`) stays in its file. A tf.data.Dataset, torch DataLoader or Keras
+    PyDataset, batched or not, may replace a pair. It is read into arrays, so that every variant and seed sees the same examples. A
+    shuffling stream gives another order, and so other data, each time the program runs. A stream whose passes give different
+    examples is refused. `rank` is the number of axes of a batch of inputs; `arity` gives the numbers of the model's inputs and
+    outputs.
 
-    A share `validation_split` of the training examples, drawn at random but always the same, is held out as validation data.
+    A share `validation_split` of the training examples, drawn at random with a fixed seed, is held out as validation data.
     """
     check_repeatable(data)
     check_share("validation_split", validation_split)
@@ -159,11 +160,11 @@ def from_arrays(
 
 
 def _divided(name: str, whole: Part, test: float, validation: float) -> Data:
-    """Return data from examples that are not divided yet: divided as those of a file with x and y are."""
+    """Return data from undivided examples, divided in the same way as a file with x and y."""
     whole = whole._replace(x=each(mapped, whole.x))
     y, labels = whole.y, None
     if isinstance(y, np.ndarray) and y.dtype.kind in "biu" and y[:1].size == 1:
-        labels = y.ravel() if 2 * len(np.unique(y)) <= len(y) else None  # else they are quantities
+        labels = y.ravel() if 2 * len(np.unique(y)) <= len(y) else None  # otherwise they are quantities
     elif isinstance(y, np.ndarray) and is_one_hot(y):
         labels = y.argmax(axis=1)
     found = splits.divide(count(y), test=test, validation=validation, classes=labels)
@@ -202,9 +203,9 @@ def _part(data: Any, role: str, rank: int | None) -> Part:
 
 
 def _several(value: Any, other: Any) -> Any:
-    """Return a list of arrays as a tuple where each array is one input or output. Leave it as it is where each is one example.
+    """Return a list of arrays as a tuple if each array is one input or output. Leave it unchanged if each is one example.
 
-    The other side has as many examples as its first array has rows, or as it has arrays.
+    `other` is y for x, and x for y. It has as many examples as its first array has rows, or as it has arrays.
     """
     if not _is_list_of_arrays(value):
         return value
@@ -221,7 +222,7 @@ def _is_list_of_arrays(value: Any) -> bool:
 
 
 def _arrays(value: Any, role: str) -> Any:
-    """The array or arrays in `value`: a dict, or a tuple of what is already arrays, is several."""
+    """Return the array or arrays in `value`; a dict, or a tuple of arrays, holds several."""
     check_repeatable(value)
     if is_stream(value):
         refuse(

@@ -1,4 +1,4 @@
-"""Test examples as a report shows them: small pictures or rows, their answers, and what the numbers are called."""
+"""Test examples as a report shows them: small pictures or rows, their answers, and the names of classes and columns."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ _SIDE, _COLUMNS = 64, 30
 
 
 def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """What `Ledger.put_examples` keeps of the test part: what the examples are, and arrays; None where they have several answers.
+    """Return what `Ledger.put_examples` stores of the test part, (about, arrays); None if an example has several answers.
 
-    About: "kind", one of "images", "rows" or "none", "names" of the classes and "columns" of the rows, empty where there are none,
-    and "classes", whether the answers can be such. Arrays: "answers" of all test examples; "index" of those that can be drawn,
-    evenly spaced; "inputs" of these, images as uint8 of at most 64 pixels a side, rows as float32 of at most 30 columns.
+    About: "kind" is "images", "rows" or "none"; "names" of the classes and "columns" of the rows, empty if there are none;
+    "classes" says whether the answers can be class numbers. Arrays: "answers" of all test examples; "index" of the examples that
+    can be drawn, evenly spaced; "inputs" of these, images as uint8 with at most 64 pixels a side, rows as float32 with at most 30
+    columns.
     """
     x, y = data.test.x, data.test.y
     if not isinstance(y, np.ndarray) or y.ndim > 2:
@@ -25,7 +26,7 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         if y.shape[1] > 1 and not one_hot:
             return None
         y = y.argmax(axis=1) if one_hot else y[:, 0]
-    classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative one is a quantity
+    classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative number is a quantity
     kind = _kind(x)
     about = {
         "kind": kind,
@@ -52,7 +53,7 @@ def _kind(x: Any) -> str:
 
 
 def _pictures(x: np.ndarray) -> np.ndarray:
-    """Every so many pixels, spread over 0 to 255; one channel without its axis."""
+    """Subsample the pixels at equal distances and scale them to 0 to 255; drop the axis of a single channel."""
     x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
     stride = -(-max(x.shape[1:3]) // _SIDE)
     x = x[:, ::stride, ::stride]

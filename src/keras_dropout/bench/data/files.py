@@ -1,4 +1,4 @@
-"""The user's own data: read, checked, divided, encoded, and described in plain words."""
+"""Read, check, divide, encode and describe the user's own data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,32 +17,32 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Description:
-    """What was loaded, in plain values. Shapes are of one example; dicts where there are several inputs or outputs."""
+    """A description of loaded data, in plain values. Shapes are of one example; dicts if there are several inputs or outputs."""
 
     kind: str  # "arrays", "table", "images" or "text"
     task: str | dict[str, str]  # "classification" or "regression"
     input_shape: Shape | dict[str, Shape]
     outputs: int | dict[str, int]  # classes, or numbers to predict
     split: str
-    classes: tuple[str, ...] = ()  # the names of classes 0, 1, …, where they have names
+    classes: tuple[str, ...] = ()  # the names of classes 0, 1, …, if they have names
     features: tuple[str, ...] = ()  # the columns of an encoded table
-    vocabulary: int = 0  # of texts: word numbers are below it
+    vocabulary: int = 0  # of texts: all word numbers are below it
     notes: tuple[str, ...] = ()
 
 
 def load(source: str | Path, *, test_data: str | Path | None = None, **options: Any) -> tuple[Data, Description]:
-    """The data in `source`, divided and ready for training, and what they are.
+    """Load the data in `source`, divide and encode them for training, and describe them.
 
     `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
-    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", which stay on disk; .csv, .tsv or .parquet with `target`; .txt
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", whose inputs stay on disk; .csv, .tsv or .parquet with `target`; .txt
     or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip,
     maybe with train/, test/ and validation/ above the classes. A .csv, .tsv or .txt may be compressed: .gz, .bz2 or .xz.
 
-    Options, each by name: `target` (a column, or several with numbers to predict), `text` (the column with the text), `group`
-    (a column: no group is in two parts), `time` (a column: the test data are the latest), `weight` (a column: of each example
-    in the loss), `test_split` (0.2: share of all examples, where there are no test data in `source` or `test_data`),
-    `validation_split` (0.1: share of the rest), `task` ("auto", "classification" or "regression"), `image_size` (height, width),
-    `divide_by` (1: the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
+    Options, each by name: `target` (a column, or several columns of numbers to predict), `text` (the column with the text), `group`
+    (a column; no group is in two parts), `time` (a column; the test data are the latest), `weight` (a column with the weight of
+    each example in the loss), `test_split` (0.2; share of all examples, if `source` and `test_data` give no test data),
+    `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"), `image_size` (height, width),
+    `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
     split. Bad input raises `BadInput`.
     """
     chosen = Options(**options)
@@ -55,9 +55,9 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
 
 
 def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data, Description]:
-    """The data that a function returned, and what they are: ((x, y), (x_test, y_test)), (x, y), or a dict named as in an .npz.
+    """Load data that a function returned, and describe them: ((x, y), (x_test, y_test)), (x, y), or a dict named as in an .npz.
 
-    A pair may be a triple with weights; x and y may be dicts of arrays. `options` as in `load`.
+    A pair may be a triple with weights; x and y may be dicts of arrays. `options` are those of `load`.
     """
     chosen = Options(**options)
     chosen.refuse_columns(name)
@@ -92,7 +92,7 @@ def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
 
 
 def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
-    """Check, divide, learn the encoding from the training examples, encode, describe."""
+    """Check and divide the examples, learn the encoding from training, encode all parts and describe them."""
     parts = {
         part: _checked(f"{name}: the {'' if part == 'all' else part + ' '}data", examples, raw.kind == "arrays")
         for part, examples in raw.parts.items()
@@ -175,7 +175,7 @@ def _sentence(how: str, parts: dict[str, Examples], train: int, validation: int,
 
 
 def _checked(what: str, examples: Examples, plain: bool) -> Examples:
-    """The examples, after a look at lengths, types, NaN and weights; x is an array only if it is `plain`."""
+    """Return the examples after checking lengths, types, NaN and weights; the values of x are checked only if it is `plain`."""
     x = {f"x {key}".strip(): array for key, array in named(examples.x).items()}
     others = {f"y {key}".strip(): array for key, array in named(examples.y).items()}
     others |= {} if examples.weights is None else {"weights": examples.weights}
@@ -199,7 +199,7 @@ def _checked(what: str, examples: Examples, plain: bool) -> Examples:
 
 
 def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str, ...]) -> tuple[Any, Any, dict[str, Examples]]:
-    """(task, outputs, parts with y as class numbers or float32); dicts where there are several outputs."""
+    """Return (task, outputs, parts with y as class numbers or float32); task and outputs are dicts for several outputs."""
     first = next(iter(parts.values())).y
     if any(named(examples.y).keys() != named(first).keys() for examples in parts.values()):
         refuse(f"{name}: the parts have different outputs.", "Give each part the same names.")
@@ -218,7 +218,7 @@ def _settle(name: str, parts: dict[str, Examples], task: str, classes: tuple[str
 
 
 def _classes_of(y: np.ndarray) -> np.ndarray | None:
-    """The class number of each example, if it has one."""
+    """Return the class number of each example, or None if an example has no single class."""
     return y if y.ndim == 1 else y.argmax(axis=1) if arrays.is_one_hot(y) else None
 
 
@@ -234,7 +234,7 @@ def _task_of(what: str, ys: dict[str, np.ndarray], task: str, classes: tuple[str
 
 
 def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
-    """(number of classes, y as int32 class numbers; one-hot y stays as it is)."""
+    """Return (number of classes, y as int32 class numbers; one-hot y stays unchanged)."""
     learned = [part for part in ys if part != "test"]
     if all(arrays.is_one_hot(y) for y in ys.values()):
         used = np.any([y.any(axis=0) for part, y in ys.items() if part in learned], axis=0)
@@ -266,7 +266,7 @@ def _as_classes(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) 
 
 
 def _as_numbers(what: str, ys: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[int, dict[str, np.ndarray]]:
-    """(numbers to predict for an example, y as float32)."""
+    """Return (how many numbers to predict for an example, y as float32)."""
     first = next(iter(ys.values()))
     low, high = (function([function(piece) for piece in arrays.blocks(first)]) for function in (np.min, np.max))
     if low == high:

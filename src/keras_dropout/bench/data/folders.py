@@ -1,4 +1,4 @@
-"""Class folders, on disk or in an archive: one folder a class, a file an example. Archives are read in memory, never unpacked."""
+"""Class folders, on disk or in an archive: a folder per class, a file per example. Archives are read in memory, not unpacked."""
 
 import io
 import lzma
@@ -32,7 +32,7 @@ _PARTS = {
 
 
 class File(NamedTuple):
-    """One example: the name of its file, for messages, and its content or where that is."""
+    """One example: the name of its file, for messages, and its content or the path to it."""
 
     name: str
     content: bytes | Path
@@ -46,18 +46,18 @@ class File(NamedTuple):
 
 
 class Folders(NamedTuple):
-    """What class folders hold: `kind` is "images" or "text"; `parts` has "train" or "all", and maybe "test" and "validation"."""
+    """The contents of class folders: `kind` is "images" or "text"; `parts` has "train" or "all", maybe "test" and "validation"."""
 
     kind: str
     classes: tuple[str, ...]
-    parts: dict[str, tuple[np.ndarray, np.ndarray]]  # files (of dtype object) and class numbers
+    parts: dict[str, tuple[np.ndarray, np.ndarray]]  # files (dtype object) and class numbers
     notes: tuple[str, ...]
 
 
 def read_folders(source: Path) -> Folders:
-    """The class folders in the folder or archive `source`, maybe below top folders train/, test/ and validation/.
+    """Read the class folders in the folder or archive `source`, maybe below top folders train/, test/ and validation/.
 
-    Classes are numbered in the order of their names; files in the order of theirs. Hidden files are passed over.
+    Classes are numbered in the order of their names, and files are in the order of their names. Hidden files are skipped.
     """
     files: list[tuple[tuple[str, ...], bytes | Path]] = []
     folders: set[tuple[str, ...]] = set()
@@ -138,9 +138,9 @@ def _hidden(names: tuple[str, ...]) -> bool:
 
 
 def _entries(source: Path, notes: list[str]) -> Iterator[tuple[tuple[str, ...], bytes | Path | None]]:
-    """Yield (the names on the way to it, content) of each file in a folder or archive, and of each folder with None.
+    """Yield (parts of the path, content) for each file in a folder or archive; for a folder the content is None.
 
-    In an archive only what may be an example is read: the content of other files is empty.
+    In an archive only files that may be examples are read; other files get an empty content.
     """
     if source.is_dir():
         yield from _in_folder(source, notes)
@@ -155,12 +155,12 @@ def _entries(source: Path, notes: list[str]) -> Iterator[tuple[tuple[str, ...], 
 
 
 def _in_folder(source: Path, notes: list[str]) -> Iterator[tuple[tuple[str, ...], Path | None]]:
-    """Yield what is in a folder; pipes, devices and broken links are left out, and links that lead out of it are said."""
+    """Yield the entries of a folder; note the pipes, devices and broken links left out, and links that lead out of the folder."""
     strange, outside = [], []
     root = os.path.realpath(source)
     for here, below, names in os.walk(source, followlinks=True):
         folder = Path(here)
-        if os.path.realpath(folder) in map(os.path.realpath, folder.parents):  # a link to a folder that it is in: a loop
+        if os.path.realpath(folder) in map(os.path.realpath, folder.parents):  # a link to a parent folder: a loop
             below.clear()
             continue
         steps = folder.relative_to(source).parts
@@ -187,7 +187,7 @@ def _steps(name: str) -> tuple[str, ...]:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar. tarfile reads long names and attributes whole, so they may not have any length."""
+    """A member of a tar, with limited headers: tarfile reads long names and attributes into memory as a whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
@@ -213,7 +213,7 @@ def _in_tar(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} ends early")
                 yield steps, content
-        if archive.fileobj.tell() == archive.offset:  # tarfile takes a file that ends between two members for a whole one
+        if archive.fileobj.tell() == archive.offset:  # tarfile accepts a file that ends between two members as complete
             raise EOFError("it has no end mark")
 
 
@@ -223,16 +223,16 @@ def _in_zip(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
         for member in archive.infolist():
             steps = _steps(member.filename)
             wanted = _wanted(steps)
-            total += member.file_size * wanted  # another member costs nothing here
+            total += member.file_size * wanted  # other members are not unpacked
             opening.check_size(source, total)
             yield steps, None if member.is_dir() else archive.read(member) if wanted else b""
 
 
 def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callable[[Sequence[File]], np.ndarray]:
-    """encode, learned from the training files; encode(files) gives uint8 (files, height, width, channels).
+    """Return encode, learned from the training files; encode(files) gives uint8 (files, height, width, channels).
 
-    One channel where all training images are grey, else red, green and blue. Each image is resized to `size` (height, width),
-    bilinearly; without it all must be of the first one's size.
+    There is one channel if all training images are grey, otherwise red, green and blue. Each image is resized bilinearly to `size`
+    (height, width). Without `size`, all images must have the size of the first training image.
     """
     try:
         from PIL import Image
@@ -272,7 +272,7 @@ def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callabl
             refuse(f"{len(files):,} images of {width}x{height} need {needed / 1e9:.1f} GB of memory.", "Give a smaller image_size.")
         images = np.empty((len(files), height, width, len(mode)), np.uint8)
         with ThreadPoolExecutor(min(8, usable_cores())) as threads:
-            for start in range(0, len(files), 1024):  # in pieces, so that only these are held twice
+            for start in range(0, len(files), 1024):  # in pieces, so that only one piece is in memory twice
                 for n, image in enumerate(threads.map(partial(readable, pixels), files[start : start + 1024]), start):
                     images[n] = image
         return images

@@ -1,4 +1,4 @@
-"""Open what the user names: regular files only, unpacked where they are compressed, and never more than memory holds."""
+"""Open the user's files: regular files only, decompressed if necessary, and never more than fits in memory."""
 
 import bz2
 import gzip
@@ -16,15 +16,15 @@ _PIECE = 1 << 24
 
 
 def most() -> int:
-    """Return how many bytes may be unpacked: half of this machine's memory."""
+    """Return the most bytes that may be unpacked: half of this machine's memory."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):  # where sysconf does not know
+    except (AttributeError, ValueError, OSError):  # sysconf lacks these values
         return 8 << 30
 
 
 def check_size(source: Path, size: int) -> None:
-    """Refuse `size` bytes of a source where they are more than `most()`."""
+    """Refuse a source of more than `most()` bytes."""
     if size > most():
         refuse(
             f"{source} holds more than {most() / 1e9:.1f} GB, half of this machine's memory.",
@@ -33,19 +33,19 @@ def check_size(source: Path, size: int) -> None:
 
 
 def ending(path: Path) -> str:
-    """Return the ending in lower case, without that of the compression: .csv for a.csv.gz."""
+    """Return the ending in lower case, without the ending of a compression: .csv for a.csv.gz."""
     name = path.with_suffix("") if path.suffix.lower() in _OPEN else path
     return name.suffix.lower()
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a pipe, socket or device, from which reading may never end."""
+    """Refuse a folder, pipe, socket or device; reading from one may never end."""
     if not path.is_file() and path.exists():
         refuse(f"{path} is a folder, pipe or device, not a file.", "Write the data to a file, and give its path.")
 
 
 def contents(path: Path) -> bytes:
-    """Return the bytes of a file, unpacked if its ending says that it is compressed."""
+    """Return the bytes of a file, decompressed if its ending names a compression."""
     check_regular(path)
     packed = _OPEN.get(path.suffix.lower())
     pieces, size = [], 0

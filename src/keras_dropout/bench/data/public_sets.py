@@ -21,7 +21,7 @@ DATA_VARIABLE = "KERAS_DROPOUT_DATA"
 
 
 def digits(train: int | None = None, test: int | None = None) -> Data:
-    """scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16; the last 360 are the test data.
+    """Load scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16; the last 360 are the test data.
 
     `train` and `test` as in `Data.first`.
     """
@@ -56,12 +56,13 @@ _DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
 
 
 def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None = None, test: int | None = None) -> Data:
-    """Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 grey images of 28x28, uint8, in 10 classes, in random order.
+    """Load Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 grey images of 28x28, uint8, in 10 classes, in random order.
 
     `train` and `test` as in `Data.first`.
 
-    Looked for in `data_dir` or the folder that KERAS_DROPOUT_DATA names (then only there), in Keras's cache, and where the
-    Debian package puts it; else downloaded as Keras does it, or from the Debian package, into Keras's cache.
+    If `data_dir` or KERAS_DROPOUT_DATA names a folder, only this folder is searched. Otherwise the files come from Keras's cache or
+    from the folder of the Debian package. If neither has them, they are downloaded into Keras's cache, from Keras's source or from
+    the Debian package.
     """
     folder = _find_fashion_mnist(data_dir)
     arrays = [_read_idx(folder / name, digest) for name, digest in _FASHION_MNIST.items()]
@@ -70,7 +71,7 @@ def fashion_mnist(data_dir: str | os.PathLike | None = None, train: int | None =
 
 
 def named_place(data_dir: str | os.PathLike | None) -> Path | None:
-    """Where ready data sets are, if `data_dir` or KERAS_DROPOUT_DATA says so: they are then looked for only there."""
+    """Return the folder that `data_dir` or KERAS_DROPOUT_DATA names for ready data sets, if any: only it is then searched."""
     given = data_dir or os.environ.get(DATA_VARIABLE)
     return Path(given) if given else None
 
@@ -98,12 +99,12 @@ def _find_fashion_mnist(data_dir: str | os.PathLike | None) -> Path:
 
 
 def keras_datasets() -> Path:
-    """The folder in which Keras keeps what `keras.datasets` downloads."""
+    """Return the folder in which Keras keeps the downloads of `keras.datasets`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
 
 
 def _has_any(folder: Path) -> bool:
-    # One file is enough to settle on a folder: what is missing beside it is then named, not passed over.
+    # One file is enough to choose a folder: missing files are then reported instead of searched elsewhere.
     return any((folder / name).is_file() for name in _FASHION_MNIST)
 
 
@@ -114,14 +115,14 @@ def _download_as_keras() -> bool:
         with contextlib.redirect_stdout(sys.stderr):  # Keras draws its bar on stdout, which belongs to the results
             for name in _FASHION_MNIST:
                 keras.utils.get_file(name, origin=_ORIGIN + name, cache_subdir="datasets/fashion-mnist")
-    except Exception:  # whatever the network does, there is one more way
+    except Exception:  # network errors are of many kinds, and there is one more source
         shutil.rmtree(keras_datasets() / "fashion-mnist", ignore_errors=True)
         return False
     return True
 
 
 def _unpack_debian_package(target: Path) -> bool:
-    """Fetch the Debian package without root and move its files to `target`; False where there is no apt or no network."""
+    """Fetch the Debian package without root and copy its files to `target`; return False without apt or network."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return False
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,7 +132,7 @@ def _unpack_debian_package(target: Path) -> bool:
         own = [f"-oDir::State::Lists={lists}", f"-oDir::Cache={cache}", "-oAPT::Sandbox::User="]
         download = ["download", "-q", _DEBIAN_PACKAGE]
         attempts: Iterable[list[list[str]]] = ([download], [[*own, "update", "-q"], [*own, *download]])
-        for commands in attempts:  # the machine's own package lists first; else fresh ones of our own
+        for commands in attempts:  # first with the machine's own package lists, then with freshly downloaded ones
             runs = (subprocess.run(["apt-get", *arguments], cwd=temporary, capture_output=True) for arguments in commands)
             if all(run.returncode == 0 for run in runs):
                 break
@@ -145,7 +146,7 @@ def _unpack_debian_package(target: Path) -> bool:
 
 
 def _read_idx(path: Path, digest: str) -> np.ndarray:
-    """The array in a gzipped IDX file of bytes, after its content was found to be the published one."""
+    """Read the array in a gzipped IDX file of bytes; refuse a file whose content is not the published one."""
     fix = "Delete it and run again, or get a whole copy."
     try:
         content = gzip.decompress(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Files into examples: each kind of file is read as it is; nothing is divided or learned yet."""
+"""Read each kind of file into examples, without dividing them or learning from them yet."""
 
 import re
 import zipfile
@@ -23,7 +23,7 @@ _NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; 
 
 @dataclass(frozen=True)
 class Options:
-    """How to read and divide the data. `files.load` says what each means."""
+    """The options for reading and dividing data. `files.load` documents them."""
 
     target: str | Sequence[str] | None = None
     text: str | None = None
@@ -53,7 +53,7 @@ class Options:
             refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
 
     def refuse_columns(self, source: str) -> None:
-        """Refuse options that name a column, for data that have none."""
+        """Refuse options that name a column, for data without columns."""
         for name in ("target", "text", "group", "time", "weight"):
             if getattr(self, name) is not None:
                 refuse(f"{source} has no columns, so there is no {name} {getattr(self, name)!r}.", f"Leave {name} out.")
@@ -61,7 +61,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a part. x is an array, a dict of arrays, a table, or an object array of texts or of image files."""
+    """The examples of one part. x is an array, a dict of arrays, a table, or an object array of texts or image files."""
 
     x: Any
     y: Any
@@ -73,12 +73,12 @@ class Examples:
         return len(next(iter(named(self.y).values())))
 
     def take(self, index: np.ndarray) -> "Examples":
-        """The examples of these numbers, in this order."""
+        """Return the examples at these indices, in this order."""
         fields = (self.x, self.y, self.weights, self.groups, self.times)
         return Examples(*(None if field is None else arrays.each(lambda array: _take(array, index), field) for field in fields))
 
     def after(self, first: "Examples") -> "Examples":
-        """These examples behind `first`."""
+        """Return the examples of `first` followed by these."""
         if any(
             named(a).keys() != named(b).keys() for a, b in ((self.x, first.x), (self.y, first.y), (self.weights, first.weights))
         ):
@@ -104,9 +104,9 @@ Encode = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Raw:
-    """What was read: examples by part ("all", or "train" and maybe "validation" and "test") and what is known of them.
+    """The contents of a source: examples by part ("all", or "train" and maybe "validation" and "test"), and facts about them.
 
-    `learn` takes x of the training examples and returns (encode, what it adds to a description).
+    `learn` takes x of the training examples and returns (encode, entries to add to the description).
     """
 
     kind: str
@@ -118,7 +118,7 @@ class Raw:
 
 
 def named(value: Any) -> dict[str, Any]:
-    """Arrays by name, a single one under the name "", nothing as no array."""
+    """Return arrays by name: a single array is called "", and None gives an empty dict."""
     return {} if value is None else dict(arrays.named(value))
 
 
@@ -130,7 +130,7 @@ def _take(array: Any, index: np.ndarray) -> Any:
 
 
 def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
-    """Return what is in `source`, by its ending. Test data alone come with what they share with the training data, `like`."""
+    """Read `source` by its ending. For separate test data, `like` holds the properties shared with the training data."""
     if "," in source:
         options.refuse_columns(source)
         return _read_mapped([Path(part.strip()) for part in source.split(",")])
@@ -165,7 +165,7 @@ def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
 
 
 def _load(path: Path, mapped: bool = False) -> Any:
-    """The array or arrays in a NumPy file; never a pickle."""
+    """Load the array or arrays in a NumPy file; never load a pickle."""
     opening.check_regular(path)
     try:
         if mapped:
@@ -181,10 +181,10 @@ def _load(path: Path, mapped: bool = False) -> Any:
         refuse(f"{path} does not exist.", "Give the path of a file.")
     except BadInput:
         raise
-    except Exception as error:  # NumPy raises as it likes
+    except Exception as error:  # NumPy raises many kinds of errors
         if "Object arrays" in str(error) or "Python objects" in str(error):
             refuse(f"{path} holds Python objects, which are never loaded: they can run code.", "Save arrays of numbers.")
-        why = "" if "pickle" in str(error) else f": {error}"  # NumPy takes whatever it does not know for a pickle
+        why = "" if "pickle" in str(error) else f": {error}"  # NumPy treats any unknown content as a pickle
         refuse(f"{path} is broken or no NumPy file{why}.", "Write it with numpy.savez or numpy.save.")
 
 
@@ -197,7 +197,7 @@ def _read_mapped(paths: list[Path]) -> Raw:
 
 
 def from_names(given: Mapping[str, Any], source: str) -> Raw:
-    """The parts in arrays called x_train, y_test, w_val, x_train_NAME and so on, or x and y."""
+    """Sort arrays called x_train, y_test, w_val, x_train_NAME and so on, or x and y, into parts."""
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     other = []
     for name, array in given.items():
@@ -270,7 +270,7 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     trains = like is None
     like, read_as_numbers = _read_numbers(table, path, call, like, {name: role for role, name in taken}, options.task)
     notes += read_as_numbers
-    # Which columns of a test file are left out, the training file has decided.
+    # The training file has decided which columns of a test file are left out.
     others = [name for name in table.columns if trains and name not in [*targets, *roles.values()]]
     numbered = [name for name in others if tables.numbers_rows(table[name])]
     if len(numbered) + len({*targets, *roles.values()}) == len(table.columns) and "text" not in roles:
@@ -304,7 +304,7 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
 
 
 def _by_row(table: "pd.DataFrame", roles: Mapping[str, str], call: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the groups, times and weights of the rows, where a column is named for them, and notes."""
+    """Return the groups, times and weights of the rows, as far as columns are named for them, and notes."""
     found: dict[str, np.ndarray] = {}
     notes: list[str] = []
     if "group" in roles:
@@ -323,7 +323,7 @@ def _by_row(table: "pd.DataFrame", roles: Mapping[str, str], call: str) -> tuple
 def _read_numbers(
     table: "pd.DataFrame", path: Path, call: str, like: tables.Like | None, role_of: Mapping[str, str], task: str
 ) -> tuple[tables.Like, list[str]]:
-    """Read the columns of texts that are numbers as numbers, in place; return what a test file must share, and notes."""
+    """Convert text columns of numbers to numbers, in place; return the properties that a test file must share, and notes."""
     notes: list[str] = []
     texts = [name for name in table.columns if columns.is_text(table[name])]
     if like is not None:
@@ -355,7 +355,7 @@ def _is_whole(values: "pd.Series") -> bool:
 
 
 def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the columns that repeat the target, and notes on these and on others that tell it exactly."""
+    """Return the columns that repeat the target, and notes on these and on other columns that determine it exactly."""
     copies, notes = [], []
     for name in features.columns:
         values = features[name]
@@ -379,7 +379,7 @@ def _giving_away(features: "pd.DataFrame", y: np.ndarray, classes: tuple[str, ..
 
 
 def _in_line(x: np.ndarray, y: np.ndarray) -> bool:
-    """Return whether y is a multiple of x plus a number, to the accuracy of float32."""
+    """Return whether y is a linear function of x, to the accuracy of float32."""
     if not max(np.abs(x).max(), np.abs(y).max()) < 1e30 or x.min() == x.max() or y.min() == y.max():
         return False
     with np.errstate(all="ignore"):
@@ -388,7 +388,7 @@ def _in_line(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(y, class names): class numbers for texts, True and False, and few whole numbers; else float32 and no names."""
+    """Return (y, class names): class numbers for texts, booleans and few whole numbers; otherwise float32 and no names."""
     for name in targets.columns:
         if not tables.is_number(targets[name]) and (len(targets.columns) > 1 or task == "regression"):
             refuse(
@@ -401,7 +401,7 @@ def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np
     values = targets.iloc[:, 0]
     if tables.is_number(values):
         numbers = values.to_numpy("float64")
-        # pandas reads a column of whole numbers as floats where some are missing
+        # pandas reads a column of whole numbers as floats if some are missing
         whole = (values.dtype.kind in "iu" or some_missing) and (numbers == np.round(numbers)).all()
         if task == "regression" or (task == "auto" and not (whole and len(np.unique(numbers)) <= tables.MOST_CLASSES)):
             return numbers.astype("float32"), ()
@@ -410,7 +410,7 @@ def _answers(targets: "pd.DataFrame", task: str, some_missing: bool) -> tuple[np
 
 
 def _codes(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers in the order of the labels, and the labels' names."""
+    """Return class numbers, in the sorted order of the labels, and the names of the labels."""
     names, codes = np.unique(labels, return_inverse=True)
     return codes.astype("int32"), tuple(str(name) for name in names)
 

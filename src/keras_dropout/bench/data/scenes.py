@@ -1,4 +1,4 @@
-"""Scenes composed by rule of real Fashion-MNIST garments: data for segmentation, detection and keypoints."""
+"""Scenes composed of real Fashion-MNIST garments: data for segmentation, detection and keypoints."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,17 +12,17 @@ from keras_dropout.errors import check_choice, check_whole, refuse
 
 _GARMENT = 28  # pixels a side, as published
 _SIDES = (14, 22)  # of a garment in a scene, pixels
-_SOLID = 16  # brightness above which a pixel is of the garment; scans have some dust around it
-_TRIES = 8  # places that are drawn for a garment; it goes to the one with the least of it on others
-_TEXTURE, _NOISE = 90, 12  # brightness: the background's most, and the standard deviation of every pixel's noise
+_SOLID = 16  # brightness above which a pixel belongs to the garment; scans have some dust around it
+_TRIES = 8  # random places tried for a garment; the place with the least overlap is used
+_TEXTURE, _NOISE = 90, 12  # brightness: the background's maximum, and the standard deviation of the pixel noise
 _FIX = "For example train=2000, test=1000."
 
 
 class _Piece(NamedTuple):
-    """A garment where it stands in a scene."""
+    """A garment and its place in a scene."""
 
     pixels: np.ndarray
-    solid: np.ndarray  # of the same shape: which pixels are of the garment
+    solid: np.ndarray  # same shape: which pixels belong to the garment
     label: int
     top: int
     left: int
@@ -35,12 +35,12 @@ class _Piece(NamedTuple):
 def segmentation(
     data_dir: str | os.PathLike | None = None, train: int = 2000, test: int = 1000, size: int = 40, seed: int = 0
 ) -> Data:
-    """Which garment is at each pixel: x (scenes, size, size, 1), uint8, y (scenes, size, size), 0 background, 1 to 10 garments.
+    """Make data for segmentation: x (scenes, size, size, 1), uint8, y (scenes, size, size), 0 background, 1 to 10 garments.
 
-    A scene has two or three garments of random classes, 14 to 22 pixels a side, on a grey texture with noise; they overlap little,
-    and later ones cover earlier ones. Test scenes have garments of the Fashion-MNIST test data, others of its training data, each
-    in one scene only. The first scenes of a seed are the same, however many there are; a tenth of training is for validation.
-    `data_dir` is where Fashion-MNIST is.
+    A scene has two or three garments of random classes, 14 to 22 pixels a side, on a grey texture with noise. Garments overlap
+    little, and later ones cover earlier ones. Test scenes use garments of the Fashion-MNIST test data, training scenes those of its
+    training data, and each garment appears in one scene only. The first scenes of a seed are the same for any number of scenes. A
+    tenth of training is for validation. `data_dir` is the folder of Fashion-MNIST.
     """
 
     def answer(pieces: list[_Piece]) -> np.ndarray:
@@ -60,10 +60,10 @@ def boxes(
     seed: int = 0,
     target: str = "Bag",
 ) -> Data:
-    """Where the only `target` is: x as in `segmentation`, y (scenes, 4), float32: its box's centre x and y, width and height.
+    """Make data with the box of the only `target`: x as in `segmentation`, y (scenes, 4), float32: centre x and y, width, height.
 
-    All are shares of the scene's side, x from the left and y from the top. Beside the target, which nothing covers, are one or
-    two garments of other classes. There are at most 6,000 training and 1,000 test scenes: each has a target of its own.
+    All are shares of the scene's side, x from the left and y from the top. A scene also has one or two garments of other classes,
+    and nothing covers the target. Each scene has its own target, so there are at most 6,000 training and 1,000 test scenes.
     """
 
     def answer(pieces: list[_Piece]) -> np.ndarray:
@@ -82,10 +82,10 @@ def keypoints(
     seed: int = 0,
     target: str = "Ankle boot",
 ) -> Data:
-    """Points of the only `target`: y (scenes, 8), float32: x and y of its highest, lowest, leftmost and rightmost point.
+    """Make data with points of the only `target`: y (scenes, 8), float32: x and y of its top, bottom, leftmost and rightmost point.
 
-    The points are centres of pixels of its silhouette, as shares of the scene's side; of several that are as high, or as far left,
-    the middle. Scenes as in `boxes`.
+    The points are centres of pixels of the silhouette, as shares of the scene's side. If several pixels are equally high, low
+    or far to a side, the point is their mean. Scenes are composed as in `boxes`.
     """
 
     def answer(pieces: list[_Piece]) -> np.ndarray:
@@ -97,7 +97,7 @@ def keypoints(
 
 
 def _silhouette(piece: _Piece) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, in the scene, of the garment's pixels."""
+    """Return the rows and columns of the garment's pixels in the scene."""
     rows, columns = np.nonzero(piece.solid)
     return rows + piece.top, columns + piece.left
 
@@ -132,7 +132,7 @@ def _composed(
 def _scenes(
     role: str, source: Data, number: int, size: int, target: str | None, random: np.random.Generator
 ) -> Iterator[list[_Piece]]:
-    """The garments of each scene, from the back to the front; a target is the last."""
+    """Yield the garments of each scene, from back to front; a target is the last."""
     images, labels = getattr(source, role)[:2]
     order = random.permutation(len(labels))
     wanted = labels[order] == GARMENTS.index(target) if target else np.zeros(len(order), bool)
@@ -147,7 +147,7 @@ def _scenes(
         used += more
         taken = np.zeros((size, size), bool)
         pieces: list[_Piece] = []
-        for index in reversed(chosen):  # the target finds a free place, the others beside it
+        for index in reversed(chosen):  # place the target first, on free ground, then the others around it
             piece = _placed(images[index], int(labels[index]), taken, random)
             taken[piece.area()] |= piece.solid
             pieces.insert(0, piece)
@@ -155,9 +155,9 @@ def _scenes(
 
 
 def _placed(image: np.ndarray, label: int, taken: np.ndarray, random: np.random.Generator) -> _Piece:
-    """The garment in a random size, at the one of a few random places where it lies on other garments least."""
+    """Place the garment in a random size, at the one of a few random places with the least overlap."""
     side = int(random.integers(_SIDES[0], _SIDES[1] + 1))
-    rows = np.arange(side) * _GARMENT // side  # whole numbers only: the same pixels on every machine
+    rows = np.arange(side) * _GARMENT // side  # whole numbers only, for the same pixels on every machine
     pixels = image[np.ix_(rows, rows)]
     solid = pixels > _SOLID
     places = random.integers(0, len(taken) - side + 1, (_TRIES, 2))
@@ -166,7 +166,7 @@ def _placed(image: np.ndarray, label: int, taken: np.ndarray, random: np.random.
 
 
 def _drawn(pieces: list[_Piece], size: int, random: np.random.Generator) -> np.ndarray:
-    """The scene's picture, (size, size), uint8."""
+    """Draw the picture of the scene, (size, size), uint8."""
     coarse = random.integers(0, _TEXTURE + 1, (-(-size // 8) + 1,) * 2)
     ends = np.arange(size) // 8, np.arange(size) % 8 / 8
     lines = coarse[ends[0]] * (1 - ends[1][:, None]) + coarse[ends[0] + 1] * ends[1][:, None]

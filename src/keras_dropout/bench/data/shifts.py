@@ -1,6 +1,6 @@
-"""Test images that drift away from those of training: turned, noisy, blurred or flat, at five strengths. numpy and scipy only.
+"""Shift test images away from the training images: rotation, noise, blur or low contrast, at five strengths. numpy and scipy only.
 
-Each image is shifted by itself: what becomes of it depends on its content and the seed, not on its neighbours nor its place.
+Each image is shifted by itself: the result depends on its content and the seed, not on the other images or its position.
 """
 
 import hashlib
@@ -24,19 +24,20 @@ STRENGTHS = {
 def shift(
     images: Any, kind: str, strength: int, seed: int = 0, *, low: float | None = None, high: float | None = None
 ) -> np.ndarray:
-    """`images`, (images, height, width) or (images, height, width, channels), shifted; of the same shape and dtype.
+    """Shift `images`, (images, height, width) or (images, height, width, channels); the result has the same shape and dtype.
 
-    At the strengths 1 to 5; 0 leaves them as they are.
+    Strengths are 1 to 5; 0 leaves the images unchanged.
 
-    rotation: anticlockwise by 15, 30, 45, 60, 75 degrees about the centre, between pixels by straight lines; corners become `low`
+    rotation: anticlockwise by 15, 30, 45, 60, 75 degrees about the centre, with linear interpolation; corners become `low`
               (Ovadia et al. 2019, arXiv:1906.02530).
     noise:    Gaussian, independent for each pixel and channel, sd .08, .12, .18, .26, .38 of the range; stronger noise is the same
-              noise made larger (Hendrycks and Dietterich 2019, arXiv:1903.12261, as are the factors of contrast).
-    blur:     a Gaussian of sd 0.5, 1, 1.5, 2, 3 pixels; the edge goes on as its last pixel.
+              noise scaled up (Hendrycks and Dietterich 2019, arXiv:1903.12261, also the source of the factors of contrast).
+    blur:     Gaussian with sd 0.5, 1, 1.5, 2, 3 pixels; the pixels of the edge are repeated outside the image.
     contrast: the distance from each channel's mean over the image times .4, .3, .2, .1, .05.
 
-    Images are uint8, or floats, within [low, high]: 0 to 255 and 0 to 1 where nothing is said. What falls outside is clipped.
-    Noise is drawn from `seed` and the image, read as 8 bits: an image has the same noise wherever it stands, and as floats too.
+    Images are uint8 or floats within [low, high]; the default is 0 to 255 for uint8 and 0 to 1 for floats. Results are
+    clipped to this range. Noise depends on `seed` and on the image, rounded to 8 bits: an image gets the same noise at any
+    position, and as floats too.
     """
     images, low, high = _images(images, low, high)
     check_choice("shift", kind, SHIFTS)
@@ -51,11 +52,11 @@ def shift(
 
 
 def resize(images: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """`images` as a model of inputs (height, width) or (height, width, channels) takes them; of the same dtype and range.
+    """Resize `images` to a model's input shape, (height, width) or (height, width, channels); dtype and range stay the same.
 
-    Pixels are areas, and between their centres values lie on straight lines; nothing is blurred first, so that what is made several
-    times smaller loses pixels. Grey images are repeated for each channel; channels become grey by their mean. For data that are
-    foreign to a model, such as another data set.
+    Pixels are areas, with linear interpolation between their centres. There is no blur before resizing, so images made several
+    times smaller lose pixels. Grey images are repeated for each channel; colour images become grey by the mean of their channels.
+    Use it for data that are foreign to a model, such as another data set.
     """
     images = _image_arrays(images)
     shape = tuple(shape)
@@ -70,7 +71,7 @@ def resize(images: Any, shape: tuple[int, ...]) -> np.ndarray:
     for number, image in enumerate(images):
         image = image.reshape(*image.shape[:2], channels).astype("float64")
         if wanted != channels:
-            image = image.mean(axis=-1, keepdims=True)  # of one channel itself; it is repeated below
+            image = image.mean(axis=-1, keepdims=True)  # a single channel stays the same; it is repeated below
         factors = (shape[0] / image.shape[0], shape[1] / image.shape[1], 1)
         image = ndimage.zoom(image, factors, order=1, mode="nearest", grid_mode=True)
         resized[number] = _as_before(np.broadcast_to(image, (*shape[:2], wanted)).reshape(shape), images.dtype)

@@ -1,4 +1,4 @@
-"""Which examples train, which validate and which test. Indices only: the same for the same seed, in increasing order."""
+"""Divide examples into training, validation and test. Works on indices only; the same seed gives the same split."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from keras_dropout.errors import check_whole, refuse
 
-LEAST = 10  # examples; with fewer, a held-out part says nothing
+LEAST = 10  # examples; with fewer, a held-out part is meaningless
 
 
 class Split(NamedTuple):
-    """Increasing indices of the examples in each part; no example is in two of them, and each is in one."""
+    """Increasing indices of the examples in each part; each example is in exactly one part."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -29,9 +29,9 @@ def divide(
 ) -> Split:
     """Divide `size` examples: a share `test` of all is the test part, a share `validation` of the rest the validation part.
 
-    At random without more; with `classes` so that each class has its share of a held-out part to within one example, and a
-    class of one example trains; with `groups` so that no group is in two parts; with `times` so that every moment in the test
-    part is later than the others, and in the validation part later than in training. A share of 0 makes no such part.
+    By default the split is random. With `classes`, each class has its share of a held-out part to within one example, and a class
+    of one example goes to training. With `groups`, no group is in two parts. With `times`, every moment in the test part is later
+    than all others, and every moment in the validation part is later than those in training. A share of 0 makes an empty part.
     """
     check_whole("the number of examples", size, LEAST, "A split with fewer of them says nothing: give more data.")
     check_whole("seed", seed, 0, "For example 0.")
@@ -54,7 +54,7 @@ def divide(
         held_out[name] = np.arange(0)
         if not share:
             continue
-        leave = 2 if name == "test" and validation else 1  # groups or moments, for the parts still to come
+        leave = 2 if name == "test" and validation else 1  # groups or moments left for the remaining parts
         count = max(1, round(len(rest) * share))
         if count == len(rest):
             refuse(
@@ -82,7 +82,7 @@ def _marked(size: int, chosen: np.ndarray) -> np.ndarray:
 
 
 def _by_class(classes: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Whole parts of each class's quota first, then one more for the largest remainders; the last of a class stays."""
+    """Take the whole part of each class's quota, then one more for the largest remainders; each class keeps one example."""
     size = len(classes)
     _, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     quota, remainder = np.divmod(count * sizes, size)
@@ -96,7 +96,7 @@ def _by_class(classes: np.ndarray, count: int, random: np.random.Generator) -> n
 
 
 def _whole_groups(groups: np.ndarray, count: int, random: np.random.Generator, leave: int) -> np.ndarray:
-    """Groups in random order, each taken if that brings the part nearer to `count`; at least one, and `leave` stay."""
+    """Take groups in random order if they bring the part nearer to `count`; take at least one, and leave at least `leave`."""
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     chosen: list[int] = []
     total = 0
@@ -108,7 +108,7 @@ def _whole_groups(groups: np.ndarray, count: int, random: np.random.Generator, l
 
 
 def _latest(times: np.ndarray, count: int, leave: int) -> np.ndarray:
-    """All from the moment whose cut is nearest to `count`; at least the last moment, and `leave` moments stay."""
+    """Take all examples from the moment whose cut is nearest to `count` on; take at least the last moment, and leave `leave`."""
     moments, sizes = np.unique(times, return_counts=True)
-    later = sizes[::-1].cumsum()[::-1][leave:]  # how many examples stand at or after each moment
+    later = sizes[::-1].cumsum()[::-1][leave:]  # number of examples at or after each moment
     return times >= moments[leave:][np.argmin(np.abs(later - count))]

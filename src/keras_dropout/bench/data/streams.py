@@ -1,7 +1,7 @@
-"""Data that come in batches (tf.data.Dataset, torch's DataLoader, Keras's PyDataset), read into arrays.
+"""Read streams of batches (tf.data.Dataset, torch's DataLoader, Keras's PyDataset) into arrays.
 
-They are known by what they can do: neither TensorFlow nor torch is imported here. A second pass must give the same examples, in any
-order: otherwise the arrays would freeze what is drawn anew in every epoch, such as an augmentation.
+Streams are recognised by their attributes, so this module imports neither TensorFlow nor torch. A second pass must give the same
+examples, in any order. Otherwise the arrays would freeze random draws that change in every epoch, such as an augmentation.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ _SAME = (
 
 
 def is_stream(data: Any) -> bool:
-    """Return whether `data` is one of the three."""
+    """Return whether `data` is one of these three kinds of streams."""
     return _is_tf(data) or _is_torch(data) or _is_keras(data)
 
 
 def check_repeatable(data: Any) -> None:
-    """Refuse a generator or another iterator: it gives its examples once, so that nobody can check a second pass."""
+    """Refuse a generator or another iterator: it gives its examples only once, so a second pass cannot be checked."""
     if hasattr(data, "__next__") and not is_stream(data):
         refuse(
             f"a {type(data).__name__} gives its examples only once.",
@@ -37,8 +37,8 @@ def check_repeatable(data: Any) -> None:
 def read(data: Any, rank: int | None = None) -> tuple:
     """Return (x, y) or (x, y, weights) with all examples of a stream, in the order of the first of two passes.
 
-    Refuse a stream whose second pass gives other examples; their order may differ. `rank` is the number of axes of a batch of x,
-    where it is known: it tells batches from single examples where a tf.data.Dataset of fixed shapes leaves that open.
+    Refuse a stream whose second pass gives different examples; their order may differ. `rank` is the number of axes of a batch of
+    x, if known. A tf.data.Dataset with fixed shapes does not show whether it is batched; `rank` decides that.
     """
     kind = type(data).__name__
     batched = _is_batched(data.element_spec, rank) if _is_tf(data) else not _is_torch(data) or data.batch_sampler is not None
@@ -63,7 +63,7 @@ def read(data: Any, rank: int | None = None) -> tuple:
 
 
 def _pieces(data: Any) -> Iterator[tuple]:
-    """Yield what one pass over a stream gives, as tuples of arrays."""
+    """Yield the elements of one pass over a stream, as tuples of arrays."""
     kind = type(data).__name__
     pieces: Iterable[Any] = data
     if _is_tf(data):
@@ -78,11 +78,11 @@ def _pieces(data: Any) -> Iterator[tuple]:
     for piece in pieces:
         yield _piece(piece, kind)
     if _is_keras(data):
-        data.on_epoch_end()  # as fit does: it may shuffle, or draw an augmentation
+        data.on_epoch_end()  # as in fit: the data set may shuffle, or draw an augmentation
 
 
 def _examples(pieces: Iterable[tuple], batched: bool) -> tuple[int, int]:
-    """Return how many examples there are, and the sum of their hashes: passes for which both are equal differ only in order."""
+    """Return the number of examples and the sum of their hashes: two passes that agree in both differ only in order."""
     number, total = 0, 0
     for piece in pieces:
         arrays = [(name, np.atleast_1d(array) if batched else array[None]) for name, array in named(piece)]

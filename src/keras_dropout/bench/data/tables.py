@@ -1,4 +1,4 @@
-"""Tables and texts into arrays. What is learned from data (means, categories, words) is learned on training examples only."""
+"""Turn tables and texts into arrays. Means, categories and words are learned from training examples only."""
 
 import csv
 import datetime
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_CLASSES = 20  # a whole-number target with more values than this is a quantity
-MOST_CATEGORIES = 100  # of a column: the rarer ones share the slot "other"
+MOST_CATEGORIES = 100  # of a column: rarer categories share the slot "other"
 
 
 @dataclass(frozen=True)
 class Like:
-    """Keep what a test file shares with the training file: its columns of texts, and how texts are read as numbers.
+    """The properties that a test file shares with the training file: its text columns, and how texts are read as numbers.
 
-    `whole` are the columns of whole numbers, beside which 1.234 may mean one thousand two hundred and thirty-four.
+    `whole` names the columns of whole numbers in training; in these, 1.234 may mean one thousand two hundred and thirty-four.
     """
 
     texts: frozenset[str] = frozenset()
@@ -42,9 +42,9 @@ class Like:
 
 
 def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> tuple["pd.DataFrame", list[str], str]:
-    """Return the table in a .csv, .tsv or .parquet file, notes, and how pandas reads the file.
+    """Return the table in a .csv, .tsv or .parquet file, notes, and the pandas call that reads the file.
 
-    In a target column of texts a class may be called None, which pandas takes for no value.
+    In a target column of texts, the text None is kept as a class; pandas would read it as a missing value.
     """
     try:
         import pandas as pd
@@ -62,7 +62,7 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
         refuse(f"{path} is not UTF-8 text: byte {error.start} does not decode.", _to_utf8(path))
     except BadInput:
         raise
-    except (ValueError, OSError) as error:  # pandas' own errors of form are ValueErrors
+    except (ValueError, OSError) as error:  # pandas raises ValueError for a malformed file
         refuse(
             f"{path} cannot be read: {first_line(error)}",
             f"It must be a whole {opening.ending(path)} file with a line of column names.",
@@ -74,7 +74,7 @@ def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> 
 
 
 def _to_utf8(path: Path) -> str:
-    """Return the command that makes UTF-8 of a file in the usual code of Western Europe."""
+    """Return the command that converts a file from Windows-1252, the usual encoding of Western Europe, to UTF-8."""
     name, ending = shlex.quote(str(path)), opening.ending(path)
     unpack = {".gz": "gzip -dc ", ".bz2": "bzip2 -dc ", ".xz": "xz -dc "}.get(path.suffix.lower())
     if unpack:
@@ -101,12 +101,12 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
 
     def read(**options: Any) -> pd.DataFrame:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # on what was found to be empty
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # about columns already found to be empty
             return pd.read_csv(io.BytesIO(content), sep=separator, skiprows=skipped, low_memory=False, **options)
 
     options: dict[str, Any] = {} if like is None else {"dtype": {name: str for name in like.texts if name in header}}
     table = read(**options)
-    if widest > len(header) or not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for row labels
+    if widest > len(header) or not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells as row labels
         if table.index.nlevels > 1 or not table.iloc[:, -1].isna().all():
             refuse(
                 f"{path} has {len(header)} column names, and rows of {len(header) + table.index.nlevels} cells.",
@@ -138,7 +138,7 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
             table[name] = as_texts()[name]
     found = table[[name for name in table if name in targets]]
     if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
-        kept = read(**options, keep_default_na=False)  # "None" is an answer; NA, nan and null are words for a missing one
+        kept = read(**options, keep_default_na=False)  # "None" is a class; NA, nan and null mean a missing answer
         for name in unclear:
             called_none = (kept[name] == "None").to_numpy()
             notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
@@ -146,19 +146,19 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
     return table, notes, call
 
 
-_HEAD = 1 << 20  # bytes of a file that are looked at for its form
+_HEAD = 1 << 20  # bytes of a file that are read to detect its format
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def _sniff(head: str, path: Path) -> tuple[str, int, list[str], int]:
-    """Return the separator of columns, how many lines come before the names, the names, and the cells of the longest row."""
+    """Return the column separator, the number of lines before the names, the names, and the number of cells in the longest row."""
     lines = io.StringIO(head, newline="").readlines()
     first = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
     told = re.fullmatch(r"\"?sep=(.)\"?", lines[first].strip()) if lines else None  # a line for Excel
     if told and told[1] in _SEPARATORS:
         first += 1
     usual = "\t" if opening.ending(path) == ".tsv" else ","
-    whole = lines[first : -1 if len(head) >= _HEAD // 4 else None]  # the last line of a part of a file may be cut
+    whole = lines[first : -1 if len(head) >= _HEAD // 4 else None]  # the last line of an incomplete head may be cut
 
     def rows(mark: str) -> list[list[str]]:
         try:
@@ -188,11 +188,11 @@ def _even(rows: list[list[str]]) -> bool:
 
 
 def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: str) -> None:
-    """Refuse a first line that is an example, not the names of the columns."""
+    """Refuse a first line that holds an example instead of the column names."""
     numbers = [number for name in header if (number := _number(name)) is not None]
     filled = [name for name in header if name.strip()]
     rises, falls = (all(sign * a < sign * b for a, b in itertools.pairwise(numbers)) for sign in (1, -1))
-    # Names such as years, or the wavelengths of a spectrum.
+    # Numbers that are names, such as years or the wavelengths of a spectrum.
     counted = (rises and all(number == int(number) for number in numbers)) or ((rises or falls) and len(numbers) > 2)
     there = list(enumerate(header[: table.shape[1]]))
     with_numbers = [name for n, name in there if _number(name) is not None and is_number(table.iloc[:, n])]
@@ -215,7 +215,7 @@ def _number(text: str) -> float | None:
 
 
 def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
-    """Return a Parquet table with decimal numbers as floats and dates as dates, without what is no plain value, and notes."""
+    """Return a Parquet table with decimals as floats and dates as dates, without columns of nested or binary values, and notes."""
     import pandas as pd
 
     notes = []
@@ -238,7 +238,7 @@ def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
 
 def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":
-    """Return the column `name`, or refuse with the columns and the nearest name."""
+    """Return the column `name`, or refuse with a list of the columns and the closest name."""
     if name in table.columns:
         return table[name]
     near = difflib.get_close_matches(name, table.columns, 1, 0.5)
@@ -250,16 +250,16 @@ def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":
 
 
 def is_number(values: "pd.Series") -> bool:
-    """True for a column of numbers; True and False are categories."""
+    """Return whether a column holds numbers; True and False are categories."""
     from pandas.api import types
 
     return types.is_numeric_dtype(values) and not types.is_bool_dtype(values)
 
 
 def numbers_rows(values: "pd.Series") -> bool:
-    """Return whether a column numbers the rows, in any order: it would give sorted answers away, and says nothing else.
+    """Return whether a column numbers the rows, in any order: it has no information, but would reveal sorted answers.
 
-    It holds each of 0, 1, 2, … or 1, 2, 3, … once, or has the name of an index or an id and different whole numbers.
+    Such a column holds each of 0, 1, 2, … or 1, 2, 3, … once, or has the name of an index or an id and unique whole numbers.
     """
     if values.dtype.kind not in "iuf" or values.isna().any() or not values.is_unique:
         return False
@@ -275,7 +275,7 @@ _IDS = re.compile(r"(?i:unnamed: \d+|index|(row|record)[ _.-]?(id|nr|no|number|n
 def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
     """Return numbers that order the rows in time, from a column of numbers, dates or texts with dates, and notes.
 
-    `call` is how pandas reads the file.
+    `call` is the pandas call that reads the file.
     """
     import pandas as pd
 
@@ -296,7 +296,7 @@ def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
             options["format"] = "mixed"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # pandas warns of the order of day and month, which was settled
+            warnings.simplefilter("ignore", UserWarning)  # pandas warns about the order of day and month, which is settled by now
             return pd.to_datetime(values, utc=True, errors="raise", **options).astype("int64").to_numpy(), notes
     except (ValueError, TypeError):
         with warnings.catch_warnings():
@@ -312,12 +312,12 @@ def moments(values: "pd.Series", call: str) -> tuple[np.ndarray, list[str]]:
 
 
 def learn_columns(train: "pd.DataFrame") -> tuple[Callable[["pd.DataFrame"], np.ndarray], list[str], list[str]]:
-    """(encode, feature names, notes) learned from the rows of the training part; encode(table) gives float32 (rows, features).
+    """Return (encode, feature names, notes), learned from the training rows; encode(table) gives float32 (rows, features).
 
-    Numbers are standardised by keras.layers.Normalization; a missing one is the training mean, and a column that has missing
-    ones in training gets an indicator. Categories are one-hot by keras.layers.CategoryEncoding: the known ones in the order of
-    their names (at most the 100 most frequent), "missing" where training has it, and "other". Constants, texts that
-    differ in every row and dates are left out.
+    Numbers are standardised by keras.layers.Normalization. A missing number becomes the training mean, and a column with missing
+    numbers in training gets an indicator. Categories are one-hot by keras.layers.CategoryEncoding: the known categories in the
+    order of their names (at most the 100 most frequent), "missing" if training has missing cells, and "other". Constants, dates,
+    free texts, and texts that differ in every row are left out.
     """
     from pandas.api import types
 
@@ -384,7 +384,7 @@ def _standardised(train: "pd.Series") -> Callable[["pd.DataFrame"], np.ndarray]:
         values = table[name].astype("float64").fillna(mean).to_numpy()
         if not np.isfinite(values).all():
             refuse(f"column {name!r} holds infinite numbers.", "Leave the cell empty where there is no value.")
-        return (values - mean).astype("float32")[:, None]  # centred in float64: a year or a time stamp keeps its digits
+        return (values - mean).astype("float32")[:, None]  # centred in float64, so that a year or a time stamp keeps its digits
 
     layer = keras.layers.Normalization()
     layer.adapt(filled(train.to_frame()))
@@ -400,14 +400,14 @@ def _one_hot(name: str, slots: dict[str, int], missing: bool) -> Callable[["pd.D
     def encode(table: "pd.DataFrame") -> np.ndarray:
         values = table[name]
         codes = values.astype(str).map(slots).fillna(other).to_numpy("int32")
-        codes[values.isna()] = len(slots)  # the slot after the known ones: "missing", or "other" where training has none missing
+        codes[values.isna()] = len(slots)  # the slot after the known ones: "missing", or "other" if training has none
         return keras.ops.convert_to_numpy(layer(codes[:, None])).astype("float32")
 
     return encode
 
 
 def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are passed over."""
+    """Return (texts, labels) from the lines `label<TAB>text` of a UTF-8 file; empty lines are skipped."""
     texts, labels = [], []
     for number, line in enumerate(re.split("\r?\n", decode(opening.contents(path), str(path), _to_utf8(path))), 1):
         if not line.strip():
@@ -423,7 +423,7 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode(content: bytes, name: str, fix: str = "Convert it to UTF-8.") -> str:
-    """The text in `content`, or a refusal that names the file."""
+    """Decode `content` as UTF-8, or refuse with the name of the file."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -435,11 +435,11 @@ def _words(text: str) -> list[str]:
 
 
 def learn_words(train: Iterable[str], vocabulary: int, length: int) -> tuple[Callable[[Sequence[str]], np.ndarray], list[str]]:
-    """(encode, words) learned from the training texts; encode(texts) gives int32 (texts, length), cut or padded at the end.
+    """Return (encode, words), learned from the training texts; encode(texts) gives int32 (texts, length), cut or padded at the end.
 
-    A word is a run of letters and digits in lower case. Number 0 is padding, 1 a word that is not known, and the others are
-    the `vocabulary` - 2 most frequent words, the most frequent first; words as frequent as each other in the order of the alphabet.
-    Keras's TextVectorization does the same but needs TensorFlow.
+    A word is a run of letters and digits in lower case. Number 0 is padding, 1 is an unknown word, and the other numbers are the
+    `vocabulary` - 2 most frequent words, most frequent first; equally frequent words are in alphabetical order. Keras's
+    TextVectorization does the same but needs TensorFlow.
     """
     check_whole("vocabulary", vocabulary, 3, "It counts padding and the unknown word too: for example 10000.")
     check_whole("length", length, 1, "It is the number of words of a text that the model sees: for example 200.")

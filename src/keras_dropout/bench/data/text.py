@@ -8,18 +8,18 @@ import numpy as np
 from keras_dropout.bench.data.dataset import Data, Part, tenth
 from keras_dropout.errors import check_whole, refuse
 
-OTHER = "other"  # what class 0 is called: every character outside the vocabulary
+OTHER = "other"  # name of class 0: every character outside the vocabulary
 
 
 def characters(length: int | None = 200_000, window: int = 64, vocabulary: int = 80) -> Data:
-    """The next character of Python's own language reference (`pydoc_data.topics`), which comes with Python.
+    """Load data for predicting the next character of Python's own language reference (`pydoc_data.topics`, part of Python).
 
-    x (windows, window), int32: characters by number; y, of the same shape: the characters that follow each. `length` characters
-    of the text, None for all; the last tenth is the test data, and no window crosses that border. Windows do not overlap. The
+    x (windows, window), int32: characters by number; y, of the same shape: the character after each. The text has `length`
+    characters, None for all. Its last tenth is the test data, and no window crosses that border. Windows do not overlap. The
     `vocabulary` most frequent characters of the training text have the numbers 1, 2, …, all others 0; `classes` names them.
 
-    The reference repeats itself from one topic to the next, so each paragraph counts once, where it comes first: else part of
-    the test text would be known from training. Each version of Python has a text of its own; the data's name says which.
+    The reference repeats paragraphs from one topic to the next, so only the first copy of each paragraph is kept. Otherwise part
+    of the test text would also be in the training text. The text depends on the version of Python; the data's name includes it.
     """
     check_whole("window", window, 1, "For example 64 characters.")
     check_whole("vocabulary", vocabulary, 1, "For example 80 characters.")
@@ -44,7 +44,7 @@ def characters(length: int | None = 200_000, window: int = 64, vocabulary: int =
 
 
 def _reference() -> str:
-    """The topics in the order of their names, each paragraph once."""
+    """Return the topics in the order of their names, each paragraph once."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -54,7 +54,7 @@ def _reference() -> str:
 
 
 def _windows(codes: list[int], window: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is read and what follows, window after window; the rest of the text is left out."""
+    """Return the windows and, for each character, the next one; the rest of the text is left out."""
     number = (len(codes) - 1) // window
     found = np.array(codes[: number * window + 1], "int32")
     return found[:-1].reshape(number, window), found[1:].reshape(number, window)

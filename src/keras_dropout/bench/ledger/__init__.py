@@ -1,1 +1,1 @@
-"""The SQLite file that holds runs: its tables, what is put into it and read from it, and its upkeep."""
+"""The SQLite file that stores runs: its tables, writing, reading and maintenance."""

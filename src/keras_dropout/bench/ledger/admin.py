@@ -1,4 +1,4 @@
-"""What is done to ledgers as files: one taken into another, runs deleted, space given back, damage found."""
+"""Maintain ledger files: merge ledgers, delete runs, free space, find damage."""
 
 import io
 import json
@@ -46,7 +46,7 @@ from keras_dropout.bench.records import STATUSES
 from keras_dropout.errors import refuse
 
 _COLUMNS = f"{RUN_COLUMNS}, {DETAIL_COLUMNS.removeprefix('key, ')}"
-# Of each table what a row is called, and its columns, the first of which tells it.
+# For each table, the name of a row and its columns; the first column identifies the row.
 _TABLES = {
     "runs": ("run", RUN_COLUMNS),
     "details": ("run", DETAIL_COLUMNS),
@@ -58,13 +58,15 @@ _TABLES = {
 _DELETE_EXAMPLES_OF_NO_RUN = """DELETE FROM examples
     WHERE data NOT IN (SELECT ifnull(json_extract(config, '$.data'), '') FROM details WHERE json_valid(config))"""
 _NAMES = {"key", "data", "target", "variant", "backend", "engine", "status", "started", "finished", "written"}
-_LONGEST = 10_000  # characters of a name
+_LONGEST = 10_000  # characters in a name
 
 
 @dataclass
 class Merged:
-    """What came of merging a ledger: runs copied, failed runs replaced, runs that both had, models copied; keys whose results
-    differ."""
+    """The result of merging a ledger: numbers of runs copied, failed runs replaced, runs that both had, and models copied.
+
+    `conflicts` lists the keys whose results differ.
+    """
 
     source: str
     copied: int = 0
@@ -75,11 +77,11 @@ class Merged:
 
 
 def merge(path: str | Path, sources: Sequence[str | Path]) -> Generator[Merged, None, None]:
-    """Take the runs and studies of other ledgers into the one at `path`, each source in one transaction.
+    """Copy the runs and studies of other ledgers into the ledger at `path`, each source in one transaction.
 
-    A run that failed here is replaced by one that did not. Runs of one key with other results are told, and stay as they are.
-    Models come with the runs that are taken, and to those here that are the same and lack theirs. Nothing is taken, and no file
-    made, where `verify` finds a damaged row in a source.
+    A failed run at `path` is replaced by one that did not fail. Runs with the same key and different results are reported and stay
+    unchanged. Models are copied with their runs, and also for identical runs at `path` that lack their model. If `verify` finds a
+    damaged row in a source, nothing is copied and no file is created.
     """
     path = Path(path)
     for source in sources:
@@ -128,7 +130,7 @@ def _merge(ours: sqlite3.Connection, theirs: sqlite3.Connection, source: Path) -
 
 
 def _check_rows(connection: sqlite3.Connection, source: Path) -> None:
-    """Refuse a ledger of which not all can be read."""
+    """Refuse a ledger with unreadable rows."""
     found = Verified()
     factory, connection.row_factory = connection.row_factory, None
     _verify_rows(connection, found)
@@ -143,7 +145,7 @@ def _check_rows(connection: sqlite3.Connection, source: Path) -> None:
 
 
 def _same(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two outcomes, (status, metrics), are the same, however their JSON is written."""
+    """Return whether two outcomes, (status, metrics), are the same, however their JSON is written."""
     if one == other:
         return True
     try:
@@ -156,14 +158,14 @@ def _same(one: Sequence[str], other: Sequence[str]) -> bool:
 def delete(
     path: str | Path, keys: Sequence[str], selection: Selection, every: bool = False, sure: bool = False, examples: bool = False
 ) -> int:
-    """Delete runs by the beginnings of their keys, or by filters, or the test `examples` of all data; return how many.
+    """Delete runs by the first digits of their keys or by filters, or the test `examples` of all data; return the number deleted.
 
-    Refuse, with that number, unless `sure`. Nothing of what is deleted is left in the file's bytes.
+    Unless `sure`, refuse with this number. The deleted content is also removed from the bytes of the file.
     """
     if bool(keys) + bool(selection) + every + examples != 1:
         fix = "Name keys, or give filters such as --status failed, or --all, or --examples."
         refuse("what to delete must be told in one way.", fix)
-    with reading(path):  # not made by being cleared
+    with reading(path):  # so that deleting does not create a ledger
         pass
     with refusing(Path(path), "written"), Ledger(path) as ledger:
         with ledger.transaction() as connection:
@@ -177,7 +179,7 @@ def delete(
                 number, (where, values) = count(connection, selection), selection.where()
             if number and not sure:
                 refuse(f"{what.format(number)} of {path} would be deleted; nothing was.", "Add --yes to delete them.")
-            connection.execute(f"DELETE FROM {table} WHERE {where}", values)  # of runs their details and models with them
+            connection.execute(f"DELETE FROM {table} WHERE {where}", values)  # also deletes the details and models of runs
             connection.execute(_DELETE_EXAMPLES_OF_NO_RUN)
         if number:
             _vacuum(ledger)
@@ -193,7 +195,7 @@ def _vacuum(ledger: Ledger) -> None:
 
 
 def vacuum(path: str | Path) -> tuple[int, int, int]:
-    """Drop what belongs to no run, and give free space back: checkpoints dropped, bytes before and after."""
+    """Drop rows that belong to no run, and free space; return (checkpoints dropped, bytes before, bytes after)."""
     with reading(path):
         pass
     path = check_ledger_path(path)
@@ -205,7 +207,7 @@ def vacuum(path: str | Path) -> tuple[int, int, int]:
             finished = "SELECT key FROM runs WHERE status != 'failed'"
             query = f"DELETE FROM checkpoints WHERE key IN ({finished}) OR key NOT IN ({asked})"
             dropped = connection.execute(query).rowcount
-            # Left by other programs, which do not delete them with their runs unless told to.
+            # Rows left by other programs, which by default do not delete them together with their runs.
             connection.execute("DELETE FROM details WHERE key NOT IN (SELECT key FROM runs)")
             connection.execute("DELETE FROM models WHERE key NOT IN (SELECT key FROM runs)")
             connection.execute(_DELETE_EXAMPLES_OF_NO_RUN)
@@ -220,7 +222,7 @@ def _bytes(path: Path) -> int:
 
 @dataclass
 class Verified:
-    """What a look at every run, model and study of a ledger found: their numbers, runs asked for that are not there, problems."""
+    """The result of checking a ledger: numbers of runs, models and studies, number of missing runs, and problems."""
 
     runs: int = 0
     models: int = 0
@@ -233,10 +235,10 @@ class Verified:
 
 
 def verify(path: str | Path) -> Verified:
-    """Look for damage: in the file, the tables, and every run, model, checkpoint and study. Changes nothing.
+    """Look for damage in the file, the tables, and every run, model, checkpoint and study. Changes nothing.
 
-    Triggers, views and tables that do not belong to a ledger are reported, and then nothing else is read: they decide what the
-    file seems to hold, and may never end.
+    If there are triggers, views or tables that do not belong to a ledger, they are reported and nothing else is read: they can
+    change the apparent contents of the file, and reading them may never end.
     """
     found = Verified()
     with reading(path, strict=False) as connection:
@@ -267,7 +269,7 @@ def _verify_file(connection: sqlite3.Connection, found: Verified) -> None:
 
 
 def _verify_rows(connection: sqlite3.Connection, found: Verified) -> None:
-    """Look at all that `merge` takes."""
+    """Check all rows that `merge` copies."""
     _verify_types(connection, found)
     _verify_runs(connection, found)
     _verify_models(connection, found)
@@ -276,7 +278,7 @@ def _verify_rows(connection: sqlite3.Connection, found: Verified) -> None:
 
 
 def _verify_types(connection: sqlite3.Connection, found: Verified) -> None:
-    """SQLite takes values of any type for a column, and names of any length."""
+    """Check types and lengths: SQLite accepts values of any type in a column, and names of any length."""
     types = {str: "text", int: "integer", float: "real", bytes: "blob", type(None): "null"}
     for table, (what, columns) in _TABLES.items():
         names = columns.split(", ")
@@ -293,7 +295,7 @@ def _verify_types(connection: sqlite3.Connection, found: Verified) -> None:
 
 
 def _shown(key: Any) -> str:
-    """Return a key as it is, or quoted where it could not be one."""
+    """Return a key unchanged, or quoted if it cannot be a key."""
     return key if isinstance(key, str) and key.isprintable() and len(key) <= 64 else f"{key!r:.64}"
 
 
@@ -370,7 +372,7 @@ def _verify_examples(connection: sqlite3.Connection, found: Verified) -> None:
 
 
 def _try(read: Callable, *stored: Any) -> Any:
-    """Return what `read` makes of stored values; None for whatever it raises."""
+    """Return the result of `read` on stored values, or None if it raises anything."""
     with suppress(Damaged), decoding("it"):
         return read(*stored)
 
@@ -391,6 +393,6 @@ def _verify_studies(connection: sqlite3.Connection, found: Verified) -> None:
 
 
 def _read(connection: sqlite3.Connection, path: Path, query: str, keys: Sequence[str] | None = None) -> Iterator[tuple]:
-    """The rows of a query, of these keys where given; an error is the source's, whatever transaction it happens in."""
+    """Yield the rows of a query, for these keys if given; blame errors on the source, even inside another file's transaction."""
     with refusing(path, "read"):
         yield from connection.execute(query) if keys is None else select_keys(connection, query, keys)

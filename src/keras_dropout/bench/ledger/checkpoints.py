@@ -1,4 +1,4 @@
-"""A run between two epochs, as bytes: all that is needed to go on with it as if it had never stopped."""
+"""The state of a run between two epochs, as bytes. A run resumed from it ends as if it had never stopped."""
 
 import json
 import math
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16 and float8 by name
+import ml_dtypes  # noqa: F401 - makes NumPy know bfloat16 and float8 by name
 import numpy as np
 
 
 class Best(NamedTuple):
-    """The epoch with the smallest validation loss so far, and the values of model and optimizer there."""
+    """The epoch with the smallest validation loss so far, and the values of model and optimizer after it."""
 
     loss: float = math.inf
     epoch: int | None = None
@@ -20,7 +20,7 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run had after `epoch` epochs: curves, seconds spent, and the values of model and optimizer in their order."""
+    """The state of a run after `epoch` epochs: curves, seconds spent, and the values of model and optimizer in their order."""
 
     epoch: int
     curves: dict[str, list[float]]
@@ -29,7 +29,7 @@ class Checkpoint:
     best: Best = field(default_factory=Best, repr=False)
 
     def to_bytes(self) -> bytes:
-        """The length of a header, the header in JSON (which keeps every bit of a float), and the arrays one after the other."""
+        """Return the length of a header, the header in JSON (which keeps every bit of a float), and the arrays in sequence."""
         arrays = [np.asarray(value) for value in (*self.values, *self.best.values)]
         header = {
             "epoch": self.epoch,
@@ -44,10 +44,10 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Checkpoint":
-        """Read what `to_bytes` wrote; the arrays are views of `content`. Raises ValueError for anything else."""
+        """Read the bytes of `to_bytes`; the arrays are views of `content`. Raises ValueError for anything else."""
         try:
             return cls._read(content)
-        except Exception as error:  # nobody knows what bytes that somebody made end in: RecursionError, MemoryError
+        except Exception as error:  # malicious bytes may raise anything, such as RecursionError or MemoryError
             raise ValueError(f"it cannot be read: {error}") from error
 
     @classmethod

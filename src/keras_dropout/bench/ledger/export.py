@@ -1,4 +1,4 @@
-"""Runs as a table for other programs: CSV, Parquet or JSON, one row a run or one row an epoch."""
+"""Export runs as a table for other programs: CSV, Parquet or JSON, one row per run or per epoch."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ ENDINGS = (".csv", ".parquet", ".json")
 
 
 def check_can_write(path: Path) -> None:
-    """Refuse a format that needs what is not installed."""
+    """Refuse a format that needs a package that is not installed."""
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -27,7 +27,7 @@ def check_can_write(path: Path) -> None:
 
 
 def rows_of_runs(connection: sqlite3.Connection, selection: Selection) -> list[dict[str, Any]]:
-    """One row a run: what the ledger lists, then a column for each metric."""
+    """Return one row per run: the columns that the ledger lists, then a column for each metric."""
     rows = []
     for run in find(connection, selection):
         metrics = run.pop("metrics")
@@ -36,7 +36,7 @@ def rows_of_runs(connection: sqlite3.Connection, selection: Selection) -> list[d
 
 
 def rows_of_epochs(connection: sqlite3.Connection, selection: Selection) -> list[dict[str, Any]]:
-    """One row for each epoch of each run, a column for each curve; the first epoch is 1."""
+    """Return one row for each epoch of each run, with a column for each curve; the first epoch is 1."""
     rows = []
     for run, curves in find_curves(connection, selection):
         known = {name: run[name] for name in ("key", "target", "variant", "seed", "status")}
@@ -46,13 +46,13 @@ def rows_of_epochs(connection: sqlite3.Connection, selection: Selection) -> list
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows, whole or not at all, in the format of the file's ending."""
+    """Write the rows in the format of the file's ending; the file is complete or not written at all."""
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json}[path.suffix]
     write_whole(path, lambda part: write(rows, part))
 
 
 def _fill(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same columns in every row."""
+    """Give every row the same columns; refuse an empty table."""
     if not rows:
         refuse(
             "no such run is in the ledger; nothing was written.",
@@ -64,13 +64,13 @@ def _fill(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with path.open("x", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        table = csv.DictWriter(file, list(rows[0]))  # which writes floats with all their digits
+        table = csv.DictWriter(file, list(rows[0]))  # DictWriter writes floats with all digits
         table.writerow({name: _harmless(name) for name in rows[0]})
         table.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
 
 
 def _harmless(value: Any) -> Any:
-    """Return a cell as it is, but a text that a spreadsheet would compute as a formula behind an apostrophe: it is then a text."""
+    """Return a cell; put an apostrophe before a text that a spreadsheet would compute as a formula, so that it stays a text."""
     formula = isinstance(value, str) and (value.startswith(("\t", "\r", "\n")) or value.lstrip().startswith(_FORMULAS))
     return f"'{value}" if formula else value
 

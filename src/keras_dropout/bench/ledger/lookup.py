@@ -1,4 +1,4 @@
-"""What a ledger has: runs, models, studies, examples. Read without making or changing anything."""
+"""Read runs, models, studies and examples from a ledger, without creating or changing a file."""
 
 import contextlib
 import io
@@ -27,12 +27,12 @@ from keras_dropout.bench.ledger.schema import (
 from keras_dropout.bench.records import Result
 from keras_dropout.errors import refuse
 
-MOST_BYTES = 2**32  # of what is unpacked at once: a small ledger can hold very much of one byte
-_DEEPEST = 200  # JSON in JSON: a model in a model takes some four
+MOST_BYTES = 2**32  # limit on data unpacked at once: a small ledger can hold a very long run of one byte
+_DEEPEST = 200  # levels of nested JSON; a model inside a model takes about four
 
 
 def peek(path: str | Path, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
-    """The stored results of these runs, without making or changing anything; none where there is no ledger."""
+    """Return the stored results of these runs; none if there is no ledger. Creates and changes nothing."""
     if not check_readable(path):
         return {}
     with reading(path) as connection:
@@ -40,7 +40,7 @@ def peek(path: str | Path, keys: Iterable[str], each_example: bool = True) -> di
 
 
 def kept(path: str | Path, keys: Iterable[str]) -> set[str]:
-    """Those of these runs whose models the ledger has; none where there is no ledger. Changes nothing."""
+    """Return the keys of those of these runs whose models the ledger has; none if there is no ledger. Changes nothing."""
     if not check_readable(path):
         return set()
     with reading(path) as connection:
@@ -48,7 +48,7 @@ def kept(path: str | Path, keys: Iterable[str]) -> set[str]:
 
 
 def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """(key, bytes of a .keras file) of those of these runs whose models are kept, one at a time in this order. Changes nothing."""
+    """Yield (key, bytes of a .keras file) for each of these runs whose model is kept, in this order. Changes nothing."""
     if not check_readable(path):
         return
     with reading(path) as connection:
@@ -57,14 +57,13 @@ def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]
 
 
 def latest_study(path: str | Path, target: str | None = None, number: int | None = None) -> dict[str, Any] | None:
-    """What the latest study in the ledger, the latest of a target, or the study of a number asked for; None where there is none.
-    Changes nothing.
+    """Return the latest study in the ledger, the latest of a target, or the study with a number; None if there is none.
 
-    {"id", "started", "target", "command", "versions", "machine", "document", "config", "placements", "runs"}. The runs, in the
-    study's order, are {"key", "variant", "seed", "status", "model"}: the status None where there is no such run, and whether its
-    model is kept. The config is that of `details` without placement and seed ("data" is a fingerprint, "split" also has sizes); it
-    is empty where no run has ended. The placements are those of the variants of which a run has ended. The document is that of
-    `put_study`, None where the study was written by an earlier version.
+    Changes nothing. The result has "id", "started", "target", "command", "versions", "machine", "document", "config", "placements"
+    and "runs". The runs, in the study's order, are {"key", "variant", "seed", "status", "model"}: "status" is None if the ledger
+    lacks the run, and "model" says whether its model is kept. The config comes from `details`, without placement and seed ("data"
+    is a fingerprint, "split" also has sizes); it is empty if no run has ended. The placements are those of the variants with an
+    ended run. The document is that of `put_study`, or None if an earlier version wrote the study.
     """
     if not check_readable(path):
         return None
@@ -99,8 +98,10 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
 
 
 def studies(path: str | Path) -> list[dict[str, Any]]:
-    """The studies that were asked for, the newest last: "number", "started", "target", "variants", how many "runs" it has and
-    how many of them are "done", and its "command". Changes nothing."""
+    """Return the studies in the ledger, the newest last. Changes nothing.
+
+    Each has "number", "started", "target", "variants", the number of its "runs", how many of them are "done", and its "command".
+    """
     with reading(path) as connection:
         query = "SELECT id, started, target, command, runs FROM studies ORDER BY started, id"
         rows = [(*about, _asked(about[0], text)) for *about, text in connection.execute(query)]
@@ -114,7 +115,7 @@ def studies(path: str | Path) -> list[dict[str, Any]]:
 
 
 def examples(path: str | Path, data: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """What the ledger keeps of the test examples of data with this fingerprint: what they are, and arrays. Changes nothing."""
+    """Return the kept test examples of data with this fingerprint, (about, arrays); None if there are none. Changes nothing."""
     with reading(path) as connection:
         row = connection.execute("SELECT about, arrays FROM examples WHERE data = ?", (data,)).fetchone()
         if row is None:
@@ -124,7 +125,7 @@ def examples(path: str | Path, data: str) -> tuple[dict[str, Any], dict[str, np.
 
 
 def asked_for(path: str | Path) -> list[set[str]]:
-    """The keys of the runs that each study in the ledger asked for, the latest study first; none where there is no ledger."""
+    """Return the keys of the runs that each study asked for, the latest study first; an empty list if there is no ledger."""
     if not check_readable(path):
         return []
     with reading(path) as connection:
@@ -133,19 +134,19 @@ def asked_for(path: str | Path) -> list[set[str]]:
 
 
 def _asked(study: int, runs: str) -> list[dict[str, Any]]:
-    """Return what a study's row says of the runs that it asked for."""
+    """Return the runs that a study asked for, from the text in its row."""
     with decoding(f"study {study} cannot be read"):
         return read_asked(runs)
 
 
 def check_readable(path: str | Path) -> bool:
-    """Return whether there is a file; refuse one that is no SQLite file."""
+    """Return whether the file exists; refuse one that is no SQLite file."""
     path = Path(path)
-    if str(path) == ":memory:" or str(path).startswith("file:"):  # which SQLite takes for no file, or for one with options
+    if str(path) == ":memory:" or str(path).startswith("file:"):  # SQLite would use memory, or read options from the name
         refuse(f"the ledger must be the name of a file; got {str(path)!r}.", "Name a file, for example runs.db.")
     if path.is_dir():
         refuse(f"the ledger {path} is a folder.", "Name a file, for example runs.db.")
-    if path.exists() and not path.is_file():  # a pipe would never say that it has nothing
+    if path.exists() and not path.is_file():  # reading a pipe may never end
         refuse(f"the ledger {path} is no file that can be kept.", "Name a file, for example runs.db.")
     try:
         with path.open("rb") as file:
@@ -163,7 +164,7 @@ def check_readable(path: str | Path) -> bool:
 def reading(path: str | Path, strict: bool = True) -> Iterator[sqlite3.Connection]:
     """Yield a connection that sees one state of a ledger and changes nothing; an older file looks like one of this version.
 
-    What the file holds is not trusted. One with triggers, views or tables of others is refused, unless not `strict`.
+    The contents of the file are not trusted. If `strict`, a file with foreign triggers, views or tables is refused.
     """
     path = Path(path)
     if not check_readable(path):
@@ -173,7 +174,7 @@ def reading(path: str | Path, strict: bool = True) -> Iterator[sqlite3.Connectio
         with watch.watching():
             connection.execute("BEGIN")
             version = check_header(connection, path, strict)
-            if version == 0:  # a command was killed before it made the tables
+            if version == 0:  # a command was killed before it created the tables
                 with contextlib.closing(sqlite3.connect(":memory:")) as empty:
                     make_schema(empty)
                     yield empty
@@ -186,9 +187,9 @@ def reading(path: str | Path, strict: bool = True) -> Iterator[sqlite3.Connectio
 
 @contextlib.contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Raise `Damaged`, which begins with `what`, for all that reading stored bytes ends in.
+    """Turn any error from reading stored bytes into `Damaged`, whose text begins with `what`.
 
-    Nobody knows what a decoder raises for bytes that somebody made for it: also MemoryError and RecursionError.
+    A decoder may raise any exception for malicious bytes, including MemoryError and RecursionError.
     """
     try:
         yield
@@ -199,7 +200,7 @@ def decoding(what: str) -> Iterator[None]:
 
 
 def read_json(text: Any, **how: Any) -> Any:
-    """Return what a JSON text says. Raises ValueError or RecursionError for one that is nested too deeply."""
+    """Parse a JSON text. Raises ValueError or RecursionError for one that is nested too deeply."""
     if not isinstance(text, str):
         raise ValueError("it is no text")
     found = json.loads(text, **how)
@@ -217,12 +218,12 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def read_object(column: str, text: Any) -> dict[str, Any]:
-    """Return the JSON object in a column: of `metrics` a number each, of `curves` a list of numbers each.
+    """Return the JSON object in a column: `metrics` holds numbers, and `curves` holds lists of numbers.
 
     Raises ValueError for anything else.
     """
     numbers = column in ("metrics", "curves")
-    found = read_json(text, parse_int=float if numbers else int)  # a whole number may exceed all floats
+    found = read_json(text, parse_int=float if numbers else int)  # a whole number may be too large for a float
     if not isinstance(found, dict):
         raise ValueError(f"its {column} are no JSON object")
     for value in found.values() if numbers else ():
@@ -233,7 +234,7 @@ def read_object(column: str, text: Any) -> dict[str, Any]:
 
 
 def read_asked(text: Any) -> list[dict[str, Any]]:
-    """Return the runs that a study asked for, {"key", "variant", "seed"}, of which early versions stored the key alone."""
+    """Return the runs that a study asked for, {"key", "variant", "seed"}; early versions stored only the key."""
     found = read_json(text)
     kinds = {"key": str, "variant": str, "seed": int}
     for run in found if isinstance(found, list) else [None]:
@@ -243,7 +244,7 @@ def read_asked(text: Any) -> list[dict[str, Any]]:
 
 
 def unpack(packed: bytes, most: int | None = None) -> bytes:
-    """Return what zlib packed, of at most `most` bytes. Raises ValueError for more, and for what is cut off."""
+    """Decompress zlib data to at most `most` bytes. Raises ValueError for more bytes, and for truncated data."""
     stream = zlib.decompressobj()
     content = stream.decompress(packed, MOST_BYTES if most is None else max(1, most))
     if not stream.eof:
@@ -257,7 +258,7 @@ def read_losses(packed: bytes, most: int | None = None) -> np.ndarray:
 
 
 def read_npy(content: bytes) -> np.ndarray:
-    """Return the array in a .npy file. Raises ValueError for one of objects, and where its size is not what its header says."""
+    """Return the array in a .npy file. Raises ValueError for an array of objects, and for a size that differs from the header."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
@@ -273,17 +274,17 @@ def read_npz(content: bytes) -> dict[str, np.ndarray]:
     """Return the arrays in a .npz file, by name."""
     with zipfile.ZipFile(io.BytesIO(content)) as files:
         check_archive(files, len(content))
-        # Not more is read of a member than its header says: `read()` unpacks all, and then cuts it off.
+        # Read at most the size in the header: `ZipFile.read()` would unpack everything before it cuts the result.
         members = ((each.filename.removesuffix(".npy"), files.open(each).read(each.file_size)) for each in files.infolist())
         return {name: read_npy(array) for name, array in members}
 
 
 def check_archive(files: zipfile.ZipFile, size: int) -> None:
-    """Raise ValueError for an archive of so many bytes whose members cannot be in it, are too large, or unpack without a limit."""
+    """Raise ValueError for an archive of `size` bytes whose members use another compression, or are too large when unpacked."""
     members = files.infolist()
     if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
         raise ValueError("it is packed in a way that keras-dropout does not use")
-    if sum(each.file_size for each in members) > min(MOST_BYTES, 1100 * size):  # which deflate cannot exceed
+    if sum(each.file_size for each in members) > min(MOST_BYTES, 1100 * size):  # deflate cannot exceed this ratio
         raise ValueError("it is too large when it is unpacked")
 
 
@@ -291,14 +292,14 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     def connect(how: str) -> sqlite3.Connection:
         return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=schema.PATIENCE, isolation_level=None)
 
-    connection = connect("mode=rw")  # where that is allowed: SQLite then takes its two files beside the ledger away again
+    connection = connect("mode=rw")  # if writing is allowed, SQLite removes its two files beside the ledger again
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
     except sqlite3.OperationalError as error:
         connection.close()
         if not any(words in str(error) for words in ("unable to open", "readonly")):
             raise
-        # In a folder that cannot be written SQLite makes no index of the write-ahead log; where there is no log, none is needed.
+        # In a read-only folder, SQLite cannot make the index of the write-ahead log. Without a log it needs none.
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             refuse(

@@ -1,8 +1,8 @@
-"""The ledger's file: its tables, what became of them from version to version, and what SQLite's errors mean.
+"""The ledger's file: its tables, their changes from version to version, and the meaning of SQLite's errors.
 
-What a run came to is a row of `runs`, one of `details`, and one of `models` where its model is kept; `studies` says which runs a
-command asked for, and what a report says of them; `checkpoints` holds runs that are not finished, `examples` some test data.
-docs/ledger.md describes the tables for people with plain sqlite3.
+A result is a row of `runs`, a row of `details`, and a row of `models` if the model is kept. `studies` lists the runs that each
+command asked for, with text for reports. `checkpoints` holds unfinished runs, and `examples` holds some test data.
+docs/ledger.md describes the tables for users of plain sqlite3.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from pathlib import Path
 from keras_dropout.errors import refuse
 
 SCHEMA_VERSION = 4
-LARGEST = 2**63 - 1  # of SQLite's whole numbers
+LARGEST = 2**63 - 1  # SQLite's largest whole number
 PATIENCE = 60.0  # seconds to wait for another process's transaction
-MOST_STEPS = 10**9  # of SQLite's machine, about a minute; a query takes some tens for a row
-_STEPS_AT_ONCE = 10**5  # milliseconds; then Ctrl-C is seen
+MOST_STEPS = 10**9  # of SQLite's virtual machine, about a minute; a query takes some tens of steps per row
+_STEPS_AT_ONCE = 10**5  # take milliseconds; then Ctrl-C takes effect
 RUN_COLUMNS = "key, target, variant, seed, backend, engine, status, seconds, epochs, best_epoch, metrics, error, finished"
 DETAIL_COLUMNS = "key, curves, log, config, versions, machine, test_losses, predictions, calibration"
 STUDY_COLUMNS = "started, target, command, versions, machine, runs, document"
-APPLICATION_ID = 0x4B445250  # "KDRP": tells our files from other SQLite files
+APPLICATION_ID = 0x4B445250  # "KDRP": distinguishes ledgers from other SQLite files
 _MODELS = """
 CREATE TABLE models (             -- since version 3
     key TEXT PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
@@ -36,7 +36,7 @@ CREATE TABLE examples (           -- since version 4: test data, for reports
     arrays BLOB NOT NULL          -- a NumPy .npz: all answers, some inputs
 )"""
 _SINCE_4 = (("details", "predictions BLOB"), ("details", "calibration TEXT"), ("studies", "document TEXT"))
-# What is large stands in a table of its own, the largest last: SQLite then lists runs without reading it.
+# Large values are in a separate table, the largest last, so that SQLite lists runs without reading them.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
     id INTEGER PRIMARY KEY,
@@ -98,9 +98,9 @@ CREATE TABLE runs (
     metrics TEXT NOT NULL, curves TEXT NOT NULL, test_losses BLOB, error TEXT, config TEXT NOT NULL, versions TEXT NOT NULL,
     machine TEXT NOT NULL, finished TEXT NOT NULL
 )"""
-# SQLite's ANALYZE makes these.
+# The tables that SQLite's ANALYZE creates.
 _STATISTICS = ("CREATE TABLE sqlite_stat1(tbl,idx,stat)", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)")
-# Version 1 had one table, and the best epoch among the metrics; these make of it what there is since.
+# Version 1 had one table, with the best epoch among the metrics; these queries convert it to the later tables.
 _RUNS_OF_1 = """
     SELECT key, target, variant, seed, json_extract(settings, '$.backend') AS backend,
         json_extract(settings, '$.engine') AS engine, status, seconds, epochs, json_extract(numbers, '$.best_epoch') AS best_epoch,
@@ -111,31 +111,31 @@ _RUNS_OF_1 = """
 _LACKING = "CAST(NULL AS BLOB) AS predictions, CAST(NULL AS TEXT) AS calibration"
 _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test_losses, {_LACKING} FROM main.{{table}}"
 
-# Where there is no ledger.
+# The fix to offer when there is no ledger.
 ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
 
 
 def verify(path: str | Path) -> str:
-    """Return the command that says what is damaged in a ledger."""
+    """Return the command that lists the damage in a ledger."""
     return f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
 
 
 class NotStored(Exception):
-    """SQLite could not write. The text is one line that says why; what the ledger held before is safe."""
+    """A failure of SQLite to write. The text gives the reason in one line; the previous contents of the ledger are safe."""
 
 
 class Damaged(Exception):
-    """Something stored cannot be read. The text says what, and why."""
+    """A failure to read stored content. The text says which content, and why."""
 
 
 def _plain(sql: str) -> str:
-    """Return a statement without comments and without blanks that mean nothing."""
+    """Return a statement without comments and insignificant white space."""
     sql = re.sub(r"--[^\n]*", "", sql).replace("IF NOT EXISTS ", "")
     return re.sub(r"\s*([(),=])\s*|\s+", lambda found: found[1] or " ", sql, flags=re.ASCII).strip()
 
 
 def _kinds() -> Iterator[tuple[str, tuple[type, ...]]]:
-    """Yield (column, the Python types that it may hold): a name has one meaning in all tables."""
+    """Yield (column, allowed Python types); a column name has the same type in all tables."""
     types = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
     for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE):
         yield name, (types[kind],) if must else (types[kind], type(None))
@@ -145,7 +145,7 @@ KINDS = dict(_kinds())
 
 
 def made(version: int) -> dict[str, str]:
-    """Return the tables and views of a file of this version, as plain SQL by their names."""
+    """Return the tables and views of a file of this version, as plain SQL by name."""
     found = {sql.split("(")[0].split()[2]: sql for sql in map(_plain, _SCHEMA.split(";"))}
     for table, column in _SINCE_4 if version < 4 else ():
         found[table] = found[table].replace(f",{column}", "")
@@ -156,23 +156,23 @@ def made(version: int) -> dict[str, str]:
 
 
 def foreign(connection: sqlite3.Connection, version: int) -> list[str]:
-    """Return what is in a file and was not put there by this package: triggers, views, tables, indexes, as "trigger 'name'".
+    """Return the triggers, views, tables and indexes in a file that this package did not create, as "trigger 'name'".
 
-    A trigger changes what is written; a view, an expression of an index or a generated column may never end.
+    A trigger changes what is written; a view, an index expression or a generated column may never end.
     """
     known = {*(made(version).values() if version else ()), *_STATISTICS}
     found = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
     return [
         f"{kind!s:.9} {name!r:.40}"
         for kind, name, sql in found
-        if not (sql is None if kind == "index" else _plain(str(sql)) in known)  # SQLite makes an index for each key
+        if not (sql is None if kind == "index" else _plain(str(sql)) in known)  # SQLite itself creates an index for each key
     ]
 
 
 class Watch:
-    """Look after a connection to a file that anybody may have made.
+    """A guard for a connection to an untrusted file.
 
-    A value of a wrong type raises `Damaged`; Ctrl-C and a limit end what does not end.
+    A value of a wrong type raises `Damaged`; Ctrl-C and a limit on steps stop endless queries.
     """
 
     def __init__(self, connection: sqlite3.Connection):
@@ -184,22 +184,22 @@ class Watch:
         connection.set_progress_handler(self._ends, _STEPS_AT_ONCE)
 
     def renew(self) -> None:
-        """Allow as many steps again."""
+        """Reset the limit on steps."""
         self._left = MOST_STEPS
 
     def limit_values(self) -> None:
-        """Let no value be larger than the file, which only one that goes in circles can hold."""
+        """Limit the size of a value to the size of the file; only a damaged file whose pages form a loop could hold more."""
         pages, size = (self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(max(pages * size, 10**6), 2**31 - 1))
 
     def _ends(self) -> bool:
-        # SQLite calls this function, and Python raises KeyboardInterrupt in it. SQLite then says that it was interrupted.
+        # SQLite calls this method, and Python raises KeyboardInterrupt in it. SQLite then reports an interruption.
         self._left -= _STEPS_AT_ONCE
         return self._left < 0
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Raise what an interruption of SQLite was: KeyboardInterrupt, or `Damaged` at the limit."""
+        """Turn an interruption of SQLite into its cause: KeyboardInterrupt, or `Damaged` at the limit on steps."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -220,7 +220,7 @@ def _checked(cursor: sqlite3.Cursor, row: tuple) -> tuple:
 
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
-    """Turn what SQLite, a write, or damaged content ends in into a refusal."""
+    """Turn errors of SQLite, failed writes and damaged content into refusals."""
     try:
         yield
     except NotStored as error:
@@ -241,13 +241,13 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
-    """Make the tables and views; inside a transaction where one is open."""
+    """Create the tables and views, inside the open transaction if there is one."""
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)
 
 
 def bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
-    """Make of an older file one of this version; inside a transaction."""
+    """Upgrade an older file to this version, inside a transaction."""
     if version == 1:
         connection.execute("ALTER TABLE runs RENAME TO runs_of_1")
         connection.execute("ALTER TABLE studies ADD COLUMN document TEXT")
@@ -269,7 +269,7 @@ def bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
 
 
 def look_up_to_date(connection: sqlite3.Connection, version: int) -> None:
-    """Make an older file look like one of this version to this connection, without changing it."""
+    """Make an older file look like one of this version to this connection, without changing the file."""
     if version == 1:
         connection.execute(f"CREATE TEMP VIEW details AS {_DETAILS_OF_1.format(table='runs')}")
         connection.execute(f"CREATE TEMP VIEW runs AS {_RUNS_OF_1.format(table='runs')}")
@@ -283,11 +283,11 @@ def look_up_to_date(connection: sqlite3.Connection, version: int) -> None:
 
 
 def check_header(connection: sqlite3.Connection, path: Path, strict: bool = True) -> int:
-    """Return the version of the schema, 0 for an empty file; refuse what is no ledger, newer, or (`strict`) has foreign tables.
+    """Return the schema version, 0 for an empty file; refuse a file that is no ledger, is newer, or (`strict`) has foreign tables.
 
-    Inside a transaction: another command may be making the file at this moment.
+    Call it inside a transaction: another command may be creating the file at the same time.
     """
-    # By statements, as a file may have a view that is called pragma_user_version.
+    # Uses PRAGMA statements, as a file may contain a view called pragma_user_version.
     version, application = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id"))
     tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     if (tables and application != APPLICATION_ID) or version < 0:
@@ -309,7 +309,7 @@ def reason(error: Exception, verb: str) -> str:
 
 
 def select_keys(connection: sqlite3.Connection, query: str, keys: Iterable[str]) -> Iterator[tuple]:
-    """The rows of a query that ends in `key IN`, in as few queries as SQLite's limit of parameters allows."""
+    """Yield the rows of a query that ends in `key IN`, with 500 keys per query because SQLite limits parameters."""
     wanted = list(dict.fromkeys(keys))
     for start in range(0, len(wanted), 500):
         some = wanted[start : start + 500]

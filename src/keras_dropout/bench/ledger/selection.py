@@ -1,4 +1,4 @@
-"""Which of the ledger's runs: by filters or by key; and a run as plain values."""
+"""Select runs of the ledger by filters or by key, and return them as plain values."""
 
 import math
 import sqlite3
@@ -18,7 +18,7 @@ _COLUMNS = f"{RUN_COLUMNS}, EXISTS (SELECT 1 FROM models WHERE models.key = runs
 
 @dataclass(frozen=True)
 class Selection:
-    """The runs that have one of the values of every filter that is not empty; `since` is a time in ISO 8601, UTC by default."""
+    """A selection of runs: a run must match every filter that is not empty. `since` is a time in ISO 8601, UTC by default."""
 
     target: Sequence[str] = ()
     variant: Sequence[str] = ()
@@ -36,7 +36,7 @@ class Selection:
         return any(vars(self).values())
 
     def where(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its values."""
+        """Return the condition in SQL, and its values."""
         names = ("target", "variant", "status", "seed")
         parts = [f"{name} IN ({', '.join('?' * len(getattr(self, name)))})" for name in names if getattr(self, name)]
         values = [value for name in names for value in getattr(self, name)]
@@ -47,7 +47,7 @@ class Selection:
 
 
 def find(connection: sqlite3.Connection, selection: Selection, limit: int | None = None) -> list[dict[str, Any]]:
-    """The runs selected, the newest last, without what is large; of more than `limit` the newest."""
+    """Return the selected runs without large columns, the newest last; if there are more than `limit`, the newest of them."""
     where, values = selection.where()
     query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY finished DESC, rowid DESC LIMIT ?"
     rows = connection.execute(query, [*values, -1 if limit is None else limit]).fetchall()
@@ -55,13 +55,13 @@ def find(connection: sqlite3.Connection, selection: Selection, limit: int | None
 
 
 def count(connection: sqlite3.Connection, selection: Selection) -> int:
-    """How many runs are selected."""
+    """Return the number of selected runs."""
     where, values = selection.where()
     return connection.execute(f"SELECT count(key) FROM runs WHERE {where}", values).fetchone()[0]
 
 
 def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterator[tuple[dict[str, Any], dict[str, list[float]]]]:
-    """Each run selected, the newest last, with its curves."""
+    """Yield each selected run with its curves, the newest last."""
     where, values = selection.where()
     query = f"SELECT {_COLUMNS}, curves FROM runs JOIN details USING (key) WHERE {where} ORDER BY finished, runs.rowid"
     for *row, found in connection.execute(query, values):
@@ -69,7 +69,7 @@ def find_curves(connection: sqlite3.Connection, selection: Selection) -> Iterato
 
 
 def find_key(connection: sqlite3.Connection, prefix: str) -> str:
-    """The key that begins with these digits; refuse none and several."""
+    """Return the only key that begins with these digits; refuse if none or several do."""
     if len(prefix) < SHORTEST_KEY:
         refuse(
             f"a key is told by at least {SHORTEST_KEY} of its digits; got {prefix!r}.",
@@ -85,7 +85,7 @@ def find_key(connection: sqlite3.Connection, prefix: str) -> str:
 
 
 def find_model(connection: sqlite3.Connection, key: str) -> bytes:
-    """The trained model of a run, as a .keras file; refuse a run whose model is not kept."""
+    """Return the trained model of a run as the bytes of a .keras file; refuse a run whose model is not kept."""
     found = connection.execute("SELECT archive FROM models WHERE key = ?", (key,)).fetchone()
     if found is None:
         refuse(f"the model of the run {key} is not kept.", "keras-dropout compare … --keep-weights trains it again, and keeps it.")
@@ -93,7 +93,7 @@ def find_model(connection: sqlite3.Connection, key: str) -> bytes:
 
 
 def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
-    """Everything of one run as plain values; of the test losses their number and mean."""
+    """Return everything about one run as plain values; of the test losses, the number and the mean."""
     query = f"SELECT {_COLUMNS}, curves, config, versions, machine, log, test_losses FROM runs JOIN details USING (key)"
     found = connection.execute(f"{query} WHERE key = ?", (key,)).fetchone()
     if found is None:
@@ -109,7 +109,7 @@ def describe(connection: sqlite3.Connection, key: str) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with None for the numbers that JSON lacks."""
+    """Replace numbers that JSON lacks (nan, infinity) by None in plain values."""
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""The ledger: an SQLite file that holds runs. Runs in, runs out; knows nothing of training.
+"""The ledger: an SQLite file that stores runs. Writes and reads runs, and is independent of training.
 
-All of a run is written in one transaction. Write-ahead logging lets several commands share a ledger and leaves it whole when one is
-killed.
+Each run is written in one transaction. With write-ahead logging, several commands can share a ledger, and the ledger stays intact
+if a command is killed.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from keras_dropout.errors import refuse
 
 
 class Ledger:
-    """An open ledger. Use it with `with`; the file is made when it is not there, and brought up to date when it is older."""
+    """An open ledger, for use in a `with` statement. A missing file is created, and an older file is upgraded."""
 
     def __init__(self, path: str | Path):
         self.path = check_ledger_path(path)
@@ -70,11 +70,11 @@ class Ledger:
         self._connection.execute("PRAGMA foreign_keys = ON")
         if version < SCHEMA_VERSION:
             with self.transaction():
-                version = check_header(self._connection, self.path)  # another command may have been here in the meantime
+                version = check_header(self._connection, self.path)  # another command may have upgraded the file in the meantime
                 bring_up_to_date(self._connection, version)
 
     def _use_write_ahead_log(self) -> None:
-        # SQLite does not wait for its lock here, as it does elsewhere, when another command is making the same file.
+        # Here SQLite does not wait for its lock, as it does elsewhere, while another command creates the same file.
         deadline = time.monotonic() + schema.PATIENCE
         while self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
@@ -90,7 +90,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is executed inside, or nothing. Raises `NotStored` where SQLite cannot write; the ledger stays usable."""
+        """Execute all statements inside, or none. Raises `NotStored` if SQLite cannot write; the ledger stays usable."""
         self._watch.renew()
         with self._storing():
             try:
@@ -102,11 +102,11 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
 
     def vacuum(self) -> None:
-        """Give the space of what was deleted back to the disk: afterwards none of its bytes are in the file, or in its log."""
+        """Return the space of deleted rows to the disk: afterwards none of their bytes are in the file or its log."""
         with self._storing():
             self._connection.execute("VACUUM")
             cursor = self._connection.cursor()
-            cursor.row_factory = None  # its columns are no ledger's
+            cursor.row_factory = None  # its columns do not belong to the ledger
             busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise NotStored(f"the ledger {self.path} is in use: what was deleted is still in its log.")
@@ -117,20 +117,20 @@ class Ledger:
             with self._watch.watching():
                 yield
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-            raise  # a mistake of ours
-        except (sqlite3.Error, OverflowError) as error:  # the second for more than 2 GiB in one value
+            raise  # a bug in this package
+        except (sqlite3.Error, OverflowError) as error:  # OverflowError: a value of more than 2 GiB
             raise NotStored(f"the ledger {self.path} {reason(error, 'written')}") from error
 
     def put(self, study: Study, run: Run, result: Result, versions: dict[str, str], machine: dict[str, Any]) -> None:
-        """Store a finished run in one transaction, with its model if that is to be kept, and drop its checkpoint unless it failed.
+        """Store a finished run in one transaction, with its model if it is to be kept; drop the checkpoint unless the run failed.
 
-        A failed run is replaced by a later try, and one that has lost its details; others are never overwritten. One that is done
-        may get the model that it lacks.
+        A later result replaces a run that failed or has lost its details; other runs are never overwritten. A run that is done can
+        still receive a missing model.
         """
         losses = result.test_losses
         row = {
             "key": run.key,
-            "target": clean(study.target),  # SQLite has no half characters
+            "target": clean(study.target),  # SQLite cannot store lone surrogates
             "variant": run.variant.name,
             "seed": run.seed,
             "backend": study.backend,
@@ -164,9 +164,10 @@ class Ledger:
     def put_study(
         self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any], more: Mapping[str, Any] | None = None
     ) -> int:
-        """Note which runs a command asked for, and what a report says of the study, `more` of it; the number of the study.
+        """Store which runs a command asked for, and the study's document for reports, with `more`; return the number of the study.
 
-        It starts no earlier than those before it, so that it is the latest also where the clock was set back.
+        The stored start is never earlier than that of previous studies, so that this study is the latest even if the clock was set
+        back.
         """
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
         document = {"study": study.document(), **(more or {})}
@@ -178,46 +179,46 @@ class Ledger:
         return number
 
     def add_to_study(self, number: int, more: Mapping[str, Any]) -> None:
-        """Put more into the document of a study."""
+        """Add entries to the document of a study."""
         with self.transaction() as connection:
             (text,) = connection.execute("SELECT document FROM studies WHERE id = ?", (number,)).fetchone()
             document = json.dumps(json.loads(text or "{}") | more)
             connection.execute("UPDATE studies SET document = ? WHERE id = ?", (document, number))
 
     def put_examples(self, data: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep test examples of the data with this fingerprint, for reports."""
+        """Store test examples of the data with this fingerprint, for reports."""
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO examples VALUES (?, ?, ?)", (data, json.dumps(about), packed.getvalue()))
 
     def has_examples(self, data: str) -> bool:
-        """Whether test examples of the data with this fingerprint are kept."""
+        """Return whether test examples of the data with this fingerprint are stored."""
         return self._connection.execute("SELECT 1 FROM examples WHERE data = ?", (data,)).fetchone() is not None
 
     def put_checkpoint(self, key: str, epoch: int, state: bytes) -> None:
-        """Keep the state of a run after so many epochs, in place of an earlier one."""
+        """Store the state of a run after `epoch` epochs, in place of an earlier state."""
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", (key, epoch, state, now()))
 
     def checkpoints(self, keys: Iterable[str]) -> dict[str, tuple[int, bytes]]:
-        """The epochs trained and the state of those of these runs that have a checkpoint, by key."""
+        """Return (epochs trained, state) by key, for those of these runs that have a checkpoint."""
         query = "SELECT key, epoch, state FROM checkpoints WHERE key IN"
         return {key: (epoch, state) for key, epoch, state in select_keys(self._connection, query, keys)}
 
     def get(self, keys: Iterable[str], each_example: bool = True) -> dict[str, Result]:
-        """The stored results of these runs, by key; without what they have of each test example where that is not needed."""
+        """Return the stored results of these runs by key; without `each_example`, leave out values per test example."""
         self._watch.renew()
         with refusing(self.path, "read"), self._watch.watching():
             return results_of(self._connection, keys, each_example)
 
     def kept(self, keys: Iterable[str]) -> set[str]:
-        """Those of these runs whose models the ledger has."""
+        """Return the keys of those of these runs whose models the ledger has."""
         return kept_in(self._connection, keys)
 
 
 def check_ledger_path(path: str | Path) -> Path:
-    """Refuse, without making or changing anything, a path that cannot be a ledger to write to."""
+    """Return the path, or refuse one that cannot be written as a ledger; creates and changes nothing."""
     path = Path(path)
     if check_readable(path):
         try:
@@ -227,7 +228,7 @@ def check_ledger_path(path: str | Path) -> Path:
         return path
     if not path.parent.is_dir():
         refuse(f"the ledger's folder {path.parent} does not exist.", f"Make it first: mkdir -p {shlex.quote(str(path.parent))}")
-    try:  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
+    try:  # try to write: permissions alone are not reliable (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         refuse(f"the ledger {path} cannot be written: {error.strerror}.", "Choose a --ledger in a folder that you can write to.")
@@ -235,7 +236,7 @@ def check_ledger_path(path: str | Path) -> Path:
 
 
 def put_row(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
-    """Write a run, all columns of both tables, over the one of the same key if there is one."""
+    """Write all columns of a run to both tables, and replace a run with the same key."""
     for table, columns in (("runs", RUN_COLUMNS), ("details", DETAIL_COLUMNS)):
         places = ", ".join(f":{name}" for name in columns.split(", "))
         connection.execute(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({places})", row)
@@ -249,5 +250,5 @@ def _npy(values: np.ndarray) -> bytes:
 
 
 def now() -> str:
-    """The time as the ledger writes it: UTC, ISO 8601."""
+    """Return the current time in the format of the ledger: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,1 +1,1 @@
-"""What is asked for, found valid: settings, targets, checks, and the plan of a study."""
+"""Turn a request into a valid study: settings, targets, checks, and the plan."""

@@ -1,4 +1,4 @@
-"""Whether a model, its data and its settings go together: everything that can be refused before anything is trained."""
+"""Check whether a model, its data and its settings fit together: everything that can be refused before training."""
 
 import contextlib
 import copy
@@ -23,7 +23,7 @@ _CATEGORICAL = {"categoricalcrossentropy", "categoricalfocalcrossentropy"}
 _REGRESSION = {"mse", "meansquarederror", "mae", "meanabsoluteerror", "mape", "meanabsolutepercentageerror", "msle"}
 _REGRESSION |= {"meansquaredlogarithmicerror", "huber", "logcosh", "poisson", "cosinesimilarity"}
 _DIVERGENCE = {"kld", "kldivergence", "kullbackleiblerdivergence"}
-_RANGES = {  # what the values of an activation lie between
+_RANGES = {  # lower and upper limit of the values of an activation
     **dict.fromkeys(("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), (0, 1)),
     **dict.fromkeys(("tanh", "hard_tanh", "softsign", "soft_sign"), (-1, 1)),
     **dict.fromkeys(("relu", "softplus", "exponential"), (0, math.inf)),
@@ -35,7 +35,7 @@ _PROBABILITIES = tuple(name for name, between in _RANGES.items() if between == (
 
 
 def check_compiled(model: Any) -> None:
-    """Refuse a model that has no optimizer or loss of Keras's."""
+    """Refuse a model that is not compiled, or is compiled without a loss."""
     if not getattr(model, "compiled", False):
         refuse(f"the model {model.name!r} is not compiled.", 'For example model.compile("adam", loss="mse", metrics=["mae"]).')
     if model.get_compile_config().get("loss") is None:
@@ -43,9 +43,10 @@ def check_compiled(model: Any) -> None:
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """What Keras's serialisation gives of a model, without how it was compiled; or a refusal where it gives nothing.
+    """Return Keras's serialisation of a model without its compile settings; refuse a model that cannot be serialised.
 
-    What a Normalization was adapted to is among its settings here, where Keras has it among the weights: runs begin with new ones.
+    Keras stores the adapted mean and variance of a Normalization as weights. Here they are settings, because runs start with new
+    weights.
     """
     import keras
 
@@ -56,7 +57,7 @@ def settings_of(model: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             settings = keras.saving.serialize_keras_object(model)
-    except Exception as error:  # the reader's get_config may raise anything
+    except Exception as error:  # the user's get_config may raise anything
         refuse(
             f"the model {model.name!r} cannot be described by its configuration: {described(error)}",
             "Give every layer of your own a get_config that returns the arguments of its constructor.",
@@ -68,7 +69,7 @@ def settings_of(model: Any) -> dict[str, Any]:
 
 
 def without_batch(settings: Any) -> Any:
-    """Return the settings of a subclassed model's layers without the number of examples that the model was first called on."""
+    """Return the settings of a subclassed model's layers without the batch size of the model's first call."""
     if isinstance(settings, (list, tuple)):
         return [without_batch(each) for each in settings]
     if not isinstance(settings, Mapping):
@@ -86,7 +87,7 @@ def _any_batch(shape: Any) -> Any:
 
 
 def portable(settings: Any) -> Any:
-    """Return an optimizer's settings for every backend: on torch Keras swaps the class for one of torch's own, also in files."""
+    """Return an optimizer's settings for every backend: on torch, Keras swaps the class for its torch version, also in files."""
     if not isinstance(settings, Mapping):
         return settings
     said = {name: portable(value) for name, value in settings.items()}
@@ -96,7 +97,7 @@ def portable(settings: Any) -> Any:
 
 
 def adapted(model: Any) -> list[Any]:
-    """The layers that may have been adapted to data: a Normalization that has its mean among its weights."""
+    """Return the layers that may have been adapted to data: each Normalization with its mean among its weights."""
     import keras
 
     normalizations = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization))
@@ -104,13 +105,13 @@ def adapted(model: Any) -> list[Any]:
 
 
 def weights_of(model: Any) -> tuple[np.ndarray, ...]:
-    """The weights that a model made of `settings_of` has too."""
+    """Return the weights without the statistics that `settings_of` stores as settings."""
     settings = {id(variable) for layer in adapted(model) for variable in layer.variables}
     return tuple(variable.numpy() for variable in model.weights if id(variable) not in settings)
 
 
 def check_statistics(model: Any, made: Any) -> None:
-    """Refuse a class that makes its Normalization itself, without what it was adapted to."""
+    """Refuse a class that makes its Normalization itself and loses the adapted statistics."""
     lost = [layer for layer in adapted(model) if layer.adapt_mean.numpy().any()]
     if lost and adapted(made):
         refuse(
@@ -120,7 +121,7 @@ def check_statistics(model: Any, made: Any) -> None:
 
 
 def check_same(model: Any, given: Any, made: Any) -> None:
-    """Refuse a model that is made again of other classes, functions or weights than it has, or `given` was compiled with."""
+    """Refuse a model whose classes, functions or number of weights differ after it is made again, compile settings included."""
     there, again = own_classes.kinds(model, given), own_classes.kinds(made, made)
     if there != again:
         lost, new = (", ".join(map(_shown, each)) or "nothing" for each in (there - again, again - there))
@@ -128,7 +129,7 @@ def check_same(model: Any, given: Any, made: Any) -> None:
             f"made again from its configuration, the model has {new} where it has {lost} now.",
             "Give each class and function of your own another name, and make the model anew after you define one again.",
         )
-    # A layer that is called and also stands in a wrapper is two layers in a configuration.
+    # A layer that is called directly and also inside a wrapper becomes two layers in a configuration.
     if (now := len(weights_of(model))) != (then := len(weights_of(made))):
         refuse(
             f"the model has {now} weights; made again from its configuration, it has {then}: what it shares is not shared there.",
@@ -145,8 +146,8 @@ def check_can_be_made_again(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model made again, and the fields of a study that let a worker make it.
 
-    A worker imports the `modules`, runs the file `source`, and is sent as `objects` what neither gives of `live`, the classes and
-    functions of the user's program. Refuse what a worker could not make.
+    A worker imports the `modules` and runs the file `source`. It receives as `objects` the classes and functions of the user's
+    program, `live`, that neither provides. Refuse a model that a worker cannot make.
     """
 
     from keras_dropout.models import graph
@@ -162,7 +163,7 @@ def check_can_be_made_again(
         with own_classes.known(objects):
             model = graph.make(settings)
             model.compile_from_config(copy.deepcopy(compiled))
-    except Exception as error:  # the reader's from_config may raise anything
+    except Exception as error:  # the user's from_config may raise anything
         refuse(
             f"the model cannot be made again from its configuration: {described(error)}",
             "Give each class of your own a get_config that returns the arguments of its constructor, and try "
@@ -173,7 +174,7 @@ def check_can_be_made_again(
 
 
 def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
-    """The parts of a configuration that name something which may not be Keras's own."""
+    """Yield the parts of a configuration whose names may not be Keras's own."""
     if isinstance(value, Mapping):
         kind, module = value.get("class_name"), value.get("module")
         if isinstance(kind, str) and ("registered_name" in value or kind == "__lambda__"):
@@ -195,7 +196,7 @@ def _custom(value: Any) -> Iterator[Mapping[str, Any] | str]:
 
 
 def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> tuple[str, Any] | None:
-    """The name and the class or function of the reader's; None for what is Keras's; refused where it is neither."""
+    """Return the name and the user's class or function; None for one of Keras's own; refuse an unknown name."""
     if isinstance(found, str):
         known = _only_one(found, live)
         return None if known is None else (found, known)
@@ -213,7 +214,7 @@ def _look_up(found: Mapping[str, Any] | str, live: Mapping[str, list[Any]]) -> t
 
 
 def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
-    """Return the class or function of a model that has this name; refuse one that shares it with another, also of Keras."""
+    """Return the model's class or function with this name; refuse a name that another object has too, also one of Keras."""
     import keras
 
     same_name = live.get(name, [])
@@ -230,7 +231,7 @@ def _only_one(name: str, live: Mapping[str, list[Any]]) -> Any:
 
 
 def _means_another(text: str, own: list[Any]) -> bool:
-    """Return whether Keras takes a text for an activation, loss or metric of its own."""
+    """Return whether a text names an activation, loss or metric of Keras that is not among `own`."""
     import keras
 
     for home in (keras.activations, keras.losses, keras.metrics):
@@ -244,7 +245,7 @@ def _is_keras_function(found: Mapping[str, Any]) -> bool:
 
     try:
         keras.saving.deserialize_keras_object(dict(found))
-    except Exception:  # Keras raises several kinds here
+    except Exception:  # Keras raises several kinds of errors here
         return False
     return True
 
@@ -263,7 +264,7 @@ def _find_spec(module: str) -> Any:
 
 
 def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> tuple[str, ...]:
-    """Return notes; refuse data that do not fit the model, its loss or the batch size, or from which nothing can be learnt."""
+    """Return notes; refuse data that do not fit the model, its loss or the batch size, or that leave nothing to learn."""
     notes: list[str] = []
     parts = {"training": data.train, "test": data.test}
     for role, part in parts.items():
@@ -304,7 +305,7 @@ def _check_weights(role: str, part: Part) -> None:
 
 
 def _check_inputs(model: Any, role: str, part: Part) -> Any:
-    """The model's outputs for these inputs, as shapes; refuse inputs that it does not take."""
+    """Return the model's symbolic outputs for these inputs; refuse inputs that the model does not take."""
     import keras
 
     if getattr(model, "inputs", None):
@@ -332,7 +333,7 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
     symbols = keras.tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), _kind(x)), part.x)
     try:
         return model(symbols, training=False)
-    except Exception as error:  # whatever the reader's own call does with them
+    except Exception as error:  # the user's own call may raise anything
         refuse(f"the model does not take the {role} inputs: {described(error)}", "Give the data the shape that it takes.")
 
 
@@ -341,7 +342,7 @@ def _kind(x: Any) -> str:
 
 
 def _fits(shape: tuple, expected: tuple) -> bool:
-    """Whether arrays of a shape can go where another is expected; as in Keras, a last axis of 1 may be there or not."""
+    """Return whether arrays of a shape fit an expected shape; as in Keras, a last axis of 1 is optional."""
     return any(
         len(one) == len(expected) and all(e is None or e == s for s, e in zip(one[1:], expected[1:]))
         for one in (shape, (*shape, 1), shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape)
@@ -349,7 +350,7 @@ def _fits(shape: tuple, expected: tuple) -> bool:
 
 
 def _by_output(model: Any, role: str, y: Any, outputs: Any, loss: Any) -> Iterator[tuple[str, Any, Any, Any]]:
-    """(name, targets, output, loss) of each output that has a loss."""
+    """Yield (name, targets, output, loss) for each output that has a loss."""
     import keras
 
     flat = list(outputs.values()) if isinstance(outputs, dict) else keras.tree.flatten(outputs)
@@ -379,7 +380,7 @@ def _loss_name(loss: Any) -> str:
 
 
 def loss_kind(loss: Any, y: Any, units: int | None) -> str:
-    """ "sparse", "binary", "categorical", "regression", or "other" for a loss that is not one of Keras's common ones."""
+    """Return "sparse", "binary", "categorical" or "regression", or "other" for a loss that is not a common one of Keras."""
     name = _loss_name(loss).replace("_", "").lower()
     if name in ("crossentropy", "ce"):  # Keras chooses by the shapes
         return "binary" if units == 1 else "sparse" if np.issubdtype(y.dtype, np.integer) else "categorical"
@@ -431,7 +432,7 @@ def _check_labels(what: str, y: np.ndarray, shape: tuple, config: Mapping[str, A
 
 
 def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss: Any, classes: tuple[str, ...]) -> list[str]:
-    """Return notes on what the loss needs, what the last layer gives and what the targets are; refuse what cannot go together."""
+    """Return notes on the fit of loss, last layer and targets; refuse combinations that cannot work."""
     units, name = output.shape[-1], _loss_name(loss)
     kind, short = loss_kind(loss, y, units), name.replace("_", "").lower()
     activation = _activation(output)
@@ -455,7 +456,7 @@ def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss:
             )
         wrong = padded = 0
         for block in arrays.blocks(y):
-            empty = ~block.any(axis=-1) & (y.ndim > 2)  # steps behind the end of a sequence: the loss is 0 there
+            empty = ~block.any(axis=-1) & (y.ndim > 2)  # steps after the end of a sequence, where the loss is 0
             wrong += int(((np.abs(block.sum(axis=-1) - 1) > 1e-3) & ~empty).sum() + (block < 0).sum())
             padded += int(empty.sum())
         if padded:
@@ -476,7 +477,7 @@ def _check_output(what: str, output_name: str, y: np.ndarray, output: Any, loss:
 
 
 def _check_probabilities(output_name: str, activation: str | None, loss: Any, kind: str) -> list[str]:
-    """Return notes on bounded logits; refuse logits where the loss takes probabilities, and probabilities where it takes logits."""
+    """Return notes on bounded logits; refuse logits for a loss of probabilities, and probabilities for a loss of logits."""
     name = _loss_name(loss)
     config = loss.get("config") if isinstance(loss, Mapping) else None
     from_logits = bool(config.get("from_logits")) if isinstance(config, Mapping) else False
@@ -494,7 +495,7 @@ def _check_probabilities(output_name: str, activation: str | None, loss: Any, ki
             f'End with activation="{usual}"{by_hand}.',
         )
     low, high = _RANGES.get(activation or "", (-math.inf, math.inf))
-    # A softmax sees the differences of the logits alone, which one open side leaves as large as they come.
+    # A softmax depends only on differences of logits; they are unlimited if one side of the range is unbounded.
     if from_logits and (any if kind == "binary" else all)(map(math.isfinite, (low, high))):
         return [f"{output_name} is {activation}, from {low:g} to {high:g}, and the loss {name} takes logits: linear is usual"]
     return []
@@ -503,7 +504,7 @@ def _check_probabilities(output_name: str, activation: str | None, loss: Any, ki
 def _check_quantity(
     what: str, output_name: str, y: np.ndarray, units: int | None, activation: str | None, name: str, classes: tuple[str, ...]
 ) -> list[str]:
-    """Return notes on targets of a loss that measures distances; refuse class numbers, and values that the output cannot have."""
+    """Return notes on targets of a regression loss; refuse class numbers, and values that the output cannot reach."""
     notes: list[str] = []
     low, high = float(y.min()), float(y.max())
     if classes and (y.ndim == 1 or y.shape[-1] == 1):
@@ -552,7 +553,7 @@ def _is_number(text: str) -> bool:
 
 
 def _activation(output: Any) -> str | None:
-    """Return the name of Keras's activation that an output comes from; None where that is not known."""
+    """Return the name of the Keras activation that gives an output, or None if it is unknown."""
     import keras
 
     passes = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity)
@@ -584,7 +585,7 @@ def _activation(output: Any) -> str | None:
 
 
 def resolve_class_weight(class_weight: Any, train: Part, model: Any, loss: Any) -> dict[int, float] | None:
-    """{class: weight}, with "balanced" replaced by examples / (classes * examples of the class), as in scikit-learn."""
+    """Return {class: weight}; "balanced" gives examples / (classes * examples of the class), as in scikit-learn."""
     if class_weight is None:
         return None
     fix = 'Give {class number: weight}, or "balanced".'

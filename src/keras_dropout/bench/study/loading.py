@@ -1,4 +1,4 @@
-"""What is named, loaded: models, data, and the trained models that a ledger keeps."""
+"""Load models, data, and the trained models of a ledger by name."""
 
 import tempfile
 import warnings
@@ -18,8 +18,10 @@ from keras_dropout.models import targets
 
 
 def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) -> tuple[Any, Any, int | None]:
-    """The model that a recipe's name, a file or a function gives; inputs as it sees them, at most 1,000 of training's; and the
-    number of training examples. Without data there are neither."""
+    """Load a model from a recipe's name, a file or a function; return (model, inputs, number of training examples).
+
+    The inputs are at most 1,000 of the training inputs, as the model sees them. Without data, the inputs and the number are None.
+    """
     targets.check(target)
     if data is None and data_options:
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
@@ -40,8 +42,11 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
 def evaluation_data(
     target: str, data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
 ) -> tuple[Any, Data, dict[str, Part], files.Description | None]:
-    """The model that a recipe's name, a file or a function gives, all data, the "validation" and "test" examples as the model sees
-    them, and what the data are where they came from files. A recipe brings its own data; its name also stands for them."""
+    """Load a model from a recipe's name, a file or a function, and its data; return (model, data, parts, description).
+
+    The parts are the "validation" and "test" examples as the model sees them. The description is None unless the data
+    came from files or a function. A recipe as the target has its own data; for other targets, `data` may be the name of a recipe.
+    """
     targets.check(target)
     if not targets.names_model(target):
         if data is not None or data_options:
@@ -57,7 +62,7 @@ def evaluation_data(
 
 
 def check_data_name(data: str | None) -> None:
-    """Refuse the name of data that are not there; nothing of them is read."""
+    """Refuse the name of data that do not exist; read nothing."""
     if data is None:
         return
     if targets.is_function(data):
@@ -73,7 +78,7 @@ def check_data_name(data: str | None) -> None:
 def named_data(
     data: str | None, data_options: Mapping[str, Any], data_dir: str | None = None
 ) -> tuple[Data, files.Description | None]:
-    """The data that a file, a function or a recipe's name gives."""
+    """Load the data of a file, a function or a recipe, with a description for files and functions."""
     if data is None:
         refuse("there are no data to measure the model on.", "Add --data FILE, with labels, or --data RECIPE.")
     if "," in data or targets.names_model(data):
@@ -84,7 +89,7 @@ def named_data(
 
 
 def recipe_data(name: str, data_dir: str | None = None) -> Data:
-    """Return the data of the recipe of that name."""
+    """Return the data of the recipe with this name."""
     targets.check_recipe(name)
     from keras_dropout.bench.study import recipes
 
@@ -92,7 +97,7 @@ def recipe_data(name: str, data_dir: str | None = None) -> Data:
 
 
 def as_seen_parts(loaded: Data) -> dict[str, Part]:
-    """The "validation" and "test" examples as the model sees them."""
+    """Return the "validation" and "test" examples as the model sees them."""
     parts = loaded.parts(SPLITS[0])
     return {
         name: parts[name]._replace(x=arrays.each(lambda x: arrays.as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
@@ -101,7 +106,7 @@ def as_seen_parts(loaded: Data) -> dict[str, Part]:
 
 
 def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
-    """The trained models of one variant of the latest study in a ledger, by seed, and the study as `latest_study` has it."""
+    """Return the trained models of one variant of a ledger's latest study, by seed, and the study as from `latest_study`."""
     study = latest_study(ledger)
     if study is None:
         refuse(f"there is no study in {ledger}.", "Make one: keras-dropout compare TARGET --keep-weights --ledger FILE")
@@ -122,14 +127,14 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
 
 
 def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
-    """Whether the validation examples of these data are those that a study, as `latest_study` has it, did not train on."""
+    """Return whether a study, as from `latest_study`, held out exactly the validation examples of these data."""
     facts = loaded.facts(SPLITS[0])
     split = [SPLITS[0], facts.train, facts.validation]
     return (study["config"].get("data"), study["config"].get("split")) == (facts.fingerprint, split)
 
 
 def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
-    """Return the data, and what they are where they came from files or a function."""
+    """Return the data, and a description if they came from files or a function."""
     if isinstance(data, Data):
         return data, None
     if isinstance(data, str | Path) and not targets.is_function(str(data)):
@@ -149,21 +154,21 @@ def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data,
 
 
 def load_model(target: str | Path, **facts: Any) -> Any:
-    """The model that a target names; our own layers in its file are known to Keras."""
+    """Load the model that a target names; a file may contain the layers of this package."""
     from keras_dropout import companions, layers  # noqa: F401
 
     return targets.load_model(target, **facts)
 
 
 def facts_for_model(data: Data, about: files.Description | None) -> dict[str, Any]:
-    """What a function that makes a model may ask for."""
+    """Return the facts that a function that makes a model may take as arguments."""
     if about is None:
         return {"input_shape": arrays.each(lambda array: array.shape[1:], data.train.x)}
     return {"input_shape": about.input_shape, "outputs": about.outputs, "vocabulary": about.vocabulary}
 
 
 def with_weights(model: Any, from_weights: Any) -> Any:
-    """The model with the weights that every run starts from: itself, or a copy with those in a file."""
+    """Return the model with the weights that every run starts from: the model itself, or a copy with weights from a file."""
     from keras_dropout.models import graph
 
     if from_weights is None:
@@ -175,9 +180,9 @@ def with_weights(model: Any, from_weights: Any) -> Any:
     filled = graph.copy(model)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about an optimizer that the file has no state of, or another
+            warnings.simplefilter("ignore")  # about an optimizer whose state is missing in the file or different
             filled.load_weights(from_weights)
-    except Exception as error:  # h5py, zipfile and Keras each raise their own
+    except Exception as error:  # h5py, zipfile and Keras each raise their own errors
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
     return filled

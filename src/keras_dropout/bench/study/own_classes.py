@@ -1,4 +1,4 @@
-"""Classes and functions of the user's program that no module gives, as those of a script or notebook: found, and sent by value."""
+"""Find the user's classes and functions that no module provides, as in a script or notebook, and send them by value."""
 
 import collections
 import contextlib
@@ -22,9 +22,9 @@ _PLAIN = (bool, int, float, complex, str, bytes, range, type(None), type(...))
 
 
 def of_model(model: Any) -> dict[str, list[Any]]:
-    """Return the classes and functions that a model is made of and compiled with, by the names under which Keras saves them.
+    """Return the classes and functions of a model and of its compile settings, by the names under which Keras saves them.
 
-    A text that may name one of Keras's stands under itself.
+    A text that may name one of Keras's own is listed under itself.
     """
     import keras
 
@@ -41,9 +41,9 @@ def of_model(model: Any) -> dict[str, list[Any]]:
 
 
 def kinds(model: Any, compiled: Any) -> collections.Counter[Any]:
-    """Count what the calls of a model are made of, and what `compiled` has as losses and metrics: classes, functions and texts.
+    """Count the classes, functions and texts in the calls of a model, and in the losses and metrics of `compiled`.
 
-    A function that was sent is another object with the same code.
+    Functions are compared by their code, because a function sent to another process becomes another object.
     """
     import keras
 
@@ -53,7 +53,7 @@ def kinds(model: Any, compiled: Any) -> collections.Counter[Any]:
     for call in graph.read(model).calls:
         for layer in call.layer._flatten_layers() if isinstance(call.layer, keras.Layer) else [call.layer]:
             parts.append(layer)
-            if not isinstance(layer, keras.Model):  # which keeps functions of its training
+            if not isinstance(layer, keras.Model):  # a model also holds the functions of its training
                 parts += filter(inspect.isfunction, _attributes(layer))
     return collections.Counter(_kind(part) for part in parts)
 
@@ -65,19 +65,19 @@ def _kind(part: Any) -> Any:
 
 
 def is_keras(found: Any) -> bool:
-    """Return whether a class or function is Keras's own, or a text, which can only mean one of Keras's."""
+    """Return whether a class or function is Keras's own; a text always names one of Keras's own."""
     return isinstance(found, str) or str(found.__module__).startswith("keras.")
 
 
 def shown(found: Any) -> str:
-    """Return where a class or function stands; a text is what Keras calls so."""
+    """Return the name of a class or function for messages, with its module or "Keras's"; a text names one of Keras's own."""
     if is_keras(found):
         return f"Keras's {found if isinstance(found, str) else found.__name__}"
     return f"{found.__module__}.{found.__qualname__}"
 
 
 def _compiled(model: Any) -> list[Any]:
-    """The losses and metrics that a model was compiled with."""
+    """Return the losses and metrics that a model was compiled with."""
     from keras_dropout.models.graph import flat
 
     metrics = getattr(model, "_compile_metrics", None)  # it has no public name
@@ -86,7 +86,7 @@ def _compiled(model: Any) -> list[Any]:
 
 
 def _attributes(layer: Any) -> Iterator[Any]:
-    """Yield what a layer holds beside other layers."""
+    """Yield the values of a layer's attributes, without other layers."""
     import keras
 
     from keras_dropout.models.graph import flat
@@ -95,10 +95,10 @@ def _attributes(layer: Any) -> Iterator[Any]:
 
 
 def packed(objects: Mapping[str, Any]) -> bytes:
-    """Return classes and functions as bytes: by value what is defined in the running program, by name what a module gives."""
+    """Pickle classes and functions: by value if the running program defines them, by name if a module provides them."""
     try:
         return cloudpickle.dumps(dict(objects))
-    except Exception as error:  # whatever the program's globals are
+    except Exception as error:  # the program's globals may be anything
         refuse(
             f"{', '.join(objects)} cannot be sent to the processes that train: {type(error).__name__}: {error}",
             "Keep open files, locks and the like out of what they use, or put them into a module of their own.",
@@ -107,7 +107,7 @@ def packed(objects: Mapping[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def known(objects: bytes | None) -> Iterator[None]:
-    """Let Keras know the classes and functions in these bytes, which `packed` made in the user's own program."""
+    """Register the classes and functions in these bytes with Keras; `packed` made the bytes in the user's own program."""
     if objects is None:
         yield
         return
@@ -123,10 +123,10 @@ def _unpacked(objects: bytes) -> dict[str, Any]:
 
 
 def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
-    """Return a hash of the user's own code among these classes and functions, and of all that it uses. It is part of run keys.
+    """Return a hash of the user's own code among these classes and functions, and of everything it uses. It is part of run keys.
 
-    What an installed package gives counts by its name. So does the module `read`, whose file is hashed as a whole elsewhere, but
-    what it uses of others counts. None where there is no such code.
+    Objects of installed packages count by name. Objects of the module `read` add nothing, as its file is hashed as a whole
+    elsewhere, but code that they use from other modules counts. None if there is no such code.
     """
     code = _Code(read)
     for name in sorted(objects):
@@ -136,14 +136,14 @@ def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
 
 
 class _Code:
-    """The texts of code, of values that it uses, and of the code that these are made of, at any depth."""
+    """A collector of source texts: of code, of the values it uses, and of the code of these values, at any depth."""
 
     def __init__(self, read: str | None):
         self.read, self.texts = read, list[str]()
-        self.seen: dict[int, tuple[int, Any]] = {}  # values too, so that none is freed and its id given to another
+        self.seen: dict[int, tuple[int, Any]] = {}  # holds the values too, so that no id is freed and reused
 
     def follow(self, value: Any, name: str, silent: bool = False) -> None:
-        """Note what `value`, which the code calls `name`, does; `silent` where a file that is hashed as a whole says it."""
+        """Record the code of `value`, called `name` in the code that uses it; `silent` if its file is hashed as a whole."""
 
         def note(text: Any) -> None:
             if not silent:
@@ -187,8 +187,8 @@ _OF_EVERY_CLASS = {"__dict__", "__weakref__", "__doc__", "__module__", "__qualna
 
 
 def _is_own(module: str) -> bool:
-    """Return whether a module is of the user's program: neither Python's, nor ours, nor installed."""
-    if module == "__main__":  # also where an installed program, such as a profiler, was started and runs the user's
+    """Return whether a module belongs to the user's program: not to Python, to this package or to an installed package."""
+    if module == "__main__":  # also if an installed program, such as a profiler, runs the user's program
         return True
     if module.partition(".")[0] in (*sys.stdlib_module_names, "keras_dropout"):
         return False
@@ -197,7 +197,7 @@ def _is_own(module: str) -> bool:
 
 
 def _source(code: types.CodeType) -> str:
-    """Return the source of a function, or its instructions where there is none."""
+    """Return the source of a function, or its instructions if there is no source."""
     try:
         return inspect.getsource(code)
     except (OSError, TypeError):
@@ -205,13 +205,13 @@ def _source(code: types.CodeType) -> str:
 
 
 def _instructions(code: types.CodeType) -> list[dis.Instruction]:
-    """The instructions of a function and of those inside it."""
+    """Return the instructions of a function and of its inner functions."""
     inner = (each for part in code.co_consts if inspect.iscode(part) for each in _instructions(part))
     return [*dis.get_instructions(code), *inner]
 
 
 def _used(function: types.FunctionType) -> dict[str, Any]:
-    """Return what a function uses beside its arguments, by the names that it has there."""
+    """Return the values that a function uses besides its arguments, by their names in the function."""
     named: dict[str, set[str]] = {}
     for each in _instructions(function.__code__):
         named.setdefault(each.opname, set()).add(str(each.argval))
@@ -222,13 +222,13 @@ def _used(function: types.FunctionType) -> dict[str, Any]:
             attributes = named.get("LOAD_ATTR", set()) | named.get("LOAD_METHOD", set())
             found |= {f"{name}.{each}": vars(value)[each] for each in sorted(attributes & {*vars(value)})}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        with contextlib.suppress(ValueError):  # it is not filled yet
+        with contextlib.suppress(ValueError):  # the cell is still empty
             found[name] = cell.cell_contents
     return found | {"defaults": function.__defaults__, "keyword defaults": function.__kwdefaults__}
 
 
 def _members(value: Any) -> dict[str, Any]:
-    """Return what an object that is neither a class nor a function is made of."""
+    """Return the parts of an object that is neither a class nor a function."""
     if isinstance(value, Mapping):
         return {repr(key): each for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -239,7 +239,7 @@ def _members(value: Any) -> dict[str, Any]:
         return {"function": value.func, "arguments": value.args, "keywords": value.keywords}
     if isinstance(value, (staticmethod, classmethod, types.MethodType)):
         return {"function": value.__func__, "of": getattr(value, "__self__", None)}
-    with contextlib.suppress(Exception):  # of somebody's get_config
+    with contextlib.suppress(Exception):  # the user's get_config may raise anything
         if hasattr(value, "get_config"):
             weights = value.get_weights() if hasattr(value, "get_weights") else ()
             return {"class": type(value), "config": value.get_config(), "weights": weights}

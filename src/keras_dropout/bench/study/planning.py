@@ -1,4 +1,4 @@
-"""What is asked for -> a study that was found valid, and what is left to train of it. Writes nothing, trains nothing."""
+"""Turn a request into a valid study, and find the runs that are left to train. Writes nothing, trains nothing."""
 
 import contextlib
 import dataclasses
@@ -30,18 +30,18 @@ from keras_dropout.models import targets
 from keras_dropout.schedules import spread_over_depth
 
 DEFAULT_MAX_SEEDS = 30
-MOST_SEEDS = 100_000  # of a variant: a study is listed run by run
+MOST_SEEDS = 100_000  # per variant, because a study lists every run
 AS_BUILT = "as-built"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that was found valid, with its data and all its settings, as `complete` has them.
+    """A valid study, with its data and all its settings, as `complete` returns them.
 
-    `notes` say how the data were divided and what was found in them. The engine of the study, why it is that one, and the number
-    of workers are chosen after that: see `execution.engine_choice`. With `max_seeds` among the settings, seeds are added until
-    there are verdicts; the study then has as many as there may be.
+    `notes` describe how the data were divided and what was found in them. The engine, the reason for the engine and the number of
+    workers are chosen later: see `execution.engine_choice`. With `max_seeds` in the settings, seeds are added until there are
+    verdicts; `study.seeds` then lists the maximum.
     """
 
     study: Study
@@ -58,13 +58,16 @@ class Plan:
         return self.settings["ledger"]
 
     def document(self) -> dict[str, Any]:
-        """What a report says of the plan beside the study, as plain values."""
+        """Return the parts of the plan that a report shows besides the study, as plain values."""
         said = {name: self.settings[name] for name in ("max_seeds", "margin")}
         return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
     def rounds(self) -> Iterator[Study]:
-        """The study; with `max_seeds` with ever more seeds: first as many as a verdict takes, then as many more as the workers
-        can train at once."""
+        """Yield the study; with `max_seeds`, yield it with more and more seeds.
+
+        The first round has the fewest seeds that can give a verdict. Each later round adds as many as the workers can train at
+        once.
+        """
         most = self.settings["max_seeds"]
         if most is None:
             yield self.study
@@ -73,15 +76,17 @@ class Plan:
 
         variants = len(self.study.variants)
         seeds = first_look(most, LEVEL / max(1, variants - 1))
-        assert seeds is not None  # `plan_study` refuses fewer seeds than a verdict takes
+        assert seeds is not None  # `plan_study` refuses fewer seeds than a verdict needs
         while seeds < most:
             yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
             seeds += max(1, self.workers // variants)
         yield self.study
 
     def todo(self, known: Mapping[str, Result], kept: Collection[str] = ()) -> list[Run]:
-        """The runs that `known` lacks, each key once; failed ones are tried again. Where models are wanted, also those that are
-        done and whose models are not `kept`."""
+        """Return the runs that `known` lacks, each key once; failed runs are tried again.
+
+        If models are to be kept, this includes finished runs whose models are not in `kept`.
+        """
         missing: dict[str, Run] = {}
         for run in self.study.runs():
             status = known[run.key].status if run.key in known else None
@@ -90,17 +95,17 @@ class Plan:
         return list(missing.values())
 
     def known(self) -> dict[str, Result]:
-        """What the ledger already has, read without changing it."""
+        """Return the results that the ledger already has, without changing it."""
         return peek(self.ledger, {run.key for run in self.study.runs()})
 
     def kept(self) -> set[str]:
-        """The keys of the runs whose models the ledger has."""
+        """Return the keys of the runs whose models the ledger has."""
         return kept(self.ledger, {run.key for run in self.study.runs()})
 
 
 @contextlib.contextmanager
 def without_random_numbers() -> Iterator[None]:
-    """Leave Python's `random` as it was: layers that are made draw from it, and the reader's program may too."""
+    """Restore the state of Python's `random`: creating layers draws from it, and the user's program may use it too."""
     state = random.getstate()
     try:
         yield
@@ -109,11 +114,11 @@ def without_random_numbers() -> Iterator[None]:
 
 
 def leaves_target_unchanged(function: _Function) -> _Function:
-    """Make a function leave a model that it is given as it was; see `models.graph.unchanged`."""
+    """Make a function leave a model passed to it unchanged; see `models.graph.unchanged`."""
 
     @functools.wraps(function)
     def guarded(target: Any, *args: Any, **options: Any) -> Any:
-        if isinstance(target, (str, Path)) or "keras" not in sys.modules:  # what is no model needs no framework
+        if isinstance(target, (str, Path)) or "keras" not in sys.modules:  # without a model, no framework is needed
             return function(target, *args, **options)
         from keras_dropout.models import graph
 
@@ -123,13 +128,13 @@ def leaves_target_unchanged(function: _Function) -> _Function:
 
 
 def _own_backend() -> str:
-    """Return the backend that the program's own Keras runs on; jax where none is loaded, as in the command."""
+    """Return the backend of the program's own Keras; jax if Keras is not loaded, as in the command."""
     keras = sys.modules.get("keras")
     own = keras.backend.backend() if keras and hasattr(keras, "backend") else "jax"
     return own if own in BACKENDS else "jax"
 
 
-_OF_FIT = {  # arguments of Keras's fit, and what stands for them here
+_OF_FIT = {  # arguments of Keras's fit, and their replacements here
     "validation_data": "Data to test on stand beside those to train on: ((x, y), (x_test, y_test)). From (x, y) a share is divided "
     "off to validate on, validation_split=0.1.",
     "x": "Give both together: (x, y).",
@@ -141,7 +146,7 @@ _OF_FIT = {  # arguments of Keras's fit, and what stands for them here
 
 
 def check_names(function: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise the TypeError of an unexpected keyword in the words of the function that the user called."""
+    """Raise TypeError for an unexpected keyword, in the name of the function that the user called; refuse arguments of fit."""
     for name in settings:
         if name in _OF_FIT:
             refuse(f"{function} has no {name}; that is an argument of fit.", _OF_FIT[name])
@@ -152,9 +157,9 @@ def check_names(function: str, settings: Mapping[str, Any], known: Collection[st
 
 
 def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a study, `variants` among them, as they are used; refuse a wrong one of any. No framework is loaded.
+    """Return all settings of a study in the form in which they are used, `variants` included; refuse wrong ones.
 
-    `settings` may leave names out, which have their defaults then, and hold others.
+    Missing names get their defaults, and `settings` may hold other names. No framework is loaded.
     """
     found = complete(settings, Settings)
     backend, engine, split = found["backend"] or _own_backend(), found["engine"], found["split"]
@@ -171,7 +176,7 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(each, str) and each not in (*_READY, _PUBLISHED):
             ready = f"{', '.join(_READY)}, of recipes also {_PUBLISHED}"
             refuse(f"unknown variant {each!r}.", f'Use one of {ready}, or NAME="SITE=RATE, …".')
-    if BASELINE in names:  # one that places something, or leaves the model as it is built
+    if BASELINE in names:  # a variant that places something, or leaves the model as built
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], found["baseline"])
     seeds, max_seeds = _read_seeds(found["seeds"], found["max_seeds"], len(names))
@@ -179,7 +184,7 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
-    """Refuse a target of a study, or data for it, that cannot be used whatever they hold. No framework is loaded."""
+    """Refuse a target or data that cannot be used, whatever their contents. No framework is loaded."""
     options, split = settings.get("data_options"), settings.get("split") or SPLITS[0]
     if isinstance(target, str | Path):
         targets.check(str(target))
@@ -206,7 +211,7 @@ def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is studied: the model as it is `given` and as it is trained, its data, and the variants that are ready for it."""
+    """The subject of a study: the model as `given` and as trained, its data, and the ready variants for it."""
 
     name: str
     given: Any
@@ -221,7 +226,7 @@ class _Subject:
 
 
 def plan_study(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
-    """Check everything and make the study; see `compare`. `data` may also be a `Data`. Writes nothing, trains nothing.
+    """Check everything and plan the study; see `compare`. `data` may also be a `Data`. Writes nothing, trains nothing.
 
     Raises `BadInput`.
     """
@@ -230,7 +235,7 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     backend = check_backend(asked["backend"] or _own_backend())
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", backend)
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the workers
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves a GPU's memory to the workers
     target = str(target) if isinstance(target, Path) else target
     of_recipe = isinstance(target, str) and not targets.names_model(target)
     subject = _recipe(target, asked) if of_recipe else _own_model(target, data, asked)
@@ -272,7 +277,7 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
 
 
 def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
-    """What a recipe studies."""
+    """Return the subject of a recipe."""
     from keras_dropout.bench.study import recipes
 
     recipe = recipes.find(name)
@@ -283,7 +288,7 @@ def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
 
 
 def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
-    """What a model of the user's, or a file or function that names one, studies."""
+    """Return the subject for the user's model, or for a file or function that names a model."""
     options = {"validation_split": asked["validation_split"], **(asked["data_options"] or {})}
     loaded, about = load_data(target, data, options)
     given = load_model(target, **facts_for_model(loaded, about)) if isinstance(target, str) else target
@@ -305,8 +310,11 @@ def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
 def _made_again(
     subject: _Subject, begun: Any, compiled: Mapping[str, Any], placed: list[Variant]
 ) -> tuple[dict[str, Any], list[Variant], dict[str, Any], tuple[str, ...]]:
-    """What the model is made of in each run, the variants with the sites that it has then, what a worker needs for it, and notes.
-    Refuse a model that is another when it is made again."""
+    """Check that each run can make the model again; return (settings, variants, fields for the worker, notes).
+
+    The settings are those from which each run makes the model, and the variants name the sites of the model made again. Refuse a
+    model that differs when it is made again.
+    """
     from keras_dropout.models import graph
 
     settings = checks.settings_of(begun)
@@ -319,12 +327,12 @@ def _made_again(
     return settings, [_renamed(variant, subject.model, made) for variant in placed], needed, _still_random(made)
 
 
-_READY, _PUBLISHED = (BASELINE, AS_BUILT, "hidden", "last"), "as-published"  # of every model; of recipes too
+_READY, _PUBLISHED = (BASELINE, AS_BUILT, "hidden", "last"), "as-published"  # ready for every model; for recipes too
 _PLACEMENT = 'Write {"NAME": {"hidden": 0.2}}, {"NAME": "hidden=0.2, last=0.5"}, or a list of the names of ready ones.'
 
 
 def _read_variants(variants: Any) -> list[Variant | str]:
-    """Return the variants asked for, each as a `Variant` or as the name of a ready one."""
+    """Return the requested variants, each as a `Variant` or as the name of a ready variant."""
     if variants is None:
         return []
     if isinstance(variants, Mapping):
@@ -332,7 +340,7 @@ def _read_variants(variants: Any) -> list[Variant | str]:
     if isinstance(variants, str | Variant):
         variants = [variants]
     elif isinstance(variants, Set):
-        variants = sorted(variants, key=str)  # a set has another order in each process
+        variants = sorted(variants, key=str)  # the order of a set differs between processes
     elif not isinstance(variants, Sequence):
         refuse(f"variants must map names to placements; got {variants!r}.", _PLACEMENT)
     found = []
@@ -366,7 +374,7 @@ def _read_variant(name: Any, value: Any) -> Variant | str:
 
 
 def _check_kinds(variant: Variant) -> None:
-    """Refuse a layer that the library has not."""
+    """Refuse a kind of layer that the library lacks."""
     known = sorted(name for name, home in keras_dropout._HOME.items() if home == "layers" and name[0].isupper())
     for spec in (variant.placement or {}).values():
         if spec["kind"] not in known:
@@ -374,7 +382,7 @@ def _check_kinds(variant: Variant) -> None:
 
 
 def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, ...], int | None]:
-    """Return the seeds, and the most that there may be where they are added until there is a verdict."""
+    """Return the seeds, and their maximum number if seeds are added until there is a verdict."""
     if isinstance(seeds, str):
         if seeds != "auto":
             refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
@@ -394,7 +402,7 @@ def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, .
 
 
 def _check_enough_seeds(most: int, variants: int) -> None:
-    """Refuse fewer seeds than the differences of so many variants from the baseline can be shown with."""
+    """Refuse a maximum of seeds too small to show differences between this many variants and the baseline."""
     from keras_dropout.bench.statistics import LEVEL, fewest_pairs
 
     if most < (fewest := fewest_pairs(LEVEL / max(1, variants))):
@@ -405,7 +413,7 @@ def _check_enough_seeds(most: int, variants: int) -> None:
 
 
 def _choose(variants: Sequence[Variant | str], ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:
-    """Return the variants asked for, as `_read_variants` gives them; all the ready ones where none is."""
+    """Return the requested variants, from the output of `_read_variants`; the default ones if none are requested."""
     for variant in variants:
         if isinstance(variant, str) and variant not in ready:
             refuse(f"unknown variant {variant!r}.", f'Use one of {", ".join(ready)}, or NAME="SITE=RATE, …".')
@@ -419,7 +427,7 @@ def _resolve(model: Any, variant: Variant) -> dict[str, Any] | None:
 
 
 def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
-    """Return the variant with its sites renamed as they are called in the model made again: some classes number their layers."""
+    """Return the variant with the site names of the model made again: some classes number their layers anew."""
     from keras_dropout.models.placement import sites
 
     if variant.placement is None:
@@ -435,7 +443,7 @@ def _renamed(variant: Variant, model: Any, made: Any) -> Variant:
 
 
 def _opened(model: Any) -> Any:
-    """Return the model as it is trained: a subclassed one as a functional model with its layers. Refuse what cannot be studied."""
+    """Return the model as trained: a subclassed model becomes a functional one with its layers. Refuse unsuitable models."""
     from keras_dropout.models import graph
     from keras_dropout.models.placement import sites
 
@@ -447,7 +455,7 @@ def _opened(model: Any) -> Any:
 
 
 def _still_random(model: Any) -> tuple[str, ...]:
-    """Say which layers draw at random in every variant; refuse dropout that cannot be taken out for the baseline."""
+    """Return notes on layers that draw at random in every variant; refuse dropout that cannot be removed for the baseline."""
     from keras_dropout.models.placement import rewire, still_random
 
     return tuple(
@@ -458,7 +466,7 @@ def _still_random(model: Any) -> tuple[str, ...]:
 
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
-    """Whether a ready variant says something about this model; one that is built without dropout is the baseline as built."""
+    """Return whether a ready variant is useful for this model; "as-built" is useful only if the model has dropout."""
     from keras_dropout.models.placement import is_dropout, resolve
 
     if variant.placement is None:
@@ -470,7 +478,7 @@ def _makes_sense(model: Any, variant: Variant) -> bool:
 
 
 def _optimizer(name: str) -> Any:
-    """Return the optimizer of a name; None where there is none, and where a name is not enough to make it."""
+    """Return the optimizer with this name, or None if there is none or if it needs more than a name."""
     import keras
 
     try:
@@ -480,7 +488,7 @@ def _optimizer(name: str) -> Any:
 
 
 def _with_rate(optimizer: Any, learning_rate: float) -> Any:
-    """Another optimizer like this one, with a learning rate; of one around another, that inside has it."""
+    """Return a copy of the optimizer with another learning rate; in a wrapper, the inner optimizer gets the rate."""
     import keras
 
     inner = getattr(optimizer, "inner_optimizer", None)
@@ -493,7 +501,7 @@ def _with_rate(optimizer: Any, learning_rate: float) -> Any:
 
 
 def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | None) -> dict[str, Any]:
-    """What the model was compiled with, with another optimizer or learning rate if asked for. The model stays as it is."""
+    """Return the model's compile settings, with another optimizer or learning rate if requested. The model stays unchanged."""
     import keras
 
     made = model.optimizer
@@ -505,5 +513,5 @@ def _compile_settings(model: Any, optimizer: str | None, learning_rate: float | 
     if learning_rate is not None:
         made = _with_rate(made, learning_rate)
     settings = checks.portable(keras.optimizers.serialize(made))
-    settings["config"].pop("name", None)  # counted up by Keras with every optimizer made; it would change the runs' keys
+    settings["config"].pop("name", None)  # Keras numbers the names of optimizers, which would change the runs' keys
     return model.get_compile_config() | {"optimizer": settings}

@@ -15,7 +15,7 @@ from keras_dropout.models.targets import check_recipe
 
 @dataclass(frozen=True)
 class Recipe:
-    """A ready study. `model` builds and compiles it with the published dropout; `data` takes --data-dir."""
+    """A ready study. `model` builds and compiles the model with the published dropout; `data` takes the value of --data-dir."""
 
     name: str
     title: str
@@ -49,13 +49,13 @@ class CustomModel(keras.Model):
 
 
 def compile_as_published(model: keras.Model, learning_rate: float = 0.01) -> keras.Model:
-    """SGD, sparse categorical cross-entropy, accuracy: what the tutorial compiles with."""
+    """Compile the model as in the tutorial: SGD, sparse categorical cross-entropy, accuracy."""
     model.compile(keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
 def _perceptron(shape: tuple[int, ...], hidden: tuple[int, ...], learning_rate: float) -> keras.Model:
-    """The functional twin of `CustomModel`, for any size: trains to the same weights, and sites in it can be changed."""
+    """Build the functional twin of `CustomModel` for any size: it trains to the same weights, and its sites can be changed."""
     dropout = Dropout(0.2, name="dropout")
     inputs = keras.Input(shape, name="pixels")
     x = dropout(keras.layers.Flatten(name="flatten")(inputs))
@@ -102,6 +102,6 @@ RECIPES = {
 
 
 def find(name: str) -> Recipe:
-    """Return the recipe of that name, or refuse an unknown one."""
+    """Return the recipe with this name, or refuse an unknown name."""
     check_recipe(name)
     return RECIPES[name]

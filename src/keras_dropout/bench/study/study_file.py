@@ -1,4 +1,4 @@
-"""Study files: everything that `compare` can be told, in TOML."""
+"""Study files: all settings of `compare`, in TOML."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ from keras_dropout.characters import clean_line
 from keras_dropout.errors import refuse
 from keras_dropout.models.atlas import Advice
 
-# By name: how it stands in a fresh file, commented out.
+# Setting -> its commented-out value in a fresh study file.
 SETTINGS = {name: row.in_file for name, row in rows(Settings).items() if row.in_file} | {"report": '"report.html"'}
 DATA = {
     "source": '"table.csv"          # .npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function',
@@ -23,10 +23,10 @@ TUNE = tuple(name for name in rows(SearchSettings) if name not in (*rows(Setting
 
 
 def read(path: str | Path, tuning: bool = False) -> dict[str, Any]:
-    """The settings of a study file: those of `compare`, `target`, `variants`, and "data_options" with those of the data; for
-    `tuning` also "space", from sites to texts, and what stands in [tune].
+    """Read the settings in a study file: those of `compare`, `target`, `variants`, and the settings of data as "data_options".
 
-    A variant is a text as after `--variant NAME=`, a table from sites to rates, texts or {kind, rate, …}, or true for a ready one.
+    With `tuning`, the result also has "space", a mapping from sites to texts, and the entries of [tune]. A variant is a text as
+    after `--variant NAME=`, a table from sites to rates, texts or {kind, rate, …}, or true for a ready variant.
     """
     path = Path(path)
     try:
@@ -74,9 +74,9 @@ def write(
     data_options: Mapping[str, Any] | None = None,
     advice: Advice | None = None,
 ) -> str:
-    """Return a commented study file for a target with these sites, with data that are read so, and with advice where to begin.
+    """Return a commented study file for a target with these sites, with the source and options of its data, and with advice.
 
-    Names of layers come from files of others: each stands in one comment or in one string, whatever is in it.
+    Names of layers come from untrusted files: each stays inside one comment or one string, whatever characters it has.
     """
     said = {**({"source": data} if data else {}), **(data_options or {})}
     inputs = [site.name for site in sites if site.group == "input"]
@@ -135,14 +135,14 @@ def _toml(value: str | Sequence[str]) -> str:
 
 
 def _placed(places: Mapping[str, float]) -> str:
-    """A placement as a text, or as a table where a site's name could be read as more than a name."""
+    """Return a placement as a text, or as a table if a site's name has characters that the text form may misread."""
     if all(re.fullmatch(r"[\w./*-]+", site) for site in places):
         return _quote(", ".join(f"{site}={rate:g}" for site, rate in places.items()))
     return "{ " + ", ".join(f"{_quote(site)} = {rate:g}" for site, rate in places.items()) + " }"
 
 
 def _quote(text: str) -> str:
-    """A TOML string on one line."""
+    """Return a text as a TOML string on one line."""
     if any("\ud800" <= each <= "\udfff" for each in text):
         refuse(f"{text!r} cannot be written to a study file: TOML has no half characters.", "Rename the file or the layer.")
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
