@@ -149,7 +149,7 @@ def assess(
         models, rates = _with_best_rate(models, validation, tune_rate, settings)
     measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
     values, intervals, differences, moments_error = _compare(measured, test, say)
-    uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # not of shifted data
+    uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # of test data
     if ood or shifts:
         say("predictions on other and shifted data")
     left_out = "Monte-Carlo or moments" if use_moments else "Monte-Carlo"
@@ -269,7 +269,7 @@ class _Measured:
 def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool, tuple]:
     """Return the result of `uncertainty.find_outputs`, and the outputs' shape without the axis of examples.
 
-    If the model has no loss, `task` distinguishes a sigmoid from a number.
+    If the model's loss does not decide it, `task` distinguishes the outputs of a classifier from values.
     """
     _check_fit(model, test.x)
     shown = plain(model, keras.tree.map_structure(lambda x: x[:_LOOK], test.x))
@@ -386,7 +386,7 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
             "entropy, plain": (uncertainty.entropy(ours), uncertainty.entropy(theirs)),
         }
         if one.stochastic:
-            inner, outer = one.latest, one.sampled(other)  # the latest prediction was that of the test data
+            inner, outer = one.latest, one.sampled(other)  # the latest passes were on the test data
             assert inner is not None
             for score in ("entropy", "mutual_information"):
                 pairs[f"{score.replace('_', ' ')}, Monte-Carlo"] = getattr(inner, score), getattr(outer, score)

@@ -1,4 +1,4 @@
-"""Hinton et al. 2012, CIFAR-10: dropout in the last hidden layer of a convolutional network, and the missing comparison arm."""
+"""Hinton et al. 2012, CIFAR-10: dropout in the last hidden layer of a convolutional network, and the arm that the paper lacks."""
 
 from typing import Any
 

@@ -76,7 +76,7 @@ class Worker:
                 yield self._ended(told.key, told.result) if isinstance(told, Ended) else told
         except (BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as error:  # a run's failure is its result; other groups go on
+        except Exception as error:  # the failure of a run is its result; other groups go on
             yield from self._failed(left.values(), started, error)
 
     def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[Told]:

@@ -80,7 +80,7 @@ def _test_examples(found: Comparison) -> dict[str, Any]:
 
 
 def _names(names: Sequence[str], number: int) -> list[str]:
-    """Name `number` classes; one without a name by its number."""
+    """Return names for `number` classes; a class without a name gets its number."""
     return [names[each] if each < len(names) else str(each) for each in range(number)]
 
 

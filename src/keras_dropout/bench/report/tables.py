@@ -13,7 +13,7 @@ from keras_dropout.bench.metric_names import SAMPLED, higher_is_better, is_monte
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
-_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
+_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns must fit the page width
 
 
 def comparison(found: Comparison) -> Group:

@@ -122,7 +122,7 @@ class Acting:
         return None
 
     def _acting(self, trainable: list, rest: list, x: Any) -> tuple[set[int], list[tuple[float, float]]]:
-        """Return the numbers of the layers that change the outputs, and (dropped, units) of each counted layer."""
+        """Return the indices of the layers that change the outputs, and (dropped, units) of each counted layer."""
         outputs, counts = self._plain(trainable, rest, x)
         again = self._plain(trainable, rest, x)[0]
         noise = _distance(again, outputs)  # 0, except on devices that add in a different order each time

@@ -55,7 +55,7 @@ class CompiledPrograms:
     def make_variables(self, model: keras.Model) -> None:
         """Create the missing variables of optimizer and metrics without a training step."""
         _, first = next(self.feed("train", np.arange(1), 1))
-        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))  # Keras's own way; it has no public name
+        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))  # as Keras does it; there is no public name
 
     def program(self, model: keras.Model, variant: Variant) -> "_Program":
         """Return the program of a variant's architecture; make it from this model if there is none yet."""

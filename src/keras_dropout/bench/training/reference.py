@@ -81,7 +81,7 @@ class ReferenceTraining:
         """Go back to the values of a snapshot, even in a model that is not trained yet."""
         if not self.model.optimizer.built:
             x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
-            # Keras's own way to make all variables without a step; it has no public name.
+            # Keras creates all variables without a step in this way; there is no public name.
             self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)

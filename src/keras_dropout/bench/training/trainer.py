@@ -94,7 +94,7 @@ class Trainer:
             return
         model, _ = build(self.study, group[0])
         self._prepare(model)
-        assert self._stack_size is not None  # of the stacked engine
+        assert self._stack_size is not None  # `_prepare` sets it for the stacked engine
         size = self._stack_size(model, group[0].variant, len(group))
         del model  # the stacks need its memory
         for start in range(0, len(group), size):
@@ -154,7 +154,7 @@ class Trainer:
                     if past.best.values:  # needed at the end, so check now that they fit this model
                         training.restore(number, past.best.values)
                     training.restore(number, past.values)
-                except ValueError as error:  # damaged, or of a model that another version of Keras made
+                except ValueError as error:  # damaged, or from a model made by another version of Keras
                     del training  # it may already hold some of the values
                     yield Anew(course.run.key, str(error))
                     usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
