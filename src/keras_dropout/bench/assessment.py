@@ -1,4 +1,4 @@
-"""What a model's predictions are worth with dropout off, with Monte-Carlo dropout, and with what one would use instead."""
+"""Assess a model's predictions with dropout off, with Monte-Carlo dropout, and with the usual alternatives."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +22,23 @@ from keras_dropout.sampling import Passes, as_trained, check_examples
 
 CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "ece_debiased", "smooth_ece", "aurc")
 REGRESSION = ("rmse", "nll", "picp", "mpiw", "crps")
-_NO_BETTER = ("picp", "mpiw")  # a coverage should be 95 %, and a width means something at one coverage only
-_WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # of one model, over the examples
+_NO_BETTER = ("picp", "mpiw")  # a coverage should be 95 %, and widths are comparable only at equal coverage
+_WITH_INTERVALS = ("accuracy", "nll", "brier", "ece_debiased")  # metrics of a single model with intervals over the examples
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-STRENGTHS = 5  # of a shift
+STRENGTHS = 5  # strengths of a shift
 _LOOK = 256
 
 
 @dataclass(frozen=True, repr=False)
 class Assessment(Shown):
-    """Metrics by method, on test data. `values` maps a method to its metrics, each with one number per model (the models are the
-    seeds of a study, or a single one); an ensemble of them has one number.
+    """Metrics by method on test data.
 
-    `intervals` (95 %) are over the seeds; of a single model, over the examples. `differences` are those to `plain`: per seed, or
-    of a single model those of the NLL of each example. `milliseconds` are per example, compiling included. `uncertainties` has the
-    Monte-Carlo figures of each example, by seed; none where there is no dropout.
+    `values` maps a method to its metrics, each with one number per model (one model per seed of a study, or a single model). An
+    ensemble of the models has one number.
+
+    `intervals` (95 %) are over the seeds; for a single model, over the examples. `differences` are the differences to `plain`: per
+    seed; for a single model, in the NLL of each example. `milliseconds` are per example, including compilation. `uncertainties` has
+    the Monte-Carlo figures of each example, by seed; it is empty without dropout.
     """
 
     target: str
@@ -60,7 +62,7 @@ class Assessment(Shown):
     uncertainties: Mapping[int, uncertainty.Uncertainty] = field(default_factory=dict, repr=False)
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: what `--json` prints."""
+        """Return everything as plain values, as `--json` prints it."""
         methods = [
             {
                 "method": method,
@@ -106,14 +108,14 @@ def assess(
     notes: Sequence[str] = (),
     say: Callable[..., None] = lambda *_: None,
 ) -> Assessment:
-    """Measure a model's predictions, or those of several (by seed; then also their ensemble), on `test`.
+    """Measure the predictions of a model, or of several models by seed and of their ensemble, on `test`.
 
-    `validation` are data that were not trained on: for temperature scaling, for the precision of a regression's noise and for the
-    rate. `tune_rate` is the metric by which one rate for all dropout layers is chosen there. `ood` are other images, by name, which
-    the predictive entropy should tell from `test`; they are brought to the size of those. `shifts` are kinds of
-    `bench.data.shifts`. `task` is "classification" or "regression"; by default what the outputs are. `precision` is that of a
-    regression's noise, of plain predictions too; by default each is fitted. A single model without dropout is refused. `say(what,
-    number, of)` is told what is done.
+    `validation` are data that the models were not trained on: for temperature scaling, for the noise precision of a regression and
+    for the rate. `tune_rate` is the metric that chooses one rate for all dropout layers on the validation data. `ood` are other
+    images, by name, which the predictive entropy should distinguish from `test`; they are resized to the size of `test`. `shifts`
+    are kinds of `bench.data.shifts`. `task` is "classification" or "regression"; by default it follows from the outputs.
+    `precision` is the noise precision of a regression, also for plain predictions; by default each is fitted. A single model
+    without dropout is refused. `say(what, number, of)` is called to report progress.
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
@@ -133,7 +135,7 @@ def assess(
             shift(test.x, name, 0)
     ood = {name: _other_inputs(x, test.x) for name, x in (ood or {}).items()}
     if len(models) == 1 and tune_rate is None:
-        Passes.of(next(iter(models.values())))  # says what is missing where nothing is random
+        Passes.of(next(iter(models.values())))  # refuses a model in which nothing is random
     wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None}
     if validation is None and any(wanted.values()):
         refuse(f"{next(n for n, on in wanted.items() if on)} needs validation data.", "Give data that were not trained on.")
@@ -147,7 +149,7 @@ def assess(
         models, rates = _with_best_rate(models, validation, tune_rate, settings)
     measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
     values, intervals, differences, moments_error = _compare(measured, test, say)
-    uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # not of shifted data
+    uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # of test data
     if ood or shifts:
         say("predictions on other and shifted data")
     left_out = "Monte-Carlo or moments" if use_moments else "Monte-Carlo"
@@ -178,7 +180,7 @@ def assess(
 
 
 class _Measured:
-    """One model with what was fitted for it on validation data. `predict` gives its predictions by a method."""
+    """A model with the parameters fitted for it on validation data. `predict` returns its predictions by a method."""
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class _Measured:
         if self.kind == "values" and precision is not None:
             self.precision, self.plain_variance = precision, 1 / precision
         elif self.kind == "values":
-            assert validation is not None  # `assess` has seen to it
+            assert validation is not None  # `assess` has checked this
             y = validation.y
             self.plain_variance = float(np.mean(np.square(self._plain(validation.x) - y)))
             if self.stochastic:
@@ -208,12 +210,12 @@ class _Measured:
             assert validation is not None
             self.temperature = calibration.fit_temperature(self._plain(validation.x), validation.y)
             self.methods.append("temperature")
-        if use_moments and self.stochastic:  # without, they are plain predictions but for rounding, in which verdicts would be seen
+        if use_moments and self.stochastic:  # without dropout only rounding differs from plain, and would cause verdicts
             self.methods.append("moments")
         self.seconds: dict[str, float] = {}
 
     def predict(self, method: str, x: Any) -> np.ndarray:
-        """Probabilities (examples, ..., classes)."""
+        """Return probabilities (examples, ..., classes)."""
         if method == "Monte-Carlo":
             self.latest = sampled = self.sampled(x)
             return self._distribution(sampled.mean)
@@ -222,11 +224,11 @@ class _Measured:
         p = self._plain(x)
         if method == "plain":
             return p
-        assert self.temperature is not None  # the method is there where one was fitted
+        assert self.temperature is not None  # the method exists only if a temperature was fitted
         return calibration.apply_temperature(p, self.temperature)
 
     def with_probabilities(self) -> keras.Model:
-        """The model, with its softmax or sigmoid where it ends without."""
+        """Return the model with probabilities as outputs; add a softmax or sigmoid if it outputs logits."""
         if not self.settings["logits"]:
             return self.model
         last = "softmax" if self.kind == "classes" else "sigmoid"
@@ -236,7 +238,7 @@ class _Measured:
         return uncertainty.predict(self.model, x, **self.settings, **options)
 
     def score(self, method: str, x: Any, y: Any) -> tuple[dict[str, float], np.ndarray]:
-        """The metrics of a method, and what goes into intervals: probabilities, or the NLL of each example."""
+        """Return the metrics of a method, and the values for intervals: probabilities, or the NLL of each example."""
         started = time.perf_counter()
         if self.kind != "values":
             p = self.predict(method, x)
@@ -244,7 +246,7 @@ class _Measured:
             found = metrics.classification(p, y)
             return {name: found[name] for name in CLASSIFICATION}, p
         if method == "plain":
-            assert self.plain_variance is not None  # of a regression it is given or fitted
+            assert self.plain_variance is not None  # for a regression it is given or fitted
             mean = self._plain(x)
             variance = np.full(mean.shape, self.plain_variance)
             each = _per_example(metrics.gaussian_nll_each(mean, variance, y))
@@ -265,9 +267,9 @@ class _Measured:
 
 
 def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool, tuple]:
-    """As `uncertainty.find_outputs`, and the outputs' shape without the examples.
+    """Return the result of `uncertainty.find_outputs`, and the outputs' shape without the axis of examples.
 
-    Where there is no loss to say so, classes in the data tell a sigmoid from a number.
+    If the model's loss does not decide it, `task` distinguishes the outputs of a classifier from values.
     """
     _check_fit(model, test.x)
     shown = plain(model, keras.tree.map_structure(lambda x: x[:_LOOK], test.x))
@@ -279,10 +281,10 @@ def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | No
 
 
 def _check_fit(model: keras.Model, x: Any) -> None:
-    """Refuse several outputs, and inputs that are not the model's."""
+    """Refuse a model with several outputs, and inputs that do not fit the model."""
     try:
         read = graph.read(as_trained(model))
-    except BadInput:  # a subclass whose call cannot be followed
+    except BadInput:  # a subclass whose call cannot be traced
         return
     if len(read.outputs) != 1:
         refuse(
@@ -294,7 +296,7 @@ def _check_fit(model: keras.Model, x: Any) -> None:
 def _compare(
     measured: list[_Measured], test: Part, say: Callable[..., None]
 ) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
-    """Metrics by method, their intervals, the differences to plain predictions, and how far moments are from samples."""
+    """Return metrics by method, their intervals, the differences to plain predictions, and the error of moments against samples."""
     methods, kind = measured[0].methods, measured[0].kind
     scored: dict[str, list] = {method: [] for method in methods}
     for method, found in scored.items():
@@ -353,7 +355,10 @@ def _difference(
 def _with_best_rate(
     models: Mapping[int, keras.Model], validation: Part, by: str, settings: Mapping[str, Any]
 ) -> tuple[dict[int, keras.Model], list[dict[str, Any]]]:
-    """The models with the one rate, for all their dropout layers, whose Monte-Carlo predictions are best on validation data."""
+    """Return copies of the models with the one rate for all dropout layers that gives the best Monte-Carlo validation metric.
+
+    Also return the metrics at each rate.
+    """
     changed = {seed: placement.adopt(graph.copy(as_trained(model))) for seed, model in models.items()}
     rows = []
     for rate in RATES:
@@ -372,7 +377,7 @@ def _with_best_rate(
 
 
 def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> list[dict[str, Any]]:
-    """How well each score tells other inputs from the test data: the mean over the models, and the interval of the AUROC."""
+    """Measure how well each score separates other inputs from the test data: means over the models, interval of the AUROC."""
     scores: dict[str, list[dict[str, float]]] = {}
     for one in measured:
         ours, theirs = one.predict("plain", x), one.predict("plain", other)
@@ -381,7 +386,7 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
             "entropy, plain": (uncertainty.entropy(ours), uncertainty.entropy(theirs)),
         }
         if one.stochastic:
-            inner, outer = one.latest, one.sampled(other)  # the latest prediction was that of the test data
+            inner, outer = one.latest, one.sampled(other)  # the latest passes were on the test data
             assert inner is not None
             for score in ("entropy", "mutual_information"):
                 pairs[f"{score.replace('_', ' ')}, Monte-Carlo"] = getattr(inner, score), getattr(outer, score)
@@ -398,7 +403,7 @@ def _tell_apart(measured: list[_Measured], x: Any, name: str, other: Any) -> lis
 
 
 def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) -> list[dict[str, Any]]:
-    """The mean over the models of the metrics of each method on shifted test images."""
+    """Return the metrics of each method on shifted test images, as means over the models."""
     x = shift(test.x, name, strength)
     rows = []
     for method in measured[0].methods:
@@ -409,7 +414,7 @@ def _shifted(measured: list[_Measured], test: Part, name: str, strength: int) ->
 
 
 def _other_inputs(images: Any, like: Any) -> np.ndarray:
-    """Images of other data in the size of those that the model takes."""
+    """Resize images of other data to the size that the model takes."""
     _check_images(like)
     _check_images(images)
     images = np.asarray(images, "float32")

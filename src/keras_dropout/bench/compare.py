@@ -1,4 +1,4 @@
-"""The public `compare`: a study is planned, what the ledger lacks is trained, and what there is is compared."""
+"""The public `compare`: plan the study, train the missing runs, compare."""
 
 import dataclasses
 import time
@@ -34,7 +34,7 @@ from keras_dropout.errors import check_path
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> ShownComparison:
-    """What the runs of a plan's study say that there are."""
+    """Return the comparison of the results that a plan's study has so far."""
     return ShownComparison(
         study,
         dict(results),
@@ -50,7 +50,7 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
 @leaves_target_unchanged
 @without_random_numbers()
 def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
-    """Plan a study as `plan_study` does, and choose its engine, for which short trainings may be timed."""
+    """Plan a study with `plan_study`, and choose its engine, which may time short trainings."""
     asked = check_settings({**settings, "variants": variants})
     check_sources(target, data, asked)
     cores = count_cores(asked["on"])
@@ -63,10 +63,10 @@ def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings
 
 
 def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownComparison:
-    """Train what the ledger lacks, and compare. When interrupted, what is finished is in the ledger.
+    """Train the runs that are missing in the ledger, and compare. After an interrupt, finished runs stay in the ledger.
 
-    With `max_seeds` seeds are added in rounds until all variants are decided. The decisions follow from the results alone, so
-    that the same command goes on where it was.
+    With `max_seeds`, seeds are added in rounds until all variants are decided. Decisions depend only on the results, so a repeated
+    command continues where it stopped.
     """
     from keras_dropout.bench.report.network_data import portrait  # loads Keras
 
@@ -81,7 +81,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint
         if plan.settings["keep_examples"] and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
-            with suppress(NotStored):  # the runs are what matters
+            with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
             for study in plan.rounds():
@@ -90,7 +90,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                 found = so_far(plan, study, ledger.get(keys, each_example=False), command)
                 found.number, found.more = number, {"network": more_of_it["network"]}
                 todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
-                todo = [run for run in todo if run.key not in trained]  # what failed is tried again by the next command
+                todo = [run for run in todo if run.key not in trained]  # only the next command tries failed runs again
                 display.expect(len(todo))
                 for run, result in execution.train(todo):
                     found.results[run.key] = trained[run.key] = result
@@ -112,7 +112,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
 
 
 def keep(found: ShownComparison, more: Mapping[str, Any]) -> None:
-    """Put what a search or a sweep found beside the study that ended it, here and in the ledger."""
+    """Add the results of a search or a sweep to the study that ended it, in memory and in the ledger."""
     assert found.ledger is not None  # both are set by `carry_out`
     assert found.number is not None
     found.more = {**found.more, **more}
@@ -132,36 +132,36 @@ def compare(
     """Train every variant of a study with every seed, and say which are better than the baseline.
 
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
-    that returns a compiled model and may ask for `input_shape`, `outputs` and `vocabulary`, which the data tell. All but a recipe
-    need `data`: ((x_train, y_train), (x_test, y_test)), or (x, y), of which a fifth is divided off to test on; or the path of a
-    file or folder, or "file.py:function", a function that returns arrays. `data_options` are those of `bench.data.files.load`, such
-    as {"target": "price"}; for (x, y) "test_split". x and y may be dicts or tuples of arrays for several inputs and outputs, each
-    pair may have sample weights as a third member, and in place of a pair there may be a tf.data.Dataset, torch DataLoader or Keras
-    PyDataset that gives the same examples in each pass (see `bench.data.from_arrays`).
+    that returns a compiled model. The function may take `input_shape`, `outputs` and `vocabulary`, which are read from the data.
+    All targets except recipes need `data`: ((x_train, y_train), (x_test, y_test)); or (x, y), of which a fifth is split off for
+    testing; or the path of a file or folder; or "file.py:function", a function that returns arrays. `data_options` are the options
+    of `bench.data.files.load`, such as {"target": "price"}; for (x, y) "test_split". x and y may be dicts or tuples of arrays for
+    several inputs and outputs. Each pair may have sample weights as a third member. A tf.data.Dataset, torch DataLoader or Keras
+    PyDataset may replace a pair, if it yields the same examples in each pass (see `bench.data.from_arrays`).
 
     `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, or to their text, such as
-    "hidden=0.2, last=0.5". A site is "input", "hidden", "last", "all", a class of layers, a layer's name or a glob. None is the
-    model as it is built. A list of names, as ["hidden", "last"], stands for ready variants. The baseline "none", the model
-    without dropout, is always there. The model is only read, and trained as it was compiled: optimizer, its learning-rate
-    schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
+    "hidden=0.2, last=0.5". A site is "input", "hidden", "last", "all", a class of layers, a layer's name or a glob. None means the
+    model as it is built. A list of names, such as ["hidden", "last"], selects ready-made variants. The baseline "none", the model
+    without dropout, is always included. The model itself is not changed. It is trained as it was compiled: optimizer, its
+    learning-rate schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
     `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant's test loss has a verdict,
-    or there are max_seeds, 30 unless given); margin (a smaller difference in test loss does not matter: see
+    or there are max_seeds, by default 30); margin (a smaller difference in test loss does not matter: see
     docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
-    early_stopping (epochs to wait for a smaller validation loss; then the epoch where it was smallest is measured);
-    samples (stochastic forward passes on the test data: test_nll, test_brier and test_ece, of a regression test_rmse, and test_mc_…
-    of the mean of the passes are then metrics too; examples count alike there, and the model has one output);
+    early_stopping (epochs to wait for a smaller validation loss; then the epoch with the smallest loss is measured);
+    samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression
+    test_rmse, and test_mc_… of the mean of the passes; all examples have equal weight there, and the model must have one output);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
-    stacked where JAX has a GPU or TPU; else on your own model a few steps of the others are timed, with convolutions also those
-    of TensorFlow unless a backend is given); workers, on (where they
-    are: "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which a run that
-    was interrupted goes on); keep_weights (True to keep each run's trained model in the ledger: `keras-dropout runs model` and
-    `bench.ledger.lookup.models` give it), keep_examples (False to keep no test examples in the ledger: reports then show none).
-    Runs that the ledger has are not trained again, but for models that are wanted and not there.
+    stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
+    convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:
+    "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which an interrupted
+    run continues); keep_weights (True to keep each run's trained model in the ledger: get it with `keras-dropout runs model` or
+    `bench.ledger.lookup.models`), keep_examples (False to keep no test examples in the ledger: reports then show none).
+    Runs in the ledger are not trained again, unless their model is requested and missing.
 
-    Raises `BadInput`, before anything is trained, for what cannot be used.
+    Raises `BadInput`, before anything is trained, for invalid input.
     """
     check_names("compare", settings, Settings.__optional_keys__)
     if report is not None:

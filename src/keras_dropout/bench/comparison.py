@@ -1,4 +1,4 @@
-"""What a study found: its runs, paired by seed -> differences, verdicts, documents. Trains nothing, loads no framework."""
+"""Results of a study: its runs, paired by seed -> differences, verdicts, documents. Trains nothing, loads no framework."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -24,19 +24,19 @@ from keras_dropout.bench.statistics import (
 )
 from keras_dropout.errors import check_choice, refuse
 
-IDENTICAL = "identical"  # the verdict where two variants trained the same model
+IDENTICAL = "identical"  # the verdict if two variants trained the same model
 
 
 @dataclass(repr=False)
 class Comparison:
-    """What a study found, as data: `verdicts`, `differences(metric)`, `to_frame()`, `document()`.
+    """The results of a study as data: `verdicts`, `differences(metric)`, `to_frame()`, `document()`.
 
-    `compare` gives one that also prints and writes its page, a `bench.report.shown_comparison.ShownComparison`.
+    `compare` returns a `bench.report.shown_comparison.ShownComparison`, which also prints and writes its page.
 
-    `max_seeds` is that of a study whose seeds were added until there were verdicts, `margin` the difference in test loss that
-    matters. `ledger` is where the runs are kept; `number` is that of the study there, `made` when, by which versions and on what
-    machine it was asked for, where that was not here and now. `more` are the documents of the search or sweep that it ended, and
-    of its network.
+    `max_seeds` is set if seeds were added until there were verdicts. `margin` is the smallest difference in test loss that matters.
+    `ledger` is the file with the runs, and `number` the study's number there. `made` says when, with which versions and on which
+    machine the study was requested, if not here and now. `more` has the documents of the study's network, and of the search or
+    sweep that it belongs to.
     """
 
     study: Study
@@ -60,12 +60,12 @@ class Comparison:
 
     @property
     def sampled_metrics(self) -> list[str]:
-        """Those of `metrics` that a study has for its samples."""
+        """The metrics that a study has only with samples."""
         return [name for name in self.metrics if is_sampled(name)] if self.study.samples is not None else []
 
     @property
     def own_metrics(self) -> list[str]:
-        """Those of `metrics` that a study has without samples too."""
+        """The metrics that a study also has without samples."""
         return [name for name in self.metrics if name not in self.sampled_metrics]
 
     @property
@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def diverged(self) -> list[str]:
-        """The variants with a run that diverged where the baseline's did not: no metric can say that they are worse."""
+        """The variants with a run that diverged although the baseline's did not; no metric can show that they are worse."""
         status = {(run.variant.name, run.seed): self._status(run) for run in self.study.runs()}
         fell = {
             name for (name, seed), ended in status.items() if ended == "diverged" and status[self.study.baseline, seed] == "done"
@@ -84,13 +84,16 @@ class Comparison:
 
     @property
     def missing(self) -> int:
-        """How many runs have no result yet."""
+        """Number of runs without a result yet."""
         return sum(run.key not in self.results for run in self.study.runs())
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:
-        """variant -> metric -> `better`, `worse` or `no difference shown`, against the baseline; with a margin also `same within
-        the margin`, `better, but within the margin` and `worse, but within the margin`; `identical` where no figure differs."""
+        """Verdicts against the baseline: variant -> metric -> verdict.
+
+        A verdict is `better`, `worse` or `no difference shown`; with a margin also `same within the margin`, `better, but within
+        the margin` and `worse, but within the margin`; `identical` if no figure differs.
+        """
         found: dict[str, dict[str, str]] = {}
         for metric in self.metrics:
             for name, difference in self.differences(metric).items():
@@ -98,14 +101,14 @@ class Comparison:
         return found
 
     def values(self, variant: Variant | str, metric: str) -> np.ndarray:
-        """One number per seed; nan where there is none."""
+        """Return one number per seed; nan if there is none."""
         if isinstance(variant, str):
             variant = next(each for each in self.study.variants if each.name == variant)
         keys = (self.study.key(variant, seed) for seed in self.study.seeds)
         return np.array([self.results[k].metrics.get(metric, np.nan) if k in self.results else np.nan for k in keys])
 
     def differences(self, metric: str, baseline: str | None = None) -> dict[str, Difference]:
-        """Each variant's paired difference to `baseline` (the study's own by default) on a metric."""
+        """Return each variant's paired difference to `baseline` (by default the study's own) on a metric."""
         baseline = baseline or self.study.baseline
         by_name = {variant.name: self.values(variant, metric) for variant in self.study.variants}
         check_choice("baseline", baseline, tuple(by_name))
@@ -126,7 +129,7 @@ class Comparison:
 
     @property
     def identical(self) -> dict[str, str]:
-        """The variants whose figures are exactly those of the baseline in every pair, each with why that is."""
+        """The variants whose figures equal the baseline's exactly in every pair, each with the reason."""
         metrics = {name for result in self.results.values() for name in result.metrics}
         variants = {variant.name: variant for variant in self.study.variants}
         found = {}
@@ -138,8 +141,10 @@ class Comparison:
         return found
 
     def monte_carlo(self) -> list[dict[str, Any]]:
-        """What Monte-Carlo predictions do to the metrics of each variant with dropout: their mean difference to those of its own
-        plain predictions, paired by seed, with the 95 % interval over seeds."""
+        """Return how Monte-Carlo predictions change the metrics of each variant with dropout.
+
+        Each row has the mean difference to the variant's own plain predictions, paired by seed, and its 95 % interval over seeds.
+        """
         found = []
         for variant in self.study.variants:
             for metric in self._of_samples if self.is_sampled(variant) else ():
@@ -152,24 +157,24 @@ class Comparison:
 
     @property
     def _of_samples(self) -> list[str]:
-        """The Monte-Carlo metrics whose plain ones there are too."""
+        """The Monte-Carlo metrics whose plain metric exists too."""
         return [name for name in self.sampled_metrics if is_monte_carlo(name) and plain_metric(name) in self.metrics]
 
     def is_sampled(self, variant: Variant) -> bool:
-        """Whether the Monte-Carlo figures of a variant are other than the plain ones: not without dropout."""
+        """Return whether the Monte-Carlo figures of a variant differ from the plain ones; without dropout they do not."""
         pairs = [(name, plain_metric(name)) for name in self._of_samples if plain_metric(name) in self.sampled_metrics]
         return any((np.abs(self.values(variant, name) - self.values(variant, plain)) > 0).any() for name, plain in pairs)
 
     @property
     def repeated(self) -> list[str]:
-        """The metrics that the test loss repeats: the NLL, where the loss is the crossentropy and examples have no weights."""
+        """The metrics that repeat the test loss: the NLL, if the loss is the crossentropy and examples have no weights."""
         loss, nll = (np.array([self.values(v, name) for v in self.study.variants]) for name in ("test_loss", "test_nll"))
         same = "test_nll" in self.sampled_metrics and np.allclose(loss, nll, rtol=1e-4, equal_nan=True)
         return ["test_nll"] if same else []
 
     @property
     def undecided(self) -> list[str]:
-        """The variants whose test loss has no verdict yet while seeds are added; those without any pair are given up."""
+        """The variants whose test loss has no verdict yet while seeds are added, without variants that have no pair."""
         if self.max_seeds is None:
             return []
         same = self.identical
@@ -181,13 +186,13 @@ class Comparison:
         ]
 
     def _sequential_verdict(self, differences: np.ndarray, higher_is_better: bool) -> str | None:
-        """While seeds are added. By Bonferroni each variant has its share of the level."""
+        """Return the verdict while seeds are added; by Bonferroni, each variant gets an equal share of the level."""
         assert self.max_seeds is not None
         towards_better = differences if higher_is_better else -differences
         return statistics.sequential_verdict(towards_better, max_pairs=self.max_seeds, alpha=LEVEL / len(self.others))
 
     def figures(self, metric: str) -> dict[str, dict[str, Any]]:
-        """What informs beside the verdicts, by variant: the further fields of "comparisons" in `document`."""
+        """Return further figures beside the verdicts, by variant: the other fields of "comparisons" in `document`."""
         base = self.values(self.study.baseline, metric)
         found: dict[str, dict[str, Any]] = {}
         higher = higher_is_better(metric)
@@ -215,11 +220,11 @@ class Comparison:
         return found
 
     def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
-        """Return results, these runs' among them, with what is known of each test example."""
+        """Return results that include these runs, with the known data of each test example."""
         return self.results
 
     def of_each_example(self, names: Sequence[str]) -> dict[str, list[Result | None]]:
-        """Return the results of these variants with what they have of each test example, one a seed; None for what is not done."""
+        """Return the results of these variants with their data of each test example, one per seed; None if a run is not done."""
         variants = {variant.name: variant for variant in self.study.variants}
         keys = {name: [self.study.key(variants[name], seed) for seed in self.study.seeds] for name in names}
         results = self.with_each_example([key for each in keys.values() for key in each])
@@ -227,14 +232,14 @@ class Comparison:
         return {name: [done.get(key) for key in each] for name, each in keys.items()}
 
     def _loss_differences(self, name: str) -> np.ndarray | None:
-        """The differences in the loss of each test example, (pairs, examples), of the seeds that have both."""
+        """Return the differences in the loss of each test example, (pairs, examples), for seeds with both runs."""
         found = self.of_each_example((name, self.study.baseline))
         losses = [[None if run is None else run.test_losses for run in runs] for runs in found.values()]
         rows = [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
         return np.array(rows) if rows else None
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: what `--json` prints. Numbers that do not exist are None."""
+        """Return everything as plain values, as `--json` prints it. Numbers that do not exist are None."""
         study = self.study
         names = sorted({name for result in self.results.values() for name in result.metrics})
         comparisons = []
@@ -278,7 +283,7 @@ class Comparison:
         }
 
     def warnings(self) -> list[str]:
-        """What a reader must know before believing the table."""
+        """Return warnings that a reader needs before trusting the table."""
         study, pairs = self.study, len(self.study.seeds)
         found = [
             f"{name}: every figure of every run is exactly that of {study.baseline}, so nothing was compared: {why}."
@@ -310,7 +315,7 @@ class Comparison:
         return found
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with one row per run."""
+        """Return a pandas DataFrame with one row per run."""
         try:
             import pandas
         except ImportError:
@@ -368,7 +373,7 @@ class Comparison:
 
 
 def _why_identical(variant: Variant, baseline: Variant) -> str:
-    """Say why a variant's runs end in the very figures of the baseline's."""
+    """Say why a variant's runs have exactly the same figures as the baseline's."""
     placement = variant.placement
     if placement == baseline.placement:
         return "both place the same"
@@ -380,7 +385,7 @@ def _why_identical(variant: Variant, baseline: Variant) -> str:
 
 
 def _schedule(variant: Variant) -> dict[str, str] | None:
-    """The text form of each schedule by site, or None where all rates stay."""
+    """Return the text form of each schedule by site, or None if all rates are constant."""
     specs = (variant.placement or {}).items()
     found = {site: str(schedules.from_document(spec["schedule"])) for site, spec in specs if "schedule" in spec}
     return found or None

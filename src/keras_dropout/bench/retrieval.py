@@ -1,4 +1,4 @@
-"""A study that a ledger has, also one that still runs -> its comparison. Changes nothing, trains nothing, loads no framework."""
+"""A study in a ledger, even if it still runs -> its comparison. Changes nothing, trains nothing, loads no framework."""
 
 import contextlib
 import shlex
@@ -12,7 +12,7 @@ from keras_dropout.bench.records import BASELINE, Study
 from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.errors import BadInput, check_whole, refuse
 
-# What a document must have. Counts and choices are checked by `Study` itself.
+# Required fields of a document. `Study` itself checks counts and choices.
 _DOCUMENT = {
     "study": {
         "target": str,
@@ -30,7 +30,7 @@ _DOCUMENT = {
 
 
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> ShownComparison:
-    """What a ledger has of its latest study, the latest of a target, or the study of a number; of one that runs, so far."""
+    """Return a ledger's latest study, its latest study of a target, or its study with a number; of a running study, so far."""
     path = Path(path)
     listing = f"keras-dropout report {shlex.quote(str(path))} --list"
     if number is not None:
@@ -52,7 +52,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
     document = found["document"] or _document_before(found, path)
     try:
         check_shape(document, _DOCUMENT)
-    except ValueError as error:  # which `runs verify` does not look for
+    except ValueError as error:  # `runs verify` does not check for this
         refuse(f"the ledger {path} is damaged: {where}: {error}.", "Go back to a copy of it, or name another --study.")
     with refusing(path, "read"), decoding(where):
         study, plan = Study.from_document(document["study"], keys), document["plan"]
@@ -74,7 +74,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
 
 
 def check_shape(value: Any, shape: Any) -> None:
-    """Raise ValueError where a value of JSON is not of a shape: a type, {name: shape}, or [shape] for each of a list."""
+    """Raise ValueError if a JSON value does not have a shape: a type, {name: shape}, or [shape] for each element of a list."""
     if isinstance(shape, dict):
         check_shape(value, dict)
         for name, inner in shape.items():
@@ -89,7 +89,7 @@ def check_shape(value: Any, shape: Any) -> None:
 
 @contextlib.contextmanager
 def shown(path: str | Path) -> Iterator[None]:
-    """Refuse a study of which no page can be made: what its ledger says of network, search and sweep may be anything."""
+    """Refuse a study whose page cannot be made, because its ledger may hold anything for network, search and sweep."""
     try:
         yield
     except BadInput:
@@ -102,9 +102,9 @@ def shown(path: str | Path) -> Iterator[None]:
 
 
 def _document_before(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The document of a study that was written before there were such, from the configurations of its runs.
+    """Rebuild the document of a study from a version without documents, from the configurations of its runs.
 
-    These have the numbers of layers, as "#4", in place of their names.
+    These configurations have numbers of layers, such as "#4", instead of names.
     """
     config, runs = found["config"], found["runs"]
     if not config:

@@ -1,4 +1,4 @@
-"""Published experiments, one a file: `NAME.py` has the `REPRODUCTION` that `keras-dropout reproduce NAME` carries out."""
+"""Published experiments, one per file: `NAME.py` has the `REPRODUCTION` that `keras-dropout reproduce NAME` carries out."""
 
 import difflib
 import importlib
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from keras_dropout.bench.settings import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
 
-if TYPE_CHECKING:  # the shell's completion asks for names and must not wait for a framework
+if TYPE_CHECKING:  # shell completion needs the names and must not wait for a framework
     from keras_dropout.reproductions.framework import Outcome, Reproduction
 
-_COMMON = ("framework", "networks")  # of all of them: no reproductions
+_COMMON = ("framework", "networks")  # shared modules, not reproductions
 
 
 def names() -> list[str]:
-    """All, in alphabetical order."""
+    """Return the names of all reproductions in alphabetical order."""
     stems = (path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
     return sorted(stem.replace("_", "-") for stem in stems if stem not in _COMMON)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no reproduction has."""
+    """Refuse the name of an unknown reproduction."""
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or [each for each in known if name in each]
@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
 
 
 def find(name: str) -> "Reproduction":
-    """Return the reproduction of that name, or refuse it with the nearest ones."""
+    """Return the reproduction with this name; refuse an unknown name and suggest the nearest ones."""
     check_name(name)
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").REPRODUCTION
 
@@ -48,12 +48,12 @@ def reproduce(
     on: str = "here",
     checkpoint_every: int | None = None,
 ) -> "Outcome":
-    """Carry out a published experiment, and say whether its claim came out; see `keras-dropout reproduce --help`.
+    """Carry out a published experiment and test its claim; see `keras-dropout reproduce --help`.
 
-    The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with what came
-    out), `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number of runs per
-    variant; `data_dir` the folder with the data files; `workers`, `on` and `checkpoint_every` are those of `compare`. Runs that the
-    ledger has are not trained again. Raises `BadInput`, before anything is trained, for what cannot be used.
+    The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with its result),
+    `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number of runs per
+    variant; `data_dir` is the folder with the data files; `workers`, `on` and `checkpoint_every` are as in `compare`. Runs in the
+    ledger are not trained again. Raises `BadInput`, before anything is trained, for invalid input.
     """
     from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
 

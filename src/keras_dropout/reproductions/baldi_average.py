@@ -1,4 +1,4 @@
-"""Baldi and Sadowski 2013: of what the network without dropout is the average, over all masks."""
+"""Baldi and Sadowski 2013: which average over all masks the network without dropout computes."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,10 @@ ROUNDING = 1e-5
 
 
 class _Averages:
-    """One random layer behind dropout: the outputs of all its 2^10 thinned networks, their averages, and the network that our
-    layers make of it at prediction. All in double precision but for that network."""
+    """One random layer behind dropout: the outputs of all its 2^10 thinned networks, their averages, and our layers at prediction.
+
+    Everything is in double precision, except the predictions of our layers.
+    """
 
     def __init__(self, seed: int, rate: float, activation: str):
         random = np.random.default_rng([seed, round(100 * rate)])
@@ -33,7 +35,7 @@ class _Averages:
         self._activation = activation
 
     def arithmetic(self) -> np.ndarray:
-        """The mean of the outputs."""
+        """Return the mean of the outputs."""
         if self._activation == "linear":
             outputs = self._sums
         elif self._activation == "sigmoid":
@@ -44,7 +46,7 @@ class _Averages:
         return np.tensordot(self._chances, outputs, 1)
 
     def geometric(self) -> np.ndarray:
-        """The weighted geometric mean of each class's probability, divided by the sum over the classes."""
+        """Return the weighted geometric mean of each class's probability, divided by the sum over the classes."""
         sums = self._sums
         if self._activation == "sigmoid":
             sums = np.concatenate([sums, np.zeros_like(sums)], -1)
@@ -54,7 +56,7 @@ class _Averages:
 
 
 def _each(measure: Callable[[_Averages], float], activation: str, worst: Callable = max) -> Callable[[Found], np.ndarray]:
-    """The worst of a measure over the rates, for each seed."""
+    """Return for each seed the worst value of a measure over the rates."""
     return lambda found: np.array([worst(measure(_Averages(seed, rate, activation)) for rate in RATES) for seed in found.seeds])
 
 
@@ -67,7 +69,7 @@ def _arithmetic_error(averages: _Averages) -> float:
 
 
 def _worse_between(averages: _Averages) -> float:
-    """By how much the geometric mean is further from the mean where that is neither near 0, 1/2 nor 1."""
+    """Return how much larger the geometric mean's error is where the mean is not near 0, 1/2 or 1 than where it is near."""
     mean = averages.arithmetic()
     error, near = np.abs(mean - averages.geometric()), np.abs(mean[..., None] - [0, 0.5, 1]).min(-1) < 0.05
     return error[~near].mean() - error[near].mean()

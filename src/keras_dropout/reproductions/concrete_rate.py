@@ -1,4 +1,4 @@
-"""Gal, Hron and Kendall 2017, section 4.1: a rate that is learned falls with the number of examples."""
+"""Gal, Hron and Kendall 2017, section 4.1: a learned rate falls with the number of examples."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,12 +13,12 @@ from keras_dropout.reproductions.framework import Expectation, Found, Part, Repr
 
 SIZES = (20, 100, 1000)
 WIDTH, LENGTH_SCALE, PASSES = 64, 1e-2, 100
-SHOWN = 1000  # examples in an epoch, so that an epoch is as many updates for each size
+SHOWN = 1000  # examples per epoch, so that an epoch has the same number of updates for each size
 _TESTED = 200
 
 
 def line(size: int) -> Data:
-    """The first of 1,000 points of y = 2 x + 8 + noise, with x and the noise from N(0, 1), again and again up to 1,000."""
+    """Return the first `size` of 1,000 points of y = 2 x + 8 + noise, repeated up to 1,000; x and the noise are from N(0, 1)."""
     random = np.random.default_rng(0)
     x = random.normal(size=(SHOWN + 2 * _TESTED, 1)).astype("float32")
     y = (2 * x + 8 + random.normal(size=x.shape)).astype("float32")
@@ -54,15 +54,14 @@ def _part_of(size: int, epochs: int) -> Part:
 
 
 def learned(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The mean rate in front of the second and third hidden layer, and the standard deviation of passes, its mean over the test
-    examples."""
+    """Return the mean rate before the second and third hidden layer, and the mean over test examples of the passes' sd."""
     rates = [layer.rate for layer in model.layers if isinstance(layer, ConcreteDropout)][1:3]
     passes = uncertainty.predict(model, data.test.x, PASSES, outputs="values")
     return {"hidden_rate": float(np.mean(rates)), "epistemic_sd": float(np.sqrt(passes.variance).mean())}
 
 
 def _falls(figure: str, few: int, many: int) -> Callable[[Found], np.ndarray]:
-    """By how much a figure is larger with few examples than with many."""
+    """Return a figure with few examples minus the figure with many."""
     return lambda found: (
         found.of_models(learned, figure, "concrete", _part(few)) - found.of_models(learned, figure, "concrete", _part(many))
     )

@@ -1,4 +1,4 @@
-"""Published experiments as studies: what is trained, what is expected of it, and whether that came out."""
+"""Published experiments as studies: the runs to train, the expected results, and the test of the expectations."""
 
 import dataclasses
 import tempfile
@@ -45,9 +45,10 @@ MEASURED = "measured only"
 class Part:
     """One study of a reproduction.
 
-    `model` builds and compiles the network, and its name is the study's; or it is the name of a recipe, which brings `data` too.
-    `variants` are compared with "none" as `compare` has them, names of ready ones among them. With `keep_models` trained models are
-    kept in the ledger, for `Found.of_models`. `settings` are further ones of `compare`: {"samples": 50}.
+    `model` builds and compiles the network, whose name is the study's name; or it is the name of a recipe, which also has the
+    `data`. `variants` are compared with "none"; they are written as in `compare`, and may be names of ready-made variants. With
+    `keep_models`, trained models are kept in the ledger for `Found.of_models`. `settings` are further settings of `compare`, such
+    as {"samples": 50}.
     """
 
     model: Callable[[], Any] | str
@@ -61,10 +62,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What should come out, of the mean over seeds of one number: that it is more than `above`, less than `below`, or both; or
-    that the published `figure` of one run, or of a few, could be one more of ours. Without any of these it is measured only.
+    """An expectation about one number per seed.
 
-    `value` gives the number of each seed, nan where there is none. `published` says what was published, in words.
+    The mean over seeds should be above `above`, below `below`, or both; or the published `figure`, of one run or a few, could be
+    one more run of ours. Without any of these, the number is only measured.
+
+    `value` returns the number of each seed, nan if there is none. `published` describes the published result in words.
     """
 
     says: str
@@ -80,22 +83,22 @@ class Expectation:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it is about an order."""
+        """Whether the expectation has a bound."""
         return self.above is not None or self.below is not None
 
     @property
     def is_measured_only(self) -> bool:
-        """Whether nothing follows from it."""
+        """Whether the number is only measured and has no verdict."""
         return self.figure is None and not self.is_bounded
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published claim, and how it is tried: parts, by name, and what is expected of them, the first expectation being the claim's
-    own.
+    """A published claim and its test: parts by name, and expectations of their results; the first expectation is the claim itself.
 
-    `parts` gives the studies, smaller ones for `quick`; none where nothing is trained. `shows` are the metrics whose means are
-    shown. `differs` says in what this is not the published experiment. `quick_seconds` are about what it takes on two idle cores.
+    `parts` returns the studies, smaller ones if `quick`; it returns none if nothing is trained. `shows` are the metrics whose means
+    are shown. `differs` says how this differs from the published experiment. `quick_seconds` is the approximate time of the quick
+    version on two idle cores.
     """
 
     name: str
@@ -113,7 +116,7 @@ class Reproduction:
 
 @dataclass
 class Found:
-    """What the parts of a reproduction found. `seeds` are the seeds of all of them, `quick` whether they are the smaller ones."""
+    """The results of a reproduction's parts. `seeds` are the seeds of all parts; `quick` says whether they are the smaller ones."""
 
     seeds: Sequence[int]
     quick: bool
@@ -122,11 +125,11 @@ class Found:
     measured: dict[tuple, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def values(self, metric: str, variant: str = BASELINE, part: str | None = None) -> np.ndarray:
-        """A metric of each seed's run, as "test_loss" or "train_accuracy"; nan where there is none."""
+        """Return a metric of each seed's run, such as "test_loss" or "train_accuracy"; nan if there is none."""
         return self.comparisons[self._part(part)].values(variant, metric)
 
     def curves(self, metric: str, variant: str = BASELINE, part: str | None = None) -> np.ndarray:
-        """A metric at each epoch, (seeds, epochs), such as "loss", the running mean in training with dropout on."""
+        """Return a metric at each epoch, (seeds, epochs), such as "loss", the running mean in training with dropout on."""
         found = self.comparisons[self._part(part)]
         named = next(each for each in found.study.variants if each.name == variant)
         results = [found.results.get(found.study.key(named, seed)) for seed in self.seeds]
@@ -136,7 +139,7 @@ class Found:
     def of_models(
         self, measure: Callable[[Any, Data], Mapping[str, float]], figure: str, variant: str = BASELINE, part: str | None = None
     ) -> np.ndarray:
-        """A figure of each seed's trained model, one of those that `measure(model, data)` gives; nan where there is no model."""
+        """Return one of the figures from `measure(model, data)` for each seed's trained model; nan if there is no model."""
         part = self._part(part)
         key = (part, variant, measure)
         if key not in self.measured:
@@ -161,7 +164,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Tried:
-    """An expectation, the numbers that it is about, one a seed, and what is to be said of their mean."""
+    """An expectation, its numbers, one per seed, and the claim about their mean."""
 
     expectation: Expectation
     values: np.ndarray
@@ -169,13 +172,13 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """Of this expectation alone."""
+        """The verdict on this expectation alone."""
         if self.expectation.is_measured_only:
             return MEASURED
         return {True: REPRODUCED, False: NOT_REPRODUCED, None: UNDECIDED}[self.claim.holds]
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         said = {name: getattr(self.expectation, name) for name in ("says", "published", "above", "below", "figure")}
         return {
             **said,
@@ -189,7 +192,7 @@ class Tried:
 
 @dataclass(repr=False)
 class Outcome(Shown):
-    """What came of a reproduction. Prints as tables; `document()` and `save_report(path)` give it as data and as a page."""
+    """The outcome of a reproduction. Prints as tables; `document()` and `save_report(path)` give it as data and as a page."""
 
     reproduction: Reproduction
     found: Found
@@ -198,7 +201,7 @@ class Outcome(Shown):
 
     @cached_property
     def tried(self) -> list[Tried]:
-        """Each expectation with what came out. An interval is of 95 %, for each alone."""
+        """Each expectation with its result. Each interval has a level of 95 % on its own."""
         tried = []
         for each in self.reproduction.expectations:
             values = np.asarray(each.value(self.found), dtype=float)
@@ -209,14 +212,17 @@ class Outcome(Shown):
 
     @property
     def judged(self) -> list[Tried]:
-        """Those that the verdict is about."""
+        """The expectations that decide the verdict."""
         return [each for each in self.tried if not each.expectation.is_measured_only]
 
     @property
     def verdict(self) -> str:
-        """`reproduced` where each expectation is shown, each at 5 % (an intersection-union test, which needs no adjustment: Berger
-        1982, Technometrics 24: 295-300); `not reproduced` where the contrary of one is shown, at 5 % for all of them together
-        (Holm); else `undecided`."""
+        """The verdict on the reproduction.
+
+        `reproduced` if each expectation is shown, each at 5 % (an intersection-union test, which needs no adjustment: Berger 1982,
+        Technometrics 24: 295-300); `not reproduced` if the contrary of one is shown, at 5 % for all together (Holm); otherwise
+        `undecided`.
+        """
         if all(each.verdict == REPRODUCED for each in self.judged):
             return REPRODUCED
         against = holm([each.claim.p if each.claim.holds is False else 1.0 for each in self.judged])
@@ -241,7 +247,7 @@ class Outcome(Shown):
         return [each for comparison in self.found.comparisons.values() for each in comparison.failed]
 
     def figures(self) -> list[dict[str, Any]]:
-        """The means over seeds of the metrics that are shown, and of what was measured of trained models."""
+        """Return the means over seeds of the shown metrics and of the figures of trained models."""
         rows = []
         for part, comparison in self.found.comparisons.items():
             for variant in (each.name for each in comparison.study.variants):
@@ -263,7 +269,7 @@ class Outcome(Shown):
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """The document without its studies."""
+        """Return the document without its studies."""
         reproduction, first = self.reproduction, self.tried[0].document()
         expectations = [each.document() for each in self.tried]
         comparisons = self.found.comparisons.values()
@@ -292,12 +298,12 @@ class Outcome(Shown):
         }
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: what `--json` prints."""
+        """Return everything as plain values, as `--json` prints it."""
         studies = {part: comparison.document() for part, comparison in self.found.comparisons.items()}
         return self.summary() | {"command": self.command, "studies": studies}
 
     def save_report(self, path: str | Path) -> list[Path]:
-        """Write a page for each part, the first at `path`, the others beside it, each with the verdict first; return the paths."""
+        """Write a page for each part, the first at `path`, the others beside it; each begins with the verdict. Return the paths."""
         _check_has_page(self.reproduction, self.found.plans)
         path, parts = Path(path), list(self.found.comparisons)
         paths = [path, *(path.with_stem(f"{path.stem}-{part.replace(' ', '-')}") for part in parts[1:])]
@@ -318,7 +324,7 @@ def _check_has_page(reproduction: Reproduction, plans: Mapping[str, Plan]) -> No
 
 @dataclass(frozen=True)
 class Planned:
-    """A reproduction that was found valid: the plan of each of its parts."""
+    """A checked reproduction with the plan of each part."""
 
     reproduction: Reproduction
     quick: bool
@@ -336,8 +342,10 @@ def plan_reproduction(
     report: str | Path | None = None,
     **settings: Any,
 ) -> Planned:
-    """Check everything and plan the parts. `report` is where pages are to be, `settings` are workers, on and checkpoint_every of
-    `compare`. Raises `BadInput`."""
+    """Check everything and plan the parts. Raises `BadInput`.
+
+    `report` is the path of the pages; `settings` are workers, on and checkpoint_every of `compare`.
+    """
     if report is not None:
         check_report_path(report)
     if seeds is None:
@@ -348,7 +356,7 @@ def plan_reproduction(
         more: dict[str, Any] = {"data_dir": data_dir}
         target, data = part.model, None
         if not isinstance(target, str):
-            assert part.data is not None  # only a recipe brings data of its own
+            assert part.data is not None  # only a recipe has its own data
             more = {"engine": "stacked" if accelerator() else "compiled"}
             target, data = target(), part.data(data_dir)
         plans[name] = make_plan(
@@ -368,7 +376,7 @@ def plan_reproduction(
 
 
 def carry_out_reproduction(planned: Planned, quiet: bool = False, command: str = "") -> Outcome:
-    """Train what the ledger lacks of each part, and see what came out. When interrupted, what is finished is in the ledger."""
+    """Train the missing runs of each part and return the outcome. After an interrupt, finished runs stay in the ledger."""
     started = time.perf_counter()
     comparisons = {name: carry_out(plan, quiet=quiet, command=command) for name, plan in planned.plans.items()}
     found = Found(planned.seeds, planned.quick, comparisons, planned.plans)

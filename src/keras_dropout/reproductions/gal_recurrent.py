@@ -1,4 +1,4 @@
-"""Gal and Ghahramani 2016, recurrent networks: the same mask at every step, against a mask of its own for each."""
+"""Gal and Ghahramani 2016, recurrent networks: the same mask at every step against a new mask at each step."""
 
 from keras_dropout.bench.data.text import characters
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

@@ -18,8 +18,10 @@ MONTE_CARLO = "Monte-Carlo"
 
 
 def diabetes(split: int) -> Data:
-    """scikit-learn's diabetes table, 442 patients with 10 numbers each, as the paper splits its tables: at random, a tenth to test,
-    inputs and target standardised on the rest. A fifth of the rest is held out for validation."""
+    """Return scikit-learn's diabetes table, 442 patients with 10 numbers each, split as in the paper.
+
+    A random tenth is for testing. Inputs and target are standardised on the rest. A fifth of the rest is held out for validation.
+    """
     try:
         from sklearn.datasets import load_diabetes
     except ImportError:
@@ -34,7 +36,7 @@ def diabetes(split: int) -> Data:
 
 
 def _model(examples: int) -> keras.Model:
-    # The precision in standardised units, of which the paper's weight decay is made: half of the variance is noise.
+    # The paper's weight decay needs the noise precision. It is 2.0 in standardised units: half of the variance is noise.
     decay = keras.regularizers.L2(LENGTH_SCALE**2 * (1 - RATE) / (2 * examples * 2.0))
     inputs = keras.Input((10,), name="inputs")
     x = keras.layers.Dense(UNITS, "relu", kernel_regularizer=decay, name="hidden")(inputs)
@@ -62,7 +64,7 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def plain(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The errors of plain predictions, with Gaussian noise of the variance of the errors on the validation examples."""
+    """Return the errors of plain predictions, with Gaussian noise whose variance is that of the validation errors."""
     validation, test = (data.parts("held-out")[part] for part in ("validation", "test"))
     variance = float(np.square(model.predict(validation.x, verbose=0) - validation.y).mean())
     values = model.predict(test.x, verbose=0)
@@ -71,8 +73,10 @@ def plain(model: keras.Model, data: Data) -> Mapping[str, float]:
 
 
 def sampled(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The errors of single stochastic passes, their mean over the passes, and those of all passes together, with the noise that is
-    likeliest on the validation examples."""
+    """Return the mean error of single stochastic passes, and the error of all passes together.
+
+    The noise precision has maximum likelihood on the validation examples.
+    """
     validation, test = (data.parts("held-out")[part] for part in ("validation", "test"))
     precision = uncertainty.fit_precision(model, validation.x, validation.y, PASSES)
     pieces = Passes.of(model).run(test.x, PASSES, together=True)
@@ -87,7 +91,7 @@ def sampled(model: keras.Model, data: Data) -> Mapping[str, float]:
 
 
 def _over_splits(value: Callable[[Found, str], np.ndarray]) -> Callable[[Found], np.ndarray]:
-    """The mean over the splits, for each seed."""
+    """Return for each seed the mean over the splits."""
     return lambda found: np.mean([value(found, part) for part in found.comparisons], axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Object detection: methods for maps where the box of an object is read off a scene."""
+"""Object detection: dropout methods for feature maps, when a network predicts the box of an object in a scene."""
 
 from keras import optimizers
 

@@ -9,7 +9,7 @@ from keras_dropout.reproductions.networks import maps, on_maps
 
 
 def network() -> keras.Model:
-    """Three convolutions of 3x3, the first two with pooling, and a dense layer."""
+    """Build three convolutions of 3x3, the first two with pooling, and a dense layer."""
     x = inputs = keras.Input((16, 16, 3), name="pixels")
     for number, filters in enumerate((16, 32, 32), 1):
         x = maps(x, filters, f"conv_{number}")

@@ -1,4 +1,4 @@
-"""Semantic segmentation: methods for maps on scenes of garments, a class for each pixel."""
+"""Semantic segmentation: dropout methods for feature maps on scenes of garments, with a class for each pixel."""
 
 import keras
 
@@ -10,7 +10,7 @@ SIZE = 32
 
 
 def network() -> keras.Model:
-    """Down twice and up twice, with a connection from each size of maps to its own."""
+    """Build a network that halves the maps twice and doubles them twice, with skip connections between maps of equal size."""
     inputs = keras.Input((SIZE, SIZE, 1), name="scene")
     fine = maps(inputs, 8, "fine")
     coarse = maps(keras.layers.MaxPooling2D(2, name="pool_1")(fine), 16, "coarse")

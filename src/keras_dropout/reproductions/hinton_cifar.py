@@ -1,4 +1,4 @@
-"""Hinton et al. 2012, CIFAR-10: dropout in the last hidden layer of a convolutional network, and the arm that is not there."""
+"""Hinton et al. 2012, CIFAR-10: dropout in the last hidden layer of a convolutional network, and the arm that the paper lacks."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _LONG, _SHORT = "fourth layer", "three layers"
 
 
 def network(size: int, filters: int, steps: int, fourth: bool) -> keras.Model:
-    """Three convolutions of 5x5, each with 3x3 max pooling; with `fourth` a locally connected layer of 16 banks of 3x3 too."""
+    """Build three convolutions of 5x5, each with 3x3 max pooling; with `fourth` also a locally connected layer, 16 banks of 3x3."""
     inputs = keras.Input((size, size, 3), name="pixels")
     x = inputs
     for number in range(1, 4):
@@ -28,7 +28,7 @@ def network(size: int, filters: int, steps: int, fourth: bool) -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    # The paper's size where there is a GPU for it; images are halved in size without.
+    # The paper's image size if there is a GPU; without one the images are halved in size.
     full = not quick and accelerator()
     train, test, size, filters, epochs = (
         (50_000, 10_000, 32, 64, 60) if full else (1_000, 3_000, 16, 16, 70) if quick else (10_000, 10_000, 16, 32, 40)

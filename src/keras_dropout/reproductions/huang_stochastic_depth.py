@@ -1,4 +1,4 @@
-"""Huang et al. 2016, stochastic depth: residual branches dropped at random, the later the more."""
+"""Huang et al. 2016, stochastic depth: residual branches are dropped at random, later ones more often."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ BLOCKS = 12
 
 
 def network(steps: int) -> keras.Model:
-    """A residual network of dense blocks, with batch normalisation as in the paper, and rates that rise to 0.5 with depth."""
+    """Build a residual network of dense blocks, with batch normalisation as in the paper and rates that rise to 0.5 with depth."""
     inputs = keras.Input((28, 28), name="pixels")
     x = keras.layers.Dense(64, "relu", name="entry")(keras.layers.Flatten(name="flatten")(inputs))
     for number, rate in enumerate(linear_decay(0.5, BLOCKS), 1):

@@ -1,4 +1,4 @@
-"""Kingma, Salimans and Welling 2015, figure 1: a rate that is learned by variational inference."""
+"""Kingma, Salimans and Welling 2015, figure 1: a rate learned by variational inference."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

@@ -1,4 +1,4 @@
-"""Klambauer et al. 2017: networks that normalise themselves, with the dropout that lets them."""
+"""Klambauer et al. 2017: self-normalising networks, with alpha dropout, which preserves the normalisation."""
 
 import functools
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from keras_dropout.reproductions.framework import Expectation, Found, Part, Repr
 from keras_dropout.reproductions.networks import sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000
-TRAINED_RATE, HIDDEN = 0.05, (128,) * 8  # the rate is that of the authors' perceptron for MNIST
-_MEAN, _SD = 0.286, 0.353  # of the pixels of Fashion-MNIST, from 0 to 1
+TRAINED_RATE, HIDDEN = 0.05, (128,) * 8  # the authors' rate for their MNIST perceptron
+_MEAN, _SD = 0.286, 0.353  # of Fashion-MNIST's pixels, scaled to 0 to 1
 
 
 def _model(steps: int) -> keras.Model:
@@ -46,8 +46,10 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 @functools.cache
 def _moments(layer: Callable | None, seed: int) -> np.ndarray:
-    """Mean and variance behind each of the layers of a random selu network on normal inputs, (layers, 2), with dropout on behind
-    each activation."""
+    """Return mean and variance after each layer of a random selu network on normal inputs, (layers, 2).
+
+    Dropout is on after each activation.
+    """
     keras.utils.set_random_seed(seed)
     x = keras.random.normal((EXAMPLES, WIDTH))
     found = []
@@ -61,7 +63,7 @@ def _moments(layer: Callable | None, seed: int) -> np.ndarray:
 
 
 def _variance(layer: Callable | None) -> Callable[[Found], np.ndarray]:
-    """The variance behind the last layer, of each seed's network."""
+    """Return the variance after the last layer of each seed's network."""
     return lambda found: np.array([_moments(layer, seed)[-1, 1] for seed in found.seeds])
 
 

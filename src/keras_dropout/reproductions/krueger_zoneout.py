@@ -1,4 +1,4 @@
-"""Krueger et al. 2017, zoneout: units of a recurrent state that keep their value of the step before."""
+"""Krueger et al. 2017, zoneout: random units of a recurrent state keep their value from the previous step."""
 
 from keras_dropout.bench.data.text import characters
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

@@ -1,4 +1,4 @@
-"""Li et al. 2019: dropout before batch normalisation changes the variance that it has learned."""
+"""Li et al. 2019: dropout before batch normalisation distorts the variance that the normalisation learns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,8 +46,11 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def shift(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The variance that the second normalisation remembers from training over that of its inputs without dropout, both summed over
-    the units, and what test loss and accuracy are as trained and after all moments are estimated anew without dropout."""
+    """Return the variance ratio of the second normalisation, the test loss, and loss and accuracy with re-estimated moments.
+
+    The ratio is the moving variance from training over the variance of the inputs without dropout, both summed over the units. The
+    moments of all normalisations are re-estimated without dropout.
+    """
     train = as_seen(np.asarray(data.train.x[data.validation :][:EXAMPLES]), data.divide_by)
     test = as_seen(np.asarray(data.test.x), data.divide_by)
     ratio, trained = _ratio(model, train), _outputs(model, test)
@@ -62,7 +65,7 @@ def shift(model: keras.Model, data: Data) -> Mapping[str, float]:
 
 
 def estimate_anew(model: keras.Model, x: np.ndarray) -> None:
-    """Give the normalisations of a model, in place and one after the other, the moments of their inputs on x without dropout."""
+    """Set the moments of a model's normalisations, in place and in order, to those of their inputs on x without dropout."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             inputs = _outputs(keras.Model(model.input, layer.input), x)
@@ -81,8 +84,11 @@ def _outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _of_independent(found: Found) -> np.ndarray:
-    """The variance of a random weighted sum of relus of independent normal numbers behind dropout over that without it, as a share
-    of ((c^2 + v) / (1 - rate) - c^2) / v for inputs of mean c and variance v."""
+    """Return the measured variance ratio of random weighted sums with and without dropout, divided by the formula's ratio.
+
+    The inputs are relus of independent normal numbers, with mean c and variance v. The formula is
+    ((c^2 + v) / (1 - rate) - c^2) / v.
+    """
     mean = 1 / np.sqrt(2 * np.pi)
     variance = 0.5 - mean**2
     formula = ((mean**2 + variance) / (1 - RATE) - mean**2) / variance

@@ -1,4 +1,4 @@
-"""Liu et al. 2023, figure 2 and table 1: dropout at the beginning alone, where a network underfits."""
+"""Liu et al. 2023, figure 2 and table 1: dropout only early in training, for a network that underfits."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

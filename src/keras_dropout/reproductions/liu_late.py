@@ -1,4 +1,4 @@
-"""Liu et al. 2023, late dropout: in the later part of training alone, where a network overfits."""
+"""Liu et al. 2023, late dropout: dropout only in the later part of training, for a network that overfits."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

@@ -1,4 +1,4 @@
-"""Molchanov, Ashukha and Vetrov 2017, table 1: weights that can be left out."""
+"""Molchanov, Ashukha and Vetrov 2017, table 1: weights that can be pruned."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,8 +39,10 @@ def _adam(steps: int) -> keras.optimizers.Adam:
 
 
 def sparsity(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The share of weights that are left out, in the first layer and the last; how many times fewer there are in all; and the
-    accuracy on test data with and without these weights."""
+    """Return the share of pruned weights in the first and last layer, the total compression factor, and test accuracies.
+
+    The accuracies are with and without the pruned weights.
+    """
     layers = [layer for layer in model.layers if isinstance(layer, SparseVariationalDropout)]
     shares, sizes = [layer.sparsity for layer in layers], [np.prod(layer.layer.kernel.shape) for layer in layers]
     test = as_seen(np.asarray(data.test.x), data.divide_by)

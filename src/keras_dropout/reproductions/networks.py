@@ -1,4 +1,4 @@
-"""Networks that several reproductions train. All are built without dropout; their variants place it."""
+"""Networks that several reproductions train. All are built without dropout; the variants add it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ def perceptron(
     constraint: Any = None,
     regularizer: Any = None,
 ) -> keras.Model:
-    """A classifier of dense layers with ReLU, named hidden_1, hidden_2, …, with softmax at the end, compiled with the optimiser.
+    """Build and compile a classifier of dense ReLU layers, named hidden_1, hidden_2, …, with a softmax at the end.
 
-    `constraint` and `regularizer` are those of the hidden kernels, such as `MaxNorm(3.0)` and `L2(1e-4)`.
+    `constraint` and `regularizer` apply to the hidden kernels, for example `MaxNorm(3.0)` and `L2(1e-4)`.
     """
     inputs = keras.Input(shape, name="inputs")
     x = keras.layers.Flatten(name="flatten")(inputs) if len(shape) > 1 else inputs
@@ -38,7 +38,7 @@ def perceptron(
 
 
 def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -> keras.optimizers.SGD:
-    """SGD with momentum; with `steps` the learning rate falls to 0 in a straight line over so many updates."""
+    """Return SGD with momentum; with `steps`, the learning rate falls linearly to 0 over this number of updates."""
     if steps is not None:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
     return keras.optimizers.SGD(learning_rate, momentum=momentum)
@@ -46,7 +46,7 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LocallyConnected2D(keras.layers.Layer):
-    """A convolution with weights of their own at every place: Keras 2 had it, Keras 3 has it no more.
+    """A convolution with separate weights at every position. Keras 2 had this layer; Keras 3 does not.
 
         y[i, j] = activation(patch[i, j] @ w[i, j] + b[i, j]),    patches of size x size, zeros around the map
 
@@ -89,17 +89,17 @@ REGIONS = {
 
 
 def on_maps(*sites: str) -> dict[str, dict[str, str]]:
-    """Single units, whole channels and blocks of maps dropped at the same sites, as variants."""
+    """Return variants that drop single units, whole channels and blocks of maps at the same sites."""
     return {name: dict.fromkeys(sites, kind) for name, kind in REGIONS.items()}
 
 
 def maps(x: Any, filters: int, name: str) -> Any:
-    """A convolution of 3x3 with ReLU that keeps the size of its maps."""
+    """Apply a 3x3 convolution with ReLU that keeps the size of the maps."""
     return keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
 
 
 def localiser(size: int, outputs: int, optimizer: Any, name: str) -> keras.Model:
-    """Three convolutions, each on maps of half the size, and a dense layer: places in a scene, compiled with squared error."""
+    """Build a network that predicts places in a scene: three convolutions with pooling and a dense layer, with squared error."""
     inputs = x = keras.Input((size, size, 1), name="scene")
     for number, filters in enumerate((8, 16, 32), 1):
         x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(maps(x, filters, f"conv_{number}"))
@@ -110,7 +110,7 @@ def localiser(size: int, outputs: int, optimizer: Any, name: str) -> keras.Model
 
 
 def language_model(vocabulary: int, units: int, learning_rate: float, name: str) -> keras.Model:
-    """The next character of each: an embedding, an LSTM and a softmax, compiled with Adam that clips gradients."""
+    """Build a next-character model: an embedding, an LSTM and a softmax, compiled with Adam and gradient clipping."""
     inputs = keras.Input((None,), dtype="int32", name="characters")
     x = keras.layers.Embedding(vocabulary, 32, name="embedding")(inputs)
     x = keras.layers.LSTM(units, return_sequences=True, name="lstm")(x)
@@ -121,13 +121,13 @@ def language_model(vocabulary: int, units: int, learning_rate: float, name: str)
 
 
 def tutorial_network(hidden: Sequence[int] = (200, 100, 60), learning_rate: float = 0.01, momentum: float = 0.0) -> keras.Model:
-    """The tutorial's network, or one of other hidden layers, for Fashion-MNIST."""
+    """Build the tutorial's network for Fashion-MNIST, or one with other hidden layers."""
     name = "-".join(map(str, ("mlp", 784, *hidden, 10)))
     return perceptron((28, 28), hidden, sgd(learning_rate, momentum=momentum), name=name)
 
 
 def all_masks(units: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every mask of so many units, 1 where a unit is kept, (2^units, units), and how probable each is."""
+    """Return every mask of `units` units, (2^units, units), with 1 for a kept unit, and the probability of each mask."""
     masks = (np.arange(2**units)[:, None] >> np.arange(units)) % 2
     kept = masks.sum(1)
     return masks, (1 - rate) ** kept * rate ** (units - kept)

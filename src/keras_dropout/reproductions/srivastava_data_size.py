@@ -7,7 +7,7 @@ from keras_dropout.reproductions.framework import Expectation, Found, Part, Repr
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 SIZES = (100, 500, 2000, 10_000)
-_DROPOUT, _BATCH = "dropout", 30  # of 90 images, 450, 1,800 and 9,000
+_DROPOUT, _BATCH = "dropout", 30  # the batch size, for 90, 450, 1,800 and 9,000 images
 
 
 def _part(size: int, units: int, updates: int) -> Part:
@@ -31,7 +31,7 @@ def _name(size: int) -> str:
 
 
 def _gain(found: Found, size: int) -> np.ndarray:
-    """By how much dropout lowers the test loss."""
+    """Return by how much dropout lowers the test loss."""
     return found.values("test_loss", part=_name(size)) - found.values("test_loss", _DROPOUT, _name(size))
 
 

@@ -1,4 +1,4 @@
-"""Srivastava et al. 2014, table 10: Gaussian noise in place of dropout."""
+"""Srivastava et al. 2014, table 10: Gaussian noise instead of dropout."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def _gain(found: Found, variant: str) -> np.ndarray:
-    """By how much the noise lowers the test loss."""
+    """Return by how much the noise lowers the test loss."""
     return found.values("test_loss") - found.values("test_loss", variant)
 
 

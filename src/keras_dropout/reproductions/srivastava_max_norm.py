@@ -33,7 +33,7 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def _loss(found: Found, variant: str, kind: str) -> np.ndarray:
-    """The test loss of that strength of L2 or max-norm whose validation loss is lowest, in the mean over seeds."""
+    """Return the test loss at the strength of L2 or max-norm with the lowest mean validation loss over seeds."""
     parts = [part for part in found.comparisons if part.startswith(kind)]
     means = {part: np.nan_to_num(found.values("validation_loss", variant, part), nan=np.inf).mean() for part in parts}
     return found.values("test_loss", variant, min(means, key=means.__getitem__))

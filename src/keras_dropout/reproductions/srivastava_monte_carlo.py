@@ -30,8 +30,10 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def averages(model: Any, data: Data) -> dict[str, float]:
-    """Error, as a share, and NLL, in nats, of 1, 3, 10, 30 and 50 sampled networks averaged and of weight scaling, on 5,000 test
-    images, each of which has networks of its own."""
+    """Return error (as a share) and NLL (in nats) of averages of 1, 3, 10, 30 and 50 sampled networks, and of weight scaling.
+
+    They are measured on 5,000 test images. Each image gets its own sampled networks.
+    """
     x = data.test.x[:_IMAGES].astype("float32") / data.divide_by
     found = average(model, x, data.test.y[:_IMAGES], samples=_NETWORKS, masks="independent")
     figures = {f"error, {score.networks} averaged": score.error for score in found.scores}

@@ -1,4 +1,4 @@
-"""Srivastava et al. 2014, figure 9a: how the error answers to the rate."""
+"""Srivastava et al. 2014, figure 9a: how the error depends on the rate."""
 
 import functools
 

@@ -16,7 +16,7 @@ _LONG, _SHORT = "trained long", "trained briefly"
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    # After so few epochs the error of reconstruction without dropout is about that of the long training with dropout.
+    # After `short` epochs, the reconstruction error without dropout is about that of the long training with dropout.
     examples, long, short = (5000, 30, 3) if quick else (20_000, 30, 1)
     return {
         name: Part(
@@ -40,14 +40,14 @@ def _autoencoder() -> keras.Model:
 
 
 def _reconstruction(images: Data) -> Data:
-    """The images flat, to be given back; 2,000 of the test images."""
+    """Return data for reconstructing the flattened images, with 2,000 test images."""
     train, test = (part.x[:count].reshape(-1, 784) for part, count in ((images.train, None), (images.test, 2000)))
     parts = [Examples(x, x.astype("float32") / np.float32(images.divide_by)) for x in (train, test)]
     return Data("fashion-mnist, to reconstruct", parts[0], parts[1], validation=images.validation, divide_by=images.divide_by)
 
 
 def activations(model: Any, data: Data) -> dict[str, float]:
-    """Of the hidden units on the test images, dropout off: the mean activation, and the shares that are 0 and above 1."""
+    """Return the mean activation of the hidden units on test images with dropout off, and the shares that are 0 and above 1."""
     hidden = keras.Model(model.inputs, model.get_layer("hidden").output)
     found = hidden.predict(data.test.x.astype("float32") / data.divide_by, batch_size=1000, verbose=0)
     return {
@@ -58,7 +58,7 @@ def activations(model: Any, data: Data) -> dict[str, float]:
 
 
 def _of_none(figure: str, part: str) -> Callable[[Found], np.ndarray]:
-    """A figure without dropout less that of the long training with it."""
+    """Return a figure without dropout minus the figure of the long training with dropout."""
     return lambda found: found.of_models(activations, figure, part=part) - found.of_models(activations, figure, _DROPOUT, _LONG)
 
 

@@ -1,4 +1,4 @@
-"""Tompson et al. 2015: whole channels dropped where points of a body are read off an image."""
+"""Tompson et al. 2015: dropping whole channels when a network predicts points of a body in an image."""
 
 from keras import optimizers
 

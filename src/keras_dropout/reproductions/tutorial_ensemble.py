@@ -28,8 +28,11 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def thinned(model: Any, data: Data) -> dict[str, float]:
-    """The NLL, in nats, of one thinned network, of the average of 100 and of the network with dropout off, on 2,000 test images;
-    and at most how many networks a training is expected to meet again, of one for each image in each epoch."""
+    """Return the NLL, in nats, of one thinned network, of the average of 100, and with dropout off, on 2,000 test images.
+
+    Also return an upper bound on the expected number of repeated networks in a training that draws one for each image in each
+    epoch.
+    """
     x = data.test.x[:_IMAGES].astype("float32") / data.divide_by
     found = average(model, x, data.test.y[:_IMAGES], samples=_NETWORKS)
     met = networks(model).visited(len(data.parts("held-out")["train"].y) * _EPOCHS)

@@ -1,4 +1,4 @@
-"""The tutorial: dropout acts in training and not in evaluation."""
+"""The tutorial: dropout acts in training but not in evaluation."""
 
 from typing import Any
 
@@ -27,8 +27,11 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def on_and_off(model: Any, data: Data) -> dict[str, float]:
-    """How many outputs of the test images differ between two evaluations, and which share of them between two passes as in
-    training; and the loss of the training images with these weights, in nats, as in training less as in evaluation."""
+    """Return how outputs of test images differ between two evaluations and between two training passes, and the loss difference.
+
+    For evaluations this is the number of differing outputs, for training passes the share. The loss difference is the loss of the
+    training images with these weights, in nats, with dropout on minus with dropout off.
+    """
     test = np.asarray(data.test.x, "float32") / data.divide_by
     evaluated = [model.predict(test, batch_size=1000, verbose=0) for _ in range(2)]
     trained = [np.asarray(model(test, training=True)) for _ in range(2)]
@@ -48,7 +51,7 @@ def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _running(found: Found, variant: str) -> np.ndarray:
-    """The running mean of the loss in the last epoch of training, less the loss of the same images afterwards, dropout off."""
+    """Return the running mean loss in the last training epoch minus the loss of the same images afterwards with dropout off."""
     return found.curves("loss", variant)[:, -1] - found.values("train_loss", variant)
 
 

@@ -26,7 +26,7 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def _gap(found: Found, variant: str, part: str = _DEEP) -> np.ndarray:
-    """Test loss less train loss, both with dropout off."""
+    """Return the test loss minus the train loss, both with dropout off."""
     return found.values("test_loss", variant, part) - found.values("train_loss", variant, part)
 
 

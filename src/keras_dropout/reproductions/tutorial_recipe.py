@@ -1,4 +1,4 @@
-"""The tutorial's own experiment: its two published figures, and what its dropout does."""
+"""The tutorial's own experiment: its two published figures, and the effect of its dropout."""
 
 from keras_dropout.bench.study.recipes import find
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
@@ -8,7 +8,7 @@ _LOSS, _ACCURACY = _RECIPE.published["test_loss"], _RECIPE.published["test_accur
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    # Quick or not it is the whole experiment: a part of the images or of the epochs would end in other figures.
+    # The quick version is also the whole experiment: fewer images or epochs would give other figures.
     settings = {"split": "as-published"}
     return {"recipe": Part(_RECIPE.name, None, ["as-published"], _RECIPE.epochs, _RECIPE.batch_size, settings=settings)}
 

@@ -1,4 +1,4 @@
-"""Wan et al. 2013, table 1 and figure 3: dropping weights instead of units."""
+"""Wan et al. 2013, table 1 and figure 3: drop weights instead of units."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction

@@ -1,4 +1,4 @@
-"""Warde-Farley et al. 2013: weight scaling against the averages of all the networks that dropout trains."""
+"""Warde-Farley et al. 2013: weight scaling against averages over all the networks that dropout trains."""
 
 from collections.abc import Mapping
 
@@ -18,8 +18,10 @@ DROPOUT = "dropout"
 
 
 def breast_cancer() -> Data:
-    """scikit-learn's breast cancer table: of each of 569 images the means of ten measures, standardised, and two classes; every
-    third row is tested on, and every fifth of the others is held out for validation."""
+    """Return scikit-learn's breast cancer table: for each of 569 images the standardised means of ten measures, and two classes.
+
+    Every third row is for testing, and every fifth of the other rows is held out for validation.
+    """
     try:
         from sklearn.datasets import load_breast_cancer
     except ImportError:
@@ -27,7 +29,7 @@ def breast_cancer() -> Data:
     table = load_breast_cancer()
     rows = np.arange(len(table.target))
     tested, rest = rows[rows % 3 == 0], rows[rows % 3 != 0]
-    x = table.data[:, :INPUTS]  # the means come first
+    x = table.data[:, :INPUTS]  # the first columns are the means
     x = ((x - x[rest].mean(0)) / x[rest].std(0)).astype("float32")
     order = np.concatenate([rest[::5], np.delete(rest, np.s_[::5])])
     train, test = (Examples(x[part], table.target[part].astype("uint8")) for part in (order, tested))
@@ -50,8 +52,12 @@ def _parts(quick: bool) -> dict[str, Part]:
 
 
 def averages(model: keras.Model, data: Data) -> Mapping[str, float]:
-    """The errors on test data of the network without dropout, and of the arithmetic and the normalised geometric mean of all 4,096
-    thinned ones; and how far, in nats, the geometric mean and the thinned ones on average are from the network without dropout."""
+    """Return test errors and distances of averages over all 4,096 thinned networks.
+
+    The errors are those of the network without dropout, and of the arithmetic and the normalised geometric mean of the thinned
+    networks. The distances, in nats, are from the network without dropout to the geometric mean, and to the thinned networks on
+    average.
+    """
     x, y = np.asarray(data.test.x), data.test.y
     scaled = ops.convert_to_numpy(model(x, training=False)).astype(float)
     log_scaled = np.log(np.maximum(scaled, np.finfo("float32").tiny))
@@ -67,13 +73,15 @@ def averages(model: keras.Model, data: Data) -> Mapping[str, float]:
 
 
 def _distance(logs: np.ndarray, others: np.ndarray) -> float:
-    """The mean over the examples of the Kullback-Leibler divergence from one distribution to the other."""
+    """Return the mean over examples of the Kullback-Leibler divergence from one distribution to the other."""
     return float((np.exp(logs) * (logs - others)).sum(-1).mean())
 
 
 def thinned(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithms of the probabilities that each thinned network of a perceptron of two hidden layers gives,
-    (networks, examples, classes), and how probable each network is."""
+    """Return the log probabilities from each thinned network of a perceptron with two hidden layers, and the networks' chances.
+
+    The log probabilities are (networks, examples, classes).
+    """
     kernels = [[weight.astype(float) for weight in model.get_layer(n).get_weights()] for n in ("hidden_1", "hidden_2", "classes")]
     (first, first_bias), (second, second_bias), (last, last_bias) = kernels
     masks, chances = all_masks(first.shape[1], RATE)

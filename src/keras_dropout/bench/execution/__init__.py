@@ -1,1 +1,1 @@
-"""Missing runs are given to workers, and what they tell goes into the ledger."""
+"""Give missing runs to workers and write their results to the ledger."""

@@ -1,4 +1,4 @@
-"""Which engine and backend train a study, and why: asked for, as before, or the fastest of those timed on the study itself."""
+"""Choose the engine and backend of a study: the requested one, the one used before, or the fastest on the study itself."""
 
 import dataclasses
 import importlib.util
@@ -16,10 +16,10 @@ from keras_dropout.errors import refuse
 
 
 def choose_engine(plan: Plan, cores: int) -> Plan:
-    """The plan with the engine of its study, why it is that one, and the number of workers, where there are so many cores.
+    """Return the plan with its study's engine, the reason for this choice, and the number of workers for `cores` cores.
 
-    Where no backend was asked for, another one may come out. What is left open is measured, unless the ledger shows what was chosen
-    before: noise never changes it.
+    If no backend was requested, the choice may change the backend. An open choice is measured, unless the ledger shows an earlier
+    choice: so noise never changes it.
     """
     study, reason = _chosen(plan)
     workers = plan.settings["workers"] or (1 if study.engine == "stacked" else cores)
@@ -50,7 +50,7 @@ def _chosen(plan: Plan) -> tuple[Study, str]:
 
 
 def _candidates(study: Study, any_backend: bool) -> Iterator[Study]:
-    """The study in each engine that a CPU has."""
+    """Yield the study with each engine that runs on a CPU."""
     for engine in ("compiled", "reference"):
         yield dataclasses.replace(study, engine=engine)
     # XLA's convolutions are several times slower on a CPU than TensorFlow's; for other models the compiled engine is the fastest.
@@ -61,7 +61,7 @@ def _candidates(study: Study, any_backend: bool) -> Iterator[Study]:
 def _fastest(study: Study, data: Data, candidates: list[Study]) -> tuple[Study, str]:
     times: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for variant in (study.variants[-1], study.variants[0]):  # a variant that cannot be trained fails alone
+    for variant in (study.variants[-1], study.variants[0]):  # if the last variant cannot be trained, time the first one
         run = Run("", variant, study.seeds[0])
         for backend in dict.fromkeys(each.backend for each in candidates):
             engines = tuple(each.engine for each in candidates if each.backend == backend)
@@ -95,7 +95,7 @@ def _convolves(study: Study) -> bool:
 def _why_not_compiled(study: Study, data: Data) -> str | None:
     import keras
 
-    if keras.backend.backend() != "jax":  # only a worker can tell
+    if keras.backend.backend() != "jax":  # this process cannot check it; a worker can
         found = timing.time_engines(study, data, Run("", study.variants[0], study.seeds[0]), ("compiled",))["compiled"]
         return found if isinstance(found, str) else None
     from keras_dropout.bench.training.trainer import why_not_compiled

@@ -1,4 +1,4 @@
-"""What results may depend on beside their key: the versions of packages and the kind of machine; and how a worker is set up."""
+"""Describe what results may depend on apart from their key: package versions and the kind of machine; set up workers."""
 
 import contextlib
 import importlib.metadata
@@ -19,7 +19,7 @@ _TELLING = ("keras-dropout", "keras", "numpy", "jax", "jaxlib", "tensorflow", "t
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide results, and of Python."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for name in _TELLING:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The kind of machine: system, processor, usable cores, the accelerator where JAX uses one here. No name of its own."""
+    """Return the kind of machine: system, processor, usable cores, and the accelerator if JAX uses one; never the host name."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
@@ -40,14 +40,14 @@ def machine() -> dict[str, Any]:
 
 
 def has_accelerator_plugin() -> bool:
-    """Whether a package is installed that lets JAX use a GPU or TPU."""
+    """Return whether a package is installed that lets JAX use a GPU or TPU."""
     return any(importlib.util.find_spec(name.replace("-", "_")) for name in _ACCELERATORS)
 
 
 def accelerator() -> str | None:
-    """The kind of GPU or TPU that JAX finds here; None where there is none.
+    """Return the kind of GPU or TPU that JAX finds here; None if there is none.
 
-    A process of its own looks: this one would keep the device's memory.
+    A separate process looks for it, because this process would keep the device's memory.
     """
     if not has_accelerator_plugin():
         return None
@@ -60,12 +60,12 @@ def accelerator() -> str | None:
 
 
 def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]:
-    """What is to be set before the framework starts: one thread and no accelerator, so that a run's bytes depend on its key alone.
+    """Return the variables to set before the framework starts: one thread, no accelerator.
 
-    The stacked engine is for accelerators: there they stay in sight, and all cores compile.
+    So the bytes of a run depend only on its key. The stacked engine is for accelerators: it sees them, and all cores compile.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    # What one worker has compiled serves the next one, and the next command; JAX keeps it by content, flags and version.
+    # Workers and later commands share compiled programs. JAX looks them up by content, flags and version.
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or _cache()
     found = {
         **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}),
@@ -82,9 +82,12 @@ def worker_environment(backend: str, engine: str = "compiled") -> dict[str, str]
 
 
 def _cache() -> Path | None:
-    """The folder for what JAX has compiled. It is code: for a user without a home it is in the temporary folder, where nobody else
-    may write to it; None where another user has taken its name there."""
-    home = os.path.expanduser("~")  # stays as it is for a user without one
+    """Return the folder for programs compiled by JAX.
+
+    Compiled programs are code. So for a user without a home the folder is in the temporary folder, and only this user may write
+    to it. Return None if another user owns a folder with that name.
+    """
+    home = os.path.expanduser("~")  # stays "~" for a user without a home
     if (caches := os.environ.get("XDG_CACHE_HOME")) or home != "~":
         return Path(caches or f"{home}/.cache", "keras-dropout", "jax")
     folder = Path(tempfile.gettempdir(), f"keras-dropout-{os.getuid()}")

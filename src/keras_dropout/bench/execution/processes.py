@@ -1,4 +1,4 @@
-"""Workers on this machine: fresh processes, which never import the user's main module, so that scripts need no guard."""
+"""Workers on this machine: fresh processes that never import the user's main module, so that scripts need no main guard."""
 
 import contextlib
 import multiprocessing
@@ -32,9 +32,9 @@ class Process:
 
 
 class Processes:
-    """Worker processes of one study. Used with `with`, which ends them all."""
+    """Worker processes of one study. Use with `with`, which ends them all."""
 
-    retries = 0  # a process that dies has a reason that a second try would meet again, such as too little memory
+    retries = 0  # a process that dies would die again on a second try, for example of too little memory
 
     def __init__(self, study: Study, data: Data):
         self._context = multiprocessing.get_context("spawn")
@@ -42,7 +42,7 @@ class Processes:
         self.workers: list[Process] = []
 
     def __enter__(self) -> "Processes":
-        # What workers write to pass on, which stays behind where one is killed.
+        # Temporary files of the workers, which a killed worker leaves behind.
         self._folder = tempfile.TemporaryDirectory(prefix="keras-dropout-worker-", ignore_cleanup_errors=True)
         return self
 
@@ -68,12 +68,12 @@ class Processes:
         return worker
 
     def give(self, worker: Process, task: Task) -> None:
-        """Have the worker do a task; its messages will tell of it."""
-        with contextlib.suppress(OSError):  # a worker that is gone shows when we listen to it
+        """Send the worker a task; the worker answers with messages."""
+        with contextlib.suppress(OSError):  # `messages` detects a dead worker
             worker.connection.send(task)
 
     def end(self, worker: Process) -> None:
-        """End a worker that has nothing to do, or that is gone."""
+        """End a worker that is idle or dead."""
         with contextlib.suppress(OSError):
             worker.connection.send(None)
         worker.connection.close()
@@ -85,7 +85,7 @@ class Processes:
         self.workers.remove(worker)
 
     def messages(self) -> Iterator[tuple[Process, Told | Died]]:
-        """Wait until workers tell something. `Died` comes from here."""
+        """Wait for messages of workers and yield them; yield `Died` for a worker that is dead."""
         by_connection = {worker.connection: worker for worker in self.workers}
         ready = wait(by_connection)
         for connection, worker in by_connection.items():
@@ -103,7 +103,7 @@ class Processes:
 
 @contextlib.contextmanager
 def _main_out_of_sight() -> Iterator[None]:
-    """Hide the main module while a process starts: multiprocessing would have the child run it again."""
+    """Hide the main module while a process starts, because multiprocessing would run it again in the child."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -113,8 +113,8 @@ def _main_out_of_sight() -> Iterator[None]:
 
 
 def _work(connection: Connection, log: str, folder: str) -> None:
-    """The life of a worker process: take the study, then do each task that comes, until None does."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach us too; our parent decides what they mean
+    """Run a worker process: receive the study, then do each task until None arrives."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # these signals reach the worker too; its parent handles them
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     watcher = _die_with_parent(folder)
@@ -127,13 +127,13 @@ def _work(connection: Connection, log: str, folder: str) -> None:
             for message in worker.messages(task):
                 connection.send(message)
         return
-    watcher.join()  # nobody said that we should end
+    watcher.join()  # the connection broke before None arrived: wait until the watcher ends this process
 
 
 def _die_with_parent(folder: str) -> threading.Thread:
-    """End this process when the one that started it is gone, however it went, and remove what that would have removed."""
+    """Start a thread that ends this process when its parent is gone, for whatever reason, and removes the parent's `folder`."""
     parent = multiprocessing.parent_process()
-    assert parent is not None  # this is a process of multiprocessing
+    assert parent is not None  # multiprocessing started this process
     sentinel = parent.sentinel
 
     def watch() -> None:

@@ -15,13 +15,13 @@ _WIDE = 100  # columns of a terminal with room for bars beside the figures
 
 
 class _Progress(Terminal):
-    on_broken_pipe = Console.on_broken_pipe  # a study whose progress nobody can read has not ended well
+    on_broken_pipe = Console.on_broken_pipe  # a broken pipe ends the study with an error, as in plain rich
 
 
 class Display:
-    """An observer that draws on a terminal, says a line per finished run elsewhere, and nothing when quiet.
+    """An observer that draws on a terminal, prints one line per finished run elsewhere, and prints nothing if quiet.
 
-    `table` gives what is drawn below the bars; `metric` is said of each run.
+    `table` returns the table to draw below the bars; `metric` is printed for each run.
     """
 
     def __init__(self, epochs: int, quiet: bool, table: Callable[[], Any] | None = None, metric: str = "test_loss"):
@@ -40,9 +40,9 @@ class Display:
         )
         self._all = self._bars.add_task("all runs", total=0, unit="epochs")
         self._tasks: dict[int, Any] = {}
-        self._reached: dict[str, int] = {}  # run -> its epochs that are counted as done
-        self._given: dict[int, list[str]] = {}  # worker -> its runs, until all of them are over
-        self._at: dict[str, int] = {}  # run that is not over -> its worker
+        self._reached: dict[str, int] = {}  # run -> number of its epochs counted as done
+        self._given: dict[int, list[str]] = {}  # worker -> its runs, until all have ended
+        self._at: dict[str, int] = {}  # unfinished run -> its worker
         self._epochs = epochs
         self._total = 0
         self._done = 0
@@ -60,7 +60,7 @@ class Display:
             self._live.stop()
 
     def expect(self, runs: int) -> None:
-        """Say that so many runs are to come, or so many more."""
+        """Add `runs` to the number of expected runs."""
         self._total += runs
         self._bars.update(self._all, total=self._total * self._epochs)
         self._count()
@@ -76,7 +76,7 @@ class Display:
         if worker not in self._tasks:
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
         self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
-        self._reach(worker, run, epoch)  # which may be fewer epochs than were done when its worker died
+        self._reach(worker, run, epoch)  # after the death of a worker this may be fewer epochs than before
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
         self._reach(worker, run, epoch)
@@ -97,7 +97,7 @@ class Display:
     def ended(self, worker: int, run: Run, result: Result) -> None:
         self._done += 1
         del self._at[run.key]
-        self._reach(worker, run, self._epochs)  # a run that ended early, however it did, leaves no epochs to do
+        self._reach(worker, run, self._epochs)  # a run that ended early, for whatever reason, has no epochs left
         self._count()
         if self._live:
             self._table = self._make_table and self._make_table()

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster, an actor each. Loads Ray; `execution` imports this only where it is asked for."""
+"""Workers on a Ray cluster, one actor each. This module loads Ray, so `execution` imports it only on request."""
 
 import contextlib
 import dataclasses
@@ -28,10 +28,10 @@ from keras_dropout.bench.training.messages import Died, Told
 from keras_dropout.cores import usable_cores
 from keras_dropout.errors import refuse
 
-PATIENCE = 60.0  # seconds that runs wait for the cluster to take a worker where it has none
-_KNOCK, _ANSWER = 5.0, 30.0  # seconds for an address to be there, and to show that it is a cluster that we can join
+PATIENCE = 60.0  # seconds that runs wait while the cluster has no worker
+_KNOCK, _ANSWER = 5.0, 30.0  # seconds for an address to accept a connection, and to prove to be a cluster that we can join
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-# Ray ends the process that is connected to it, without a word, when the node on its machine is lost.
+# When Ray's node on this machine is lost, Ray ends the connected process without a message.
 _LAST_WORDS = """
 import sys
 if not sys.stdin.read():
@@ -43,7 +43,7 @@ _JOIN = f"import ray, sys; ray.init(sys.argv[1], **{_QUIET}); print(int(ray.clus
 
 
 def count_cores(address: str | None) -> int:
-    """The cores of the cluster at an address, of this machine where there is none. Refuses a cluster that cannot be joined."""
+    """Return the cores of the cluster at an address, or of this machine without one; refuse a cluster that cannot be joined."""
     if ray.is_initialized():
         return _cores_of_cluster()
     if address is None:
@@ -53,7 +53,7 @@ def count_cores(address: str | None) -> int:
     try:
         if host:
             socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
-        # In a process that can be ended: Ray tries for minutes where something else answers.
+        # In a process that can be ended: Ray tries for minutes if something other than Ray answers.
         joined = subprocess.run([sys.executable, "-c", _JOIN, address], capture_output=True, text=True, timeout=_ANSWER)
     except (OSError, ValueError, OverflowError) as error:
         refuse(f"the Ray cluster at {address} does not answer: {error}.", fix)
@@ -65,9 +65,9 @@ def count_cores(address: str | None) -> int:
 
 
 def _ask_for_a_token() -> None:
-    """Have the cluster that is started here refuse whoever does not know its token: Ray listens on all interfaces, and runs code.
+    """Protect the cluster that is started here with a token, because Ray listens on all interfaces and runs code.
 
-    A mode or a token of the user's counts. A new token is known only to this process and to those that Ray starts for it.
+    A mode or token set by the user is kept. A new token is known only to this process and to the processes that Ray starts for it.
     """
     if os.environ.get("RAY_AUTH_MODE"):
         return
@@ -76,7 +76,7 @@ def _ask_for_a_token() -> None:
     ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_AUTH_MODE"] = "token"
-    # Ray read the environment when it was imported, and has no public way to read it again.
+    # Ray reads the environment only when it is imported, and has no public way to read it again.
     ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
@@ -86,7 +86,7 @@ def _cores_of_cluster() -> int:
 
 @dataclass(eq=False)
 class Actor:
-    """A worker as the process sees it that the user started."""
+    """A worker as seen by the process that the user started."""
 
     number: int
     handle: Any
@@ -95,28 +95,28 @@ class Actor:
 
 
 class Actors:
-    """Workers of one study on the cluster at `address`, or on one that is started on this machine. Used with `with`."""
+    """Workers of one study on the cluster at `address`, or on a cluster started on this machine. Use with `with`."""
 
     def __init__(self, study: Study, data: Data, address: str | None = None):
         self._address = address
-        # But the cache of JAX: where it is, is for the node to say.
+        # Without the folder of JAX's cache, which each node chooses itself.
         given = worker_environment(study.backend, study.engine).items()
         self._environment = {name: value for name, value in given if name != "JAX_COMPILATION_CACHE_DIR"}
         self._given = (study, {run.key for run in study.runs()}, data.parts(study.split), data.divide_by)
         self._unfit: dict[str, str] = {}  # nodes that cannot train the study, and why
         self.workers: list[Actor] = []
-        # A node that is lost takes runs with it that do well elsewhere. Ray may try it once more before it knows.
+        # Runs lost with a node may succeed on another one. Ray may use the lost node again before it notices the loss.
         self.retries = 3
 
     def __enter__(self) -> "Actors":
-        self._joined = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
+        self._joined = not ray.is_initialized()  # a program that already uses Ray keeps its connection
         if self._joined:
             where = {"address": self._address} if self._address else {"address": "local", **_LOCAL}
             if not self._address:
                 _ask_for_a_token()
             try:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's, of every fork where it is loaded
+                    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns of every fork once it is loaded
                     ray.init(**where, **_QUIET)
             except (OSError, RuntimeError, ValueError) as error:
                 refuse(f"Ray cannot be started: {_one_line(error)}", "Try it alone: python -c 'import ray; ray.init()'")
@@ -147,28 +147,28 @@ class Actors:
         return worker
 
     def give(self, worker: Actor, task: Task) -> None:
-        """Have the worker do a task; its messages will tell of it."""
-        # Packed, so that it is unpacked where the worker can say what is missing.
+        """Send the worker a task; the worker answers with messages."""
+        # Packed with `ray.put`, so that the worker unpacks the task itself and can report what is missing.
         worker.stream = worker.handle.messages.options(num_returns="streaming").remote([self._sent], [ray.put(task)])
 
     def end(self, worker: Actor) -> None:
-        """End a worker, whatever it does."""
+        """End a worker, even a busy one."""
         worker.stream = None
         ray.kill(worker.handle)
         self.workers.remove(worker)
 
     def messages(self) -> Iterator[tuple[Actor, Told | Died]]:
-        """Wait for a second at most until workers tell something. `Died` comes from here."""
+        """Wait at most one second for messages of workers and yield them; yield `Died` for a worker that is dead."""
         by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
-        ready: list[Any]  # streams, which Ray's own types do not have
+        ready: list[Any]  # streams, which are missing in Ray's own types
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
-        if ready:  # a message of each that has one, so that none waits for one that is busier
+        if ready:  # one message from each ready stream, so that a busy worker does not delay the others
             ready, _ = ray.wait(list(by_stream), num_returns=len(by_stream), timeout=0)
         for stream in ready:
             worker = by_stream[stream]
             try:
                 told = ray.get(next(stream))
-            except StopIteration:  # its task is over, and it has no other yet
+            except StopIteration:  # the worker has finished its task and has no other yet
                 worker.stream = None
                 continue
             except RayError as error:
@@ -194,7 +194,7 @@ class Actors:
 
 @functools.cache
 def _actor_class() -> Any:
-    """The class of the actors. Made in a function, so that Ray sends its code and a node without this package can say so."""
+    """Return the actor class. It is made in a function so that Ray sends its code, and a node without this package can say so."""
 
     @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
     class KerasDropoutWorker:
@@ -202,7 +202,7 @@ def _actor_class() -> Any:
             self.worker: Worker | None = None
 
         def messages(self, given: list, wanted: list) -> Iterator[Any]:
-            # What a node says that may lack this package are tuples, which every Python can read.
+            # A node may lack this package, so it answers with tuples, which every Python can read.
             try:
                 if self.worker is None:
                     from keras_dropout.bench.execution.machine import worker_environment
@@ -226,7 +226,7 @@ def _actor_class() -> Any:
 
 
 class _WithoutRay:
-    """Standard output without what Ray prints there of nodes that are lost: it is for data."""
+    """Standard output without Ray's messages about lost nodes, because standard output is for data."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -239,7 +239,7 @@ class _WithoutRay:
 
 
 def _why(error: RayError) -> str:
-    """Why there is no worker any more; what Ray says of it is many lines."""
+    """Return in one line why the worker is gone; Ray's own message has many lines."""
     if isinstance(error, ray.exceptions.ActorUnavailableError):
         return "the worker on Ray cannot be reached"
     text = _one_line(error)

@@ -1,7 +1,7 @@
 """Missing runs -> workers -> ledger.
 
-Runs that end are written to the ledger at once, by the process that the user started; a worker that dies loses the epochs since
-its run's last checkpoint. Results depend neither on the number of workers nor on where they are.
+The process that the user started writes each run to the ledger as soon as it ends. A worker that dies loses the epochs since its
+run's last checkpoint. Results depend neither on the number of workers nor on their location.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from keras_dropout.bench.training.messages import Anew, Checkpointed, Died, Ende
 from keras_dropout.cores import usable_cores
 from keras_dropout.errors import refuse
 
-STACK = 256  # runs that a worker is given at once where it can train them side by side
+STACK = 256  # most runs given at once to a worker that can train them side by side
 
 
 class Observer(Protocol):
-    """Who watches an execution: a progress display, or nobody."""
+    """An observer of an execution, such as a progress display."""
 
     def started(self, worker: int, run: Run, epoch: int) -> None: ...
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None: ...
@@ -41,10 +41,10 @@ class Observer(Protocol):
 
 
 class Workers(Protocol):
-    """A place where runs are trained. `with` starts it, and ends all workers that are left."""
+    """A place where runs are trained. `with` starts the place, and ends all workers that are left."""
 
     workers: list[Any]  # each has a `number` for the display
-    retries: int  # how often a run is given to another worker when its own has died
+    retries: int  # how often a run is given to another worker after its worker died
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: Any) -> None: ...
@@ -55,7 +55,7 @@ class Workers(Protocol):
 
 
 def count_cores(on: str) -> int:
-    """The cores where the workers are to be. Refuse a place that does not answer, before anything is loaded."""
+    """Return the number of cores at the workers' place; refuse a place that does not answer, before anything is loaded."""
     if on == HERE:
         return usable_cores()
     address = ray_address(on)
@@ -67,9 +67,9 @@ def count_cores(on: str) -> int:
 
 
 class Execution:
-    """The workers of a plan's study, which train runs that go into the ledger as they end. Used with `with`, which ends them all.
+    """The workers of a plan's study; each run goes into the ledger as it ends. Use with `with`, which ends the workers.
 
-    On KeyboardInterrupt, or any other error here, what is finished stays in the ledger.
+    After KeyboardInterrupt, or any other error here, finished runs stay in the ledger.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, observer: Observer):
@@ -77,7 +77,7 @@ class Execution:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with self._stack as stack:  # which ends here what has begun, unless all goes well
+        with self._stack as stack:  # it closes what has been opened if a later step fails
             self._check_interrupt = stack.enter_context(_heeded_interrupts())
             self._place = stack.enter_context(_place(self.plan.settings["on"])(self.plan.study, self.plan.data))
             self._stack = stack.pop_all()
@@ -87,12 +87,12 @@ class Execution:
         self._stack.__exit__(*error)
 
     def train(self, runs: Sequence[Run], until: int | None = None) -> Iterator[tuple[Run, Result]]:
-        """Train runs, store each in the ledger as it ends, and give it with its result, without test losses.
+        """Train runs, store each in the ledger as it ends, and yield it with its result, without test losses.
 
-        Runs go on from their checkpoints in the ledger. Seeds go first in their order, and of a seed the variants that take
-        longest. With `until`, runs that have not ended after that many epochs are left as checkpoints, and are not given. A run
-        that fails, or that cannot be stored, is a result; the others go on. Where the trained models are to be kept and one cannot
-        be stored, its run is stored without it. In the stacked engine a worker is given many runs at once.
+        Runs continue from their checkpoints in the ledger. Seeds are trained in their order; within a seed, the slowest variants
+        come first. With `until`, runs that have not ended after that many epochs are left as checkpoints and are not yielded. A run
+        that fails, or that cannot be stored, is a result too; the other runs go on. If a trained model should be kept but cannot be
+        stored, its run is stored without the model. In the stacked engine a worker gets many runs at once.
         """
         plan, place, observer = self.plan, self._place, self.observer
         queue = _Queue(runs)
@@ -147,7 +147,7 @@ class Execution:
                             observer.paused(worker.number, run)
 
     def _store(self, run: Run, result: Result, facts: Sequence[dict[str, Any]]) -> Result:
-        """Put a run into the ledger; return what is held here of it: memory does not grow with the number of runs."""
+        """Put a run into the ledger; return its result without arrays, so that memory does not grow with the number of runs."""
         study = self.plan.study
         try:
             try:
@@ -164,7 +164,7 @@ class Execution:
     def _keep(self, run: Run, told: Checkpointed) -> None:
         try:
             self.ledger.put_checkpoint(run.key, told.epoch, told.state)
-        except NotStored as error:  # the run itself is not lost by that
+        except NotStored as error:  # the run itself is not lost
             self.observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
 
 
@@ -179,7 +179,7 @@ def _named(run: Run) -> str:
 
 
 def _place(on: str) -> Callable[[Study, Data], Workers]:
-    """Where the workers are to be."""
+    """Return the class of the workers' place."""
     if on == HERE:
         return Processes
     from keras_dropout.bench.execution.ray_actors import Actors
@@ -189,8 +189,7 @@ def _place(on: str) -> Callable[[Study, Data], Workers]:
 
 @contextlib.contextmanager
 def _heeded_interrupts() -> Iterator[Callable[[], None]]:
-    """Ctrl-C for sure. Gives what raises the KeyboardInterrupt again that Python drops while it collects garbage, as it does with
-    those that come in JAX's callback there."""
+    """Yield a check that re-raises a KeyboardInterrupt that Python swallowed during garbage collection, as in JAX's callback."""
     pressed, ordinary = False, signal.getsignal(signal.SIGINT)
 
     def press(*arguments: Any) -> None:
@@ -213,7 +212,7 @@ def _heeded_interrupts() -> Iterator[Callable[[], None]]:
 
 
 class _Queue:
-    """The runs that wait: seeds in their order, and of a seed the variants that took longest so far first."""
+    """The waiting runs: seeds in their order; within a seed, the slowest variants so far first."""
 
     def __init__(self, runs: Sequence[Run]):
         self._waiting = list(runs)
@@ -234,7 +233,7 @@ class _Queue:
             self._seconds[run.variant.name] = result.seconds
 
     def again(self, run: Run, retries: int) -> bool:
-        """Put a run back whose worker died, unless that has happened too often."""
+        """Put back a run whose worker died and return True, unless this has happened too often."""
         self._tries[run.key] = self._tries.get(run.key, 0) + 1
         if self._tries[run.key] > retries:
             return False

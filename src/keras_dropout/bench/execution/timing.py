@@ -1,4 +1,4 @@
-"""How long runs take, and which engine is the fastest: measured on the study itself, in a worker that trains a few steps of it."""
+"""Measure how long runs take and which engine is the fastest, in a worker that trains a little of the study itself."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from keras_dropout.errors import refuse
 
 
 def estimate_seconds(plan: Plan, todo: Sequence[Run]) -> float:
-    """Wall time for runs of a plan, from a short training of the first of them (or of a stack) in a worker."""
+    """Estimate the wall time of a plan's runs from a short training of the first run (or of a stack) in a worker."""
     if not todo:
         return 0.0
     tried = todo[: STACK if plan.study.engine == "stacked" else 1]
@@ -24,10 +24,13 @@ def estimate_seconds(plan: Plan, todo: Sequence[Run]) -> float:
 
 
 def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, float]:
-    """Seconds that a worker spends on these runs before their second epochs, and on all their epochs after that: from three, or,
-    where they have no more, from training them again in the same worker."""
+    """Measure the seconds that a worker spends on these runs up to the end of the first epoch, and then on all their epochs.
+
+    The second number comes from three epochs. If the runs have no more than three, it comes from training them again in the same
+    worker.
+    """
     last, start, warm, again, epochs, over = time.perf_counter(), 0.0, 0.0, 0.0, 1, 0
-    # What a run costs beside its epochs counts where they are few.
+    # With few epochs, the costs of a run besides its epochs matter too.
     for told in _ask(study, data, *[Task(tuple(runs), until=3)] * (2 if study.epochs <= 3 else 1)):
         last, spent = time.perf_counter(), time.perf_counter() - last
         if isinstance(told, Ended) and told.result.status == "failed":
@@ -43,17 +46,19 @@ def time_runs(study: Study, data: Data, runs: Sequence[Run]) -> tuple[float, flo
 
 
 def time_engines(study: Study, data: Data, run: Run, engines: Sequence[str]) -> Mapping[str, float | str]:
-    """Seconds of a training step in each engine, measured in one worker, one after the other; for an engine that cannot train
-    the run, what went wrong."""
+    """Measure the seconds of a training step in each engine, one after the other in one worker.
+
+    An engine that cannot train the run gets its error message instead.
+    """
     told = next(iter(_ask(study, data, Task((run,), engines=tuple(engines)))))
     if isinstance(told, Ended):
         refuse(f"variant {run.variant.name!r} cannot be trained: {told.result.error}", "Fix the model or the variant.")
-    assert isinstance(told, Timed)  # that is what was asked
+    assert isinstance(told, Timed)  # the task asked for times
     return told.steps
 
 
 def _ask(study: Study, data: Data, *tasks: Task) -> Iterator[Told]:
-    """What one worker here tells about tasks, one after the other. Where it dies, that is the end of a run."""
+    """Yield the messages of one worker here about tasks, one after the other; its death counts as the end of a run."""
     left = sum(len(task.runs) for task in tasks)
     with Processes(study, data) as place:
         worker = place.start()

@@ -1,4 +1,4 @@
-"""What a worker does, wherever it is: it takes tasks, and answers with messages."""
+"""The work of a worker, on any machine: it takes tasks and answers with messages."""
 
 import dataclasses
 import importlib
@@ -18,15 +18,15 @@ from keras_dropout.bench.records import Result, Run, Study
 from keras_dropout.bench.training.messages import Ended, Paused, Timed, Told
 from keras_dropout.models.targets import import_file
 
-LOG_LIMIT = 100_000  # characters of a run's log that are kept, the last ones
+LOG_LIMIT = 100_000  # characters to keep from the end of a run's log
 
 
 @dataclass(frozen=True)
 class Task:
-    """Runs to train, from the bytes of their checkpoints where they have some.
+    """Runs to train, with the bytes of their checkpoints if they have any.
 
-    After `until` epochs a run that has not ended is handed back as a checkpoint. `settings` are those of the study, as
-    `Trainer.follow` takes them. With `engines`, a step of the first run is timed in each of them instead.
+    After `until` epochs a run that has not ended is handed back as a checkpoint. `settings` are the study's settings for
+    `Trainer.follow`. With `engines`, the worker instead times a step of the one run in each of these engines.
     """
 
     runs: tuple[Run, ...]
@@ -37,9 +37,9 @@ class Task:
 
 
 class Worker:
-    """Trains the runs of one study, one task after another; what was compiled for one serves the next.
+    """A worker for the runs of one study, one task after another. Later tasks reuse the programs compiled for earlier ones.
 
-    Its process must have the environment that `machine.worker_environment` gives from its start.
+    Its process must have the environment of `machine.worker_environment` before a framework is loaded.
     """
 
     def __init__(self, study: Study, parts: dict[str, Part], divide_by: float, log: str | Path | None = None):
@@ -48,7 +48,7 @@ class Worker:
         self._trainer: Any = None
 
     def messages(self, task: Task) -> Iterator[Told]:
-        """Do a task, and tell of it: of each run until it is `Paused` or `Ended`, or what was `Timed`."""
+        """Do a task and yield messages about it: for each run until it is `Paused` or `Ended`, or one `Timed`."""
         started = time.perf_counter()
         try:
             self._import_what_the_model_needs()
@@ -76,7 +76,7 @@ class Worker:
                 yield self._ended(told.key, told.result) if isinstance(told, Ended) else told
         except (BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as error:  # a run's failure is its result; other groups go on
+        except Exception as error:  # the failure of a run is its result; other groups go on
             yield from self._failed(left.values(), started, error)
 
     def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[Told]:
@@ -88,7 +88,7 @@ class Worker:
         return Ended(key, dataclasses.replace(result, log=self._log.news()), (versions(), machine()))
 
     def _import_what_the_model_needs(self) -> None:
-        """Import what defines the reader's own layers and losses, which thereby registers them with Keras."""
+        """Import the modules with the user's own layers and losses, which registers them with Keras."""
         study, *_ = self._given
         if study.source is not None:
             import_file(Path(study.source))
@@ -101,12 +101,12 @@ class Worker:
         study, parts, divide_by = self._given
         try:
             return Trainer(dataclasses.replace(study, engine=engine), parts, divide_by).time_step(run)
-        except Exception as error:  # this engine's failure is its answer
+        except Exception as error:  # the failure of this engine is a result too
             return _one_line(error)
 
 
 class _Log:
-    """What this process prints, in a file instead of on the terminal: frameworks print as they like."""
+    """A file that receives everything this process prints, because frameworks print to the terminal without being asked."""
 
     def __init__(self, path: str | Path | None):
         self._file = open(path, "a+", errors="replace") if path else tempfile.TemporaryFile("a+", errors="replace")  # noqa: SIM115
@@ -115,7 +115,7 @@ class _Log:
         self._read = 0
 
     def news(self) -> str:
-        """What was printed since the last call, or the end of it."""
+        """Return the text printed since the last call, or the end of that text if it is long."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self._file.seek(self._read)

@@ -1,1 +1,1 @@
-"""The report: plain values in, one HTML file out. Computes no statistic."""
+"""Write the report: plain values in, one HTML file out. Computes no statistic."""

@@ -1,7 +1,7 @@
-"""The report's charts, as SVG text: made with Altair, rendered by vl-convert, nothing fetched.
+"""Draw the report's charts as SVG text: made with Altair, rendered by vl-convert, nothing fetched.
 
-Each has role="img" and its figures in words. Colours are the page's CSS variables, so that one SVG serves light, dark and print;
-what a mark says when it is pointed at is in its data-tip. Curves have at most `MOST_EPOCHS` points, however long the training.
+Each chart has role="img" and its figures in words. Colours are the page's CSS variables, so that one SVG serves light, dark and
+print. The data-tip of a mark is its tooltip. Curves have at most `MOST_EPOCHS` points for any length of training.
 """
 
 import json
@@ -25,10 +25,10 @@ Curves = Mapping[str, Sequence[Run]]
 Pairs = Mapping[str, Sequence[float | None]]
 
 MOST_EPOCHS = 60
-# More than these are drawn one by one.
+# If there are more variants, each has its own chart.
 MOST_TOGETHER = 6
-FEWEST_IN_BIN = 5  # examples of a point in a reliability diagram
-# Stand-ins that no chart uses for anything else, and what they become; page.css gives each a light and a dark colour.
+FEWEST_IN_BIN = 5  # fewest examples of a point in a reliability diagram
+# Placeholder colours that no chart uses otherwise, and their CSS variables; page.css gives each a light and a dark colour.
 _COLORS = {f"#0000c{n}": f"--c{n}" for n in range(8)} | {
     "#000001": "--ink",
     "#000002": "--quiet",
@@ -56,20 +56,20 @@ _CONFIG = {
     "legend": {"labelColor": _INK, "labelFontSize": 12, "labelLimit": 240, "aria": False, "symbolOpacity": 1, "orient": "top"},
     "view": {"stroke": None},
     "background": None,
-    "padding": {"left": 10, "right": 12, "top": 6, "bottom": 4},  # a reader's font may be wider than the one measured with
+    "padding": {"left": 10, "right": 12, "top": 6, "bottom": 4},  # the reader's font may be wider than the font used for layout
     "font": "sans-serif",
 }
 
 
 def chosen_epochs(epochs: int) -> list[int]:
-    """The epochs, counted from 1, that curves are drawn at: all, or `MOST_EPOCHS` of them, the first and the last always."""
+    """Return the epochs, counted from 1, at which curves are drawn: all, or `MOST_EPOCHS` including the first and the last."""
     if epochs <= MOST_EPOCHS:
         return list(range(1, epochs + 1))
     return np.unique(np.linspace(1, epochs, MOST_EPOCHS).round().astype(int)).tolist()
 
 
 def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, metric: str, higher_is_better: bool) -> Markup:
-    """Forest plot: the mean difference with its 95 % interval, and below it each seed's pair as a dot."""
+    """Draw a forest plot: the mean difference with its 95 % interval, and below it a dot for each seed's pair."""
     chosen = [row for row in comparisons if row["metric"] == metric and row["difference"] is not None]
     names, baseline = [row["variant"] for row in chosen], chosen[0]["baseline"]
     said = {row["variant"]: f"{row['variant']}: {row['difference']:+.4g}{_between(row['interval'])}" for row in chosen}
@@ -98,7 +98,7 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
 
 
 def arms(figures: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
-    """By metric: the runs of each arm of a reproduction as dots, their mean, and its 95 % interval."""
+    """Draw for each metric the runs of each arm of a reproduction as dots, with their mean and its 95 % interval."""
     several = len({row["part"] for row in figures}) > 1
     found = {}
     for metric in dict.fromkeys(row["metric"] for row in figures):
@@ -125,9 +125,9 @@ def arms(figures: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
 
 
 def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, Sequence[float | None]], title: str) -> Markup:
-    """Each run as a dot, joined with the runs of its seed under the other variants; the first variant is the baseline.
+    """Draw each run as a dot, joined to the runs of its seed under the other variants; the first variant is the baseline.
 
-    `values` has one number a seed, None where there is none.
+    `values` has one number per seed, None if it is missing.
     """
     names = list(values)
     seeds = [run["seed"] for run in variants[0]["runs"]]
@@ -144,7 +144,7 @@ def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, 
     base = _base(rows).encode(x=place, y=level)
     lines = base.mark_line(color=_QUIET, strokeWidth=1, opacity=0.55, aria=False).encode(detail="seed:O")
     dots = base.mark_circle(size=42, opacity=0.9, color=_OTHERS[0]).encode(description=alt.Description("tip:N"))
-    if len(names) <= MOST_TOGETHER:  # more colours than these cannot be told apart
+    if len(names) <= MOST_TOGETHER:  # more colours are hard to tell apart
         dots = dots.encode(color=_variant_color(names, legend=False))
     said = "; ".join(f"{name} {_range([v for v in values[name] if v is not None])}" for name in names)
     label = f"{title} of each run, the runs of one seed joined; lowest to highest: {said}."
@@ -152,10 +152,10 @@ def pairs_of_values(variants: Sequence[Mapping[str, Any]], values: Mapping[str, 
 
 
 def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
-    """Training, validation, and validation minus training, by epoch: means over seeds, bands from the lowest to the highest.
+    """Draw training, validation, and validation minus training by epoch: means over seeds, bands from the lowest to the highest.
 
-    A chart for each of the three where the variants are few. Where there are more than `MOST_TOGETHER`, a chart for each variant
-    beside the first, which is the baseline.
+    With few variants there is one chart for each of the three. With more than `MOST_TOGETHER` variants, there is one chart for each
+    variant together with the first, which is the baseline.
     """
     parts = {
         "training": {name: _values(runs, metric) for name, runs in curves.items()},
@@ -185,7 +185,7 @@ def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
 
 
 def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
-    """The rate over training of each variant's schedules; sites that share one share its line."""
+    """Draw the rate over training for each variant's schedules; sites with the same schedule share a line."""
     rows, lines = [], {}
     for variant in variants:
         together: dict[str, list[str]] = {}
@@ -209,7 +209,7 @@ def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
 
 
 def trials(found: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
-    """By site, each trial's validation loss against its rate there."""
+    """Draw for each site the validation loss of each trial against its rate at the site."""
     done = [trial for trial in found if trial["validation_loss"] is not None]
     sites = list(dict.fromkeys(site for trial in done for site in trial["placement"]))
     if not done:
@@ -244,7 +244,7 @@ def trials(found: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
 
 
 def expectation(optimistic: float, fresh: Mapping[str, Any], runs: Sequence[float]) -> Markup:
-    """The winner's validation loss in the search, and on fresh seeds with its 95 % interval and each run."""
+    """Draw the winner's validation loss in the search, and on fresh seeds with its 95 % interval and each run."""
     names = ["in the search", "on fresh seeds"]
     row = alt.Y("where:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
     place = alt.X("x:Q", title="validation loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
@@ -264,7 +264,7 @@ def expectation(optimistic: float, fresh: Mapping[str, Any], runs: Sequence[floa
 
 
 def response(curve: Mapping[str, Any], metric: str) -> Markup:
-    """A smooth curve over the rate with its interval, and the runs, each without its seed's own level."""
+    """Draw a smooth curve over the rate with its interval, and the runs, each without its seed's own level."""
     ends = ("rate", "mean", "low", "high")
     columns = [curve[name] or curve["mean"] for name in ends]
     band = [dict(zip(ends, values)) for values in zip(*columns)]
@@ -289,8 +289,8 @@ def response(curve: Mapping[str, Any], metric: str) -> Markup:
 
 
 def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: str, paired: bool) -> Markup:
-    """A heat map of mean counts, rows the true class; `paired`: of differences, blue where they are for the better."""
-    names = [clean(name) for name in names]  # here, too: in an expression they are escaped, and look clean to `_svg`
+    """Draw a heat map of mean counts, with true classes as rows; if `paired`, of differences, with improvements in blue."""
+    names = [clean(name) for name in names]  # also here: an expression holds them escaped, so that they look clean to `_svg`
     size = len(names)
     most = max((abs(v) for row in counts for v in row), default=0) or 1
     rows: list[dict[str, Any]] = []
@@ -325,9 +325,9 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[float]], variant: 
 
 
 def reliability(found: Mapping[str, Any], variant: str) -> Markup:
-    """Accuracy against confidence by bin, plain and Monte-Carlo: the mean over seeds, a band from the lowest to the highest.
+    """Draw accuracy against confidence by bin, plain and Monte-Carlo: the mean over seeds, a band from the lowest to the highest.
 
-    Bins with fewer than `FEWEST_IN_BIN` examples a seed are left out: their shares say nothing.
+    Bins with fewer than `FEWEST_IN_BIN` examples per seed are left out, because their shares are too noisy.
     """
     rows, said = [], []
     for name, each in found.items():
@@ -360,7 +360,7 @@ def reliability(found: Mapping[str, Any], variant: str) -> Markup:
 
 
 def risk_coverage(found: Mapping[str, Any], variant: str) -> Markup:
-    """The share of wrong answers among the surest examples, by their share, plain and Monte-Carlo, with bands over seeds."""
+    """Draw risk against coverage: the error among the most certain examples, plain and Monte-Carlo, with bands over seeds."""
     rows, said = [], []
     for name, each in found.items():
         curve = each["risk_coverage"]
@@ -382,9 +382,9 @@ def risk_coverage(found: Mapping[str, Any], variant: str) -> Markup:
 
 
 def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | None, among: Sequence[str]) -> Markup:
-    """Lines for means over seeds, bands from the lowest to the highest; `lines` are (seeds, epochs), by names `among` others.
+    """Draw means over seeds as lines, with bands from the lowest to the highest; `lines` are (seeds, epochs) by variant.
 
-    Without a `domain` the figures are differences, and zero is drawn.
+    `among` are all variants, for the colours. Without a `domain` the figures are differences, and a line marks zero.
     """
     names, rows, said = list(lines), [], []
     for name, values in lines.items():
@@ -402,14 +402,14 @@ def _curves(lines: Mapping[str, np.ndarray], title: str, domain: list[float] | N
     chart = area + line
     if not domain:
         chart = _base([{"mean": 0}]).mark_rule(color=_QUIET, aria=False).encode(y=level) + chart
-    if len(rows) <= 200:  # what the mouse can read off; more would make the page large
+    if len(rows) <= 200:  # tooltips; more of them would make the page too large
         chart += base.mark_circle(size=60, opacity=0).encode(y=level, description=alt.Description("tip:N"))
     label = f"{title} by epoch. At the end, lowest to highest over seeds: {'; '.join(said)}."
     return _svg(chart.properties(width=225, height=200), label)
 
 
 def _values(runs: Sequence[Run], name: str, minus: str | None = None) -> np.ndarray:
-    """(seeds, epochs) of the runs that went all the way; one that diverged early would cut the mean of the others short."""
+    """Return (seeds, epochs) of the complete runs; a run that diverged early would shorten the mean of the others."""
     rows = []
     for run in runs:
         row, less = (np.array(run.get(each, ()), dtype=float) for each in (name, minus or name))
@@ -424,7 +424,7 @@ def _base(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
 
 
 def _variant_color(names: Sequence[str], among: Sequence[str] | None = None, legend: bool = True) -> alt.Color:
-    """A name has the colour of its place `among` all; the first is what the others are compared with, and grey."""
+    """Colour each name by its position `among` all; the first name is the baseline and grey."""
     order = list(dict.fromkeys(among or names))
     colors = {name: _OTHERS[(number - 1) % len(_OTHERS)] if number else _BASELINE for number, name in enumerate(order)}
     scale = alt.Scale(domain=list(names), range=[colors[name] for name in names])
@@ -458,9 +458,9 @@ def _title(metric: str) -> str:
 
 
 def _svg(chart: Any, label: str) -> Markup:
-    """Return the chart as SVG, with its figures in words, colours as variables, and without what says nothing.
+    """Return the chart as SVG with its figures in words, colours as CSS variables, and no superfluous elements or attributes.
 
-    An unsafe character in it would end the process: the renderer aborts.
+    Unsafe characters are removed first, because the renderer would abort the process on them.
     """
     spec = cleaned(chart.to_dict(validate=False) | {"config": _CONFIG})
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
@@ -475,7 +475,7 @@ def _svg(chart: Any, label: str) -> Markup:
 
 
 def _attribute(name: str, value: str) -> tuple[str, str]:
-    """Return an attribute of the renderer's as the page has it."""
+    """Convert an attribute of the renderer for the page."""
     if name == "aria-label":
         return "data-tip", value
     if name in ("d", "transform"):

@@ -1,4 +1,4 @@
-"""What the page shows of a comparison, as plain values: its document, curves, pairs, and the test examples in the ledger."""
+"""Collect a comparison for the page as plain values: its document, curves, pairs, and the test examples in the ledger."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from keras_dropout.bench.statistics import finite_mean, finite_or_none
 
 
 def report_document(found: Comparison) -> dict[str, Any]:
-    """Return all that the page shows: `Comparison.document`, curves, pairs, and test examples and network where there are such."""
+    """Return all that the page shows: `Comparison.document`, curves, pairs, and, if known, test examples and network."""
     document, study = found.document(), found.study
     keys = {variant.name: [study.key(variant, seed) for seed in study.seeds] for variant in study.variants}
     curves = {name: [found.results[key].curves for key in each if key in found.results] for name, each in keys.items()}
@@ -39,7 +39,7 @@ def report_document(found: Comparison) -> dict[str, Any]:
 
 
 def _test_examples(found: Comparison) -> dict[str, Any]:
-    """Return "examples", "confusion" and "calibration", None where the runs have nothing for them."""
+    """Return "examples", "confusion" and "calibration"; each is None if the runs have no data for it."""
     by_variant = found.of_each_example([variant.name for variant in found.study.variants])
     predictions = {name: [None if run is None else run.predictions for run in runs] for name, runs in by_variant.items()}
     losses = {name: [None if run is None else run.test_losses for run in runs] for name, runs in by_variant.items()}
@@ -80,7 +80,7 @@ def _test_examples(found: Comparison) -> dict[str, Any]:
 
 
 def _names(names: Sequence[str], number: int) -> list[str]:
-    """Name `number` classes; one without a name by its number."""
+    """Return names for `number` classes; a class without a name gets its number."""
     return [names[each] if each < len(names) else str(each) for each in range(number)]
 
 

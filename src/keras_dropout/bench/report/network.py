@@ -1,6 +1,6 @@
-"""The network of a study as a picture: all units beside those that one training step keeps, after Srivastava et al. 2014, figure 1.
+"""Draw the network of a study: all units beside the units that one training step keeps, after Srivastava et al. 2014, figure 1.
 
-Everything is drawn once, and what a step drops is a class of what is drawn: `network.js` only changes classes and numbers.
+Everything is drawn once. A CSS class marks dropped shapes, so `network.js` only changes classes and numbers.
 """
 
 import itertools
@@ -16,17 +16,17 @@ from markupsafe import Markup
 from keras_dropout.characters import clean
 
 _PITCH, _LEFT, _RIGHT = 108, 56, 60  # from column to column; from an edge of the picture to the nearest column
-# Heights: of what stands above units, and below them.
+# Heights above and below the units.
 _LABEL, _CAPTION = 40, 70
-_COLUMNS, _IN_COLUMN = 8, 4  # what is drawn of a long and of a wide model
+_COLUMNS, _IN_COLUMN = 8, 4  # columns drawn of a long model, layers drawn in a column of a wide model
 _CIRCLES, _MAPS, _ROWS = 12, 6, 10
-_SIDE = 88  # of an image
-_PIXELS, _ENTRIES = 32, 8  # an image with more pixels a side, and a map with more entries, is drawn as a whole
+_SIDE = 88  # side of an image
+_PIXELS, _ENTRIES = 32, 8  # an image with more pixels per side, or a map with more entries, is drawn as one shape
 
 
 @dataclass
 class _End:
-    """Where lines begin and end: at the left and the right of a unit, which is made of `count` shapes from `first` on."""
+    """The two ends for lines at the left and right of a unit; the unit consists of `count` shapes from `first` on."""
 
     left: float
     right: float
@@ -37,7 +37,7 @@ class _End:
 
 @dataclass
 class _Layer:
-    """A layer with what only changes the form of its output; their units are the same."""
+    """A layer together with later layers that keep its units and only change their form."""
 
     nodes: list[int]
     facts: Mapping[str, Any]
@@ -48,22 +48,22 @@ class _Layer:
     top: float = 0
     height: float = 0
     shapes: list[str] = field(default_factory=list)
-    # A shape stands for the units at start, start + stride, … of them, `count` in all.
+    # A shape stands for `count` units: start, start + stride, …
     starts: list[int] = field(default_factory=list)
     stride: int = 1
     count: int = 1
     ends: list[_End] = field(default_factory=list)
-    drawn: int = 0  # units, rows or maps that are drawn, of `of`
+    drawn: int = 0  # number of drawn units, rows or maps, out of `of`
     of: int = 0
 
 
 def draw(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What `network.html` needs to show what `portrait` tells of a network; None where there is nothing to show.
+    """Return the values with which `network.html` shows the network from `portrait`; None if there is nothing to show.
 
         {"variants": [those with dropout], "full": SVG, "thinned": SVG | None, "width": of each, "steps": how many, "said": text,
          "tables": [{"variant", "seed", "sites": [text], "rows": [{"step", "epoch", "kept": [text]}]}]}
 
-    The pictures show the first variant that has dropout, at its first step; `network.js` shows the others.
+    The pictures show the first variant with dropout at its first step; `network.js` shows the others.
     """
     if not network or not network["nodes"]:
         return None
@@ -83,7 +83,7 @@ def draw(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def kept(site: Mapping[str, Any], mask: str | None) -> np.ndarray | None:
-    """A mask as truth values, in its shape."""
+    """Unpack a mask into booleans of its shape."""
     if mask is None:
         return None
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(mask), "uint8"), count=math.prod(site["mask"]))
@@ -116,14 +116,14 @@ def _site(site: Mapping[str, Any]) -> str:
 
 
 def _said(network: Mapping[str, Any], name: str, number: int) -> str:
-    """A step in words."""
+    """Describe a step in words."""
     drawn = network["steps"][name]
     step = drawn["steps"][number]
     return f"step {step['step']:,}, epoch {_epoch(drawn, step)}, seed {drawn['seed']}"
 
 
 def _layout(nodes: Sequence[Mapping[str, Any]]) -> tuple[list[_Layer], dict[int, int]]:
-    """The layers in their places, and how many are left out behind a column."""
+    """Place the layers; return them, and how many are left out after each column."""
     users = Counter(number for node in nodes for number in set(node["inputs"]))
     layers: list[_Layer] = []
     layer_of: dict[int, int] = {}
@@ -154,7 +154,7 @@ def _layout(nodes: Sequence[Mapping[str, Any]]) -> tuple[list[_Layer], dict[int,
     alone = _LABEL + most + _CAPTION
     height, hidden = max(alone, widest * least), {}
     for place, column in enumerate(shown):
-        gap = columns > _COLUMNS and place >= half  # a column of its own for what is left out
+        gap = columns > _COLUMNS and place >= half  # one column stands for the layers that are left out
         some = by_column[column][:_IN_COLUMN]
         for number, layer in enumerate(some):
             layer.x = _LEFT + _PITCH * (place + gap)
@@ -168,9 +168,9 @@ def _layout(nodes: Sequence[Mapping[str, Any]]) -> tuple[list[_Layer], dict[int,
 
 @dataclass(frozen=True)
 class _Form:
-    """How the units of a layer are drawn: an image as its pixels, maps as squares, rows of steps as strips, else circles.
+    """The drawing form of a layer's units: pixels for an image, squares for maps, strips for rows of steps, otherwise circles.
 
-    `units` of them, `places` in each, at most `most` and so high and wide.
+    There are `units` units with `places` in each; at most `most` are drawn, each of this height and width.
     """
 
     kind: str
@@ -200,12 +200,12 @@ class _Form:
 
     @property
     def wanted(self) -> float:
-        """The height that all of them take."""
+        """Total height of the drawn units."""
         return min(self.units, self.most) * self.pitch
 
 
 def _units(layer: _Layer) -> None:
-    """Put the shapes of a layer's units, as many as there is room for, in the middle of its place."""
+    """Place the shapes of a layer's units in the middle of its area, as many as fit."""
     form, room = _Form.of(layer), layer.height - _LABEL - _CAPTION
     middle = layer.top + _LABEL + room / 2
     if form.kind == "image":
@@ -275,12 +275,12 @@ def _short(value: float) -> str:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many of `count` units, evenly chosen, the first and the last among them."""
+    """Choose at most `most` of `count` units at even distances, including the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 class _Picture:
-    """The layers of one network in their places, all units or those that a step keeps."""
+    """A picture of one network with all units, or with the units that a step keeps."""
 
     def __init__(self, network: Mapping[str, Any], layers: list[_Layer], hidden: Mapping[int, int], first: str):
         self._network, self._layers, self._hidden, self._first = network, layers, hidden, first
@@ -293,7 +293,7 @@ class _Picture:
         self._height = max(layer.top + layer.height for layer in layers) + (18 if self._beside else 0)
 
     def svg(self, thinned: bool) -> Markup:
-        """The picture as the text of an `svg` element."""
+        """Return the picture as the text of an `svg` element."""
         states = {number: self._states(number) for number in self._shown} if thinned else None
         parts = [
             *(part for number in self._shown for part in self._lines(number, states)),
@@ -318,7 +318,7 @@ class _Picture:
         )
 
     def words(self, thinned: bool) -> str:
-        """What the picture shows, for those who do not see it."""
+        """Return the alternative text of the picture."""
         if thinned:
             counts = [f"{self._layers[n].facts['name']} {text}" for n in self._shown if (text := self._kept_text(n))]
             return f"The thinned network of {_said(self._network, self._first, 0)}: {'; '.join(counts) or 'no masks shown'}."
@@ -327,18 +327,18 @@ class _Picture:
         return f"The network without dropout: {'; '.join(described[:20])}{more}."
 
     def _sites(self, variant: str, number: int) -> list[tuple[int, Mapping[str, Any]]]:
-        """The dropout of a variant at a layer, with its place among the variant's."""
+        """Return the dropout sites of a variant at a layer, each with its index among the variant's sites."""
         sites = self._network["variants"][variant]
         return [(place, site) for place, site in enumerate(sites) if site["node"] in self._layers[number].nodes]
 
     def _masks(self, number: int) -> list[np.ndarray]:
-        """The masks of the first step at a layer."""
+        """Return the masks of the first step at a layer."""
         step = self._network["steps"][self._first]["steps"][0]
         found = [kept(site, step["masks"][place]) for place, site in self._sites(self._first, number)]
         return [mask for mask in found if mask is not None]
 
     def _over_units(self, number: int) -> np.ndarray | None:
-        """Which of a layer's units are kept at the first step."""
+        """Return which of a layer's units the first step keeps."""
         shapes = {site["node"]: self._network["nodes"][site["node"]]["shape"] for _, site in self._sites(self._first, number)}
         step, found = self._network["steps"][self._first]["steps"][0], []
         for place, site in self._sites(self._first, number):
@@ -353,7 +353,7 @@ class _Picture:
         return f"{_count(masks[0] if len(masks) == 1 else self._over_units(number))} kept"
 
     def _states(self, number: int) -> list[str]:
-        """For each shape of a layer: "" where all it stands for is kept, "part" or "gone" where some or all is dropped."""
+        """Return for each shape of a layer "" if all its units are kept, "part" if some are dropped, "gone" if all are."""
         layer, over = self._layers[number], self._over_units(number)
         if over is None:
             return [""] * len(layer.shapes)
@@ -378,7 +378,7 @@ class _Picture:
         return Markup('<g class="units{}" {}>{}</g>').format(cells, told, Markup("".join(shapes)))
 
     def _lines(self, number: int, states: Mapping[int, Sequence[str]] | None) -> Iterable[Markup]:
-        """The lines that end at a layer: one from each unit that it uses to each of its own; one alone over several columns."""
+        """Yield the lines that end at a layer: from each input unit to each of its units, or a single line over several columns."""
         layer = self._layers[number]
         for other in layer.inputs:
             source = self._layers[other]
@@ -428,7 +428,7 @@ class _Picture:
         return Markup("").join([*lines, count.format(layer.x, y + 36, "" if text else "muted", number, size, text or size)])
 
     def _marks(self, variant: str) -> Markup:
-        """Where a variant drops: a broken line behind the layer, with method and rate."""
+        """Mark where a variant drops: a dashed line behind the layer, with method and rate."""
         rates, parts = self._network["steps"][variant]["steps"][0]["rates"], []
         for number in self._shown:
             sites, layer = self._sites(variant, number), self._layers[number]
@@ -463,13 +463,13 @@ def _gone(end: _End, states: Sequence[str]) -> bool:
 
 
 def _bow(source: _Layer, layer: _Layer) -> str:
-    """A line past what stands between two layers."""
+    """Return a line around the layers between two layers."""
     x1 = max((end.right for end in source.ends), default=source.x)
     x2 = min((end.left for end in layer.ends), default=layer.x)
     y1, y2 = (each.top + (_LABEL + each.height - _CAPTION) / 2 for each in (source, layer))
     if round((layer.x - source.x) / _PITCH) == 1:
         return f"M{x1:g} {y1:g}L{x2:g} {y2:g}"
-    # Above the units, or below where it comes from there.
+    # Above the units, or below if the line comes from below.
     above = y1 <= y2 + 1
     high = layer.top + _LABEL - 6 if above else min(each.top + each.height for each in (source, layer)) - _CAPTION + 2
     turn = _PITCH * 0.3

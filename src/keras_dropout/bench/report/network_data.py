@@ -1,6 +1,6 @@
-"""The network of a study as plain values: its layers, the dropout of each variant, and the masks that training draws.
+"""Describe the network of a study as plain values: its layers, the dropout of each variant, and the masks drawn in training.
 
-A mask is a pure function of seed, layer and step (see `keras_dropout.masks`): those of any step are known without training.
+A mask is a pure function of seed, layer and step (see `keras_dropout.masks`), so the masks of any step are known without training.
 """
 
 import math
@@ -24,29 +24,30 @@ from keras_dropout.models.dropping import dropout_options, inner_layer, is_dropo
 from keras_dropout.schedules import Schedule
 from keras_dropout.thinning import is_mask, mask_shape
 
-LARGEST = 2**12  # entries of a mask that is kept
-_ALTOGETHER = 2**14  # entries of the masks of one step, so that a report stays small whatever the model
+LARGEST = 2**12  # entries of the largest mask that is kept
+_ALTOGETHER = 2**14  # entries of all masks of one step, so that the report of any model stays small
 _WORDS = masks.Words(constant=np.uint32, shift_right=lambda x, n: x >> np.uint32(n))
 
 
 def portrait(study: Study, steps: int = 12) -> dict[str, Any] | None:
-    """The study's network; None for a model whose layers cannot be followed.
+    """Return the study's network; None for a model whose layers cannot be traced.
 
         {"nodes": [{"name", "kind", "shape", "units", "parameters", "inputs"}],
          "variants": {variant: [{"site", "kind", "rate", "schedule", "node", "mask"}]},
          "steps": {variant: {"seed", "epoch_steps", "steps": [{"step", "rates", "masks"}]}}}
 
-    Nodes are the inputs and the calls of layers of the model without dropout, in the order of computing, nested models opened:
-    `shape` is without the batch, None on an axis of no fixed size, `units` the product of it, and `inputs` are numbers of nodes.
-    Dropout of a variant has the number of the `node` whose output (or, for methods around a layer, whose computation) it drops, and
-    the shape of one example's `mask`, 1 on an axis that shares it; None for methods that draw in another way, and where the mask
-    has more than `LARGEST` entries.
-    `steps` has variants with dropout alone: for the first seed, some of the first steps of training and some later up to the last,
-    each with the rates then and the masks of the first example of the batch: the bits of what is kept, row by row, packed, in
-    hexadecimal digits; None where the dropout has no mask.
+    Nodes are the inputs and the layer calls of the model without dropout, in the order of computation, with nested models opened.
+    `shape` has no batch axis and is None on an axis without a fixed size. `units` is the product of `shape`. `inputs` are numbers
+    of nodes.
+    Dropout of a variant has the number of the `node` whose output it drops (or, for methods around a layer, whose computation), and
+    the shape of one example's `mask`, with 1 on an axis that shares the mask. `mask` is None for methods that draw differently, and
+    for masks with more than `LARGEST` entries.
+    `steps` has only variants with dropout. For the first seed it lists some of the first training steps and some later steps up to
+    the last, each with its rates and the masks of the batch's first example. A mask is the bits of the kept entries, row by row,
+    packed, in hexadecimal digits; None if the dropout has no mask.
     """
     check_whole("steps", steps, 1, "It is the number of training steps of which masks are kept, for example 12.")
-    state = random.getstate()  # layers that are made draw from it, and the reader's program may too
+    state = random.getstate()  # making layers draws from it, and the user's program may use it too
     try:
         return _portrait(study, steps, by_name=True) or _portrait(study, steps, by_name=False)
     except BadInput:
@@ -57,15 +58,17 @@ def portrait(study: Study, steps: int = 12) -> dict[str, Any] | None:
 
 @dataclass
 class _Nodes:
-    """The nodes of all variants, which are the same but for dropout. What tells them apart is the layer's name and what goes in;
-    or, where each model that is made has names of its own, their order."""
+    """The nodes of all variants, which differ only in dropout.
+
+    A node is identified by the layer's name and inputs; or, if each new model has new names, by its order.
+    """
 
     by_name: bool
     found: list[dict[str, Any]] = field(default_factory=list)
     _numbers: dict[tuple, int] = field(default_factory=dict)
 
     def number(self, order: int, name: str, kind: str, shape: tuple, layer: Any, inputs: list[int]) -> int:
-        """The number of a node, which is a new one where it is not yet known."""
+        """Return the number of a node; an unknown node gets a new number."""
         key = (name, kind, *inputs) if self.by_name else (order, kind, *inputs)
         if key not in self._numbers:
             self._numbers[key] = len(self.found)
@@ -75,7 +78,7 @@ class _Nodes:
         return self._numbers[key]
 
     def site(self, number: int, variant: Variant) -> str:
-        """The site at a node: it is named after a layer that the node may stand behind, as an activation does."""
+        """Return the site at a node; its name may be that of an earlier layer, for example for an activation behind that layer."""
         node = first = self.found[number]
         while node["name"] not in (variant.placement or {}) and len(node["inputs"]) == 1:
             node = self.found[node["inputs"][0]]
@@ -84,7 +87,7 @@ class _Nodes:
 
 @dataclass(frozen=True)
 class _Dropout:
-    """Dropout at a node. Of the `calls` of its layer in a training step it is number `place`; `mask` is the shape of its mask."""
+    """Dropout at a node: call number `place` of the `calls` of its layer in a training step; `mask` is the shape of its mask."""
 
     site: str
     kind: str
@@ -102,20 +105,20 @@ class _Dropout:
         return facts | {"mask": None if self.mask is None else list(self.mask)}
 
     def kept(self, steps: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """What is kept of the first example in these steps of training, counted from 1: truth values (steps, entries)."""
+        """Return the kept entries of the first example in these training steps, counted from 1: booleans (steps, entries)."""
         assert self.mask is not None
-        # A layer goes on by one in its stream each time it is called in training.
+        # Each call in training advances the stream of a layer by one.
         calls = (steps - 1) * self.calls + self.place
         words = ops.convert_to_numpy(self.layer.stream.state).astype("uint32")[:2]
         state = [*(np.full((1, 1), word, "uint32") for word in words), calls.astype("uint32")[:, None]]
-        # The first example has the first positions, whatever the size of the batch.
+        # The first example has the first positions for any batch size.
         positions = np.arange(math.prod(self.mask), dtype="uint32")
         draws = masks.draws(positions, masks.call_key(state, _WORDS), _WORDS)
         return draws >= np.round(rates.astype("float32") * np.float32(masks.LEVELS)).astype("uint32")[:, None]
 
 
 def _portrait(study: Study, steps: int, by_name: bool) -> dict[str, Any] | None:
-    """None where the nodes of the variants are not the same."""
+    """Return the network; None if the variants have different nodes."""
     nodes, variants, drawn = _Nodes(by_name), {}, {}
     for variant in study.variants:
         known = len(nodes.found)
@@ -129,14 +132,14 @@ def _portrait(study: Study, steps: int, by_name: bool) -> dict[str, Any] | None:
 
 
 def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
-    """The dropout of a variant's model, in the order of computing; its nodes are noted in `nodes`."""
+    """Return the dropout of a variant's model in the order of computation, and add the model's nodes to `nodes`."""
     model, schedules = make(study, variant)
     reseed(model, study.seeds[0])
     read = graph.read(model)
     node_of, order = {}, iter(range(10**9))  # by tensor
     for name, tensor, shape, _ in read.inputs:
         node_of[tensor] = nodes.number(next(order), name, "Input", shape, None, [])
-    # Where a class trains in a way of its own, how often it calls its layers is not known.
+    # If a class overrides training, the number of calls of its layers is unknown.
     known = all(getattr(type(model), name) is getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
     calls = Counter(id(call.layer) for call in read.calls)
     before: Counter[int] = Counter()
@@ -146,7 +149,7 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
         inputs, layer = [node_of[tensor] for tensor in call.inputs], call.layer
         if is_dropout(layer):
             node_of.update(dict.fromkeys(call.outputs, inputs[0]))
-            # Behind dropout of whole tokens there are fewer of them than the node has.
+            # Dropout of whole tokens leaves fewer tokens than the node has.
             mask = _mask(call) if known and list(call.shape) == nodes.found[inputs[0]]["shape"] else None
             if mask is not None and math.prod(mask) > min(LARGEST, room):
                 mask = None
@@ -162,13 +165,13 @@ def _dropouts(study: Study, variant: Variant, nodes: _Nodes) -> list[_Dropout]:
         node_of.update(dict.fromkeys(call.outputs, number))
         found += [_Dropout(name, kind, rate, number, own, schedules.get(own)) for own, kind, rate in _own(layer)]
     if not graph.is_nested(model) and any(len(node["inputs"]) > 1 for node in nodes.found):
-        # A subclass may call a shared layer in another order than that of its graph.
+        # A subclass may call a shared layer in a different order than its graph.
         found = [each if each.calls == 1 else replace(each, mask=None) for each in found]
     return found
 
 
 def _mask(call: graph.Call) -> tuple | None:
-    """The shape of one example's mask, where a layer multiplies by one and its size is fixed."""
+    """Return the shape of one example's mask if the layer multiplies by a mask of fixed size, else None."""
     if not is_mask(call.layer) or None in call.shape:
         return None
     first, *shape = mask_shape(call.layer, call.shape, call.path)
@@ -176,7 +179,7 @@ def _mask(call: graph.Call) -> tuple | None:
 
 
 def _own(layer: Any) -> Iterator[tuple[Any, str, float | None]]:
-    """(layer, kind, rate) of the dropout that is around a layer, its own, or an option of it."""
+    """Yield (layer, kind, rate) of the dropout around a layer, in the layer, or in its options."""
     while isinstance(layer, LayerWrapper):
         yield layer, type(layer).__name__, _rate(layer)
         layer = layer.layer
@@ -192,14 +195,14 @@ def _rate(layer: Any) -> float | None:
 
 
 def _steps(study: Study, dropouts: list[_Dropout], count: int) -> dict[str, Any]:
-    """Rates and masks at some steps of training."""
+    """Return rates and masks at some training steps."""
     of_epoch = -(-study.data.train // study.batch_size)
     total = study.epochs * of_epoch
     first = np.arange(1, min(total, -(-count // 3)) + 1)
     later = np.linspace(len(first), total, count - len(first) + 1)[1:]
     steps = np.unique([*first, *np.round(later).astype(int)])
     done, within = np.divmod(steps - 1, of_epoch)
-    progress = (done + within / of_epoch) / study.epochs  # as the engines have it
+    progress = (done + within / of_epoch) / study.epochs  # as the engines compute it
     rates = [None if each.rate is None else np.full(len(steps), each.rate) for each in dropouts]
     rates = [each.schedule(progress) if each.schedule else rate for each, rate in zip(dropouts, rates)]
     kept = [None if each.mask is None or rate is None else each.kept(steps, rate) for each, rate in zip(dropouts, rates)]

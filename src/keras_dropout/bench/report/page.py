@@ -1,4 +1,4 @@
-"""The page: one plain document in, one HTML file out that makes no request. Computes no statistic, and never loads Keras."""
+"""Write the page: one plain document in, one HTML file out that makes no request. Computes no statistic, never loads Keras."""
 
 import base64
 import hashlib
@@ -27,16 +27,16 @@ from keras_dropout.writing import write_whole
 
 HERE = Path(__file__).parent
 LARGE = 3_000_000  # bytes; a page above this is slow to send and to open
-_MOST_PIXELS = 64  # of a side of a picture of an example
+_MOST_PIXELS = 64  # on a side of an example's picture
 
 
 def write_page(path: Path, document: Mapping[str, Any]) -> Path:
-    """Write the page whole or not at all, and return its path. Warns where it is larger than `LARGE`.
+    """Write the page completely or not at all, and return its path. Warn if the page is larger than `LARGE`.
 
-    All that the templates put into it passes `cleaned`. The document that is embedded has names as they are, escaped by JSON.
+    Every value that the templates insert passes `cleaned`. The embedded document keeps names unchanged, escaped by JSON.
 
-    `document` is that of `ShownComparison.report_document`. What is None or missing of "search", "sweep", "examples", "confusion",
-    "calibration", "network" and "reproduction", the summary of an `Outcome`, is left out of the page.
+    `document` comes from `ShownComparison.report_document`. The page leaves out each of "search", "sweep", "examples", "confusion",
+    "calibration", "network" and "reproduction" (the summary of an `Outcome`) that is None or missing.
     """
     check_report_path(path)
     environment = jinja2.Environment(
@@ -61,7 +61,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
     optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
     absent: dict[str, Any] = dict.fromkeys(optional)
     document = absent | dict(document)
-    # As jinja puts them into the page: without the last newline.
+    # Without the last newline, as jinja inserts them into the page.
     scripts = {name: (HERE / name).read_text("utf-8").removesuffix("\n") for name in ("page.js", "network.js")}
     metrics = list(document["pairs"])
     html = environment.get_template("page.html").render(
@@ -79,7 +79,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()],
         data=Markup(json.dumps(_embedded(document), allow_nan=False).replace("<", "\\u003c")),
     )
-    # With the permissions that the user gives to new files.
+    # With the user's permissions for new files.
     write_whole(path, lambda part: part.write_text(html, "utf-8", newline="\n"), "Choose another --report.")
     if (size := path.stat().st_size) > LARGE:
         warnings.warn(
@@ -89,7 +89,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
 
 
 def number(value: float | None, digits: int = 4, sign: str = "-") -> str:
-    """With `digits` decimals, fewer for large values; a dash for none."""
+    """Format a value with `digits` decimals, fewer for large values; None becomes a dash."""
     if value is None:
         return "–"
     digits = max(0, digits - max(0, math.floor(math.log10(abs(value))))) if value else digits
@@ -97,7 +97,7 @@ def number(value: float | None, digits: int = 4, sign: str = "-") -> str:
 
 
 def picture(pixels: Sequence[Any]) -> str:
-    """A picture of h×w or h×w×3 values from 0 to 255 as the address of an inline PNG; the mean of squares where it is large."""
+    """Return h×w or h×w×3 values from 0 to 255 as the data URL of a PNG; a large picture is reduced by averaging blocks."""
     grid = np.asarray(pixels, dtype=float)
     if grid.ndim == 3 and grid.shape[2] == 1:
         grid = grid[..., 0]
@@ -119,7 +119,7 @@ def picture(pixels: Sequence[Any]) -> str:
 
 
 def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
-    """What the seeds predicted: classes with their counts, the most frequent first; of values the mean and the range."""
+    """Summarise the predictions of the seeds: classes with their counts, the most frequent first; for values mean and range."""
     known = [value for value in predictions if value is not None]
     if not known:
         return "–"
@@ -130,26 +130,26 @@ def _counted(predictions: Sequence[Any], names: Sequence[str] | None) -> str:
 
 
 def _called(value: Any, names: Sequence[str] | None) -> str:
-    """A class by its name, or by its number where it has none; a value to three digits."""
+    """Return a class's name, or its number if it has no name; a value to three digits."""
     if isinstance(value, float):
         return number(value, 3)
     return names[value] if names and 0 <= value < len(names) else str(value)
 
 
 def _mostly_wrong(predictions: Sequence[Any], answer: Any) -> bool:
-    """Whether most seeds predict another class; of values it cannot be said."""
+    """Return whether most seeds predict a wrong class; False for values."""
     known = [value for value in predictions if value is not None]
     return isinstance(answer, int) and 2 * sum(value != answer for value in known) > len(known)
 
 
 def _run_metrics(document: Mapping[str, Any]) -> list[str]:
-    """The metrics in the table of runs, those on test data first."""
+    """Return the metrics for the table of runs, test metrics first."""
     names = list(document["variants"][0]["mean"])
     return sorted(names, key=lambda name: (not name.startswith("test"), "loss" not in name, name))
 
 
 def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
-    """The charts by part. Only those with something to show: before the first run ends there is none."""
+    """Return the charts by part, without charts that have no data, such as all charts before the first run ends."""
     variants, pairs, curves = document["variants"], document["pairs"], document["curves"]
     variants = sorted(variants, key=lambda variant: variant["name"] != document["study"]["baseline"])
     curves = {variant["name"]: curves.get(variant["name"], ()) for variant in variants}
@@ -157,7 +157,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     compared = {row["metric"] for row in document["comparisons"] if row["difference"] is not None}
     search, sweep = document["search"], document["sweep"]
     confusion, sampled = document["confusion"], {row["variant"] for row in document["monte_carlo"] or ()}
-    # Where Monte-Carlo predictions are the plain ones they are drawn once.
+    # If Monte-Carlo predictions equal the plain ones, draw them once.
     calibration = {
         name: found if name in sampled or not found else {"plain": found["plain"]}
         for name, found in (document["calibration"] or {}).items()
@@ -209,7 +209,7 @@ def _values(variants: Sequence[Mapping[str, Any]], metric: str) -> dict[str, lis
 
 
 def _gap(variants: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Validation minus training loss at the end, with dropout off."""
+    """Draw the final validation loss minus the training loss, with dropout off."""
     validation, training = _values(variants, "validation_loss"), _values(variants, "train_loss")
     gaps = {
         name: [None if ours is None or theirs is None else ours - theirs for ours, theirs in zip(validation[name], training[name])]
@@ -230,7 +230,7 @@ def _expectation(winner: Mapping[str, Any], variants: Sequence[Mapping[str, Any]
 
 
 def _embedded(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as the page holds it: curves at the epochs that are drawn, to five digits, and pixels as pictures only."""
+    """Return the document to embed: curves only at the drawn epochs and to five digits, without pixels (they are pictures)."""
     curves = {
         name: [{metric: _thinned(values) for metric, values in run.items()} for run in runs]
         for name, runs in (document["curves"]).items()
@@ -249,11 +249,11 @@ def _thinned(values: Sequence[float]) -> list[float | None]:
 
 
 def check_report_path(path: str | Path) -> None:
-    """Refuse a report that could not be written at the end, or that would be written over something that is no page."""
+    """Refuse a report path that cannot be written later, or that is not an .html file."""
     path = Path(path)
     if path.suffix not in (".html", ".htm"):
         refuse(f"the report must be an .html file; got {str(path)!r}.", f"For example {path.stem or 'report'}.html.")
-    with suppress(OSError):  # asks the file system itself; permissions alone do not tell (root, read-only mounts)
+    with suppress(OSError):  # try to write; permissions alone are not enough (root, read-only mounts)
         tempfile.TemporaryFile(dir=path.parent).close()
         if not path.is_dir():
             return

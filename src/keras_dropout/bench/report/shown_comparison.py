@@ -1,4 +1,4 @@
-"""A comparison that shows itself: as tables on the terminal, as HTML in a notebook, and as a page."""
+"""A comparison that can be shown: as tables on the terminal, as HTML in a notebook, and as a page."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,22 +15,22 @@ from keras_dropout.bench.report.comparison_document import report_document
 from keras_dropout.bench.report.page import write_page
 from keras_dropout.display import Shown, as_html
 
-# CSS colours of a chart outside the page: those of the text around it, and two that are seen on light and on dark.
+# CSS colours for a chart outside the report: the colour of the surrounding text, and two that are visible on light and dark.
 _COLORS = (
     "font-family: sans-serif; --ink: currentColor; --quiet: currentColor; --line: currentColor; --better: #3987e5; --worse: #d95926"
 )
 
 
-# A subclass, so that `Comparison` imports nothing of the report, and an object shows itself wherever it is made or unpickled.
+# A subclass, so that `Comparison` imports nothing from the report, and an object can be shown wherever it is made or unpickled.
 class ShownComparison(Shown, Comparison):
-    """What a study found. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
+    """The results of a study. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
 
-    Reads from the `ledger`, if there is one, what it has of each test example, only when that is needed: memory does not grow
-    with the runs.
+    The data of each test example are read from the `ledger`, if there is one, only when needed, so that memory does not grow with
+    the runs.
     """
 
     def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
-        """Return the results of these runs with what the ledger has of each test example."""
+        """Return the results of these runs with the ledger's data of each test example."""
         return super().with_each_example(keys) if self.ledger is None else peek(self.ledger, keys)
 
     def report_document(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class ShownComparison(Shown, Comparison):
         return tables.comparison(self)
 
     def _repr_html_(self) -> str:
-        """Return the tables, and the differences in the test loss as a picture."""
+        """Return the tables and a chart of the differences in test loss."""
         picture, differences = "", self.rows("test_loss")
         if any(row["difference"] is not None for row in differences):
             drawn = charts.paired_differences(differences, self.pairs("test_loss"), "test_loss", higher_is_better("test_loss"))

@@ -1,4 +1,4 @@
-"""A comparison and an assessment on the terminal: tables and sentences."""
+"""Print comparisons, reproductions and assessments on the terminal: tables and sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from keras_dropout.bench.metric_names import SAMPLED, higher_is_better, is_monte
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
-_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns share the width of a page
+_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns must fit the page width
 
 
 def comparison(found: Comparison) -> Group:
-    """What `keras-dropout compare` prints of a `Comparison`."""
+    """Return the terminal output of `keras-dropout compare` for a `Comparison`."""
     figures = {metric: found.figures(metric) for metric in found.own_metrics} if found.others else {}
     parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
     parts += [Text(sentence) for sentence in seeds_sentences(figures.get("test_loss", {}))]
@@ -27,14 +27,14 @@ def comparison(found: Comparison) -> Group:
 
 
 def comparison_tables(found: Comparison) -> list[Table]:
-    """Its tables of means and differences, which are cheap enough to draw while a study runs."""
+    """Return the tables of means and differences, which are cheap enough to draw while a study runs."""
     tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
     tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
     return [*tables, *([_sampled_differences_table(found)] if found.sampled_metrics and found.others else [])]
 
 
 def reproduction(summary: Mapping[str, Any]) -> Group:
-    """What `keras-dropout reproduce` prints: the summary of an `Outcome`."""
+    """Return the terminal output of `keras-dropout reproduce` for the summary of an `Outcome`."""
     parts: list[Any] = [Text(f"{summary['claim']}\n{summary['source']}\n")]
     if figures := _reproduction_figures(summary["figures"]):
         parts.append(figures)
@@ -50,7 +50,7 @@ def reproduction(summary: Mapping[str, Any]) -> Group:
 
 
 def _reproduction_figures(rows: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Mean and standard deviation over seeds, a line for each part and variant."""
+    """Return a table of mean and standard deviation over seeds, one row for each part and variant."""
     if not rows:
         return None
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
@@ -66,14 +66,14 @@ def _reproduction_figures(rows: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def _significant(row: Mapping[str, Any]) -> str:
-    """To four digits, for figures of any size."""
+    """Format a mean to four significant digits, with its standard deviation."""
     if row["mean"] is None:
         return "-"
     return f"{row['mean']:.4g}" + ("" if row["sd"] is None else f" ± {row['sd']:.2g}")
 
 
 def assessment(assessed: Any) -> Group:
-    """What `keras-dropout uncertainty` prints of an `Assessment`."""
+    """Return the terminal output of `keras-dropout uncertainty` for an `Assessment`."""
     many = len(assessed.seeds) > 1
     over = f"mean of {len(assessed.seeds)} seeds, 95 % interval over seeds" if many else "95 % interval over examples"
     title = f"{assessed.target} on {assessed.data}: {assessed.examples:,} test examples, {assessed.samples} samples ({over})"
@@ -90,7 +90,7 @@ def assessment(assessed: Any) -> Group:
 
 
 def _methods_table(assessed: Any, title: str) -> Table:
-    shown = [name for name in next(iter(assessed.values.values())) if name != "smooth_ece"]  # there is no room for all
+    shown = [name for name in next(iter(assessed.values.values())) if name != "smooth_ece"]  # not all fit on a line
     table = Table(title=Text(title), title_justify="left")
     table.add_column("method", no_wrap=True)
     for name in (*shown, "ms/example"):
@@ -150,7 +150,7 @@ def _means_table(found: Comparison) -> Table:
     table.add_column("variant")
     table.add_column("runs", justify="right")
     repeated = {plain_metric(metric) for metric in found.sampled_metrics if is_monte_carlo(metric)}
-    shown = [metric for metric in found.own_metrics if metric not in repeated]  # those with a Monte-Carlo one have a table
+    shown = [metric for metric in found.own_metrics if metric not in repeated]  # the repeated ones have a table
     for metric in shown:
         table.add_column(metric.replace("_", " "), justify="right")
     table.add_column("train loss", justify="right")
@@ -178,7 +178,7 @@ def _differences_table(found: Comparison, metric: str) -> Table:
 
 
 def _sampled_table(found: Comparison) -> Table:
-    """Plain and Monte-Carlo predictions one below the other; one row where both are the same."""
+    """Return a table of plain and Monte-Carlo predictions, one below the other; one row if both are the same."""
     title = f"test data: plain predictions, and the mean of {found.study.samples} with dropout on (Monte-Carlo)"
     table = Table(title=Text(title), title_justify="left")
     several = [metric for metric in found.sampled_metrics if is_monte_carlo(metric)]

@@ -1,4 +1,4 @@
-"""What a study found, in sentences for terminal, notebook and page: the verdict, the code that follows from it, and figures."""
+"""Say the results of a study in sentences for terminal, notebook and page: the verdict, the code to apply it, and figures."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _WIDTH = 88
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first thing a reader sees. `tone` is better, worse, same or open; `code` is None where nothing is to be changed."""
+    """The verdict at the top of the page. `tone` is better, worse, same or open; `code` is None if nothing should change."""
 
     tone: str
     headline: str
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def verdict(document: Mapping[str, Any]) -> Verdict:
-    """The verdict of a document: on the test loss, with what the other metrics say against it."""
+    """Return the verdict of a document: on the test loss, with the other metrics that contradict it."""
     study = document["study"]
     baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
     rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == DECIDING and row["pairs"]}
@@ -78,14 +78,14 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
 
 
 def progress(document: Mapping[str, Any]) -> list[str]:
-    """How far the study is, where it is not at its end."""
+    """Return a sentence on the progress of an unfinished study, else nothing."""
     runs = [run for variant in document["variants"] for run in variant["runs"]]
     ended = sum(run["status"] != "missing" for run in runs)
     return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
 
 
 def became(row: Mapping[str, Any], was: str = "was ") -> str:
-    """What a metric did under a variant: "the test loss was lower by 0.056 (95 % interval 0.048 to 0.063)"."""
+    """Say how a metric changed under a variant: "the test loss was lower by 0.056 (95 % interval 0.048 to 0.063)"."""
     metric, interval = row["metric"].replace("_", " "), row["interval"]
     digits = decimals(row["difference"], *(interval or ()))
     words = f"{'lower' if row['difference'] < 0 else 'higher'} by {abs(row['difference']):.{digits}f}"
@@ -98,13 +98,13 @@ def became(row: Mapping[str, Any], was: str = "was ") -> str:
 
 
 def decimals(*values: float) -> int:
-    """As many as show two digits of the first value, and no more than six."""
+    """Return the number of decimals that shows two digits of the first value, at most six."""
     size = abs(values[0]) or max(map(abs, values))
     return 0 if not size else min(6, max(0, 1 - math.floor(math.log10(size))))
 
 
 def described(variant: Mapping[str, Any]) -> str:
-    """A variant as a phrase: "Dropout 0.2 at hidden_1 and hidden_2"."""
+    """Describe a variant in a phrase: "Dropout 0.2 at hidden_1 and hidden_2"."""
     placement = variant["placement"]
     if placement is None:
         return f"the model as it is built ({variant['name']})"
@@ -119,10 +119,11 @@ def described(variant: Mapping[str, Any]) -> str:
 
 
 def code(variant: Mapping[str, Any], epochs: int) -> str | None:
-    """Python that makes the variant of a model `model`; None for the model as it is built, and where layers have numbers for names,
-    as in studies of earlier versions.
+    """Return Python code that makes the variant from a model `model`.
 
-    Rates that change over training need a `RateScheduler`, which knows layers by their names: they get some where not all follow
+    Return None for the model as it is built, and for studies of earlier versions, where layers have numbers instead of names.
+
+    Rates that change over training need a `RateScheduler`, which finds layers by name. So the layers get names, unless all follow
     the same schedule.
     """
     placement = variant["placement"]
@@ -157,7 +158,7 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
 
 
 def seeds_sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the number of seeds is good for, and what a margin says, one sentence each, from `Comparison.figures`."""
+    """Say what the number of seeds can show and what the margin implies, one sentence each, from `Comparison.figures`."""
     found = []
     for name, each in figures.items():
         said, margin = [], each["equivalence"]
@@ -178,7 +179,7 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What Monte-Carlo predictions do to each variant's NLL or RMSE, one sentence each, from `Comparison.monte_carlo`."""
+    """Say how Monte-Carlo predictions change each variant's NLL or RMSE, one sentence each, from `Comparison.monte_carlo`."""
     found = []
     for row in rows:
         if row["metric"] in ("test_nll", "test_rmse") and row["pairs"]:
@@ -191,7 +192,7 @@ def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]
 
 
 def expected(row: Mapping[str, Any]) -> str:
-    """An expectation of a reproduction with its bounds, as "test loss, none minus hidden > 0"."""
+    """Return an expectation of a reproduction with its bounds, such as "test loss, none minus hidden > 0"."""
     if row["figure"] is not None:
         return f"{row['says']}: {row['figure']:g} could be one more"
     if row["above"] is None and row["below"] is None:
@@ -202,7 +203,7 @@ def expected(row: Mapping[str, Any]) -> str:
 
 
 def _named(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The variant to speak of: with a verdict for the better before all else, then the largest gain."""
+    """Return the variant for the headline: the best verdict first, then the largest gain."""
     order = ("better", "better, but within the margin", "no difference shown", "same within the margin")
 
     def rank(name: str) -> tuple[int, float]:
@@ -213,7 +214,7 @@ def _named(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The variant nearest to the best rate, which validation data chose."""
+    """Return the variant nearest to the best rate on validation data, and the sweep's sentences."""
     sweep = document["sweep"]
     if "validation_loss" not in sweep["curves"]:
         return None
@@ -224,13 +225,13 @@ def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Ma
 
 
 def _of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The comparisons of a variant on the other metrics of plain predictions."""
+    """Return the comparisons of a variant on the other metrics of plain predictions."""
     rows = [row for row in document["comparisons"] if row["variant"] == name and row["pairs"]]
     return [row for row in rows if row["metric"] != DECIDING and not is_monte_carlo(row["metric"])]
 
 
 def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """What the other metrics say where that is not what the test loss says."""
+    """Return sentences on the metrics that contradict the test loss."""
     side, found = row["verdict"].split(",")[0], []
     repeated = document["sampled"]["repeated"] if document.get("sampled") else ()
     for other in _of(document, row["variant"]):
@@ -240,7 +241,7 @@ def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
-    """How many seeds agree with the verdict."""
+    """Say how many seeds agree with the verdict."""
     if row["verdict"].split(",")[0] not in ("better", "worse") or row.get("share_better") is None:
         return f" This is the mean of {_number_of(row['pairs'], 'seed')}."
     better = round(row["share_better"] * row["pairs"])
@@ -249,7 +250,7 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 
 def _undecided(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What it would take to decide."""
+    """Say what is needed to decide."""
     baseline, fewest = document["study"]["baseline"], fewest_pairs()
     stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
     if row["pairs"] < fewest:
@@ -280,12 +281,12 @@ def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | N
 
 
 def _quoted(text: str) -> str:
-    """A string as Python reads it, in double quotes."""
+    """Return a string as a Python literal in double quotes."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _call(head: str, items: Sequence[str], tail: str) -> str:
-    """One line, or a line for each item where that would be too long."""
+    """Join the call in one line, or with one line for each item if one line would be too long."""
     line = f"{head}{', '.join(items)}{tail}"
     if len(line) <= _WIDTH:
         return line

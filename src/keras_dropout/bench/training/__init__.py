@@ -1,1 +1,1 @@
-"""One run, in one process: its model, its epochs in one of three engines, and what is measured."""
+"""Train one run in one process: build its model, train it in one of three engines, measure it."""

@@ -1,6 +1,6 @@
-"""Show on the first batch of a run that its dropout acts: each layer changes the model's output and drops the share it should.
+"""Check on the first batch of a run that its dropout acts: each layer changes the model's output and drops the expected share.
 
-A study whose dropout does nothing compares a model with itself. So a run whose dropout is not shown to act is not trained.
+A study whose dropout does nothing compares a model with itself. So a run that fails this check is not trained.
 """
 
 import functools
@@ -20,19 +20,19 @@ from keras_dropout.models import graph
 from keras_dropout.models.dropping import dropout_options, is_dropout
 from keras_dropout.sampling import drops, random_states, with_training
 
-_ROWS = 16  # of the first batch
-_ROWS_AT_ONCE = 128  # in all passes together
-_CHANCE = math.log(1e9)  # a share is wrong where chance gives one as far off less than once in e ** _CHANCE runs
-_ROUNDING = 8  # times the machine epsilon: outputs of two programs may differ by as much in rounding
-_MOST_DRAWS = 2000  # of masks for a layer that drops rarely
+_ROWS = 16  # rows of the first batch to use
+_ROWS_AT_ONCE = 128  # rows in all passes together
+_CHANCE = math.log(1e9)  # a share is wrong if chance gives one as far off less than once in e ** _CHANCE runs
+_ROUNDING = 8  # times the machine epsilon: the rounding difference allowed between the outputs of two programs
+_MOST_DRAWS = 2000  # masks to draw at most for a layer that drops rarely
 _FIX = (
     "Have the model call the layer and use what it returns, leave its site out of the variant, or take the layer out of the model."
 )
 
 
 def architecture(variant: Variant) -> str:
-    """Return what tells the programs of a study apart: one program trains all runs with the same architecture."""
-    # A rate is no part of it where it is a variable; PatchDropout's decides a shape.
+    """Return a key for the variant's program: one program trains all runs with the same architecture."""
+    # The key leaves out rates that are variables. It keeps the rate of PatchDropout, which decides a shape.
     placement = variant.placement and {
         site: {
             name: value
@@ -45,12 +45,12 @@ def architecture(variant: Variant) -> str:
 
 
 class Acting:
-    """The dropout layers of an architecture, with one program that measures what each does.
+    """The dropout layers of an architecture, with one program that measures the effect of each.
 
-    `model` gives the structure; the values of a run are arguments. Two passes of one program are compared, which differ in what
-    they get for one layer: a rate of 0 where its rates are variables, else other random states. One program gives the same bits
-    for the same values, so any difference is the layer's. Where it has neither, a second program calls it with `training=False`,
-    and only a difference beyond rounding counts.
+    `model` gives the structure; the values of a run are arguments. Two passes of one program are compared. They differ in one
+    layer only: the second pass gives it a rate of 0 if its rates are variables, otherwise other random states. One program gives
+    the same bits for the same values, so the layer causes any difference. For a layer with neither, a second program calls it
+    with `training=False`, and only a difference beyond rounding counts.
     """
 
     def __init__(self, model: keras.Model):
@@ -64,7 +64,7 @@ class Acting:
             for layer in (*self._free, *self._fixed)
         ]
         stateless = [layer for layer, positions in zip(self._fixed, self._states[len(self._free) :]) if not positions]
-        # Inside a loop, such as that of a recurrent layer, the inputs of a layer cannot be looked at.
+        # The inputs of a layer inside a loop, such as that of a recurrent layer, cannot be read.
         called = {id(call.layer) for call in graph.read(model).calls}
         self._counted = [layer for layer in self._free if _draws_units(layer) and id(layer) in called]
         self.rows = max(2, min(_ROWS, _ROWS_AT_ONCE // (1 + len(self._free) + len(self._fixed))))
@@ -73,9 +73,9 @@ class Acting:
         self._without = {layer: self._compiled(layer) for layer in stateless}
 
     def refusal(self, values: Sequence[Any], x: Any) -> str | None:
-        """Return two lines about the first layer that does not act on the inputs `x`, or None where all do.
+        """Return two lines about the first layer that does not act on the inputs `x`, or None if all act.
 
-        `values` are those of a run's model before its first step, the trainable ones first.
+        `values` are the values of a run's model before its first step, the trainable ones first.
         """
         count = len(self.model.trainable_variables)
         trainable, rest = list(values[:count]), list(values[count:])
@@ -91,7 +91,7 @@ class Acting:
                 share = f"drops {100 * dropped / units:.3g} % of its {units:.0f} units in a training step"
                 return f"{_called(layer)} {share}; its rate is {rate:g}.\nCheck what the model does to the layer's rate."
         left -= acting
-        # Chance, weights that are 0 at first or outputs at their limits may hide what a layer does: look again with others.
+        # Chance, weights that start at 0 or saturated outputs may hide the effect of a layer: try again with other values.
         needed = {
             number: 40 if number < len(self._free) else min(_MOST_DRAWS, math.ceil(_CHANCE / rates[number])) for number in left
         }
@@ -112,7 +112,7 @@ class Acting:
         return [[np.array(ops.convert_to_numpy(values[count + p])) for p in positions] for positions in self._states]
 
     def unused(self, before: list[list[np.ndarray]], after: list[list[np.ndarray]]) -> str | None:
-        """Return two lines about the first layer that drew no mask between two moments of a training, or None."""
+        """Return two lines about the first layer that drew no mask between two moments of training, or None."""
         for layer, *states in zip((*self._free, *self._fixed), before, after):
             if states[0] and all(map(np.array_equal, *states)):
                 return (
@@ -122,10 +122,10 @@ class Acting:
         return None
 
     def _acting(self, trainable: list, rest: list, x: Any) -> tuple[set[int], list[tuple[float, float]]]:
-        """Return the numbers of the layers that change the outputs, and (dropped, units) of each counted layer."""
+        """Return the indices of the layers that change the outputs, and (dropped, units) of each counted layer."""
         outputs, counts = self._plain(trainable, rest, x)
         again = self._plain(trainable, rest, x)[0]
-        noise = _distance(again, outputs)  # 0 but on devices that add in another order each time
+        noise = _distance(again, outputs)  # 0, except on devices that add in a different order each time
         found = set()
         for number, layer in enumerate((*self._free, *self._fixed)):
             if number < len(self._free):
@@ -144,9 +144,9 @@ class Acting:
         return found, [(sum(dropped for dropped, _ in calls), sum(units for _, units in calls)) for calls in seen]
 
     def _compiled(self, off: keras.Layer | None) -> Callable:
-        """A pass in training: (values, inputs) -> outputs, and (dropped, units) at each call of each counted layer.
+        """Return a pass in training: (values, inputs) -> outputs, and (dropped, units) at each call of each counted layer.
 
-        The layer `off` is called as at prediction.
+        The pass calls the layer `off` as at prediction.
         """
 
         def run(trainable: list, rest: list, x: Any) -> tuple[list, list]:
@@ -156,11 +156,11 @@ class Acting:
                 outputs, _ = self.model.stateless_call(trainable, rest, x, training=True)
             return [ops.cast(each, "float32") for each in keras.tree.flatten(outputs)], counts
 
-        # TensorFlow would trace a program anew for each run's model.
+        # TensorFlow would trace the program again for each run's model.
         return run if keras.backend.backend() == "tensorflow" else backends.current().compiled(run, seldom=True)
 
     def _disturbed(self, trainable: list, rest: list, x: Any, draw: int) -> tuple[list, list, Any]:
-        """Other masks, and rates of at least one half where they are variables; from try 8 on other weights and inputs, too."""
+        """Return values with other masks and variable rates of at least one half; from try 8 on, other weights and inputs too."""
         rng, rest = np.random.default_rng(draw), list(rest)
         for position in {p for positions in self._states for p in positions}:
             rest[position] = _moved(rest[position], draw**4)  # far ahead, for a layer whose rate rises from 0
@@ -182,7 +182,7 @@ _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 
 
 def _free_rates(layer: Any) -> list[str]:
-    """The rates of a layer that are variables, the main one first."""
+    """Return the names of a layer's rates that are variables, the main one first."""
     names = layer.free_rates() if isinstance(layer, Stochastic) else set()
     return (
         sorted((name for name in names if name.endswith("rate")), key=lambda name: (name != "rate", name))
@@ -192,7 +192,7 @@ def _free_rates(layer: Any) -> list[str]:
 
 
 def _that_can_be_switched_off(model: keras.Model) -> list[keras.Layer]:
-    """The layers with dropout whose rates are not variables. What is inside one of Keras's, such as a cell, is that one's part."""
+    """Return the layers with dropout whose rates are not variables, without those inside a Keras layer, such as cells."""
     found = [layer for layer in model._flatten_layers() if drops(layer) and not _free_rates(layer) and layer._call_has_training_arg]
     found = [layer for layer in found if is_dropout(layer) or isinstance(layer, Stochastic) or dropout_options(layer)]
     own = [layer for layer in found if type(layer).__module__.startswith("keras.")]
@@ -201,25 +201,25 @@ def _that_can_be_switched_off(model: keras.Model) -> list[keras.Layer]:
 
 
 def _draws_units(layer: Any) -> bool:
-    """Return whether what a layer drops can be counted in its output."""
+    """Return whether the units that a layer drops can be counted in its output."""
     return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop
 
 
 def _fixed_rate(layer: keras.Layer) -> float:
-    """The smallest rate of a layer whose rates are not variables; 0.5 where it learns them or none is known."""
+    """Return the smallest rate of a layer whose rates are not variables; 0.5 if it learns them or none is known."""
     rates = [getattr(layer, "rate", None), *(rate for *_, rate in dropout_options(layer))]
     return min((float(r) for r in rates if isinstance(r, (int, float)) and not isinstance(r, bool) and r > 0), default=0.5)
 
 
 def _moved(state: Any, steps: int) -> Any:
-    """A random state so many steps ahead."""
+    """Return the random state `steps` steps ahead."""
     state = np.array(ops.convert_to_numpy(state))
     state[-1] += steps
     return ops.convert_to_tensor(state)
 
 
 def _counting(layer: MaskLayer, counts: list) -> Callable:
-    """The layer's call, which also notes how many of its units are dropped, and how many there are with an input other than 0."""
+    """Wrap the layer's call so that it also counts the units it drops and the units with a nonzero input."""
     call = layer.call
 
     @functools.wraps(call)
@@ -238,13 +238,13 @@ def _counting(layer: MaskLayer, counts: list) -> Callable:
 
 
 def _distance(one: list, other: list) -> float:
-    """The largest difference between two lists of tensors, each in terms of its largest value."""
+    """Return the largest difference between two lists of tensors, relative to the largest value of each tensor."""
     pairs = [(ops.convert_to_numpy(a).astype("float64"), ops.convert_to_numpy(b)) for a, b in zip(one, other)]
     return max(float(np.max(np.abs(a - b), initial=0)) / max(float(np.max(np.abs(b), initial=0)), 1e-30) for a, b in pairs)
 
 
 def _divergence(found: float, rate: float) -> float:
-    """Return the Kullback-Leibler divergence of two Bernoulli laws: n draws are as far off with probability e ** (-n * this)."""
+    """Return the Kullback-Leibler divergence of two Bernoulli laws: n draws are this far off with probability e ** (-n * it)."""
     terms = ((found, rate), (1 - found, 1 - rate))
     return sum(0.0 if p == 0 else math.inf if q == 0 else p * math.log(p / q) for p, q in terms)
 

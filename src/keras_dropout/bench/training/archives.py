@@ -9,10 +9,10 @@ import keras
 
 
 def archive(model: keras.Model) -> bytes:
-    """The bytes of a .keras file with the model as it is.
+    """Return the bytes of a .keras file with the model.
 
-    Keras stores without compressing. Here it is compressed a little, as an optimizer that has not taken a step would else make the
-    file of Adam three times as large: its slots are zeros.
+    Keras stores the file uncompressed. This function compresses it lightly: the slots of an Adam optimizer that has not taken a
+    step are all zeros, and uncompressed they would make the file three times as large.
     """
     content = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="keras-dropout-") as folder:

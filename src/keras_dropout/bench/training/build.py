@@ -1,4 +1,4 @@
-"""A run's model: made under the run's seed, with the variant's dropout in it."""
+"""Build a run's model under the run's seed, with the variant's dropout in it."""
 
 import copy
 import sys
@@ -20,16 +20,16 @@ from keras_dropout.schedules import Schedule, from_document
 
 
 def _assign(model: keras.Model, values: Sequence[Any]) -> None:
-    """Give a model values, the trainable ones first."""
+    """Assign values to a model, the trainable ones first."""
     for variable, value in zip((*model.trainable_variables, *model.non_trainable_variables), values, strict=True):
-        variable.assign(np.array(value))  # a copy: Keras's `predict` gives the memory of what a model has away
+        variable.assign(np.array(value))  # a copy: Keras's `predict` donates the memory of a model's values
 
 
 def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
-    """The run's model, compiled, and the schedules that the rates of its layers follow.
+    """Return the run's compiled model and the schedules of its layers' rates.
 
-    Initial weights depend on the seed alone, masks on the seed and their layer. Where the study starts from given weights, all
-    runs have those.
+    Initial weights depend only on the seed, masks on the seed and their layer. If the study starts from given weights, all runs
+    start from these.
     """
     _set_random_seed(derive_seed(run.seed, "weights") % 2**32)
     model, schedules = make(study, run.variant)
@@ -38,14 +38,14 @@ def build(study: Study, run: Run) -> tuple[keras.Model, dict[keras.Layer, Schedu
 
 
 def reseed(model: keras.Model, seed: int) -> None:
-    """Give the model's layers the masks that a run with this seed begins with."""
-    # Keras gives the layers in the order of the data, a shared layer once.
+    """Reseed the mask streams of the model's layers for a run with this seed."""
+    # Keras lists the layers in the order of the data, a shared layer once.
     for number, layer in enumerate(layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)):
         layer.stream.reseed(derive_seed(seed, "mask", number))
 
 
 def _set_random_seed(seed: int) -> None:
-    """`keras.utils.set_random_seed`, without loading TensorFlow only to seed it, which takes seconds in each worker."""
+    """Call `keras.utils.set_random_seed` without loading TensorFlow only to seed it, which takes seconds in each worker."""
     loaded = rng_utils.tf
     if "tensorflow" not in sys.modules:
         rng_utils.tf = SimpleNamespace(available=False)
@@ -56,7 +56,7 @@ def _set_random_seed(seed: int) -> None:
 
 
 def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer, Schedule]]:
-    """The study's model with a variant's dropout, compiled, and the schedules of its layers."""
+    """Return the study's compiled model with a variant's dropout, and the schedules of its layers."""
     with own_classes.known(study.objects):
         model = graph.make(study.model)
         if study.weights is not None:

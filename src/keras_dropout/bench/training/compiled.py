@@ -1,7 +1,7 @@
-"""Training in whole epochs: one jitted `lax.scan` over batches that are already on the device. JAX only.
+"""Train whole epochs in one jitted `lax.scan` over batches that are already on the device. JAX only.
 
 A step is Keras's own `train_step`, which on JAX is a pure function: `stateless_call`, the compiled loss and metrics and
-`optimizer.stateless_apply`. So every Keras optimizer, loss and metric works, and an overridden `train_step` is obeyed.
+`optimizer.stateless_apply`. So every Keras optimizer, loss and metric works, and so does an overridden `train_step`.
 """
 
 import math
@@ -23,18 +23,18 @@ from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import kinds
 from keras_dropout.schedules import Schedule
 
-ON_DEVICE = 2**30  # bytes of a part that are put on the device at once; a larger part goes there in pieces of whole batches
+ON_DEVICE = 2**30  # bytes of a part to put on the device at once; a larger part goes there in pieces of whole batches
 
 
 class CompiledPrograms:
-    """The data on the device, and one compiled program per architecture: rates, their schedules and seeds are data, not code."""
+    """The data on the device, and one compiled program per architecture. Rates, schedules and seeds are data, not code."""
 
     stacked = False  # whether a program trains several runs at once: see `stacked.py`
 
     def __init__(self, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.batch_size = batch_size
         self.divide_by = divide_by
-        # (x, y), or (x, y, weights): what Keras's train_step takes.
+        # Keras's train_step takes (x, y) or (x, y, weights).
         data = {name: tuple(a for a in part if a is not None) for name, part in parts.items()}
         self._whole = {name: _to_device(part) for name, part in data.items() if arrays.size(part) <= ON_DEVICE}
         self._in_pieces = {name: part for name, part in data.items() if name not in self._whole}
@@ -47,18 +47,18 @@ class CompiledPrograms:
         schedules: Mapping[keras.Layer, Schedule] = MappingProxyType({}),
         epochs: int = 1,
     ) -> "CompiledTraining":
-        """Begin the training of a freshly built and compiled model; the layers in `schedules` follow them over `epochs`."""
+        """Begin to train a freshly built and compiled model; the layers in `schedules` follow their schedules over `epochs`."""
         program = self.program(model, variant)
         self.make_variables(model)
         return CompiledTraining(program, model, self, schedules, epochs)
 
     def make_variables(self, model: keras.Model) -> None:
-        """Make the variables of optimizer and metrics that are not yet there, without a step."""
+        """Create the missing variables of optimizer and metrics without a training step."""
         _, first = next(self.feed("train", np.arange(1), 1))
-        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))  # Keras's own way; it has no public name
+        model._symbolic_build(data_batch=self._seen(_take(first, slice(1))))  # as Keras does it; there is no public name
 
     def program(self, model: keras.Model, variant: Variant) -> "_Program":
-        """The program of a variant's architecture, made of this model where there is none yet."""
+        """Return the program of a variant's architecture; make it from this model if there is none yet."""
         key = architecture(variant)
         if key not in self._programs:
             self.make_variables(model)
@@ -66,9 +66,9 @@ class CompiledPrograms:
         return self._programs[key]
 
     def feed(self, part: str, order: np.ndarray, multiple: int) -> Iterator[tuple[np.ndarray, tuple]]:
-        """(indices, data on the device) that give the examples in this order: at once, or a multiple of examples at a time.
+        """Yield (indices, data on the device) for the examples in this order: all at once, or a multiple of `multiple` at a time.
 
-        Orders side by side, in columns, are those of several runs.
+        An `order` with columns has one column for each run.
         """
         if part in self._whole:
             yield order, self._whole[part]
@@ -81,11 +81,11 @@ class CompiledPrograms:
             yield np.arange(rows.size, dtype="int32").reshape(rows.shape), _to_device(arrays.take(data, rows.ravel()))
 
     def examples(self, part: str) -> int:
-        """How many there are in a part."""
+        """Return the number of examples in a part."""
         return arrays.count((self._whole.get(part) or self._in_pieces[part])[0])
 
     def _seen(self, data: tuple) -> tuple:
-        """The data with their inputs as the model sees them."""
+        """Return the data with the inputs scaled for the model."""
         if self.divide_by == 1:
             return data
         return (jax.tree.map(lambda x: x.astype(jnp.float32) / jnp.float32(self.divide_by), data[0]), *data[1:])
@@ -100,17 +100,17 @@ def _take(data: Any, index: Any) -> Any:
 
 
 def _layers_with_rate(model: keras.Model) -> list[Stochastic]:
-    """The layers whose rate is a variable, in an order that depends on the architecture alone."""
+    """Return the layers whose rate is a variable, in an order that depends only on the architecture."""
     return [each for each in model._flatten_layers() if isinstance(each, Stochastic) and "rate" in each.free_rates()]
 
 
 def followed(model: keras.Model, schedules: Mapping[keras.Layer, Schedule]) -> list[Schedule | float]:
-    """What the rate of each layer follows: a schedule, or the same value all the time."""
+    """Return the schedule of each layer's rate, or its constant value."""
     return [schedules.get(layer, layer.rate) for layer in _layers_with_rate(model)]
 
 
 def rates_at(schedules: Sequence[Schedule | float], epochs_done: int, epochs: int, steps: int) -> np.ndarray:
-    """The rate of each layer at each step of the next epoch; training that goes on too long keeps the last."""
+    """Return the rate of each layer at each step of the next epoch; after `epochs` epochs the last rate stays."""
     progress = np.minimum((epochs_done + np.arange(steps) / steps) / epochs, 1)
     rates = np.empty((steps, len(schedules)), "float32")
     for column, schedule in enumerate(schedules):
@@ -119,18 +119,18 @@ def rates_at(schedules: Sequence[Schedule | float], epochs_done: int, epochs: in
 
 
 def variables(model: keras.Model) -> tuple[list[keras.Variable], ...]:
-    """All that changes in training: trainable, other, the optimizer's and the metrics' variables."""
+    """Return all variables that change in training: trainable, non-trainable, the optimizer's and the metrics'."""
     return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
 
 
 def check_values(values: Sequence[Any], kinds: Sequence[tuple]) -> None:
-    """Raise ValueError for values of other shapes and types than (shape, type) of each; a program would meet them much later."""
+    """Raise ValueError if the values do not have these (shape, type) pairs; a program would fail on them much later."""
     if [(value.shape, value.dtype) for value in values] != list(kinds):
         raise ValueError("the values are not those of this model and its optimizer")
 
 
 class _Program:
-    """The compiled functions of one architecture; they hold a model for its structure, never for its values."""
+    """The compiled functions of one architecture. They use a model only for its structure, never for its values."""
 
     def __init__(self, model: keras.Model, programs: CompiledPrograms):
         self.model = model
@@ -139,12 +139,12 @@ class _Program:
         self.compilations = 0
         position = {id(variable): number for number, variable in enumerate(model.non_trainable_variables)}
         self._rates = [position[id(layer.state.rate)] for layer in _layers_with_rate(model)]
-        # On XLA's CPU backend a convolution inside a scan is many times slower than outside: there the loop is Python's.
+        # On XLA's CPU backend a convolution inside a scan is many times slower than outside, so the loop there is in Python.
         self._scans = jax.default_backend() != "cpu" or not any(
             isinstance(layer, (*kinds.PLAIN_CONVOLUTIONS, *kinds.SPLIT_CONVOLUTIONS)) for layer in model._flatten_layers()
         )
         step, predict, self._result = self._step, self._predict_batch, self._metrics_result
-        if programs.stacked:  # the axis of runs is the first of values, the last of orders and rates, the second of predictions
+        if programs.stacked:  # runs are the first axis of values, the last of orders and rates, the second of predictions
             step = jax.vmap(step, in_axes=(0, -1, -1, None))
             predict = jax.vmap(predict, in_axes=(0, None), out_axes=1)
             self._result = jax.vmap(self._result)
@@ -154,7 +154,7 @@ class _Program:
         self._predict_once = predict if self._scans else jax.jit(predict)
 
     def _epoch(self, state: tuple, order: np.ndarray | jax.Array, rates: np.ndarray | jax.Array, data: tuple) -> tuple[tuple, dict]:
-        """Training over the examples in `order`, a last smaller batch included, and the metrics since they were fresh.
+        """Train over the examples in `order`, including a smaller last batch, and return the state and the epoch's metrics.
 
         `rates` has a row for each step, with the rate of each layer.
         """
@@ -184,7 +184,7 @@ class _Program:
         return self.model.train_step((trainable, rest, *others), self._seen(_take(data, batch)))[1]
 
     def finish(self, state: tuple) -> tuple:
-        """The state with averaged weights in place, where the optimizer keeps such."""
+        """Return the state with the optimizer's averaged weights in place, if it keeps them."""
         optimizer, (trainable, rest, slots, metrics) = self.model.optimizer, state
         now = [*zip(self.model.trainable_variables, trainable), *zip(optimizer.variables, slots)]
         with keras.StatelessScope(state_mapping=now) as scope:
@@ -210,7 +210,7 @@ class _Program:
 
 
 class CompiledTraining:
-    """One model in training: its values, going through the program of its architecture."""
+    """One model in training: its values, and the program of its architecture that updates them."""
 
     def __init__(
         self,
@@ -226,13 +226,13 @@ class CompiledTraining:
         self._program = program
         self._programs = programs
         self._before = program.compilations
-        # Copies, because the program may take the memory of what it is given.
+        # Copies, because the program may reuse the memory of its arguments.
         self._state = tuple([jnp.array(variable.value) for variable in group] for group in variables(model))
         self._fresh_metrics = [np.asarray(value) for value in self._state[3]]
 
     @property
     def compilations(self) -> int:
-        """How often something was compiled for this training."""
+        """Number of compilations for this training."""
         return self._program.compilations - self._before
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
@@ -247,7 +247,7 @@ class CompiledTraining:
         return {name: float(value) for name, value in logs.items()}
 
     def trace(self) -> None:
-        """Go through a training step as compiling does, to see whether it can be compiled; nothing is computed."""
+        """Trace a training step to check that it can be compiled, without computing anything."""
         order, data = next(self._programs.feed("train", np.arange(1, dtype="int32"), 1))
         jax.eval_shape(self._program._step, self._state, order, self._rates(1)[0], data)
 
@@ -264,7 +264,7 @@ class CompiledTraining:
         return jax.tree.map(lambda *pieces: np.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
 
     def snapshot(self) -> list[jax.Array]:
-        """The values of model and optimizer as they are now."""
+        """Return a copy of the current values of model and optimizer."""
         return [jnp.copy(value) for value in jax.tree.leaves(self._state[:3])]
 
     def restore(self, values: Sequence[Any]) -> None:
@@ -274,9 +274,9 @@ class CompiledTraining:
         self._state = (*jax.tree.unflatten(structure, [jnp.array(value) for value in values]), self._state[3])
 
     def finish(self) -> None:
-        """Put averaged weights in place, where the optimizer keeps such."""
+        """Put the optimizer's averaged weights in place, if it keeps them."""
         self._state = self._program.finish(self._state)
 
     def values(self) -> list[jax.Array]:
-        """The values of the model as they are now, the trainable ones first."""
+        """Return the current values of the model, the trainable ones first."""
         return [*self._state[0], *self._state[1]]

@@ -1,4 +1,4 @@
-"""What a model's predictions are worth: Keras's own loss and metrics, and the weighted loss of each example."""
+"""Score a model's predictions: Keras's own loss and metrics, and the weighted loss of each example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +13,10 @@ from keras_dropout.uncertainty import find_outputs
 def losses(
     model: keras.Model, y: Any, predictions: Any, weights: Any, array: Callable = keras.ops.convert_to_numpy
 ) -> list[np.ndarray]:
-    """The loss of each example with its sample weight, for each output, as what `array` makes of a tensor; without penalties on
-    weights."""
+    """Return the loss of each example for each output, with sample weights and without weight penalties.
+
+    `array` converts each tensor.
+    """
     if keras.tree.is_nested(predictions):
         y = keras.tree.pack_sequence_as(predictions, keras.tree.flatten(y))
         weights = None if weights is None else keras.tree.pack_sequence_as(predictions, keras.tree.flatten(weights))
@@ -36,30 +38,30 @@ def losses(
 
 
 def metrics(model: keras.Model, y: Any, predictions: Any, weights: Any) -> dict[str, Any]:
-    """The compiled metrics on these predictions alone, as Keras's `evaluate` has them."""
+    """Return the compiled metrics on these predictions alone, as Keras's `evaluate` computes them."""
     model.reset_metrics()
     return model.compute_metrics(None, y, predictions, sample_weight=weights)
 
 
 def together(model: keras.Model, by_output: Sequence[np.ndarray], found: Mapping[str, Any]) -> tuple[dict[str, float], np.ndarray]:
-    """Metrics and loss of the whole as numbers, and the loss of each example, its outputs weighted."""
+    """Return the metrics and the total loss as numbers, and the loss of each example as a weighted sum over its outputs."""
     names, factors = zip(*((name, weight) for _, _, weight, name in _outputs(model)))
     weighted = (each if factor is None else each * np.float32(factor) for factor, each in zip(factors, by_output))
     total = sum(weighted, np.zeros_like(by_output[0]))
     numbers = {metric: float(value) for metric, value in found.items()}
-    if len(by_output) > 1:  # Keras gives the loss of each output too, before it is weighted
+    if len(by_output) > 1:  # Keras also reports the unweighted loss of each output
         numbers |= {f"{name}_loss": _mean(each) for name, each in zip(names, by_output)}
     return numbers | {"loss": _mean(total)}, total
 
 
 def decisions(model: keras.Model, predictions: Any) -> np.ndarray | None:
-    """What is predicted of each example, (examples,): its class, a whole number, or its value; None where it is more than one."""
+    """Return the prediction for each example, (examples,): its class as an integer, or its value; None if it has several values."""
     if keras.tree.is_nested(predictions) or np.ndim(predictions) != 2:
         return None
     found = np.asarray(predictions, "float32")
     try:
         kind, logits = find_outputs(model, lambda: found)
-    except BadInput:  # the loss asks for something else, such as margins
+    except BadInput:  # the loss needs another kind of output, such as margins
         return None
     if kind == "classes":
         return found.argmax(axis=1)
@@ -69,8 +71,8 @@ def decisions(model: keras.Model, predictions: Any) -> np.ndarray | None:
 
 
 def _outputs(model: keras.Model) -> list[tuple]:
-    """(path, loss, weight in the sum, name) of each output."""
-    # Keras has resolved strings, lists and dicts of losses there; it has no public name.
+    """Return (path, loss, weight in the sum, name) of each output."""
+    # Keras keeps the resolved losses there, whether given as a string, list or dict; it has no public name.
     return model._compile_loss._flat_losses
 
 

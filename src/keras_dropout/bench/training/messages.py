@@ -1,4 +1,4 @@
-"""What is told of runs while they are trained, from the trainer to whoever started it, on this machine or another."""
+"""Messages about runs in training, from the trainer to its caller, on this machine or another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras_dropout.bench.records import Result
 
 @dataclass(frozen=True)
 class Epoch:
-    """So many epochs of a run are done; `logs` has the metrics of the last one."""
+    """A run has finished `epoch` epochs; `logs` has the metrics of the last one."""
 
     key: str
     epoch: int
@@ -18,7 +18,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """The bytes with which a run goes on after so many epochs."""
+    """The checkpoint of a run after `epoch` epochs, as bytes."""
 
     key: str
     epoch: int
@@ -27,12 +27,12 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Paused(Checkpointed):
-    """A run was to be trained no further for now."""
+    """A run has stopped for now, as asked; its checkpoint is attached."""
 
 
 @dataclass(frozen=True)
 class Anew:
-    """A run begins anew, since its checkpoint cannot be used, and why."""
+    """A run starts over because its checkpoint cannot be used; `why` gives the reason."""
 
     key: str
     why: str
@@ -40,7 +40,7 @@ class Anew:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run is over. A worker adds the versions and the machine that it was trained with."""
+    """A run has ended. The worker adds the package versions and the machine of its training."""
 
     key: str
     result: Result
@@ -49,7 +49,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of a training step by engine, or what went wrong in one."""
+    """Seconds of a training step in each engine, or the error of an engine that failed."""
 
     key: str
     steps: Mapping[str, float | str]
@@ -57,7 +57,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker is no more: why, and what it printed."""
+    """A worker has died: the reason, and what it printed."""
 
     why: str
     printed: str = ""

@@ -1,4 +1,4 @@
-"""Training by Keras's own `fit`, on any backend: the path of TensorFlow and PyTorch, and the oracle of the compiled one."""
+"""Train with Keras's own `fit` on any backend: the engine for TensorFlow and PyTorch, and the test oracle of the compiled one."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,13 +14,13 @@ from keras_dropout.callbacks import RateScheduler
 from keras_dropout.schedules import Schedule
 
 EVALUATION_BATCH = 1000
-IN_MEMORY = 2**30  # bytes of a part's inputs and answers: larger ones are taken a few batches at a time
+IN_MEMORY = 2**30  # bytes of a part's inputs and targets; a larger part is read batch by batch
 
 
 class ReferenceTraining:
-    """One model in training. `epoch(order)` trains over the examples in that order; `predict(part)` has dropout off.
+    """One model in training. `epoch(order)` trains over the examples in that order; `predict(part)` predicts with dropout off.
 
-    The rates of the layers in `schedules` follow them over `epochs`.
+    The layers in `schedules` follow their schedules over `epochs`.
     """
 
     compilations = 1
@@ -35,7 +35,7 @@ class ReferenceTraining:
         epochs: int = 1,
     ):
         self.model = model
-        # `fit` puts averaged weights in place when it ends; here it ends once an epoch, and `finish` does it.
+        # `fit` puts averaged weights in place when it ends. Here it ends after each epoch, so `finish` does this instead.
         self._finalize = model.optimizer.finalize_variable_values
         model.optimizer.finalize_variable_values = lambda variables: None
         parts = {name: Part(*part) for name, part in parts.items()}
@@ -63,7 +63,7 @@ class ReferenceTraining:
         return {name: float(values[-1]) for name, values in history.items() if name not in no_metrics}
 
     def finish(self) -> None:
-        """Put averaged weights in place, where the optimizer keeps such."""
+        """Put the optimizer's averaged weights in place, if it keeps them."""
         self._finalize(self.model.trainable_variables)
 
     def predict(self, part: str) -> Any:
@@ -74,20 +74,20 @@ class ReferenceTraining:
         return self.model.predict(batches, verbose=0)
 
     def snapshot(self) -> list[np.ndarray]:
-        """The values of model and optimizer as they are now."""
+        """Return a copy of the current values of model and optimizer."""
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables()]
 
     def restore(self, values: Sequence[np.ndarray]) -> None:
-        """Go back to the values of a snapshot, in a model that may not have been trained yet."""
+        """Go back to the values of a snapshot, even in a model that is not trained yet."""
         if not self.model.optimizer.built:
             x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
-            # Keras's own way to make all variables without a step; it has no public name.
+            # Keras creates all variables without a step in this way; there is no public name.
             self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
 
     def values(self) -> list[np.ndarray]:
-        """The values of the model as they are now, the trainable ones first."""
+        """Return the current values of the model, the trainable ones first."""
         variables = (*self.model.trainable_variables, *self.model.non_trainable_variables)
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
@@ -97,7 +97,7 @@ class ReferenceTraining:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Examples in an order, read from where they are a batch at a time."""
+    """Examples in a given order, read one batch at a time."""
 
     def __init__(self, part: Part, order: np.ndarray, batch_size: int, divide_by: float):
         super().__init__()

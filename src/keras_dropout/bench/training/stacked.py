@@ -1,7 +1,7 @@
-"""Several runs at once on one device: the compiled epoch, mapped over an axis of runs. JAX only.
+"""Train several runs at once on one device: the compiled epoch, mapped over an axis of runs. JAX only.
 
-Runs of one architecture differ in numbers alone: initial weights, masks, rates and their schedules, order of the batches. So one
-program trains them side by side. The data are theirs in common, and are on the device once.
+Runs of one architecture differ only in numbers: initial weights, masks, rates and their schedules, order of the batches. So one
+program trains them side by side. The runs share the data, which are on the device once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +20,12 @@ from keras_dropout.bench.training.compiled import CompiledPrograms, check_values
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.schedules import Schedule
 
-ON_CPU = 16  # runs in a stack where the device does not tell how much memory it has
-SHARE = 0.8  # of the free memory is for a stack: what a program needs is estimated
+ON_CPU = 16  # runs in a stack if the device does not report its memory
+SHARE = 0.8  # share of the free memory for a stack; the memory that a program needs is only estimated
 
 
 class StackedPrograms(CompiledPrograms):
-    """The data on the device, and one compiled program per architecture, for as many runs as the device has room for."""
+    """The data on the device, and one compiled program per architecture for as many runs as fit on the device."""
 
     stacked = True
 
@@ -37,9 +37,9 @@ class StackedPrograms(CompiledPrograms):
     def start_stack(
         self, built: Iterable[tuple[keras.Model, Mapping[keras.Layer, Schedule]]], variant: Variant, size: int, epochs: int
     ) -> "StackedTraining":
-        """Begin the training of freshly built models of one architecture, in a program for `size` runs."""
+        """Begin to train freshly built models of one architecture, in a program for `size` runs."""
         program, values, schedules = None, [], []
-        for model, scheduled in built:  # one at a time: the values of all are on the device once
+        for model, scheduled in built:  # one model at a time, so that the device holds all values only once
             program = program or self.program(model, variant)
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
@@ -48,9 +48,9 @@ class StackedPrograms(CompiledPrograms):
         return StackedTraining(program, self, values, schedules, size, epochs)
 
     def size(self, model: keras.Model, variant: Variant, runs: int) -> int:
-        """How many of these runs to train at once: in as few stacks as the device has room for, of about the same size.
+        """Return how many of these runs to train at once: as few stacks as fit on the device, of about equal size.
 
-        What is compiled for more serves fewer: the places that are left over are filled with copies.
+        A program compiled for more runs also serves fewer: copies fill the remaining places.
         """
         program = self.program(model, variant)
         stacks = -(-runs // self._room(program, model))
@@ -59,7 +59,7 @@ class StackedPrograms(CompiledPrograms):
         return size
 
     def measure(self, program: Any) -> Any:
-        """(predictions of all runs, answers, weights) -> losses of each example and metrics, of each run."""
+        """Return a function (predictions of all runs, targets, weights) -> losses of each example and metrics, for each run."""
 
         def measure(predictions: Any, y: Any, weights: Any) -> tuple[list, dict]:
             with keras.StatelessScope():
@@ -71,7 +71,7 @@ class StackedPrograms(CompiledPrograms):
         return self._measures[id(program)]
 
     def _room(self, program: Any, model: keras.Model) -> int:
-        """How many runs the device has memory for: from what a step and a batch of predictions of one run need."""
+        """Return how many runs fit in the device's memory, from the needs of one run's training step and prediction batch."""
         free = free_memory()
         if free is None:
             return ON_CPU
@@ -85,7 +85,7 @@ class StackedPrograms(CompiledPrograms):
         if step_needs is None or predict_needs is None:
             return ON_CPU
         a_state = arrays.size(state)
-        # As it was and as it becomes, the best epoch's where training stops early, and one on its way to a checkpoint.
+        # Four states: before the step, after the step, of the best epoch (early stopping), and one copied for a checkpoint.
         a_run = 4 * a_state + max(each.temp_size_in_bytes + each.output_size_in_bytes for each in (step_needs, predict_needs))
         examples = max(self.examples(part) for part in (*self._whole, *self._in_pieces))
         a_run += examples * predict_needs.output_size_in_bytes // arrays.count(x)
@@ -93,13 +93,13 @@ class StackedPrograms(CompiledPrograms):
 
 
 def free_memory() -> int | None:
-    """Bytes that are free on the device; None where it does not tell."""
+    """Return the free bytes on the device; None if it does not report them."""
     memory = jax.devices()[0].memory_stats()
     return memory["bytes_limit"] - memory["bytes_in_use"] if memory and "bytes_limit" in memory else None
 
 
 class StackedTraining:
-    """Several models in training: their values, with an axis of runs, going through the program of their architecture."""
+    """Several models in training: their values with an axis of runs, and the program of their architecture that updates them."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class StackedTraining:
         epochs: int,
     ):
         copies = [0] * (size - len(values))
-        self._places = [*range(len(values)), *copies]  # the run in each place of the stack; what copies give is left
+        self._places = [*range(len(values)), *copies]  # the run in each place of the stack; the results of copies are ignored
         self._program, self._programs = program, programs
         self._before = program.compilations
         self._epochs, self.epochs_done = epochs, [0] * len(values)
@@ -123,16 +123,16 @@ class StackedTraining:
 
     @property
     def model(self) -> keras.Model:
-        """The model of the program, for its structure."""
+        """The program's model, used only for its structure."""
         return self._program.model
 
     @property
     def compilations(self) -> int:
-        """How often something was compiled for these trainings."""
+        """Number of compilations for these runs."""
         return self._program.compilations - self._before
 
     def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
-        """Train each run over the examples in its order; the metrics of each."""
+        """Train each run over the examples in its order and return the metrics of each."""
         size, before = self._programs.batch_size, 0
         order = np.stack([orders[run] for run in self._places], axis=-1)
         steps = -(-len(order) // size)
@@ -148,7 +148,7 @@ class StackedTraining:
         return [{name: float(values[run]) for name, values in logs.items()} for run in range(len(orders))]
 
     def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
-        """Metrics, the loss of each example of a part, and of the test part what is predicted, of each run, with dropout off."""
+        """Return for each run, with dropout off, a part's metrics, the loss of each example and, for the test part, predictions."""
         whole = np.arange(self._programs.examples(name))
         pieces = [self._program.predict(self._state[:2], data[0]) for _, data in self._programs.feed(name, whole, EVALUATION_BATCH)]
         predictions = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
@@ -161,7 +161,7 @@ class StackedTraining:
         return found
 
     def snapshot(self, run: int) -> list[jax.Array]:
-        """The values of a run's model and optimizer as they are now."""
+        """Return a copy of the current values of a run's model and optimizer."""
         return _place(jax.tree.leaves(self._state[:3]), run)
 
     def restore(self, run: int, values: Sequence[Any]) -> None:
@@ -171,11 +171,11 @@ class StackedTraining:
         self._state = (*jax.tree.unflatten(structure, _put(leaves, run, list(values))), self._state[3])
 
     def values(self, run: int) -> list[jax.Array]:
-        """The values of a run's model as they are now, the trainable ones first."""
+        """Return the current values of a run's model, the trainable ones first."""
         return _place(jax.tree.leaves(self._state[:2]), run)
 
     def finish(self) -> None:
-        """Put averaged weights in place, where the optimizer keeps such."""
+        """Put the optimizer's averaged weights in place, if it keeps them."""
         self._state = jax.vmap(self._program.finish)(self._state)
 
 

@@ -1,4 +1,4 @@
-"""One run: build the model under the run's seed, put the variant's dropout in, train, measure with dropout off."""
+"""Train one run: build the model under the run's seed, add the variant's dropout, train, measure with dropout off."""
 
 import copy
 import dataclasses
@@ -26,23 +26,23 @@ from keras_dropout.bench.training.reference import ReferenceTraining
 from keras_dropout.errors import described
 from keras_dropout.masks import derive_seed
 
-_LOOK = 256  # test examples by which outputs are judged before training
+_LOOK = 256  # test examples for checking the outputs before training
 
 
 class Trainer:
-    """Trains the runs of one study in this process; what was compiled for one serves the next."""
+    """A trainer for the runs of one study in this process. Later runs reuse the programs compiled for earlier ones."""
 
     def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
         self.study = study
         self.parts = {name: Part(*part) for name, part in parts.items()}
         self._divide_by = divide_by
         self._start: Callable[..., Any] | None = None
-        self._stack_size: Callable[..., int] | None = None  # where the engine trains several runs at once
+        self._stack_size: Callable[..., int] | None = None  # set if the engine trains several runs at once
         self._acting: dict[str, Acting] = {}  # by architecture
-        self._sampled: dict[str, keras.Model] = {}  # by variant: what is compiled for its samples serves its other seeds
+        self._sampled: dict[str, keras.Model] = {}  # by variant: its other seeds reuse the program compiled for its samples
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
-        """The models of the runs, ready for their first epochs; several runs are of one architecture, in a stack of `size`."""
+        """Return the training of the runs, before its first epoch; several runs share one architecture, in a stack of `size`."""
         variant, epochs = runs[0].variant, self.study.epochs
         if self._stack_size:
             assert self._start is not None  # `_prepare` sets both
@@ -51,7 +51,7 @@ class Trainer:
         return _Alone(self._prepare(model)(model, variant, schedules, epochs))
 
     def _prepare(self, model: keras.Model) -> Callable[..., Any]:
-        """What starts a training. The first time the data are brought in the form that the model and its engine take."""
+        """Return the function that starts a training. The first call converts the data for the model and its engine."""
         if self._start is not None:
             return self._start
         study = self.study
@@ -61,7 +61,7 @@ class Trainer:
                 weights = _for_each_output(weights, y)
             self.parts[name] = Part(x, y, weights)
         train = self.parts["train"]
-        if study.class_weight:  # Keras's `fit` makes sample weights of them too; what is measured is not weighted
+        if study.class_weight:  # Keras's `fit` also turns them into sample weights; measurements are unweighted
             train = train._replace(weights=class_weights(train.y, study.class_weight))
         taught = self.parts | {"train": train}
         settings = taught, study.batch_size, self._divide_by
@@ -79,7 +79,7 @@ class Trainer:
         return self._start
 
     def groups(self, runs: Sequence[Run]) -> list[list[Run]]:
-        """The runs that may be trained at once: of one architecture in the stacked engine, each alone in the others."""
+        """Group the runs that may be trained at once: by architecture in the stacked engine, one by one in the others."""
         if self.study.engine != "stacked":
             return [[run] for run in runs]
         found: dict[str, list[Run]] = {}
@@ -88,22 +88,22 @@ class Trainer:
         return list(found.values())
 
     def _stacks(self, group: Sequence[Run]) -> Iterator[tuple[Sequence[Run], int]]:
-        """A group in the stacks that it is trained in, each with the places it has."""
+        """Yield the stacks in which a group is trained, each with its number of places."""
         if self.study.engine != "stacked":
             yield group, 1
             return
         model, _ = build(self.study, group[0])
         self._prepare(model)
-        assert self._stack_size is not None  # of the stacked engine
+        assert self._stack_size is not None  # `_prepare` sets it for the stacked engine
         size = self._stack_size(model, group[0].variant, len(group))
-        del model  # its memory is for the stacks
+        del model  # the stacks need its memory
         for start in range(0, len(group), size):
             yield group[start : start + size], size
 
     def train(self, run: Run) -> Result:
         """Train one run and measure it; see `follow`."""
         *_, last = self.follow((run,))
-        assert isinstance(last, Ended)  # nothing was to pause it
+        assert isinstance(last, Ended)  # it was not asked to pause
         return last.result
 
     def follow(
@@ -113,13 +113,14 @@ class Trainer:
         until: int | None = None,
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[Told]:
-        """Train runs, each from its checkpoint where it has one, and tell of it as it goes: `Epoch`, with the setting
-        checkpoint_every after so many epochs `Checkpointed`, at last `Ended`; or `Paused` for a run that has not ended after
-        `until` epochs. A run whose checkpoint cannot be used begins anew, after `Anew`. With the setting keep_weights the result
-        of a run that is done has its model, with the values that were measured.
+        """Train runs, each from its checkpoint if it has one, and yield messages about them.
 
-        With early stopping, training ends when the validation loss has not become smaller for that many epochs, and what is
-        measured is the epoch where it was smallest, as with Keras's `EarlyStopping(restore_best_weights=True)`.
+        The messages of a run are `Epoch` after each epoch, `Checkpointed` after every `checkpoint_every` epochs (a setting), and
+        `Ended` last; or `Paused` if the run has not ended after `until` epochs. A run whose checkpoint cannot be used yields `Anew`
+        and starts over. With the setting keep_weights, the result of a finished run contains its model with the measured values.
+
+        With early stopping, training ends when the validation loss has not decreased for that many epochs. The epoch with the
+        smallest loss is measured, as with Keras's `EarlyStopping(restore_best_weights=True)`.
         """
         for group in self.groups(runs):
             for stack, size in self._stacks(group):
@@ -148,13 +149,13 @@ class Trainer:
             if course.run.key in checkpoints:
                 try:
                     past = Checkpoint.from_bytes(checkpoints[course.run.key])
-                    if past.epoch > self.study.epochs:  # it would draw the order of the examples that often
+                    if past.epoch > self.study.epochs:  # going on would draw one order of the examples for each of these epochs
                         raise ValueError(f"it is of epoch {past.epoch}, and the run has {self.study.epochs}")
-                    if past.best.values:  # which are needed at the end, and must be of this model
+                    if past.best.values:  # needed at the end, so check now that they fit this model
                         training.restore(number, past.best.values)
                     training.restore(number, past.values)
-                except ValueError as error:  # damaged, or of a model that another version of Keras made
-                    del training  # which may have some of the values
+                except ValueError as error:  # damaged, or from a model made by another version of Keras
+                    del training  # it may already hold some of the values
                     yield Anew(course.run.key, str(error))
                     usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
                     yield from self._follow(runs, size, usable, until, settings)
@@ -172,7 +173,7 @@ class Trainer:
 
         def result(number: int, metrics: Mapping[str, float], losses: np.ndarray | None = None, **facts: Any) -> Result:
             course = courses[number]
-            facts |= {"compilations": 0 if number else training.compilations}  # what is compiled for a stack counts once
+            facts |= {"compilations": 0 if number else training.compilations}  # compilations of a stack count once
             if losses is None or not all(map(math.isfinite, metrics.values())):
                 return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
             return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
@@ -187,7 +188,7 @@ class Trainer:
         while going:
             over = [number for number in going if self._is_over(courses[number])]
             going = [number for number in going if number not in over]
-            for number in over:  # where others go on, its values would change with theirs
+            for number in over:  # if others go on, their training would change its values
                 trained[number] = courses[number].best.values if patience else training.snapshot(number) if going else None
             for number in [number for number in going if until is not None and courses[number].epoch >= until]:
                 yield Paused(runs[number].key, courses[number].epoch, checkpoint(number))
@@ -206,7 +207,7 @@ class Trainer:
                     continue
                 yield Epoch(key, course.epoch, now)
                 if not all(map(math.isfinite, now.values())):
-                    # JSON has no nan: the curves end with the last epoch that was finite.
+                    # JSON has no nan: the curves end with the last finite epoch.
                     yield Ended(key, result(number, {}))
                     going.remove(number)
                     continue
@@ -237,24 +238,24 @@ class Trainer:
             yield Ended(runs[number].key, found)
 
     def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
-        """Return the proof that the dropout of a variant acts; one program serves all runs with the same architecture."""
+        """Return the check that a variant's dropout acts; one program serves all runs with the same architecture."""
         key = architecture(variant)
         if key not in self._acting:
             self._acting[key] = Acting(model)
         return self._acting[key]
 
     def _inputs(self, rows: np.ndarray) -> Any:
-        """These examples of the training part, as the model sees them."""
+        """Return these examples of the training part, scaled for the model."""
         return arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), arrays.take(self.parts["train"].x, rows))
 
     def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
-        """A run's model with these values, as a .keras file."""
-        model, _ = make(self.study, run.variant)  # not the one in training: its optimizer has a state
+        """Return a run's model with these values, as the bytes of a .keras file."""
+        model, _ = make(self.study, run.variant)  # not the model in training: its optimizer has a state
         _assign(model, values)
         return archive(model)
 
     def _monte_carlo(self, run: Run, values: Sequence[Any], samples: int) -> tuple[dict[str, float], dict[str, Any] | None]:
-        """Metrics and curves of a run's plain and Monte-Carlo predictions on the test part, its model having these values."""
+        """Return metrics and curves of a run's plain and Monte-Carlo predictions on the test part, with these values."""
         if run.variant.name not in self._sampled:
             self._sampled[run.variant.name], _ = make(self.study, run.variant)
         model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
@@ -268,16 +269,16 @@ class Trainer:
         return course.epoch >= self.study.epochs or bool(patience and best and course.epoch - best >= patience)
 
     def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
-        """Loss and metrics of each run on a part with dropout off, as Keras's `evaluate`, the weighted loss of each example, and,
-        of the test part, what is predicted of each.
+        """Return for each run, with dropout off, the metrics of a part, each example's weighted loss, and its test predictions.
 
-        Penalties on weights are no part of the loss.
+        Loss and metrics are those of Keras's `evaluate`, but the loss has no weight penalties. Predictions are None for other parts
+        than the test part.
         """
         found = training.measure(name, self.parts[name])
         return [({f"{name}_{metric}": value for metric, value in metrics.items()}, *each) for metrics, *each in found]
 
     def time_step(self, run: Run, seconds: float = 2.0) -> float:
-        """Seconds that a training step takes, from about as many steps as fit in `seconds`, compiling left out."""
+        """Measure the seconds of a training step, without compilation, over about as many steps as fit in `seconds`."""
         training = self._begin((run,))
         size = self.study.batch_size
         order = np.arange(arrays.count(self.parts["train"].y), dtype="int32")
@@ -292,12 +293,12 @@ class Trainer:
         steps = max(1, min(len(order) // size, int(seconds / 2 / single)))
         if steps == 1:
             return single
-        once(steps)  # a number of steps of its own is compiled anew
+        once(steps)  # a new number of steps is compiled again
         return min(once(steps), once(steps))
 
 
 class _Course:
-    """How far a run has come, beside the values of its model."""
+    """The progress of a run, apart from the values of its model."""
 
     def __init__(self, run: Run, examples: int):
         self.run = run
@@ -308,7 +309,7 @@ class _Course:
         self._generator = np.random.default_rng(derive_seed(run.seed, "order"))
 
     def first(self, rows: int) -> np.ndarray:
-        """Return the first examples of the first epoch, `rows` of them."""
+        """Return the first `rows` examples of the first epoch."""
         return copy.deepcopy(self._generator).permutation(len(self.order))[:rows]
 
     def begin_epoch(self) -> None:
@@ -323,7 +324,7 @@ class _Course:
 
 
 class _Alone:
-    """The training of one run, in the form of a stack."""
+    """The training of one run, with the interface of a stack."""
 
     def __init__(self, training: Any):
         self._training = training
@@ -366,7 +367,7 @@ class _Alone:
 
 
 def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
-    """A weight for each example from its class, 1 for classes that are not named, as Keras's `fit(class_weight=…)`."""
+    """Return each example's weight by its class, 1 for classes that are not named, as Keras's `fit(class_weight=…)` does."""
     classes = arrays.classes(y)
     weights = np.ones(len(classes), "float32")
     for number, weight in by_class.items():
@@ -375,25 +376,25 @@ def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
 
 
 def _for_each_output(weights: Any, y: Any) -> Any:
-    """One weight of an example for all of its outputs, as in `fit`."""
+    """Repeat the weight of each example for all its outputs, as `fit` does."""
     return arrays.each(lambda _: weights, y)
 
 
 def why_not_compiled(study: Study, data: Data) -> str | None:
-    """What goes wrong when a training step of the baseline is compiled, found without running it; None where nothing does."""
+    """Return why a training step of the baseline cannot be compiled, found without running it; None if it can."""
     few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[0]
     part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
     trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
     try:
         model, _ = make(study, variant)
         trainer._prepare(model)(model, variant).trace()
-    except Exception as error:  # whatever the reader's own train_step, layers and losses raise
+    except Exception as error:  # the user's own train_step, layers and losses may raise anything
         return described(error)
     return None
 
 
 def check_samples(study: Study, data: Data) -> None:
-    """Refuse a study with samples whose model cannot be sampled, before it is trained."""
+    """Refuse, before training, a study with samples whose model cannot be sampled."""
     part, few = data.parts(study.split)["test"], np.arange(_LOOK)
     x, y = (arrays.take(a, few[: arrays.count(part.y)]) for a in part[:2])
     for number, variant in enumerate(study.variants):
@@ -404,7 +405,7 @@ def check_samples(study: Study, data: Data) -> None:
 
 
 def _in_order(model: keras.Model, values: Any) -> Any:
-    """What is given by the outputs' names in the order of the outputs, where the model gives these in an order."""
+    """Convert values keyed by output name into the order of the outputs, if the model returns its outputs in order."""
     if isinstance(values, dict) and getattr(model, "outputs", None):
         if isinstance(model, keras.Sequential):
             return next(iter(values.values()))
@@ -414,6 +415,6 @@ def _in_order(model: keras.Model, values: Any) -> Any:
 
 
 def _labels(y: np.ndarray) -> np.ndarray:
-    """Whole numbers as int32; others, and whole numbers too large for that, which are values and no classes, as float32."""
+    """Convert integers to int32, and all other numbers to float32, including integers that are too large to be classes."""
     whole = np.issubdtype(y.dtype, np.integer) and y.min(initial=0) >= -(2**31) and y.max(initial=0) < 2**31
     return y.astype("int32" if whole else "float32")

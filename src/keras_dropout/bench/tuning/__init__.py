@@ -1,1 +1,1 @@
-"""A placement searched for on validation data, or one rate swept."""
+"""Search for a placement on validation data, or sweep one rate."""

@@ -1,7 +1,7 @@
-"""The search behind `tune`: Optuna asks in rounds, trials are sifted by validation loss on the way, the ledger remembers.
+"""The search behind `tune`: Optuna suggests trials in rounds, rungs stop the worse trials early, the ledger stores the runs.
 
-Results must not depend on which worker is done first, nor on whether the search was interrupted: trials are asked for in rounds of
-a fixed size, and a run's loss at a rung is that of its curve, however far it has come since.
+Results must not depend on which worker finishes first, nor on interruptions of the search. So trials are suggested in rounds of a
+fixed size, and a run's loss at a rung is read from its curve, even if the run has been trained further since.
 """
 
 import bisect
@@ -29,19 +29,19 @@ from keras_dropout.errors import check_whole, refuse
 
 TRIALS = 18
 ROUND = 9
-REDUCTION = 3  # of the trials that reach a rung, one in so many goes on
-SEARCH_SEED = 1000  # of every trial's run
-FINAL_SEEDS = (1001, 1002)  # of the finalists' further runs
+REDUCTION = 3  # one in REDUCTION of the trials at a rung goes on
+SEARCH_SEED = 1000  # seed of every trial's run
+FINAL_SEEDS = (1001, 1002)  # seeds of the finalists' further runs
 FINALISTS = 3
-OF_SEARCH = set(rows(SearchSettings)) - set(rows(Settings))  # settings that the study does not have
-TUNED = "tuned"  # the winner among the variants
+OF_SEARCH = set(rows(SearchSettings)) - set(rows(Settings))  # settings of the search only, not of the study
+TUNED = "tuned"  # name of the winner's variant
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One placement that was tried: its validation loss at each rung, {epochs: loss}; `done` if it was trained to the end.
+    """A tried placement: its validation loss at each rung, {epochs: loss}; `done` if it was trained to the end.
 
-    A finalist has its losses on the further seeds in `finals`.
+    `finals` are a finalist's losses on the further seeds.
     """
 
     number: int
@@ -58,16 +58,16 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """What the winner is chosen by: the mean validation loss over the search's seeds."""
+        """The mean validation loss over the search's seeds, by which the winner is chosen."""
         return sum((self.loss, *self.finals)) / (1 + len(self.finals))
 
     @property
     def text(self) -> str:
-        """The placement as it is written after --variant NAME=; empty where nothing is dropped."""
+        """The placement as written after --variant NAME=; empty if nothing is dropped."""
         return str(self.variant).partition("=")[2]
 
     def document(self) -> dict[str, Any]:
-        """The trial as plain values."""
+        """Return the trial as plain values."""
         return {
             "number": self.number,
             "placement": self.variant.placement,
@@ -82,7 +82,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """A search that was found valid: where, how, how often, and the plan of the comparison that comes after it."""
+    """A checked search: its space, sampler, number of trials, and the plan of the comparison that follows."""
 
     plan: Plan
     space: Space
@@ -93,16 +93,16 @@ class Search:
 
     @property
     def study(self) -> Study:
-        """The study of the search's own runs, which look at validation losses only."""
+        """The study of the search's own runs, which use only validation losses."""
         return dataclasses.replace(self.plan.study, seeds=(SEARCH_SEED, *FINAL_SEEDS), samples=None)
 
     @property
     def model_epochs(self) -> int:
-        """What the search costs where the ledger has none of it, and no run stops early."""
+        """The cost of the search if the ledger has none of its runs and no run stops early."""
         return _cost(self.trials, self.rungs)
 
     def document(self) -> dict[str, Any]:
-        """The plan as plain values, with the time it takes where the ledger has none of it, from a short training."""
+        """Return the plan as plain values, with the time for an empty ledger, estimated from a short training."""
         study = self.plan.study
         after = (len(study.variants) + 1) * len(study.seeds) * study.epochs
         start, each = timing.time_runs(study, self.plan.data, study.runs()[:1])
@@ -124,9 +124,9 @@ class Search:
 
 
 def check_search(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a search, `kinds` as a tuple and `space` read; refuse a wrong one of its own. No framework is loaded.
+    """Return all settings of a search, with `kinds` as a tuple and `space` parsed; refuse wrong ones. Loads no framework.
 
-    `settings` may leave names out, which have their defaults then, and hold others.
+    Names missing in `settings` get their defaults. `settings` may also hold other names.
     """
     found = complete(settings, SearchSettings)
     kinds, space = found["kinds"], found["space"]
@@ -139,7 +139,7 @@ def check_search(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_study(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a study that no search or sweep can have. No framework is loaded."""
+    """Refuse settings of a study that no search or sweep can use. Loads no framework."""
     checked = check_settings(settings)
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
@@ -182,13 +182,13 @@ def plan_search(target: Any, data: Any = None, **settings: Any) -> Search:
 
 
 def winner_of(trials: Sequence[Trial]) -> Trial:
-    """The finalist with the smallest mean validation loss over the search's seeds; without finals, the best trial."""
+    """Return the finalist with the smallest mean validation loss over the search's seeds; without finals, the best trial."""
     finalists = [trial for trial in trials if trial.finals] or [trial for trial in trials if trial.done]
     return min(finalists, key=lambda trial: trial.score)
 
 
 def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
-    """Train the trials, and return them. When interrupted, what is finished is in the ledger."""
+    """Train the trials and return them. After an interrupt, finished runs stay in the ledger."""
     optuna = _load_optuna()
     plan, memory = search.plan, _memory(search)
     model = build(plan.study)
@@ -202,7 +202,7 @@ def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
                 for epoch, loss in trial.losses.items():
                     if math.isfinite(loss):
                         each.report(loss, epoch)
-                # A trial that diverged is pruned with no value: to the sampler the worst there can be.
+                # A diverged trial is pruned without a value, which the sampler ranks as the worst result.
                 pruned = not trial.done or math.isinf(trial.loss)
                 state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
                 memory.tell(each, None if pruned else trial.loss, state=state)
@@ -214,7 +214,7 @@ def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
 
 
 def _memory(search: Search) -> Any:
-    """The Optuna study that suggests the placements; that of a grid has all its points waiting."""
+    """Return the Optuna study that suggests the placements; for a grid, all its points are enqueued."""
     optuna = _load_optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -230,7 +230,7 @@ def _memory(search: Search) -> Any:
 
 
 def _train_round(search: Search, variants: Sequence[Variant], first: int, ledger: Ledger, quiet: bool) -> list[Trial]:
-    """Train a round from rung to rung, each time the best third on."""
+    """Train a round from rung to rung; at each rung only the best third goes on."""
     study = dataclasses.replace(search.study, variants=(*search.study.variants, *variants))
     runs = {variant.name: Run(study.key(variant, SEARCH_SEED), variant, SEARCH_SEED) for variant in variants}
     losses: dict[str, dict[int, float]] = {name: {} for name in runs}
@@ -241,9 +241,9 @@ def _train_round(search: Search, variants: Sequence[Variant], first: int, ledger
         known = _train(search, study, keys, rung, ledger, quiet)
         for name in left:
             losses[name][rung] = known.get(runs[name].key, math.inf)
-        stored = ledger.get(set(keys) - set(known))  # those that failed
+        stored = ledger.get(set(keys) - set(known))  # the failed runs
         errors |= {name: stored[runs[name].key].error or "" for name in left if runs[name].key in stored}
-        left.sort(key=lambda name: losses[name][rung])  # of equal ones the first asked
+        left.sort(key=lambda name: losses[name][rung])  # stable: among equal losses, the trial suggested first
         if rung != search.rungs[-1]:
             left = [name for name in left[: math.ceil(len(left) / REDUCTION)] if math.isfinite(losses[name][rung])]
     return [
@@ -253,7 +253,7 @@ def _train_round(search: Search, variants: Sequence[Variant], first: int, ledger
 
 
 def _train_finals(search: Search, trials: Sequence[Trial], ledger: Ledger, quiet: bool) -> list[Trial]:
-    """Train the best trials on further seeds; a placement that was tried twice once."""
+    """Train the best trials on further seeds; a placement that was tried twice is trained once."""
     ranked = sorted((trial for trial in trials if trial.done and math.isfinite(trial.loss)), key=lambda trial: trial.loss)
     unlike: dict[str, Trial] = {}
     for trial in ranked:
@@ -271,7 +271,7 @@ def _train_finals(search: Search, trials: Sequence[Trial], ledger: Ledger, quiet
 
 
 def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, ledger: Ledger, quiet: bool) -> dict[str, float]:
-    """Bring runs, by key, to `rung` epochs, and return the validation losses there of those that did not fail."""
+    """Train runs, given by key, up to `rung` epochs, and return their validation losses there, without failed runs."""
     known = _reached(study, ledger, runs, rung)
     todo, until = [run for key, run in runs.items() if key not in known], None if rung == study.epochs else rung
     settings = {**search.plan.settings, "keep_weights": False}
@@ -286,14 +286,15 @@ def _train(search: Search, study: Study, runs: Mapping[str, Run], rung: int, led
 
 
 def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -> dict[str, float]:
-    """The validation loss after `rung` epochs of each run that has come that far or has ended: infinite where it diverged before.
+    """Return the validation loss after `rung` epochs of each run that has come that far or has ended; infinite if it diverged.
 
-    Seen as it was then, however much farther the run has come since; the same search then goes the same way again.
+    The loss is read from the curve at that epoch, even if the run has been trained further. So a repeated search takes the same
+    steps.
     """
     found = {}
     results = {key: result for key, result in ledger.get(keys).items() if result.status != "failed"}
     for key, (epoch, state) in ledger.checkpoints(set(keys) - set(results)).items():
-        with suppress(ValueError):  # one that cannot be read: the run begins anew
+        with suppress(ValueError):  # unreadable checkpoint: the run starts over
             if epoch >= rung:
                 found[key] = Checkpoint.from_bytes(state).curves["validation_loss"][:rung]
     for key, result in results.items():
@@ -304,7 +305,7 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
 
 
 def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
-    """The plan of the comparison, without the winner yet."""
+    """Return the plan of the comparison, still without the winner."""
     check_study(settings)
     plan = make_plan(target, data, **{name: value for name, value in settings.items() if name not in OF_SEARCH})
     study = plan.study
@@ -315,7 +316,7 @@ def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
 
 
 def build(study: Study) -> Any:
-    """The study's model, to look at its sites."""
+    """Build the study's model to inspect its sites."""
     from keras_dropout.bench.study import own_classes
     from keras_dropout.models import graph
 
@@ -324,13 +325,13 @@ def build(study: Study) -> Any:
 
 
 def _rungs(epochs: int) -> tuple[int, ...]:
-    """The epochs at which trials are sifted, and the last one."""
-    # Not earlier: dropout slows the first epochs, and pays off when the others begin to overfit.
+    """Return the epochs at which trials are ranked, including the last epoch."""
+    # No rung earlier: dropout slows the first epochs, and helps only when models without it begin to overfit.
     return tuple(dict.fromkeys((math.ceil(epochs / 2), epochs)))
 
 
 def _rounds(trials: int) -> Iterator[int]:
-    """The sizes of the rounds."""
+    """Yield the sizes of the rounds."""
     while trials > 0:
         yield min(ROUND, trials)
         trials -= ROUND

@@ -1,11 +1,11 @@
-"""Search spaces: what may stand at each site, as text. The same on the command line, in study files and in Python.
+"""Search spaces as text: the choices at each site. The text is the same on the command line, in study files and in Python.
 
     input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0), last=Dropout|GaussianDropout(0:0.5:6)
 
-A site has choices between bars. A choice is what a placement may have there, with a range LOW:HIGH or LOW:HIGH:COUNT in place of
-any of its numbers. A range has COUNT values at equal distances, both ends among them: 13 where no count is written, or each whole
-number where both ends are whole. Kinds that are joined by bars before one pair of parentheses share what stands in it. Rate 0 is
-no dropout. A site that is written twice has the choices of both; a later site wins where two mean the same place.
+Bars separate the choices of a site. A choice is written as in a placement, but a range LOW:HIGH or LOW:HIGH:COUNT may replace any
+number. A range has COUNT equally spaced values including both ends; without COUNT it has 13, or every integer if both ends are
+integers. Kinds joined by bars before one pair of parentheses share the arguments in it. Rate 0 means no dropout. A site that is
+written twice has the choices of both; if two sites mean the same place, the later site wins.
 """
 
 import itertools
@@ -21,10 +21,10 @@ from keras_dropout.bench.records import Variant
 from keras_dropout.errors import refuse
 from keras_dropout.schedules import spread_over_depth
 
-# Whether the input has any is a choice of its own: a range alone would hardly ever try none.
+# No dropout on the input is a separate choice: a range alone would hardly ever try it.
 DEFAULT = {"input": ("0 | ", "0.05:0.3:6"), "hidden": ("", "0:0.6"), "last": ("", "0:0.6")}
 COUNT = 13
-MOST_POINTS = 10_000  # of a grid
+MOST_POINTS = 10_000  # most points of a grid
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\s*:\s*({_NUMBER})(?:\s*:\s*(\d+))?")
 _FIX = 'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(0:0.6) | linear(0:0.6, 0)".'
@@ -32,7 +32,7 @@ _FIX = 'Write "hidden=0:0.6", "hidden=0:0.6:7" for seven rates, or "hidden=Kind(
 
 @dataclass(frozen=True)
 class Range:
-    """`count` numbers from `low` to `high` at equal distances."""
+    """`count` equally spaced numbers from `low` to `high`."""
 
     low: float
     high: float
@@ -45,20 +45,20 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """What may stand at a site: its text, and the ranges in it."""
+    """A choice at a site: its text, and the ranges in the text."""
 
     text: str
     ranges: tuple[Range, ...]
 
     def at(self, indices: Any) -> str:
-        """The text with the values that these indices mean in place of the ranges."""
+        """Return the text with each range replaced by its value at the given index."""
         values = iter([span[index] for span, index in zip(self.ranges, indices)])
         return _RANGE.sub(lambda _: repr(next(values)), self.text)
 
 
 @dataclass(frozen=True)
 class Space:
-    """The choices of each site. `ask` draws one point of it; `points` are all of them."""
+    """The choices of each site. `ask` draws one point of the space; `points` yields all."""
 
     sites: Mapping[str, tuple[Choice, ...]]
 
@@ -67,11 +67,11 @@ class Space:
 
     @cached_property
     def size(self) -> int:
-        """How many points it has."""
+        """Number of points in the space."""
         return math.prod(sum(math.prod(span.count for span in c.ranges) for c in choices) for choices in self.sites.values())
 
     def ask(self, trial: Any) -> dict[str, str]:
-        """What an Optuna trial suggests, as a placement of texts by site."""
+        """Return the suggestion of an Optuna trial as a placement, with a text for each site."""
         placement = {}
         for site, choices in self.sites.items():
             texts = [choice.text for choice in choices]
@@ -81,12 +81,12 @@ class Space:
         return placement
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """All points, as the parameters that `ask` asks an Optuna trial for."""
+        """Yield all points as parameters of an Optuna trial, with the names that `ask` uses."""
         for parts in itertools.product(*(list(_points(site, choices)) for site, choices in self.sites.items())):
             yield {name: value for part in parts for name, value in part.items()}
 
     def check(self, model: Any) -> None:
-        """Refuse what cannot be placed in the model."""
+        """Refuse choices that cannot be placed in the model."""
         for site, choices in self.sites.items():
             for choice in choices:
                 for end in {0, -1} if choice.ranges else {0}:
@@ -94,7 +94,7 @@ class Space:
 
 
 def parse(space: str | Mapping[str, str]) -> Space:
-    """A space from its text, or from the texts of its choices by site. One that leaves no choice is refused."""
+    """Parse a space from its text, or from the texts of its choices by site; refuse a space without any choice."""
     if isinstance(space, str):
         places = [part.partition("=") for part in notation.split(space)]
     elif isinstance(space, Mapping) and all(isinstance(text, str) for text in space.values()):
@@ -116,7 +116,7 @@ def parse(space: str | Mapping[str, str]) -> Space:
 
 
 def default(model: Any, kinds: tuple[str, ...] = ("Dropout",)) -> Space:
-    """The space for a model where none is given: the groups of sites that it has, and those of `kinds` that fit there."""
+    """Return the default space for a model: the groups of sites that it has, with the `kinds` that fit there."""
     from keras_dropout.models.placement import sites
 
     known = sites(model)
@@ -134,7 +134,7 @@ def default(model: Any, kinds: tuple[str, ...] = ("Dropout",)) -> Space:
 
 
 def place(model: Any, name: str, placement: Mapping[str, Any]) -> Variant:
-    """A variant with a placement's sites resolved, without those where nothing is dropped."""
+    """Return a variant with the placement's sites resolved, without sites where nothing is dropped."""
     from keras_dropout.models.placement import resolve
 
     resolved = spread_over_depth(resolve(model, Variant.of(name, placement).placement or {}))
@@ -169,7 +169,7 @@ def _range(low: str, high: str, count: str | None) -> Range:
 
 
 def _names(site: str, choice: Choice) -> list[tuple[str, Range]]:
-    """The parameters that stand for a choice's ranges."""
+    """Return the Optuna parameters for a choice's ranges."""
     return [(f"{site}={choice.text} #{number}", span) for number, span in enumerate(choice.ranges, 1)]
 
 

@@ -1,4 +1,4 @@
-"""A sweep: one rate over a range, with each seed, and smooth curves through the losses."""
+"""Sweep one rate over a range with each seed, and fit smooth curves through the losses."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from keras_dropout.bench.tuning.search import build, fresh_plan
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_whole, refuse
 
-MOST_RATES = 1_000  # each is a variant: a row of every table
+MOST_RATES = 1_000  # each rate is a variant, and so a row of every table
 
 
 @dataclass(repr=False)
 class Sweep(Shown):
-    """How the loss responds to one rate: the comparison of all rates, and smooth curves through their runs."""
+    """The response of the loss to one rate: the comparison of all rates, and smooth curves through their runs."""
 
     site: str
     rates: Sequence[float]
@@ -39,17 +39,17 @@ class Sweep(Shown):
         return self.comparison.failed
 
     def values(self, metric: str) -> np.ndarray:
-        """A row for each seed, a column for each rate; nan where there is none."""
+        """Return the metric with a row for each seed and a column for each rate; nan where there is no value."""
         by_name = {variant.name: variant for variant in self.comparison.study.variants}
         return np.array([self.comparison.values(by_name[name], metric) for name in self.names]).T
 
     def curve(self, metric: str) -> Smooth | None:
-        """The smooth curve of a metric; None where no seed has all rates."""
+        """Return the smooth curve of a metric; None if no seed has all rates."""
         values = self.values(metric)
         return smooth_curve(np.array(self.rates), values) if np.isfinite(values).all(axis=1).any() else None
 
     def sentences(self) -> list[str]:
-        """The best rate by validation loss, and how sure that is."""
+        """Name the best rate by validation loss, and how certain it is."""
         if (curve := self.curve("validation_loss")) is None:
             return ["No seed has a run at each rate yet."]
         low, high = curve.best_interval
@@ -62,7 +62,7 @@ class Sweep(Shown):
         return [found]
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: those of the comparison, and the sweep."""
+        """Return the comparison and the sweep as plain values."""
         return {**self.comparison.document(), **self.comparison.more}
 
     def save_report(self, path: str | Path) -> Path:
@@ -70,7 +70,7 @@ class Sweep(Shown):
         return self.comparison.save_report(path)
 
     def own_document(self) -> dict[str, Any]:
-        """What the sweep adds to the comparison's document."""
+        """Return the part that the sweep adds to the comparison's document."""
         metrics = ("validation_loss", "test_loss")
         curves = {metric: curve for metric in metrics if (curve := self.curve(metric)) is not None}
         sweep = {
@@ -116,7 +116,7 @@ class Sweep(Shown):
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """A sweep that was found valid: its comparison, its site, its rates, and the variant of each."""
+    """A checked sweep: its comparison, its site, its rates, and the variant of each rate."""
 
     plan: Plan
     site: str
@@ -147,26 +147,26 @@ def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) ->
 
 
 def carry_out_sweep(planned: PlannedSweep, quiet: bool = False, command: str = "") -> Sweep:
-    """Train what the ledger lacks of a sweep."""
+    """Train the runs of a sweep that are missing in the ledger, and return the sweep."""
     found = Sweep(planned.site, planned.rates, planned.names, carry_out(planned.plan, quiet=quiet, command=command))
     keep(found.comparison, found.own_document())
     return found
 
 
 def _level(values: np.ndarray) -> list[list[float]]:
-    """The complete rows, all shifted to the same mean, as `smooth_curve` sees them."""
+    """Return the complete rows shifted to the same mean, as `smooth_curve` uses them."""
     rows = values[np.isfinite(values).all(axis=1)]
     return (rows - rows.mean(axis=1, keepdims=True) + rows.mean()).tolist()
 
 
 def _at(curve: Smooth, rate: float) -> tuple[float, float, float]:
-    """Low, mean and high of a curve at a rate."""
+    """Return low, mean and high of a curve at a rate."""
     place = int(np.abs(curve.x - rate).argmin())
     return float(curve.low[place]), float(curve.mean[place]), float(curve.high[place])
 
 
 def _bar(curve: Smooth | None, rate: float, width: int = 40) -> str:
-    """A line of text with the curve's interval and value at a rate, on one scale for all rates."""
+    """Draw the curve's interval and value at a rate as a line of text, on one scale for all rates."""
     if curve is None:
         return ""
     ends = [curve.mean.min(), curve.mean.max(), *(v for v in (curve.low.min(), curve.high.max()) if np.isfinite(v))]

@@ -1,8 +1,8 @@
 """The public `tune`: a search over sites x kinds x rates x schedules on validation data, then the winner on fresh seeds.
 
-The search asks Optuna in rounds, trains on seeds that no comparison uses, and sees validation losses only. One seed is little to
-choose by, so the best few are trained on two more. The test data are used once, when the winner is compared. The ledger is the
-memory: the same search asks the same again, and trains what is missing.
+The search asks Optuna in rounds, trains on seeds that no comparison uses, and sees only validation losses. One seed is too little
+for a choice, so the best few trials are trained on two more seeds. The test data are used once, when the winner is compared. The
+ledger stores the runs: a repeated search suggests the same trials, and trains only the missing runs.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ _SHOWN = 10
 
 @dataclass(repr=False)
 class Tuning(Shown):
-    """What a search found, and how its winner did on fresh seeds. Prints as tables; `document()`, `save_report(path)`."""
+    """The result of a search, and of its winner on fresh seeds. Prints as tables; see also `document()`, `save_report(path)`."""
 
     search: Search
     trials: Sequence[Trial]
@@ -59,7 +59,7 @@ class Tuning(Shown):
 
     @property
     def placement(self) -> str:
-        """The winner's placement, as it is written after --variant NAME=; empty where no dropout won."""
+        """The winner's placement as written after --variant NAME=; empty if no dropout won."""
         return self.winner.text
 
     @property
@@ -68,14 +68,14 @@ class Tuning(Shown):
         return self.comparison.failed
 
     def fresh(self, metric: str) -> tuple[float | None, list[float] | None]:
-        """The winner's mean over fresh seeds on a metric, and its 95 % interval."""
+        """Return the winner's mean of a metric over fresh seeds, and its 95 % interval."""
         values = self.comparison.values(Variant(TUNED, self.winner.variant.placement), metric)
         values = values[np.isfinite(values)]
         interval = mean_interval(values)
         return (float(values.mean()) if len(values) else None), interval and list(interval)
 
     def sentences(self) -> list[str]:
-        """The winner, what it is worth, why there are two figures for that, and what it cost."""
+        """Name the winner and its losses, explain why there are two figures, and state the cost of the search."""
         loss, interval = self.fresh("test_loss")
         seeds = len(self.comparison.study.seeds)
         found = [f"The search found {self.placement or 'no dropout'}."]
@@ -106,7 +106,7 @@ class Tuning(Shown):
         return found
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: those of the comparison, and the search."""
+        """Return the comparison and the search as plain values."""
         return {**self.comparison.document(), **self.comparison.more}
 
     def save_report(self, path: str | Path) -> Path:
@@ -114,7 +114,7 @@ class Tuning(Shown):
         return self.comparison.save_report(path)
 
     def own_document(self) -> dict[str, Any]:
-        """What the search adds to the comparison's document."""
+        """Return the part that the search adds to the comparison's document."""
         fresh = {metric: self.fresh(metric) for metric in ("validation_loss", "test_loss")}
         search = {
             "space": str(self.search.space),
@@ -140,7 +140,7 @@ class Tuning(Shown):
 
 
 def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, command: str = "") -> Tuning | Sweep:
-    """Carry out a search and the comparison after it, or a sweep. When interrupted, what is finished is in the ledger."""
+    """Carry out a search and the comparison after it, or a sweep. After an interrupt, finished runs stay in the ledger."""
     if isinstance(planned, PlannedSweep):
         return carry_out_sweep(planned, quiet, command)
     return _search_and_compare(planned, quiet, command)
@@ -175,20 +175,20 @@ def tune(
     quiet: bool = False,
     **settings: Unpack[SearchSettings],
 ) -> Tuning | Sweep:
-    """Search for a placement on validation data, and compare what is found with the baseline on fresh seeds and test data.
+    """Search for a placement on validation data, and compare the winner with the baseline on fresh seeds and test data.
 
-    `target`, `data` and the settings of the study are those of `compare`; `seeds` are those of the comparison (0 to 5 by default),
-    and the search has one of its own. The comparison has the baseline, the winner as "tuned", and `variants`, by default the
-    model as it is published, or as it is built where that has dropout.
+    `target`, `data` and the settings of the study are the same as for `compare`. `seeds` are the seeds of the comparison (0 to 5 by
+    default); the search uses other seeds. The comparison has the baseline, the winner as "tuned", and `variants`; by default these
+    are the model as it is published, or as it is built if that has dropout.
 
-    `space` says what is tried, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see `bench.spaces`); by
-    default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe", "random" or "grid"; `trials` the
-    placements tried (18; a grid: all), `budget` a limit in model-epochs, `seed` the sampler's. With `halving`, only the best third
-    of each nine trials is trained beyond half of the epochs.
+    `space` describes the placements to try, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see
+    `bench.spaces`); by default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe", "random" or
+    "grid"; `trials` is the number of placements to try (18; a grid: all), `budget` a limit in model-epochs, `seed` the sampler's
+    seed. With `halving`, only the best third of each nine trials is trained beyond half of the epochs.
 
-    `sweep` is in place of a search: "hidden=0:0.6:13" trains each of these rates with each seed, and gives a `Sweep`.
+    `sweep` replaces the search: "hidden=0:0.6:13" trains each of these rates with each seed, and returns a `Sweep`.
 
-    Raises `BadInput`, before anything is trained, for what cannot be used.
+    Raises `BadInput`, before anything is trained, for invalid input.
     """
     check_names("tune", settings, SearchSettings.__optional_keys__)
     if report is not None:
@@ -201,7 +201,7 @@ def tune(
 
 
 def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **settings: Any) -> Search | PlannedSweep:
-    """Check everything, and plan a search, or a sweep where one is asked for; see `tune`. Raises `BadInput`."""
+    """Check everything and plan a search, or a sweep if `sweep` is given; see `tune`. Raises `BadInput`."""
     if sweep is None:
         return plan_search(target, data, **settings)
     if together := [name for name in OF_SEARCH if settings.get(name) is not None]:
