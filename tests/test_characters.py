@@ -103,7 +103,7 @@ def test_progress_is_clean(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     run = Run("k" * 32, mock.Mock(), 0)
     run.variant.name = "a\x07b"  # as a ledger of others may have it
-    with Display(2, quiet=False, so_far=lambda *_: lambda: table()) as display:
+    with Display(2, quiet=False, table=lambda: table()) as display:
         display.expect(1)
         display.started(0, run, 0)
         display.note(f"a note {EVIL}")

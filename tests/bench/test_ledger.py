@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_dropout.bench.ledger import schema
+from keras_dropout.bench.ledger import schema, store
 from keras_dropout.bench.ledger.admin import verify
 from keras_dropout.bench.ledger.lookup import asked_for, examples, kept, latest_study, models, peek, studies
 from keras_dropout.bench.ledger.schema import SCHEMA_VERSION, NotStored, refusing
@@ -504,7 +504,7 @@ def test_the_latest_study_says_which_of_its_runs_there_are(tmp_path):
 def test_a_clock_that_is_set_back_reorders_no_studies(tmp_path, monkeypatch):
     with Ledger(tmp_path / "r.db") as ledger:
         for minute, command in ((30, "first"), (10, "after the clock was set back"), (40, "last"), (5, "set back again")):
-            monkeypatch.setattr("keras_dropout.bench.ledger.now", lambda minute=minute: f"2026-01-01T12:{minute}:00.000+00:00")
+            monkeypatch.setattr(store, "now", lambda minute=minute: f"2026-01-01T12:{minute}:00.000+00:00")
             ledger.put_study(STUDY, command, {}, {})
             assert latest_study(tmp_path / "r.db")["command"] == command
             for run in STUDY.runs():
@@ -515,7 +515,7 @@ def test_a_clock_that_is_set_back_reorders_no_studies(tmp_path, monkeypatch):
 def test_studies_are_listed_and_read_as_they_were_noted(tmp_path, monkeypatch):
     path, more = tmp_path / "r.db", dataclasses.replace(STUDY, seeds=(3, 4), variants=(Variant("none", {}), Variant("half", {})))
     times = iter(("2026-01-01T12:00:00.000+00:00", "2026-01-01T12:00:01.000+00:00", "2026-01-01T12:00:02.000+00:00"))
-    monkeypatch.setattr("keras_dropout.bench.ledger.now", lambda: next(times))
+    monkeypatch.setattr(store, "now", lambda: next(times))
     with Ledger(path) as ledger:
         assert ledger.put_study(STUDY, "first", {}, {}) == 1
         assert ledger.put_study(more, "second", {"keras": "3.15"}, {"cores": 2}, {"notes": ["one"]}) == 2

@@ -1,8 +1,6 @@
 """The dropout layers, grouped by what is dropped."""
 # ruff: noqa: F403 - each module has an __all__
 
-import typing as _typing
-
 from keras_dropout.examples import LAYERS as _LAYERS
 from keras_dropout.layers.attention import *
 from keras_dropout.layers.learned import *
@@ -13,5 +11,4 @@ from keras_dropout.layers.tokens import *
 from keras_dropout.layers.units import *
 from keras_dropout.layers.weights import *
 
-if not _typing.TYPE_CHECKING:  # a type checker takes each module's own
-    __all__ = _LAYERS
+globals()["__all__"] = _LAYERS  # not by its name: tools that read it there want literals, and use each module's own
