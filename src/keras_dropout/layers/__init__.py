@@ -13,5 +13,5 @@ from keras_dropout.layers.tokens import *
 from keras_dropout.layers.units import *
 from keras_dropout.layers.weights import *
 
-if not _typing.TYPE_CHECKING:  # a type checker takes each module's own
+if not _typing.TYPE_CHECKING:  # a type checker reads each module's own
     __all__ = _LAYERS
