@@ -1,6 +1,6 @@
 """Known mistakes with dropout, found in a model: what was found, what is known about it, and how to fix it.
 
-A rule reports what follows from the model's structure or was measured on it; what is only likely says so.
+A rule reports what follows from the model's structure or was measured on it. If something is only likely, the rule says so.
 """
 
 import itertools
@@ -34,10 +34,10 @@ from keras_dropout.models.inspection import (
 
 _ALPHA = (*kinds.ALPHA_DROPOUT, layers.FeatureAlphaDropout)
 _KEEP_MAPS = (*kinds.NORMALISATIONS, keras.layers.PReLU)
-_SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
+_SMALL_SHIFT = 0.1  # a measured variance ratio this near to 1 is no shift
 # An uncompiled model whose outputs end with these may be for predictions; with relu or a normalisation it is for features.
 _OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
-_FEW_STEPS = 1000  # seeds further apart meet in long trainings only
+_FEW_STEPS = 1000  # seeds further apart meet only in long trainings
 
 NOTHING = "no known mistake with dropout found"
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
@@ -47,8 +47,9 @@ Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 class Mistake:
     """A mistake that was found.
 
-    `rule` is the rule's name in `RULES`; `layer` the layer's name behind those of the models around it; `what` was found, with
-    names and numbers; `evidence` what is known about it, published or measured; `source` of that; `mend` how to fix it.
+    `rule` is the rule's name in `RULES`. `layer` is the layer's name after those of the models around it. `what` says what was
+    found, with names and numbers. `evidence` is what is known about it, published or measured, and `source` is where that is from.
+    `mend` says how to fix it.
     """
 
     rule: str
@@ -59,7 +60,7 @@ class Mistake:
     mend: str
 
     def document(self) -> dict[str, str]:
-        """The mistake as plain values."""
+        """Return the mistake as plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -67,7 +68,7 @@ class Mistake:
 
 
 class Mistakes(Shown, list[Mistake]):
-    """What was found: a list that is shown as its texts."""
+    """The mistakes found: a list that is shown as its texts."""
 
     def __rich__(self) -> Group:
         texts = [Text(str(mistake)) for mistake in self]
@@ -81,12 +82,12 @@ class Mistakes(Shown, list[Mistake]):
 
 @graph.leaves_unchanged
 def check(model: keras.Model, data: Any = None) -> Mistakes:
-    """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
+    """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list if none is found.
 
-    `data` are inputs to measure on (an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used):
-    at most 256 evenly spaced rows are. Without them, what cannot be told from the structure is measured on random inputs or
-    left out. Nothing in the model is changed. A warning says so where the calls of a model cannot be followed: its layers are
-    then checked one by one. Refused is what is no Keras model, has no layers, or does not fit or run on the data.
+    `data` are inputs to measure on: an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used. At
+    most 256 evenly spaced rows are used. Without data, what the structure does not show is measured on random inputs or
+    left out. The model does not change. If the calls of a model cannot be followed, a warning says so, and its layers are
+    checked one by one. Refused is anything that is not a Keras model, has no layers, or does not fit or run on the data.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax"), keras.layers.Dropout(0.2, name="drop")])
     >>> [(mistake.rule, mistake.layer) for mistake in check(model)]
@@ -99,7 +100,7 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     for name, rule in RULES.items():
         found: dict[str, str] = {}
         for path, what in rule(inspection):
-            found.setdefault(path, what)  # of a layer that is called several times, the first call that has the mistake
+            found.setdefault(path, what)  # if a layer is called several times, its first call with the mistake counts
         mistakes += [Mistake(name, path, what, *KNOWN[name]) for path, what in found.items()]
     return Mistakes(mistakes)
 
@@ -107,7 +108,7 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
 def dropout_before_batch_normalisation(model: Inspection) -> Found:
     """Dropout of single units before a batch normalisation that learns its statistics.
 
-    With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
+    With data, the shift of the variance at the normalisation is measured; one below 10 % is not reported.
     """
 
     first = model.reached(lambda layer: isinstance(layer, kinds.NORMALISATIONS))
@@ -165,7 +166,7 @@ def dropout_of_ids(model: Inspection) -> Found:
 
 
 def dropout_after_softmax(model: Inspection) -> Found:
-    """Dropout on probabilities; weights of an attention or of a mixture, which are multiplied with something, are not meant."""
+    """Dropout on probabilities, except for weights of an attention or of a mixture, which are multiplied with something."""
     sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in model.dropouts:
         source = sources[call]
@@ -176,9 +177,9 @@ def dropout_after_softmax(model: Inspection) -> Found:
 
 
 def dropout_on_logits(model: Inspection) -> Found:
-    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax.
+    """Dropout behind the output layer, on the values that the loss sees; behind a softmax it is dropout-after-softmax.
 
-    A model without a loss may give features and no predictions: only where its last layer is one for predictions is that reported.
+    A model without a loss may give features instead of predictions: it is reported only if its last layer is one for predictions.
     """
 
     def passes(layer: Any) -> bool:
@@ -393,7 +394,7 @@ def _named(call: Call) -> str:
 
 
 def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
-    """Yield one entry for all layers of which the same is said: (path, layer, what is said)."""
+    """Yield one entry for all layers with the same finding; `found` gives (path, layer, finding)."""
     alike: dict[str, list[tuple[str, Any]]] = {}
     for path, layer, said in found:
         alike.setdefault(said, []).append((path, layer))
@@ -408,7 +409,7 @@ def _changes_values(layer: Any) -> bool:
 
 
 def _on_ids(model: Inspection) -> dict[Call, Call]:
-    """Return the dropout calls whose outputs an embedding looks up, with it; one that is called in reverse looks up nothing."""
+    """Return the dropout calls whose outputs an embedding looks up, with its call; an embedding in reverse looks up nothing."""
     users, found = model.reached(_changes_values), {}
     for call in model.dropouts:
         for user in users[call] if not isinstance(bare(call.layer), layers.WordDropout) else ():
@@ -423,7 +424,7 @@ def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
 
 
 def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
-    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is not known."""
+    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is unknown."""
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
         ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
@@ -433,7 +434,7 @@ def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
 
 
 def _convolutions_behind(model: Inspection) -> dict[Call, Call | None]:
-    """Return, for each call, the convolution whose maps it gets, maybe through layers that keep them maps."""
+    """Return, for each call, the convolution whose maps it gets, possibly through layers that keep them maps."""
     found: dict[Call, Call | None] = {}
     for call in model.graph.calls:
         found[call] = None
