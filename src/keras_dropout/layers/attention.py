@@ -174,14 +174,14 @@ class DropKey(_AttentionWrapper):
 
         y = W_o [softmax(q k / sqrt(d) + b) v],    b = lowest number with probability rate, else 0, per example, head, query and key
 
-    If all keys of a query that its mask allows would go, one of them stays.
+    If all keys of a query that its mask allows would be hidden, one of them stays.
 
     {_CALL}
     Arguments:     rate: fraction of keys hidden, in [0, 1]; at 1 one key is left for each query. In the paper it falls with depth.
                    layer, seed: as in AttentionDropout.
     Source:        Li et al. 2022, arXiv:2208.02646.
     Differs from:  AttentionDropout: the weights of a query always sum to 1, and the mean is not kept. Common published code adds
-                   -1e12, which overflows in float16 and gives equal weights where all keys go.
+                   -1e12, which overflows in float16 and gives equal weights where all keys are hidden.
 
     >>> import numpy as np
     >>> layer = DropKey(0.9, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
@@ -205,7 +205,7 @@ class DropHead(_AttentionWrapper):
 
         y = W_o [head_h * m_h * heads / sum(m)],    m ~ Bernoulli(1 - rate), one draw per example and head
 
-    If all heads of an example would go, one of them stays.
+    If all heads of an example would be dropped, one of them stays.
 
     {_CALL}
     Arguments:     rate: fraction of heads dropped, in [0, 1]; 0.2 to 0.3 in the paper. layer, seed: as in AttentionDropout.

@@ -186,7 +186,7 @@ class ConcreteDropout(_LearnedRate):
                    unit; by default for convolutions only, along their data_format. seed: whole number.
     Source:        Gal, Hron and Kendall 2017, arXiv:1705.07832.
     Differs from:  the authors' code: it is deterministic at inference, like other dropout; the losses are those of the current
-                   weights in each call (Keras 3 loses losses that are added when building); and data_format is obeyed. The
+                   weights in each call (Keras 3 forgets losses that are added when building); and data_format is obeyed. The
                    mask is biased where rate is not 1/2: at temperature 0.1 its mean at rate 0.1 is 0.8988 instead of 0.9, at
                    2/3, the authors' choice for images, 0.8547.
 

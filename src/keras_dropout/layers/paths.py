@@ -213,8 +213,8 @@ class DropEdge(MaskLayer):
                    "row" for D^(-1) (A * m), or "none", where another layer does it. seed: whole number.
     Source:        Rong et al. 2020, arXiv:1907.10903. Add the identity to A first, as graph convolutions do.
     Differs from:  PyTorch Geometric's dropout_edge: the shape stays (a shorter edge list would change every compiled program),
-                   an undirected edge goes in both directions at once, and self-loops are neither dropped nor doubled. A node
-                   without edges gets zeros, not nan. In a directed graph i -> j and j -> i go together.
+                   both directions of an undirected edge are dropped together, and self-loops are neither dropped nor doubled. A
+                   node without edges gets zeros, not nan. In a directed graph i -> j and j -> i are dropped together.
 
     >>> import numpy as np
     >>> y = np.asarray(DropEdge(0.5, normalize="none", seed=0)(np.ones((6, 6), "float32"), training=True))

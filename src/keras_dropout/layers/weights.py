@@ -220,7 +220,7 @@ class WeightDrop(_WeightWrapper):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LoRADropout(_WeightWrapper):
-    """Drop inputs of a layer's low-rank adapter at random in training, but none of the layer's own inputs.
+    """Drop inputs of a layer's low-rank adapter at random in training; the layer's own kernel gets all inputs.
 
         y = a(x W + b + alpha / rank * (x * m / (1 - rate)) A B),    m ~ Bernoulli(1 - rate), one draw per input unit
 

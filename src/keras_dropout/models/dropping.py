@@ -102,7 +102,7 @@ def is_known(module: str) -> bool:
 
 
 def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:
-    """Return (path, layer) for each layer that drops something or can: the layers whose rates can be set.
+    """Return (path, layer) for each layer that drops something or can: the candidates for a new rate.
 
     Keras's dropout layers of rate 0 inside other layers, such as that of its attention, are left out: they are always off.
     """

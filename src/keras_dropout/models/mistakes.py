@@ -106,7 +106,7 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
 
 
 def dropout_before_batch_normalisation(model: Inspection) -> Found:
-    """Dropout of single units before a batch normalisation that learns its statistics.
+    """Find dropout of single units before a batch normalisation that learns its statistics.
 
     With data, the shift of the variance at the normalisation is measured; one below 10 % is not reported.
     """
@@ -138,7 +138,7 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
 
 def dropout_before_masking(model: Inspection) -> Found:
-    """Dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
+    """Find dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
 
     The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
     """
@@ -160,13 +160,13 @@ def dropout_before_masking(model: Inspection) -> Found:
 
 
 def dropout_of_ids(model: Inspection) -> Found:
-    """Dropout that multiplies the ids that go into an embedding."""
+    """Find dropout that multiplies the ids that go into an embedding."""
     for call, embedding in _on_ids(model).items():
         yield call.path, f"{_named(call)} drops and multiplies the ids that the embedding {embedding.path!r} looks up."
 
 
 def dropout_after_softmax(model: Inspection) -> Found:
-    """Dropout on probabilities, except for weights of an attention or of a mixture, which are multiplied with something."""
+    """Find dropout on probabilities, except for weights of an attention or of a mixture, which are multiplied with something."""
     sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in model.dropouts:
         source = sources[call]
@@ -177,7 +177,7 @@ def dropout_after_softmax(model: Inspection) -> Found:
 
 
 def dropout_on_logits(model: Inspection) -> Found:
-    """Dropout behind the output layer, on the values that the loss sees; behind a softmax it is dropout-after-softmax.
+    """Find dropout behind the output layer, on the values that the loss sees; behind a softmax it is dropout-after-softmax.
 
     A model without a loss may give features instead of predictions: it is reported only if its last layer is one for predictions.
     """
@@ -198,7 +198,7 @@ def dropout_on_logits(model: Inspection) -> Found:
 
 
 def elementwise_on_convolution_maps(model: Inspection) -> Found:
-    """Dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
+    """Find dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
     convolutions = _convolutions_behind(model)
     for call in model.dropouts:
         source = convolutions[call] if drops_units(call.layer) else None
@@ -213,7 +213,7 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
 
 
 def keras_rate_0(model: Inspection) -> Found:
-    """A dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
+    """Find a dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
@@ -225,7 +225,7 @@ def keras_rate_0(model: Inspection) -> Found:
 
 
 def alpha_without_selu(model: Inspection) -> Found:
-    """Alpha dropout behind an activation other than SELU."""
+    """Find alpha dropout behind an activation other than SELU."""
     sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in filter(lambda call: isinstance(bare(call.layer), _ALPHA), model.dropouts):
         source = sources[call]
@@ -238,7 +238,7 @@ def alpha_without_selu(model: Inspection) -> Found:
 
 
 def selu_with_plain_dropout(model: Inspection) -> Found:
-    """Dropout that sets units to 0 behind SELU."""
+    """Find dropout that sets units to 0 behind SELU."""
     sources = model.sources(keeps_values)
     for call in model.dropouts:
         plain = drops_units(call.layer) or isinstance(bare(call.layer), kinds.CHANNEL_DROPOUT)
@@ -248,14 +248,14 @@ def selu_with_plain_dropout(model: Inspection) -> Found:
 
 
 def shared_seed(model: Inspection) -> Found:
-    """Several dropout layers with one seed."""
+    """Find several dropout layers with one seed."""
     for (_, seed), paths in _seeds(model).items():
         if len(paths) > 1:
             yield paths[0], f"{len(paths)} dropout layers have the seed {seed}: {', '.join(paths)}."
 
 
 def neighbouring_seeds(model: Inspection) -> Found:
-    """On torch, dropout layers of Keras whose seeds are less than 1000 apart."""
+    """Find, on torch, dropout layers of Keras whose seeds are less than 1000 apart."""
     theirs = sorted((seed, paths[0]) for (ours, seed), paths in _seeds(model).items() if not ours)
     for (seed, path), (later, other) in itertools.pairwise(theirs):
         if keras.backend.backend() == "torch" and later - seed < _FEW_STEPS:
@@ -263,7 +263,7 @@ def neighbouring_seeds(model: Inspection) -> Found:
 
 
 def recurrent_dropout(model: Inspection) -> Found:
-    """An LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
+    """Find an LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
@@ -280,7 +280,7 @@ def recurrent_dropout(model: Inspection) -> Found:
 
 
 def attention_dropout(model: Inspection) -> Found:
-    """An attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
+    """Find an attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in kinds.ATTENTIONS]
     unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
     never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
@@ -295,7 +295,7 @@ def attention_dropout(model: Inspection) -> Found:
 
 
 def live_rate(model: Inspection) -> Found:
-    """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
+    """Suspect a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
     keras_layers = [(path, layer) for path, layer in model.layers if type(layer) in kinds.KERAS_DROPOUT]
     for path, layer in keras_layers if compiled and keras.backend.backend() != "torch" else ():
@@ -309,7 +309,7 @@ def live_rate(model: Inspection) -> Found:
 
 
 def training_frozen(model: Inspection) -> Found:
-    """A call with training=True fixed in the graph, of a layer or nested model that drops something."""
+    """Find a call with training=True fixed in the graph, of a layer or nested model that drops something."""
     for path, layer in model.frozen:
         if contains_dropout(layer):
             what = f"{_called(layer)} is called with training=True in the graph"
@@ -317,7 +317,7 @@ def training_frozen(model: Inspection) -> Found:
 
 
 def drops_at_prediction(model: Inspection) -> Found:
-    """A layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
+    """Find a layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
     own = {id(layer) for _, layer in model.foreign() if contains_dropout(layer)}
     calls = [call for call in model.graph.calls if id(call.layer) in own]
     for call in (calls and model.measured(lambda: model.varying(calls))) or ():
@@ -330,7 +330,7 @@ def drops_at_prediction(model: Inspection) -> Found:
 
 
 def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
-    """A wrapper, model or call that turns training on at prediction for batch normalisation too, as Monte-Carlo wrappers do."""
+    """Find a wrapper, model or call that turns training on at prediction for batch normalisation too, like Monte-Carlo wrappers."""
     holders = [*model.frozen, *model.foreign(), *([(model.model.name, model.model)] if model.reason else [])]
     holders = [(path, layer) for path, layer in holders if isinstance(layer, keras.Layer) and _norms(layer)]
     moves = model.measured(lambda: (model.predict()[1], model.predict(training=False)[1])) if holders else None
@@ -348,7 +348,7 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
 
 
 def keep_probability_as_rate(model: Inspection) -> Found:
-    """A suspicion: a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
+    """Suspect a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
     sources = model.sources(lambda layer: keeps_values(layer) or kinds.is_preprocessing(type(layer)))
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
         value, source = rate(call.layer), sources[call]

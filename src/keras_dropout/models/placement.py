@@ -32,8 +32,8 @@ _NOISE = keras.layers.GaussianNoise
 def sites(model: keras.Model) -> Sites:
     """Return the sites of a model, in the order of the data: a list that is shown as a table.
 
-    The model must be Sequential, functional, with nested models and shared layers, or a subclass of `keras.Model` whose `call` can
-    be followed; others are refused. The model does not change.
+    The model must be Sequential or functional, possibly with nested models and shared layers, or a subclass of `keras.Model` whose
+    `call` can be followed; others are refused. The model does not change.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu", name="d"), keras.layers.Dense(1, name="out")])
     >>> [(site.name, site.group, site.shape) for site in sites(model)][1:]
