@@ -195,7 +195,7 @@ def _softmax(mean: Any, spread: Any, normals: Any) -> tuple:
     if len(spread.shape) == 2:
         change = ops.sqrt(spread) * normals[:, None]
     else:
-        # The covariance is singular if fewer units than classes vary. The added 1e-4 of the mean variance is negligible here.
+        # Singular if fewer units than classes vary. The added 1e-4 of the mean variance is far below what is neglected.
         added = 1e-4 * ops.mean(ops.diagonal(spread, axis1=-2, axis2=-1), axis=-1) + 1e-14
         factor = ops.cholesky(spread + added[:, None, None] * ops.eye(spread.shape[-1]))
         change = ops.einsum("dk,nlk->dnl", normals, factor)

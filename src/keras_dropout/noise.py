@@ -1,7 +1,7 @@
 """The random operations of the layers, written once for all backends on top of the draws of `keras_dropout.backends`.
 
 `state` comes from `masks.Stream.next`, a fresh one for each call (or from `fold(state, n)`, sub-stream n of a call). `rate` is a
-Python number or a float32 scalar tensor; a number saves an operation where each is a separate call. Shapes are tuples, with a
+Python number or a float32 scalar tensor; a number costs nothing where each operation is a call. Shapes are tuples, with a
 symbolic size where TensorFlow has one. A shape of 1 along an axis shares the draw along it. `like` is the tensor whose entries the
 draws are for, if there is one: from it JAX learns which part of the whole a device holds inside `shard_map`.
 """

@@ -451,7 +451,7 @@ def _read(x: Any) -> Any:
     reader.compile(run_eagerly=True)
     try:
         return reader.predict(x, verbose=0)
-    except Exception as error:  # whatever the user's dataset raises
+    except Exception as error:  # a user's dataset may raise anything
         refuse(
             f"the {kind} cannot be read: {described(error)}",
             "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",

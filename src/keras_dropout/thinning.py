@@ -83,8 +83,8 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
     """Return the factors by which each call of a dropout layer multiplies its units; None for the other calls.
 
-    The factors are (units,), or (places, units) if the places of a feature map differ. Only Flatten layers may follow such a call:
-    behind them, the entries are units.
+    The factors are (units,), or (places, units) if the places of a feature map differ. If they differ, only Flatten layers may
+    follow the call: behind a Flatten, the entries are units.
     """
     states = shared_states(model, seed, sample)
     steps: dict[int, int] = {}

@@ -293,7 +293,7 @@ def own_objects(owner: Any) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = set(_saved_names(owner.get_config()))
-    except Exception:  # whatever a class of the user's does
+    except Exception:  # a user's class may raise anything
         saved = set()
     for part in (part for each in _layers(owner) or [owner] for part in (each, *_attributes(each))):
         named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)

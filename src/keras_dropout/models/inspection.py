@@ -400,7 +400,7 @@ def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
 
 def _array(value: Any, fix: str) -> np.ndarray:
     try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch, maybe with a gradient
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a torch tensor, possibly with a gradient
     except Exception as error:  # ragged lists, tensors of a device
         refuse(f"data: {type(value).__name__} cannot be made an array: {error}", fix)
 

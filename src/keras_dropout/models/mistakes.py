@@ -138,7 +138,7 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
 
 def dropout_before_masking(model: Inspection) -> Found:
-    """Find dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
+    """Find dropout of the values that a padding mask is computed from: by Masking, mask_zero or an explicit comparison.
 
     The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
     """
@@ -317,7 +317,7 @@ def training_frozen(model: Inspection) -> Found:
 
 
 def drops_at_prediction(model: Inspection) -> Found:
-    """Find a layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
+    """Find a user's layer with dropout in it, whose output at training=False differs from call to call."""
     own = {id(layer) for _, layer in model.foreign() if contains_dropout(layer)}
     calls = [call for call in model.graph.calls if id(call.layer) in own]
     for call in (calls and model.measured(lambda: model.varying(calls))) or ():
