@@ -1,6 +1,6 @@
-"""Every dropout there is for Keras 3, and a bench that says where and how much of it a model wants.
+"""Every dropout method for Keras 3, and a bench that finds where a model needs dropout and how much.
 
-The names below are loaded when they are first used, so that the command's `--help` never waits for a framework.
+The names below load on first use, so the command's `--help` never waits for a framework.
 """
 
 import importlib

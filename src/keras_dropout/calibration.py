@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a trained model as sure as it should be. numpy and scipy only."""
+"""Temperature scaling: one number that calibrates the confidence of a trained model. Needs only numpy and scipy."""
 
 from typing import Any
 
@@ -8,30 +8,30 @@ from scipy import optimize, special
 from keras_dropout.errors import check_positive, refuse
 from keras_dropout.metrics import CLIP, as_distribution, as_logits, check_predictions
 
-LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond, predictions are as good as certain or as good as uniform
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond these, predictions are almost certain or almost uniform
 
 
 def fit_temperature(outputs: Any, y: Any, logits: bool = False) -> float:
-    """The temperature T in [0.01, 100] for which softmax(log p / T) has the lowest mean negative log-likelihood on `y`.
+    """Return the temperature T in [0.01, 100] for which softmax(log p / T) has the lowest mean negative log-likelihood on `y`.
 
-    Guo et al. 2017, arXiv:1706.04599. Fit it on validation data, not on what the model was trained on. Above 1 the model was too
-    sure, below 1 not sure enough. `outputs` are probabilities (..., classes), or logits if so said, and `y` classes (...), as in
-    `metrics`; one column is the output of a sigmoid.
+    Guo et al. 2017, arXiv:1706.04599. Fit it on validation data, not on the training data. Above 1 the model was overconfident,
+    below 1 underconfident. `outputs` are probabilities (..., classes), or logits with `logits=True`. `y` holds the classes (...),
+    as in `metrics`. One column is the output of a sigmoid.
 
-    The likelihood is convex in b = 1 / T, with the slope mean(sum_k softmax(b z)_k z_k - z_y) for z = log p. Its only root is
-    found by bracketing; where it has none in bounds, as for data without an error (0.01) or predictions worse than none (100), T is
-    the bound on the side of the root.
+    The negative log-likelihood is convex in b = 1 / T, with the slope mean(sum_k softmax(b z)_k z_k - z_y) for z = log p.
+    Bracketing finds the only root of the slope. If there is no root within the bounds, T is the bound on the side of the root: 0.01
+    for data without an error, 100 for predictions worse than uniform ones.
     """
     z = _logits(outputs, logits)
     _, y = check_predictions(special.softmax(z, axis=-1), y)
     z = z.reshape(-1, z.shape[-1])
-    z = z - z[np.arange(len(z)), y.ravel()][:, None]  # against the right class
+    z = z - z[np.arange(len(z)), y.ravel()][:, None]  # relative to the right class
 
     def slope(b: float) -> float:
         return float((special.softmax(b * z, axis=-1) * z).sum(axis=-1).mean())
 
     if slope(1 / HIGHEST) >= 0:
-        # Without any slope, as for predictions that are all uniform, every temperature is as good: leave them.
+        # If there is no slope at all, as for uniform predictions, every temperature is equally good: change nothing.
         return 1.0 if slope(1 / LOWEST) <= 0 else HIGHEST
     if slope(1 / LOWEST) <= 0:
         return LOWEST
@@ -39,9 +39,9 @@ def fit_temperature(outputs: Any, y: Any, logits: bool = False) -> float:
 
 
 def apply_temperature(outputs: Any, temperature: float, logits: bool = False) -> np.ndarray:
-    """Probabilities (..., classes), softmax(log p / temperature); which class is the largest does not change.
+    """Return the probabilities (..., classes) softmax(log p / temperature); the most likely class does not change.
 
-    Of probabilities the logarithm is all that is needed of the logits, as softmax does not see a number added to all of them. It is
+    For probabilities, log p serves as the logits, because softmax ignores a constant added to all of them. It is
     clipped at 1e-7, as in Keras's losses. One column becomes two.
     """
     temperature = check_positive("temperature", temperature, "fit_temperature gives one; 1 changes nothing.")
@@ -49,7 +49,7 @@ def apply_temperature(outputs: Any, temperature: float, logits: bool = False) ->
 
 
 def _logits(outputs: Any, logits: bool) -> np.ndarray:
-    """What softmax makes the probabilities of, (..., classes); clipped only where probabilities were given."""
+    """Return logits (..., classes); clip only where probabilities were given."""
     if not logits:
         return np.log(np.maximum(as_distribution(outputs), CLIP))
     z = as_logits(outputs)

@@ -1,4 +1,4 @@
-"""What goes into Keras's `fit`: the rates of a model, changed while it trains."""
+"""A callback for Keras's `fit` that changes the rates of a model during training."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ class RateScheduler(keras.callbacks.Callback):
 
         layer.rate = schedule((epoch + batch / batches) / epochs),    before each batch that changes it
 
-    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or several by layer, its name or a glob,
-                   where a later one wins. epochs: the length of the whole training, where `fit` is called for a part of it; `fit`'s
-                   own `epochs` by default. Training that goes on longer keeps the last rate. A recurrent_rate or cell_rate that
-                   a layer was given stays.
-    Progress:      where `fit` cannot know the number of batches (a generator), that of the epoch before counts, and in the first
-                   epoch the rate stays. With `steps_per_execution` the rate is that of the first step of each execution. A training
-                   resumed with `initial_epoch` goes on where it was.
+    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or a mapping from a layer's name or a glob
+                   to one of these, where a later entry wins. epochs: the length of the whole training, if `fit` is called for a
+                   part of it; `fit`'s own `epochs` by default. If training goes on longer, the last rate stays. A recurrent_rate
+                   or cell_rate of a layer does not change.
+    Progress:      if `fit` cannot know the number of batches (a generator), the number of the previous epoch is used, and the rate
+                   is constant in the first epoch. With `steps_per_execution`, each execution uses the rate of its first step.
+                   Training resumed with `initial_epoch` continues where it was.
     History:       `rate_NAME` is a layer's rate at the end of each epoch. After `fit` the layers keep their last rates.
-    Differs from:  setting `rate` in Keras's own layers, which Keras on JAX and TensorFlow ignores once it has compiled; they are
-                   refused. On JAX a change makes Keras put the state of the step back into the model: a schedule that moves with
-                   every batch costs time on small models; `steps_per_execution` brings it back.
+    Differs from:  setting `rate` in Keras's own layers: on JAX and TensorFlow, Keras ignores this after compilation. Such layers
+                   are refused. On JAX each change makes Keras write the state of the step back into the model. A schedule that
+                   changes with every batch therefore costs time on small models; `steps_per_execution` avoids this.
 
     >>> import numpy as np
     >>> from keras_dropout import Dropout, schedules
@@ -56,7 +56,7 @@ class RateScheduler(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch, self._done = epoch, 0
-        self._rates: dict[keras.Layer, float] = {}  # those set in this epoch
+        self._rates: dict[keras.Layer, float] = {}  # rates set in this epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         of_epoch = min(batch / self._batches, 1) if self._batches else 0
@@ -79,7 +79,7 @@ class RateScheduler(keras.callbacks.Callback):
             logs |= {f"rate_{name}": layer.rate for name, layer in self.names.items()}
 
     def _choose(self) -> dict[keras.Layer, schedules.Schedule]:
-        """The layers with their schedules."""
+        """Return the layers with their schedules."""
         layers = rated(self.model)
         chosen: dict[keras.Layer, schedules.Schedule] = {}
         for pattern, schedule in self.schedules.items():
@@ -103,7 +103,7 @@ class RateScheduler(keras.callbacks.Callback):
                         "Name the layers that are to be scheduled: RateScheduler({NAME: schedule}).",
                     )
             chosen |= dict.fromkeys(found, schedule)
-        # By name, or by path where the name is that of several.
+        # By name, or by path if several layers share the name.
         counts = Counter(layer.name for layer in chosen)
         self.names = {layer.name if counts[layer.name] == 1 else path: layer for path, layer in layers if layer in chosen}
         return chosen

@@ -1,7 +1,7 @@
-"""The catalogue: every method with what its docstring says of it, and an example that runs.
+"""The catalogue: every method, with the parts of its docstring and an example that runs.
 
-A method is a public name of `keras_dropout.layers` or `keras_dropout.companions`; its group is the module where it is defined,
-whose docstring is the group's title. `keras_dropout.examples` has the names and the examples, which the tests call.
+A method is a public name of `keras_dropout.layers` or `keras_dropout.companions`. Its group is the module that defines it, and the
+module's docstring is the group's title. `keras_dropout.examples` holds the names and the examples, which the tests call.
 """
 
 import difflib
@@ -33,15 +33,15 @@ class Method:
 
     @property
     def alias(self) -> bool:
-        """Whether it is another name for a method."""
+        """Whether the name is an alias of another method."""
         return self.value.__name__ != self.name
 
     def make(self) -> Any:
-        """What the example makes."""
+        """Return the object that the example makes."""
         return eval(self.example, {"keras": keras, **_public()})
 
     def document(self) -> dict:
-        """The method as in the JSON of `keras-dropout layers`: what is no layer has no example there."""
+        """Return the method as in the JSON of `keras-dropout layers`; a method that is no layer has no example there."""
         return {
             "name": self.name,
             "group": self.group,
@@ -60,12 +60,12 @@ class Method:
 
 
 def methods() -> dict[str, Method]:
-    """All methods by their names: group by group, each in the order of its source."""
+    """Return all methods by name: group by group, each in the order of its source."""
     return {each.name: _method(group, each) for group, rows in EXAMPLES.items() for each in rows}
 
 
 def method(name: str) -> Method:
-    """The method of that name; an unknown one is refused with the closest."""
+    """Return the method with that name; refuse an unknown name and suggest the closest one."""
     known = methods()
     if name in known:
         return known[name]
@@ -76,7 +76,7 @@ def method(name: str) -> Method:
 
 
 def title(group: str) -> str:
-    """What a group's module says of itself, in one line."""
+    """Return the first line of the docstring of a group's module."""
     home = companions if group == "companions" else getattr(layers, group)
     return (home.__doc__ or group).splitlines()[0]
 
@@ -93,7 +93,7 @@ def _method(group: str, example: Example) -> Method:
 
 
 def _parts(text: str) -> tuple[str, str, dict[str, str]]:
-    """Of a docstring the first line, what stands before the first section, and the sections, each in one line."""
+    """Return the first line of a docstring, the text before the first section, and the sections, each on one line."""
     text = re.split(r"^>>>", text, maxsplit=1, flags=re.MULTILINE)[0]
     head, *rest = re.split(r"^([A-Z][a-z]+(?: [a-z]+)?):\s+", text, flags=re.MULTILINE)
     summary, _, formula = head.partition("\n")

@@ -1,11 +1,11 @@
-"""The door for all text that is drawn, printed or put into a message: a name may come from a file that somebody else made."""
+"""Cleaning of all text that is drawn, printed or put into a message: a name may come from a file that somebody else made."""
 
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-# What XML 1.0 leaves out (control characters, surrogates, noncharacters), and what else acts on a terminal or hides what is
-# written: the controls of C1, the separators of lines, and the characters that turn the direction of text. Tabs and newlines stay.
+# Characters that XML 1.0 excludes (control characters, surrogates, noncharacters), and others that act on a terminal or hide text:
+# C1 controls, line separators, and characters that change the direction of text. Tabs and newlines stay.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
     + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
@@ -15,18 +15,18 @@ _Text = TypeVar("_Text", bound=str)
 
 
 def clean(text: _Text) -> _Text:
-    """Return the text with each unsafe character written as Python would: "\\x1b" is four characters then. The class stays, so that
+    """Return the text with each unsafe character escaped as in Python: "\\x1b" becomes four characters. The class stays, so that
     markup stays markup."""
     return type(text)(_UNSAFE.sub(_written, text)) if _UNSAFE.search(text) else text
 
 
 def clean_line(text: str) -> str:
-    """Return the text on one line: newlines and tabs are written out, too."""
+    """Return the text on one line, with newlines and tabs escaped too."""
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def cleaned(value: Any) -> Any:
-    """Return plain values with each text in them clean, the names of mappings too."""
+    """Return plain values with all text in them cleaned, including the keys of mappings."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
@@ -35,18 +35,18 @@ def cleaned(value: Any) -> Any:
 
 
 class CleanStream:
-    """A stream whose text is clean, whoever prints there. `display.Terminal` goes past it: colours are control characters."""
+    """A stream that cleans all text written to it. `display.Terminal` bypasses it, because colours are control characters."""
 
     def __init__(self, behind: Any):
         self.behind = behind
 
     def write(self, text: str) -> int:
-        """Write the text clean."""
+        """Write the cleaned text."""
         self.behind.write(clean(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write the lines clean."""
+        """Write the cleaned lines."""
         for line in lines:
             self.write(line)
 

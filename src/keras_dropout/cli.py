@@ -1,4 +1,4 @@
-"""The command: which commands there are, and what bad input, Ctrl-C, a signal and a closed pipe end in. Data go to stdout, all else
+"""The command line: its commands, and how it ends after bad input, Ctrl-C, a signal or a closed pipe. Data go to stdout, all else
 to stderr."""
 
 import contextlib
@@ -26,7 +26,7 @@ from keras_dropout.commands.studies import compare, tune
 from keras_dropout.commands.uncertainty import uncertainty
 from keras_dropout.errors import BadInput, refuse
 
-_UsageError: Any = typer.BadParameter.__mro__[1]  # what typer raises for a bad command line; it has no public name there
+_UsageError: Any = typer.BadParameter.__mro__[1]  # typer raises it for a bad command line and gives it no public name
 GROUPS = {
     "Find the dropout that a model wants": ("compare", "tune", "report", "init", "reproduce"),
     "Look at a model and change it": ("sites", "check", "place", "layers"),
@@ -36,11 +36,11 @@ GROUPS = {
 
 
 class _ReaderGone(Exception):
-    """Whoever reads our output has gone, as in `| head`; typer itself would end with 1."""
+    """The reader of our output has gone, as in `| head`. typer itself would exit with 1."""
 
 
 class _Grouped(TyperGroup):
-    """Commands in groups, and a closed pipe told from a failure."""
+    """A group that lists its commands under titles and tells a closed pipe from a failure."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = {name: found for name in self.list_commands(ctx) if (found := self.get_command(ctx, name))}
@@ -88,9 +88,9 @@ app.add_typer(runs, name="runs")
 
 
 def main() -> None:
-    """Run the command; bad input is two lines on stderr and exit status 2, without a traceback."""
+    """Run the command. Bad input prints two lines on stderr and exits with status 2, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # what the encoding of a terminal lacks does not end a command
+        with contextlib.suppress(AttributeError):  # characters that a terminal's encoding lacks do not stop a command
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.redirect_stdout(CleanStream(sys.stdout)), contextlib.redirect_stderr(CleanStream(sys.stderr)):
         with _ended_as_by_ctrl_c() as signals:
@@ -126,17 +126,17 @@ def _run() -> int:
 
 
 def _print_nowhere(status: int) -> int:
-    """Have what is still to be written go nowhere; return the status."""
-    with contextlib.suppress(OSError):  # a stream of a program that has this one in it may have no descriptor
+    """Discard all output that is still to be written, and return the status."""
+    with contextlib.suppress(OSError):  # the stream of a program that embeds this one may have no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
 @contextlib.contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[list[int]]:
-    """Have SIGTERM and SIGHUP do what Ctrl-C does: finished runs are kept, and workers ended. Yield those that came.
+    """Make SIGTERM and SIGHUP act like Ctrl-C: finished runs are kept and workers are stopped. Yield the signals received.
 
-    What ignores them, such as `nohup`, still does. The exit status is then 143 or 129, where that of Ctrl-C is 130.
+    A signal that is already ignored, as under `nohup`, stays ignored. The exit status is 143 or 129 instead of Ctrl-C's 130.
     """
     came: list[int] = []
 
@@ -146,7 +146,7 @@ def _ended_as_by_ctrl_c() -> Iterator[list[int]]:
         (pressed if callable(pressed) else signal.default_int_handler)(number, frame)  # in the background Ctrl-C is ignored
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    here = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    here = threading.current_thread() is threading.main_thread()  # only the main thread may set handlers
     ours = [number for number in known if here and signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)

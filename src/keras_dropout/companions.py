@@ -17,19 +17,19 @@ class RDrop(keras.Model):
 
         loss = (L1 + L2) / 2 + alpha * (KL(p1 || p2) + KL(p2 || p1)) / 2
 
-    p1 and p2 are the predictions of two passes over the batch, each with masks of its own; L is the loss that the model is compiled
-    with. The divergence is averaged over the same elements as a loss is, with the same sample weights and the same padding mask.
+    p1 and p2 are the predictions of two passes over the batch, each pass with its own masks. L is the compiled loss of the model.
+    The divergence is averaged over the same elements as a loss, with the same sample weights and the same padding mask.
 
     Shapes:        those of the model, which has one output.
-    Inference:     the model alone; evaluation, too, is that of the model. Metrics in training are those of the first pass.
+    Inference:     the model alone, also in evaluation. Metrics in training are those of the first pass.
     Arguments:     model: a built classifier with dropout in it. alpha: weight of the divergence, 0 or more. outputs: "classes" for
                    one distribution along the last axis (softmax), "labels" for a yes or no in each entry (sigmoid), whose
                    divergences are averaged. from_logits: whether the outputs are logits, as in Keras's losses.
     Source:        Liang et al. 2021, arXiv:2106.14448. Their alpha: 5 for translation, 0.1 to 1 for fine-tuning.
-    Differs from:  the paper in the mean of the two losses instead of their sum, so that the loss, and with it the learning rate,
-                   is that of training without it: an alpha of the paper is twice ours. The authors' README code sums the
-                   divergence over batch and classes. The passes are two calls, not one of a doubled batch: a mask that is shared
-                   by a batch differs between them, too. Batch normalisation sees both passes.
+    Differs from:  the paper, which sums the two losses. Ours takes their mean, so that the loss, and with it the learning rate, is
+                   that of training without RDrop. The paper's alpha is therefore twice ours. The authors' README code sums the
+                   divergence over batch and classes. We make two calls, not one call with a doubled batch, so a mask that is shared
+                   by a batch also differs between the passes. Batch normalisation sees both passes.
 
     >>> model = keras.Sequential([keras.Input((4,)), Dropout(0.5), keras.layers.Dense(3, "softmax")])
     >>> RDrop(model, alpha=0.5).predict(ops.ones((2, 4)), verbose=0).shape
@@ -84,7 +84,7 @@ class RDrop(keras.Model):
 
 
 class _Divergence(keras.losses.Loss):
-    """(KL(p || q) + KL(q || p)) / 2, reduced, weighted and masked as Keras does with losses."""
+    """The divergence (KL(p || q) + KL(q || p)) / 2, reduced, weighted and masked like Keras's losses."""
 
     def __init__(self, outputs: str, from_logits: bool):
         super().__init__(name="divergence")
@@ -102,7 +102,7 @@ class _Divergence(keras.losses.Loss):
         return ops.sum(each, axis=-1) if self.outputs == "classes" else ops.mean(each, axis=-1)
 
     def _with_logarithm(self, outputs: Any) -> tuple[Any, Any]:
-        """Probabilities and their logarithms, or log odds for a yes or no: the terms of p and of 1 - p together."""
+        """Return probabilities and their logarithms; for a yes or no, the log odds, which join the terms of p and 1 - p."""
         if self.outputs == "classes":
             if self.from_logits:
                 return ops.softmax(outputs), ops.log_softmax(outputs)
@@ -119,14 +119,15 @@ class MultiSampleDropout(keras.Model):
 
         loss = 1/samples * sum_k L(y, head(m_k f / (1 - rate))),    f = trunk(x), computed once,    m_k ~ Bernoulli(1 - rate)
 
-    Shapes:        those of head(trunk(x)); in training (samples * batch, ...), all examples under the first mask, then under the
+    Shapes:        those of head(trunk(x)). In training (samples * batch, ...): all examples under the first mask, then under the
                    second, and so on. Targets and sample weights are repeated to match, for the losses and for the metrics.
     Inference:     y = head(trunk(x)), once and without dropout.
     Arguments:     rate: fraction of features dropped, in [0, 1]; can be changed as in Dropout. trunk, head: layers or models.
                    samples: number of masks, 8 in the paper. seed: whole number.
     Source:        Inoue 2019, arXiv:1905.09788.
-    Differs from:  much code in the wild, which averages the logits: that is another, weaker method. One sample is Dropout between
-                   trunk and head, mask for mask. A compiled loss with the reduction "sum" is summed over the samples, too.
+    Differs from:  much published code, which averages the logits: that is a different, weaker method. With one sample it equals
+                   Dropout between trunk and head, with the same masks. A compiled loss with the reduction "sum" also sums over
+                   the samples.
 
     >>> model = MultiSampleDropout(0.5, keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax"), samples=4)
     >>> tuple(model(ops.ones((2, 5))).shape), tuple(model(ops.ones((2, 5)), training=True).shape)
@@ -194,7 +195,7 @@ class MultiSampleDropout(keras.Model):
 
 
 class _Repeat(keras.Layer):
-    """A batch several times, one after the other, and its padding mask with it."""
+    """A layer that repeats a batch and its padding mask along the first axis."""
 
     def __init__(self, times: int):
         super().__init__()
@@ -208,7 +209,7 @@ class _Repeat(keras.Layer):
 
 
 def _repeated(values: Any, y_pred: Any) -> Any:
-    """Targets or weights of a batch, as often as the predictions have it; at inference that is once."""
+    """Repeat the targets or weights of a batch as often as the predictions repeat it; at inference that is once."""
     rows = ops.shape(keras.tree.flatten(y_pred)[0])[0]
 
     def follow(each: Any) -> Any:
@@ -221,18 +222,19 @@ def _repeated(values: Any, y_pred: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class MaxNorm(keras.constraints.Constraint):
-    """Bound the norm of the weights that come into each unit, the usual companion of dropout.
+    """Bound the norm of each unit's incoming weights, the usual companion of dropout.
 
         w <- w * min(1, limit / |w|),    |w| over all weights of one unit, or of one filter of a convolution
 
     Use:           keras.layers.Dense(100, kernel_constraint=MaxNorm(3.0)); Keras applies it after each step of the optimiser. It
-                   lets dropout go with a large learning rate, which would blow the weights up without it.
-    Arguments:     limit: largest norm, above 0; 3 to 4 in the paper. units: axis or axes of the kernel that count the units: -1 for
-                   Dense and convolutions, -2 for transposed, (-2, -1) for depthwise ones and for the projections of attention.
+                   allows a large learning rate with dropout; without it, such a rate would make the weights explode.
+    Arguments:     limit: largest norm, above 0; 3 to 4 in the paper. units: axis or axes of the kernel that index the units: -1 for
+                   Dense and convolutions, -2 for transposed convolutions, (-2, -1) for depthwise convolutions and for the
+                   projections of attention.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, after Srebro and Shraibman 2005.
-    Differs from:  keras.constraints.MaxNorm in what a unit is: its default, axis 0, takes the norm over the first axis only, which
-                   for a convolution is over the rows of the kernel, and leaves filters with several times the limit. Weights
-                   within the limit are not touched, not even in their last bit.
+    Differs from:  keras.constraints.MaxNorm in its definition of a unit. Keras's default, axis 0, takes the norm over the first
+                   axis only. For a convolution that is the norm over the rows of the kernel, so filters can keep several times the
+                   limit. Weights within the limit stay the same, bit for bit.
 
     >>> kernel = MaxNorm(3.0)(ops.ones((3, 3, 4, 2)))
     >>> [round(float(norm), 5) for norm in ops.sqrt(ops.sum(kernel**2, axis=(0, 1, 2)))]

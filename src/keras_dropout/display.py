@@ -1,6 +1,6 @@
-"""What is found, shown: rich's tables and texts on a terminal of any width, as text in a Python shell, as HTML in a notebook.
+"""Display of results: rich's tables and texts on a terminal of any width, text in a Python shell, HTML in a notebook.
 
-A result has its tables once, in `__rich__`; here they are brought into the other forms.
+A result defines its tables once, in `__rich__`; this module converts them to the other forms.
 """
 
 import copy
@@ -19,20 +19,20 @@ from rich.text import Text
 
 from keras_dropout.characters import CleanStream, clean
 
-WIDTH = 100  # of text that is for no terminal
-_SHORT = 10  # letters of a name that stay together
+WIDTH = 100  # columns of text that is not for a terminal
+_SHORT = 10  # letters below which a column of names is not narrowed
 
 
 class Terminal(Console):
-    """A console that prints names as they are, whatever is in brackets or between colons, but for characters that would act on the
-    terminal. It says when its reader has gone, where rich would end the program as one that failed."""
+    """A console that prints names as they are: brackets and colons are not markup, and characters that would act on the terminal
+    are escaped. It raises BrokenPipeError when its reader has gone; rich would exit with a failure."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, **options)
 
     @property
     def file(self) -> IO[str]:
-        """The stream itself: what is printed here is clean, and colours would not pass a `CleanStream`."""
+        """The stream itself: the console cleans its text, and a `CleanStream` would remove its colours."""
         found = super().file
         return found.behind if isinstance(found, CleanStream) else found
 
@@ -41,7 +41,7 @@ class Terminal(Console):
         self._file = stream
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Clean all text that is printed, whatever it stands in."""
+        """Clean all text that is printed, whatever contains it."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=clean(segment.text))
 
@@ -50,7 +50,7 @@ class Terminal(Console):
 
 
 class Shown:
-    """A result with `__rich__`: it prints as that, and a notebook shows it as HTML."""
+    """A result with `__rich__`: it prints in that form, and a notebook shows it as HTML."""
 
     def __str__(self) -> str:
         return as_text(self)
@@ -63,7 +63,7 @@ class Shown:
 
 
 def as_text(found: Any, width: int = WIDTH) -> str:
-    """What rich prints of it on a terminal of that width, without colours."""
+    """Return the text that rich prints on a terminal of that width, without colours."""
     text = io.StringIO()
     console = Terminal(width=width, file=text, color_system=None, force_terminal=False, force_jupyter=False)
     console.print(fitted(found, width))
@@ -71,22 +71,22 @@ def as_text(found: Any, width: int = WIDTH) -> str:
 
 
 def fitted(found: Any, width: int) -> Any:
-    """The same for so many columns: a table in which a figure would be cut becomes a list with a line for each cell.
+    """Fit the content to that many columns: a table in which a figure would be cut becomes a list with a line for each cell.
 
-    Columns that may be folded anywhere, such as those of names, are folded before that.
+    Columns that may be folded anywhere, such as names, are folded first.
     """
     console = Terminal(width=width, file=io.StringIO(), color_system=None, force_terminal=False, force_jupyter=False)
     return Group(*(_fitted(part, console) if isinstance(part, Table) else part for part in _parts(found)))
 
 
 def as_html(found: Any) -> str:
-    """Tables and paragraphs in plain HTML, in the colours of the page around them. What is text is escaped."""
+    """Return tables and paragraphs as plain HTML, in the colours of the page around them. Text is escaped."""
     console = Terminal(width=10_000, file=io.StringIO(), force_jupyter=False)
     return "\n".join(_table(part, console) if isinstance(part, Table) else _paragraph(part, console) for part in _parts(found))
 
 
 def _parts(found: Any) -> list[Any]:
-    """Tables and texts, in their order, and clean before their widths are measured."""
+    """Return tables and texts in order, cleaned before their widths are measured."""
     while hasattr(found, "__rich__"):
         found = found.__rich__()
     return [each for part in found.renderables for each in _parts(part)] if isinstance(found, Group) else [_cleaned(found)]
@@ -111,7 +111,7 @@ def _cleaned(part: Any) -> Any:
 
 
 def _fitted(table: Table, console: Console) -> Any:
-    """The table, a narrower one whose words and figures are whole but for long names, or a list."""
+    """Return the table, a narrower table that cuts nothing but long names, or a list."""
     options = console.options.update(width=10_000)
     if Measurement.get(console, options, table).maximum <= console.width:
         return table
@@ -133,7 +133,7 @@ def _fitted(table: Table, console: Console) -> Any:
             column.width = shorter
     if left < 0:
         return _listed(table, console)
-    for number, (more, column) in enumerate(sorted(wanted, key=lambda each: each[0])):  # the rest to those that want it
+    for number, (more, column) in enumerate(sorted(wanted, key=lambda each: each[0])):  # share the rest among those that want it
         given = min(more, left // (len(wanted) - number))
         assert column.width is not None
         column.width += given
@@ -146,12 +146,12 @@ def _text(cell: Any, console: Console) -> Text:
 
 
 def _rows(table: Table) -> list[tuple[Any, ...]]:
-    """The cells by row, without the head."""
+    """Return the cells by row, without the header."""
     return list(zip(*(column.cells for column in table.columns)))
 
 
 def _listed(table: Table, console: Console) -> Group:
-    """A line for each cell, behind the name of its column; the first of a row stands over the others."""
+    """Return a line for each cell, after the name of its column; the first cell of a row stands above the others."""
     lines = [] if table.title is None else [_text(table.title, console)]
     for first, *others in _rows(table):
         head = _text(first, console).copy()
@@ -165,7 +165,7 @@ def _listed(table: Table, console: Console) -> Group:
 
 
 def _html(cell: Any, console: Console) -> str:
-    """Escaped text; what is bold stays so."""
+    """Return escaped text; bold text stays bold."""
     parts = []
     for segment in _text(cell, console).render(console):
         text = escape(segment.text)

@@ -1,6 +1,6 @@
-"""A network trained with dropout as the average of its thinned networks: how many there are, and what their average is worth.
+"""A network trained with dropout as the average of its thinned networks: how many there are, and how good their average is.
 
-Averages are of probabilities: the arithmetic mean is sum_m w_m p_m over the networks m with weights w_m, the geometric one
+Averages are of probabilities. The arithmetic mean is sum_m w_m p_m over the networks m with weights w_m. The geometric mean is
 prod_m p_m^w_m divided by its sum over the classes. Weight scaling is the network with dropout off.
 """
 
@@ -26,18 +26,18 @@ from keras_dropout.models import graph
 from keras_dropout.sampling import Passes, as_trained, check_examples, contains_dropout, shared_states
 from keras_dropout.thinning import is_mask, mask_shape
 
-SMALL = 1e-7  # what Keras clips probabilities at before it takes their logarithm
-MOST_DECISIONS = 16  # of a network whose thinned ones are enumerated
-_TERMS = 10**7  # of the sum for the expected number of different networks
+SMALL = 1e-7  # Keras clips probabilities at this before it takes their logarithm
+MOST_DECISIONS = 16  # in a network whose thinned networks are enumerated
+_TERMS = 10**7  # in the sum for the expected number of different networks
 _BLOCK = 100  # networks whose outputs are in memory at once
-_ROWS = 2**14  # rows that go through a network at once where all are enumerated
+_ROWS = 2**14  # rows in one pass when all networks are enumerated
 
 
 @dataclass(frozen=True)
 class Units:
-    """One call of a dropout layer: how many independent keep-or-drop decisions it takes for an example, at which rate.
+    """One call of a dropout layer: its number of independent keep-or-drop decisions for an example, and its rate.
 
-    The rate is the one that masks have, a multiple of 2**-24.
+    The rate is the actual rate of the masks, a multiple of 2**-24.
     """
 
     layer: str
@@ -48,7 +48,7 @@ class Units:
 
 @dataclass(frozen=True, repr=False)
 class Networks(Shown):
-    """The thinned networks of a model: `count` = 2**decisions of them, in layers whose rate is neither 0 nor 1."""
+    """The thinned networks of a model: `count` = 2**decisions, from the layers whose rate is neither 0 nor 1."""
 
     layers: tuple[Units, ...]
 
@@ -74,12 +74,13 @@ class Networks(Shown):
         return math.exp(self.log_coincidence)
 
     def visited(self, draws: int) -> "Visited":
-        """How many different networks `draws` independent draws are expected to give, as a training does that shows as many
-        examples: each example in each step has a network of its own.
+        """Return how many different networks to expect among `draws` independent draws.
 
-        sum over the networks m of 1 - (1 - p_m)^draws. Networks with as many units dropped at each rate have the same p_m, so
-        that few terms are enough; where they are too many, there are the bounds draws - draws (draws - 1) / 2 * coincidence
-        and min(draws, count).
+        Training on as many examples makes as many draws: each example in each step has its own network.
+
+        The number is the sum over the networks m of 1 - (1 - p_m)^draws. Networks with the same number of dropped units at each
+        rate have the same p_m, so few terms are enough. If there are still too many, the result is only the bounds
+        draws - draws (draws - 1) / 2 * coincidence and min(draws, count).
         """
         check_whole("draws", draws, 1, "It is the number of examples times the number of epochs.")
         pairs = math.exp(min(math.log(draws) + math.log(max(draws - 1, 1)) - math.log(2) + self.log_coincidence, 700))
@@ -91,7 +92,7 @@ class Networks(Shown):
                 sizes[each.rate] = sizes.get(each.rate, 0) + each.decisions
         if math.prod(size + 1 for size in sizes.values()) > _TERMS:
             return Visited(draws, None, lower, upper)
-        log_number, log_p = np.zeros(1), np.zeros(1)  # of the networks of each kind: how many, and the probability of one
+        log_number, log_p = np.zeros(1), np.zeros(1)  # for each kind of network: log of their number, log of the probability of one
         for rate, size in sizes.items():
             dropped = np.arange(size + 1)
             ways = gammaln(size + 1) - gammaln(dropped + 1) - gammaln(size - dropped + 1)
@@ -103,7 +104,7 @@ class Networks(Shown):
         return Visited(draws, float(min(math.fsum(np.exp(log_number + seen)), upper)), lower, upper)
 
     def document(self) -> dict[str, Any]:
-        """As plain values; the number of networks is None where a program may not read it exactly."""
+        """Return plain values; the number of networks is None if a program may not read it exactly."""
         return {
             "layers": [asdict(each) for each in self.layers],
             "decisions": self.decisions,
@@ -115,7 +116,7 @@ class Networks(Shown):
 
 @dataclass(frozen=True)
 class Visited:
-    """Different networks among `draws`: the expected number, None where it is too long a sum, and its bounds."""
+    """The number of different networks among `draws`: its expectation (None if the sum is too long) and its bounds."""
 
     draws: int
     expected: float | None
@@ -125,10 +126,10 @@ class Visited:
 
 @graph.leaves_unchanged
 def networks(model: keras.Model) -> Networks:
-    """How many independent keep-or-drop decisions an example takes in a model, call by call of its dropout layers.
+    """Count the independent keep-or-drop decisions for an example in a model, call by call of its dropout layers.
 
-    Layers whose decisions are not independent or not for units of their input (blocks, recurrent and wrapped layers) and noise
-    without a mask raise `BadInput`.
+    Layers whose decisions are not independent or not for units of their input (blocks, recurrent and wrapped layers) raise
+    `BadInput`, and so does noise without a mask.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
     >>> networks(model).count, networks(model).coincidence
@@ -154,11 +155,11 @@ class Exact:
 
 @graph.leaves_unchanged
 def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
-    """The averages over all 2**n thinned networks of a model with at most 16 decisions, each weighted with its probability.
+    """Return the averages over all 2**n thinned networks of a model with at most 16 decisions, weighted by their probabilities.
 
-    For one layer of softmax (or logistic) units behind dropout of its inputs, `geometric` and `scaled` are the same (Baldi and
-    Sadowski 2013): the logarithms of the probabilities are linear in the mask, but for what normalises them. The output is a
-    softmax over classes, one sigmoid unit, or with `logits` what goes into one; a sigmoid unit gives the classes 0 and 1.
+    For one layer of softmax (or logistic) units after dropout of its inputs, `geometric` and `scaled` are equal (Baldi and
+    Sadowski 2013): up to normalisation, the logarithms of the probabilities are linear in the mask. The output must be a
+    softmax over classes, one sigmoid unit, or with `logits` the input of one of these; a sigmoid unit gives the classes 0 and 1.
     """
     model = as_trained(model)
     thinned = networks(model)
@@ -185,7 +186,7 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
     together = max(1, _ROWS // examples)
 
     def outputs(masks: list[np.ndarray]) -> np.ndarray:
-        """The probabilities (networks, examples, classes) with these masks, (networks, …) for each dropout call."""
+        """Return the probabilities (networks, examples, classes) with these masks, (networks, …) for each dropout call."""
         count = len(masks[0])
         rows = [keras.ops.convert_to_tensor(np.tile(each, (count, *[1] * (each.ndim - 1)))) for each in inputs]
         found = program(rows, [keras.ops.convert_to_tensor(np.repeat(mask, examples, axis=0)) for mask in masks])
@@ -214,8 +215,8 @@ def exact_average(model: keras.Model, x: Any, *, logits: bool = False) -> Exact:
 
 @dataclass(frozen=True)
 class Score:
-    """Error (a share) and NLL (nats) of `networks` averaged, as the mean over disjoint `groups` of as many, and the standard
-    deviation over these where there are several. `members_nll` is the mean NLL of the single networks in them."""
+    """Error (a fraction) and NLL (nats) of the average of `networks` networks: the mean over `groups` disjoint groups of that size,
+    and the standard deviation over the groups if there are several. `members_nll` is the mean NLL of their single networks."""
 
     networks: int
     groups: int
@@ -232,7 +233,7 @@ class Score:
 
 @dataclass(frozen=True, repr=False)
 class Average(Shown):
-    """What the average of ever more thinned networks is worth on labelled examples, against weight scaling."""
+    """Error and NLL of averages of ever more thinned networks on labelled examples, compared with weight scaling."""
 
     model: str
     examples: int
@@ -248,7 +249,7 @@ class Average(Shown):
     notes: tuple[str, ...] = field(default=())
 
     def document(self) -> dict[str, Any]:
-        """Everything as plain values: what `--json` prints. Numbers that do not exist are None."""
+        """Return everything as plain values, as `--json` prints them. Numbers that do not exist are None."""
         return {
             **{name: getattr(self, name) for name in ("model", "examples", "classes", "samples", "seed", "masks")},
             "weight_scaling": {"error": self.scaled_error, "nll": self.scaled_nll},
@@ -289,13 +290,13 @@ def average(
     logits: bool = False,
     say: Callable[..., None] = lambda *_: None,
 ) -> Average:
-    """Error and NLL of ever more thinned networks averaged (1, 3, 10, 30, 100, …), against the network with dropout off.
+    """Measure the error and NLL of averages of ever more thinned networks (1, 3, 10, 30, 100, …), and of dropout off.
 
-    `x` and `y` are labelled examples that were not trained on: y are class numbers or one-hot. The output is a softmax over
-    classes, one sigmoid unit, or with `logits` what goes into one. `masks` and `seed` as in `Passes`: with "shared" a sample is
-    one network for all examples, which needs JAX; "independent" gives each example one of its own. Probabilities are clipped at
-    1e-7, as Keras does, first of all: so the NLL of the arithmetic mean is never above the mean NLL of its members (Jensen).
-    What is in memory at once does not grow with `samples`. `say(what, number, of)` is told how far it is.
+    `x` and `y` are labelled examples that were not trained on; y holds class numbers or is one-hot. The output must be a softmax
+    over classes, one sigmoid unit, or with `logits` the input of one of these. `masks` and `seed` are those of `Passes`: with
+    "shared" a sample is one network for all examples, which needs JAX; with "independent" each example has its own network.
+    Probabilities are first clipped at 1e-7, as in Keras, so the NLL of the arithmetic mean is never above the mean NLL of its
+    members (Jensen). Memory does not grow with `samples`. `say(what, number, of)` reports progress.
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     passes = Passes(model, masks=masks, seed=seed)
@@ -335,8 +336,8 @@ def average(
 
 
 class _Meter:
-    """Disjoint groups of `size` networks each, one after the other: the sums of a group that is not full yet, and what the full
-    ones are worth, as (groups, [error, NLL]) for the arithmetic and the geometric mean."""
+    """Disjoint groups of `size` networks each, in order. It holds the sums of the unfinished group, and the results of the finished
+    groups as (groups, [error, NLL]) for the arithmetic and the geometric mean."""
 
     def __init__(self, size: int, groups: int, labels: np.ndarray, classes: int):
         self.size, self.groups, self.labels = size, groups, labels
@@ -378,7 +379,7 @@ class _Meter:
 
 
 def describe(found: Networks, visited: Visited | None) -> Text:
-    """How many networks there are and how many of them a training meets, in a few lines."""
+    """Describe in a few lines how many networks there are and how many of them training meets."""
     parts = ", ".join(f"{each.layer} {each.decisions:,} at {each.rate:.6g}" for each in found.layers)
     log10 = found.log_coincidence / math.log(10)
     lines = [
@@ -405,13 +406,13 @@ def _mean_and_sd(mean: float, sd: float | None, percent: bool = False) -> str:
 
 
 def _sizes(samples: int) -> list[int]:
-    """1, 3, 10, 30, … below the number of samples, and that."""
+    """Return 1, 3, 10, 30, … below the number of samples, then that number."""
     every = (factor * 10**power for power in itertools.count() for factor in (1, 3))
     return [*itertools.takewhile(lambda size: size < samples, every), samples]
 
 
 def _dropout_calls(model: keras.Model, read: graph.Graph, also: tuple = ()) -> list[tuple[graph.Call, Any, tuple]]:
-    """(call, layer of ours that does what it does, shape of an example's mask) for each call of a dropout layer."""
+    """Return (call, our equivalent layer, shape of an example's mask) for each call of a dropout layer."""
     states = shared_states(model, 0, 0)
     found = []
     for call in read.calls:
@@ -436,13 +437,13 @@ def _times(mask: Any) -> Callable:
 
 
 def _at_prediction(layer: Any) -> Callable:
-    """The layer's call, as at prediction also where it fixes `training`."""
+    """Return the layer's call as at prediction, even where the call fixes `training`."""
     return lambda *args, **options: layer(*args, **{name: value for name, value in options.items() if name != "training"})
 
 
 def _probabilities(outputs: np.ndarray, logits: bool, least: float = SMALL) -> np.ndarray:
-    """The outputs (…, classes) as probabilities in float64, clipped; one unit gives the classes 0 and 1. Refused where they
-    are none."""
+    """Return the outputs (…, classes) as clipped probabilities in float64; one unit gives the classes 0 and 1. Refuse outputs that
+    are not probabilities."""
     outputs = outputs.astype("float64")
     if logits:
         outputs = softmax(
@@ -461,7 +462,7 @@ def _probabilities(outputs: np.ndarray, logits: bool, least: float = SMALL) -> n
 
 
 def _labels(y: Any, examples: int, classes: int) -> np.ndarray:
-    """The class number of each example."""
+    """Return the class number of each example."""
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == classes and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
         y = y.argmax(axis=1)
@@ -481,6 +482,6 @@ def _labels(y: Any, examples: int, classes: int) -> np.ndarray:
 
 
 def _error_and_nll(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The share of wrong classes, and the mean of -log of the right one's probability."""
+    """Return the fraction of wrong classes, and the mean of -log of the right class's probability."""
     right = probabilities[np.arange(len(labels)), labels]
     return float((probabilities.argmax(axis=-1) != labels).mean()), float(-np.log(right).mean())

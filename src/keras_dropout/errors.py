@@ -1,4 +1,4 @@
-"""One form for every message about bad input: what, what was expected, what came; then how to fix it."""
+"""One form for every message about bad input: first the problem (what was expected, what was given), then the fix."""
 
 import math
 import numbers
@@ -14,18 +14,18 @@ from keras_dropout.characters import clean
 class BadInput(ValueError):
     """Input that cannot be used. Its text is two lines: what is wrong, and how to fix it."""
 
-    _keras_call_info_injected = True  # so that Keras, where a layer raises it, leaves the two lines as they are
+    _keras_call_info_injected = True  # so that Keras keeps the two lines unchanged when a layer raises it
 
 
 def refuse(what: str, fix: str) -> NoReturn:
-    """Raise `BadInput` with the two lines that every message here has, also where others' messages of several lines are in it."""
+    """Raise `BadInput` with the two lines of every message here; join the lines of other libraries' messages."""
     raise BadInput("\n".join(clean(" ".join(line.strip() for line in part.splitlines())) for part in (what, fix)))
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first telling line of an error.
+    """Return the first informative line of an error.
 
-    Keras puts escape codes and lines of its own before what a layer raised, and whole configurations.
+    Keras puts escape codes, its own lines and whole configurations before the message that a layer raised.
     """
     text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered:")[2]
     lines = (line.strip() for line in text.splitlines())
@@ -33,12 +33,12 @@ def first_line(error: BaseException) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the type of an error of other code and its first telling line, cut after 300 characters."""
+    """Return the type of another library's error and its first informative line, cut after 300 characters."""
     return f"{type(error).__name__}: {first_line(error):.300}"
 
 
 def warn(message: str) -> None:
-    """Warn at the line outside of the package from which it was called."""
+    """Warn, and name the line outside the package that made the call."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "keras_dropout":
         level, frame = level + 1, frame.f_back
@@ -46,7 +46,7 @@ def warn(message: str) -> None:
 
 
 def check_rate(owner: str, rate: object, name: str = "rate", one_is: str | None = None) -> float:
-    """Return `rate` as a float in [0, 1], or refuse it. `one_is` says why 1 itself cannot be used, where it cannot."""
+    """Return `rate` as a float in [0, 1], or refuse it. `one_is` says why 1 is not allowed; None allows it."""
     number = _as_float(rate)
     if 0 <= number <= 1:
         if one_is and number == 1:
@@ -91,7 +91,7 @@ def check_path(name: str, value: object, example: str) -> str | Path:
 
 
 def _as_float(value: object) -> float:
-    """A real number as a float, inf where it is too large for one; nan for what is none."""
+    """Return a real number as a float, inf if it is too large; return nan for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return math.nan
     try:

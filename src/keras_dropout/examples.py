@@ -1,13 +1,13 @@
-"""The table of methods: a row for each, with an example that runs. It loads nothing, so that the names are known at once.
+"""The table of methods: one row each, with an example that runs. It loads nothing, so that the names are known at once.
 
-A new layer is public by its row here, and by its name in the `__all__` of its module.
+A new layer becomes public through its row here and its name in the `__all__` of its module.
 """
 
 from typing import NamedTuple
 
 
 class Example(NamedTuple):
-    """A call that makes a method, and a batch that it accepts: its shape, None for what is no layer, and its dtype."""
+    """A call that makes a method, and a batch that the method accepts: its shape (None if it is no layer) and its dtype."""
 
     call: str
     shape: tuple[int, ...] | None = None
@@ -19,7 +19,7 @@ class Example(NamedTuple):
         return self.call.partition("(")[0]
 
 
-# By the module in which the method is defined.
+# Keyed by the module that defines the method.
 EXAMPLES = {
     "units": (
         Example("Dropout(0.3, seed=1)", (8, 24)),

@@ -1,4 +1,4 @@
-"""Which of Keras's backends is there, found before Keras is loaded: it fails when the one that it is set to is not installed."""
+"""Choice of Keras's backend before Keras is loaded: Keras fails to load if its configured backend is not installed."""
 
 import importlib.util
 import json
@@ -12,15 +12,15 @@ BACKENDS = ("jax", "tensorflow", "torch")
 
 
 def installed() -> list[str]:
-    """The backends that can be imported, without importing them."""
+    """Return the backends that can be imported, without importing them."""
     return [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
 
 
 def choose() -> None:
-    """See to it that Keras, where it is not loaded yet, loads with a backend that is installed.
+    """Make sure that Keras, if it is not loaded yet, loads with an installed backend.
 
-    What KERAS_BACKEND says counts. Without it Keras takes what its keras.json says, or else TensorFlow; where that is not
-    installed, another one that is. Refused where none is.
+    KERAS_BACKEND decides if it is set. Otherwise Keras uses the backend in its keras.json, or else TensorFlow; if that one is not
+    installed, use another one that is. Refuse if none is installed.
     """
     if "keras" in sys.modules:
         return
@@ -40,7 +40,7 @@ def choose() -> None:
 
 
 def _configured() -> str:
-    """What Keras takes where KERAS_BACKEND is not set: it writes that file itself."""
+    """Return the backend that Keras uses without KERAS_BACKEND. Keras writes the file itself."""
     file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
     try:
         return json.loads(file.read_text()).get("backend", "tensorflow")
@@ -49,7 +49,7 @@ def _configured() -> str:
 
 
 def check_backend(backend: str) -> str:
-    """Refuse a backend that is unknown or not installed, before anything is loaded."""
+    """Return `backend`, or refuse it before anything is loaded if it is unknown or not installed."""
     check_choice("backend", backend, BACKENDS)
     if importlib.util.find_spec(backend) is None:
         others = "".join(f", or --backend {each}, which is here" for each in installed()[:1])

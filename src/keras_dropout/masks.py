@@ -20,10 +20,10 @@ where mix(0) = 0, so that `high` costs nothing below 2**32 elements. The upper 2
     uniform     d / 2**24, in [0, 1)
     normal      sqrt(2) * erfinv((2 d + 1) / 2**24 - 1), symmetric about 0, at most 5.42 away from it
 
-Rates are therefore multiples of 2**-24 (6e-8), exact in float32: a rate is off by at most 3e-8, and not at all in its mean,
-since the scale 1 / (1 - rate) is that of the multiple really used.
+Rates are therefore multiples of 2**-24 (6e-8), exact in float32: a rate is off by at most 3e-8. The mean is exact, because the
+scale 1 / (1 - rate) uses the actual multiple.
 
-The formulas are written once, here, over the two things in which the backends' integers differ (see `Words`).
+The formulas are written once, here, on top of the two operations in which the backends' integers differ (see `Words`).
 """
 
 import hashlib
@@ -34,18 +34,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LEVELS = 2**24
-POSITIONS = 2**32  # what the low word of a position can tell apart
+POSITIONS = 2**32  # number of positions that the low word can distinguish
 
 
 class Words(NamedTuple):
-    """Unsigned 32-bit arithmetic of a backend, as far as operators do not already give it."""
+    """Unsigned 32-bit arithmetic of a backend that plain operators do not provide."""
 
     constant: Callable[[int], Any]
     shift_right: Callable[[Any, int], Any]
 
 
 def mix(x: Any, words: Words) -> Any:
-    """Hash a 32-bit word: one to one, and each input bit flips each output bit half of the time."""
+    """Hash a 32-bit word one to one; each input bit flips each output bit half of the time."""
     x = x ^ words.shift_right(x, 16)
     x = x * words.constant(0x7FEB352D)
     x = x ^ words.shift_right(x, 15)
@@ -54,18 +54,18 @@ def mix(x: Any, words: Words) -> Any:
 
 
 def call_key(state: Any, words: Words) -> tuple[Any, Any]:
-    """The 64-bit key of one call, from a stream's state (a0, b0, step)."""
+    """Return the 64-bit key of one call, from a stream's state (a0, b0, step)."""
     a0, b0, step = state[0], state[1], state[2]
     return mix(mix(step ^ b0, words) + a0, words), mix(mix(step + a0, words) ^ b0, words)
 
 
 def draws(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
-    """24 random bits for each position, as a whole number in [0, 2**24). `high` is left out where it is 0."""
+    """Return 24 random bits for each position, as a whole number in [0, 2**24). Leave out `high` if it is 0."""
     return words.shift_right(bits(low, key, words, high), 8)
 
 
 def bits(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
-    """The 32 random bits of each position, of which the upper 24 are used."""
+    """Return the 32 random bits of each position. Only the upper 24 are used."""
     a, b = key
     if high is not None:
         b = b ^ mix(high, words)
@@ -74,13 +74,13 @@ def bits(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
 
 
 def seed_words(seed: int) -> tuple[int, int]:
-    """64 hashed bits of any whole number: neighbouring seeds have nothing in common."""
+    """Hash any whole number to 64 bits: neighbouring seeds have nothing in common."""
     digest = hashlib.blake2b(str(int(seed)).encode(), digest_size=8, person=b"dropout seed").digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
 def derive_seed(seed: int, *roles: str | int) -> int:
-    """A 63-bit seed for one role of a run ("weights", "order", ("mask", 3)): a hash, never `seed + 1`."""
+    """Return a 63-bit seed for one role of a run ("weights", "order", ("mask", 3)): a hash, never `seed + 1`."""
     text = "/".join(str(part) for part in (int(seed), *roles))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
@@ -88,8 +88,8 @@ def derive_seed(seed: int, *roles: str | int) -> int:
 class Stream:
     """The state from which a layer takes its masks: three 32-bit words (a0, b0, step) in one Keras variable.
 
-    `seed` is any whole number, or None for one drawn from Python's `random`, which `keras.utils.set_random_seed` fixes; drawn as
-    Keras draws it, so that a model keeps its initial weights when Keras's dropout layers in it are replaced by ours.
+    `seed` is any whole number. If it is None, Python's `random` gives one, which `keras.utils.set_random_seed` fixes. It is drawn
+    as Keras draws it, so that a model keeps its initial weights when our layers replace Keras's dropout layers.
     """
 
     def __init__(self, seed: int | None = None):
@@ -105,11 +105,11 @@ class Stream:
         )
 
     def next(self) -> Any:
-        """The state for one call; the next call gets the next step."""
+        """Return the state for one call; the next call gets the next step."""
         from keras import ops
 
         state = ops.copy(self.state)  # a copy: torch would change it in place below
-        # From an array: of a list, Keras makes a tensor five times as slowly.
+        # Pass an array: Keras takes five times as long to convert a list.
         self.state.assign(state + ops.convert_to_tensor(np.array([0, 0, 1], self.state.dtype)))
         return state
 

@@ -1,7 +1,7 @@
-"""What predictions are worth: proper scores, calibration, selective prediction, foreign data, regression. numpy and scipy only.
+"""Metrics of predictions: proper scores, calibration, selective prediction, foreign data, regression. Needs only numpy and scipy.
 
-`p` are probabilities (..., classes) and `y` the classes, whole numbers (...), as a rule (examples, classes) and (examples,). With
-more axes, as in segmentation, each pixel counts like an example. All is computed in float64; nats are natural logarithms.
+`p` are probabilities (..., classes) and `y` the classes as whole numbers (...), usually (examples, classes) and (examples,). With
+more axes, as in segmentation, each pixel counts as an example. All computations are in float64; nats are natural logarithms.
 """
 
 import math
@@ -15,8 +15,8 @@ from keras_dropout.errors import check_choice, check_whole, refuse
 
 CLIP = 1e-7  # keras.config.epsilon(): the smallest probability that Keras's losses see
 BINNINGS = ("equal width", "equal mass")
-_OFF = 1e-3  # what probabilities may miss a sum of 1 by
-_CELLS = 4096  # of the unit interval, for kernel smoothing
+_OFF = 1e-3  # tolerance for sums of probabilities that should be 1
+_CELLS = 4096  # cells in the unit interval, for kernel smoothing
 
 
 class TopLabel(NamedTuple):
@@ -30,10 +30,10 @@ class TopLabel(NamedTuple):
 
 
 def as_distribution(outputs: Any, logits: bool = False) -> np.ndarray:
-    """Probabilities (..., classes) from a model's outputs: of one column (..., 1), the probability of class 1, two columns.
+    """Return probabilities (..., classes) from a model's outputs; one column (..., 1), the probability of class 1, becomes two.
 
-    An array with a single axis is taken for such a column. `logits` says that softmax, or sigmoid for one column, is still to be
-    applied. Refuses what is no probability then.
+    An array with a single axis counts as one column. With `logits`, softmax (sigmoid for one column) is applied first. Refuse
+    results that are not probabilities.
     """
     if logits:
         return _probabilities(special.softmax(as_logits(outputs), axis=-1))
@@ -42,10 +42,10 @@ def as_distribution(outputs: Any, logits: bool = False) -> np.ndarray:
 
 
 def as_logits(outputs: Any) -> np.ndarray:
-    """Logits (..., classes), of which softmax makes probabilities; one column, the logit of a sigmoid, becomes two: 0 and it."""
+    """Return logits (..., classes) for softmax; one column, the logit z of a sigmoid, becomes two: 0 and z."""
     z = _columns(outputs)
     z = np.concatenate([np.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
-    if not np.isfinite(z.max(axis=-1)).all():  # -inf, a class that is ruled out, is none of the largest
+    if not np.isfinite(z.max(axis=-1)).all():  # -inf rules a class out and is never the largest
         refuse("logits must be below infinity, and one of each example above minus infinity.", "Look for where the model makes it.")
     return z
 
@@ -56,12 +56,12 @@ def _columns(outputs: Any) -> np.ndarray:
 
 
 def top_label(p: Any, y: Any) -> TopLabel:
-    """All that accuracy, calibration of the top label and selective prediction need of predictions; of the shape of `y`."""
+    """Return what accuracy, calibration of the top label and selective prediction need, in the shape of `y`."""
     return _top_label(*check_predictions(p, y))
 
 
 def check_predictions(p: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """`p` in float64 and `y` as whole numbers; refuses empty input, shapes that do not fit, and what is no probability or class."""
+    """Return `p` in float64 and `y` as whole numbers; refuse empty input, shapes that do not fit, and invalid values."""
     p, y = _probabilities(_numbers("p", p)), _numbers("y", y)
     if y.shape != p.shape[:-1]:
         refuse(
@@ -79,7 +79,7 @@ def check_predictions(p: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
-    """`values` as a float64 array with at least one number and one axis, and no nan."""
+    """Return `values` as a float64 array with at least one number and one axis, and no nan."""
     try:
         values = np.asarray(values, dtype="float64")
     except (TypeError, ValueError):
@@ -115,31 +115,37 @@ def _top_label(p: np.ndarray, y: np.ndarray) -> TopLabel:
 
 
 def accuracy(p: Any, y: Any) -> float:
-    """The share of examples whose largest probability is that of their class; of equal ones the first counts."""
+    """Return the fraction of examples whose most probable class is right; of equal probabilities the first counts."""
     return float(top_label(p, y).correct.mean())
 
 
 def nll_each(p: Any, y: Any) -> np.ndarray:
-    """The negative log-likelihood of each example, -log p[y], in nats; of the shape of `y`.
+    """Return the negative log-likelihood of each example, -log p[y], in nats and in the shape of `y`.
 
-    As in Keras's crossentropy, p is divided by its sum and clipped to [1e-7, 1 - 1e-7]: no example costs more than 16.1 nats,
-    where without the clip one probability of 0 would make the mean infinite.
+    As in Keras's crossentropy, p is divided by its sum and clipped to [1e-7, 1 - 1e-7]. No example costs more than 16.1 nats;
+    without the clip, one probability of 0 would make the mean infinite.
     """
     return _nll_each(*check_predictions(p, y))
 
 
 def nll(p: Any, y: Any) -> float:
-    """The mean of `nll_each`: Keras's (sparse) categorical crossentropy. Proper (Good 1952, J. R. Stat. Soc. B 14: 107-114)."""
+    """Return the mean of `nll_each`: Keras's (sparse) categorical crossentropy.
+
+    It is proper (Good 1952, J. R. Stat. Soc. B 14: 107-114).
+    """
     return float(nll_each(p, y).mean())
 
 
 def brier_each(p: Any, y: Any) -> np.ndarray:
-    """The Brier score of each example, the sum over classes of (p - onehot)^2, from 0 to 2; of the shape of `y`."""
+    """Return the Brier score of each example, the sum over classes of (p - onehot)^2, from 0 to 2, in the shape of `y`."""
     return _brier_each(*check_predictions(p, y))
 
 
 def brier(p: Any, y: Any) -> float:
-    """The mean of `brier_each`, proper (Brier 1950, Mon. Weather Rev. 78: 1-3). For two classes twice scikit-learn's binary one."""
+    """Return the mean of `brier_each`, a proper score (Brier 1950, Mon. Weather Rev. 78: 1-3).
+
+    For two classes it is twice scikit-learn's binary score.
+    """
     return float(brier_each(p, y).mean())
 
 
@@ -161,24 +167,27 @@ def _brier_each(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ece(p: Any, y: Any, bins: int = 15, binning: str = "equal width", debiased: bool = False) -> float:
-    """The expected calibration error of the top label: the sum over bins of n_b / n |accuracy_b - confidence_b|.
+    """Return the expected calibration error of the top label: the sum over bins of n_b / n |accuracy_b - confidence_b|.
 
-    Bins of equal width are ((b - 1) / bins, b / bins] (Guo et al. 2017, arXiv:1706.04599); those of equal mass hold as many
-    examples each (Nixon et al. 2019, arXiv:1904.01685), but equal confidences are never divided.
+    Bins of equal width are ((b - 1) / bins, b / bins] (Guo et al. 2017, arXiv:1706.04599). Bins of equal mass hold equal numbers of
+    examples (Nixon et al. 2019, arXiv:1904.01685), but equal confidences always share a bin.
 
-    By chance alone each |gap| is too large. `debiased` takes off what that makes where gap_b ~ N(gap_b, s^2) with
+    Chance alone makes each |gap| too large. `debiased` subtracts this excess under gap_b ~ N(gap_b, s^2) with
     s^2 = accuracy_b (1 - accuracy_b) / n_b (Kumar, Liang and Ma 2019, arXiv:1909.10155, in closed form), so
 
         E|N(d, s^2)| - d = s sqrt(2 / pi) exp(-d^2 / 2 s^2) - 2 d Phi(-d / s)
 
-    for each bin. The result can be a little below 0 where a model is calibrated: cut off at 0, a mean over runs would be biased.
+    for each bin. For a calibrated model the result can be a little below 0: a cut at 0 would bias a mean over runs.
     """
     return _ece(*top_label(p, y), bins=bins, binning=binning, debiased=debiased)
 
 
 def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
-    """The reliability diagram of the top label: "count", and the means "confidence" and "accuracy", each (bins,), in bins of equal
-    width ((b - 1) / bins, b / bins]; nan in an empty bin (DeGroot and Fienberg 1983, The Statistician 32: 12-22)."""
+    """Return the reliability diagram of the top label (DeGroot and Fienberg 1983, The Statistician 32: 12-22).
+
+    It holds "count" and the means "confidence" and "accuracy", each (bins,), in bins of equal width ((b - 1) / bins, b / bins]. An
+    empty bin has nan.
+    """
     check_whole("bins", bins, 1, "15 is usual.")
     confidence, correct = (each.ravel() for each in top_label(p, y))
     number = _equal_width(confidence, bins)
@@ -191,18 +200,19 @@ def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
 
 
 def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:
-    """The mean over classes of the ECE of each class's probability, with bins of equal width (Kull et al. 2019, arXiv:1910.12656).
+    """Return the mean over classes of the ECE of each class's probability, with bins of equal width.
 
-    It looks at all of p, not only at the largest; with many classes most of it is in probabilities near 0.
+    It uses all of p, not only the largest probability; with many classes most of it comes from probabilities near 0.
+    Source: Kull et al. 2019, arXiv:1910.12656.
     """
     return _classwise_ece(*check_predictions(p, y), bins=bins)
 
 
 def smooth_ece(p: Any, y: Any) -> float:
-    """The smooth ECE of the top label, which needs no bins (Błasiok and Nakkiran 2023, arXiv:2309.12236).
+    """Return the smooth ECE of the top label, which needs no bins (Błasiok and Nakkiran 2023, arXiv:2309.12236).
 
     smECE_s is the integral over t in [0, 1] of |mean of K_s(confidence, t) (correct - confidence)|, with K_s the Gaussian kernel of
-    standard deviation s, reflected at 0 and 1. It falls as s grows; the result is the one s that is its own smECE_s.
+    standard deviation s, reflected at 0 and 1. It falls as s grows; the result is the one s with smECE_s = s.
     """
     return _smooth_ece(*top_label(p, y))
 
@@ -224,18 +234,18 @@ def _ece(
 
 
 def _excess(d: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """E|N(d, s^2)| - d for d of at least 0; 0 where s is."""
+    """Return E|N(d, s^2)| - d for d of at least 0; 0 where s is 0."""
     z = np.divide(d, s, out=np.full_like(d, np.inf), where=s > 0)
     return s * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2) - 2 * d * special.ndtr(-z)
 
 
 def _equal_width(values: np.ndarray, bins: int) -> np.ndarray:
-    """The number of the bin ((b - 1) / bins, b / bins] of each value in [0, 1]; 0 is in the first."""
+    """Return the number of the bin ((b - 1) / bins, b / bins] of each value in [0, 1]; 0 is in the first."""
     return np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), values) - 1, 0)
 
 
 def _equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
-    """The number of the bin of each value by its rank; equal values are in one bin."""
+    """Return the number of the bin of each value by its rank; equal values share a bin."""
     return ((stats.rankdata(values) - 0.5) * bins / len(values)).astype("int64")
 
 
@@ -246,14 +256,14 @@ def _classwise_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     total = 0.0
     for k in range(classes):
         number = _equal_width(p[:, k], bins)
-        # n_b |accuracy_b - confidence_b| is the |sum| of what is left in the bin.
+        # n_b |accuracy_b - confidence_b| is the absolute sum of the residuals in the bin.
         total += np.abs(np.bincount(number, (y == k) - p[:, k])).sum()
     return float(total / p.size)
 
 
 def _smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
-    # The reflected kernel is diagonal in cosines: cos(pi k t) becomes exp(-(pi k s)^2 / 2) cos(pi k t). So what is left is put on
-    # the centres of small cells, shared by the two nearest, and smoothing with any width is one cosine transform.
+    # The reflected kernel is diagonal in cosines: cos(pi k t) becomes exp(-(pi k s)^2 / 2) cos(pi k t). Each residual is therefore
+    # shared by the two nearest centres of small cells, and smoothing with any width is one cosine transform.
     confidence, correct = confidence.ravel(), correct.ravel()
     left = (correct - confidence) / len(confidence)
     place = np.clip(confidence * _CELLS - 0.5, 0, _CELLS - 1)
@@ -280,18 +290,18 @@ def bootstrap_interval(
     seed: int = 0,
     **options: Any,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval (Efron 1979, Ann. Stat. 7: 1-26) of a metric: `bootstrap_interval(ece, p, y, bins=20)`.
+    """Return the percentile bootstrap interval (Efron 1979, Ann. Stat. 7: 1-26): `bootstrap_interval(ece, p, y, bins=20)`.
 
-    `metric(*arrays, **options)` is computed again on examples drawn with replacement from the first axis, the same for all arrays:
-    the pixels of an image stay together. So it speaks for new examples, not for a model that is trained anew.
+    `metric(*arrays, **options)` is recomputed on examples drawn with replacement from the first axis, the same for all arrays: the
+    pixels of an image stay together. The interval therefore holds for new examples, not for a model that is trained anew.
 
-    An ECE is never much below 0 and its resamples lie above it: where a model is calibrated, or so near to it that chance makes
-    the larger part of its ECE, the interval lies too high. It is no test of calibration. `debiased=True` makes this far smaller.
+    An ECE is never much below 0, and its resamples lie above it. If a model is calibrated, or so nearly that chance makes most of
+    its ECE, the interval lies too high. It is not a test of calibration. `debiased=True` makes this error far smaller.
     """
     level = _check_level(level)
     check_whole("resamples", resamples, 2, "1000 is usual.")
     check_whole("seed", seed, 0, "For example 0.")
-    # Some metrics need little of p and y: that is worked out once, and drawn from, which gives the same numbers sooner.
+    # Some metrics need little of p and y. Compute that once and resample it: the same numbers, sooner.
     if metric in _MEANS:
         metric, arrays = np.mean, (_MEANS[metric](*arrays, **options),)
         options = {}
@@ -327,29 +337,30 @@ def _check_level(level: Any) -> float:
 
 
 def risk_coverage(confidence: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage 1/n, 2/n, ... 1, and the selective risk at each: the mean of `wrong` over the most confident share (both (n,)).
+    """Return coverage 1/n, 2/n, ... 1 and the selective risk at each: the mean of `wrong` over the most confident examples.
 
-    `wrong` is 1 or 0, or any loss, of each example. Examples of equal confidence come in no order: the risk within them is its
-    mean over all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017, arXiv:1705.08500).
+    Both have shape (n,). `wrong` is 1 or 0, or any loss, for each example. Examples of equal confidence have no order: the risk
+    within them is its mean over all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017,
+    arXiv:1705.08500).
     """
     confidence, wrong = _alike(confidence=confidence, wrong=wrong)
     return _risk_coverage(confidence.ravel(), wrong.ravel())
 
 
 def aurc(confidence: Any, wrong: Any) -> float:
-    """The area under the risk-coverage curve, the mean of the selective risks (Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206).
+    """Return the area under the risk-coverage curve: the mean of the selective risks.
 
-    The errors among the most confident weigh most: the first is in all n risks. `augrc` weighs them alike.
+    Errors among the most confident examples weigh most: the first is in all n risks. `augrc` weighs all errors equally.
+    Source: Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206.
     """
     return float(risk_coverage(confidence, wrong)[1].mean())
 
 
 def augrc(confidence: Any, wrong: Any) -> float:
-    """The area under the generalised risk-coverage curve: coverage times selective risk, over coverage (Traub et al. 2024,
-    arXiv:2407.01032).
+    """Return the area under the generalised risk-coverage curve: coverage times selective risk, over coverage.
 
-    The chance of an error that is not caught, over thresholds. With 0 and 1 for `wrong`, accuracy a, and AUROC of right against
-    wrong by confidence, it is (1 - AUROC) a (1 - a) + (1 - a)^2 / 2.
+    It is the probability of an undetected error, averaged over thresholds (Traub et al. 2024, arXiv:2407.01032). With 0 and 1 for
+    `wrong`, accuracy a, and the AUROC of right against wrong by confidence, it is (1 - AUROC) a (1 - a) + (1 - a)^2 / 2.
     """
     return _augrc(*risk_coverage(confidence, wrong))
 
@@ -369,14 +380,16 @@ def _augrc(coverage: np.ndarray, risk: np.ndarray) -> float:
 
 
 def ood(score_in: Any, score_out: Any) -> dict[str, float]:
-    """How well a score tells foreign (out-of-distribution) examples, the positives, from those of the data; higher says foreign.
+    """Measure how well a score separates foreign (out-of-distribution) examples from the data; a higher score means foreign.
 
-    "auroc": P(a foreign score is higher) + P(equal) / 2; 0.5 for a score that knows nothing.
+    The foreign examples are the positives.
+
+    "auroc": P(a foreign score is higher) + P(equal) / 2; 0.5 for an uninformative score.
     "aupr":  average precision, the sum over thresholds of (recall_t - recall_t-1) precision_t; depends on the share of positives.
-    "fpr95": the smallest share of the data's own taken for foreign where at least 95 % of the foreign are (Hendrycks and
-             Gimpel 2017, arXiv:1610.02136; Liang, Li and Srikant 2018, arXiv:1706.02690).
+    "fpr95": the smallest share of the data's own examples called foreign where at least 95 % of the foreign ones are (Hendrycks
+             and Gimpel 2017, arXiv:1610.02136; Liang, Li and Srikant 2018, arXiv:1706.02690).
 
-    Equal scores fall on one side of a threshold together. Infinite scores are allowed.
+    Equal scores are always on the same side of a threshold. Infinite scores are allowed.
     """
     inside, outside = _numbers("score_in", score_in).ravel(), _numbers("score_out", score_out).ravel()
     scores, group = np.unique(np.concatenate([inside, outside]), return_inverse=True)
@@ -395,18 +408,20 @@ def ood(score_in: Any, score_out: Any) -> dict[str, float]:
 
 
 def variation_ratio(votes: Any) -> np.ndarray:
-    """The share of votes that are not for the most frequent class, of each example (Freeman 1965, Elementary Applied Statistics).
+    """Return, for each example, the share of votes that are not for the most frequent class.
 
-    `votes` are the classes that the samples, or the members of an ensemble, name: whole numbers (samples, ...). Gives (...).
+    `votes` are the classes named by the samples, or by the members of an ensemble: whole numbers (samples, ...). The result has
+    the shape (...). Source: Freeman 1965, Elementary Applied Statistics.
     """
     counts = _counts(votes)
     return 1 - counts.max(axis=0) / counts.sum(axis=0)
 
 
 def disagreement(votes: Any) -> float:
-    """The mean share of pairs of samples that name different classes (Skalak 1996; Kuncheva and Whitaker 2003, Mach. Learn. 51).
+    """Return the mean share of pairs of samples that name different classes.
 
-    `votes` as in `variation_ratio`, of two samples or more.
+    `votes` are as in `variation_ratio`, from two samples or more.
+    Sources: Skalak 1996; Kuncheva and Whitaker 2003, Mach. Learn. 51.
     """
     counts = _counts(votes)
     samples = len(votes)
@@ -416,7 +431,7 @@ def disagreement(votes: Any) -> float:
 
 
 def _counts(votes: Any) -> np.ndarray:
-    """How many votes each class that was named has, (classes, ...)."""
+    """Return the number of votes for each class that was named, (classes, ...)."""
     votes = _numbers("votes", votes)
     if (votes != np.floor(votes)).any():
         refuse("votes must be whole numbers, the classes.", "Give p.argmax(-1) for probabilities p (samples, ..., classes).")
@@ -427,37 +442,40 @@ def _counts(votes: Any) -> np.ndarray:
 
 
 def rmse(mean: Any, y: Any) -> float:
-    """The root of the mean squared error, in the unit of `y`; over all entries where there are several outputs."""
+    """Return the root of the mean squared error, in the unit of `y`, over all entries if there are several outputs."""
     mean, y = _alike(mean=mean, y=y)
     return float(np.sqrt(((mean - y) ** 2).mean()))
 
 
 def gaussian_nll_each(mean: Any, variance: Any, y: Any) -> np.ndarray:
-    """log(2 pi variance) / 2 + (y - mean)^2 / (2 variance) of each entry, in nats; of the shape of `y`."""
+    """Return log(2 pi variance) / 2 + (y - mean)^2 / (2 variance) for each entry, in nats and in the shape of `y`."""
     mean, variance, y = _alike(mean=mean, variance=variance, y=y)
     _check_spread("variance", variance)
     return (np.log(2 * math.pi * variance) + (y - mean) ** 2 / variance) / 2
 
 
 def gaussian_nll(mean: Any, variance: Any, y: Any) -> float:
-    """The mean of `gaussian_nll_each`; of a density, so it may be below 0."""
+    """Return the mean of `gaussian_nll_each`. It may be below 0, because it comes from a density."""
     return float(gaussian_nll_each(mean, variance, y).mean())
 
 
 def picp(lower: Any, upper: Any, y: Any) -> float:
-    """Prediction interval coverage probability: the share of `y` in [lower, upper] (Khosravi et al. 2011, IEEE TNN 22: 337-346)."""
+    """Return the prediction interval coverage probability: the share of `y` in [lower, upper].
+
+    Source: Khosravi et al. 2011, IEEE TNN 22: 337-346.
+    """
     lower, upper, y = _interval(lower, upper, y)
     return float(((lower <= y) & (y <= upper)).mean())
 
 
 def mpiw(lower: Any, upper: Any) -> float:
-    """The mean width of prediction intervals, in the unit of `y`. Worth comparing at one `picp` only."""
+    """Return the mean width of prediction intervals, in the unit of `y`. Compare widths only at the same `picp`."""
     lower, upper, _ = _interval(lower, upper, lower)
     return float((upper - lower).mean())
 
 
 def interval_score(lower: Any, upper: Any, y: Any, level: float = 0.95) -> float:
-    """The mean of width + 2 / (1 - level) times how far y is outside; proper for central intervals of that level.
+    """Return the mean of width + 2 / (1 - level) times how far y is outside; proper for central intervals of that level.
 
     Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102: 359-378, section 6.2. In the unit of `y`, lower is better.
     """
@@ -467,7 +485,7 @@ def interval_score(lower: Any, upper: Any, y: Any, level: float = 0.95) -> float
 
 
 def crps_gaussian_each(mean: Any, sd: Any, y: Any) -> np.ndarray:
-    """The continuous ranked probability score of N(mean, sd^2) for each entry, in the unit of `y` and of its shape.
+    """Return the continuous ranked probability score of N(mean, sd^2) for each entry, in the unit of `y` and in its shape.
 
     sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)) with z = (y - mean) / sd (Gneiting et al. 2005, Mon. Weather Rev. 133:
     1098-1118).
@@ -479,19 +497,19 @@ def crps_gaussian_each(mean: Any, sd: Any, y: Any) -> np.ndarray:
 
 
 def crps_gaussian(mean: Any, sd: Any, y: Any) -> float:
-    """The mean of `crps_gaussian_each`."""
+    """Return the mean of `crps_gaussian_each`."""
     return float(crps_gaussian_each(mean, sd, y).mean())
 
 
 def crps_samples_each(samples: Any, y: Any) -> np.ndarray:
-    """The CRPS of each entry from samples (samples, ...) of its distribution, in the unit of `y` (...) and of its shape.
+    """Return the CRPS of each entry from samples (samples, ...) of its distribution, in the unit of `y` (...) and in its shape.
 
-    The fair estimate, with mean |x_i - x_j| over pairs of different samples, so that few samples are not worse on average:
+    It is the fair estimate: mean |x_i - x_j| is over pairs of different samples, so few samples are not worse on average:
 
         mean |x_i - y| - sum_i (2 i - S - 1) x_(i) / (S (S - 1)),   x_(1) <= ... <= x_(S)
 
     (Ferro 2014, Q. J. R. Meteorol. Soc. 140: 1917-1923; sorted, as by probability-weighted moments, Zamo and Naveau 2018,
-    Math. Geosci. 50: 209-234). One entry may be below 0.
+    Math. Geosci. 50: 209-234). A single entry may be below 0.
     """
     samples, y = _finite("samples", samples), _finite("y", y)
     count = len(samples)
@@ -506,7 +524,7 @@ def crps_samples_each(samples: Any, y: Any) -> np.ndarray:
 
 
 def crps_samples(samples: Any, y: Any) -> float:
-    """The mean of `crps_samples_each`."""
+    """Return the mean of `crps_samples_each`."""
     return float(crps_samples_each(samples, y).mean())
 
 
@@ -518,7 +536,7 @@ def _finite(name: str, values: Any) -> np.ndarray:
 
 
 def _alike(**arrays: Any) -> list[np.ndarray]:
-    """The arrays in float64, finite and of one shape: a column and a row would make a table of each other."""
+    """Return the arrays in float64, finite and of one shape: a column and a row would otherwise broadcast to a table."""
     found = {name: _finite(name, values) for name, values in arrays.items()}
     if len({values.shape for values in found.values()}) > 1:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in found.items())
@@ -542,9 +560,9 @@ def _interval(lower: Any, upper: Any, y: Any) -> list[np.ndarray]:
 
 
 def classification(p: Any, y: Any, bins: int = 15) -> dict[str, float]:
-    """The set for classes: accuracy, nll, brier; ece, ece_equal_mass, ece_debiased, classwise_ece, smooth_ece; aurc, augrc.
+    """Return metrics of classes: accuracy, nll, brier; ece, ece_equal_mass, ece_debiased, classwise_ece, smooth_ece; aurc, augrc.
 
-    The last two take the largest probability as confidence. All but accuracy are better when lower.
+    The last two use the largest probability as confidence. Lower is better for all but accuracy.
     """
     p, y = check_predictions(p, y)
     confidence, correct = (each.ravel() for each in _top_label(p, y))
@@ -564,7 +582,7 @@ def classification(p: Any, y: Any, bins: int = 15) -> dict[str, float]:
 
 
 def regression(mean: Any, variance: Any, y: Any, level: float = 0.95) -> dict[str, float]:
-    """The set for numbers, of normal predictions: rmse, nll, picp and mpiw of the central interval of `level`, crps."""
+    """Return the metrics of normal predictions: rmse, nll, picp and mpiw of the central interval of `level`, crps."""
     mean, variance, y = _alike(mean=mean, variance=variance, y=y)
     _check_spread("variance", variance)
     sd = np.sqrt(variance)

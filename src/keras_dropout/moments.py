@@ -1,17 +1,17 @@
-"""Fast dropout: what stochastic forward passes estimate, in one pass of means and variances.
+"""Fast dropout: the moments that stochastic forward passes estimate, computed in one pass of means and variances.
 
-Each unit is taken as a random number of its own, independent of the others, and each weighted sum as normal. Behind dropout a unit
+Each unit is treated as a random number independent of the others, and each weighted sum as normal. After dropout, a unit
 of mean m and variance v, kept with probability q = 1 - rate, has
 
     mean m,    variance v / q + m^2 (1 - q) / q
 
-a linear layer takes variances through its squared weights, and an activation takes the normal moments through its integral. What
-comes before the first dropout is run as it is.
+A linear layer propagates variances through its squared weights. An activation propagates the normal moments through its integral.
+Layers before the first dropout run unchanged.
 
-What is left out is the correlation of hidden units that depend on the same masks; that of the logits of a Dense layer is kept, for
-up to 128 classes. One linear layer behind dropout is exact. With dropout in front of each of three layers the variance of predicted
-probabilities comes out at 0.5 to 0.8 of what samples give, though in the same order from example to example. Layers that share a
-mask among units (SpatialDropout, noise_shape) are refused: there nothing would be left of independence.
+The method neglects the correlation of hidden units that depend on the same masks. It keeps that of the logits of a Dense layer, for
+up to 128 classes. One linear layer after dropout is exact. With dropout before each of three layers, the variance of predicted
+probabilities is 0.5 to 0.8 of that of samples, but it ranks the examples alike. Layers that share a mask among units
+(SpatialDropout, noise_shape) are refused: there the units are far from independent.
 
 Source: Wang and Manning 2013, ICML, PMLR 28(2):118-126; Frey and Hinton 1999, Neural Computation 11:193-213, for the activations;
 Gast and Roth 2018, arXiv:1805.11327; Clark 1961, Operations Research 9:145-162, for the maximum.
@@ -40,7 +40,7 @@ from keras_dropout.sampling import as_trained, check_examples, contains_dropout,
 
 DRAWS = 128
 _BATCH = 1000
-_COVARIANCE = 128  # logits whose covariance is computed: it costs their number squared
+_COVARIANCE = 128  # logits whose covariance is computed: the cost grows with their number squared
 _ACTIVATIONS = 2**23  # numbers that one layer may have for a batch
 _SELU_LIMIT = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 
@@ -55,11 +55,11 @@ _SUPPORTED = (
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance over dropout's masks of what goes into the last function of a model, which is `function`.
+    """Mean and variance over dropout's masks of the values before a model's last function, which is `function`.
 
-    `mean` and `variance` are float32 of shape (examples, ...): logits where the model ends in "softmax" or "sigmoid", else its
-    outputs, and `function` "linear". `covariance` (examples, ..., classes, classes) is that of the logits that a Dense layer makes
-    for a softmax over at most 128 classes; None otherwise.
+    `mean` and `variance` are float32 of shape (examples, ...). They are those of the logits if the model ends in "softmax" or
+    "sigmoid"; otherwise they are those of its outputs, and `function` is "linear". `covariance` (examples, ..., classes, classes)
+    is that of the logits which a Dense layer makes for a softmax over at most 128 classes; None otherwise.
     """
 
     mean: np.ndarray
@@ -72,9 +72,10 @@ class Moments:
 class Prediction:
     """The predictive moments over dropout's masks, all float32.
 
-    `mean` and `variance` are of the model's outputs and of their shape, (examples, classes) for a classifier.
-    `expected_entropy` is the mean over masks of the entropy in nats of what is predicted: of the distribution over classes, shape
-    (examples,), behind a softmax; of each output, in the outputs' shape, behind a sigmoid; None where outputs are no probabilities.
+    `mean` and `variance` are those of the model's outputs and have their shape, (examples, classes) for a classifier.
+    `expected_entropy` is the mean over masks of the entropy of the predictions, in nats. After a softmax it is that of the
+    distribution over classes, of shape (examples,). After a sigmoid it is that of each output, in the outputs' shape. It is None if
+    the outputs are not probabilities.
     """
 
     mean: np.ndarray
@@ -83,17 +84,17 @@ class Prediction:
 
 
 def predict(model: keras.Model, x: Any, *, draws: int = DRAWS, seed: int = 0, batch_size: int | None = None) -> Prediction:
-    """What many stochastic forward passes of `model` on `x` would predict: see `propagate` and `probabilities`."""
-    _check_draws(draws, seed)  # before what takes long
+    """Return the moments that many stochastic forward passes of `model` on `x` estimate: see `propagate` and `probabilities`."""
+    _check_draws(draws, seed)  # before the slow part
     return probabilities(propagate(model, x, batch_size=batch_size), draws=draws, seed=seed)
 
 
 @graph.leaves_unchanged
 def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> Moments:
-    """The moments of the model's last values before softmax or sigmoid, over the masks of all its dropout layers, in one pass.
+    """Return the moments of the model's last values before softmax or sigmoid, over the masks of all dropout layers, in one pass.
 
-    x is one array, or one for each input, with the examples first. Nothing in the model changes. Layers behind a dropout that have
-    no rule here are refused, and so are models whose graph cannot be seen, or with several outputs.
+    x is one array, or one for each input, with the examples first. The model does not change. Refused are layers behind a dropout
+    that have no rule here, models whose graph cannot be read, and models with several outputs.
     """
     graph.check_model(model)
     if batch_size is not None:
@@ -136,12 +137,12 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
 
 
 def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Prediction:
-    """The moments of what the last function makes of normal values with these moments, and its mean entropy.
+    """Return the moments of the last function's outputs for normal values with these moments, and its mean entropy.
 
-    Where there is no covariance, the values are taken as independent.
+    Without a covariance, the values are taken as independent.
 
-    Softmax by `draws` quasi-random normal draws (scrambled Sobol points, the next power of two of them), the same for all examples
-    and for the same seed; sigmoid by a sum over 33 points, and "linear" as it is: there draws and seed do nothing.
+    Softmax uses `draws` quasi-random normal draws (scrambled Sobol points, rounded up to a power of two), the same for all examples
+    and for the same seed. Sigmoid uses a sum over 33 points, and "linear" changes nothing: both ignore draws and seed.
     """
     _check_draws(draws, seed)
     mean, variance = moments.mean, moments.variance
@@ -163,13 +164,13 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
 
 
 def _check_draws(draws: int, seed: int) -> None:
-    """Refuse what is no number of draws or no seed."""
+    """Refuse an invalid number of draws or an invalid seed."""
     check_whole("draws", draws, 2, "It is the number of draws of the logits; 128 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the draws of the logits.")
 
 
 def _in_batches(program: Callable, arrays: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
-    """The program's outputs for all rows, which it is given `size` at a time: one shape, one compilation."""
+    """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
     arrays, found = list(arrays), []
     for start in range(0, len(arrays[0]), size):
         rows = [each[start : start + size] for each in arrays]
@@ -179,7 +180,7 @@ def _in_batches(program: Callable, arrays: Iterable[np.ndarray], size: int) -> l
 
 
 def _normals(draws: int, classes: int, seed: int) -> np.ndarray:
-    """Quasi-random standard normal numbers, (draws, classes)."""
+    """Return quasi-random standard normal numbers, (draws, classes)."""
     if classes > qmc.Sobol.MAXDIM:
         refuse(
             f"there are Sobol points for up to {qmc.Sobol.MAXDIM} classes; the model has {classes}.",
@@ -190,11 +191,11 @@ def _normals(draws: int, classes: int, seed: int) -> np.ndarray:
 
 
 def _softmax(mean: Any, spread: Any, normals: Any) -> tuple:
-    """Moments and mean entropy of softmax for normal logits of mean (rows, classes) and of a variance or covariance each."""
+    """Return moments and mean entropy of softmax of normal logits of mean (rows, classes) and a variance or covariance each."""
     if len(spread.shape) == 2:
         change = ops.sqrt(spread) * normals[:, None]
     else:
-        # Singular where fewer units than classes vary: what is added, 1e-4 of the mean variance, is far below what is neglected.
+        # Singular if fewer units than classes vary. The added 1e-4 of the mean variance is far below what is neglected.
         added = 1e-4 * ops.mean(ops.diagonal(spread, axis1=-2, axis2=-1), axis=-1) + 1e-14
         factor = ops.cholesky(spread + added[:, None, None] * ops.eye(spread.shape[-1]))
         change = ops.einsum("dk,nlk->dnl", normals, factor)
@@ -209,7 +210,7 @@ def _sigmoid(mean: Any, variance: Any) -> tuple:
 
 
 def _last(read: graph.Graph) -> tuple[graph.Call | None, str]:
-    """The call that ends in softmax or sigmoid, and which; no call where the model does not."""
+    """Return the call that ends in softmax or sigmoid, and which one; no call if the model ends in neither."""
     call = read.makers.get(read.outputs[0])
     function = _function(call.layer) if call else None
     for name in ("softmax", "sigmoid"):
@@ -226,9 +227,9 @@ def _last(read: graph.Graph) -> tuple[graph.Call | None, str]:
 
 
 def _logits(read: graph.Graph, last: graph.Call | None) -> graph.Call | None:
-    """The call of the Dense layer that makes the logits for the last call, where their covariance can be had."""
+    """Return the call of the Dense layer that makes the logits for the last call, if their covariance can be computed."""
     call = last
-    if call and type(call.layer) is not keras.layers.Dense:  # a softmax of its own, behind a Dense without activation
+    if call and type(call.layer) is not keras.layers.Dense:  # a separate softmax, after a Dense without activation
         call = read.makers.get(call.inputs[0])
         if not call or type(call.layer) is not keras.layers.Dense or _function(call.layer) is not None:
             return None
@@ -236,7 +237,7 @@ def _logits(read: graph.Graph, last: graph.Call | None) -> graph.Call | None:
 
 
 def _covariance(layer: keras.Layer, variance: Any) -> Any:
-    """The covariance of the weighted sums of independent inputs."""
+    """Return the covariance of the weighted sums of independent inputs."""
     kernel = ops.cast(layer.kernel, "float32")
     products = ops.reshape(kernel[:, :, None] * kernel[:, None, :], (kernel.shape[0], -1))
     found = ops.matmul(variance, products)
@@ -244,7 +245,7 @@ def _covariance(layer: keras.Layer, variance: Any) -> Any:
 
 
 def _rules(read: graph.Graph, last: graph.Call | None) -> dict[graph.Call, Callable]:
-    """The rules for the calls whose outputs have a variance, and for the last one; refused where there is none."""
+    """Return the rules for the calls whose outputs have a variance, and for the last one; refuse a call without a rule."""
     found: dict[graph.Call, Callable] = {}
     numbers: set[int] = set()
     for call in read.calls:
@@ -266,7 +267,7 @@ def _rules(read: graph.Graph, last: graph.Call | None) -> dict[graph.Call, Calla
 
 
 def _obstacle(call: graph.Call, is_last: bool) -> str | None:
-    """Why there is no rule for a call; "" where its kind is not known, None where there is one."""
+    """Return why there is no rule for a call; "" if its kind is unknown, None if there is a rule."""
     layer = call.layer
     if _rule(layer) is None:
         return ", whose units are not dropped one by one" if is_dropout(layer) else ""
@@ -299,7 +300,7 @@ def _is_operation(layer: Any, *names: str) -> bool:
 
 
 def _plain(call: graph.Call, tensors: list) -> list:
-    """The outputs of a call, at prediction."""
+    """Return the outputs of a call, at prediction."""
     args, options = call.node.arguments.fill_in(dict(zip(map(id, call.node.input_tensors), tensors)))
     if "training" in options:
         options["training"] = False
@@ -307,14 +308,14 @@ def _plain(call: graph.Call, tensors: list) -> list:
 
 
 def _moments(call: graph.Call, rule: Callable, inputs: list[tuple]) -> tuple:
-    """Mean and variance of a call's output before its activation, float32."""
+    """Return the mean and variance of a call's output before its activation, float32."""
     means = [ops.cast(mean, "float32") for mean, _ in inputs]
     variances = [ops.zeros_like(mean) if variance is None else variance for mean, (_, variance) in zip(means, inputs)]
     return tuple(ops.cast(each, "float32") for each in rule(call, means, variances))
 
 
 def _rule(layer: Any) -> Callable | None:
-    """rule(call, means, variances) -> (mean, variance) for the calls of a layer; None where there is none."""
+    """Return rule(call, means, variances) -> (mean, variance) for the calls of a layer; None if there is none."""
     if is_dropout(layer) and not drops(layer):
         return _same
     if _is_operation(layer, "Add"):
@@ -324,12 +325,12 @@ def _rule(layer: Any) -> Callable | None:
     if _is_operation(layer, *kinds.MOVING_OPERATIONS):
         return _move
     rule = _RULES.get(type(layer))
-    # A rate is read before the program runs: in there its variable has no number.
+    # Read the rate before the program runs: inside it, the variable has no number.
     return functools.partial(rule, layer.rate) if rule in (_dropout, _alpha_dropout, _drop_connect) else rule
 
 
 def _call(call: graph.Call, tensors: list) -> Any:
-    """The output of a call in the type of its inputs: Keras casts them to a layer's own type outside of `call` only."""
+    """Return the output of a call in the dtype of its inputs: Keras casts them to a layer's own dtype only outside `call`."""
     args, options = call.node.arguments.fill_in(dict(zip(map(id, call.node.input_tensors), tensors)))
     return call.layer.call(*args, **options)
 
@@ -339,7 +340,7 @@ def _move(call: graph.Call, means: list, variances: list) -> tuple:
 
 
 def _add(call: graph.Call, means: list, variances: list) -> tuple:
-    # What is added to a number, or k times, is one unit, of k^2 times its variance; others are taken as independent.
+    # An input that is added k times is one unit with k^2 times its variance; different inputs are taken as independent.
     total, times = _call(call, means), Counter(call.inputs)
     if len(call.inputs) == 1:
         return total, ops.broadcast_to(variances[0], ops.shape(total))
@@ -367,15 +368,15 @@ def _linear(call: graph.Call, means: list, variances: list) -> tuple:
 
 
 def _sums(layer: keras.Layer, x: Any) -> Any:
-    """The weighted sums of x plus bias, before the activation."""
+    """Return the weighted sums of x plus bias, before the activation."""
     with _without_activation(layer):
         return layer.call(x)
 
 
 def _squared_sums(layer: keras.Layer, x: Any) -> Any:
-    """The sums of x weighted with squared weights."""
+    """Return the sums of x with squared weights."""
     bias = None if layer.bias is None else id(layer.bias)
-    # Every variable is named: inside another scope, its value is that of that scope.
+    # Name every variable: inside another scope, its value is that of that scope.
     values = [(v, ops.zeros_like(v.value) if id(v) == bias else ops.square(v.value)) for v in layer.variables]
     with keras.StatelessScope(values):
         return _sums(layer, x)
@@ -385,7 +386,7 @@ def _squared_sums(layer: keras.Layer, x: Any) -> Any:
 def _without_activation(layer: keras.Layer) -> Iterator[None]:
     activation = layer.activation
     try:
-        vars(layer)["activation"] = None  # past Keras's list of what a layer has
+        vars(layer)["activation"] = None  # without Keras's tracking of a layer's attributes
         yield
     finally:
         vars(layer)["activation"] = activation
@@ -411,7 +412,7 @@ def _alpha_dropout(rate: float, call: graph.Call, means: list, variances: list) 
 
 
 def _drop_connect(rate: float, call: graph.Call, means: list, variances: list) -> tuple:
-    """Masks on the weights do to a sum what masks on its inputs would do, but leave the sums independent of each other."""
+    """Return the moments of sums with masked weights: those of sums with masked inputs, but independent of each other."""
     layer = call.layer.layer
     variance = _squared_sums(layer, _dropped(rate, means[0], variances[0])[1])
     if layer.bias is not None and call.layer.drop_bias:
@@ -441,7 +442,7 @@ def _max_pooling(call: graph.Call, means: list, variances: list) -> tuple:
         for axis, offset, n, pool, stride in zip(axes, offsets, sizes, pools, strides):
             cut[axis] = slice(offset, offset + (n - pool) // stride * stride + 1, stride)
         entries.append((means[0][tuple(cut)], variances[0][tuple(cut)]))
-    while len(entries) > 1:  # in pairs, so that each goes through few maxima
+    while len(entries) > 1:  # in pairs, so that each entry goes through few maxima
         pairs = [_maximum(*a, *b) for a, b in zip(entries[::2], entries[1::2])]
         entries = pairs + entries[len(pairs) * 2 :]
     return entries[0]
@@ -452,13 +453,13 @@ def _spatial_axes(layer: keras.Layer, x: Any) -> range:
 
 
 def _maximum(mean: Any, variance: Any, other_mean: Any, other_variance: Any) -> tuple:
-    """The first two moments of the larger of two independent normal numbers."""
+    """Return the first two moments of the larger of two independent normal numbers."""
     difference = mean - other_mean
-    spread = ops.sqrt(ops.maximum(variance + other_variance, 1e-20))  # above 0: divided by below
+    spread = ops.sqrt(ops.maximum(variance + other_variance, 1e-20))  # above 0, because it is a divisor below
     z = difference / spread
     above, below = _cumulative(z), _cumulative(-z)
     density = spread * ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
-    # Ordered so that nothing large is taken from something large.
+    # This order subtracts no large term from another.
     found = variance * above + other_variance * below + ops.square(difference) * above * below
     found = found + density * (difference * (below - above) - density)
     return other_mean + difference * above + density, ops.maximum(found, 0)
@@ -469,7 +470,7 @@ def _cumulative(z: Any) -> Any:
 
 
 def _function(layer: Any) -> Any:
-    """The activation that a layer ends with or is: a function, or a layer; None for none."""
+    """Return the activation that a layer ends with or is: a function, or a layer; None for none."""
     if _is_operation(layer, "Relu"):
         return keras.activations.relu
     if type(layer) in (*kinds.UNIT_ACTIVATIONS, keras.layers.Softmax):
@@ -480,19 +481,19 @@ def _function(layer: Any) -> Any:
 
 
 def _is_elementwise(function: Any) -> bool:
-    """Whether a function does to each number alone what it does to it among others."""
+    """Return whether a function maps each number independently of the others."""
     if function is None or _slope(function) is not None:
         return True
     values = np.array([[-1.5, -0.5, 0.25, 1.0, 2.0, 3.0]], "float32")
     try:
         row, rows = (ops.convert_to_numpy(function(ops.convert_to_tensor(v))) for v in (values, values.reshape(3, 2)))
-    except Exception:  # whatever a function of the user's does with such a shape
+    except Exception:  # a user's function may raise anything on such a shape
         return False
     return row.shape == (1, 6) and rows.shape == (3, 2) and np.allclose(row, rows.reshape(1, 6), atol=1e-6)
 
 
 def _slope(function: Any) -> Any:
-    """The slope below 0 of a function that is max(x, 0) + slope * min(x, 0); None for others."""
+    """Return the slope below 0 of a function that is max(x, 0) + slope * min(x, 0); None for others."""
     if function is keras.activations.relu:
         return 0.0
     if function is keras.activations.leaky_relu:
@@ -505,7 +506,7 @@ def _slope(function: Any) -> Any:
 
 
 def _activated(function: Any, mean: Any, variance: Any) -> tuple:
-    """The moments of function(u) for u ~ N(mean, variance)."""
+    """Return the moments of function(u) for u ~ N(mean, variance)."""
     if function is None:
         return mean, variance
     slope = _slope(function)
@@ -514,7 +515,7 @@ def _activated(function: Any, mean: Any, variance: Any) -> tuple:
     positive, its_variance = _maximum(mean, variance, 0.0, 0.0)
     if isinstance(slope, float) and slope == 0:
         return positive, its_variance
-    # slope u + (1 - slope) max(u, 0), where the two covary by the variance times P(u > 0).
+    # slope u + (1 - slope) max(u, 0); the covariance of u and max(u, 0) is the variance times P(u > 0).
     slope = ops.cast(slope, "float32")
     rest = 1 - slope
     above = _cumulative(mean / ops.sqrt(ops.maximum(variance, 1e-20)))
@@ -523,14 +524,14 @@ def _activated(function: Any, mean: Any, variance: Any) -> tuple:
 
 
 def _integrated(function: Callable, mean: Any, variance: Any) -> tuple:
-    """The moments of function(u) for u ~ N(mean, variance), as a sum over 33 points.
+    """Return the moments of function(u) for u ~ N(mean, variance), as a sum over 33 points.
 
-    Off by 1e-8 for tanh at a standard deviation of 1, by 1e-4 at 3; by 3e-3 of the deviation for a function with a corner.
+    The error for tanh is 1e-8 at a standard deviation of 1, and 1e-4 at 3; for a function with a corner, 3e-3 of the deviation.
     """
     spread, centre = ops.sqrt(variance), function(mean)
     first = second = 0.0
     for point, weight in zip(NORMAL_POINTS, NORMAL_WEIGHTS):
-        change = function(mean + float(point) * spread) - centre  # so that squares of what does not change cancel nothing
+        change = function(mean + float(point) * spread) - centre  # subtract the centre, so that constants cause no cancellation
         first, second = first + float(weight) * change, second + float(weight) * ops.square(change)
     return centre + first, ops.maximum(second - ops.square(first), 0)
 

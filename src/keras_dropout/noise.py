@@ -1,9 +1,9 @@
-"""The random quantities that layers are made of, written once for all backends over the draws of `keras_dropout.backends`.
+"""The random operations of the layers, written once for all backends on top of the draws of `keras_dropout.backends`.
 
-`state` is what `masks.Stream.next` gives, a fresh one for each call (or `fold(state, n)`, sub-stream n of a call); `rate` is a
-Python number or a float32 scalar tensor (a number costs nothing where each operation is a call); shapes are tuples, with a symbolic
-size where TensorFlow has one. A shape of 1 along an axis shares the draw along it. `like` is the tensor whose entries the draws are
-for, where there is one: from it JAX learns which part of the whole a device holds inside `shard_map`.
+`state` comes from `masks.Stream.next`, a fresh one for each call (or from `fold(state, n)`, sub-stream n of a call). `rate` is a
+Python number or a float32 scalar tensor; a number costs nothing where each operation is a call. Shapes are tuples, with a
+symbolic size where TensorFlow has one. A shape of 1 along an axis shares the draw along it. `like` is the tensor whose entries the
+draws are for, if there is one: from it JAX learns which part of the whole a device holds inside `shard_map`.
 """
 
 import math
@@ -19,28 +19,28 @@ from keras_dropout.masks import LEVELS
 
 
 def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool = True) -> Any:
-    """x * m / (1 - rate) with m ~ Bernoulli(1 - rate) of `shape`, or x * m where not `scaled`.
+    """Return x * m / (1 - rate) with m ~ Bernoulli(1 - rate) of `shape`, or x * m if not `scaled`.
 
-    What is dropped is selected away: a dropped nan or inf is 0. Nothing of x's size is kept for backward.
+    A selection removes dropped entries, so a dropped nan or inf becomes 0. The backward pass keeps nothing of x's size.
     """
     return product(_bernoulli, x, state, rate, shape, pointwise=True, scaled=scaled)
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
-    """x * e with e ~ N(1, rate / (1 - rate)) of `shape`: the moments of the Bernoulli product. rate < 1.
+    """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`: the moments of the Bernoulli product. rate < 1.
 
-    Nothing of x's size is kept for backward.
+    The backward pass keeps nothing of x's size.
     """
     return product(_gaussian, x, state, rate, shape, pointwise=True)
 
 
 def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, pointwise: bool = False, **options: Any) -> Any:
-    """`apply(x, state, rate, shape, **options)`, which multiplies each element of x by something that x does not decide.
+    """Return `apply(x, state, rate, shape, **options)`, which multiplies each element of x by a factor that x does not decide.
 
-    Backward calls it again on what comes upstream, so that nothing of x's size is kept. `apply` is a function of a module and
-    the options can be hashed. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
-    `backends.current().draws(state, shape, x)`, and multiplies each element by what its own draw gives: it may then be called on
-    parts of x.
+    The backward pass calls `apply` again on the upstream gradient, so that nothing of x's size is kept. `apply` must be a function
+    of a module, with hashable options. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
+    `backends.current().draws(state, shape, x)`, and multiplies each element by a function of its own draw: it may then be called
+    on parts of x.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
     x, tensors = ops.convert_to_tensor(x), (state, _tensor(rate))
@@ -48,22 +48,22 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
 
 
 def kept(state: Any, rate: Any, shape: tuple, like: Any = None) -> Any:
-    """A mask: true with probability 1 - rate, for each entry of `shape`."""
+    """Return a mask: true with probability 1 - rate, for each entry of `shape`."""
     return _reaches(backends.current().draws(state, tuple(shape), like), _level(rate))
 
 
 def kept_at(state: Any, rate: Any, low: Any, high: Any = None) -> Any:
-    """As `kept`, for the entries at the positions high * 2**32 + low: equal positions have equal draws.
+    """Return the mask of `kept` for the entries at the positions high * 2**32 + low: equal positions have equal draws.
 
-    `low` and `high` are whole numbers that broadcast to each other. A mask of a table's size is never made to look up parts of it.
+    `low` and `high` are whole numbers that broadcast to each other. A lookup in a table thus needs no mask of the table's size.
     """
     return _reaches(backends.current().draws_at(state, low, high), _level(rate))
 
 
 def kept_in_part(state: Any, rate: Any, shape: tuple, allowed: Any = None) -> Any:
-    """As `kept`, but never none along the last axis: where all would go, the one with the highest draw stays.
+    """Return a mask as `kept` does, with at least one entry kept along the last axis: if all would go, the highest draw stays.
 
-    That one is among those `allowed` (a mask of `shape`), where any is.
+    The entry that stays is among those `allowed` (a mask of `shape`), if any is allowed.
     """
     draws = uniform(state, shape)
     ranked = draws if allowed is None else ops.where(allowed, draws, -1.0)
@@ -71,34 +71,34 @@ def kept_in_part(state: Any, rate: Any, shape: tuple, allowed: Any = None) -> An
 
 
 def masked(x: Any, kept: Any, scale: Any = 1) -> Any:
-    """x * scale where `kept`, else 0, in x's type; the scale is multiplied in float32 or better."""
+    """Return x * scale where `kept`, else 0, in x's dtype; the product with the scale is in float32 or better."""
     real = keras.backend.result_type(x.dtype, "float32")
     return ops.where(kept, ops.cast(ops.cast(x, real) * ops.cast(scale, real), x.dtype), ops.zeros((), x.dtype))
 
 
 def scale(rate: Any, dtype: str = "float32") -> Any:
-    """1 / (1 - rate) for the rate that masks really have, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
+    """Return 1 / (1 - rate) for the actual rate of the masks, a multiple of 2**-24; finite at rate 1, where nothing is kept."""
     level = _level(rate)
     return LEVELS / (max(LEVELS - level, 1) if isinstance(level, int) else ops.maximum(LEVELS - ops.cast(level, dtype), 1))
 
 
 def uniform(state: Any, shape: tuple, like: Any = None) -> Any:
-    """float32 in [0, 1), in steps of 2**-24."""
+    """Return float32 draws in [0, 1), in steps of 2**-24."""
     return ops.cast(backends.current().draws(state, tuple(shape), like), "float32") / LEVELS
 
 
 def normal(state: Any, shape: tuple, like: Any = None) -> Any:
-    """float32 of mean 0 and variance 1."""
+    """Return float32 normal draws of mean 0 and variance 1."""
     return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
 def logistic(state: Any, shape: tuple, like: Any = None) -> Any:
-    """float32 log(u / (1 - u)) of a uniform u, always finite."""
+    """Return float32 draws log(u / (1 - u)) of a uniform u, always finite."""
     return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
 def fold(state: Any, number: Any) -> Any:
-    """The state of sub-stream `number` of one call: independent of the others and of the call's own draws."""
+    """Return the state of sub-stream `number` of one call: independent of the others and of the call's own draws."""
     return backends.current().fold(state, number)
 
 
@@ -138,5 +138,5 @@ def _reaches(draws: Any, level: Any) -> Any:
 
 
 def _symmetric(draws: Any) -> Any:
-    """Draws as odd multiples of 2**-24 in (-1, 1), all of them exact in float32."""
+    """Return draws as odd multiples of 2**-24 in (-1, 1), all of them exact in float32."""
     return ops.cast(2 * ops.cast(draws, "int32") + (1 - LEVELS), "float32") / LEVELS

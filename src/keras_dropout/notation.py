@@ -1,4 +1,4 @@
-"""What stands at a site, as text: the same on the command line, in study files and in Python.
+"""The text form of a site's dropout: the same on the command line, in study files and in Python.
 
 0.2    linear(0.5, 0.0)    GaussianDropout(0.3)    DropBlock2D(0.1, block_size=5)    Standout()
 """
@@ -13,7 +13,7 @@ from keras_dropout.errors import refuse
 
 
 def split(text: str, at: str = ",") -> list[str]:
-    """The parts between commas, or other characters, that stand outside parentheses."""
+    """Return the parts between commas, or other separators, outside parentheses."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")
@@ -25,14 +25,14 @@ def split(text: str, at: str = ",") -> list[str]:
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:
-    """A spec as it is written at a site: a rate, a schedule, or Kind(rate, option=…)."""
+    """Return a spec as it is written at a site: a rate, a schedule, or Kind(rate, option=…)."""
     rate = str(schedules.from_document(spec["schedule"])) if "schedule" in spec else repr(spec["rate"]) if "rate" in spec else ""
     options = [f"{name}={value!r}" for name, value in spec.items() if name not in ("kind", "rate", "schedule")]
     return rate if spec["kind"] == "Dropout" and not options else f"{spec['kind']}({', '.join(filter(None, [rate, *options]))})"
 
 
 def parse(text: str) -> Any:
-    """A rate or a schedule as the text has it, or the spec of a layer written Kind(rate, option=…)."""
+    """Return the rate or schedule in the text, or the spec of a layer written Kind(rate, option=…)."""
     text = text.strip()
     call = re.fullmatch(r"(\w+)\((.*)\)", text, re.DOTALL)
     if not call:

@@ -1,11 +1,11 @@
-"""Forward passes with dropout on and everything else as at prediction, many of them for the price of few.
+"""Stochastic forward passes with dropout on and everything else as at prediction, many passes at the cost of few.
 
-What comes before the first dropout is computed once. What comes behind it is one compiled program over samples and examples.
+Layers before the first dropout are computed once. The layers behind it are one compiled program over samples and examples.
 
-The masks are a pure function of (seed, layer, sample, example), whatever the batch size. Under JAX each example is computed as a
-batch of one with random states of its own (or, where masks are shared, with those of its sample), under a vectorising map that
-makes one product of all of them again: this holds for every layer, Keras's own included. TensorFlow and PyTorch have no such map
-for these layers: there blocks of `BLOCK` examples have a state each.
+The masks are a pure function of (seed, layer, sample, example), whatever the batch size. On JAX each example is computed as a
+batch of one with its own random states (or, where masks are shared, with those of its sample). A vectorising map joins these
+products into one again. This works for every layer, Keras's own included. TensorFlow and PyTorch have no such map for these layers:
+there each block of `BLOCK` examples has one state.
 """
 
 import contextlib
@@ -34,24 +34,24 @@ from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import dropout_options, has_option, is_dropout, is_known, rate_of
 
 MASKS = ("independent", "shared")
-BLOCK = 256  # examples with one state, where examples cannot have one each: part of what decides the masks
+BLOCK = 256  # examples with one state, where examples cannot have one each: it is part of what decides the masks
 _GROUP = 100  # samples in one call of the program
 _BATCH = 500
-_ACTIVATIONS = 2**21  # numbers that one layer may have for a batch: what a processor's cache holds
+_ACTIVATIONS = 2**21  # numbers that one layer may have for a batch: they fit a processor's cache
 _OUTPUTS = 2**24  # numbers that the outputs of one call of the program may have
 
 
-_CHANGING = threading.RLock()  # held while layers have other calls: of two threads that trace, one would take them from the other
+_CHANGING = threading.RLock()  # held while layers have replaced calls: otherwise two threads that trace would disturb each other
 
-# What was compiled for a model, by what in the model decides that: beside it, so that nothing is left on it.
+# The compiled passes of each model, keyed by what they depend on. They are kept outside the model, so that nothing stays on it.
 _KEPT: weakref.WeakKeyDictionary[keras.Model, dict[tuple, "Passes"]] = weakref.WeakKeyDictionary()
 
 
 class Passes:
     """The stochastic forward passes of a model.
 
-    `masks` "independent": each example has masks of its own in each sample, as in training. "shared": a sample has one mask for
-    all examples, so that it is one thinned network, a function. `dropping` are the names of the layers that are on.
+    With `masks` "independent", each example has its own masks in each sample, as in training. With "shared", a sample has one mask
+    for all examples: it is one thinned network, a function. `dropping` holds the names of the layers that are on.
     """
 
     def __init__(self, model: keras.Model, *, masks: str = "independent", seed: int = 0):
@@ -70,7 +70,7 @@ class Passes:
 
     @property
     def model(self) -> keras.Model:
-        """The model that is called: the one inside, where the model only says how it is trained."""
+        """The model that is called: the inner one, if the model is only a wrapper for training."""
         model = self._trained()
         assert model is not None  # `_whole` holds it
         return model
@@ -89,10 +89,10 @@ class Passes:
                 "new.set_weights([v.numpy() for v in model.weights if v.name != 'rnn_state']).",
             )
         dropping = [layer for layer in trained._flatten_layers() if drops(layer)]
-        self.dropping = [layer.name for layer in dropping]  # one may be the model itself, which what is kept must not hold
+        self.dropping = [layer.name for layer in dropping]  # names only: what is cached must not hold the model itself
         if not dropping:
             _refuse_without_randomness(trained)
-        self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); none where it cannot be seen
+        self.inputs: list[tuple[str, tuple, str]] = []  # (name, shape without the batch, dtype); empty if the graph cannot be read
         self._twins = _twins(dropping)
         self._random, self._generators = random_states(trained, self._twins)
         self._variables = trained.variables
@@ -110,7 +110,7 @@ class Passes:
 
     @classmethod
     def of(cls, model: keras.Model, *, masks: str = "independent", seed: int = 0) -> "Passes":
-        """The passes of a model, with what was compiled for them before if nothing has changed in it but values."""
+        """Return the passes of a model, with the programs compiled before if only values have changed in it."""
         graph.check_model(model)
         rates = [() if isinstance(layer, Stochastic) else _options(layer) for layer in model._flatten_layers()]
         now = (masks, *((id(layer), drops(layer), *each) for layer, each in zip(model._flatten_layers(), rates)))
@@ -136,12 +136,14 @@ class Passes:
         together: bool = False,
         first: int = 0,
     ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
-        """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece: what is in memory at once does not
-        grow with the examples nor, where `reduce` takes the samples together, with the samples. These are numbered from `first`.
+        """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece.
 
-        `reduce` is given the outputs of some samples for some examples, in float32 and of shape (samples, examples, …), inside
-        the compiled program; what it gives is a dict of tensors whose first axis is the examples, but for one named "outputs".
-        `together` says that it is given all samples of an example at once.
+        Memory does not grow with the examples. It does not grow with the samples either if `reduce` combines them. The samples are
+        numbered from `first`.
+
+        `reduce` gets the outputs of some samples for some examples, float32 of shape (samples, examples, …), inside the compiled
+        program. It returns a dict of tensors whose first axis is the examples, except for one named "outputs". `together` gives
+        it all samples of an example at once.
         """
         check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
         x = self.check(x)
@@ -165,10 +167,10 @@ class Passes:
                 found = program(values, held, self._words, group, examples)
             return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
 
-        # A thread a core, for these are many small products; as many pieces at once, so that memory does not grow.
+        # One thread per core, because these are many small products; one piece per thread, so that memory does not grow.
         workers = _threads() if self._by_example else 1
         starts = range(0, count, size)
-        alone = 1  # the first one compiles
+        alone = 1  # the first piece compiles
         with ThreadPoolExecutor(workers) as threads:
             for chunk in (starts[:alone], *(starts[n : n + workers] for n in range(alone, len(starts), workers))):
                 pieces = list(threads.map(prepared, chunk))
@@ -176,7 +178,7 @@ class Passes:
                     yield from threads.map(functools.partial(reduced, group), pieces)
 
     def plain(self, x: Any, batch_size: int | None = None) -> np.ndarray:
-        """Return the outputs with dropout off. Keras's `predict` would leave its program on the model, or a broken state."""
+        """Return the outputs with dropout off. Keras's `predict` would leave its program, or a broken state, on the model."""
         arrays = self.check(x)
         size = min(batch_size or _BATCH, len(arrays[0]))
         values = [ops.convert_to_tensor(variable) for variable in self._variables]
@@ -189,11 +191,11 @@ class Passes:
         return np.concatenate(pieces)
 
     def check(self, x: Any) -> list[np.ndarray]:
-        """The inputs as arrays, in the order of the model's; refused where they do not fit."""
+        """Return the inputs as arrays, in the order of the model's; refuse arrays that do not fit."""
         return check_examples(self.inputs, x)
 
     def _batch(self, x: list[np.ndarray], samples: int) -> int:
-        """As many examples as there is room for, with so many samples at once."""
+        """Return how many examples there is room for with this many samples at once."""
         if self._behind is None:
             return BLOCK
         lengths = max(max(each.shape[1:], default=1) for each in x)
@@ -202,12 +204,12 @@ class Passes:
         return min(max(room, 1), _BATCH)
 
     def _parts(self) -> tuple[list[graph.Call], list[graph.Call] | None]:
-        """The calls before the first dropout, and those that depend on one; None where the model's graph cannot be seen."""
+        """Return the calls before the first dropout, and those that depend on one; None if the model's graph cannot be read."""
         try:
             seen = graph.functional(self.model)
         except BadInput:  # a subclass whose call cannot be followed is called as a whole
             return [], None
-        # Calls know the model that they stand in: one of ours, for what is kept must not hold the user's.
+        # Calls hold the model that contains them. Use a model of ours, because the cache must not hold the user's.
         read = graph.read(seen if seen is not self.model else keras.Model(seen.input, seen.output))
         self.inputs = [(name, shape, dtype) for name, _, shape, dtype in read.inputs]
         self._output = read.output(self.model.name)
@@ -228,7 +230,7 @@ class Passes:
         held = list(dict.fromkeys(number for call in behind for number in call.inputs if number not in made))
         first = {number: tensor for call in read.calls for number, tensor in zip(call.outputs, call.node.outputs)}
         if any(getattr(first.get(number), "_keras_mask", None) is not None for number in held):
-            return [], read.calls  # a padding mask goes along with its tensor only inside of one program
+            return [], read.calls  # a padding mask travels with its tensor only inside one program
         self._held = held
         return [call for call in read.calls if call not in behind], behind
 
@@ -238,7 +240,7 @@ class Passes:
             return self._only(self.model(packed, training=False))
 
     def _only(self, outputs: Any) -> Any:
-        """The one output, in float32."""
+        """Return the one output, in float32."""
         flat = keras.tree.flatten(outputs)
         if len(flat) != 1:
             refuse(f"the model {self.model.name!r} has {len(flat)} outputs.", "Write a keras.Model whose call returns one of them.")
@@ -246,7 +248,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
-        """Refuse what the layers raise, where it is no refusal of ours."""
+        """Turn the errors that layers raise into refusals; our own refusals pass unchanged."""
         try:
             yield
         except BadInput:
@@ -268,7 +270,7 @@ class Passes:
     def _run_behind(self, values: list, held: list, states: list) -> Any:
         with self._scope(values, states):
             if self._behind is None:
-                on = {"training": True} if _draws(self.model) else {}  # in its own call
+                on = {"training": True} if _draws(self.model) else {}  # the model draws in its own call
                 return self._only(self.model(held[0] if len(held) == 1 else held, **on))
             known = dict(zip(self._held, held))
             graph.run(self._behind, known)
@@ -276,12 +278,12 @@ class Passes:
 
     @contextlib.contextmanager
     def _scope(self, values: list, states: Sequence = ()) -> Iterator[None]:
-        """Calls with these values of the variables, in which only dropout is on."""
+        """Run calls with these values of the variables, with only dropout on."""
         with _CHANGING:
             unseeded = [generator for generator in self._generators if generator._initial_seed is None]
             try:
                 for generator in unseeded:
-                    generator._initial_seed = 0  # of others Keras does not ask the state, on PyTorch
+                    generator._initial_seed = 0  # on PyTorch, Keras does not read the state of unseeded generators
                 scope = keras.StatelessScope([*zip(self._fixed, values), *zip(self._random, states)])
                 with graph.called_as(self._calls), scope:
                     yield
@@ -292,7 +294,7 @@ class Passes:
     def _program(self, reduce: Callable) -> Callable:
         if reduce not in self._programs:
             kept = copy.copy(self)
-            kept._whole = None  # what is kept goes when the model goes
+            kept._whole = None  # so that the cached program goes when the model goes
             self._programs[reduce] = backends.current().compiled(functools.partial(kept._run_samples, reduce))
         return self._programs[reduce]
 
@@ -311,15 +313,15 @@ class Passes:
         return found if isinstance(found, dict) else {"outputs": found}
 
     def _states(self, words: Any, sample: Any, example: Any) -> list:
-        """The states of all layers for one sample of one example, before their first calls."""
+        """Return the states of all layers for one sample of one example, before their first calls."""
         return [_first_state(words[number], sample, example, variable) for number, variable in enumerate(self._random)]
 
 
 def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple[keras.Layer, Any]]:
-    """What decides one sample's masks where all examples share them, as `Passes` has it: on any backend.
+    """Return the state that decides one sample's masks where all examples share them, as in `Passes`, on any backend.
 
-    For each dropout layer of the model, by its id: the layer of ours that does what it does, and the state of its first call
-    (each further call of the layer is one step on). Those that draw in a way of their own are left out.
+    For each dropout layer of the model, by its id: our equivalent layer, and the state of its first call (each further call of the
+    layer is one step later). Layers that draw in their own way are left out.
     """
     twins = _twins([layer for layer in model._flatten_layers() if drops(layer)])
     variables, _ = random_states(model, twins)
@@ -334,35 +336,35 @@ def shared_states(model: keras.Model, seed: int, sample: int) -> dict[int, tuple
 
 
 def _options(layer: keras.Layer) -> tuple[str, ...]:
-    """What a layer of another library, or one of Keras's, has as rates and other plain values: programs are compiled for them."""
+    """Return the rates and other plain values of a layer of Keras or another library: programs are compiled for them."""
     plain = (bool, int, float, str, np.generic)
     held = ((k, v) for k, v in vars(layer).items() if all(isinstance(each, plain) for each in graph.flat(v)))
-    return (repr(getattr(layer, "rate", None)), *(f"{k}={v!r}" for k, v in held if k != "_called"))  # which Keras sets at a call
+    return (repr(getattr(layer, "rate", None)), *(f"{k}={v!r}" for k, v in held if k != "_called"))  # Keras sets it at a call
 
 
 def drops(layer: Any) -> bool:
-    """Whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
+    """Return whether a layer drops something in training: a dropout layer with a rate above 0, or one with dropout as an option."""
     if is_dropout(layer) or isinstance(layer, Stochastic):
         given = [rate_of(layer), *(getattr(layer, name, None) for name in ("recurrent_rate", "cell_rate"))]
         rates = [rate for rate in given if rate is not None]
-        return not rates or any(rate != 0 for rate in rates)  # without a rate what is dropped is decided otherwise
+        return not rates or any(rate != 0 for rate in rates)  # without a rate, something else decides what is dropped
     return _draws(layer) or (not isinstance(layer, keras.Model) and bool(dropout_options(layer)))
 
 
 def _draws(layer: Any) -> bool:
-    """Whether a layer of the user's own draws random numbers, and no option says that it is off."""
+    """Return whether a user-defined layer draws random numbers, and no option says that it is off."""
     return _is_own(layer) and bool(getattr(layer, "_seed_generators", ())) and not _is_off(layer)
 
 
 def _is_off(layer: keras.Layer) -> bool:
-    """Whether a layer has options that are dropout, all of them 0."""
+    """Return whether a layer has dropout options, all of them 0."""
     return has_option(layer) and not dropout_options(layer)
 
 
 def _is_own(layer: Any) -> bool:
-    """Whether a layer is of a class of the user's.
+    """Return whether a layer's class is user-defined.
 
-    Subclasses of Keras layers that take a `seed` are left out: their options say what they drop.
+    Subclasses of Keras layers that take a `seed` do not count: their options say what they drop.
     """
     known = [cls for cls in type(layer).__mro__ if is_known(cls.__module__)]
     preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
@@ -387,8 +389,9 @@ def _refuse_without_randomness(model: keras.Model) -> NoReturn:
 
 
 def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndarray]:
-    """x as arrays, in the order of the `inputs` (name, shape without the batch, dtype), which may be unknown; refused where they do
-    not fit. Datasets are read once, and answers that they have are left out.
+    """Return x as arrays, in the order of the `inputs` (name, shape without the batch, dtype); refuse misfits.
+
+    `inputs` may be unknown. Datasets are read once, and their answers are left out.
     """
     given, x = x, _read(x)
     names = [name for name, *_ in inputs]
@@ -406,7 +409,7 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
         )
     for number, (name, shape, dtype) in enumerate(inputs):
         array = arrays[number]
-        if array.ndim == len(shape) and shape[-1:] == (1,):  # a column, as Keras takes it
+        if array.ndim == len(shape) and shape[-1:] == (1,):  # a column without its last axis, which Keras accepts
             array = array[..., None]
         if array.ndim != len(shape) + 1 or not all(n in (None, m) for n, m in zip(shape, array.shape[1:])):
             refuse(
@@ -425,14 +428,14 @@ def check_examples(inputs: list[tuple[str, tuple, str]], x: Any) -> list[np.ndar
 
 
 class _Reader(keras.Model):
-    """Gives back what it gets: with it Keras's `predict` reads all that it can read, and leaves answers out."""
+    """A model that returns its input: through it, Keras's `predict` reads all that it can read, and leaves answers out."""
 
     def call(self, inputs: Any) -> Any:
         return inputs
 
 
 def _read(x: Any) -> Any:
-    """The inputs in a tf.data.Dataset, PyDataset or DataLoader as arrays; anything else as it is."""
+    """Return the inputs in a tf.data.Dataset, PyDataset or DataLoader as arrays; return anything else unchanged."""
     kind = type(x).__name__
     if hasattr(x, "__next__"):
         refuse(
@@ -448,7 +451,7 @@ def _read(x: Any) -> Any:
     reader.compile(run_eagerly=True)
     try:
         return reader.predict(x, verbose=0)
-    except Exception as error:  # whatever the user's dataset raises
+    except Exception as error:  # a user's dataset may raise anything
         refuse(
             f"the {kind} cannot be read: {described(error)}",
             "It must give batches of inputs, or (inputs, answers), as for Keras's predict; of tf.data: dataset.batch(32).",
@@ -461,12 +464,12 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def contains_dropout(layer: Any) -> bool:
-    """Whether a layer drops something, or has one in it that does."""
+    """Return whether a layer drops something, or contains a layer that does."""
     return isinstance(layer, keras.Layer) and any(map(drops, layer._flatten_layers()))
 
 
 def as_trained(model: keras.Model) -> keras.Model:
-    """The model inside of one that only says how it is trained."""
+    """Return the inner model of a wrapper for training; return any other model unchanged."""
     if isinstance(model, RDrop):
         return as_trained(model.model)
     if isinstance(model, MultiSampleDropout):
@@ -475,7 +478,7 @@ def as_trained(model: keras.Model) -> keras.Model:
 
 
 def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
-    """For each of Keras's layers, by its id, ours that does what it does: the same masks on every backend, and those cheap."""
+    """Return our equivalent of each of Keras's layers, by the layer's id: it has the same masks on every backend, at low cost."""
     found = {}
     for layer in dropping:
         if type(layer) in kinds.KERAS_DROPOUT:
@@ -485,7 +488,7 @@ def _twins(dropping: list[keras.Layer]) -> dict[int, keras.Layer]:
 
 
 def random_states(holder: keras.Layer, twins: Mapping[int, keras.Layer]) -> tuple[list[keras.Variable], list[Any]]:
-    """The variables from which layers draw, that of a twin instead of its layer's, and the generators among their owners."""
+    """Return the variables from which layers draw, a twin's instead of its layer's, and the seed generators among their owners."""
     states, generators = {}, {}
     for layer in holder._flatten_layers():
         layer = twins.get(id(layer), layer)
@@ -498,23 +501,25 @@ def random_states(holder: keras.Layer, twins: Mapping[int, keras.Layer]) -> tupl
 
 
 def _words(seed: int, states: list[keras.Variable], clocks: Collection[int] = ()) -> np.ndarray:
-    """What each of the states begins with: two random words, and the step of its first call, which training has come to where the
-    layer's rate follows it: the ids of those are `clocks`."""
+    """Return the start of each state: two random words, and the step of its first call.
+
+    The step is 0. For the ids in `clocks` it is the step that training has reached, because the layer's rate follows it.
+    """
     steps = [int(ops.convert_to_numpy(state)[2]) if id(state) in clocks else 0 for state in states]
     return np.array([[*seed_words(derive_seed(seed, "samples", k)), step] for k, step in enumerate(steps)], "uint32")
 
 
 def _first_state(words: Any, sample: Any, example: Any, variable: keras.Variable) -> Any:
-    """What the state `variable` is at the first call in one sample of one example."""
+    """Return the value of the state `variable` at the first call in one sample of one example."""
     fold = backends.current().fold
     start = ops.concatenate([ops.cast(words[:2], "uint32"), ops.zeros((1,), "uint32")])
     return ops.cast(fold(fold(fold(start, sample), example), words[2])[: variable.shape[0]], variable.dtype)
 
 
 def _fixed_calls(model: keras.Model, twins: dict[int, keras.Layer]) -> list[tuple[keras.Layer, Callable]]:
-    """The layers whose `training` is fixed, with what to call instead: on for those with dropout, off for all others.
+    """Return the layers whose `training` is fixed, with their new calls: on for those with dropout, off for all others.
 
-    One that contains others is called as it would be; what it hands on to them does not matter.
+    A layer that contains others and drops nothing keeps its call; the `training` that it passes on does not matter.
     """
     calls = []
     for layer in model._flatten_layers(include_self=False):
@@ -538,7 +543,7 @@ def with_training(call: Callable, on: bool) -> Callable:
 
 
 def _threads() -> int:
-    """As many as there are usable cores, or as JAX itself is allowed: where that is told by NPROC, as in the bench's workers."""
+    """Return the number of usable cores, or fewer if NPROC limits JAX, as in the bench's workers."""
     cores = usable_cores()
     allowed = os.environ.get("NPROC", "")
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
@@ -550,6 +555,6 @@ def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """Rows with the last one repeated up to `size`, so that every batch has the same shape."""
+    """Return the rows, with the last one repeated up to `size`, so that every batch has the same shape."""
     missing = size - len(rows)
     return rows if not missing else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])

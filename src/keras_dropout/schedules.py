@@ -1,12 +1,12 @@
 """Schedules: the rate as a function of the progress of training, and of depth.
 
-A schedule is called with the share of training that is done, in [0, 1], and gives the rate there, in [0, 1):
+A schedule maps the share of training that is done, in [0, 1], to the rate there, in [0, 1):
 
 >>> schedule = Linear(0.5, 0.0)
 >>> float(schedule(0.5)), schedule([0.0, 1.0]).tolist()
 (0.25, [0.5, 0.0])
 
-It is plain values, and has one text form, the same on the command line, in files and in reports:
+A schedule consists of plain values. It has one text form, the same on the command line, in files and in reports:
 
 >>> str(schedule), parse("linear(0.5, 0.0)") == schedule
 ('linear(0.5, 0.0)', True)
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule:
-    """A rate over training; what the schedules have in common. Two of them with the same values are equal."""
+    """A rate over training, the base class of the schedules. Two schedules with the same values are equal."""
 
     _rates: ClassVar[tuple[str, ...]] = ("rate",)  # the values that are rates
 
@@ -50,7 +50,7 @@ class Schedule:
             self._keep(name, check_rate(self.kind, getattr(self, name), name, "nothing is left to train"))
 
     def __call__(self, progress: Any) -> Any:
-        """The rate where the share `progress` of training is done: a number for a number, an array for an array."""
+        """Return the rate where the share `progress` of training is done: a number for a number, an array for an array."""
         try:
             done = np.asarray(progress, "float64")
         except (TypeError, ValueError):
@@ -66,15 +66,15 @@ class Schedule:
 
     @property
     def peak(self) -> float:
-        """The highest of the rates that the schedule is written with; it is never above that."""
+        """The highest rate in the schedule's definition; the schedule never exceeds it."""
         return max(np.ravel([getattr(self, name) for name in self._rates]).tolist())
 
     def scaled(self, factor: float) -> "Schedule":
-        """The same schedule with its rates times `factor`, in [0, 1]."""
+        """Return the same schedule with its rates times `factor`, in [0, 1]."""
         return replace(self, **{name: _times(getattr(self, name), factor) for name in self._rates})
 
     def document(self) -> dict[str, Any]:
-        """The schedule as plain values; `from_document` reads them."""
+        """Return the schedule as plain values; `from_document` reads them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"kind": self.kind} | {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
@@ -164,7 +164,7 @@ class Step(Schedule):
 
         rate(t) = rates[k],    k = how many of `at` are at or before t
 
-    Arguments:     rates: each in [0, 1). at: the shares of training where the next rate begins, rising, one fewer than the rates.
+    Arguments:     rates: each in [0, 1). at: increasing shares of training where the next rate begins, one fewer than the rates.
     Source:        ours.
     """
 
@@ -222,7 +222,7 @@ class Annealed(Schedule):
 
         rate(t) = rate max(0, 1 - t / until)
 
-    Arguments:     rate: that of the beginning, in [0, 1). until: the share of training where dropout ends.
+    Arguments:     rate: the rate at the beginning, in [0, 1). until: the share of training where dropout ends.
     Source:        Rennie, Goel and Thomas 2014, Annealed dropout training of deep networks, SLT.
     """
 
@@ -286,7 +286,7 @@ KINDS = {cls.__name__.lower(): cls for cls in (Constant, Linear, Cosine, Step, C
 
 
 def parse(text: str) -> Schedule:
-    """The schedule with this text form, for example `early(0.1, until=0.25)`."""
+    """Return the schedule with this text form, for example `early(0.1, until=0.25)`."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -300,14 +300,14 @@ def parse(text: str) -> Schedule:
 
 
 def of(value: Any) -> Schedule:
-    """A schedule as it is, of its text form, or constant at a rate."""
+    """Return a schedule unchanged, read it from its text form, or make a constant one from a rate."""
     if isinstance(value, Schedule):
         return value
     return parse(value) if isinstance(value, str) else Constant(value)
 
 
 def from_document(document: Mapping[str, Any]) -> Schedule:
-    """The schedule of which `document` is the plain values."""
+    """Return the schedule with the plain values in `document`."""
     if not isinstance(document, Mapping):
         refuse(
             f"a schedule's values are a mapping; got {document!r}.", 'For example {"kind": "linear", "first": 0.5, "last": 0.0}.'
@@ -328,13 +328,13 @@ def _make(kind: Any, values: list, options: dict[str, Any]) -> Schedule:
 
 
 def _times(rate: float, factor: float) -> float:
-    """The product without the digits that its last bits would show; never rounded up to 1, which is no rate of a training."""
+    """Return the product without spurious last digits, never rounded up to 1, which is not a rate of training."""
     rounded = round(rate * factor, 12)
     return rounded if rounded < 1 else rate * factor
 
 
 def spread_over_depth(placement: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Specs by site, in the order of the data, with each `over_depth` carried out: stochastic depth's linear decay.
+    """Return specs by site, in the order of the data, with each `over_depth` applied: stochastic depth's linear decay.
 
         rate_l = l / L * rate,    for site l = 1 .. L of those with the same spec
 

@@ -1,4 +1,4 @@
-"""The old place of `keras_dropout.models.survey` and of what is beside it now."""
+"""The old location of `keras_dropout.models.survey` and of the modules now beside it."""
 
 from keras_dropout.models.dropping import *  # noqa: F403
 from keras_dropout.models.fitting import *  # noqa: F403

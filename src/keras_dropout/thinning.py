@@ -1,8 +1,9 @@
-"""One thinned network as a model of its own: physically smaller, without dropout, equal to the masked one.
+"""One thinned network as a separate model: physically smaller, without dropout, equal to the masked one.
 
-A unit is an entry of the last axis: of a vector, or a channel of a feature map. Going forward, it is noted which units are
-certainly zero; going backward, which ones are used. A layer that is known unit by unit is made anew with those units alone; any
-other keeps all that it has, with zeros where units are dropped: this is right for every layer that drops nothing itself.
+A unit is an entry of the last axis: of a vector, or a channel of a feature map. A pass forward through the graph finds which units
+are certainly zero; a pass backward finds which ones are used. A layer that is known unit by unit is made anew with the needed units
+alone. Any other layer keeps all its units, with zeros where units are dropped: this is right for every layer that drops nothing
+itself.
 """
 
 from dataclasses import dataclass, field
@@ -28,26 +29,26 @@ _ELEMENTWISE = {
 }
 _KERNELS = (L.Dense, *kinds.PLAIN_CONVOLUTIONS)
 _ACTIVATIONS = (L.Activation, *kinds.UNIT_ACTIVATIONS)
-# They move entries within a channel and give a multiple where they get one.
+# They move entries within a channel, and a multiple of the input gives the same multiple of the output.
 _WITHIN_CHANNELS = (*kinds.POOLINGS, *kinds.UPSAMPLING, *kinds.EDGES)
 _SUMS = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum)
 
 
 @graph.leaves_unchanged
 def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
-    """One of the thinned networks that dropout trains, as a new model without dropout.
+    """Return one of the thinned networks that dropout trains, as a new model without dropout.
 
         thin(model, seed, k) predicts what sample number k of Passes(model, masks="shared", seed=seed) does, to rounding
 
-    Dropped units are gone: columns of the kernel and bias that make them, rows of the kernel that uses them, and what stands
-    between. The factor 1 / (1 - rate) is in the next kernel, or in a Rescaling where an activation comes first. Where something
-    needs a dropped unit, as a sum with another branch or a normalisation over the units does, it stays, and a Rescaling makes
-    it zero.
+    Dropped units are removed: the columns of the kernel and bias that make them, the rows of the kernel that uses them, and
+    everything between. The factor 1 / (1 - rate) goes into the next kernel, or into a Rescaling if an activation comes first. If
+    something needs a dropped unit, such as a sum with another branch or a normalisation over the units, the unit stays, and a
+    Rescaling makes it zero.
 
-    Model:         Sequential, functional, with nested models (they are opened), or a subclass that can be followed. It is not
-                   changed; weights are copies, compile settings are kept.
+    Model:         Sequential, functional, with nested models (they are opened), or a subclass that can be followed. It does not
+                   change; weights are copied, compile settings are kept.
     Dropout:       Dropout and LockedDropout of units, also in front of a Flatten; SpatialDropout of channels (last axis);
-                   StochasticDepth; Keras's own. Others raise `BadInput`. Passes draws the masks of every layer.
+                   StochasticDepth; Keras's own. Others raise `BadInput`; Passes draws the masks of every layer.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
     >>> [layer.units for layer in thin(model, seed=1).layers[1:]]
@@ -67,12 +68,12 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
 
 
 def is_mask(layer: Any) -> bool:
-    """Whether a layer of ours multiplies by an independent keep-or-drop decision for each entry of its mask, and does no more."""
+    """Return whether our layer multiplies by an independent keep-or-drop decision for each entry of its mask, and does no more."""
     return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop and type(layer).call is MaskLayer.call
 
 
 def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
-    """The shape of one example's mask, with its first axis, for inputs of `shape` without the batch."""
+    """Return the shape of one example's mask, with its first axis, for inputs of `shape` without the batch."""
     found = layer.mask_shape((1, *shape))
     if any(size is None for size in found):
         refuse(f"{where}: an axis of its mask has no fixed size: {found}.", "Give keras.Input the whole shape.")
@@ -80,8 +81,11 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 
 
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
-    """What each call of a dropout layer multiplies its units by, (units,), or where the places of a feature map differ,
-    (places, units); None for the other calls. These must be in front of a Flatten alone: there they are units."""
+    """Return the factors by which each call of a dropout layer multiplies its units; None for the other calls.
+
+    The factors are (units,), or (places, units) if the places of a feature map differ. If they differ, only Flatten layers may
+    follow the call: behind a Flatten, the entries are units.
+    """
     states = shared_states(model, seed, sample)
     steps: dict[int, int] = {}
     found: list[np.ndarray | None] = []
@@ -121,7 +125,7 @@ def _refuse(call: Call, why: str) -> NoReturn:
 
 @dataclass
 class _Step:
-    """A call: what kind it is, and, once that is known, which units of its inputs and of its output are in the new network."""
+    """A call: its kind, and, once known, which units of its inputs and of its output are in the new network."""
 
     call: Call
     kind: str
@@ -131,7 +135,7 @@ class _Step:
 
 
 class _Thinning:
-    """The new network from a copy of the old one. `zero`, `need` and `has` are truth values for each unit of each tensor."""
+    """The new network, made from a copy of the old one. `zero`, `need` and `has` hold a boolean for each unit of each tensor."""
 
     def __init__(self, copied: keras.Model, factors: list[np.ndarray | None]):
         self._old, self._read = graph.functional(copied), graph.read(copied)
@@ -148,7 +152,7 @@ class _Thinning:
         self._need = {number: np.zeros(self._units(number), bool) for number in self._shapes}
 
     def _drop_behind_flatten(self) -> None:
-        """Move what drops single entries of a feature map behind the Flatten that follows."""
+        """Move the dropout of single entries of a feature map behind the Flatten that follows."""
         for step in self._steps:
             if step.kind == "dropout" and step.factor is not None and step.factor.ndim == 2:
                 for user in self._steps:
@@ -169,7 +173,7 @@ class _Thinning:
         return self._build()
 
     def _units(self, number: int) -> int:
-        """How many units a tensor has; 1 where they cannot be told apart."""
+        """Return the number of units of a tensor; 1 if they cannot be told apart."""
         shape = self._shapes[number]
         return shape[-1] if shape and shape[-1] is not None else 1
 
@@ -202,7 +206,7 @@ class _Thinning:
         return "whole"
 
     def _zeros(self, step: _Step) -> np.ndarray:
-        """Which units of a call's output are zero whatever the input."""
+        """Return which units of a call's output are zero whatever the input."""
         call, known = step.call, [self._zero[number] for number in step.call.inputs]
         if step.kind == "dropout":
             return known[0] | (step.factor == 0)
@@ -222,7 +226,7 @@ class _Thinning:
         return known[0] if step.kind in ("same", "within") else self._zero[call.outputs[0]]
 
     def _uses(self, step: _Step) -> tuple[list[np.ndarray], np.ndarray]:
-        """Which units of its inputs a call uses, and which ones it then gives. There is always one at least."""
+        """Return which units of its inputs a call uses, and which units it then outputs. There is always at least one."""
         call, needed = step.call, self._need[step.call.outputs[0]]
         if step.kind == "kernel":
             wanted = ~self._zero[call.inputs[0]]
@@ -244,7 +248,7 @@ class _Thinning:
         flat = keras.tree.flatten(inputs)
         self._values = dict(enumerate(flat))
         self._has = {number: np.ones(self._units(number), bool) for number in self._values}
-        self._scales: dict[int, float] = {}  # what a tensor is still to be multiplied by
+        self._scales: dict[int, float] = {}  # the factor by which a tensor is still to be multiplied
         self._selected: dict[tuple, Any] = {}
         self._names = {graph.input_name(tensor) for tensor in flat}
         self._named: set[int] = set()
@@ -281,7 +285,7 @@ class _Thinning:
             arguments = [tensors] if step.kind in ("merge", "concatenate") else tensors
             return layer(*arguments)
         args, options = call.node.arguments.fill_in({id(old): new for old, new in zip(call.node.input_tensors, tensors)})
-        options.pop("training", None)  # as at prediction, also where a call fixes it
+        options.pop("training", None)  # as at prediction, even where a call fixes it
         if id(call.layer) not in self._named:
             self._named.add(id(call.layer))
             if (name := self._name(call)) != call.layer.name:
@@ -289,9 +293,9 @@ class _Thinning:
         return call.layer(*args, **options)
 
     def _drop(self, step: _Step, tensor: Any, before: float) -> Any:
-        assert step.factor is not None  # it is a dropout, or a Flatten that has taken over one's
+        assert step.factor is not None  # it is a dropout, or a Flatten that took over the factor of one
         output, factor = step.call.outputs[0], step.factor[step.makes]
-        if (factor == 0).any():  # something needs them as zeros
+        if (factor == 0).any():  # something needs the dropped units as zeros
             scale: Any = [float(each) for each in factor * before]
         else:
             scale = float(factor[0]) * before
@@ -301,7 +305,7 @@ class _Thinning:
         return tensor if scale == 1 else L.Rescaling(scale, dtype=step.call.layer.dtype_policy, name=self._name(step.call))(tensor)
 
     def _can_wait(self, number: int) -> bool:
-        """Whether only kernels come next, so that a factor of this tensor can be one of theirs."""
+        """Return whether only kernels come next, so that they can absorb a factor of this tensor."""
         users = [step for step in self._steps if number in step.call.inputs]
         return number not in self._read.outputs and all(
             step.kind == "kernel"
@@ -310,7 +314,7 @@ class _Thinning:
         )
 
     def _part(self, number: int, wanted: np.ndarray) -> Any:
-        """A tensor with those of its units alone that are wanted."""
+        """Return a tensor with only its wanted units."""
         there, tensor = self._has[number], self._values[number]
         if (there == wanted).all():
             return tensor
@@ -320,7 +324,7 @@ class _Thinning:
         return self._selected[key]
 
     def _smaller(self, step: _Step, scale: float) -> keras.Layer:
-        """The layer anew with the units that it has in this network."""
+        """Return the layer made anew with the units that it has in this network."""
         old, wanted, made = step.call.layer, step.wants[0], step.makes
         config = old.get_config() | {"name": self._name(step.call)}
         if step.kind == "kernel":
@@ -338,7 +342,7 @@ class _Thinning:
         return new
 
     def _name(self, call: Call) -> str:
-        """The name of a call's layer, or one with the nested models before it or a number where that is taken."""
+        """Return the name of a call's layer; if it is taken, put the nested models before it or a number behind it."""
         first = call.layer.name
         names = [first, call.path.replace("/", "_"), *(f"{first}_{number}" for number in range(1, len(self._steps) + 2))]
         name = next(name for name in names if name not in self._names)
@@ -347,12 +351,12 @@ class _Thinning:
 
 
 def _one_at_least(wanted: np.ndarray) -> np.ndarray:
-    """Where no unit is wanted, the first: a layer has one at least, and this one adds nothing, being zero or unused."""
+    """Return `wanted`, or the first unit if none is wanted: a layer needs at least one. It adds nothing, being zero or unused."""
     return wanted if wanted.any() else np.arange(len(wanted)) == 0
 
 
 def sizes(model: keras.Model) -> list[tuple[str, str, int, int]]:
-    """(path, class, units, parameters) of each layer with weights, in the order of the data."""
+    """Return (path, class, units, parameters) of each layer with weights, in the order of the data."""
     calls = {id(call.layer): call for call in graph.read(as_trained(model)).calls if getattr(call.layer, "weights", ())}
     return [
         (call.path, type(call.layer).__name__, call.shape[-1] if call.shape else 1, call.layer.count_params())

@@ -1,8 +1,8 @@
-"""Monte-Carlo dropout: what a model's predictions vary by when dropout stays on, and what they are on average.
+"""Monte-Carlo dropout: the mean and the spread of a model's predictions when dropout stays on.
 
-`predict` makes `samples` stochastic forward passes (see `keras_dropout.sampling`) and gives, for each example, the mean prediction
-and how the passes differ. Sources: Gal and Ghahramani 2016, arXiv:1506.02142 (the method, the precision of a regression);
-Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
+`predict` makes `samples` stochastic forward passes (see `keras_dropout.sampling`). It returns, for each example, the mean
+prediction and how much the passes differ. Sources: Gal and Ghahramani 2016, arXiv:1506.02142 (the method, the precision of a
+regression); Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
 """
 
 import functools
@@ -27,25 +27,25 @@ from keras_dropout.models import graph
 from keras_dropout.sampling import Passes
 
 OUTPUTS = ("classes", "labels", "values")
-_ROOM = 2**24  # passes of a regression that are kept at once
-_LOOK = 256  # examples that are looked at to see what the outputs are
-_TOLERANCE = 1e-2  # by which a distribution's sum may differ from 1: a bfloat16 model's does
+_ROOM = 2**24  # outputs of a regression's passes that are kept at once
+_LOOK = 256  # examples used to find out what the outputs are
+_TOLERANCE = 1e-2  # by which a distribution's sum may differ from 1, as a bfloat16 model's does
 
 
 @dataclass(frozen=True, repr=False)
 class Uncertainty(Shown):
     """The predictions of `samples` stochastic passes, for each example.
 
-    `mean` and `variance` (of the passes, with divisor `samples`) have the shape of the outputs; `quantiles` maps each level asked
-    for to such an array. For outputs that are probabilities, in nats and without the last axis:
+    `mean` and `variance` (over the passes, with divisor `samples`) have the shape of the outputs; `quantiles` maps each requested
+    level to such an array. For outputs that are probabilities, in nats and without the last axis:
 
         entropy              H(mean)                            all uncertainty of the prediction
-        expected_entropy     mean of H(pass)                    what is left if one knew which network is right: noise in the data
+        expected_entropy     mean of H(pass)                    what would remain if the right network were known: noise in the data
         mutual_information   entropy - expected_entropy >= 0    how much the passes disagree (BALD)
         variation_ratio      share of passes whose class is not the most frequent one
 
-    For "labels", entropies are sums over the labels. For "values", `precision` is that of the noise in the data, so that the
-    predictive variance is variance + 1 / precision; `log_likelihood` is that of each example's answer, where answers were given.
+    For "labels", entropies are sums over the labels. For "values", `precision` is that of the noise in the data: the predictive
+    variance is variance + 1 / precision. `log_likelihood` is that of each example's answer, if answers were given.
     """
 
     outputs: str
@@ -71,7 +71,7 @@ class Uncertainty(Shown):
         return self.variance + (0 if self.precision is None else 1 / self.precision)
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with one row per example; of outputs with several axes, means over them."""
+        """Return a pandas DataFrame with one row per example; outputs with several axes are averaged over them."""
         try:
             import pandas
         except ImportError:
@@ -92,7 +92,7 @@ class Uncertainty(Shown):
         return pandas.DataFrame({name: _per_example(values) for name, values in columns.items()})
 
     def __rich__(self) -> Group:
-        """The figures over the examples: their mean, and between what they lie."""
+        """Return a table of the figures over the examples: their mean and three quantiles."""
         table = Table(title=Text(str(self)), title_justify="left")
         for name in ("over the examples", "mean", "lowest 5 %", "median", "highest 5 %"):
             table.add_column(name, justify="left" if name == "over the examples" else "right")
@@ -126,21 +126,21 @@ def predict(
     precision: float | None = None,
     batch_size: int | None = None,
 ) -> Uncertainty:
-    """Monte-Carlo dropout: the mean and the spread of `samples` stochastic forward passes over the examples `x`.
+    """Monte-Carlo dropout: return the mean and the spread of `samples` stochastic forward passes over the examples `x`.
 
         mean = 1/T sum_t f_t(x),    variance = 1/T sum_t (f_t(x) - mean)^2
 
-    Only dropout is on, and layers of your own that own a keras.random.SeedGenerator; batch normalisation and all else stay as at
-    prediction, and nothing in the model changes. Memory does not grow with the samples (but for quantiles and log-likelihoods, for
-    which examples are taken in smaller batches).
+    Only dropout is on, and your own layers that own a keras.random.SeedGenerator. Batch normalisation and everything else stay as
+    at prediction, and the model does not change. Memory does not grow with the samples, except for quantiles and log-likelihoods:
+    for these, examples are taken in smaller batches.
 
     Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a
-    DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y:
-    answers, of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis),
-    "labels" (a yes or no in each entry) or "values"; by default what the loss or the outputs say. logits: whether the outputs are
-    logits; by default what the loss says. masks: "independent" for each example, as in training, or "shared": each sample is one
-    thinned network, a function of x (JAX). seed: the same seed, samples and example have the same masks, whatever the batch size.
-    quantiles: levels between 0 and 1. precision: of the noise in the answers of a regression, in 1 / units of y squared; see
+    DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y: the
+    answers of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis),
+    "labels" (a yes or no in each entry) or "values"; by default decided by the loss or the outputs. logits: whether the outputs are
+    logits; by default decided by the loss. masks: "independent" for each example, as in training, or "shared": each sample is one
+    thinned network, a function of x (JAX). seed: the same seed, samples and example give the same masks, whatever the batch size.
+    quantiles: levels between 0 and 1. precision: that of the noise in the answers of a regression, in 1 / units of y squared; see
     `fit_precision` and `model_precision`.
     """
     started = time.perf_counter()
@@ -150,7 +150,7 @@ def predict(
     if precision is not None:
         check_positive("precision", precision, "It is 1 / the variance of the noise; fit_precision finds one.")
     arrays = passes.check(x)
-    trained = passes.model if getattr(model, "loss", None) is None else model  # the outer one has the loss, if there are two
+    trained = passes.model if getattr(model, "loss", None) is None else model  # of two models, the outer one has the loss
     kind, logits = find_outputs(trained, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
     if kind != "values" and (y is not None or precision is not None):
         refuse(
@@ -192,7 +192,7 @@ def predict(
 
 
 def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.ndarray:
-    """The log-density of each answer under the passes and Gaussian noise, in nats; summed over an answer's entries.
+    """Return the log-density of each answer under the passes and Gaussian noise, in nats, summed over an answer's entries.
 
         log 1/T sum_t N(y; f_t(x), 1 / precision)
 
@@ -206,9 +206,9 @@ def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.nd
 
 @graph.leaves_unchanged
 def fit_precision(model: keras.Model, x: Any, y: Any, samples: int = 100, *, seed: int = 0) -> float:
-    """The precision of the noise with which the answers are likeliest, for a regression; on data that were not trained on.
+    """Return the precision of the noise that makes the answers likeliest, for a regression; use data that were not trained on.
 
-    In 1 / units of y squared. Of many examples as many are used as there is room for.
+    It is in 1 / units of y squared. Of many examples, only as many are used as there is room for.
     """
     passes = Passes.of(model, seed=seed)
     check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
@@ -229,7 +229,7 @@ def fit_precision(model: keras.Model, x: Any, y: Any, samples: int = 100, *, see
 
 
 def model_precision(rate: float, length_scale: float, examples: int, weight_decay: float) -> float:
-    """The precision that a rate and a weight decay imply: (1 - rate) * length_scale**2 / (2 * examples * weight_decay).
+    """Return the precision implied by a rate and a weight decay: (1 - rate) * length_scale**2 / (2 * examples * weight_decay).
 
     For a network trained on the mean squared error with weight_decay * |W|^2. Source: Gal and Ghahramani 2016, equation 7.
     """
@@ -241,14 +241,14 @@ def model_precision(rate: float, length_scale: float, examples: int, weight_deca
 def find_outputs(
     model: keras.Model, plain: Callable[[], np.ndarray], outputs: str | None = None, logits: bool | None = None
 ) -> tuple[str, bool]:
-    """What a model's outputs are, one of `OUTPUTS`, and whether they are logits: as told, as the loss says, or as they look.
+    """Return what a model's outputs are, one of `OUTPUTS`, and whether they are logits: as given, by the loss, or by their values.
 
-    `plain` gives some predictions.
+    `plain` returns some predictions.
     """
     if outputs is not None:
         check_choice("outputs", outputs, OUTPUTS)
     loss = getattr(model, "loss", None)
-    loss = next(iter(keras.tree.flatten(loss)), None) if keras.tree.is_nested(loss) else loss  # that of one output, in a list
+    loss = next(iter(keras.tree.flatten(loss)), None) if keras.tree.is_nested(loss) else loss  # a list holds the one output's loss
     name = _loss_name(loss)
     logits = bool(getattr(loss, "from_logits", False)) if logits is None else check_flag("logits", logits)
     shown = plain()
@@ -270,7 +270,7 @@ def find_outputs(
 
 
 class _Sums:
-    """Means and variances of passes that come in groups, merged in double precision (Chan, Golub and LeVeque 1979)."""
+    """Means and variances of passes that arrive in groups, merged in double precision (Chan, Golub and LeVeque 1979)."""
 
     def __init__(self, examples: int, outputs: str, samples: int):
         self._examples, self._outputs, self._samples = examples, outputs, samples
@@ -302,7 +302,7 @@ class _Sums:
 
 
 def entropy(p: Any, outputs: str = "classes") -> Any:
-    """The entropy in nats along the last axis of a distribution, or the sum of those of its yes and no. Arrays or tensors."""
+    """Return the entropy in nats of a distribution along the last axis, or the sum over yes-or-no entries; arrays or tensors."""
     if outputs == "labels":
         return entropy(p, "classes") + entropy(1 - p, "classes")
     math = np if isinstance(p, np.ndarray) else ops
@@ -311,12 +311,12 @@ def entropy(p: Any, outputs: str = "classes") -> Any:
 
 @functools.cache
 def _reduction(outputs: str, logits: bool, keep: bool) -> Callable:
-    """The same function each time, so that what is compiled for it is found again."""
+    """Return the same function each time, so that its compiled program is found again."""
     return functools.partial(_moments, outputs=outputs, logits=logits, keep=keep)
 
 
 def _moments(passes: Any, *, outputs: str, logits: bool, keep: bool) -> dict:
-    """What is kept of some passes, (samples, examples, …), inside the compiled program."""
+    """Return the statistics kept of some passes, (samples, examples, …), inside the compiled program."""
     if logits:
         passes = ops.softmax(passes, axis=-1) if outputs == "classes" else ops.sigmoid(passes)
     mean = ops.mean(passes, axis=0)
@@ -334,14 +334,14 @@ def _distributes(p: np.ndarray) -> bool:
 
 
 def _loss_name(loss: Any) -> str:
-    """The name of the function behind a loss, however it is written and whatever it is called."""
+    """Return the name of the function behind a loss, in whatever form the loss is given."""
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     function = getattr(loss, "fn", loss)
     return str(getattr(function, "__name__", getattr(function, "name", ""))).lower()
 
 
 def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
-    """The answers in the shape of the outputs."""
+    """Return the answers in the shape of the outputs."""
     try:
         y = np.asarray(y, float)
     except (TypeError, ValueError):

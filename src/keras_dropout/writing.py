@@ -10,7 +10,7 @@ from keras_dropout.errors import refuse
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], fix: str = "Free the disk, or name a file elsewhere.") -> None:
-    """Write a file whole or not at all: `write` is given the path of a file beside it, which then takes its name."""
+    """Write a file whole or not at all: `write` gets the path of a temporary file beside it, which then takes its name."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
@@ -18,5 +18,5 @@ def write_whole(path: Path, write: Callable[[Path], Any], fix: str = "Free the d
     except OSError as error:
         refuse(f"{path} cannot be written: {error.strerror or error}.", fix)
     finally:
-        with contextlib.suppress(OSError):  # such as a name that is too long
+        with contextlib.suppress(OSError):  # for example a name that is too long
             part.unlink(missing_ok=True)

@@ -1,17 +1,17 @@
-"""What each backend must do for the masks, behind one interface; everything else is written in `keras.ops`.
+"""The interface that each backend implements for the masks; everything else is written in `keras.ops`.
 
     draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
     draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
-    recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static), which backward applies again to what comes upstream
-    compiled(function, seldom=False)          the function, compiled where the backend compiles, without gradients; quickly if it is
-                                              called `seldom`
+    recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static); backward applies it again to the upstream gradient
+    compiled(function, seldom=False)          the function, compiled where the backend compiles, without gradients; compiled quickly
+                                              if it is called `seldom`
 
-`state` is what `masks.Stream.next` gives. `recomputed` is for functions that multiply each element of x by a factor of the other
-tensors: such a function is its own transpose, so that nothing of x's size is kept for backward. It is told whether the function is
-`pointwise`: whether the factor of an element, where `shape` is that of x, depends on the element's position alone.
+`state` comes from `masks.Stream.next`. `recomputed` is for functions that multiply each element of x by a factor of the other
+tensors. Such a function is its own transpose, so that nothing of x's size is kept for backward. `pointwise` tells `recomputed`
+whether the factor of an element, where `shape` is that of x, depends on the element's position alone.
 
-The same hash runs everywhere, compiled or not, and is fused everywhere: under JAX by `jit`, also when called eagerly; on
+The same hash runs everywhere, compiled or not, and is fused everywhere: on JAX by `jit`, also when called eagerly; on
 TensorFlow by XLA, also inside a graph that is not compiled; on PyTorch by `torch.compile`, or block by block in the cache.
 """
 
@@ -22,5 +22,5 @@ import keras
 
 
 def current() -> ModuleType:
-    """The module of the backend that Keras runs on."""
+    """Return the module of the backend that Keras runs on."""
     return importlib.import_module(f"keras_dropout.backends.{keras.backend.backend()}")

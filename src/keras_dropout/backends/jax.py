@@ -1,7 +1,7 @@
-"""Masks on JAX: unsigned 32-bit words, one fused kernel, also when called outside `jit`.
+"""Masks on JAX: unsigned 32-bit words in one fused kernel, even when called outside `jit`.
 
-Inside `shard_map` an input that varies over mesh axes is taken as split along its first axis, in the order of the mesh's axes:
-each position then has the mask that it has on one device. (With `check_vma=False` JAX does not tell what varies.)
+Inside `shard_map`, an input that varies over mesh axes counts as split along its first axis, in the order of the mesh's axes:
+each position then has the mask that it has on one device. (With `check_vma=False` JAX does not say what varies.)
 """
 
 import math
@@ -70,7 +70,7 @@ def compiled(function: Callable, seldom: bool = False) -> Callable:
 
 
 def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:
-    """Low and high word of each position of a mask of `shape`, which is one of several shards along its first axis."""
+    """Return the low and high word of each position of a mask of `shape`, which is one of several shards along its first axis."""
     shards = math.prod(jax.lax.axis_size(axis) for axis in axes)
     if math.prod(shape) * shards <= POSITIONS:
         low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
@@ -89,7 +89,7 @@ def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array
 
 
 def _wide_product(x: jax.Array, factor: int) -> tuple[jax.Array, jax.Array]:
-    """The low and the high word of x * factor, from 16-bit halves: JAX has no 64-bit integers by default."""
+    """Return the low and the high word of x * factor, from 16-bit halves: JAX has no 64-bit integers by default."""
     half = jnp.uint32(0xFFFF)
     x0, x1, f0, f1 = x & half, x >> 16, jnp.uint32(factor & 0xFFFF), jnp.uint32(factor >> 16)
     low, inner, outer = x0 * f0, x0 * f1, x1 * f0

@@ -1,7 +1,7 @@
 """Masks on TensorFlow: unsigned 32-bit words, compiled by XLA wherever they are called from.
 
-Op by op the hash would be twice as slow as TensorFlow's own dropout; as a compiled function inside eager code or a plain graph it
-is five times as fast.
+Run op by op, the hash would be twice as slow as TensorFlow's own dropout. As a compiled function inside eager code or a plain
+graph, it is five times as fast.
 """
 
 import functools
@@ -64,7 +64,7 @@ def compiled(function: Callable, seldom: bool = False) -> Callable:
 
 @functools.cache
 def _product(apply: Callable, **static: Any) -> Callable:
-    # A function of its own: of a partial one, TensorFlow would look at each fixed argument again in every call.
+    # A separate function: for a partial one, TensorFlow would inspect each fixed argument again in every call.
     @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
     def compiled(x: tf.Tensor, *tensors: tf.Tensor) -> tf.Tensor:
         return apply(x, *tensors, **static)

@@ -1,8 +1,8 @@
-"""Masks on PyTorch: int32 words that wrap, since torch has no arithmetic on unsigned ones.
+"""Masks on PyTorch: int32 words that wrap, because torch has no arithmetic on unsigned ones.
 
-`torch.compile` fuses them. In eager mode on a CPU they are computed block by block, so that the 19 steps of the hash stay in the
-cache, in place, and by numpy, whose integers are unsigned and whose calls cost a third of torch's; a product of x and its mask
-goes over x by blocks, too. torch's own generator, which draws one number after the other, is slower.
+`torch.compile` fuses them. In eager mode on a CPU, they are computed in place and block by block, so that the 19 steps of the hash
+stay in the cache. numpy does this, because its integers are unsigned and its calls cost a third of torch's. A product of x and its
+mask goes over x by blocks, too. torch's own generator, which draws one number after the other, is slower.
 """
 
 import math
@@ -76,7 +76,7 @@ def _whole(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -> to
 
 
 def _numbers(tensors: tuple) -> list:
-    """The tensors, with scalars as Python numbers in eager calls on a CPU: a call with a scalar tensor costs microseconds."""
+    """Return the tensors, with scalars as Python numbers in eager calls on a CPU: a scalar tensor in a call costs microseconds."""
     return [tensor.item() if tensor.dim() == 0 and _eager_on_cpu(tensor) else tensor for tensor in tensors]
 
 
@@ -88,7 +88,7 @@ def _by_blocks(apply: Callable, static: dict, x: torch.Tensor, tensors: tuple) -
     y = torch.empty_like(x)
     from_, to = x.view(-1), y.view(-1)
     for start in range(0, len(to), _BLOCK):
-        block: Any = from_[start : start + _BLOCK]  # a tensor takes attributes of ours, which its type does not have
+        block: Any = from_[start : start + _BLOCK]  # `Any`, because we set an attribute that a tensor's type does not have
         block.first_position = start
         to[start : start + _BLOCK] = apply(block, *numbers, **{**static, "shape": tuple(block.shape)})
     return y
@@ -99,14 +99,14 @@ def _eager_on_cpu(x: torch.Tensor) -> bool:
 
 
 def _draws_at_once(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """The draws of the positions from `start` to `stop`."""
+    """Return the draws of the positions from `start` to `stop`."""
     position = torch.arange(start, stop, dtype=torch.int32 if stop <= POSITIONS // 2 else torch.int64, device=state.device)
     high = (position >> 32).to(torch.int32) if stop > POSITIONS else None
     return masks.draws(position.to(torch.int32), call_key(state, WORDS), WORDS, high)
 
 
 def _draws_in_blocks(state: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """The same, where `start` is that of a block."""
+    """Return the same draws block by block; `start` must be the start of a block."""
     key = call_key(state.tolist(), _PLAIN_WORDS)
     result = np.empty(stop - start, np.uint32)
     low = np.empty(min(len(result), _BLOCK), np.uint32)
@@ -114,7 +114,7 @@ def _draws_in_blocks(state: torch.Tensor, start: int, stop: int) -> torch.Tensor
         block = result[position - start :][:_BLOCK]
         words = low[: len(block)]
         np.add(_POSITIONS_OF_BLOCK[: len(block)], np.uint32(position % POSITIONS), out=words)
-        masks.draws(_InPlace(words, spare=block), key, _PLAIN_WORDS, position // POSITIONS or None)  # ends in what is spare
+        masks.draws(_InPlace(words, spare=block), key, _PLAIN_WORDS, position // POSITIONS or None)  # the result is in `block`
     return torch.from_numpy(result.view(np.int32))
 
 
@@ -122,7 +122,7 @@ _POSITIONS_OF_BLOCK = np.arange(_BLOCK, dtype=np.uint32)
 
 
 class _InPlace:
-    """A block of 32-bit words whose operators change it, where those of an array would make another one."""
+    """A block of 32-bit words whose operators change it in place; those of an array would make another one."""
 
     def __init__(self, words: np.ndarray, spare: np.ndarray):
         self.words, self.spare = words, spare
@@ -143,5 +143,5 @@ class _InPlace:
         return np.right_shift(self.words, np.uint32(n), out=self.spare)
 
 
-# A key is in Python's whole numbers: they do not wrap, so that they are cut to 32 bits where the upper ones would matter.
+# A key consists of Python integers. They do not wrap, so they are cut to 32 bits where the upper bits would matter.
 _PLAIN_WORDS = Words(constant=int, shift_right=lambda x, n: (x % POSITIONS if isinstance(x, int) else x) >> n)

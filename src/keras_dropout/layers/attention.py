@@ -17,7 +17,7 @@ __all__ = ["AttentionDropout", "DropHead", "DropKey"]
 class _AttentionWrapper(MaskWrapper):
     """A multi-head attention whose heads a subclass computes in training, by `heads`, between the layer's own projections.
 
-    At inference the layer itself is called. Its dropout is 0, for otherwise Keras leaves the fused attention off there too.
+    At inference the layer itself is called. Its dropout must be 0, because Keras otherwise turns fused attention off there too.
     """
 
     def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
@@ -41,7 +41,7 @@ class _AttentionWrapper(MaskWrapper):
         self._window = config.get("sliding_window")
 
     def heads(self, query: Any, key: Any, value: Any, allowed: Any, state: Any, wanted: bool) -> tuple[Any, Any]:
-        """(batch, queries, heads, features) in training, and the attention scores before dropping, where `wanted`."""
+        """Return (batch, queries, heads, features) in training, and the attention scores before dropping if `wanted`."""
         raise NotImplementedError
 
     def __call__(self, query: Any, value: Any = None, *rest: Any, **options: Any) -> Any:
@@ -75,7 +75,7 @@ class _AttentionWrapper(MaskWrapper):
         self._check_floating(query, value, key)
         allowed = _join(attention_mask, query_mask, value_mask, key_mask)
         if not (query_mask is None and value_mask is None and key_mask is None):
-            # Keras's layer takes the padding masks off the tensors it gets: those of the caller keep theirs.
+            # Keras's layer removes the padding masks from the tensors it gets. Give it copies: the caller's tensors keep theirs.
             query, value, key = (each if each is None else ops.copy(each) for each in (query, value, key))
         if not training:
             return self.layer(
@@ -102,14 +102,14 @@ class _AttentionWrapper(MaskWrapper):
         return (outputs, scores) if return_attention_scores else outputs
 
     def logits(self, query: Any, key: Any, allowed: Any) -> Any:
-        """What the softmax is taken of, in float32 or better; the type's lowest where it is not allowed."""
+        """Return the inputs of the softmax, in float32 or better; entries that are not allowed get the dtype's lowest number."""
         query = query * ops.cast(1 / math.sqrt(self.layer.key_dim), query.dtype)
         logits = ops.einsum("btnf,bsnf->bnts", query, key)
         logits = ops.cast(logits, keras.backend.result_type(logits.dtype, "float32"))
         return logits if allowed is None else ops.where(allowed, logits, _lowest(logits))
 
     def _near(self, queries: int, keys: int, causal: bool) -> Any:
-        """Which keys each query may look at by their distance, or None if at all."""
+        """Return which keys each query may see by their distance; None if the distance does not matter."""
         if not causal and self._window is None:
             return None
         distance = ops.expand_dims(ops.arange(queries, dtype="int32"), 1) - ops.arange(keys, dtype="int32")
@@ -154,8 +154,8 @@ class AttentionDropout(_AttentionWrapper):
     Arguments:     rate: fraction of weights dropped, in [0, 1]; 0.1 in the paper. layer: a keras.layers.MultiHeadAttention with
                    dropout=0, for inputs of rank 3 and without a gate. seed: whole number.
     Source:        Vaswani et al. 2017, arXiv:1706.03762.
-    Differs from:  MultiHeadAttention(dropout=rate) in what Dropout differs in, and in that fused attention stays on at inference.
-                   The weights of a query sum to 1 in the mean only. Flax shares the mask over batch and heads.
+    Differs from:  MultiHeadAttention(dropout=rate) as Dropout differs from Keras's, and by keeping fused attention on at inference.
+                   The weights of a query sum to 1 only on average. Flax shares the mask over batch and heads.
 
     >>> import numpy as np
     >>> layer = AttentionDropout(0.1, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
@@ -170,18 +170,18 @@ class AttentionDropout(_AttentionWrapper):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class DropKey(_AttentionWrapper):
-    __doc__ = f"""Hide random keys from each query in training, before the softmax, which shares the weight among the others.
+    __doc__ = f"""Hide random keys from each query in training, before the softmax, so that the other keys share the weight.
 
         y = W_o [softmax(q k / sqrt(d) + b) v],    b = lowest number with probability rate, else 0, per example, head, query and key
 
-    Where all keys of a query that its mask allows would go, one of them stays.
+    If all keys of a query that its mask allows would be hidden, one of them stays.
 
     {_CALL}
     Arguments:     rate: fraction of keys hidden, in [0, 1]; at 1 one key is left for each query. In the paper it falls with depth.
                    layer, seed: as in AttentionDropout.
     Source:        Li et al. 2022, arXiv:2208.02646.
-    Differs from:  AttentionDropout in that the weights of a query always sum to 1, and in that the mean is not kept. The code in
-                   circulation adds -1e12, which overflows in float16 and gives equal weights where all keys go.
+    Differs from:  AttentionDropout: the weights of a query always sum to 1, and the mean is not kept. Common published code adds
+                   -1e12, which overflows in float16 and gives equal weights where all keys are hidden.
 
     >>> import numpy as np
     >>> layer = DropKey(0.9, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
@@ -193,7 +193,7 @@ class DropKey(_AttentionWrapper):
     def heads(self, query: Any, key: Any, value: Any, allowed: Any, state: Any, wanted: bool) -> tuple[Any, Any]:
         logits = self.logits(query, key, allowed)
         kept = noise.kept_in_part(state, self.state.rate, tuple(ops.shape(logits)), allowed)
-        # A sum, not a choice: its derivative is 1, so that backward does not need the mask; hidden keys have weight 0 there.
+        # A sum, not a selection: its derivative is 1, so that backward does not need the mask; hidden keys have weight 0 there.
         hidden = logits + ops.where(kept, ops.zeros((), logits.dtype), _lowest(logits))
         scores = _softmax(logits, allowed, wanted, value.dtype) if wanted else None
         return _mean(_softmax(hidden, allowed, wanted, value.dtype), value), scores
@@ -205,14 +205,14 @@ class DropHead(_AttentionWrapper):
 
         y = W_o [head_h * m_h * heads / sum(m)],    m ~ Bernoulli(1 - rate), one draw per example and head
 
-    Where all heads of an example would go, one of them stays.
+    If all heads of an example would be dropped, one of them stays.
 
     {_CALL}
     Arguments:     rate: fraction of heads dropped, in [0, 1]; 0.2 to 0.3 in the paper. layer, seed: as in AttentionDropout.
     Source:        Zhou et al. 2020, arXiv:2004.13342, whose rate falls to 0 and rises again in training.
-    Differs from:  1 / (1 - rate) in that the factors of an example sum to the number of heads exactly; the mean is kept, also where
-                   a head is forced to stay. The code in circulation gives nan where no head is left. Training uses the fused
-                   attention too, unless the scores are asked for.
+    Differs from:  scaling by 1 / (1 - rate): the factors of an example sum exactly to the number of heads. The mean is kept even
+                   where a head is forced to stay. Common published code gives nan where no head is left. Training uses fused
+                   attention too, unless the scores are requested.
 
     >>> import numpy as np
     >>> layer = DropHead(0.5, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
@@ -236,7 +236,7 @@ class DropHead(_AttentionWrapper):
 
 
 def _join(attention_mask: Any, query_mask: Any, value_mask: Any, key_mask: Any) -> Any:
-    """All masks as one of rank 4, (batch, heads, queries, keys) with 1 where it is shared, or None.
+    """Join all masks into one of rank 4, (batch, heads, queries, keys) with 1 where an axis is shared, or return None.
 
     Keras's layer adds padding masks to an attention mask of rank 4 with the batch on the axis of the heads.
     """
@@ -258,7 +258,7 @@ def _lowest(x: Any) -> float:
 def _softmax(logits: Any, allowed: Any, wanted: bool, dtype: Any) -> Any:
     weights = ops.softmax(logits, axis=-1)
     if wanted and allowed is not None:
-        # A query without any key has equal weights in Keras, but zeros where it returns them: the same in training.
+        # For a query without any key, Keras uses equal weights but returns zeros: do the same in training.
         weights = ops.where(allowed, weights, ops.zeros((), weights.dtype))
     return ops.cast(weights, dtype)
 

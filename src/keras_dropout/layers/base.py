@@ -1,4 +1,4 @@
-"""What the layers share: rates and a stream of masks as state, saved and configured once for all of them."""
+"""The shared parts of the layers: rates and a stream of masks as state, saved and configured once for all of them."""
 
 import numbers
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from keras_dropout.masks import Stream
 class Rate:
     """An attribute of a layer that holds a rate in a variable: setting it takes effect at the next step, without compiling again.
 
-    `one_is` says why the rate cannot be 1, where it cannot. `follows` names the rate that this one is as long as it is None: its
-    variable is then -1, for the other's may be set past the layer.
+    `one_is` says why the rate cannot be 1; None allows it. `follows` names the rate to use while this one is None. The variable is
+    then -1, because the other rate's variable may be set without this layer's knowledge.
     """
 
     def __init__(self, one_is: str | None = None, follows: str = ""):
@@ -42,12 +42,12 @@ class Rate:
             setattr(layer.state, self.name, variable)
 
     def own(self, layer: Any) -> float | None:
-        """The rate that was set; None where it follows another."""
+        """Return the rate that was set; None while it follows another."""
         value = np.float32(ops.convert_to_numpy(getattr(layer.state, self.name)))
         return None if value < 0 else float(np.format_float_positional(value, unique=True))  # 0.2, not 0.20000000298
 
     def now(self, layer: Any) -> Any:
-        """The rate in a step, where it may follow another."""
+        """Return the rate in a step, where it may follow another."""
         own, other = (ops.convert_to_tensor(getattr(layer.state, name)) for name in (self.name, self.follows))
         return ops.where(own < 0, other, own)
 
@@ -59,7 +59,7 @@ class Rate:
         return rate
 
 
-# To a type checker what is mixed into a layer is one.
+# To a type checker, a mixin of a layer is a layer.
 if TYPE_CHECKING:
     from keras import Layer as _Mixin
 else:
@@ -67,23 +67,23 @@ else:
 
 
 class Stochastic(_Mixin):
-    """A layer's random state: its rates and its stream of masks. Comes first among the bases of a Keras layer.
+    """The random state of a layer: its rates and its stream of masks. It comes first among the bases of a Keras layer.
 
-    Rates and stream are state but not weights: they are in `variables`, so that every backend carries them through a step, and
-    in saved files, so that a resumed training goes on with the masks it would have had; they are not in `weights`, so that
-    weight lists and counts are those of a model without dropout.
+    Rates and stream are state but not weights. They are in `variables`, so that every backend carries them through a step, and in
+    saved files, so that resumed training continues with the masks it would have had. They are not in `weights`, so that weight
+    lists and counts are those of a model without dropout.
     """
 
     state: SimpleNamespace
 
     def start(self, seed: int | None, **rates: float) -> None:
-        """Make the state; to be called once, after Keras's own constructor."""
+        """Make the state. Call it once, after Keras's own constructor."""
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
             refuse(f"{type(self).__name__}: seed must be a whole number or None; got {seed!r}.", "Leave it out for a random one.")
         self.seed = None if seed is None else int(seed)
-        # In a plain object: as attributes of the layer Keras would count the variables as weights.
+        # In a plain object: Keras would count variables that are attributes of the layer as weights.
         self.state = SimpleNamespace()
-        self.__dict__["saved_state"] = _SavedState(self.state)  # past Keras's list of inner layers, not past its saving
+        self.__dict__["saved_state"] = _SavedState(self.state)  # hidden from layer tracking, still saved
         for name, rate in rates.items():
             setattr(self, name, rate)
         self.stream = Stream(self.seed)
@@ -92,7 +92,7 @@ class Stochastic(_Mixin):
 
     @classmethod
     def free_rates(cls) -> set[str]:
-        """The rates that can be changed without compiling again."""
+        """Return the names of the rates that can be changed without compiling again."""
         return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, Rate)}
 
     @property
@@ -105,10 +105,10 @@ class Stochastic(_Mixin):
 
 
 class _SavedState(keras.Layer):
-    """A layer's random state in saved files: a place of its own beside the layer's weights.
+    """A layer's random state in saved files, in a place of its own beside the layer's weights.
 
-    There Keras's own dropout layers, which have no weights, do not come across it, and ours do not miss it where it is not: files
-    of weights move between models with theirs and with ours.
+    Keras's own dropout layers have no weights and do not read this place; ours work without it. Files of weights therefore move
+    between models with Keras's layers and models with ours.
     """
 
     def __init__(self, state: SimpleNamespace):
@@ -128,10 +128,10 @@ class _SavedState(keras.Layer):
 
 
 class MaskLayer(Stochastic, keras.Layer):
-    """A layer that drops parts of its input with one rate. A subclass says what, by `mask_shape` or by `drop`."""
+    """A layer that drops parts of its input with one rate. A subclass defines which parts, by `mask_shape` or by `drop`."""
 
     rate = Rate()
-    ranks: range | None = None  # of the inputs, where not all are accepted
+    ranks: range | None = None  # of the inputs, if not all are accepted
     layout = ""  # the axes of the inputs, for the message about a wrong rank
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
@@ -140,11 +140,11 @@ class MaskLayer(Stochastic, keras.Layer):
         self._build_at_init()
 
     def mask_shape(self, shape: tuple) -> tuple:
-        """The shape of the mask for inputs of `shape`: 1 on an axis that shares it."""
+        """Return the shape of the mask for inputs of `shape`: 1 on an axis that shares one draw."""
         return shape
 
     def drop(self, inputs: Any, state: Any) -> Any:
-        """The output in training; `state` gives this call's randomness."""
+        """Return the output in training; `state` gives this call's randomness."""
         return noise.bernoulli_product(inputs, state, self.state.rate, self.mask_shape(tuple(ops.shape(inputs))))
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -152,7 +152,7 @@ class MaskLayer(Stochastic, keras.Layer):
         return self.drop(inputs, self.stream.next()) if training else inputs
 
     def check_inputs(self, inputs: Any) -> None:
-        """Refuse inputs of a type or rank that cannot be meant."""
+        """Refuse inputs of a dtype or rank that the layer does not support."""
         check_floating(type(self).__name__, inputs)
         if self.ranks is not None and len(inputs.shape) not in self.ranks:
             rank = self.ranks[0] if len(self.ranks) == 1 else f"{self.ranks[0]} or more"
@@ -162,7 +162,7 @@ class MaskLayer(Stochastic, keras.Layer):
             )
 
     def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
-        self.check_inputs(inputs)  # when a model is made, not first when it runs
+        self.check_inputs(inputs)  # already when a model is made, not only when it runs
         return super().compute_output_spec(inputs, *args, **options)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -170,7 +170,7 @@ class MaskLayer(Stochastic, keras.Layer):
 
 
 class LayerWrapper(Stochastic, keras.layers.Wrapper):
-    """A layer around another one, on whose computation it acts. A subclass calls `start`."""
+    """A layer that wraps another one and changes its computation. A subclass calls `start`."""
 
     def __init__(self, layer: keras.Layer, **kwargs: Any):
         if not isinstance(layer, keras.Layer):
@@ -183,9 +183,9 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
 
     def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:
-        """The wrapped layer's outputs, with other `values` in some of its variables for this call.
+        """Return the wrapped layer's outputs, with other `values` in some of its variables for this call.
 
-        Gradients flow through the values to what they were made of; what the call changes in other variables stays.
+        Gradients flow through the values to their sources. Changes that the call makes in other variables stay.
         """
         if self.layer._call_has_training_arg:
             options["training"] = training
@@ -193,14 +193,14 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
             return self.layer(inputs, **options)
         values = list(values)
         given = {id(variable) for variable, _ in values}
-        # Every variable is named: inside another scope, as in a compiled step, its value is that of the scope.
+        # Name every variable: inside another scope, as in a compiled step, its value is that of the scope.
         values += [(variable, variable.value) for variable in self.inner_variables() if id(variable) not in given]
         with keras.StatelessScope(values, collect_losses=True) as scope:
             before = {id(variable): scope.get_current_value(variable) for variable, _ in values}
             outputs = self.layer(inputs, **options)
         for loss in scope.losses:
             self.add_loss(loss)
-            self._loss_ids.discard(id(loss))  # inside another scope it is the wrapped layer's already, and would count twice
+            self._loss_ids.discard(id(loss))  # inside another scope the wrapped layer has it already, and it would count twice
         for variable, _ in values:
             after = scope.get_current_value(variable)
             if id(variable) not in given and after is not before[id(variable)]:
@@ -208,11 +208,11 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
         return outputs
 
     def activated(self, values: Any) -> Any:
-        """The wrapped layer's activation of values that were not computed by the layer itself."""
+        """Return the wrapped layer's activation of values that the layer itself did not compute."""
         return self.regularized(self.layer.activation(values))
 
     def regularized(self, outputs: Any) -> Any:
-        """Outputs that did not come from a call of the wrapped layer, with the loss that its call would have added."""
+        """Return outputs that no call of the wrapped layer made, and add the loss that its call would have added."""
         outputs = ops.cast(outputs, self.layer.compute_dtype)
         if self.layer.activity_regularizer is not None:
             loss = self.layer.activity_regularizer(outputs)
@@ -220,7 +220,7 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
         return outputs
 
     def inner_variables(self) -> list[keras.Variable]:
-        """The variables that a call of the wrapped layer may use or change."""
+        """Return the variables that a call of the wrapped layer may use or change."""
         return self.layer.variables
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
@@ -236,7 +236,7 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
 
 
 class MaskWrapper(LayerWrapper):
-    """A layer around another one, on whose computation it acts with one rate."""
+    """A layer that wraps another one and changes its computation with one rate."""
 
     rate = Rate()
 
@@ -252,7 +252,7 @@ def check_tensor(owner: str, inputs: Any) -> None:
 
 
 def check_floating(owner: str, inputs: Any) -> None:
-    """Refuse whole numbers and truth values: a mask scales what it keeps."""
+    """Refuse integers and booleans: a mask scales the values it keeps."""
     check_tensor(owner, inputs)
     kind = keras.backend.standardize_dtype(inputs.dtype)
     if "float" not in kind:
@@ -260,6 +260,6 @@ def check_floating(owner: str, inputs: Any) -> None:
 
 
 def check_data_format(owner: str, data_format: str | None) -> str:
-    """Return "channels_first" or "channels_last"; None is Keras's own setting."""
-    value = str(data_format or keras.config.image_data_format()).lower()  # in any case, as Keras
+    """Return "channels_first" or "channels_last"; None means Keras's own setting."""
+    value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
     return check_choice(f"data_format for {owner}", value, ("channels_first", "channels_last"))

@@ -1,7 +1,7 @@
 """Layers whose rates are learned, or decided by the weights.
 
-All of them are around a layer with a kernel. Regularisers and divergences are added as losses in each call, in training and at
-inference, as Keras adds those of a `kernel_regularizer`: what `evaluate` reports is what `fit` minimised.
+All of them wrap a layer with a kernel. Regularisers and divergences are added as losses in each call, in training and at
+inference, as Keras does for a `kernel_regularizer`: `evaluate` reports what `fit` minimised.
 """
 
 import math
@@ -41,7 +41,7 @@ _KL_WEIGHT = "1 / N for a mean loss over N training examples; 0 switches it off.
 
 
 class _OnKernel(LayerWrapper):
-    """A wrapper that acts on, or looks at, its layer's kernel. `kinds` are the layers that it can be around, where not all."""
+    """A wrapper that reads or changes its layer's kernel. `kinds` are the layers that it can wrap, if not all."""
 
     kinds: tuple[type, ...] = ()
 
@@ -63,12 +63,12 @@ class _OnKernel(LayerWrapper):
             )
 
     def kernel(self) -> Any:
-        """The kernel with which the layer computes, in float32 or better."""
+        """Return the kernel with which the layer computes, in float32 or better."""
         used = ops.cast(self.layer.kernel, self.layer.compute_dtype)
         return ops.cast(used, keras.backend.result_type(used.dtype, "float32"))
 
     def with_kernel(self, kernel: Any) -> keras.Layer:
-        """A layer like the wrapped one, with another kernel."""
+        """Return a layer like the wrapped one, with another kernel."""
         twin = type(self.layer).from_config(self.layer.get_config())
         twin.build_from_config(self.layer.get_build_config())
         twin.set_weights(self.layer.get_weights())
@@ -92,14 +92,14 @@ class _OnSum(_OnKernel):
         return ops.cast(inputs, self.layer.compute_dtype)
 
     def sum(self, inputs: Any, kernel: Any) -> Any:
-        """Linear in both, in the type of the inputs."""
+        """Return the weighted sums, linear in inputs and kernel, in the dtype of the inputs."""
         kernel = ops.cast(kernel, inputs.dtype)
         return (
             ops.matmul(inputs, kernel) if isinstance(self.layer, keras.layers.Dense) else self.layer.convolution_op(inputs, kernel)
         )
 
     def noisy_sum(self, inputs: Any, kernel: Any, variance: Any) -> Any:
-        """The sums for weights of this mean and variance, drawn anew for each example: their own moments suffice."""
+        """Return the sums for weights of this mean and variance, drawn anew for each example from the moments of the sums."""
         mean, real = self.sum(inputs, kernel), variance.dtype
         deviation = ops.sqrt(self.sum(ops.square(ops.cast(inputs, real)), variance) + _EPSILON)
         drawn = deviation * ops.cast(noise.normal(self.stream.next(), tuple(ops.shape(mean))), real)
@@ -116,11 +116,11 @@ class _OnSum(_OnKernel):
 class _LearnedRate(_OnKernel):
     """A wrapper that learns its rates, as log(rate / (1 - rate)) in one weight.
 
-    `rate` reads the mean of what is learned, to six digits, and setting it sets all of it. The config has the rate that was last
-    set; what was learned from there is a weight.
+    `rate` reads the mean of the learned rates, to six digits; setting it sets all of them. The config has the rate that was last
+    set; the learned rates are in the weight.
     """
 
-    highest = 1.0  # of the rates; 1 itself is never one
+    highest = 1.0  # limit of the rates; 1 itself is not allowed
     constraint: Callable[[Any], Any] | None = None
 
     def __init__(self, rate: float, layer: keras.Layer, seed: int | None, numbers: Mapping[str, float], **kwargs: Any):
@@ -174,7 +174,7 @@ class ConcreteDropout(_LearnedRate):
 
     Shapes:        those of the layer, which may be any with a `kernel`.
     Inference:     y = layer(x).
-    Arguments:     rate: the initial rate, in (0, 1); then what is learned, one number, a weight named logit (keep it out of
+    Arguments:     rate: the initial rate, in (0, 1). The learned rate is one number, a weight named logit (keep it out of
                    weight decay). layer: the layer. temperature: the lower, the closer z is to 0 or 1, and the noisier the
                    gradient. weight_regularizer, dropout_regularizer: for a mean loss over N training examples and a prior
                    of length scale l on the weights,
@@ -185,10 +185,10 @@ class ConcreteDropout(_LearnedRate):
                    (l = 0.01 to 1); they can be changed at any time. spatial: one draw per example and channel instead of one per
                    unit; by default for convolutions only, along their data_format. seed: whole number.
     Source:        Gal, Hron and Kendall 2017, arXiv:1705.07832.
-    Differs from:  the authors' code in that it is deterministic at inference, as other dropout is; in that the losses are
-                   those of the current weights in each call (Keras 3 loses what is added when building); and in that
-                   data_format is obeyed. The mask is biased where rate is not 1/2: at temperature 0.1 its mean at rate
-                   0.1 is 0.8988 instead of 0.9, at 2/3, the authors' choice for images, 0.8547.
+    Differs from:  the authors' code: it is deterministic at inference, like other dropout; the losses are those of the current
+                   weights in each call (Keras 3 forgets losses that are added when building); and data_format is obeyed. The
+                   mask is biased where rate is not 1/2: at temperature 0.1 its mean at rate 0.1 is 0.8988 instead of 0.9, at
+                   2/3, the authors' choice for images, 0.8547.
 
     >>> import numpy as np
     >>> layer = ConcreteDropout(0.1, keras.layers.Dense(3), seed=0)
@@ -250,17 +250,17 @@ class VariationalDropout(_OnSum, _LearnedRate):
 
     Shapes:        those of the layer.
     Inference:     y = layer(x), with the mean weights.
-    Arguments:     rate: the initial rate, in (0, 0.5]; then the mean of what is learned. layer: a Dense layer. noise: "weights",
-                   independent for each weight, drawn as its sums (two products instead of one; type A in the paper), or
+    Arguments:     rate: the initial rate, in (0, 0.5]; then the mean of the learned rates. layer: a Dense layer. noise: "weights",
+                   independent for each weight, drawn on the sums (two products instead of one; type A in the paper), or
                    "inputs", one factor per input unit, so that the outputs' noise is correlated (type B). per: one rate for the
                    "layer", for each input "unit", or, with noise on the weights, for each "weight". kl_weight: 1 / N for a mean
                    loss over N training examples; can be changed at any time, as to raise it from 0 in the first epochs.
                    seed: whole number.
     Source:        Kingma, Salimans and Welling 2015, arXiv:1506.02557.
-    Differs from:  Edward2's DenseVariationalDropout, which is SparseVariationalDropout. The sum is over what is random: all
+    Differs from:  Edward2's DenseVariationalDropout, which is SparseVariationalDropout. The sum is over the random quantities: all
                    weights with noise on the weights, the input units with noise on the inputs. It leaves out the
-                   divergence's unknown constant, so that it may be below 0. The polynomial is good to 0.04 for a <= 1
-                   and rewards noise without limit beyond: rates are held at 0.5 or less.
+                   divergence's unknown constant, so it may be below 0. The polynomial is accurate to 0.04 for a <= 1
+                   and rewards noise without limit beyond: rates stay at 0.5 or less.
 
     >>> import numpy as np
     >>> layer = VariationalDropout(0.2, keras.layers.Dense(3), per="unit", kl_weight=1e-3, seed=0)
@@ -299,7 +299,7 @@ class VariationalDropout(_OnSum, _LearnedRate):
     def call(self, inputs: Any, training: bool = False) -> Any:
         inputs, kernel = self.inputs(inputs), self.kernel()
         logit = ops.convert_to_tensor(self.logit)
-        # An optimiser other than Keras's does not know the constraint. At 0 itself the gradient is that of the inside.
+        # An optimiser other than Keras's does not know the constraint. At 0 itself the gradient is that from inside the bound.
         log_alpha = ops.where(logit > 0, 0.0, logit)
         self.add_loss(self.state.kl_weight * self._divergence(log_alpha))
         if not training:
@@ -329,14 +329,14 @@ class SparseVariationalDropout(_OnSum):
 
     Shapes:        those of the layer.
     Inference:     y = layer(x) with w_ij = 0 where log a_ij >= threshold.
-    Arguments:     layer: a Dense or Conv2D layer. threshold: 3 is a weight with a rate of 0.95. kl_weight: 1 / N for a mean loss
-                   over N training examples; the authors raise it to that from 0, linearly from epoch 5 to 20, and it can be
-                   changed at any time. log_variance: the initial log s^2. seed: whole number. Besides there are `sparsity`, the
-                   share of weights left out, and `pruned()`, a plain layer without them.
+    Arguments:     layer: a Dense or Conv2D layer. threshold: 3 means a rate of 0.95. kl_weight: 1 / N for a mean loss over N
+                   training examples; the authors raise it from 0 to that, linearly from epoch 5 to 20, and it can be changed
+                   at any time. log_variance: the initial log s^2. seed: whole number. `sparsity` is the share of weights left
+                   out, and `pruned()` returns a plain layer without them.
     Source:        Molchanov, Ashukha and Vetrov 2017, arXiv:1701.05369.
-    Differs from:  the authors' code in that a weight of exactly 0 is allowed, and in that the noise is that of s^2 also where
-                   log a is clipped; and from Edward2's DenseVariationalDropout in leaving weights out at inference. There
-                   is no rate: a / (1 + a) of each weight is one.
+    Differs from:  the authors' code: a weight of exactly 0 is allowed, and the noise uses s^2 even where log a is clipped. Unlike
+                   Edward2's DenseVariationalDropout, it leaves weights out at inference. There is no rate: each weight has
+                   its own, a / (1 + a).
 
     >>> import numpy as np
     >>> layer = SparseVariationalDropout(keras.layers.Dense(3), kl_weight=1e-3, log_variance=10.0, seed=0)
@@ -384,7 +384,7 @@ class SparseVariationalDropout(_OnSum):
         return float(ops.convert_to_numpy(self._noisy(self._log_alpha())).mean())
 
     def pruned(self) -> keras.Layer:
-        """A plain layer with zeros for the weights that are left out: its outputs are those of this one at inference."""
+        """Return a plain layer with zeros for the weights left out: its outputs are those of this layer at inference."""
         self.check_built("pruned layer")
         return self.with_kernel(self._sparse_kernel())
 
@@ -422,13 +422,13 @@ class Standout(_OnSum):
         y = m * f(z),    z = x W + b,    m ~ Bernoulli(pi), one draw per unit,    pi = sigmoid(alpha z + beta)
 
     Shapes:        those of the layer.
-    Inference:     y = pi * f(z), the mean of what training does.
+    Inference:     y = pi * f(z), the mean of the training outputs.
     Arguments:     layer: a Dense or Conv2D layer, with its activation f. alpha: 1 follows the weights, 0 is dropout at the rate
                    sigmoid(-beta), below 0 large sums are dropped. beta: the higher, the more is kept. Both can be changed
                    at any time. seed: whole number.
     Source:        Ba and Frey 2013, Adaptive dropout for training deep neural networks, NeurIPS 26.
-    Differs from:  other dropout in that what is kept is not scaled, since the units' probabilities are part of the network;
-                   and in that there is no rate: it is 1 - pi of each unit. No gradient goes through pi.
+    Differs from:  other dropout: kept units are not scaled, because their probabilities are part of the network. There is no
+                   rate: each unit has its own, 1 - pi. No gradient goes through pi.
 
     >>> import numpy as np
     >>> layer = Standout(keras.layers.Dense(2, kernel_initializer="ones"), alpha=0.0, beta=0.0, seed=0)
@@ -455,7 +455,7 @@ class Standout(_OnSum):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class TargetedDropout(_OnKernel):
-    """Drop weights at random, but only the least of them, so that they can be left out after training.
+    """Drop weights at random, but only the smallest of them, so that they can be left out after training.
 
         y = layer(x) with w_ij * m_ij,    m_ij ~ Bernoulli(1 - rate) if |w_ij| is among the least of its column, else 1
 
@@ -464,12 +464,12 @@ class TargetedDropout(_OnKernel):
     Arguments:     rate: probability in [0, 1] that a candidate is dropped. layer: the layer. targeted: share of candidates, in
                    [0, 1], rounded to whole weights of a column or whole columns; the paper's usual pair is rate 0.66, targeted
                    0.75. Can be changed at any time, as can the rate. by: "weights", the least |w| of each column, or "units",
-                   the columns of least norm, whole. seed: whole number. Besides there is `pruned()`, a plain layer with zeros
-                   for the candidates.
+                   the columns of least norm, whole. seed: whole number. `pruned()` returns a plain layer with zeros for the
+                   candidates.
     Source:        Gomez et al. 2019, arXiv:1905.13678.
-    Differs from:  tensor2tensor in that candidates that are kept are not scaled by 1 / (1 - rate): what is wanted is a network
-                   that does without them, not one that keeps its mean. A share of rate * targeted of the weights is dropped,
-                   by one mask for the whole batch. Of equal weights exactly as many are candidates as are called for.
+    Differs from:  tensor2tensor: kept candidates are not scaled by 1 / (1 - rate). The aim is a network that works without them,
+                   not one that keeps its mean. A share of rate * targeted of the weights is dropped, by one mask for the
+                   whole batch. Among equal weights, exactly the requested number are candidates.
 
     >>> import numpy as np
     >>> layer = TargetedDropout(1.0, keras.layers.Dense(1, use_bias=False), targeted=0.5, seed=0)
@@ -496,7 +496,7 @@ class TargetedDropout(_OnKernel):
         self.by = check_choice("by for TargetedDropout", by, ("weights", "units"))
 
     def pruned(self, share: float | None = None) -> keras.Layer:
-        """A plain layer with zeros for the least `share` of its weights, or for whole units; the candidates by default."""
+        """Return a plain layer with zeros for the smallest `share` of its weights or whole units; the candidates by default."""
         self.check_built("pruned layer")
         share = self.targeted if share is None else check_rate("TargetedDropout", share, "share")
         kernel = ops.convert_to_tensor(self.layer.kernel)
@@ -513,7 +513,7 @@ class TargetedDropout(_OnKernel):
         return self.call_layer(inputs, training, values=[(self.layer.kernel, dropped)])
 
     def _least(self, kernel: Any, share: Any) -> Any:
-        """True for the least `share` of each column, or of all columns. By rank, so that ties make no more of them."""
+        """Return True for the smallest `share` of each column, or of all columns. It goes by rank, so that ties add no more."""
         sizes, shape = ops.abs(ops.reshape(kernel, (-1, kernel.shape[-1]))), tuple(kernel.shape)
         if self.by == "units":
             sizes, shape = ops.sum(ops.square(ops.cast(sizes, "float32")), axis=0)[:, None], (kernel.shape[-1],)

@@ -42,9 +42,9 @@ class StochasticDepth(_PathLayer):
     Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", one draw per example, or "batch", one for all.
                    seed: whole number.
     Source:        Huang et al. 2016, arXiv:1603.09382. Usual rates rise with depth: see linear_decay.
-    Differs from:  the paper in scaling in training instead of at inference, as timm and torchvision do, and in its default of
-                   one draw per example (the paper draws per batch). `DropPath` is another name for it. What is called "drop
-                   connect" in EfficientNet is this method.
+    Differs from:  the paper by scaling in training instead of at inference, as timm and torchvision do, and by its default of
+                   one draw per example (the paper draws per batch). `DropPath` is another name for it. The method that
+                   EfficientNet calls "drop connect" is this one.
 
     >>> import numpy as np
     >>> y = StochasticDepth(0.5, seed=0)(np.ones((6, 3), "float32"), training=True)
@@ -96,12 +96,12 @@ class ShakeDrop(_PathLayer):
         y = (b + a - b a) f,    dy/df = b + c - b c,    b ~ Bernoulli(1 - rate), a ~ U(alpha), c ~ U(beta)
 
     Shapes:        any shape -> the same.
-    Inference:     y = (q + (1 - q) E[a]) f with q = 1 - rate, the mean of what training does.
+    Inference:     y = (q + (1 - q) E[a]) f with q = 1 - rate, the mean of the training outputs.
     Arguments:     rate: probability in [0, 1] that a branch is shaken; 0.5 in the last block of the paper, linear in depth. alpha,
                    beta: ranges of the forward and backward factors. mode: "row", draws per example, or "batch". seed: whole
                    number.
-    Source:        Yamada et al. 2018, arXiv:1802.02375. Behind the last batch normalisation of the branch.
-    Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference, right only where E[a] = 0.
+    Source:        Yamada et al. 2018, arXiv:1802.02375. Put it behind the last batch normalisation of the branch.
+    Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference: right only if E[a] = 0.
 
     >>> import numpy as np
     >>> float(np.asarray(ShakeDrop(0.5)(np.ones((1, 1), "float32"))).sum())
@@ -203,18 +203,18 @@ class ShakeShake(Stochastic, keras.Layer):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class DropEdge(MaskLayer):
-    """Take random edges out of a graph's adjacency matrix in training, and normalise what is left.
+    """Remove random edges from a graph's adjacency matrix in training, and normalise the rest.
 
         y = D^(-1/2) (A * m) D^(-1/2),    D = degrees of A * m,    m_ij = m_ji ~ Bernoulli(1 - rate), m_ii = 1
 
     Shapes:        (batch, nodes, nodes) or (nodes, nodes), dense, with or without weights -> the same.
-    Inference:     y = D^(-1/2) A D^(-1/2): all edges, normalised alike.
+    Inference:     y = D^(-1/2) A D^(-1/2): all edges, normalised in the same way.
     Arguments:     rate: fraction of edges dropped, in [0, 1]; 1 leaves the self-loops. normalize: "symmetric" as above,
                    "row" for D^(-1) (A * m), or "none", where another layer does it. seed: whole number.
     Source:        Rong et al. 2020, arXiv:1907.10903. Add the identity to A first, as graph convolutions do.
-    Differs from:  PyTorch Geometric's dropout_edge in that the shape stays (an edge list would get shorter, and with it every
-                   compiled program change), an undirected edge goes in both directions at once, and self-loops are neither
-                   dropped nor doubled. A node without edges gets zeros, not nan. Of a directed graph i -> j and j -> i go together.
+    Differs from:  PyTorch Geometric's dropout_edge: the shape stays (a shorter edge list would change every compiled program),
+                   both directions of an undirected edge are dropped together, and self-loops are neither dropped nor doubled. A
+                   node without edges gets zeros, not nan. In a directed graph i -> j and j -> i are dropped together.
 
     >>> import numpy as np
     >>> y = np.asarray(DropEdge(0.5, normalize="none", seed=0)(np.ones((6, 6), "float32"), training=True))
@@ -272,8 +272,8 @@ class LayerDrop(MaskWrapper):
     Arguments:     rate: probability in [0, 1] that the layer is skipped; 0.2 in the paper. layer: the layer, or a model. seed:
                    whole number.
     Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556.
-    Differs from:  stochastic depth: what is kept is not scaled, and the shortcut is inside `layer`. The layer is computed and then
-                   selected away, so that compiled programs keep their shape: skipping saves no time.
+    Differs from:  stochastic depth: a kept layer is not scaled, and the shortcut is inside `layer`. The layer is always computed
+                   and its output then kept or discarded, so that compiled programs keep their shape: skipping saves no time.
 
     >>> import numpy as np
     >>> layer = LayerDrop(0.5, keras.layers.Rescaling(3.0), seed=0)
@@ -282,7 +282,7 @@ class LayerDrop(MaskWrapper):
     """
 
     def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
-        check_tensor("LayerDrop", inputs)  # when a model is made, not first when it runs
+        check_tensor("LayerDrop", inputs)  # already when a model is made, not only when it runs
         return super().compute_output_spec(inputs, *args, **options)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -297,16 +297,16 @@ class LayerDrop(MaskWrapper):
             return outputs
         runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
         chosen = ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
-        set_keras_mask(chosen, get_keras_mask(outputs))  # a model says in no other way which padding mask it passes on
+        set_keras_mask(chosen, get_keras_mask(outputs))  # only this tells a model which padding mask to pass on
         return chosen
 
 
 def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:
-    """Rates of stochastic depth that grow linearly over the blocks of a network.
+    """Return rates of stochastic depth that grow linearly over the blocks of a network.
 
         rate_l = l / depth * rate,    l = 1 .. depth
 
-    Arguments:     rate: that of the last block. depth: number of blocks. first: the rate of the first block, with the others
+    Arguments:     rate: the rate of the last block. depth: number of blocks. first: the rate of the first block, with the others
                    evenly between; 0 gives the rule of timm, Swin and ConvNeXt.
     Source:        Huang et al. 2016, arXiv:1603.09382: rate 0.5.
     Differs from:  EfficientNet's code, which starts at 0 and never reaches the rate: (l - 1) / depth * rate.

@@ -53,7 +53,7 @@ _SPATIAL = """Drop whole channels at random in training, and scale the others up
     Arguments:     rate: fraction of channels dropped, in [0, 1]; 1 gives zeros. data_format: "channels_last" or
                    "channels_first"; Keras's setting if left out. seed: whole number.
     Source:        Tompson et al. 2015, arXiv:1411.4280.
-    Differs from:  keras.layers.{name} in what Dropout differs in; its dtype policy and `trainable` survive a round trip;
+    Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip;
                    {more}
 
     >>> import numpy as np
@@ -112,12 +112,12 @@ class SpatialDropout3D(_SpatialWithFormat):
     pass
 
 
-_DROP_BLOCK = """Drop contiguous blocks of a feature map, and scale what is left by what is left of it.
+_DROP_BLOCK = """Drop contiguous blocks of a feature map, and rescale by the kept fraction.
 
         y = x * m * count(m) / sum(m),    m = 0 on every block whose corner is drawn with probability gamma
 
     Blocks lie wholly inside the map and may overlap. gamma is solved from the rate so that the expected share of dropped
-    units, with all overlaps, is the rate.
+    units, including all overlaps, is the rate.
 
     Shapes:        {layout}, or channels first -> the same.
     Inference:     y = x.
@@ -127,9 +127,9 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and scale what is left
                    an example; by default each channel has its own, as in the paper's algorithm. data_format, seed: as
                    in SpatialDropout.
     Source:        Ghiasi, Lin and Le 2018, arXiv:1810.12890. Its defaults: block_size 7, rate 0.1 rising linearly.
-    Differs from:  the paper in gamma (above) and in scaling each example by its own share instead of the batch's, so
-                   that examples do not touch each other. timm's draws blocks across the border (0.21 dropped for 0.1
-                   on 14 x 14 with blocks of 7); torchvision's refuses even blocks; KerasCV's mixes up height and width.
+    Differs from:  the paper in gamma (above), and by scaling each example by its own share instead of the batch's, so
+                   that examples do not affect each other. timm draws blocks across the border (0.21 dropped for 0.1
+                   on 14 x 14 with blocks of 7); torchvision refuses even blocks; KerasCV mixes up height and width.
 
     >>> import numpy as np
     >>> y = {name}(0.3, block_size=2, seed=0)(np.ones({example}, "float32"), training=True)
@@ -218,7 +218,7 @@ class DropBlock3D(_DropBlock):
 
 
 def _blocks(x: Any, state: Any, gamma: Any, shape: tuple, *, axes: tuple[int, ...], blocks: tuple[int, ...]) -> Any:
-    """x times the DropBlock mask whose corners have `shape`, scaled example by example."""
+    """Return x times the DropBlock mask whose corners have `shape`, scaled example by example."""
     draws = current().draws(state, shape, x)
     dropped = draws < ops.cast(ops.round(gamma * 2**24), draws.dtype)
     for axis, block in zip(axes, blocks):
@@ -231,7 +231,7 @@ def _blocks(x: Any, state: Any, gamma: Any, shape: tuple, *, axes: tuple[int, ..
 
 
 def _dilate(drawn: Any, axis: int, block: int) -> Any:
-    """Each position of the longer axis: is it within `block` behind a drawn corner? By doubling the width that is covered."""
+    """Return whether each position of the longer axis is within `block` behind a drawn corner. The width doubles by steps."""
     margin = [(0, 0)] * len(drawn.shape)
     margin[axis] = (block - 1, block - 1)
     covered, width = ops.pad(drawn, margin), 1
@@ -249,7 +249,7 @@ def _cut(x: Any, axis: int, start: int, stop: int) -> Any:
 
 @functools.lru_cache
 def _gamma_table(sizes: tuple[int, ...], blocks: tuple[int, ...], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rates in [0, 1], and for each the probability of a corner that drops it."""
+    """Return rates in [0, 1], and for each the probability of a corner that gives it."""
     rates = np.linspace(0, 1, 2049)
     corners = [n - b + 1 for n, b in zip(sizes, blocks)]
     if kind == "paper":
@@ -288,7 +288,7 @@ class Cutout(_ImageLayer):
     Arguments:     rate: fraction of images that lose a square, in [0, 1]; 1 in the paper. size: edge in pixels, one number or
                    (height, width). data_format, seed: as in SpatialDropout2D.
     Source:        DeVries and Taylor 2017, arXiv:1708.04552. Sizes: 16 for CIFAR-10, 8 for CIFAR-100, 20 for SVHN.
-    Differs from:  nothing in the paper: a square may lie partly outside, what is left is not scaled, and 0 means the mean of
+    Differs from:  nothing in the paper: a square may lie partly outside, the rest is not scaled, and 0 means the mean of
                    normalised images. keras.layers.RandomErasing draws the size too and fills with noise.
 
     >>> import numpy as np
@@ -327,7 +327,7 @@ def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...
 
 
 def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -> Any:
-    """Is a position of an image outside the rectangle that begins at `firsts` and has `edges`, one of each per image?"""
+    """Return whether each position of an image is outside the rectangle that begins at `firsts` and has `edges`, one per image."""
     result = False
     for axis, first, edge in zip(axes, firsts, edges):
         first, edge = (n if isinstance(n, int) else ops.reshape(n, (-1, 1, 1, 1)) for n in (first, edge))
@@ -344,14 +344,14 @@ class RandomErasing(_ImageLayer):
 
     Shapes:        (batch, height, width, channels), or channels first -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of images that are erased from, in [0, 1]; 0.5 in the paper. scale: least and largest share of
-                   the image, 0.02 to 0.4 in the paper. ratio: least and largest height / width. value: what is filled in.
+    Arguments:     rate: fraction of images that get a rectangle, in [0, 1]; 0.5 in the paper. scale: least and largest share of
+                   the image, 0.02 to 0.4 in the paper. ratio: least and largest height / width. value: the fill value.
                    data_format, seed: as in SpatialDropout2D.
     Source:        Zhong et al. 2020, arXiv:1708.04896; defaults as torchvision's.
-    Differs from:  the paper and torchvision, which try until a rectangle fits or give up after ten times, in drawing the
-                   ratio from those at which the area fits: always inside the image, and never given up. The paper fills with
-                   noise. keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and
-                   its sides are independent, so that neither area nor ratio is what is asked for.
+    Differs from:  the paper and torchvision, which try until a rectangle fits or give up after ten times. Ours draws the ratio
+                   from those at which the area fits: the rectangle is always inside the image. The paper fills with noise.
+                   keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and its sides
+                   are independent, so that neither area nor ratio is as requested.
 
     >>> import numpy as np
     >>> y = np.asarray(RandomErasing(1, scale=(0.25, 0.25), ratio=(1, 1), seed=0)(np.ones((1, 8, 8, 3), "float32"), training=True))
@@ -403,16 +403,16 @@ class RandomErasing(_ImageLayer):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class PatchDropout(Stochastic, keras.Layer):
-    """Take a random subset of the patches (tokens) out of a sequence in training, which makes it shorter.
+    """Remove a random subset of the patches (tokens) of a sequence in training, which makes it shorter.
 
         y = x[:, prefix tokens and k of the others],    k = max(1, patches - round(rate * patches)), each subset equally likely
 
     Shapes:        (batch, tokens, features) -> (batch, prefix + k, features) in training, the same at inference.
     Inference:     y = x.
-    Arguments:     rate: fraction of patches taken out, in [0, 1); 0.5 in the paper. prefix: leading tokens that always stay
+    Arguments:     rate: fraction of patches removed, in [0, 1); 0.5 in the paper. prefix: leading tokens that always stay
                    (a class token). ordered: keep the order of the tokens. seed: whole number.
-    Source:        Liu et al. 2022, arXiv:2208.07220; Li et al. 2022, arXiv:2212.00794. Behind the position embeddings.
-    Differs from:  the other layers in that the rate decides a shape: it is fixed, and a new one needs a new layer. timm's keeps
+    Source:        Liu et al. 2022, arXiv:2208.07220; Li et al. 2022, arXiv:2212.00794. Put it behind the position embeddings.
+    Differs from:  the other layers: the rate decides a shape, so it is fixed, and a new rate needs a new layer. timm keeps
                    int(patches * (1 - rate)), which truncates (9 of 100 at rate 0.9), and does not order.
 
     >>> import numpy as np
@@ -430,7 +430,7 @@ class PatchDropout(Stochastic, keras.Layer):
 
     @property
     def rate(self) -> float:
-        """The fraction of patches taken out in training."""
+        """The fraction of patches removed in training."""
         return self._rate
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
@@ -462,7 +462,7 @@ class PatchDropout(Stochastic, keras.Layer):
 
     def compute_output_spec(self, inputs: Any, training: bool = False, mask: Any = None) -> keras.KerasTensor:
         self._kept_patches(tuple(inputs.shape))
-        # A model keeps one shape for both: the number of tokens is left open where training makes it another one.
+        # A model has one shape for training and inference: leave the number of tokens open if training changes it.
         tokens = inputs.shape[1] if self.rate == 0 else None
         return keras.KerasTensor((inputs.shape[0], tokens, inputs.shape[2]), dtype=self.compute_dtype)
 

@@ -25,7 +25,7 @@ class LockedDropout(MaskLayer):
     Arguments:     rate: fraction of units dropped, in [0, 1]; 1 gives zeros. seed: whole number.
     Source:        Gal and Ghahramani 2016, arXiv:1512.05287; under this name Merity, Keskar and Socher 2018, arXiv:1708.02182.
     Differs from:  nothing for rank 3, where SpatialDropout1D is the same layer with the same masks: this name says what it is for.
-                   AWD-LSTM's code wants (steps, batch, features) and shares the mask over the batch if given anything else.
+                   AWD-LSTM's code expects (steps, batch, features) and shares the mask over the batch if given anything else.
 
     >>> import numpy as np
     >>> y = np.asarray(LockedDropout(0.5, seed=0)(np.ones((2, 7, 8), "float32"), training=True))
@@ -41,25 +41,25 @@ class LockedDropout(MaskLayer):
 
 
 def _of_layer(name: str) -> property:
-    """An attribute of the wrapped layer as one of the wrapper, which Keras's Bidirectional reads and sets."""
+    """Return an attribute of the wrapped layer as one of the wrapper, which Keras's Bidirectional reads and sets."""
     return property(lambda self: getattr(self.layer, name), lambda self, value: setattr(self.layer, name, value))
 
 
 class _RecurrentWrapper(MaskWrapper):
-    """A layer around a recurrent one, whose weights it takes through steps of its own; Keras's RNN runs the loop.
+    """A wrapper that runs its own steps with the weights of a recurrent layer; Keras's RNN runs the loop.
 
-    A subclass gives the steps. At inference the wrapped layer itself is called where `plain_inference`.
+    A subclass defines the steps. With `plain_inference`, the wrapped layer itself is called at inference.
     """
 
     plain_inference = True
-    cells: tuple[type, ...] = ()  # those that are possible, where not all are
-    otherwise = ""  # what to do with another one
+    cells: tuple[type, ...] = ()  # the supported ones, if not all are
+    otherwise = ""  # what to use for another cell
 
     go_backwards, return_sequences, return_state = map(_of_layer, ("go_backwards", "return_sequences", "return_state"))
     stateful, unroll, zero_output_for_mask = map(_of_layer, ("stateful", "unroll", "zero_output_for_mask"))
 
     def __init__(self, rate: float, layer: keras.layers.RNN, *, seed: int | None = None, **kwargs: Any):
-        if isinstance(layer, keras.Layer):  # what is none the base refuses
+        if isinstance(layer, keras.Layer):  # the base refuses anything else
             self.check_layer(layer)
             kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(rate, layer, seed=seed, **kwargs)
@@ -67,7 +67,7 @@ class _RecurrentWrapper(MaskWrapper):
             self.stream.reseed(masks.derive_seed(seed, "backwards"))  # the two halves of a Bidirectional have one seed
 
     def check_layer(self, layer: keras.Layer) -> None:
-        """Refuse a layer whose steps cannot be taken."""
+        """Refuse a layer whose steps cannot be run."""
         name = type(self).__name__
         if not isinstance(layer, keras.layers.RNN):
             refuse(
@@ -107,14 +107,14 @@ class _RecurrentWrapper(MaskWrapper):
         return keras.tree.map_structure(lambda y: ops.cast(y, self.compute_dtype), outputs)
 
     def steps(self, inputs: Any, state: Any) -> tuple[Any, list, Callable]:
-        """What goes into each step, the flags that do too, and the step: (input, *flags, states) -> states.
+        """Return the input of each step, the flags that go with it, and the step: (input, *flags, states) -> states.
 
         The first state is also the output. `state` gives this call's randomness; it is None at inference.
         """
         raise NotImplementedError
 
     def _loop(self, x: Any, flags: list, step: Callable, initial_state: Any, mask: Any) -> Any:
-        # Keras's loop takes one tensor: the masks go beside the inputs, so that nothing random happens inside the loop.
+        # Keras's loop takes one tensor: the masks are joined to the inputs, so that nothing random happens inside the loop.
         parts = [ops.cast(x, self.layer.cell.compute_dtype), *flags]
         ends = list(itertools.accumulate(part.shape[-1] for part in parts))[:-1]
 
@@ -141,9 +141,9 @@ class _RecurrentWrapper(MaskWrapper):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "_RecurrentWrapper":
-        if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
+        if "go_backwards" in config:  # Bidirectional asks in this way for the same layer in the other direction
             config, wrapped = dict(config), config["layer"]
-            # It renames the wrapper alone: both halves' weights would have one path, and torch would train one of them wrongly.
+            # It renames the wrapper alone. Otherwise both halves' weights would have one path, and torch would train one wrongly.
             name = f"backward_{wrapped['config']['name']}"
             turned = {**wrapped["config"], "go_backwards": config.pop("go_backwards"), "name": name}
             config["layer"] = {**wrapped, "config": turned}
@@ -151,7 +151,7 @@ class _RecurrentWrapper(MaskWrapper):
 
 
 class _Cell:
-    """What Keras's RNN asks of a cell, around a function for the step: no weights, and nothing that a layer would track."""
+    """The parts of a cell that Keras's RNN needs, around a step function: no weights, and nothing that a layer would track."""
 
     def __init__(self, cell: Any, call: Callable):
         self.state_size, self.compute_dtype = cell.state_size, cell.compute_dtype
@@ -168,17 +168,17 @@ class VariationalRNNDropout(_RecurrentWrapper):
 
         step(x_t * m_x / (1 - rate), h_{t-1} * m_h / (1 - recurrent_rate)),    one draw of m_x and m_h per sequence and unit
 
-    m_h is where h meets the recurrent kernel, one for all gates; what a GRU carries over, and an LSTM's cell, stay whole.
+    m_h acts where h meets the recurrent kernel, one mask for all gates. What a GRU carries over, and an LSTM's cell, stay whole.
 
     Shapes:        those of the layer: (batch, steps, features) -> (batch, units), or more with return_sequences, return_state.
     Inference:     the layer itself.
     Arguments:     rate: fraction of input units dropped, in [0, 1]. layer: a keras LSTM, GRU or SimpleRNN, or an RNN of such a
-                   cell. recurrent_rate: that of hidden units; left out it is `rate`, also when that changes. seed: whole number.
-    Source:        Gal and Ghahramani 2016, arXiv:1512.05287; there with rates of 0.2 to 0.5. In a stack, each layer's input mask
+                   cell. recurrent_rate: the rate of hidden units; by default it follows `rate`. seed: whole number.
+    Source:        Gal and Ghahramani 2016, arXiv:1512.05287, with rates of 0.2 to 0.5. In a stack, each layer's input mask
                    is the mask on the outputs of the one below; words are dropped before the embedding.
-    Differs from:  dropout and recurrent_dropout of Keras's layers in what Dropout differs in, and in that recurrent_dropout there
-                   makes a mask of its own for each gate, also on the inputs, and leaves the fused layer also at inference; that
-                   rate 1 drops everything on every backend; that implementation=1 works. torch's LSTM(dropout=...) is another
+    Differs from:  dropout and recurrent_dropout of Keras's layers as Dropout differs from Keras's. Keras's recurrent_dropout makes
+                   a separate mask for each gate, also on the inputs, and turns the fused layer off, also at inference. Here rate 1
+                   drops everything on every backend, and implementation=1 works. torch's LSTM(dropout=...) is another
                    method: it drops outputs, anew at each step.
 
     >>> import numpy as np
@@ -224,8 +224,8 @@ class RecurrentDropout(_RecurrentWrapper):
     Arguments:     rate: fraction of updates dropped, in [0, 1]; at 1 the memory only fades. layer: a keras LSTM or GRU, or an RNN
                    of such a cell. per: "step", a draw of m for each step, or "sequence", one for all steps of a sequence. seed:
                    whole number.
-    Source:        Semeniuta, Severyn and Barth 2016, arXiv:1603.05118. Rates of 0.25 and 0.5 there.
-    Differs from:  the paper in scaling in training instead of at inference. Keras's recurrent_dropout is another method: it drops
+    Source:        Semeniuta, Severyn and Barth 2016, arXiv:1603.05118, with rates of 0.25 and 0.5.
+    Differs from:  the paper by scaling in training instead of at inference. Keras's recurrent_dropout is another method: it drops
                    the hidden state in the gates.
 
     >>> import numpy as np
@@ -260,18 +260,18 @@ class Zoneout(_RecurrentWrapper):
 
         h_t = d * h_{t-1} + (1 - d) * h~_t,    d ~ Bernoulli(rate), one draw per sequence, step and unit
 
-    h~_t is what the plain layer makes of the states before; an LSTM's comes of the new cell as it is before zoneout. Cells have
-    draws of their own: c_t = d_c * c_{t-1} + (1 - d_c) * c~_t.
+    h~_t is the plain layer's new state from the previous states; an LSTM computes it from the new cell before zoneout. Cells have
+    their own draws: c_t = d_c * c_{t-1} + (1 - d_c) * c~_t.
 
     Shapes:        those of the layer: (batch, steps, features) -> (batch, units), or more with return_sequences, return_state.
     Inference:     the expectation of each step: h_t = rate * h_{t-1} + (1 - rate) * h~_t.
     Arguments:     rate: probability in [0, 1] that a hidden unit keeps its value; at 1 the state never changes. layer: a keras
                    LSTM, GRU, SimpleRNN, or an RNN of any cell whose states are (batch, units) and whose first state is its
-                   output. cell_rate: that of the further states, as an LSTM's cell; left out it is `rate`, also when that
-                   changes. seed: whole number.
-    Source:        Krueger et al. 2016, arXiv:1606.01305. There rate 0.05 and cell_rate 0.5 for characters.
+                   output. cell_rate: the rate of the other states, such as an LSTM's cell; by default it follows `rate`.
+                   seed: whole number.
+    Source:        Krueger et al. 2016, arXiv:1606.01305, with rate 0.05 and cell_rate 0.5 for characters.
     Differs from:  the authors' published TensorFlow code, whose outputs are those before zoneout, and wrappers that zone the
-                   cell first and make h of it. The fused layer is not used at inference either: its steps are others.
+                   cell first and compute h from it. The fused layer is not used at inference either, because its steps differ.
 
     >>> import numpy as np
     >>> y = Zoneout(0.5, keras.layers.GRU(4, return_sequences=True), seed=1)(np.ones((1, 9, 3), "float32"), training=True)
@@ -331,7 +331,7 @@ class Zoneout(_RecurrentWrapper):
 
 
 def _flags(state: Any, rate: Any, shape: tuple, dtype: str) -> Any:
-    """1 with probability 1 - rate, else 0: a mask that can go beside inputs."""
+    """Return 1 with probability 1 - rate, else 0: a mask that can go beside inputs."""
     return noise.bernoulli_product(ops.ones(shape, dtype), state, rate, shape, scaled=False)
 
 
@@ -350,9 +350,9 @@ def _whole(x: Any) -> Any:
     return x
 
 
-# The steps of Keras's cells, as functions (inputs, states) -> states that take two more: `recurrent` acts on h where it meets the
-# recurrent kernel, `candidate` on the update. (To multiply the inputs of all steps by the kernel before the loop is no gain: under
-# XLA on a CPU a training step then takes up to twice as long.)
+# The steps of Keras's cells, as functions (inputs, states) -> states with two more arguments: `recurrent` acts on h where it meets
+# the recurrent kernel, `candidate` on the update. (Multiplying the inputs of all steps by the kernel before the loop does not help:
+# with XLA on a CPU a training step then takes up to twice as long.)
 
 
 def _weights(cell: Any) -> tuple[Any, Any, Any]:

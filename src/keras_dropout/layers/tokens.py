@@ -25,8 +25,8 @@ class EmbeddingDropout(MaskWrapper):
     Arguments:     rate: fraction of words dropped, in [0, 1]; 0.1 in AWD-LSTM. layer: a keras.layers.Embedding. per: "batch", one
                    set of words for a whole call, or "sequence", another one for each example. seed: whole number.
     Source:        Gal and Ghahramani 2016, arXiv:1512.05287 (per sequence); Merity et al. 2017, arXiv:1708.02182 (per batch).
-    Differs from:  AWD-LSTM's and fastai's in that no mask of the vocabulary's size is made: a draw is a function of the word's id,
-                   so the cost is that of the words that occur. The padding mask is the embedding's own.
+    Differs from:  AWD-LSTM's and fastai's layers, which make a mask of the vocabulary's size. Here a draw is a function of the
+                   word's id, so the cost is that of the words that occur. The padding mask is the embedding's own.
 
     >>> import numpy as np
     >>> layer = EmbeddingDropout(0.5, keras.layers.Embedding(9, 4, embeddings_initializer="ones"), seed=1)
@@ -67,11 +67,11 @@ class WordDropout(MaskLayer):
 
     Shapes:        whole numbers of any shape and type -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of the tokens that are not protected which become unknown, in [0, 1]. unknown: the id to replace
-                   them by. protect: ids that always stay, by default 0, the usual padding; add those that start and end a
+    Arguments:     rate: fraction of the unprotected tokens that become unknown, in [0, 1]. unknown: the id that replaces
+                   them. protect: ids that always stay, by default 0, the usual padding; add those that start and end a
                    sequence. seed: whole number.
     Source:        Dai and Le 2015, arXiv:1511.01432; Bowman et al. 2015, arXiv:1511.06349, for the inputs of a decoder.
-    Differs from:  TokenDropout, which sets vectors to 0, in that the model learns the unknown word's vector with it. Not in Keras.
+    Differs from:  TokenDropout, which sets vectors to 0: here the model also learns the unknown word's vector. Not in Keras.
 
     >>> import numpy as np
     >>> np.asarray(WordDropout(0.9, unknown=1, seed=0)(np.array([[5, 6, 7, 0, 0]]), training=True)).tolist()
@@ -118,15 +118,15 @@ class TokenDropout(MaskLayer):
         y_t = x_t * m_t * scale,    m_t ~ Bernoulli(1 - rate), one draw per token
         scale = 1 / (1 - rate) for "rate",    tokens / kept tokens of the sequence for "kept",    1 for "none"
 
-    With "kept" the mean over a sequence is the mean over the tokens that are left, and one token at least is left.
+    With "kept" the mean over a sequence is the mean over its kept tokens, and at least one token is kept.
 
     Shapes:        (batch, tokens, features) -> the same.
     Inference:     y = x.
     Arguments:     rate: fraction of tokens dropped, in [0, 1]; 0.3 in deep averaging networks. scale: "rate", which keeps each
-                   token's mean; "kept", for averages over tokens (GlobalAveragePooling1D); "none". Padded tokens, by Keras's mask,
-                   are not counted. seed: whole number.
+                   token's mean; "kept", for averages over tokens (GlobalAveragePooling1D); "none". Tokens that Keras's mask marks
+                   as padding do not count. seed: whole number.
     Source:        Iyyer et al. 2015, ACL, "Deep unordered composition rivals syntactic methods" (scale "kept").
-    Differs from:  the code of deep averaging networks in that tokens keep their places, so that the shape does not change.
+    Differs from:  the code of deep averaging networks: tokens keep their places, so that the shape does not change.
                    SpatialDropout1D drops features, along all tokens.
 
     >>> import numpy as np

@@ -70,7 +70,7 @@ class GaussianDropout(MaskLayer):
     Inference:     y = x.
     Arguments:     rate: as in Dropout, in [0, 1). seed: whole number.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, section 10; Wang and Manning 2013.
-    Differs from:  keras.layers.GaussianDropout in what Dropout differs in, and in that rate 1, where the variance is infinite, is
+    Differs from:  keras.layers.GaussianDropout as Dropout differs from Keras's; rate 1, where the variance is infinite, is
                    refused when the layer is made. Nothing is exactly 0, and e is negative with probability
                    Phi(-sqrt((1 - rate) / rate)), 16 % at rate 0.5.
 
@@ -91,7 +91,7 @@ class GaussianDropout(MaskLayer):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class Select(keras.layers.Layer):
-    """The entries of the last axis at `indices`, in their order: what a thinned network keeps of a tensor. Drops nothing itself.
+    """Select the entries of the last axis at `indices`, in their order: the part of a tensor that a thinned network keeps.
 
     Shapes:        (batch, ..., n) -> (batch, ..., len(indices)).
 
@@ -131,8 +131,8 @@ class AlphaDropout(_UnitLayer):
     Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape: as in Dropout. seed:
                    whole number.
     Source:        Klambauer et al. 2017, arXiv:1706.02515.
-    Differs from:  keras.layers.AlphaDropout in what Dropout differs in, and in that rate 1 is refused when the layer is made.
-                   Mean and variance are kept for inputs of mean 0 and variance 1 only, as behind SELU with LeCun's normal
+    Differs from:  keras.layers.AlphaDropout as Dropout differs from Keras's; rate 1 is refused when the layer is made. Mean and
+                   variance are kept only for inputs of mean 0 and variance 1, as behind SELU with LeCun's normal
                    initialisation.
 
     >>> import numpy as np

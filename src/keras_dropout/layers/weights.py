@@ -15,21 +15,21 @@ __all__ = ["DropConnect", "LoRADropout", "WeightDrop"]
 
 
 class _WeightWrapper(MaskWrapper):
-    """A layer around another one, whose weights it drops."""
+    """A layer that wraps another one and drops its weights."""
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
         self.input_spec = self.layer.input_spec
 
     def masked(self, weight: Any, state: Any) -> Any:
-        """The weight with a mask of its own shape."""
+        """Return the weight with a mask of its own shape."""
         weight = ops.convert_to_tensor(weight)
         return noise.bernoulli_product(weight, state, self.state.rate, tuple(weight.shape))
 
 
-# Not of each unit alone: their mean under noise is no integral over one normal variable.
+# They do not act on each unit alone: their mean under noise is not an integral over one normal variable.
 _COUPLED = tuple(getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu"))
-# The trapezoidal rule against the normal density: more exact than Gauss-Hermite of as many points where the spread is wide.
+# The trapezoidal rule with the normal density: more exact than Gauss-Hermite with as many points where the spread is wide.
 NORMAL_POINTS = np.linspace(-5.5, 5.5, 33)
 NORMAL_WEIGHTS = np.exp(-(NORMAL_POINTS**2) / 2) / np.exp(-(NORMAL_POINTS**2) / 2).sum()
 
@@ -42,15 +42,15 @@ class DropConnect(_WeightWrapper):
 
     Shapes:        those of the layer.
     Inference:     "mean": y = a(x W + b). "gaussian": y = E[a(u)], where u ~ N(x W + b, rate / (1 - rate) (x^2 W^2 + b^2)) has the
-                   moments of training; exact for linear and relu, else a sum over 33 points (off by 1e-8 for tanh where the
-                   standard deviation of u is 1, by 1e-4 where it is 3; by 3e-3 of it for an activation with a corner).
-    Arguments:     rate: fraction of weights dropped, in [0, 1). layer: the layer. per: "example", masks of its own for each entry
+                   moments of training; exact for linear and relu, else a sum over 33 points (error 1e-8 for tanh if the
+                   standard deviation of u is 1, 1e-4 if it is 3; 3e-3 of it for an activation with a corner).
+    Arguments:     rate: fraction of weights dropped, in [0, 1). layer: the layer. per: "example", separate masks for each entry
                    of the first axis, for Dense only, at the cost of batch x kernel; or "batch", one mask for the whole batch,
                    for any layer with a `kernel`. drop_bias: whether the bias is dropped too. inference: "mean" or "gaussian",
-                   the latter for Dense with an activation of each unit alone. seed: whole number.
+                   the latter for Dense with an activation that acts on each unit alone. seed: whole number.
     Source:        Wan et al. 2013, ICML, PMLR 28(3):1058-1066: rate 0.5, a mask per example, biases masked, Gaussian inference.
-    Differs from:  the paper in scaling in training, in "mean" as the default at inference, and in that "gaussian" computes the
-                   mean that the paper estimates from 1000 samples. What is called "drop connect" in EfficientNet is
+    Differs from:  the paper by scaling in training, by "mean" as the default at inference, and by "gaussian", which computes the
+                   mean that the paper estimates from 1000 samples. The method that EfficientNet calls "drop connect" is
                    StochasticDepth.
 
     >>> import numpy as np
@@ -98,7 +98,7 @@ class DropConnect(_WeightWrapper):
         self.dropped_weights()
 
     def dropped_weights(self) -> list[keras.Variable]:
-        """The layer's kernel, and its bias if that is dropped too."""
+        """Return the layer's kernel, and its bias if that is dropped too."""
         kernel, bias = getattr(self.layer, "kernel", None), getattr(self.layer, "bias", None)
         if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
             refuse(
@@ -118,7 +118,7 @@ class DropConnect(_WeightWrapper):
         return self.call_layer(inputs, training, [(weight, self.masked(weight, noise.fold(state, n))) for n, weight in dropped])
 
     def for_each_example(self, inputs: Any, state: Any) -> Any:
-        """The values before activation, with masks of its own for each example."""
+        """Return the values before activation, with separate masks for each example."""
         dtype = self.layer.compute_dtype
         batch, *middle, last = ops.shape(inputs)
 
@@ -136,7 +136,7 @@ class DropConnect(_WeightWrapper):
         return ops.reshape(values, (batch, *middle, kernel.shape[-1]))
 
     def expected(self, inputs: Any) -> Any:
-        """The mean of the activation over normal values before it, with the moments of training."""
+        """Return the mean of the activation over normal inputs with the moments of training."""
         layer = self.layer
         real = keras.backend.result_type(layer.compute_dtype, "float32")  # squares overflow in half precision
         x, kernel = ops.cast(inputs, real), ops.cast(layer.kernel, real)
@@ -164,7 +164,7 @@ class WeightDrop(_WeightWrapper):
                    a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has a mask of its own. seed: whole
                    number.
     Source:        Merity, Keskar and Socher 2017, arXiv:1708.02182: rate 0.5.
-    Differs from:  the paper's code in that nothing is dropped at inference, which its option `variational` does.
+    Differs from:  the paper's code: nothing is dropped at inference, where the code's option `variational` does drop.
 
     >>> import numpy as np
     >>> ones = {"recurrent_initializer": "ones", "kernel_initializer": "ones", "activation": "linear"}
@@ -181,7 +181,7 @@ class WeightDrop(_WeightWrapper):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "LayerWrapper":
-        if "go_backwards" in config:  # Bidirectional asks so for the same layer in the other direction
+        if "go_backwards" in config:  # Bidirectional asks in this way for the same layer in the other direction
             refuse("WeightDrop cannot be inside of a Bidirectional.", "Put it around: WeightDrop(rate, Bidirectional(layer)).")
         return super().from_config(config, custom_objects)
 
@@ -190,7 +190,7 @@ class WeightDrop(_WeightWrapper):
         self.recurrent_kernels()
 
     def recurrent_kernels(self) -> list[keras.Variable]:
-        """The kernels between hidden states, one for each cell."""
+        """Return the kernels between hidden states, one for each cell."""
         kernels = [getattr(cell, "recurrent_kernel", None) for cell in _cells(self.layer)]
         if not all(isinstance(kernel, keras.Variable) for kernel in kernels):
             refuse(
@@ -220,7 +220,7 @@ class WeightDrop(_WeightWrapper):
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LoRADropout(_WeightWrapper):
-    """Drop inputs of a layer's low-rank adapter at random in training, and none of the layer's own.
+    """Drop inputs of a layer's low-rank adapter at random in training; the layer's own kernel gets all inputs.
 
         y = a(x W + b + alpha / rank * (x * m / (1 - rate)) A B),    m ~ Bernoulli(1 - rate), one draw per input unit
 
@@ -253,7 +253,7 @@ class LoRADropout(_WeightWrapper):
             return self.call_layer(inputs, training)
         layer = self.layer
         x = ops.cast(inputs, layer.compute_dtype)
-        # The kernel holds the adapter already, so that what is added is what dropout changes.
+        # The kernel already contains the adapter, so add only the change that dropout makes.
         change = noise.bernoulli_product(x, self.stream.next(), self.state.rate, tuple(ops.shape(x))) - x
         a, b = (ops.cast(weight, x.dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
         kernel = ops.cast(layer.kernel, x.dtype)
@@ -266,22 +266,22 @@ class LoRADropout(_WeightWrapper):
 
 
 def _is_plain(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
-    """Whether the layer computes as one of `kinds` does, so that its computation can be done here."""
+    """Return whether the layer computes as one of `kinds` does, so that its computation can be repeated here."""
     return any(type(layer).call is kind.call for kind in kinds) and layer.quantization_mode is None
 
 
 def _cells(layer: Any) -> list:
-    """The cells inside a recurrent layer; the layer itself if it has none."""
+    """Return the cells inside a recurrent layer; the layer itself if it has none."""
     parts = [getattr(layer, name) for name in ("forward_layer", "backward_layer", "cell") if hasattr(layer, name)]
     parts += getattr(layer, "cells", [])
     return [cell for part in parts for cell in _cells(part)] or [layer]
 
 
 def _normal_mean(activation: Any, mean: Any, variance: Any) -> Any:
-    """E[activation(u)] for u ~ N(mean, variance)."""
+    """Return E[activation(u)] for u ~ N(mean, variance)."""
     if activation is keras.activations.linear:
         return mean
-    spread = ops.sqrt(ops.maximum(variance, 1e-20))  # above 0: divided by below
+    spread = ops.sqrt(ops.maximum(variance, 1e-20))  # above 0, because it is a divisor below
     if activation is keras.activations.relu:
         z = mean / spread
         return mean * (1 + ops.erf(z / math.sqrt(2))) / 2 + spread * ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)

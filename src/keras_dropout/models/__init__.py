@@ -1,1 +1,1 @@
-"""A model read and changed: its calls, its sites, dropout put in and taken out, and known mistakes."""
+"""Reading and changing a model: its calls, its sites, dropout added or removed, and known mistakes."""

@@ -1,8 +1,8 @@
-"""Where to begin, from studies: a model's nearest ones in the atlas, and what helped there.
+"""Advice on where to begin, from studies: the studies in the atlas nearest to a model, and what helped there.
 
-The atlas is `benchmarks/atlas.py`'s result: perceptrons of two hidden layers on images, with each placement against none, paired by
-seed. What is advised is what lowered the test loss most in the studies near by, and the text says which they are and how sure
-that is. Where nothing near was studied, it says so.
+The atlas is the result of `benchmarks/atlas.py`: perceptrons with two hidden layers on images, each placement compared with no
+dropout, paired by seed. The advice is the placement that lowered the test loss most in the nearest studies. The text names these
+studies and says how certain the result is. If nothing near was studied, it says so.
 """
 
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).with_suffix(".json")
-NEAR = 3.0  # as many times more or fewer parameters per training example are still near
-MOST = 4  # studies that speak
-DEPTHS = (1, 2, 3)  # hidden layers that are like the two of the studies
+NEAR = 3.0  # this many times more or fewer parameters per training example are still near
+MOST = 4  # studies that are used
+DEPTHS = (1, 2, 3)  # hidden layers that are similar to the two of the studies
 _FIND_OUT = "It is where to begin; keras-dropout tune finds what your model wants."
 
 Study = Mapping[str, Any]
@@ -23,7 +23,7 @@ Study = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Advice:
-    """Where to begin: `placement` from sites to rates, empty for no dropout, None where nothing near was studied; and why."""
+    """Advice: `placement` from sites to rates (empty for no dropout, None if nothing near was studied), and the reasons."""
 
     placement: Mapping[str, float] | None
     sentences: tuple[str, ...]
@@ -33,31 +33,31 @@ class Advice:
 
 
 def read(path: Path = PATH) -> list[Study]:
-    """The studies of an atlas."""
+    """Return the studies of an atlas."""
     return json.loads(path.read_text())["rows"]
 
 
 def title(study: Study) -> str:
-    """A study's data, size and net in words."""
+    """Return a study's data, size and network in words."""
     return f"{study['data']}, {study['train']:,} training images, {study['inputs']}-{'-'.join(map(str, study['hidden']))}-10"
 
 
 def ratio(study: Study) -> float:
-    """Parameters per training example."""
+    """Return the number of parameters per training example."""
     return study["parameters"] / study["train"]
 
 
 def advise(
     kind: str, parameters: int, examples: int | None, depth: int, others: Sequence[str] = (), studies: Sequence[Study] | None = None
 ) -> Advice:
-    """Where to begin with a model of `parameters` on `examples` training examples of a `kind` of data, "images" or another.
+    """Advise where to begin with a model of `parameters` on `examples` training examples of a `kind` of data, "images" or another.
 
-    `depth` counts its hidden layers, `others` are the kinds of those that are not dense. `studies` are those of the package
-    unless given.
+    `depth` is the number of its hidden layers; `others` are the kinds of those that are not dense. `studies` are those of the
+    package unless given.
 
-    The studies asked are the MOST nearest in parameters per training example, within NEAR times as many or as few. Of the
-    placements of plain dropout the one with the smallest mean of difference / test loss without dropout over them is advised, if it
-    is shown to be better in one of them at least and worse in none.
+    The advice uses the MOST nearest studies in parameters per training example, within a factor of NEAR. Among their placements of
+    plain dropout it takes the one with the smallest mean of difference / test loss without dropout. It advises this one if it is
+    shown to be better in at least one of the studies and worse in none.
     """
     studies = read() if studies is None else studies
     unlike = []
@@ -105,7 +105,7 @@ def advise(
 
 
 def _best(studies: Sequence[Study]) -> tuple[str, float, list[Mapping[str, Any]]]:
-    """Site and rate of plain dropout with the smallest mean change over studies, and its row in each."""
+    """Return site and rate of plain dropout with the smallest mean change over studies, and its row in each."""
     by_place: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for study in studies:
         for row in study["rows"]:
@@ -117,6 +117,6 @@ def _best(studies: Sequence[Study]) -> tuple[str, float, list[Mapping[str, Any]]
 
 
 def _change(study: Study, row: Mapping[str, Any]) -> float:
-    """A difference in test loss as a share of that of none; that of a placement whose runs diverged is infinite."""
+    """Return a difference in test loss as a share of the loss without dropout; infinite if the placement's runs diverged."""
     mean = row["test_loss"][0]
     return math.inf if mean is None or math.isnan(mean) else mean / study["none"]["test_loss"]

@@ -1,4 +1,4 @@
-"""What a layer drops, ours, Keras's or another library's: whether, at which rate, by which option; and the layer without it."""
+"""The dropout of a layer, ours, Keras's or another library's: whether it drops, its rate and options, and the layer without it."""
 
 import fnmatch
 import math
@@ -15,7 +15,7 @@ from keras_dropout.models.graph import Call, made_again
 
 
 def is_dropout(layer: Any) -> bool:
-    """Whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
+    """Return whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
     return isinstance(layer, (MaskLayer, PatchDropout, *kinds.KERAS_DROPOUT)) or _is_named_so(layer)
@@ -26,7 +26,7 @@ def _is_named_so(layer: Any) -> bool:
 
 
 def passes(call: Call) -> bool:
-    """Whether a call is one of a dropout layer that can be left out. Some layers named StochasticDepth add two inputs."""
+    """Return whether a call is one of a dropout layer that can be left out. Some layers named StochasticDepth add two inputs."""
     if not _is_named_so(call.layer):
         return is_dropout(call.layer)
     before = call.node.input_tensors
@@ -34,12 +34,12 @@ def passes(call: Call) -> bool:
 
 
 def inner_layer(layer: Any) -> Any:
-    """The layer that our wrappers are around."""
+    """Return the layer inside our wrappers."""
     return inner_layer(layer.layer) if isinstance(layer, LayerWrapper) else layer
 
 
 def own_dropout(call: Call) -> list[dict[str, Any]]:
-    """The dropout that a layer has as an option of its own or inside, or that is around it."""
+    """Return the dropout that a layer has as an option, inside it, or as a wrapper around it."""
     layer, found = call.layer, []
     while isinstance(layer, LayerWrapper):
         found.append({"layer": call.path, "kind": type(layer).__name__, "rate": getattr(layer, "rate", None)})
@@ -63,7 +63,7 @@ def _drops(layer: keras.Layer) -> bool:
 
 
 def rate_of(layer: Any) -> float | None:
-    """The rate of a dropout layer: `rate`, else the largest of its options that are dropout; None, where it drops, if not known."""
+    """Return the rate of a dropout layer: `rate`, else the largest of its dropout options; None if it drops at an unknown rate."""
     layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     rate = number(attribute(layer, "rate"))
     if rate or not isinstance(layer, keras.Layer) or not is_foreign(layer):
@@ -73,15 +73,15 @@ def rate_of(layer: Any) -> float | None:
 
 
 def attribute(layer: Any, name: str) -> Any:
-    """Return an attribute of a layer of any class; None where there is none, or reading it raises."""
+    """Return an attribute of a layer of any class; None if there is none, or if reading it raises."""
     try:
         return getattr(layer, name, None)
-    except Exception:  # a property of the user's
+    except Exception:  # a user's property may raise anything
         return None
 
 
 def number(value: Any) -> float | None:
-    """Return a number, variable or tensor of one number as a float; None for all else, a class of others may hold anything."""
+    """Return a number, variable or tensor of one number as a float; None for anything else: foreign classes may hold anything."""
     if value is None or isinstance(value, (bool, str)):
         return None
     try:
@@ -92,19 +92,19 @@ def number(value: Any) -> float | None:
 
 
 def is_foreign(layer: keras.Layer) -> bool:
-    """Whether a layer is, or has inside, one of a class that is neither Keras's nor ours."""
+    """Return whether a layer is, or contains, one of a class that is neither Keras's nor ours."""
     return not all(is_known(type(each).__module__) for each in layer._flatten_layers())
 
 
 def is_known(module: str) -> bool:
-    """Whether a module is Keras's or ours."""
+    """Return whether a module is Keras's or ours."""
     return module.partition(".")[0] in ("keras", "keras_dropout")
 
 
 def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:
-    """Return (path, layer) for each layer that drops something or can: those whose rates are to be set.
+    """Return (path, layer) for each layer that drops something or can: the candidates for a new rate.
 
-    Left out are Keras's dropout layers of rate 0 inside other layers, as its attention has one: they are off for good.
+    Keras's dropout layers of rate 0 inside other layers, such as that of its attention, are left out: they are always off.
     """
     found: list[tuple[str, keras.Layer]] = []
     seen: set[int] = set()
@@ -121,14 +121,14 @@ def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:
                 walk(layer, f"{path}/", in_model and isinstance(layer, keras.Model))
             options = not isinstance(layer, keras.Model) and dropout_options(layer)
             if options and not any(is_dropout(each) or isinstance(each, Stochastic) for _, each in found[before:]):
-                found[before:] = [(path, layer)]  # an LSTM, say, not its cell
+                found[before:] = [(path, layer)]  # for example an LSTM, not its cell
 
     walk(model, "", True)
     return found
 
 
 def named(layers: list[tuple[str, Any]], pattern: Any) -> list[Any]:
-    """The layers, given with their paths, that a pattern names: a path; else a name or a glob, of which there may be several."""
+    """Return the layers, given with their paths, that a pattern names: a path; else a name or a glob, which may match several."""
     if not isinstance(pattern, str):
         return [layer for _, layer in layers if layer is pattern]
     exact = [layer for path, layer in layers if path == pattern]
@@ -137,24 +137,24 @@ def named(layers: list[tuple[str, Any]], pattern: Any) -> list[Any]:
 
 
 def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
-    """(class, option, rate) for each dropout above 0 that a layer, or one that is in its config, has as an option."""
+    """Return (class, option, rate) for each dropout option above 0 of a layer, or of a layer in its config."""
     return _options(_config(layer), "" if isinstance(layer, Stochastic) else type(layer).__name__)
 
 
 def has_option(layer: keras.Layer) -> bool:
-    """Whether a layer has an option that is known as dropout, also where it is 0."""
+    """Return whether a layer has an option that is known as dropout, even if it is 0."""
     return any(rate is not None for name, value in _config(layer).items() for rate in _rates(type(layer).__name__, name, value))
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:
     try:
         return layer.get_config()
-    except Exception:  # whatever a class of the user's does
+    except Exception:  # a user's class may raise anything
         return {}
 
 
 def _options(config: Any, owner: str) -> list[tuple[str, str, float]]:
-    """(class, option, rate) for each option of a layer's config that is dropout."""
+    """Return (class, option, rate) for each dropout option in a layer's config."""
     if isinstance(config, (list, tuple)):
         return [found for each in config for found in _options(each, owner)]
     if not isinstance(config, Mapping):
@@ -165,7 +165,7 @@ def _options(config: Any, owner: str) -> list[tuple[str, str, float]]:
 
 
 def _rates(owner: Any, name: Any, value: Any, also: tuple[str, ...] = ()) -> Iterator[float]:
-    """The rates that an option holds: one, or a list of them; none where it is no option of dropout."""
+    """Yield the rates that an option holds: one, or a list of them; none if it is not a dropout option."""
     name, numbers = str(name).lower(), value if isinstance(value, (list, tuple)) else [value]
     known = kinds.DROPOUT_OPTIONS.search(name) or name in also or (name == "rate" and kinds.RATED_CLASSES.search(str(owner)))
     # A whole number other than 0 is a seed, an axis or a size.
@@ -189,7 +189,7 @@ def _without_options(config: Any, owner: str, also: tuple[str, ...] = ()) -> Any
 
 
 def without_dropout(layer: Any) -> Any:
-    """The layer without our wrappers and without dropout of its own: the same one where it has none."""
+    """Return the layer without our wrappers and without its own dropout: the same layer if it has none."""
     layer = inner_layer(layer)
     if not isinstance(layer, keras.Layer) or (is_dropout(layer) and not _is_named_so(layer)):
         return layer
@@ -197,7 +197,7 @@ def without_dropout(layer: Any) -> Any:
     known = bool(_options(config, owner))
     if not known and not inside(layer):
         return layer
-    for also in [()] * known + [("rate",)] * ("rate" in config):  # a layer with dropout inside may call its rate just that
+    for also in [()] * known + [("rate",)] * ("rate" in config):  # a layer with dropout inside may call its rate just "rate"
         bare = made_again(layer, _without_options(config, owner, also))
         if not _options(_config(bare), owner) and not inside(bare):
             return bare

@@ -1,4 +1,4 @@
-"""What is known about each mistake that `mistakes` finds: the evidence, where it is from, and how to fix the mistake.
+"""What is known about each mistake that `mistakes` finds: the evidence, its source, and the fix.
 
 Numbers are published ones, or were measured with Keras 3.15.1 on JAX, TensorFlow and torch; the tests measure those again.
 """

@@ -1,4 +1,4 @@
-"""The first placement to try in a model, by what the atlas found in those like it."""
+"""The first placement to try in a model, from what the atlas found in similar models."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from keras_dropout.models.placement import sites
 
 
 def advise_on(model: keras.Model, inputs: Any = None, examples: int | None = None) -> atlas.Advice:
-    """Where to begin with a model, by the nearest studies of the atlas.
+    """Advise where to begin with a model, from the nearest studies of the atlas.
 
-    `inputs` are some of its inputs, of which the shapes count, `examples` the number of training examples; None where there are
-    none.
+    `inputs` are some of its inputs, of which only the shapes matter. `examples` is the number of training examples. Either may be
+    None.
     """
     try:
         hidden = [site for site in sites(model) if site.group == "hidden"]
@@ -30,7 +30,7 @@ def advise_on(model: keras.Model, inputs: Any = None, examples: int | None = Non
 
 
 def _kind(shape: Any) -> str:
-    """The kind of data by their shape with the axis of examples."""
+    """Return the kind of data by their shape, which includes the axis of examples."""
     if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
         return "of several inputs"
     return "images" if len(shape) in (3, 4) else "rows" if len(shape) == 2 else f"of {len(shape) - 1} axes"

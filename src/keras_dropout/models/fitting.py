@@ -1,4 +1,4 @@
-"""Which methods fit a site: by the shape, by what the output goes into, and by what they can be put around."""
+"""The methods that fit a site: by its shape, by the layers that use its output, and by the layers that a method can wrap."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ from keras_dropout.layers.base import MaskLayer, MaskWrapper
 from keras_dropout.models.dropping import inner_layer, without_dropout
 from keras_dropout.models.graph import Call, unchanged
 
-# In the order in which they are shown. A class that is not here fits by what it is: a mask layer where its `ranks` say, a wrapper
-# wherever it can be made.
+# In display order. A class that is not listed fits by its type: a mask layer where its `ranks` allow it, a wrapper wherever it can
+# be made.
 _VALUES = ("Dropout", "GaussianDropout")
 _BY_RANK = {  # without the batch
     2: ("SpatialDropout1D", "LockedDropout", "TokenDropout", "DropBlock1D"),
@@ -42,7 +42,7 @@ _AROUND = {
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
 _NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake")  # they take other inputs, or change the shape
 _LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(*_BY_RANK.values(), *_AROUND.values())
-# What a method is made with to see whether it can go around a layer.
+# Arguments for making a method, to see whether it can wrap a layer.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "DropConnect": {"rate": 0.1, "per": "batch"},
     "SparseVariationalDropout": {"kl_weight": 1.0},
@@ -50,7 +50,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "VariationalDropout": {"rate": 0.1, "kl_weight": 1.0},
 }
 
-Fits = Mapping[str, Callable[[], bool]]  # whether a method fits, asked only when needed: to see, a wrapper is made
+Fits = Mapping[str, Callable[[], bool]]  # whether a method fits, computed only when needed, because it makes a wrapper
 
 
 def always() -> bool:
@@ -58,7 +58,7 @@ def always() -> bool:
 
 
 def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
-    """The methods for an input of this shape, without the batch, that these calls use."""
+    """Return the methods for an input of this shape, without the batch, that these calls use."""
     if "int" in dtype and any(isinstance(inner_layer(user.layer), keras.layers.Embedding) for user in users):
         return dict.fromkeys(_IDS, always)
     images = _IMAGES if "float" in dtype and len(shape) == 3 else ()
@@ -66,9 +66,9 @@ def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
 
 
 def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], around: bool) -> Fits:
-    """The methods for the site of a layer: those that fit at each of its calls, and `around` it where that is allowed.
+    """Return the methods for the site of a layer: those that fit at each of its calls, and those that wrap it if `around`.
 
-    `ways` are (call, the call behind which dropout is put, the calls that use that one's output: None where it leads nowhere).
+    `ways` are (call, the call behind which dropout is put, the calls that use the output of the latter, or None if nothing does).
     """
     behind = [_behind(layer, end, users) for _, end, users in ways]
     found = dict.fromkeys((name for name in behind[0] if all(name in each for each in behind)), always)
@@ -82,7 +82,7 @@ def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], aroun
 
 
 def _unlisted() -> list[str]:
-    """The layers of no list above."""
+    """Return the layers that are in no list above."""
     return [name for name in LAYERS if name not in _LISTED and isinstance(getattr(layers, name), type)]
 
 
@@ -95,12 +95,12 @@ def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
 
 
 def _behind(layer: Any, behind: Call, users: list[Call] | None) -> tuple[str, ...]:
-    """The methods that fit behind a call of a layer."""
+    """Return the methods that fit behind a call of a layer."""
     found = _on_values(behind.shape, behind.dtype)
     if not found or users is None:
         return ()
     if "selu" in (_activation(layer), _activation(behind.layer)):
-        selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # of features where there are channels
+        selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # dropout of features only where there are channels
         found = (*_VALUES, *selu, *found[len(_VALUES) :])
     if len(users) == 1 and type(users[0].layer).__name__ == "Add" and len(users[0].inputs) > 1:
         found += _ON_PATHS
@@ -112,7 +112,7 @@ def _activation(layer: Any) -> str:
 
 
 def _kind(layer: Any) -> str | None:
-    """The kind of layer that methods can be put around; None for others."""
+    """Return the kind of layer that methods can wrap; None for others."""
     if isinstance(layer, keras.layers.RNN):
         return "recurrent"
     if isinstance(layer, keras.layers.Embedding):

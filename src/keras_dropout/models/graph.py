@@ -1,6 +1,6 @@
-"""A model as the calls of its layers in the order of the data, nested models opened; and the same calls made again.
+"""A model as the calls of its layers in the order of the data, with nested models opened; and ways to repeat these calls.
 
-Keras keeps a functional model as nodes, one for each call of a layer. They are read here, and nowhere else, from `_nodes_by_depth`,
+Keras keeps a functional model as nodes, one for each call of a layer. Only this module reads them, from `_nodes_by_depth`,
 `arguments` and `outputs`: Keras's own `clone_model` skips nested models and gives no call a name.
 """
 
@@ -24,7 +24,7 @@ from keras.src.backend.common import global_state  # the counts behind automatic
 from keras_dropout.errors import BadInput, described, refuse, warn
 from keras_dropout.models.targets import FROM_FILES
 
-# What a class of its own may change in how a model is trained; it is lost in a functional model.
+# Methods by which a class may change how a model is trained; a functional model loses these changes.
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict")
 _REWRITE = "Write it as a Sequential or functional model; or write keras_dropout.Dropout into its constructor, and use set_rate."
 _RETURNS = "it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
@@ -36,9 +36,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Call:
     """One call of a layer (or of an operation of `keras.ops`).
 
-    `path` is the layer's name behind those of the nested models around it, as in "encoder/dense"; `inputs` and `outputs` number
-    the tensors, the same ones inside and outside of a nested model; `shape` (without the batch) and `dtype` are those of the first
-    output; `model` is the functional model in whose graph the call stands, and `node` the call there.
+    `path` is the layer's name after those of the nested models around it, as in "encoder/dense". `inputs` and `outputs` number the
+    tensors; the numbers are the same inside and outside a nested model. `shape` (without the batch) and `dtype` are those of the
+    first output. `model` is the functional model whose graph contains the call, and `node` is the call there.
     """
 
     layer: Any
@@ -56,7 +56,7 @@ class Call:
 class Graph:
     """The calls of a model in the order of the data, and the tensors that go into it and come out of it.
 
-    `inputs` are (name, number of the tensor, shape without the batch, dtype); `outputs` numbers of tensors.
+    `inputs` are (name, number of the tensor, shape without the batch, dtype); `outputs` are numbers of tensors.
     """
 
     calls: list[Call]
@@ -66,26 +66,26 @@ class Graph:
     users: dict[int, list[Call]] = field(default_factory=dict)
 
     def after(self, call: Call) -> list[Call]:
-        """The calls that use an output of this one."""
+        """Return the calls that use an output of this one."""
         return [user for tensor in call.outputs for user in self.users.get(tensor, ())]
 
     def output(self, name: str) -> int:
-        """The one output; several are refused, of the model of this name."""
+        """Return the one output; refuse several, with this name of the model."""
         if len(self.outputs) != 1:
             fix = "Choose one: keras.Model(model.inputs, model.outputs[0])."
             refuse(f"the model {name!r} has {len(self.outputs)} outputs.", fix)
         return self.outputs[0]
 
     def before(self, call: Call) -> list[Call]:
-        """The calls that made the inputs of this one."""
+        """Return the calls that made the inputs of this one."""
         return [self.makers[tensor] for tensor in call.inputs if tensor in self.makers]
 
 
 @contextlib.contextmanager
 def unchanged(model: Any) -> Iterator[None]:
-    """Leave the model and its layers with the attributes that they have now, also where what is done in between fails.
+    """Restore the attributes of the model and its layers at the end, even if the code in between fails.
 
-    Calls leave more on them than one would think: nodes of symbolic calls, losses, cached masks. The values of variables are
+    Calls leave more on them than one expects: nodes of symbolic calls, losses, cached masks. The values of variables are
     not among the attributes: calls that assign any belong in a `StatelessScope`.
     """
     before = [(layer, dict(vars(layer)), _contents(layer)) for layer in _layers(model)]
@@ -95,7 +95,7 @@ def unchanged(model: Any) -> Iterator[None]:
         for layer, attributes, contents in before:
             for name in vars(layer).keys() - attributes.keys():
                 del vars(layer)[name]
-            vars(layer).update(attributes)  # past Keras's lists of what a layer has, which are put back as well
+            vars(layer).update(attributes)  # without Keras's tracking, whose lists are restored as well
             for container, content in contents:
                 _refill(container, content)
 
@@ -116,7 +116,7 @@ def _layers(model: Any) -> list[keras.Layer]:
 
 
 def _contents(layer: keras.Layer) -> list[tuple[Any, Any]]:
-    """The lists, dicts and sets among a layer's attributes and in its tracker, each with a copy of what is in it."""
+    """Return the lists, dicts and sets among a layer's attributes and in its tracker, each with a copy of its content."""
     tracked = getattr(getattr(layer, "_tracker", None), "stored_ids", {})
     found = [each for each in (*vars(layer).values(), *tracked.values()) if isinstance(each, (list, dict, set))]
     found = [getattr(each, "__wrapped__", getattr(each, "_storage", each)) for each in found]  # TensorFlow wraps some
@@ -124,7 +124,7 @@ def _contents(layer: keras.Layer) -> list[tuple[Any, Any]]:
 
 
 def _refill(container: Any, content: Any) -> None:
-    """Put back what was in a container, without Keras's own containers taking notice."""
+    """Restore the content of a container without notifying Keras's own containers."""
     if isinstance(container, list):
         list.__setitem__(container, slice(None), content)
     elif isinstance(container, dict):
@@ -138,7 +138,7 @@ def _refill(container: Any, content: Any) -> None:
 
 @contextlib.contextmanager
 def called_as(calls: Iterable[tuple[keras.Layer, Callable]]) -> Iterator[None]:
-    """Give layers other calls for a while, past Keras's list of what a layer has."""
+    """Replace the calls of layers for a while, without Keras's tracking of attributes."""
     before = [(layer, call, vars(layer).get("call")) for layer, call in calls]
     try:
         for layer, call, _ in before:
@@ -152,20 +152,20 @@ def called_as(calls: Iterable[tuple[keras.Layer, Callable]]) -> Iterator[None]:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is no Keras model."""
+    """Refuse anything that is not a Keras model."""
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
 
 
 def read(model: keras.Model) -> Graph:
-    """The graph of a Sequential or functional model, or of a subclassed one that can be traced. Changes nothing in it."""
+    """Return the graph of a Sequential or functional model, or of a subclassed one that can be traced. It changes nothing."""
     top = functional(model)
     graph = Graph([], [(input_name(t), n, tuple(t.shape[1:]), t.dtype) for n, t in enumerate(top.inputs)], [])
 
     count = iter(range(len(top.inputs), 10**9))
 
     def walk(model: keras.Model, known: dict[int, int], prefix: str) -> list[int]:
-        """Note the calls in `model`, whose inputs have these numbers; give the numbers of its outputs."""
+        """Record the calls in `model`, whose inputs have these numbers; return the numbers of its outputs."""
         for node in nodes(model):
             inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
             if is_nested(node.operation):
@@ -197,7 +197,7 @@ def read(model: keras.Model) -> Graph:
 
 
 def run(calls: Iterable[Call], values: dict[int, Any]) -> None:
-    """Make these calls; `values` holds the tensors that there are, by their numbers, and then those that come out as well."""
+    """Run these calls; `values` holds the known tensors by their numbers, and receives the outputs."""
     for call in calls:
         tensors = {id(tensor): values[number] for tensor, number in zip(call.node.input_tensors, call.inputs)}
         args, options = call.node.arguments.fill_in(tensors)
@@ -205,22 +205,22 @@ def run(calls: Iterable[Call], values: dict[int, Any]) -> None:
 
 
 def first_input(args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    """The tensor that a layer of one input is called on, by place or by name."""
+    """Return the tensor that a layer of one input is called on, by position or by name."""
     return args[0] if args else next(value for value in kwargs.values() if hasattr(value, "shape"))
 
 
 def input_name(tensor: Any) -> str:
-    """The name of an input: that of its layer, which is saved with the model, as a tensor's is not."""
+    """Return the name of an input: its layer's name, which is saved with the model; a tensor's name is not."""
     return tensor._keras_history.operation.name
 
 
 def rebuild(
     model: keras.Model, touched: Iterable[Any], on_call: Callable, on_input: Callable = lambda tensor: tensor
 ) -> keras.Model:
-    """The model with its calls made again, the layers being the same: `on_call(node, layer, args, kwargs)` makes one.
+    """Return the model with its calls repeated on the same layers: `on_call(node, layer, args, kwargs)` makes one call.
 
-    `touched` are the nodes where `on_call` does something of its own: nested models without one are kept as they are.
-    `on_input(tensor)` gives what is used in place of an input of the model itself.
+    `touched` are the nodes that `on_call` treats differently: nested models without one are kept as they are.
+    `on_input(tensor)` returns what replaces an input of the model itself.
     """
     touched = set(map(id, touched))
     done: dict[int, keras.Model] = {}
@@ -252,11 +252,11 @@ def rebuild(
 
 
 def copy(model: keras.Model) -> keras.Model:
-    """A model that is equal and shares nothing: weights, optimizer and its state, compile settings, vocabularies.
+    """Return an equal model that shares nothing with this one: weights, optimizer and its state, compile settings, vocabularies.
 
-    Through a saved file, for that is what Keras promises to restore; but for the compile settings, of which it does not restore a
-    loss or a metric that is a function of the user's. Code in it (a Lambda layer) is run where a program made the model, and not
-    where it came from a file.
+    The copy goes through a saved file, because that is what Keras promises to restore. Compile settings are copied directly: Keras
+    does not restore a loss or a metric that is a user's function. Code in the model (a Lambda layer) is run if a program made the
+    model, but not if the model came from a file.
     """
     own = own_objects(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -266,7 +266,7 @@ def copy(model: keras.Model) -> keras.Model:
             with contextlib.redirect_stdout(io.StringIO()):
                 model.save(path)
                 made = keras.models.load_model(path, custom_objects=own, safe_mode=model in FROM_FILES, compile=False)
-        except Exception as error:  # whatever a class of the user's does when it is made again
+        except Exception as error:  # a user's class may raise anything when it is made again
             for layer in (each for each in model._flatten_layers() if each is not model):
                 made_again(layer)
             refuse(
@@ -287,17 +287,17 @@ def copy(model: keras.Model) -> keras.Model:
 
 
 def own_objects(owner: Any) -> dict[str, Any]:
-    """The user's classes and functions in a layer, optimizer or metric, by the names that Keras saves; two of one are refused."""
+    """Return the user's classes and functions in a layer, optimizer or metric by the names that Keras saves; refuse equal names."""
     found: dict[str, Any] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = set(_saved_names(owner.get_config()))
-    except Exception:  # whatever a class of the user's does
+    except Exception:  # a user's class may raise anything
         saved = set()
     for part in (part for each in _layers(owner) or [owner] for part in (each, *_attributes(each))):
         named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-        own = hasattr(named, "get_config") if inspect.isclass(named) else named.__name__ != "<lambda>"  # which is saved as code
+        own = hasattr(named, "get_config") if inspect.isclass(named) else named.__name__ != "<lambda>"  # a lambda is saved as code
         if not own or str(named.__module__).startswith("keras."):
             continue
         name = keras.saving.get_registered_name(named)
@@ -321,7 +321,7 @@ def _saved_names(config: Any) -> Iterator[str]:
 
 
 def _attributes(owner: Any) -> Iterator[Any]:
-    """Yield what a layer, optimizer or metric holds beside layers, but for methods and what a model is compiled with."""
+    """Yield what a layer, optimizer or metric holds besides layers, except methods and what a model is compiled with."""
     left_out = ("loss", "optimizer") if isinstance(owner, keras.Model) else ()
     for name, value in vars(owner).items():
         if name not in left_out and not callable(getattr(type(owner), name, None)):
@@ -338,10 +338,10 @@ def flat(value: Any) -> Iterator[Any]:
 
 
 def _check_same(made: keras.Model, model: keras.Model) -> None:
-    """Refuse a copy with other classes or functions: Keras finds them by name, and takes its own first."""
+    """Refuse a copy with other classes or functions: Keras finds them by name, and prefers its own."""
     for ours, theirs in zip(made._flatten_layers(), model._flatten_layers()):
         pairs: list[tuple[Any, Any]] = [(type(ours), type(theirs))]
-        if not isinstance(theirs, keras.Model):  # which keeps functions of its training
+        if not isinstance(theirs, keras.Model):  # a model keeps functions of its training
             pairs += [(vars(ours).get(name), value) for name, value in vars(theirs).items() if inspect.isfunction(value)]
         for again, was in pairs:
             functions = inspect.isfunction(again) and inspect.isfunction(was)
@@ -356,18 +356,18 @@ def _check_same(made: keras.Model, model: keras.Model) -> None:
 
 
 def freeze_like(new: keras.Layer, old: keras.Layer) -> None:
-    """Freeze what is frozen in another layer with the same weights: that of what is inside a layer is not in its config."""
+    """Freeze what is frozen in another layer with the same weights: a layer's config does not say what is frozen inside it."""
     freeze(new, trainable(old))
 
 
 def trainable(layer: keras.Layer) -> list[bool]:
-    """Return whether each of the layers in a layer that have weights is trained, then whether each weight is."""
+    """Return whether each layer with weights in a layer is trained, then whether each weight is."""
     trained = set(map(id, layer.trainable_weights))
     return [*(bool(each.trainable) for each in _with_weights(layer)), *(id(weight) in trained for weight in layer.weights)]
 
 
 def freeze(layer: keras.Layer, flags: Iterable[bool]) -> None:
-    """Train and freeze what these flags of `trainable` say."""
+    """Train or freeze layers and weights as these flags of `trainable` say."""
     left = iter(flags)
     for each, flag in zip(_with_weights(layer), left):
         if each.trainable != flag:
@@ -383,7 +383,7 @@ def _with_weights(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> keras.Layer:
-    """Make a layer again from its config, or from another one; refuse where its class cannot, and name what is at fault."""
+    """Make a layer again from its config, or from another config; if its class cannot do this, refuse and name the cause."""
     cls, called = type(layer), f"{type(layer).__name__} {layer.name!r}"
     own = own_objects(layer)
     register = "Register what it uses: @keras.saving.register_keras_serializable() in front of each class and function of your own."
@@ -413,7 +413,7 @@ def made_again(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> k
 
 
 def compile_like(model: keras.Model, source: keras.Model) -> None:
-    """Compile a model as another one is compiled. Nothing is shared that has a state of its own."""
+    """Compile a model as another one is compiled. Nothing that has its own state is shared."""
     if not source.compiled:
         return
     own = type(source).compile_from_config is not keras.Model.compile_from_config
@@ -426,7 +426,7 @@ def compile_like(model: keras.Model, source: keras.Model) -> None:
 
 
 def _made_anew(setting: Any) -> Any:
-    """A compile setting with optimizers and metrics made again; losses, and functions of the user's, have no state."""
+    """Return a compile setting with optimizers and metrics made again; losses and users' functions have no state."""
     if isinstance(setting, Mapping):
         return {name: _made_anew(each) for name, each in setting.items()}
     if isinstance(setting, (list, tuple)):
@@ -445,10 +445,10 @@ def _made_anew(setting: Any) -> Any:
 
 
 def make(settings: Mapping[str, Any]) -> keras.Model:
-    """The model that a serialized configuration describes.
+    """Return the model that a serialized configuration describes.
 
-    Layers that a class makes without a name are called as in a process that has made no other model, however many were made in
-    this one: sites are named the same in each run.
+    Layers without a given name are named as in a process that has made no other model, however many this process has made: sites
+    have the same names in each run.
     """
     config = copying.deepcopy(dict(settings))  # Keras empties what it reads
     flags = config.pop("trainable", ())
@@ -465,14 +465,16 @@ def make(settings: Mapping[str, Any]) -> keras.Model:
 
 
 def with_frozen(settings: dict[str, Any], model: keras.Model, made: keras.Model) -> dict[str, Any]:
-    """The settings for `make`, with what is frozen in the model where that is not so in the one that was `made` of them."""
+    """Return the settings for `make`, with what is frozen in `model` if the model `made` from them differs."""
     here, there = trainable(model), trainable(made)
     return settings if here == there or len(here) != len(there) else {**settings, "trainable": here}
 
 
 def _tell_apart(model: keras.Model, paths: Iterable[str]) -> None:
-    """Give the variables these paths, with a number where two are alike: Keras leaves the nested models around a layer out of them
-    when it makes a model from a config, and on torch keeps parameters by path: of two alike it never clears one's gradients.
+    """Give the variables these paths, with a number where two are equal.
+
+    Keras leaves the nested models around a layer out of the paths when it makes a model from a config. On torch it keeps parameters
+    by path: of two with equal paths it never clears the gradients of one.
     """
     seen: collections.Counter[str] = collections.Counter()
     for variable, path in zip(model.variables, paths):
@@ -484,7 +486,7 @@ def _tell_apart(model: keras.Model, paths: Iterable[str]) -> None:
 
 
 def functional(model: Any) -> keras.Model:
-    """The model as a functional one with the same layers; what cannot be seen as such is refused."""
+    """Return the model as a functional one with the same layers; refuse a model that cannot be read as one."""
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass a built Sequential or functional model.")
     if isinstance(model, keras.Sequential):
@@ -499,17 +501,17 @@ def functional(model: Any) -> keras.Model:
 
 
 def opened(model: Any) -> keras.Model:
-    """Return a model whose calls stay the same ones: itself, or of a subclassed model a functional one, traced once."""
+    """Return a model whose calls stay the same: itself, or for a subclassed model a functional one, traced once."""
     return model if is_nested(model) else functional(model)
 
 
 def is_nested(layer: Any) -> bool:
-    """Whether a layer is a model that can be opened."""
+    """Return whether a layer is a model that can be opened."""
     return isinstance(layer, keras.Model) and (isinstance(layer, keras.Sequential) or _has_graph(layer))
 
 
 def nodes(model: keras.Model) -> Iterator[Any]:
-    """The calls in the graph of a functional model, each after those that it needs."""
+    """Yield the calls in the graph of a functional model, each after those that it needs."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if node.operation is not None and not node.is_input:
@@ -517,10 +519,10 @@ def nodes(model: keras.Model) -> Iterator[Any]:
 
 
 def trace(model: keras.Model) -> keras.Model:
-    """A functional model with the layers of a subclassed one, found by calling it on symbolic inputs.
+    """Return a functional model with the layers of a subclassed one, found by calling it on symbolic inputs.
 
-    Refused where the two could differ: where `call` does other things in training than otherwise (but for passing `training` on),
-    uses weights of its own, cannot be called symbolically (as where it adds losses), or where the class trains in a way of its own.
+    Refuse a model where the two could differ: if `call` does something else in training (except passing `training` on), uses its
+    own weights, or cannot be called symbolically (for example because it adds losses), or if the class trains in its own way.
     """
     name = f"{type(model).__name__} is a subclassed model"
     fix = _REWRITE
@@ -532,7 +534,7 @@ def trace(model: keras.Model) -> keras.Model:
         inputs = _traced_inputs(model)
         plain, training = (model.call(inputs, **({"training": on} if _takes_training(model) else {})) for on in (False, True))
         seen, again = keras.Model(inputs, plain), keras.Model(inputs, training)
-    except Exception as error:  # whatever the user's code does with symbolic tensors
+    except Exception as error:  # the user's code may raise anything on symbolic tensors
         refuse(f"{name} whose call cannot be followed: {described(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
         refuse(f"{name} whose call does something else in training.", fix)
@@ -542,7 +544,7 @@ def trace(model: keras.Model) -> keras.Model:
         refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", fix)
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if flags[id(node)]:  # it passes its own flag on: left out, Keras does so
+        if flags[id(node)]:  # it passes its own flag on; Keras does the same without the argument
             bound = inspect.signature(layer.call).bind(*args, **kwargs)
             bound.arguments.pop("training")
             args, kwargs = bound.args, bound.kwargs
@@ -561,16 +563,16 @@ def trace(model: keras.Model) -> keras.Model:
 
 
 def differ(one: list, two: list) -> bool:
-    """Whether two lists of tensors differ anywhere."""
+    """Return whether two lists of tensors differ anywhere."""
     to_numpy = keras.ops.convert_to_numpy
     return any(not np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in zip(one, two))
 
 
 def carry_optimizer(source: Any, model: keras.Model) -> None:
-    """Give the model's new optimizer the state of `source`, weight by weight: their order may be another."""
+    """Give the model's new optimizer the state of `source`, weight by weight: the weights may be in another order."""
     if source is None or not source.built:
         return
-    named = type(source).from_config(source.get_config())  # its state is named for the paths that the weights have now
+    named = type(source).from_config(source.get_config())  # its state is named by the current paths of the weights
     named.build(source._trainable_variables)
     stored: dict[tuple, list] = {}
     for like, variable in zip(named.variables, source.variables):
@@ -581,7 +583,7 @@ def carry_optimizer(source: Any, model: keras.Model) -> None:
 
 
 def _way_out(model: keras.Model) -> str:
-    """Say what to do with a model that cannot be read: take one in it that can, or write the layers into it."""
+    """Return advice for a model that cannot be read: use a readable model inside it, or write the layers into it."""
     modules = vars(model).get("_modules", {})  # on torch a layer's layers are there
     for attribute, inner in {**vars(model), **modules}.items():
         if isinstance(inner, keras.Model) and not attribute.startswith("_"):
@@ -597,7 +599,7 @@ def _has_graph(model: keras.Model) -> bool:
 
 
 def fresh_input(tensor: Any) -> Any:
-    """An input of the same name, shape and type."""
+    """Return an input of the same name, shape and dtype."""
     layer = tensor._keras_history.operation
     if isinstance(layer, keras.layers.InputLayer):
         return keras.layers.InputLayer.from_config(layer.get_config()).output
@@ -605,17 +607,17 @@ def fresh_input(tensor: Any) -> Any:
 
 
 def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Model:
-    """A model of the class of `old` from `inputs` to `outputs`; of one that was traced, a functional model.
+    """Return a model of the class of `old` from `inputs` to `outputs`; for a traced model, a functional one.
 
-    Calling a subclass with (inputs, outputs) changes the class for good: Keras puts Functional among its bases, and it can no
-    longer be made with its own arguments. It would also make its layers again. So the model is made by keras.Model here;
+    Calling a subclass with (inputs, outputs) changes the class permanently: Keras puts Functional among its bases, and it can no
+    longer be made with its own arguments. The call would also make the layers again. So keras.Model makes the model here;
     `_of_class` then turns it into the class where that works.
     """
     made = keras.Model(inputs, outputs, name=old.name)
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
     if isinstance(old, keras.Sequential):
         start = keras.tree.flatten(inputs)[0]
-        # Without the operations that compute a mask: the layers bring them along.
+        # Leave out the operations that compute a mask: the layers bring them along.
         chain = [node.operation for node in nodes(made) if isinstance(node.operation, keras.Layer)]
         given = {"layers": [start._keras_history.operation, *chain]}
         made = keras.Sequential(**given, name=old.name)
@@ -627,9 +629,9 @@ def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Mo
 
 
 def _of_class(cls: type, made: keras.Model, given: dict[str, Any], nested: bool) -> keras.Model:
-    """The model as one of a class of the user's, where the class can be made from layers, or from inputs and outputs.
+    """Return the model as one of a user's class, if the class can be made from layers, or from inputs and outputs.
 
-    Where it cannot, the model has the same layers, which is said; unless the class trains in a way of its own.
+    Otherwise warn and return a model with the same layers; refuse if a class that is not nested trains in its own way.
     """
     if cls is type(made):
         return made
@@ -666,7 +668,7 @@ def _takes_training(model: keras.Model) -> bool:
 
 
 def _training(node: Any) -> Any:
-    """The flag that a call was given, by name or by place."""
+    """Return the `training` flag that a call was given, by name or by position."""
     with contextlib.suppress(TypeError, ValueError):
         bound = inspect.signature(node.operation.call).bind(*node.arguments.args, **node.arguments.kwargs)
         return bound.arguments.get("training")
@@ -674,7 +676,7 @@ def _training(node: Any) -> Any:
 
 
 def _signature(node: Any) -> tuple:
-    """What a call is, but for the tensors' values and the flag of training; operations are made anew at each call."""
+    """Return what identifies a call, except the tensors' values and the training flag; operations are made anew at each call."""
     operation = node.operation
     args, kwargs = node.arguments.args, node.arguments.kwargs
     if isinstance(operation, keras.Layer):

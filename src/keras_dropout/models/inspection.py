@@ -1,8 +1,8 @@
 """A model as the rules of `mistakes` see it: its layers, its calls, and what can be measured by running it.
 
-Nothing in the model is changed: it is run in a scope that throws away what its layers want to remember. Classes of others may
-have any attributes, and may raise whatever they like when they run: attributes are read by `attribute` and `number`, and a run
-goes through `Inspection.measured`.
+The model does not change: it runs in a scope that discards what its layers update. Foreign classes may have any attributes, and
+may raise anything when they run. Attributes are therefore read by `attribute` and `number`, and a run goes through
+`Inspection.measured`.
 """
 
 import itertools
@@ -21,9 +21,9 @@ from keras_dropout.models.dropping import attribute, inner_layer, is_dropout, is
 from keras_dropout.models.graph import Call, Graph, differ
 
 T = TypeVar("T")
-ROWS = 256  # of the data, evenly spaced, that a measurement uses
+ROWS = 256  # evenly spaced rows of the data that a measurement uses
 BATCH = 32
-_DRAWS = 4  # of masks for each row; more where there are fewer rows
+_DRAWS = 4  # masks for each row; more if there are fewer rows
 _ACTIVATIONS = {name.replace("_", ""): name for name in vars(keras.activations)}
 
 
@@ -38,7 +38,7 @@ class Shift(NamedTuple):
 
 
 class MaskErrors(NamedTuple):
-    """The share of the padded steps that count as data in training, and of the others that count as padding."""
+    """The share of padded steps that count as data in training, and the share of other steps that count as padding."""
 
     counted: float
     lost: float
@@ -49,25 +49,25 @@ class MaskErrors(NamedTuple):
 class Inspection:
     """A model under inspection.
 
-    `layers` are (path, layer), nested models, wrappers and layers of the user's opened, Keras's own closed; `graph` has no calls
-    where the model's cannot be followed, and `reason` then says why; `data` are rows for its inputs, in their order, or None.
+    `layers` are (path, layer); nested models, wrappers and users' layers are opened, Keras's own are not. `graph` has no calls if
+    the model's calls cannot be followed, and `reason` then says why. `data` are rows for its inputs, in their order, or None.
     """
 
     model: keras.Model
-    top: Any  # the same as a functional model; None where its calls cannot be followed
+    top: Any  # the model as a functional one; None if its calls cannot be followed
     layers: list[tuple[str, keras.Layer]]
     graph: Graph
     reason: str
     data: Any
-    structure: Any  # that of the data, for a model whose calls cannot be followed
+    structure: Any  # structure of the data, for a model whose calls cannot be followed
 
     @cached_property
     def dropouts(self) -> list[Call]:
-        """The calls of the dropout layers that drop something: a layer that is called twice can be right in one place only."""
+        """The calls of the dropout layers that drop something: a layer that is called twice may be right in only one place."""
         return [call for call in self.graph.calls if is_dropout(call.layer) and rate(call.layer) > 0]
 
     def sources(self, passes: Callable[[Any], bool]) -> dict[Call, Call | None]:
-        """Return, for each call, the one behind which it stands, back through what `passes`; None for an input of the model."""
+        """Return, for each call, the call before it, skipping back over layers that `passes` accepts; None for a model input."""
         found: dict[Call, Call | None] = {}
         for call in self.graph.calls:
             before = self.graph.makers.get(call.inputs[0]) if call.inputs else None
@@ -75,7 +75,7 @@ class Inspection:
         return found
 
     def reached(self, stops: Callable[[Any], bool]) -> dict[Call, list[Call]]:
-        """Return, for each call, the first ones behind it, on every way, of layers that stop it."""
+        """Return, for each call, the first calls behind it, on every way, whose layers `stops` accepts."""
         found: dict[Call, list[Call]] = {}
         for call in reversed(self.graph.calls):
             ways = ([user] if stops(user.layer) else found[user] for user in self.graph.after(call))
@@ -83,7 +83,7 @@ class Inspection:
         return found
 
     def leading_out(self, passes: Callable[[Any], bool]) -> set[Call]:
-        """Return the calls an output of which is one of the model's, maybe through what `passes`."""
+        """Return the calls that make an output of the model, directly or through layers that `passes` accepts."""
         found: set[Call] = set()
         for call in reversed(self.graph.calls):
             if set(call.outputs) & set(self.graph.outputs) or any(
@@ -106,7 +106,7 @@ class Inspection:
         return found
 
     def _mask_sources(self, tensors: list[int]) -> Iterator[Call]:
-        """Yield the dropout calls whose outputs a mask is computed from, by operations and not by layers that compute features."""
+        """Yield the dropout calls from whose outputs a mask is computed, by operations and not by layers that compute features."""
         seen, ways = set(), list(tensors)
         while ways:
             maker = self.graph.makers.get(ways.pop())
@@ -134,14 +134,14 @@ class Inspection:
         return list(walk(self.top, "")) if self.top is not None else []
 
     def foreign(self) -> Iterator[tuple[str, keras.Layer]]:
-        """The layers whose class is neither Keras's nor ours."""
+        """Yield the layers whose class is neither Keras's nor ours."""
         for path, layer in self.layers:
             if not _is_known(layer):
                 yield path, layer
 
     @cached_property
     def rows(self) -> list[np.ndarray] | None:
-        """Inputs for a run: of the data, or else made up; None where there are none that the model could take."""
+        """Inputs for a run: rows of the data, or else made up; None if there are none that the model can take."""
         if any(dtype == "string" for *_, dtype in self.graph.inputs) and keras.backend.backend() != "tensorflow":
             return None
         if self.data is not None:
@@ -149,7 +149,7 @@ class Inspection:
         return self.made_up() if self.graph.calls else None
 
     def made_up(self, padding: float | None = None) -> list[np.ndarray] | None:
-        """Return eight rows of random inputs; where `padding` is given, the second half of the steps of a sequence is that."""
+        """Return eight rows of random inputs; if `padding` is given, it fills the second half of the steps of a sequence."""
         if any(dtype == "string" for *_, dtype in self.graph.inputs):
             return None
         rng, rows = np.random.default_rng(0), []
@@ -161,26 +161,26 @@ class Inspection:
         return rows
 
     def measured(self, run: Callable[[], T]) -> T | None:
-        """Return what a run of the model gives; None where there are no rows to run it on, or it cannot run on made-up ones.
+        """Return the result of a run of the model; None if there are no rows to run it on, or if it cannot run on made-up ones.
 
-        A run that fails on the data that were given is refused.
+        Refuse if the run fails on given data.
         """
         if self.rows is None:
             return None
         try:
             return run()
-        except Exception as error:  # whatever a class of the user's does when it runs
+        except Exception as error:  # a user's class may raise anything when it runs
             if self.data is None:
                 return None
             text = str(error)
-            said = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text  # Keras prints the message in bold among others
+            said = text.partition("\x1b[1m")[2].partition("\x1b[0m")[0] or text  # Keras prints it in bold between other lines
             refuse(
                 f"the model {self.model.name!r} cannot be run on the data: {type(error).__name__}: {said}",
                 "Give inputs that model.predict takes; or leave the data out, and what has to be measured on them is left out too.",
             )
 
     def predict(self, times: int = 1, **options: Any) -> tuple[list[list[np.ndarray]], list[keras.Layer]]:
-        """Call `model(x, **options)` so many times; return the outputs and the batch normalisations whose statistics that moves."""
+        """Call `model(x, **options)` `times` times; return the outputs and the batch normalisations whose statistics change."""
         rows = [rows[:BATCH] for rows in self.rows or ()]
         x = keras.tree.pack_sequence_as(self.structure if self.top is None else self.top.input, rows)
         with keras.StatelessScope() as scope:
@@ -217,7 +217,7 @@ class Inspection:
             return np.concatenate(found)
 
         def run() -> MaskErrors:
-            with keras.StatelessScope():  # one for all draws: in a scope of its own each would be the same
+            with keras.StatelessScope():  # one scope for all draws: in separate scopes all draws would be equal
                 still, trained = masks(False), np.stack([masks(True) for _ in range(4 * _DRAWS)])
             counted = float(trained[:, ~still].mean()) if not still.all() else 0.0
             lost = float((~trained[:, still]).mean()) if still.any() else 0.0
@@ -226,16 +226,17 @@ class Inspection:
         return self.measured(run)
 
     def _padding(self) -> float:
-        """Return the number that padded steps consist of, as Masking or a comparison says; 0 where nothing says so."""
+        """Return the value of padded steps, according to Masking or a comparison; 0 if nothing says so."""
         kinds = ("Masking", "NotEqual", "Equal")
         compare = [call for call in self.graph.calls if type(call.layer).__name__ in kinds]
         said = (number(each) for call in compare for each in (attribute(call.layer, "mask_value"), *call.node.arguments.args))
         return next((each for each in said if each), 0.0)
 
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
-        """Return the shift of the variance of what goes into each normalisation, where it varies at all.
+        """Return the shift of the variance of each normalisation's input, if the input varies at all.
 
-        In training: all dropout layers on, all else as at prediction. Several masks are drawn for each row; few rows fill a batch.
+        In training means: all dropout layers on, everything else as at prediction. Several masks are drawn for each row; few rows
+        are repeated to fill a batch.
         """
         rows = len(self.data[0])
         data = [np.repeat(each, max(1, BATCH // rows), axis=0) for each in self.data]
@@ -262,7 +263,7 @@ class Inspection:
         return shifts
 
     def _steps(self, rows: list[np.ndarray], training: bool) -> Iterator[tuple[Call, tuple, dict]]:
-        """Run the graph: each call with its arguments, before it is made. `training` is for dropout layers, the others predict."""
+        """Run the graph: yield each call with its arguments before it runs. `training` holds for dropout layers, others predict."""
         types = [None if dtype == "string" else dtype for *_, dtype in self.graph.inputs]
         values = {
             number: keras.ops.convert_to_tensor(each, dtype=dtype)
@@ -283,7 +284,7 @@ class Inspection:
 
 
 def look(model: Any, data: Any = None) -> Inspection:
-    """The model as the rules see it; refused where it is no model, has no layers, or does not fit the data."""
+    """Return the model as the rules see it; refuse what is not a model, has no layers, or does not fit the data."""
     if not isinstance(model, keras.Model):
         refuse(f"check: expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
     found = list(_walk(model, "", set()))
@@ -299,12 +300,12 @@ def look(model: Any, data: Any = None) -> Inspection:
 
 
 def number(value: Any) -> float:
-    """Return a number, variable or tensor of one number as a float; 0 for all else."""
+    """Return a number, variable or tensor of one number as a float; 0 for anything else."""
     return dropping.number(value) or 0.0
 
 
 def rate(layer: Any) -> float:
-    """Return the rate of a dropout layer; 0 where it is not known."""
+    """Return the rate of a dropout layer; 0 if it is unknown."""
     return dropping.rate_of(bare(layer)) or 0.0
 
 
@@ -315,7 +316,7 @@ def bare(layer: Any) -> Any:
 
 
 def drops_units(layer: Any) -> bool:
-    """Whether the layer drops (or multiplies by noise) each unit on its own."""
+    """Return whether the layer drops (or multiplies by noise) each unit independently."""
     layer = bare(layer)
     if not isinstance(layer, kinds.UNIT_DROPOUT) or isinstance(layer, kinds.KERAS_SPATIAL) or rate(layer) <= 0:
         return False
@@ -324,19 +325,19 @@ def drops_units(layer: Any) -> bool:
 
 
 def contains_dropout(layer: Any) -> bool:
-    """Whether a layer is or has, at any depth, a dropout layer that drops something."""
+    """Return whether a layer is or contains, at any depth, a dropout layer that drops something."""
     return isinstance(layer, keras.Layer) and any(is_dropout(each) and rate(each) > 0 for each in layer._flatten_layers())
 
 
 def keeps_values(layer: Any) -> bool:
-    """Whether a layer's outputs are its inputs, at prediction and but for order and shape."""
+    """Return whether a layer's outputs at prediction are its inputs, except for order and shape."""
     return is_dropout(layer) or type(bare(layer)).__name__ in kinds.SAME_VALUES
 
 
 def activation(layer: Any) -> str | None:
-    """Return the name of the function that a layer ends with, "linear" for one with weights and none; None where it is not known.
+    """Return the name of the function that a layer ends with, "linear" for one with weights and none; None if it is unknown.
 
-    That a class of others has an `activation` does not say that it ends with it, unless its `call` is that of Keras.
+    A foreign class with an `activation` does not have to end with it, unless its `call` is Keras's.
     """
     layer = bare(layer)
     function = attribute(layer, "activation")
@@ -399,13 +400,13 @@ def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
 
 def _array(value: Any, fix: str) -> np.ndarray:
     try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch, maybe with a gradient
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a torch tensor, possibly with a gradient
     except Exception as error:  # ragged lists, tensors of a device
         refuse(f"data: {type(value).__name__} cannot be made an array: {error}", fix)
 
 
 def _sums(values: np.ndarray, axis: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """(count, sum, sum of squares) for each channel."""
+    """Return (count, sum, sum of squares) for each channel."""
     flat = np.moveaxis(values.astype("float64"), axis, -1).reshape(-1, values.shape[axis])
     return len(flat), flat.sum(0), (flat**2).sum(0)
 

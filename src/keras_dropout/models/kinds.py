@@ -1,6 +1,6 @@
-"""The kinds of layers that other modules tell apart, each named once. A new layer of Keras is added here.
+"""The kinds of layers that other modules distinguish, each named once. Add a new layer of Keras here.
 
-By class; by name where a class is not public, as that of an operation of `keras.ops`, or is another library's.
+They are listed by class; by name if a class is not public, such as that of an operation of `keras.ops`, or is another library's.
 """
 
 import re
@@ -26,10 +26,10 @@ ATTENTIONS = (L.MultiHeadAttention, L.GroupQueryAttention)
 
 # Activations.
 RECTIFIERS = (L.ReLU, L.LeakyReLU, L.PReLU)
-UNIT_ACTIVATIONS = (*RECTIFIERS, L.ELU)  # of each unit alone
+UNIT_ACTIVATIONS = (*RECTIFIERS, L.ELU)  # they act on each unit alone
 ACTIVATIONS = (L.Activation, *UNIT_ACTIVATIONS, L.Softmax)
 
-# The first sets the variance of a batch; the others set that of each example, in training as at prediction.
+# The first fixes the variance of a batch; the others fix that of each example, in training as at prediction.
 NORMALISATIONS = (L.BatchNormalization, L.LayerNormalization, L.GroupNormalization, L.RMSNormalization, L.UnitNormalization)
 
 # Each output is an input, or nothing.
@@ -43,21 +43,21 @@ AVERAGE_POOLINGS = _each_rank("AveragePooling")
 GLOBAL_AVERAGE_POOLINGS = _each_rank("GlobalAveragePooling")
 POOLINGS = (*MAX_POOLINGS, *AVERAGE_POOLINGS, *_each_rank("GlobalMaxPooling"), *GLOBAL_AVERAGE_POOLINGS)
 
-# By name: outputs are the inputs in another order or shape; operations of keras.ops that move entries; those that prepare an
-# input where all but one of their arguments are numbers.
+# By name: layers and operations whose outputs are the inputs in another order or shape; operations of keras.ops that move entries;
+# operations that prepare an input if all but one of their arguments are numbers.
 SAME_VALUES = {*(each.__name__ for each in RESHAPES), "Identity", "Transpose", "Squeeze", "ExpandDims", "RepeatVector"}
 MOVING_OPERATIONS = ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Concatenate")
 ARITHMETIC = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Cast")
 
-# Dropout, Keras's and ours. Keras's have a twin here of the same name and with the same options.
+# Dropout, Keras's and ours. Each of Keras's has a twin of ours with the same name and the same options.
 KERAS_SPATIAL = _each_rank("SpatialDropout")
 KERAS_DROPOUT = (L.Dropout, L.GaussianDropout, L.AlphaDropout, *KERAS_SPATIAL)
 UNIT_DROPOUT = (L.Dropout, L.GaussianDropout, layers.Dropout, layers.GaussianDropout)
 ALPHA_DROPOUT = (L.AlphaDropout, layers.AlphaDropout)
 CHANNEL_DROPOUT = (*KERAS_SPATIAL, *(getattr(layers, each.__name__) for each in KERAS_SPATIAL), layers.LockedDropout)
 
-# Dropout of other libraries, by name. Layers that pass on what they get, except in training; classes whose option "rate" is a rate
-# of dropout; options that are one, of which those that say what is kept are 1 where nothing is dropped.
+# Dropout of other libraries, by name: layers that pass on their input except in training; classes whose option "rate" is a dropout
+# rate; dropout options. Options that give the kept share are 1 if nothing is dropped.
 _FOREIGN = r"DropPath|StochasticDepth|DropBlock([123]D)?"
 FOREIGN_DROPOUT = re.compile(rf"({_FOREIGN})$")
 RATED_CLASSES = re.compile(rf"({_FOREIGN}|Dropout([123]D)?|DropConnect)$")
@@ -66,5 +66,5 @@ KEPT_OPTIONS = re.compile("survival|keep")
 
 
 def is_preprocessing(kind: type) -> bool:
-    """Whether a class is one of Keras's for preprocessing and augmentation."""
+    """Return whether a class is one of Keras's for preprocessing and augmentation."""
     return ".preprocessing." in kind.__module__

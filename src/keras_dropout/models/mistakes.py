@@ -1,6 +1,6 @@
 """Known mistakes with dropout, found in a model: what was found, what is known about it, and how to fix it.
 
-A rule reports what follows from the model's structure or was measured on it; what is only likely says so.
+A rule reports what follows from the model's structure or was measured on it. If something is only likely, the rule says so.
 """
 
 import itertools
@@ -34,10 +34,10 @@ from keras_dropout.models.inspection import (
 
 _ALPHA = (*kinds.ALPHA_DROPOUT, layers.FeatureAlphaDropout)
 _KEEP_MAPS = (*kinds.NORMALISATIONS, keras.layers.PReLU)
-_SMALL_SHIFT = 0.1  # a measured variance this near to 1 times that at prediction is none
+_SMALL_SHIFT = 0.1  # a measured variance ratio this near to 1 is no shift
 # An uncompiled model whose outputs end with these may be for predictions; with relu or a normalisation it is for features.
 _OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
-_FEW_STEPS = 1000  # seeds further apart meet in long trainings only
+_FEW_STEPS = 1000  # seeds further apart meet only in long trainings
 
 NOTHING = "no known mistake with dropout found"
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
@@ -47,8 +47,9 @@ Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 class Mistake:
     """A mistake that was found.
 
-    `rule` is the rule's name in `RULES`; `layer` the layer's name behind those of the models around it; `what` was found, with
-    names and numbers; `evidence` what is known about it, published or measured; `source` of that; `mend` how to fix it.
+    `rule` is the rule's name in `RULES`. `layer` is the layer's name after those of the models around it. `what` says what was
+    found, with names and numbers. `evidence` is what is known about it, published or measured, and `source` is where that is from.
+    `mend` says how to fix it.
     """
 
     rule: str
@@ -59,7 +60,7 @@ class Mistake:
     mend: str
 
     def document(self) -> dict[str, str]:
-        """The mistake as plain values."""
+        """Return the mistake as plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -67,7 +68,7 @@ class Mistake:
 
 
 class Mistakes(Shown, list[Mistake]):
-    """What was found: a list that is shown as its texts."""
+    """The mistakes found: a list that is shown as its texts."""
 
     def __rich__(self) -> Group:
         texts = [Text(str(mistake)) for mistake in self]
@@ -81,12 +82,12 @@ class Mistakes(Shown, list[Mistake]):
 
 @graph.leaves_unchanged
 def check(model: keras.Model, data: Any = None) -> Mistakes:
-    """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list where none is found.
+    """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list if none is found.
 
-    `data` are inputs to measure on (an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used):
-    at most 256 evenly spaced rows are. Without them, what cannot be told from the structure is measured on random inputs or
-    left out. Nothing in the model is changed. A warning says so where the calls of a model cannot be followed: its layers are
-    then checked one by one. Refused is what is no Keras model, has no layers, or does not fit or run on the data.
+    `data` are inputs to measure on: an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used. At
+    most 256 evenly spaced rows are used. Without data, what the structure does not show is measured on random inputs or
+    left out. The model does not change. If the calls of a model cannot be followed, a warning says so, and its layers are
+    checked one by one. Refused is anything that is not a Keras model, has no layers, or does not fit or run on the data.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax"), keras.layers.Dropout(0.2, name="drop")])
     >>> [(mistake.rule, mistake.layer) for mistake in check(model)]
@@ -99,15 +100,15 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     for name, rule in RULES.items():
         found: dict[str, str] = {}
         for path, what in rule(inspection):
-            found.setdefault(path, what)  # of a layer that is called several times, the first call that has the mistake
+            found.setdefault(path, what)  # if a layer is called several times, its first call with the mistake counts
         mistakes += [Mistake(name, path, what, *KNOWN[name]) for path, what in found.items()]
     return Mistakes(mistakes)
 
 
 def dropout_before_batch_normalisation(model: Inspection) -> Found:
-    """Dropout of single units before a batch normalisation that learns its statistics.
+    """Find dropout of single units before a batch normalisation that learns its statistics.
 
-    With data the shift of the variance at the normalisation is measured, and one below 10 % is not reported.
+    With data, the shift of the variance at the normalisation is measured; one below 10 % is not reported.
     """
 
     first = model.reached(lambda layer: isinstance(layer, kinds.NORMALISATIONS))
@@ -137,7 +138,7 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
 
 def dropout_before_masking(model: Inspection) -> Found:
-    """Dropout of the values that a padding mask is computed from: by Masking, mask_zero or a comparison of one's own.
+    """Find dropout of the values that a padding mask is computed from: by Masking, mask_zero or an explicit comparison.
 
     The masks in training are compared with those at prediction, on the data or on sequences whose second half is padding.
     """
@@ -159,13 +160,13 @@ def dropout_before_masking(model: Inspection) -> Found:
 
 
 def dropout_of_ids(model: Inspection) -> Found:
-    """Dropout that multiplies the ids that go into an embedding."""
+    """Find dropout that multiplies the ids that go into an embedding."""
     for call, embedding in _on_ids(model).items():
         yield call.path, f"{_named(call)} drops and multiplies the ids that the embedding {embedding.path!r} looks up."
 
 
 def dropout_after_softmax(model: Inspection) -> Found:
-    """Dropout on probabilities; weights of an attention or of a mixture, which are multiplied with something, are not meant."""
+    """Find dropout on probabilities, except for weights of an attention or of a mixture, which are multiplied with something."""
     sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in model.dropouts:
         source = sources[call]
@@ -176,9 +177,9 @@ def dropout_after_softmax(model: Inspection) -> Found:
 
 
 def dropout_on_logits(model: Inspection) -> Found:
-    """Dropout behind the output layer, on what the loss sees; behind a softmax it is dropout-after-softmax.
+    """Find dropout behind the output layer, on the values that the loss sees; behind a softmax it is dropout-after-softmax.
 
-    A model without a loss may give features and no predictions: only where its last layer is one for predictions is that reported.
+    A model without a loss may give features instead of predictions: it is reported only if its last layer is one for predictions.
     """
 
     def passes(layer: Any) -> bool:
@@ -197,7 +198,7 @@ def dropout_on_logits(model: Inspection) -> Found:
 
 
 def elementwise_on_convolution_maps(model: Inspection) -> Found:
-    """Dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
+    """Find dropout of single units on the maps of a 2D or 3D convolution, before they become vectors."""
     convolutions = _convolutions_behind(model)
     for call in model.dropouts:
         source = convolutions[call] if drops_units(call.layer) else None
@@ -212,7 +213,7 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
 
 
 def keras_rate_0(model: Inspection) -> Found:
-    """A dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
+    """Find a dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
@@ -224,7 +225,7 @@ def keras_rate_0(model: Inspection) -> Found:
 
 
 def alpha_without_selu(model: Inspection) -> Found:
-    """Alpha dropout behind an activation other than SELU."""
+    """Find alpha dropout behind an activation other than SELU."""
     sources, users = model.sources(keeps_values), model.reached(_changes_values)
     for call in filter(lambda call: isinstance(bare(call.layer), _ALPHA), model.dropouts):
         source = sources[call]
@@ -237,7 +238,7 @@ def alpha_without_selu(model: Inspection) -> Found:
 
 
 def selu_with_plain_dropout(model: Inspection) -> Found:
-    """Dropout that sets units to 0 behind SELU."""
+    """Find dropout that sets units to 0 behind SELU."""
     sources = model.sources(keeps_values)
     for call in model.dropouts:
         plain = drops_units(call.layer) or isinstance(bare(call.layer), kinds.CHANNEL_DROPOUT)
@@ -247,14 +248,14 @@ def selu_with_plain_dropout(model: Inspection) -> Found:
 
 
 def shared_seed(model: Inspection) -> Found:
-    """Several dropout layers with one seed."""
+    """Find several dropout layers with one seed."""
     for (_, seed), paths in _seeds(model).items():
         if len(paths) > 1:
             yield paths[0], f"{len(paths)} dropout layers have the seed {seed}: {', '.join(paths)}."
 
 
 def neighbouring_seeds(model: Inspection) -> Found:
-    """On torch, dropout layers of Keras whose seeds are less than 1000 apart."""
+    """Find, on torch, dropout layers of Keras whose seeds are less than 1000 apart."""
     theirs = sorted((seed, paths[0]) for (ours, seed), paths in _seeds(model).items() if not ours)
     for (seed, path), (later, other) in itertools.pairwise(theirs):
         if keras.backend.backend() == "torch" and later - seed < _FEW_STEPS:
@@ -262,7 +263,7 @@ def neighbouring_seeds(model: Inspection) -> Found:
 
 
 def recurrent_dropout(model: Inspection) -> Found:
-    """An LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
+    """Find an LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
 
     def found() -> Iterator[tuple[str, Any, str]]:
         for path, layer in model.layers:
@@ -279,7 +280,7 @@ def recurrent_dropout(model: Inspection) -> Found:
 
 
 def attention_dropout(model: Inspection) -> Found:
-    """An attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
+    """Find an attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in kinds.ATTENTIONS]
     unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
     never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
@@ -294,7 +295,7 @@ def attention_dropout(model: Inspection) -> Found:
 
 
 def live_rate(model: Inspection) -> Found:
-    """A suspicion: a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
+    """Suspect a rate set on a layer of Keras in a model whose training step is compiled, on JAX and TensorFlow."""
     compiled = getattr(model.model, "train_function", None) is not None and not model.model.run_eagerly
     keras_layers = [(path, layer) for path, layer in model.layers if type(layer) in kinds.KERAS_DROPOUT]
     for path, layer in keras_layers if compiled and keras.backend.backend() != "torch" else ():
@@ -308,7 +309,7 @@ def live_rate(model: Inspection) -> Found:
 
 
 def training_frozen(model: Inspection) -> Found:
-    """A call with training=True fixed in the graph, of a layer or nested model that drops something."""
+    """Find a call with training=True fixed in the graph, of a layer or nested model that drops something."""
     for path, layer in model.frozen:
         if contains_dropout(layer):
             what = f"{_called(layer)} is called with training=True in the graph"
@@ -316,7 +317,7 @@ def training_frozen(model: Inspection) -> Found:
 
 
 def drops_at_prediction(model: Inspection) -> Found:
-    """A layer of the user's own, with dropout in it, whose output at training=False differs from call to call."""
+    """Find a user's layer with dropout in it, whose output at training=False differs from call to call."""
     own = {id(layer) for _, layer in model.foreign() if contains_dropout(layer)}
     calls = [call for call in model.graph.calls if id(call.layer) in own]
     for call in (calls and model.measured(lambda: model.varying(calls))) or ():
@@ -329,7 +330,7 @@ def drops_at_prediction(model: Inspection) -> Found:
 
 
 def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
-    """A wrapper, model or call that turns training on at prediction for batch normalisation too, as Monte-Carlo wrappers do."""
+    """Find a wrapper, model or call that turns training on at prediction for batch normalisation too, like Monte-Carlo wrappers."""
     holders = [*model.frozen, *model.foreign(), *([(model.model.name, model.model)] if model.reason else [])]
     holders = [(path, layer) for path, layer in holders if isinstance(layer, keras.Layer) and _norms(layer)]
     moves = model.measured(lambda: (model.predict()[1], model.predict(training=False)[1])) if holders else None
@@ -347,7 +348,7 @@ def mc_wrapper_batch_normalisation(model: Inspection) -> Found:
 
 
 def keep_probability_as_rate(model: Inspection) -> Found:
-    """A suspicion: a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
+    """Suspect a rate above 0.5 on an input, or of 0.8 and more elsewhere, that reads like a probability to keep."""
     sources = model.sources(lambda layer: keeps_values(layer) or kinds.is_preprocessing(type(layer)))
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
         value, source = rate(call.layer), sources[call]
@@ -393,7 +394,7 @@ def _named(call: Call) -> str:
 
 
 def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
-    """Yield one entry for all layers of which the same is said: (path, layer, what is said)."""
+    """Yield one entry for all layers with the same finding; `found` gives (path, layer, finding)."""
     alike: dict[str, list[tuple[str, Any]]] = {}
     for path, layer, said in found:
         alike.setdefault(said, []).append((path, layer))
@@ -408,7 +409,7 @@ def _changes_values(layer: Any) -> bool:
 
 
 def _on_ids(model: Inspection) -> dict[Call, Call]:
-    """Return the dropout calls whose outputs an embedding looks up, with it; one that is called in reverse looks up nothing."""
+    """Return the dropout calls whose outputs an embedding looks up, with its call; an embedding in reverse looks up nothing."""
     users, found = model.reached(_changes_values), {}
     for call in model.dropouts:
         for user in users[call] if not isinstance(bare(call.layer), layers.WordDropout) else ():
@@ -423,7 +424,7 @@ def _norms(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
 
 
 def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
-    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is not known."""
+    """Return the paths of the dropout layers with each seed, ours and Keras's apart; how others use their seeds is unknown."""
     found: dict[tuple[bool, int], list[str]] = {}
     for path, layer in model.layers:
         ours, seed = isinstance(layer, Stochastic), attribute(layer, "seed")
@@ -433,7 +434,7 @@ def _seeds(model: Inspection) -> dict[tuple[bool, int], list[str]]:
 
 
 def _convolutions_behind(model: Inspection) -> dict[Call, Call | None]:
-    """Return, for each call, the convolution whose maps it gets, maybe through layers that keep them maps."""
+    """Return, for each call, the convolution whose maps it gets, possibly through layers that keep them maps."""
     found: dict[Call, Call | None] = {}
     for call in model.graph.calls:
         found[call] = None

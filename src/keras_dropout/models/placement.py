@@ -1,6 +1,6 @@
-"""Sites, and models with dropout put there, taken away, or set to another rate.
+"""Sites, and models with dropout added there, removed, or set to another rate.
 
-A placement describes a model completely: putting one in first takes out the dropout that is there.
+A placement describes the dropout of a model completely: applying one first removes the existing dropout.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ from keras_dropout.models.dropping import has_option, inner_layer, is_dropout, i
 from keras_dropout.models.survey import GROUPS, Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
-# In a spec, but not for the layer's constructor.
+# Entries of a spec that the layer's constructor does not take.
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
-# What they do at prediction is another function than that of the layer alone.
+# At prediction they compute another function than the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 _NOISE = keras.layers.GaussianNoise
 
 
 @graph.leaves_unchanged
 def sites(model: keras.Model) -> Sites:
-    """The sites of a model, in the order of the data: a list, which is shown as a table.
+    """Return the sites of a model, in the order of the data: a list that is shown as a table.
 
-    The model is Sequential, functional, with nested models and shared layers, or a subclass of `keras.Model` whose `call` can be
-    followed; others are refused. Nothing in it is changed.
+    The model must be Sequential or functional, possibly with nested models and shared layers, or a subclass of `keras.Model` whose
+    `call` can be followed; others are refused. The model does not change.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu", name="d"), keras.layers.Dense(1, name="out")])
     >>> [(site.name, site.group, site.shape) for site in sites(model)][1:]
@@ -44,10 +44,10 @@ def sites(model: keras.Model) -> Sites:
 
 @graph.leaves_unchanged
 def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
-    """The placement with each pattern replaced by the sites it names; a later pattern wins over an earlier one.
+    """Return the placement with each pattern replaced by the sites it names; a later pattern overrides an earlier one.
 
-    A group, a class of layers and a glob mean those of their sites where the method fits; a name means its site. What cannot
-    be made, or has a schedule that it cannot follow, is refused.
+    A group, a class of layers or a glob names those of its sites where the method fits; a name names its site. Layers that cannot
+    be made, or cannot follow their schedule, are refused.
     """
     places = survey(graph.read(model))
     chosen = _resolve([each.site for each in places], placement)
@@ -65,20 +65,20 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
 
 @graph.leaves_unchanged
 def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
-    """A new model with dropout at the sites of `placement` and nowhere else.
+    """Return a new model with dropout at the sites of `placement` and nowhere else.
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
-    layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}, with which one that goes around a layer is put
-    around that at the site. A layer for several sites is copied for each, with a seed derived from its own. Of several outputs
-    of a layer the first is dropped, not states or attention scores. Dropout that is there is taken out, also that of recurrent
-    and attention layers. A schedule needs a training to follow: it is refused.
+    layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}. A method that wraps a layer is put around the layer
+    at the site. A layer for several sites is copied for each, with a seed derived from its own. If a layer has several outputs,
+    the first is dropped, not states or attention scores. Existing dropout is removed, also that of recurrent and attention layers.
+    A schedule is refused, because it needs a training to follow.
 
-    The new model shares nothing with `model`. Predictions are the same bit for bit, with a warning for the few methods that act
-    at prediction too. Without its dropout, an attention layer of Keras may compute with fused attention: its predictions then
+    The new model shares nothing with `model`. Predictions are the same bit for bit; a warning names the few methods that also act
+    at prediction. Without its dropout, an attention layer of Keras may compute with fused attention: its predictions then
     differ in the last digits, by 1e-7 to 1e-6. Weights, what is frozen, compile settings and the optimizer's state are kept.
 
-    A layer that still draws at random, of a class that is not known, stays; a warning names it. A nested model of a class with a
-    constructor of its own becomes a `keras.Model` with the same layers where something in it changes; a warning says so.
+    A layer of an unknown class that still draws at random stays; a warning names it. If something changes in a nested model whose
+    class has its own constructor, it becomes a `keras.Model` with the same layers; a warning says so.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
@@ -91,7 +91,7 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
                 f"site {site!r}: a rate that changes over training or depth belongs to a training, not to a model.",
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
-    resolve(model, placement)  # refused before anything is copied
+    resolve(model, placement)  # refuses before anything is copied
     source = graph.opened(model)
     if source is not model and model.compiled:
         graph.compile_like(source, model)
@@ -118,14 +118,14 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """A new model without dropout; all else as `place` has it."""
+    """Return a new model without dropout; everything else is as in `place`."""
     return place(model, {})
 
 
 def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Model, dict[str, keras.Layer]]:
-    """`place` without the copy, and what was put at each site.
+    """Do what `place` does without the copy, and return the new model and the layer put at each site.
 
-    The new model has the layers of `model`, which is not to be used again, and is not compiled.
+    The new model has the layers of `model`, which must not be used again. It is not compiled.
     """
     model = graph.opened(model)
     change = _Change(graph.read(model), placement)
@@ -141,7 +141,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 
 
 class _Change:
-    """What a placement changes: calls that are left out, layers in place of others, and dropout behind calls and inputs."""
+    """The changes of a placement: calls that are left out, layers that replace others, and dropout behind calls and inputs."""
 
     def __init__(self, read: graph.Graph, placement: Mapping[str, Any]):
         self.placed: dict[str, keras.Layer] = {}  # by site
@@ -156,16 +156,16 @@ class _Change:
         for each in places:
             if each.site.name in chosen:
                 self._put(each, chosen[each.site.name], several=len(chosen) > 1)
-        # What makes a padding mask gets what has not been dropped: dropped padding is no padding any more. What it passes on as
-        # data is dropped behind it.
+        # A layer that makes a padding mask gets its input before dropout, because dropped padding is no padding any more. The data
+        # that it passes on are dropped behind it.
         makers = (call for call in read.calls if makes_mask(call) and id(call.node) in self._after)
         self._masks = {id(call.node) for call in (*mask_calls(read), *makers)}
-        self._whole: dict[int, tuple[Any, Any]] = {}  # (dropped, as it was) by the id of the dropped tensor
+        self._whole: dict[int, tuple[Any, Any]] = {}  # (dropped, original) by the id of the dropped tensor
         changed = {*out, *self._after}
         self.touched = [c.node for c in read.calls if id(c.node) in changed or id(c.layer) in self._instead]
 
     def _put(self, place: Place, value: Any, several: bool) -> None:
-        """Make what a placement has for a site."""
+        """Make the layer that a placement has for a site."""
         site = place.site
         if place.calls and _goes_around(value):
             if site.group == "hidden" and place.output:
@@ -196,7 +196,7 @@ class _Change:
             _take_over(inner_layer(self._instead[id(layer)]), inner_layer(layer))
         if id(node) not in self._after:
             return result
-        output, *others = keras.tree.flatten(result)  # the site is the first: others are states, or attention scores
+        output, *others = keras.tree.flatten(result)  # the site is the first output: others are states, or attention scores
         return keras.tree.pack_sequence_as(result, [self._drop(self._after[id(node)], output), *others])
 
     def on_input(self, tensor: Any) -> Any:
@@ -210,10 +210,10 @@ class _Change:
 
 
 def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
-    """Return (path, layer) for each layer that draws at random in training though it is no known dropout.
+    """Return (path, layer) for each layer that draws at random in training but is no known dropout.
 
-    Asked are layers that are not Keras's or ours, and Keras's noise: each is called twice in training on the same numbers. What
-    augments the input is left out.
+    It tests layers that are neither Keras's nor ours, and Keras's noise: each is called twice in training on the same numbers.
+    Layers that augment the input are left out.
     """
     found: dict[int, tuple[str, keras.Layer]] = {}
     for call in graph.read(model).calls:
@@ -231,7 +231,7 @@ def _differs(call: graph.Call) -> bool:
     try:
         with keras.StatelessScope() as scope:
             one, two = _outputs(call, True), _outputs(call, True)
-        # With few numbers two draws may be alike; but a layer that can be turned off may draw to no effect.
+        # With few numbers two draws may be equal, so a moved seed counts; but a layer that can be turned off may draw to no effect.
         moved = any(scope.get_current_value(seed) is not None for seed in seeds) and not has_option(call.layer)
         return moved or graph.differ(one, two)
     except Exception:  # a layer that cannot be called on these numbers
@@ -239,7 +239,7 @@ def _differs(call: graph.Call) -> bool:
 
 
 def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
-    """Return what a call gives for random numbers, always the same ones."""
+    """Return the outputs of a call for random numbers, always the same ones."""
     draw = np.random.default_rng(0).random
     given = {id(t): ops.cast(draw([n or 2 for n in t.shape]).astype("float32"), t.dtype) for t in call.node.input_tensors}
     args, options = call.node.arguments.fill_in(given)
@@ -249,7 +249,7 @@ def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two outputs differ by rounding at most: without its dropout attention is computed in another way."""
+    """Return whether two outputs differ by rounding at most: without its dropout, attention is computed in another way."""
     rounding = 5e-3 if str(one.dtype) in ("float16", "bfloat16") else 1e-5
     one, other = one.astype("float64"), other.astype("float64")
     largest = np.abs(one[np.isfinite(one)]).max(initial=0)
@@ -257,7 +257,7 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _check_predictions(new: keras.Model, old: keras.Model) -> None:
-    """Refuse a layer of the user's that, made again without its dropout, predicts something else."""
+    """Refuse a user's layer that, made again without its dropout, predicts something else."""
     before = {call.path: call for call in graph.read(old).calls}
     for call in graph.read(new).calls:
         was = before.get(call.path, call)
@@ -276,7 +276,7 @@ def _check_predictions(new: keras.Model, old: keras.Model) -> None:
 
 
 def adopt(model: keras.Model) -> keras.Model:
-    """A new model in which each `keras.layers.Dropout` is replaced by ours, shared layers staying shared."""
+    """Return a new model in which ours replaces each `keras.layers.Dropout`; shared layers stay shared."""
     ours: dict[int, Dropout] = {}
     model = graph.opened(model)
     touched = [call.node for call in graph.read(model).calls if type(call.layer) is keras.layers.Dropout]
@@ -292,9 +292,9 @@ def adopt(model: keras.Model) -> keras.Model:
 def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """Set the rates of the model's dropout layers, in place and without compiling anything again.
 
-    `rate` is for all of them; or a mapping from layers (a name or a glob of a dropout layer, or whatever names a site that has
-    dropout) to rates, where a later one wins. A recurrent_rate or cell_rate that a layer was given stays. Keras's own layers are
-    refused: on JAX and TensorFlow they ignore a new rate.
+    `rate` is for all of them; or it maps layers to rates, where a later entry wins. A layer is given by the name or a glob of a
+    dropout layer, or by anything that names a site with dropout. A recurrent_rate or cell_rate that was given to a layer stays.
+    Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
@@ -333,9 +333,9 @@ def _way_out(model: keras.Model) -> str:
 
 
 def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None = None) -> keras.Layer:
-    """The layer that a value of a placement asks for, put around a layer where it is a method that does so.
+    """Return the layer that a value of a placement asks for, put around a layer if the method does that.
 
-    `derive` names the site where there are several: a seed is then another one at each.
+    `derive` names the site if there are several: each site then gets another seed.
     """
     if isinstance(value, keras.Layer):
         cls = type(value)
@@ -346,7 +346,7 @@ def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None 
             )
         if not is_dropout(value) and cls.__module__.startswith("keras."):  # a class of the user's own may drop
             refuse(f"{cls.__name__} is no dropout layer.", "Put a layer that drops there, for example Dropout(0.2).")
-        graph.made_again(value)  # refused where it cannot be copied
+        graph.made_again(value)  # refuses a layer that cannot be copied
         options = {k: v for k, v in value.get_config().items() if k != "name"}
     elif isinstance(value, Mapping):
         cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
@@ -373,7 +373,7 @@ def _class(kind: Any) -> type[Stochastic]:
 
 
 def _method(value: Any) -> str:
-    """The name of the method that a value of a placement asks for."""
+    """Return the name of the method that a value of a placement asks for."""
     if isinstance(value, Mapping):
         return str(value.get("kind"))
     return type(value).__name__ if isinstance(value, keras.Layer) else "Dropout"
@@ -406,10 +406,10 @@ def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
 
 @graph.leaves_unchanged
 def _dropout_at(model: keras.Model, pattern: str, found: list[tuple[str, keras.Layer]]) -> list[keras.Layer]:
-    """The dropout layers at the sites that `pattern` names, of those that were found."""
+    """Return those of the `found` dropout layers that are at the sites that `pattern` names."""
     try:
         read = graph.read(model)
-    except BadInput:  # a model that cannot be read has layers with names all the same
+    except BadInput:  # the layers of a model that cannot be read still have names
         return []
     at = {d["layer"] for place in survey(read) if place.site.matches(pattern) for d in place.site.dropout}
     inside = {id(layer) for call in read.calls if call.path in at for layer in call.layer._flatten_layers()}
@@ -426,7 +426,7 @@ def _acting_at_prediction(model: keras.Model) -> set[str]:
 
 
 def _take_over(new: keras.Layer, old: keras.Layer) -> None:
-    """Give a layer that was made again the weights of the old one, and their paths, by which the optimizer's state is found."""
+    """Give a layer that was made again the old one's weights and their paths, by which the optimizer's state is found."""
     if new is not old:
         if [tuple(w.shape) for w in new.weights] != [tuple(w.shape) for w in old.weights]:
             refuse(

@@ -1,4 +1,4 @@
-"""Where dropout is in a model and where it could go: its sites, and what fits there."""
+"""Where dropout is in a model and where it could go: its sites, and the methods that fit there."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from keras_dropout.models.dropping import inner_layer, own_dropout, passes, rate
 from keras_dropout.models.graph import Call, Graph
 
 GROUPS = ("input", "hidden", "last", "all")
-# A site is behind these: dropping what goes into an activation or a normalisation is another method.
+# A site is behind these layers: dropping the input of an activation or a normalisation is another method.
 _PART_OF_LAYER = (*kinds.ACTIVATIONS, *kinds.NORMALISATIONS)
 
 
@@ -25,10 +25,10 @@ _PART_OF_LAYER = (*kinds.ACTIVATIONS, *kinds.NORMALISATIONS)
 class Site:
     """A place where dropout is or can be put: an input, behind what prepares it, or a layer with weights, behind its activation.
 
-    `name` has the names of nested models before it ("encoder/dense"); `kind` is the layer's class; `group` is "input", "hidden",
-    "output", or "normalisation" for one that follows no layer with weights; `last` marks the hidden sites that feed an output
-    layer; `shape` is without the batch; `behind` the activations and normalisations that the dropout stands behind; `dropout`
-    what there is: {"layer", "kind", "rate"}; `methods` the methods of the catalogue that fit, found when they are first asked for.
+    `name` includes the names of nested models ("encoder/dense"). `kind` is the layer's class. `group` is "input", "hidden",
+    "output", or "normalisation" for one that follows no layer with weights. `last` marks the hidden sites that feed an output
+    layer. `shape` is without the batch. `behind` are the activations and normalisations in front of the dropout. `dropout` is the
+    existing dropout: {"layer", "kind", "rate"}. `methods` are the methods of the catalogue that fit, found on first use.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Site:
         return tuple(filter(self.fits, self._fits))
 
     def fits(self, method: str) -> bool:
-        """Whether a method of the catalogue fits."""
+        """Return whether a method of the catalogue fits."""
         return method in self._fits and self._fits[method]()
 
     def matches(self, pattern: str) -> bool:
-        """Whether `pattern` names this site: a group, a class of layers, a name or a glob.
+        """Return whether `pattern` names this site: a group, a class of layers, a name or a glob.
 
-        Outputs and normalisations are only meant by name or, normalisations, by class.
+        Only a name names an output; only a name or a class names a normalisation.
         """
         if pattern in GROUPS:
             return {
@@ -69,19 +69,19 @@ class Site:
         return self.group != "output" and (pattern == self.kind or fnmatch.fnmatchcase(self.name, pattern))
 
     def document(self) -> dict[str, Any]:
-        """The site as plain values."""
+        """Return the site as plain values."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.compare} | {"methods": self.methods}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_fits": dict.fromkeys(self.methods, fitting.always)}  # without the layers that they are asked of
+        return vars(self) | {"_fits": dict.fromkeys(self.methods, fitting.always)}  # without the layers that the functions hold
 
 
 class Sites(Shown, list[Site]):
     """The sites of a model: a list that is shown as a table."""
 
     def __rich__(self) -> Group:
-        """A tree, what is in a nested model set in below its name; then which methods fit where."""
+        """Return a tree, with the sites of a nested model indented below its name; then the methods that fit where."""
         table = Table()
         for name in ("site", "layer", "group", "shape", "parameters", "dropout", "fits"):
             table.add_column(name, justify="right" if name == "parameters" else "left", overflow="fold")
@@ -103,10 +103,10 @@ class Sites(Shown, list[Site]):
 
 @dataclass(frozen=True)
 class Place:
-    """A site with the calls of its layer, none for an input, and those behind which dropout is put.
+    """A site with the calls of its layer (none for an input), and the calls behind which dropout is put.
 
-    `behind_input` says that dropout is put directly behind the input too; `output` that a call of the layer is an output; `unused`
-    that nothing uses what the layer gives, as where only its states are used.
+    `behind_input` says that dropout is also put directly behind the input; `output` that a call of the layer is an output; `unused`
+    that nothing uses the layer's output, for example because only its states are used.
     """
 
     site: Site
@@ -118,7 +118,7 @@ class Place:
 
 
 def mask_calls(read: Graph) -> set[Call]:
-    """Return the calls from which only a padding mask, or another truth value, is made."""
+    """Return the calls that only help to make a padding mask, or another boolean."""
     found: set[Call] = set()
     for call in reversed(read.calls):
         users = read.after(call)
@@ -129,7 +129,7 @@ def mask_calls(read: Graph) -> set[Call]:
 
 
 def makes_mask(call: Call) -> bool:
-    """Whether a layer without weights, such as Masking, reads a padding mask out of its input."""
+    """Return whether a layer without weights, such as Masking, computes a padding mask from its input."""
     if not isinstance(call.layer, keras.Layer) or call.layer.weights:
         return False
     before, behind = ([getattr(t, "_keras_mask", None) for t in ts] for ts in (call.node.input_tensors, call.node.outputs))
@@ -137,12 +137,12 @@ def makes_mask(call: Call) -> bool:
 
 
 def survey(read: Graph) -> list[Place]:
-    """The sites of a graph with their calls, in the order of the data."""
+    """Return the sites of a graph with their calls, in the order of the data."""
     return _Survey(read).places()
 
 
 class _Survey:
-    """A graph as it is without its dropout layers, whose outputs are what goes into them, and without what makes masks."""
+    """A graph without its dropout layers, whose outputs are replaced by their inputs, and without the calls that make masks."""
 
     def __init__(self, read: Graph):
         self._read = read
@@ -162,7 +162,7 @@ class _Survey:
         self._weighted = {call for call in self._calls if _is_site(call.layer)}
         self._next = {call: self._next_weights(call) for call in self._weighted}
         self._outputs = {call for call in self._weighted if not self._next[call]}
-        self._output_nodes = {id(call.node) for call in self._outputs}  # those of a nested model are the same at each of its calls
+        self._output_nodes = {id(call.node) for call in self._outputs}  # a nested model has the same nodes at each of its calls
 
     def places(self) -> list[Place]:
         found = [self._of_input(*each) for each in self._read.inputs]
@@ -189,7 +189,7 @@ class _Survey:
 
     def _of_layer(self, first: Call, normalises: bool) -> Place:
         own = tuple(self._by_layer[id(first.layer)])
-        # Of a layer that is called for an output too, as a tied embedding is, only the other calls are meant.
+        # If a layer is also called for an output, as a tied embedding is, the site is only the other calls.
         hidden = tuple(call for call in own if id(call.node) not in self._output_nodes)
         used = own if normalises else hidden or own
         group = "normalisation" if normalises else "hidden" if hidden else "output"
@@ -214,7 +214,7 @@ class _Survey:
         return Place(site, own, behind, output=group == "output" or mixed, unused=all(users is None for *_, users in to_fit))
 
     def _uses(self, call: Call) -> list[Call] | None:
-        """The calls that use a call's output, not its states; None where nothing does and it is no output of the model."""
+        """Return the calls that use a call's output, not its states; None if nothing does and it is no output of the model."""
         users = self._after(call.outputs[:1])
         return users if users or call.outputs[0] in self._given_out else None
 
@@ -225,9 +225,9 @@ class _Survey:
         return self._ends(call.outputs, lambda behind: isinstance(behind.layer, _PART_OF_LAYER), call.model)
 
     def _ends(self, tensors: Iterable[int], belongs: Any, model: Any, behind: tuple[Call, ...] = ()) -> list[tuple[Call, ...]]:
-        """The ways from an input or a call, of this model, to where dropout is put: the calls on each.
+        """Return the ways from an input or a call, of this model, to where dropout is put: the calls on each.
 
-        They go through what belongs there, as long as nothing else uses it, and through what makes padding masks.
+        A way goes through a call that `belongs` accepts, if nothing else uses the tensor, and through what makes padding masks.
         """
         following, here = self._after(tensors), behind[-1].model if behind else model
         makers = [call for call in following if makes_mask(call) and model in (None, call.model)]
@@ -237,7 +237,7 @@ class _Survey:
         return [*rest, *(way for call in makers for way in self._ends(call.outputs, belongs, model, (*behind, call)))]
 
     def _next_weights(self, call: Call) -> set[Call]:
-        """The next calls with weights on every way to an output."""
+        """Return the next calls with weights on every way to an output."""
         ways, seen = self._after(call.outputs), set()
         while ways:
             user = ways.pop()
@@ -247,7 +247,7 @@ class _Survey:
         return seen & self._weighted
 
     def _dropped(self, tensor: int, seen: set[Call]) -> Iterable[dict[str, Any]]:
-        """What drops a tensor, in dropout layers directly behind it or behind layers without weights."""
+        """Yield the dropout of a tensor, in dropout layers directly behind it or behind layers without weights."""
         for user in self._read.users.get(tensor, ()):
             if user in seen:
                 continue
@@ -264,7 +264,7 @@ def _is_site(layer: Any) -> bool:
 
 
 def _prepares_in(call: Call) -> bool:
-    """Whether a call prepares its input: a layer that does, one that reads its mask, or arithmetic with numbers."""
+    """Return whether a call prepares its input: a preprocessing layer, one that reads its mask, or arithmetic with numbers."""
     if kinds.is_preprocessing(type(call.layer)) or makes_mask(call):
         return True
     before = call.node.input_tensors

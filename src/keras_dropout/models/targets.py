@@ -1,7 +1,7 @@
 """Models and functions that a command names: a `.keras` file, `file.py:function` or `module:function`.
 
-A file of a model is loaded in Keras's safe mode: nothing in it is executed. A Python file is code that the user names, and only
-that runs.
+A model file is loaded in Keras's safe mode: nothing in it is executed. A Python file is code that the user names; only such code
+runs.
 """
 
 import difflib
@@ -20,25 +20,25 @@ from typing import Any
 
 from keras_dropout.errors import BadInput, described, refuse
 
-RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # their module loads Keras
+RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # kept here, because their module loads Keras
 
-# Models that came from a file: copies of them are made in safe mode, too.
+# Models that came from a file: their copies are made in safe mode, too.
 FROM_FILES: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_function(target: str) -> bool:
-    """Whether a text has the form file.py:function or module:function."""
+    """Return whether a text has the form file.py:function or module:function."""
     where, colon, name = target.rpartition(":")
     return bool(colon and where) and name.isidentifier() and "\\" not in name
 
 
 def names_model(target: str) -> bool:
-    """Whether a text is a target of this module: a path or a function, and no plain name."""
+    """Return whether a text is a target of this module: a path or a function, not a plain name."""
     return is_function(target) or bool(Path(target).suffix) or "/" in target or "\\" in target
 
 
 def check(target: str) -> None:
-    """Refuse the name of a recipe or model where nothing can be loaded that it names; loads no framework and runs no code."""
+    """Refuse the name of a recipe or model that cannot be loaded; load no framework and run no code."""
     if is_function(target):
         file_of(target)
     elif names_model(target) or (Path(target) / "saved_model.pb").exists():
@@ -48,15 +48,15 @@ def check(target: str) -> None:
 
 
 def check_recipe(name: str) -> None:
-    """Refuse the name of a recipe that there is not."""
+    """Refuse the name of an unknown recipe."""
     if name not in RECIPES:
         refuse(f"unknown recipe {name!r}.", f"Use one of: {', '.join(RECIPES)}; or a model of yours: file.keras, file.py:function.")
 
 
 def load_model(target: str | Path, **facts: Any) -> Any:
-    """The Keras model that `target` names.
+    """Return the Keras model that `target` names.
 
-    A function is called with those of `facts` (such as input_shape and outputs) that its parameters name.
+    A function gets those of `facts` (such as input_shape and outputs) that its parameters name.
     """
     target = str(target)
     if is_function(target):
@@ -70,13 +70,13 @@ def load_model(target: str | Path, **facts: Any) -> Any:
 
 
 def file_of(target: str) -> str | None:
-    """The Python file in `file.py:function`; None for a module."""
+    """Return the Python file in `file.py:function`; None for a module."""
     where = target.rpartition(":")[0]
     return str(check_python_file(where)) if where.endswith(".py") else None
 
 
 def load_function(target: str) -> Callable:
-    """The function that `file.py:function` or `module:function` names; its file is run once in a process."""
+    """Return the function that `file.py:function` or `module:function` names; its file is run once in a process."""
     where, _, name = target.rpartition(":")
     module = import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     found = getattr(module, name, None)
@@ -89,7 +89,7 @@ def load_function(target: str) -> Callable:
 
 
 def import_file(path: Path) -> Any:
-    """The module that a Python file is; run once in a process, under the name that `module_name` gives it."""
+    """Return a Python file as a module; it is run once in a process, under the name that `module_name` gives it."""
     path = check_python_file(path)
     name = module_name(path)
     if getattr(sys.modules.get(name), "__file__", None) != str(path):
@@ -103,7 +103,7 @@ def import_file(path: Path) -> Any:
             spec.loader.exec_module(module)
         except BadInput:
             raise
-        except Exception as error:  # whatever the user's file does
+        except Exception as error:  # the user's file may raise anything
             del sys.modules[name]
             refuse(f"{path.name} cannot be run: {described(error)}", "Run it with python to see where.")
         finally:
@@ -112,7 +112,7 @@ def import_file(path: Path) -> Any:
 
 
 def check_python_file(path: str | Path) -> Path:
-    """The file's whole path, or a refusal where there is none."""
+    """Return the file's full path, or refuse a file that does not exist."""
     path = Path(path).resolve()
     if path.suffix != ".py" or not path.is_file():
         refuse(f"{path} is no Python file that exists.", "Name a Python file: file.py:function")
@@ -120,12 +120,12 @@ def check_python_file(path: str | Path) -> Path:
 
 
 def module_name(path: str | Path) -> str:
-    """The name of a user's file as a module: it stands in saved configurations, so it is the same in every process and folder."""
+    """Return the module name of a user's file. It is in saved configurations, so it is the same in every process and folder."""
     return f"_keras_dropout_source_{Path(path).stem}"
 
 
 def _import_module(name: str) -> Any:
-    sys.path.insert(0, "")  # as python -m has it
+    sys.path.insert(0, "")  # as in python -m
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -135,7 +135,7 @@ def _import_module(name: str) -> Any:
 
 
 def call(target: str, facts: Mapping[str, Any]) -> Any:
-    """What the function that `target` names returns, called with those of `facts` that its parameters name."""
+    """Call the function that `target` names with those of `facts` that its parameters name, and return its result."""
     function = load_function(target)
     parameters: Mapping[str, inspect.Parameter]
     try:
@@ -153,12 +153,12 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
         return function(**{name: value for name, value in facts.items() if name in parameters})
     except BadInput:
         raise
-    except Exception as error:  # whatever the user's function does
+    except Exception as error:  # the user's function may raise anything
         refuse(f"{target} failed: {described(error)}", "Call it in Python to see where.")
 
 
 def from_keras_2(saved: str) -> str:
-    """Return how a model that Keras 2 saved, or can save, becomes a .keras file."""
+    """Return how to turn a model that Keras 2 saved, or can save, into a .keras file."""
     was, hdf5, keras = (
         json.dumps(each, ensure_ascii=False) for each in (saved, *(str(Path(saved).with_suffix(end)) for end in (".h5", ".keras")))
     )
@@ -170,7 +170,7 @@ def from_keras_2(saved: str) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a path that is no model of Keras 3, as far as that is seen without Keras."""
+    """Refuse a path that is no model of Keras 3, as far as that can be seen without Keras."""
     if not path.exists():
         refuse(f"the model {path} does not exist.", "Name a .keras file, or a function that builds a model: file.py:function")
     if (path / "saved_model.pb").exists():
@@ -178,7 +178,7 @@ def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as file:
             hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError as error:  # a folder is one
+    except OSError as error:  # for example for a folder
         refuse(f"the model {path} cannot be read: {error.strerror}.", "Name a .keras file, or a function: file.py:function")
     if hdf5 and path.name.endswith(".weights.h5"):
         refuse(f"{path} holds weights without a model.", "Build the model in a function that calls load_weights: file.py:function")
@@ -198,7 +198,7 @@ def _check_file(path: Path) -> None:
 
 
 def _version(path: Path) -> str:
-    """Return the version of Keras that saved a .keras file, "" where the file does not say."""
+    """Return the version of Keras that saved a .keras file, "" if the file does not say."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as file:
             return str(json.loads(file.read(10_000))["keras_version"])
@@ -216,7 +216,7 @@ def _load_file(path: Path) -> Any:
             loaded = keras.models.load_model(path, safe_mode=True)
             FROM_FILES.add(loaded)
             return loaded
-    except Exception as error:  # Keras raises as it likes
+    except Exception as error:  # Keras may raise anything
         text = " ".join(str(error).split())
         if "safe mode" in text or "lambda" in text.lower() or "unsafe" in text.lower():
             refuse(

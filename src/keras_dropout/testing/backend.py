@@ -1,4 +1,4 @@
-"""What the contract needs of a backend: the gradient of a training call, and a compiled training step."""
+"""The parts of the contract that depend on the backend: the gradient of a training call, and a compiled training step."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from keras import ops
 
 
 def gradient(layer: keras.Layer, x: np.ndarray, upstream: np.ndarray) -> np.ndarray:
-    """d sum(upstream * layer(x, training=True)) / dx: zeros where the outputs do not depend on x."""
+    """Return d sum(upstream * layer(x, training=True)) / dx: zeros where the outputs do not depend on x."""
     return _BACKENDS[keras.backend.backend()].gradient(layer, x, upstream)
 
 
 def compiled_training(layer: keras.Layer) -> Any:
-    """A function x -> layer(x, training=True), compiled as the backend does; `traces()` says how often."""
+    """Return a function x -> layer(x, training=True), compiled as the backend does; `traces()` returns how often."""
     return _BACKENDS[keras.backend.backend()](layer)
 
 

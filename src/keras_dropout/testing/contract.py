@@ -5,9 +5,9 @@
 raises `BrokenContract` with one line for each property that does not hold. A case says how the layer is made and called, along
 which axes one draw is shared, and, with a reason, which properties are not meant to hold.
 
-Each property looks at one thing alone: a layer that is wrong in one way breaks one of them (`keras_dropout.testing.faults` has
-one for each). So repetitions start from a layer's restored state, not from a second layer with the same seed, and statistics come
-from layers with different seeds, not from many calls of one.
+Each property looks at one thing alone, so a layer that is wrong in one way breaks one of them (`keras_dropout.testing.faults` has
+one for each). Repetitions therefore start from a layer's restored state, not from a second layer with the same seed, and statistics
+come from layers with different seeds, not from many calls of one.
 """
 
 import functools
@@ -26,19 +26,19 @@ from keras_dropout.errors import check_choice, described, first_line, refuse
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.testing import backend
 
-SIGMAS = 5.5  # standard errors: beyond them by chance once in 30 million checks
-CALLS = 16  # of two layers whose masks are compared
+SIGMAS = 5.5  # standard errors: chance exceeds them once in 30 million checks
+CALLS = 16  # calls of two layers whose masks are compared
 
 
 @dataclass(frozen=True)
 class Case:
     """One way to make and call a layer, which takes a `seed`.
 
-    arguments     of the constructor, without `seed`; a function that makes them where they hold layers
+    arguments     of the constructor, without `seed`; or a function that makes them, if they contain layers
     shape         of the inputs, with the batch
     shared        axes along which all units share one draw
     drops         how training shows: "zeros" (dropped units are 0, the rest scaled by 1 / (1 - rate)), "noise" (each unit gets its
-                  own factor) or "other" (the frequency of drops is not looked at)
+                  own factor) or "other" (the frequency of drops is not checked)
     inputs        function of a random generator that makes the inputs; by default uniform in [1, 2)
     inference     function (layer, inputs) -> outputs at inference; by default the inputs themselves
     weights       number of weights that the layer has; a dropout layer has none
@@ -84,7 +84,7 @@ def check_layer(cls: type[keras.Layer], cases: Case | Iterable[Case]) -> None:
 
 
 def violations(cls: type[keras.Layer], case: Case, only: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """(property, what was seen) for each property that does not hold."""
+    """Return (property, what was seen) for each property that does not hold."""
     return [(name, _line(error)) for name, error in _broken(cls, case, only)]
 
 
@@ -146,12 +146,12 @@ class _Subject:
         return np.stack([[self.train(layer) for _ in range(5)] for layer in layers]).astype("float64")
 
     def factors(self, layer: Any) -> np.ndarray:
-        """What each unit was multiplied by."""
+        """Return the factor of each unit."""
         return self.train(layer) / self.x
 
 
 def _values(layer: Any) -> list[np.ndarray]:
-    """All that a layer's next call depends on."""
+    """Return all values that a layer's next call depends on."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in layer.variables]
 
 
@@ -180,7 +180,7 @@ def _same(a: np.ndarray, b: np.ndarray, what: str, tolerance: float = 1e-5) -> N
 
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two outputs' deviations from their means."""
+    """Return the correlation of two outputs' deviations from their means."""
     a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-30))
 
@@ -218,7 +218,7 @@ def finite_at_rate_one(s: _Subject) -> None:
 
 def mean_is_kept(s: _Subject) -> None:
     expected = s.infer(s.layer())
-    # Units may share draws and calls may repeat them: what is independent is a layer's mean over all its units and calls.
+    # Units may share draws, and calls may repeat them. Only a layer's mean over all its units and calls is independent.
     means = (s.sample - expected).reshape(40, -1).mean(axis=1)
     bias, error = means.mean(), means.std(ddof=1) / np.sqrt(40) + 1e-5 * np.abs(expected).mean()
     assert abs(bias) <= SIGMAS * error, f"mean is off by {bias:.4g}, {abs(bias / error):.1f} standard errors"
@@ -244,7 +244,7 @@ def drop_frequency(s: _Subject) -> None:
         shares = ((factors - 1) ** 2).reshape(40, -1).mean(axis=1)
         expected = rate / (1 - rate)
         error, what = expected * np.sqrt(2 / factors.size), "variance of the noise"
-    error = max(error, shares.std(ddof=1) / np.sqrt(40))  # greater where units share draws that should not
+    error = max(error, shares.std(ddof=1) / np.sqrt(40))  # larger if units share draws that they should not share
     off = abs(shares.mean() - expected) / error
     assert off <= SIGMAS, f"{what} is {shares.mean():.4f} at rate {rate:g}, expected {expected:.4f}: {off:.1f} standard errors off"
 
@@ -273,7 +273,7 @@ def _independent(s: _Subject, one: list[np.ndarray], other: list[np.ndarray], wh
     if one[0].shape != base.shape:
         base = np.zeros((), base.dtype)
     correlations = [_agreement(a - base, b - base) for a, b in zip(one, other)]
-    # A lasting offset correlates two independent outputs too, so the comparison is with draws further apart of the same layers.
+    # A lasting offset also correlates two independent outputs, so compare with draws of the same layers that are further apart.
     shuffled = [_agreement(a - base, b - base) for a, b in zip(one, other[5:] + other[:5])]
     spread = np.std(shuffled, ddof=1) + 1e-3
     assert not all(np.array_equal(a, b) for a, b in zip(one, other)), f"{what} draw the same masks"
@@ -291,7 +291,7 @@ def fresh_mask_each_call(s: _Subject) -> None:
 
 
 def gradient_matches(s: _Subject) -> None:
-    """The derivative along a random direction, against a finite difference with the same mask."""
+    """Compare the derivative along a random direction with a finite difference under the same mask."""
     generator = np.random.default_rng(5)
     layer = s.layer()
     start, shape = _values(layer), s.train(layer).shape
@@ -305,7 +305,7 @@ def gradient_matches(s: _Subject) -> None:
 
 
 def rate_can_change_while_compiled(s: _Subject) -> None:
-    """Against another step, compiled for a layer that had the rate from the start."""
+    """Compare with another step, compiled for a layer that had the rate from the start."""
 
     def calls(step: Callable) -> np.ndarray:
         return np.stack([step(s.x) for _ in range(8)])
@@ -327,7 +327,7 @@ def half_precision(s: _Subject) -> None:
     start = _values(full)
     expected = s.train(full)
     before = keras.config.dtype_policy()
-    # Weights are not made in half precision: not every initializer of Keras can.
+    # Weights are not made in half precision, because not every initializer of Keras supports it.
     for policy in ("mixed_float16", "mixed_bfloat16", *(() if s.case.weights else ("float16", "bfloat16"))):
         keras.config.set_dtype_policy(policy)  # for a wrapped layer too
         try:
@@ -426,7 +426,7 @@ def bad_arguments_are_refused(s: _Subject) -> None:
         refused = _refusal(lambda: s.cls(**{**s.case.made(), **change}))  # noqa: B023 - called at once
         assert refused, f"{change} is accepted"
         lines = len(refused.splitlines())
-        # What is wrong, and how to fix it: the promise of layers on our base.
+        # Layers on our base promise two lines: what is wrong, and how to fix it.
         assert lines == 2 or not issubclass(s.cls, Stochastic), f"{change} is refused in {lines} lines, not two"
 
 

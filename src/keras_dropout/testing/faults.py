@@ -1,4 +1,4 @@
-"""One layer for each property of the contract, wrong in that way and no other: what `check_layer` is itself tested with.
+"""One layer for each property of the contract, wrong only in that property: they test `check_layer` itself.
 
 Most of the faults are found in published code. `FAULTS` has a layer for each property; its `case` says how it is made.
 `CANNOT_BE` names the backends on which a fault cannot exist, and why.
@@ -23,14 +23,14 @@ class _Fault(Dropout):
 
 
 class OnByDefault(_Fault):
-    """Drops wherever nobody says that it is not training."""
+    """Drops unless the caller says that it is not training."""
 
     def call(self, inputs: Any, training: bool = True) -> Any:
         return super().call(inputs, training=training)
 
 
 class DrawsAtInference(_Fault):
-    """Takes a mask from its stream before it asks whether it needs one: an evaluation changes the training after it."""
+    """Takes a mask from its stream even if it needs none: an evaluation changes the training after it."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         self.check_inputs(inputs)
@@ -39,7 +39,7 @@ class DrawsAtInference(_Fault):
 
 
 class ClippedRate(_Fault):
-    """Keeps the rate away from 0, as is usual where its logarithm is needed."""
+    """Keeps the rate away from 0, as is usual if its logarithm is needed."""
 
     def drop(self, inputs: Any, state: Any) -> Any:
         rate = ops.maximum(self.state.rate, 0.01)
@@ -70,7 +70,7 @@ class WrongAxis(_Fault):
 
 
 class DropsTwice(_Fault):
-    """Drops what another mask has left: the mean is right, the share of dropped units is 2 rate - rate^2."""
+    """Drops from what another mask has kept: the mean is right, the share of dropped units is 2 rate - rate^2."""
 
     def drop(self, inputs: Any, state: Any) -> Any:
         for part in range(2):
@@ -110,7 +110,7 @@ class StraightThrough(_Fault):
 
 
 class FrozenScale(_Fault):
-    """Works out its scale once, when it is made: a rate set later drops other units, but scales as before."""
+    """Computes its scale once, when it is made: a rate set later drops other units, but scales as before."""
 
     def __init__(self, rate: float, **kwargs: Any):
         super().__init__(rate, **kwargs)
@@ -122,7 +122,7 @@ class FrozenScale(_Fault):
 
 
 class OverflowsInHalf(_Fault):
-    """Scales by a large number and divides by another, in the type of the inputs: inf in float16."""
+    """Scales by a large number and divides by another, in the dtype of the inputs: inf in float16."""
 
     def drop(self, inputs: Any, state: Any) -> Any:
         kept = noise.kept(state, self.state.rate, tuple(ops.shape(inputs)))
@@ -186,12 +186,12 @@ class CloneShares(MaskWrapper):
 
 
 class OtherMaskWhenCompiled(_Fault):
-    """Takes another way where values are at hand than where a step is traced, and the two ways differ."""
+    """Takes one way if values are known and another if a step is traced, and the two ways differ."""
 
     def drop(self, inputs: Any, state: Any) -> Any:
         try:
             state = ops.convert_to_tensor(np.asarray(state))
-        except Exception:  # each backend has its own for a traced value
+        except Exception:  # each backend raises its own for a traced value
             state = noise.fold(state, 1)
         return super().drop(inputs, state)
 
@@ -204,7 +204,7 @@ class ShapeOfTheMask(_Fault):
 
 
 class RateFixed(_Fault):
-    """Makes a rate out of any number in silence: 20, meant as per cent, drops everything."""
+    """Silently makes a rate out of any number: 20, meant as per cent, drops everything."""
 
     def __init__(self, rate: float, **kwargs: Any):
         super().__init__(min(max(rate, 0), 1), **kwargs)
