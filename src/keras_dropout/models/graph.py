@@ -278,7 +278,7 @@ def copy(model: keras.Model) -> keras.Model:
     _tell_apart(made, [variable.path for variable in model.variables])
     compile_like(made, model)
     states = [getattr(each.optimizer, "variables", []) if each.compiled else [] for each in (made, model)]
-    if [tuple(v.shape) for v in states[0]] == [tuple(v.shape) for v in states[1]]:  # else the optimizer begins anew, as when Keras loads another's
+    if [tuple(v.shape) for v in states[0]] == [tuple(v.shape) for v in states[1]]:  # else it begins anew
         for ours, theirs in zip(*states):
             ours.assign(np.array(keras.ops.convert_to_numpy(theirs)))  # a step on JAX gives its buffers away
     if model in FROM_FILES:
