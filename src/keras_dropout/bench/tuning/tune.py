@@ -182,9 +182,9 @@ def tune(
     are the model as it is published, or as it is built if that has dropout.
 
     `space` describes the placements to try, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see
-    `bench.tuning.spaces`); by default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe", "random" or
-    "grid"; `trials` is the number of placements to try (18; a grid: all), `budget` a limit in model-epochs, `seed` the sampler's
-    seed. With `halving`, only the best third of each nine trials is trained beyond half of the epochs.
+    `bench.tuning.spaces`); by default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe",
+    "random" or "grid"; `trials` is the number of placements to try (18; a grid: all), `budget` a limit in model-epochs, `seed` the
+    sampler's seed. With `halving`, only the best third of each nine trials is trained beyond half of the epochs.
 
     `sweep` replaces the search: "hidden=0:0.6:13" trains each of these rates with each seed, and returns a `Sweep`.
 
