@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 CODE = """
-import sys, time, types
+import sys, types
 from keras_dropout.bench.execution.processes import Processes
 
 def parts(split):
@@ -17,13 +17,15 @@ study = types.SimpleNamespace(split="", backend="jax", engine="compiled")
 with Processes(study, types.SimpleNamespace(parts=parts, divide_by=1.0)) as place:
     workers = [place.start(), place.start()]
     print(place._folder.name, flush=True)
-    time.sleep(float(sys.argv[1]))
+    sys.stdin.readline()
 """
 
 
-def start(tmp_path, seconds):
+def start(tmp_path):
+    """A process with two workers, which ends them when it is told to go on, and the workers' folder."""
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-c", CODE, seconds], stdout=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", CODE], text=True, env=environment, **pipes)
     folder = Path(process.stdout.readline().strip())
     assert folder.parent == tmp_path
     assert len(list(folder.iterdir())) == 2  # their logs
@@ -38,13 +40,14 @@ def gone(folder):
 
 
 def test_the_folder_of_workers_is_removed_at_the_end(tmp_path):
-    process, _ = start(tmp_path, "0")
-    assert process.wait(60) == 0
+    process, _ = start(tmp_path)
+    process.communicate("go on\n", timeout=60)
+    assert process.returncode == 0
     assert not any(tmp_path.iterdir())
 
 
 def test_workers_remove_it_where_their_parent_was_killed(tmp_path):
-    process, folder = start(tmp_path, "600")
+    process, folder = start(tmp_path)
     process.kill()
     process.wait()
     assert gone(folder)
