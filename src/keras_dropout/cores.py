@@ -1,4 +1,4 @@
-"""How many cores of the machine this process may use."""
+"""Count the cores that this process may use."""
 
 import os
 

@@ -105,12 +105,12 @@ def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callabl
 
 
 def _argument(name: str) -> str:
-    """What a setting is called among a command's arguments: "target" is the model or recipe."""
+    """Return the name of a setting among a command's arguments, where "target" is the model or recipe."""
     return "column" if name == "target" else name
 
 
 def _parameter(name: str, row: Setting) -> inspect.Parameter:
-    """A setting as typer takes an option. Where nothing is said it is None, so that a study file is heard."""
+    """Return a setting as an option of typer. Its default is None, so that a study file counts where it is not given."""
     flag = row.flag or f"--{name.replace('_', '-')}"
     if row.kind is bool:
         return inspect.Parameter(
@@ -127,7 +127,7 @@ def _parameter(name: str, row: Setting) -> inspect.Parameter:
 
 
 def _read(row: Setting, value: Any) -> Any:
-    """What Python takes for an option's value; None where nothing was said."""
+    """Return what Python takes for an option's value; None if the option was not given."""
     if row.kind is bool:
         return (not row.flag.startswith("--no-")) if value else None
     if value is None or value == []:
@@ -136,7 +136,7 @@ def _read(row: Setting, value: Any) -> Any:
 
 
 def check_masks(masks: str, backend: str) -> None:
-    """Refuse masks that there are not, or not on a backend."""
+    """Refuse unknown masks, and shared masks on another backend than JAX."""
     check_choice("masks", masks, ("independent", "shared"))
     if masks == "shared" and backend != "jax":
         refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
