@@ -6,7 +6,7 @@ each position then has the mask that it has on one device. (With `check_vma=Fals
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -65,8 +65,23 @@ _product.defvjp(_forward, _backward)
 
 def compiled(function: Callable, seldom: bool = False) -> Callable:
     """See `keras_dropout.backends`."""
-    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(function, compiler_options=quickly if seldom else None)
+    return jax.jit(function, compiler_options=_quickly() if seldom else None)
+
+
+@cache
+def _quickly() -> dict[str, Any] | None:
+    """Return compiler options for a program that runs seldom, or None if this version of XLA lacks one: its names may change."""
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
 
 
 def _positions(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[jax.Array, jax.Array | None]:

@@ -140,11 +140,10 @@ class Acting:
                 changed = _distance(one, outputs) > _ROUNDING * self._epsilon
             if changed:
                 found.add(number)
-        seen = [[[float(ops.convert_to_numpy(n)) for n in call] for call in calls] for calls in counts]
-        return found, [(sum(dropped for dropped, _ in calls), sum(units for _, units in calls)) for calls in seen]
+        return found, [_count(layer, calls) for layer, calls in zip(self._counted, counts)]
 
     def _compiled(self, off: keras.Layer | None) -> Callable:
-        """Return a pass in training: (values, inputs) -> outputs, and (dropped, units) at each call of each counted layer.
+        """Return a pass in training: (values, inputs) -> outputs, and what each call of each counted layer met and left.
 
         The pass calls the layer `off` as at prediction.
         """
@@ -218,20 +217,26 @@ def _moved(state: Any, steps: int) -> Any:
     return ops.convert_to_tensor(state)
 
 
+def _count(layer: MaskLayer, calls: list) -> tuple[int, int]:
+    """Return how many units a layer dropped in its calls, and how many had a nonzero input."""
+    dropped = units = 0
+    for call in calls:
+        before, after = (ops.convert_to_numpy(each) for each in call)
+        shared = tuple(axis for axis, n in enumerate(layer.mask_shape(before.shape)) if n == 1)
+        alive, kept = before.any(axis=shared), (before & after).any(axis=shared)
+        dropped, units = dropped + int((alive & ~kept).sum()), units + int(alive.sum())
+    return dropped, units
+
+
 def _counting(layer: MaskLayer, counts: list) -> Callable:
-    """Wrap the layer's call so that it also counts the units it drops and the units with a nonzero input."""
+    """Wrap the layer's call so that it also notes which entries of its input and of its output are not 0."""
     call = layer.call
 
     @functools.wraps(call)
     def counted(*args: Any, **kwargs: Any) -> Any:
         out = call(*args, **kwargs)
         inputs = graph.first_input(args, kwargs)
-        shape = layer.mask_shape(tuple(inputs.shape))
-        shared = tuple(axis for axis, n in enumerate(shape) if n == 1)
-        alive = ops.any(ops.not_equal(inputs, 0), axis=shared)
-        kept = ops.any(ops.logical_and(ops.not_equal(inputs, 0), ops.not_equal(out, 0)), axis=shared)
-        units, left = (ops.sum(ops.cast(each, "float32")) for each in (alive, kept))
-        counts.append((units - left, units))
+        counts.append((ops.not_equal(inputs, 0), ops.not_equal(out, 0)))
         return out
 
     return counted
