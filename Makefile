@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What must hold on every backend; each needs a process of its own. `make test` runs there what is decided in a backend's own code:
-# the layers, one row of the contract each, and the numbers they draw, rates that change in training, epochs and checkpoints. What is
+# layers of each kind under the contract, and the numbers they draw, rates that change in training, epochs and checkpoints. What is
 # written in keras.ops runs on JAX.
 LAWS = tests/layers/test_contract.py tests/testing/test_faults.py tests/test_masks.py tests/test_noise.py tests/test_callbacks.py \
   tests/bench/test_acting.py tests/bench/test_checkpoints.py

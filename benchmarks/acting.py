@@ -1,6 +1,6 @@
 """What the check that dropout acts costs: its share of the time of the shortest study, `digits-mlp`, from planning to its last run.
 
-    python benchmarks/acting.py [--json FILE]
+python benchmarks/acting.py [--json FILE]
 """
 
 import os

@@ -237,13 +237,16 @@ def test_every_method_that_fits_can_be_put_there():
     options |= {"DropBlock2D": {"block_size": 2}, "DropBlock1D": {"block_size": 2}, "Cutout": {"size": 2}}
     count = 0
     for model in (images, strip(text_model())):
+        called = set()
         for site in sites(model):
             for method in site.methods:
                 rate = {} if method in ("Standout", "SparseVariationalDropout") else {"rate": 0.2}
                 made, _ = rewire(copy(model), {site.name: {"kind": method, **rate, **options.get(method, {})}})
                 found = next(s for s in sites(made) if s.name == site.name).dropout
                 assert [each["kind"] for each in found] == [getattr(keras_dropout, method).__name__]
-                made(np.ones((2, *made.input_shape[1:]), made.input.dtype), training=True)
+                if method not in called:  # a call takes longer than all else, and is the same at the other sites
+                    made(np.ones((2, *made.input_shape[1:]), made.input.dtype), training=True)
+                called.add(method)
                 count += 1
     assert count > 60
 

@@ -571,7 +571,7 @@ def test_tensorflow_is_timed_too_where_a_model_convolves(tmp_path, monkeypatch):
 def test_test_examples_are_kept_unless_told_not_to(tmp_path, monkeypatch, keep):
     monkeypatch.setattr(scheduler.Execution, "train", lambda *_: iter(()))
     settings = {} if keep else {"keep_examples": False}
-    plan = make_plan(perceptron(), ((X, LABELS), (X, LABELS)), seeds=1, ledger=tmp_path / "r.db", **settings)
+    plan = make_plan(perceptron(), ((X, LABELS), (X, LABELS)), seeds=1, engine="compiled", ledger=tmp_path / "r.db", **settings)
     carry_out(plan, quiet=True)
     kept = examples(tmp_path / "r.db", plan.study.data.fingerprint)
     assert (kept is not None) == keep

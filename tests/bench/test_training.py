@@ -239,7 +239,7 @@ def test_a_rate_that_decides_a_shape_is_part_of_the_program(rate, tmp_path):
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     variants = {f"r{n}": {"rows": PatchDropout(n, prefix=0)} for n in (0.5, rate)}
     data = blobs(shape=(8, 6))
-    plan = make_plan(model, data, variants=variants, epochs=2, seeds=1, ledger=tmp_path / "r.db")
+    plan = make_plan(model, data, variants=variants, epochs=2, seeds=1, engine="compiled", ledger=tmp_path / "r.db")
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1)
     found = [trainer.train(run) for run in plan.study.runs()][-1]
     alone = train(model, tmp_path, "compiled", variants, number=-1, epochs=2, seeds=1, data=data)
