@@ -124,118 +124,20 @@ class Trainer:
         """
         for group in self.groups(runs):
             for stack, size in self._stacks(group):
-                yield from self._follow(stack, size, checkpoints, until, settings)
+                yield from self._follow(stack, size, dict(checkpoints), until, settings)
 
     def _follow(
-        self,
-        runs: Sequence[Run],
-        size: int,
-        checkpoints: Mapping[str, bytes],
-        until: int | None,
-        settings: Mapping[str, Any],
+        self, runs: Sequence[Run], size: int, checkpoints: dict[str, bytes], until: int | None, settings: Mapping[str, Any]
     ) -> Iterator[Told]:
-        checkpoint_every = settings.get("checkpoint_every")
-        started = time.perf_counter()
-        training = self._begin(runs, size)
-        patience, examples = self.study.early_stopping, arrays.count(self.parts["train"].y)
-        courses = [_Course(run, examples) for run in runs]
-        acting = self._acting_in(training.model, runs[0].variant)
-        inactive = {
-            number: why
-            for number, course in enumerate(courses)
-            if (why := acting.refusal(training.values(number), self._inputs(course.first(acting.rows))))
-        }
-        for number, course in enumerate(courses):
-            if course.run.key in checkpoints:
-                try:
-                    past = Checkpoint.from_bytes(checkpoints[course.run.key])
-                    if past.epoch > self.study.epochs:  # going on would draw one order of the examples for each of these epochs
-                        raise ValueError(f"it is of epoch {past.epoch}, and the run has {self.study.epochs}")
-                    if past.best.values:  # needed at the end, so check now that they fit this model
-                        training.restore(number, past.best.values)
-                    training.restore(number, past.values)
-                except ValueError as error:  # damaged, or from a model made by another version of Keras
-                    del training  # it may already hold some of the values
-                    yield Anew(course.run.key, str(error))
-                    usable = {key: state for key, state in checkpoints.items() if key != course.run.key}
-                    yield from self._follow(runs, size, usable, until, settings)
-                    return
-                course.go_on(past)
-                training.epochs_done[number] = past.epoch
-
-        def seconds(course: _Course) -> float:
-            return round(course.seconds + (time.perf_counter() - started) / len(runs), 3)
-
-        def checkpoint(number: int) -> bytes:
-            course = courses[number]
-            values = training.snapshot(number)
-            return Checkpoint(course.epoch, course.curves, seconds(course), values, course.best).to_bytes()
-
-        def result(number: int, metrics: Mapping[str, float], losses: np.ndarray | None = None, **facts: Any) -> Result:
-            course = courses[number]
-            facts |= {"compilations": 0 if number else training.compilations}  # compilations of a stack count once
-            if losses is None or not all(map(math.isfinite, metrics.values())):
-                return Result("diverged", seconds(course), course.epoch, {}, course.curves, **facts)
-            return Result("done", seconds(course), course.epoch, metrics, course.curves, losses, **facts)
-
-        def failed(number: int, why: str) -> Ended:
-            return Ended(runs[number].key, Result("failed", seconds(courses[number]), courses[number].epoch, error=why))
-
-        for number, why in inactive.items():
-            yield failed(number, why)
-        going, trained = [number for number in range(len(runs)) if number not in inactive], {}
-        masks = {number: acting.masks(training.values(number)) for number in going}
-        while going:
-            over = [number for number in going if self._is_over(courses[number])]
-            going = [number for number in going if number not in over]
-            for number in over:  # if others go on, their training would change its values
-                trained[number] = courses[number].best.values if patience else training.snapshot(number) if going else None
-            for number in [number for number in going if until is not None and courses[number].epoch >= until]:
-                yield Paused(runs[number].key, courses[number].epoch, checkpoint(number))
-                going.remove(number)
-            if not going:
-                break
-            for number in going:
-                courses[number].begin_epoch()
-            logs = training.epoch([course.order for course in courses])
-            validation = self._measure(training, "validation")
-            for number in list(going):
-                course, key, now = courses[number], runs[number].key, logs[number] | validation[number][0]
-                if number in masks and (why := acting.unused(masks.pop(number), acting.masks(training.values(number)))):
-                    yield failed(number, why)
-                    going.remove(number)
-                    continue
-                yield Epoch(key, course.epoch, now)
-                if not all(map(math.isfinite, now.values())):
-                    # JSON has no nan: the curves end with the last finite epoch.
-                    yield Ended(key, result(number, {}))
-                    going.remove(number)
-                    continue
-                for name, value in now.items():
-                    course.curves.setdefault(name, []).append(value)
-                if patience and now["validation_loss"] < course.best.loss:
-                    course.best = Best(now["validation_loss"], course.epoch, training.snapshot(number))
-                if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(course):
-                    yield Checkpointed(key, course.epoch, checkpoint(number))
-        if not trained:
-            return
-        for number, values in trained.items():
-            if values is not None:
-                training.restore(number, values)
-        training.finish()
-        test, *others = (self._measure(training, name) for name in ("test", "train", "validation"))
-        for number in trained:
-            metrics, losses, predictions = test[number]
-            facts: dict[str, Any] = {"best_epoch": courses[number].best.epoch, "predictions": predictions}
-            for part in others:
-                metrics |= part[number][0]
-            if self.study.samples is not None and all(map(math.isfinite, metrics.values())):
-                scores, facts["calibration"] = self._monte_carlo(runs[number], training.values(number), self.study.samples)
-                metrics |= scores
-            found = result(number, metrics, losses, **facts)
-            if settings.get("keep_weights") and found.status == "done":
-                found = dataclasses.replace(found, model=self._archive(runs[number], training.values(number)))
-            yield Ended(runs[number].key, found)
+        """Train one stack of runs; see `follow`."""
+        stack = _Stack(self, runs, size)
+        while unusable := stack.resume(checkpoints):
+            del stack  # it may already hold some of the values
+            del checkpoints[unusable[0]]
+            yield Anew(*unusable)
+            stack = _Stack(self, runs, size)
+        yield from stack.train(until, settings.get("checkpoint_every"))
+        yield from stack.measure(settings.get("keep_weights"))
 
     def _acting_in(self, model: keras.Model, variant: Variant) -> Acting:
         """Return the check that a variant's dropout acts; one program serves all runs with the same architecture."""
@@ -264,10 +166,6 @@ class Trainer:
         found, curves = monte_carlo(model, x, y, samples, derive_seed(run.seed, "samples"))
         return {f"test_{name}": value for name, value in found.items()}, curves
 
-    def _is_over(self, course: "_Course") -> bool:
-        patience, best = self.study.early_stopping, course.best.epoch
-        return course.epoch >= self.study.epochs or bool(patience and best and course.epoch - best >= patience)
-
     def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
         """Return for each run, with dropout off, the metrics of a part, each example's weighted loss, and its test predictions.
 
@@ -295,6 +193,142 @@ class Trainer:
             return single
         once(steps)  # a new number of steps is compiled again
         return min(once(steps), once(steps))
+
+
+class _Stack:
+    """The training of one or several runs that go through the same epochs, from their first batch to their results.
+
+    A run is named by its number in the stack.
+    """
+
+    def __init__(self, trainer: Trainer, runs: Sequence[Run], size: int):
+        self._started = time.perf_counter()
+        self._trainer, self._runs, self._training = trainer, runs, trainer._begin(runs, size)
+        self._patience = trainer.study.early_stopping
+        examples = arrays.count(trainer.parts["train"].y)
+        self._courses = [_Course(run, examples) for run in runs]
+        self._acting = trainer._acting_in(self._training.model, runs[0].variant)
+        self._inactive = {number: why for number in range(len(runs)) if (why := self._refusal(number))}
+        self._going = [number for number in range(len(runs)) if number not in self._inactive]
+        self._trained: dict[int, Sequence[Any] | None] = {}  # the values to measure; None where the training holds them
+
+    def _refusal(self, number: int) -> str | None:
+        inputs = self._trainer._inputs(self._courses[number].first(self._acting.rows))
+        return self._acting.refusal(self._training.values(number), inputs)
+
+    def _unused(self, number: int, masks: list[list[np.ndarray]]) -> str | None:
+        return self._acting.unused(masks, self._acting.masks(self._training.values(number)))
+
+    def resume(self, checkpoints: Mapping[str, bytes]) -> tuple[str, str] | None:
+        """Go on from the checkpoints. Return the key of the first that does not fit, and why: damaged, or of another Keras."""
+        for number, course in enumerate(self._courses):
+            if course.run.key not in checkpoints:
+                continue
+            try:
+                past = Checkpoint.from_bytes(checkpoints[course.run.key])
+                if past.epoch > self._trainer.study.epochs:  # going on would draw one order of the examples for each of them
+                    raise ValueError(f"it is of epoch {past.epoch}, and the run has {self._trainer.study.epochs}")
+                if past.best.values:  # needed at the end, so check now that they fit this model
+                    self._training.restore(number, past.best.values)
+                self._training.restore(number, past.values)
+            except ValueError as error:
+                return course.run.key, str(error)
+            course.go_on(past)
+            self._training.epochs_done[number] = past.epoch
+        return None
+
+    def train(self, until: int | None, checkpoint_every: int | None) -> Iterator[Told]:
+        """Train all runs to their ends, or until they have had `until` epochs, and yield what happens."""
+        for number, why in self._inactive.items():
+            yield self._failed(number, why)
+        masks = {number: self._acting.masks(self._training.values(number)) for number in self._going}
+        while True:
+            self._set_aside([number for number in self._going if self._is_over(number)])
+            for number in [number for number in self._going if until is not None and self._courses[number].epoch >= until]:
+                yield Paused(self._runs[number].key, self._courses[number].epoch, self._checkpoint(number))
+                self._going.remove(number)
+            if not self._going:
+                return
+            logs = self._epoch()
+            for number in list(self._going):
+                course, key, now = self._courses[number], self._runs[number].key, logs[number]
+                if number in masks and (unused := self._unused(number, masks.pop(number))):
+                    yield self._failed(number, unused)
+                    self._going.remove(number)
+                    continue
+                yield Epoch(key, course.epoch, now)
+                if not all(map(math.isfinite, now.values())):  # JSON has no nan: the curves end with the last finite epoch
+                    yield Ended(key, self._result(number, {}))
+                    self._going.remove(number)
+                    continue
+                for name, value in now.items():
+                    course.curves.setdefault(name, []).append(value)
+                if self._patience and now["validation_loss"] < course.best.loss:
+                    course.best = Best(now["validation_loss"], course.epoch, self._training.snapshot(number))
+                if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(number):
+                    yield Checkpointed(key, course.epoch, self._checkpoint(number))
+
+    def measure(self, keep_weights: bool | None) -> Iterator[Told]:
+        """Measure the runs that were trained to their ends, with dropout off, and yield their results."""
+        if not self._trained:
+            return
+        trainer, training = self._trainer, self._training
+        for number, values in self._trained.items():
+            if values is not None:
+                training.restore(number, values)
+        training.finish()
+        test, *others = (trainer._measure(training, name) for name in ("test", "train", "validation"))
+        for number in self._trained:
+            run, (metrics, losses, predictions) = self._runs[number], test[number]
+            facts: dict[str, Any] = {"best_epoch": self._courses[number].best.epoch, "predictions": predictions}
+            for part in others:
+                metrics |= part[number][0]
+            if trainer.study.samples is not None and all(map(math.isfinite, metrics.values())):
+                scores, facts["calibration"] = trainer._monte_carlo(run, training.values(number), trainer.study.samples)
+                metrics |= scores
+            found = self._result(number, metrics, losses, **facts)
+            if keep_weights and found.status == "done":
+                found = dataclasses.replace(found, model=trainer._archive(run, training.values(number)))
+            yield Ended(run.key, found)
+
+    def _epoch(self) -> list[dict[str, float]]:
+        """Train one epoch of the runs that go on, and return the figures of all."""
+        for number in self._going:
+            self._courses[number].begin_epoch()
+        logs = self._training.epoch([course.order for course in self._courses])
+        return [log | found for log, (found, *_) in zip(logs, self._trainer._measure(self._training, "validation"))]
+
+    def _is_over(self, number: int) -> bool:
+        course, patience = self._courses[number], self._patience
+        return course.epoch >= self._trainer.study.epochs or bool(
+            patience and course.best.epoch and course.epoch - course.best.epoch >= patience
+        )
+
+    def _set_aside(self, over: list[int]) -> None:
+        """Take runs that are over out of the training, with the values to measure: if others go on, theirs would change."""
+        self._going = [number for number in self._going if number not in over]
+        for number in over:
+            best = self._courses[number].best.values if self._patience else None
+            self._trained[number] = best or (self._training.snapshot(number) if self._going else None)
+
+    def _checkpoint(self, number: int) -> bytes:
+        course = self._courses[number]
+        values = self._training.snapshot(number)
+        return Checkpoint(course.epoch, course.curves, self._seconds(number), values, course.best).to_bytes()
+
+    def _seconds(self, number: int) -> float:
+        return round(self._courses[number].seconds + (time.perf_counter() - self._started) / len(self._runs), 3)
+
+    def _failed(self, number: int, why: str) -> Ended:
+        course = self._courses[number]
+        return Ended(course.run.key, Result("failed", self._seconds(number), course.epoch, error=why))
+
+    def _result(self, number: int, metrics: Mapping[str, float], losses: np.ndarray | None = None, **facts: Any) -> Result:
+        course = self._courses[number]
+        facts |= {"compilations": 0 if number else self._training.compilations}  # compilations of a stack count once
+        if losses is None or not all(map(math.isfinite, metrics.values())):
+            return Result("diverged", self._seconds(number), course.epoch, {}, course.curves, **facts)
+        return Result("done", self._seconds(number), course.epoch, metrics, course.curves, losses, **facts)
 
 
 class _Course:
