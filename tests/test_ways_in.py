@@ -12,7 +12,7 @@ from keras_dropout.bench import settings
 from keras_dropout.errors import check_whole
 
 # The row, in the table and in the one that goes on from it.
-row = settings.Setting("Epochs of patience.", "3  # epochs", check=lambda n: check_whole("patience", n, 1, "Or 3."), kind=int)
+row = settings.Setting("Epochs of patience.", "3", check=lambda n: check_whole("patience", n, 1, "Or 3."), kind=int)
 for table in (settings.Settings, settings.SearchSettings):
     table.__annotations__["patience"] = Annotated[int | None, row]
 
@@ -60,7 +60,7 @@ for sys.argv in (["", "compare", "--help"], ["", "tune", "--help"], ["", "compar
 def test_a_setting_is_a_line_of_study_files(run, tmp_path):
     (tmp_path / "study.toml").write_text('target = "digits-mlp"\npatience = 4\n')
     found = run("print(study_file.SETTINGS['patience']); print(study_file.read('study.toml'))")[1]
-    assert found == "3  # epochs\n{'target': 'digits-mlp', 'patience': 4}\n"
+    assert found == "('3', 'Epochs of patience.')\n{'target': 'digits-mlp', 'patience': 4}\n"
 
 
 def test_a_setting_of_python_reaches_what_trains(run):

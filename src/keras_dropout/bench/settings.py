@@ -26,10 +26,10 @@ SAMPLERS = ("tpe", "random", "grid")
 class Setting:
     """The definition of one setting.
 
-    `help` is the help text of the command's option; a setting without `help` has no option. The option is named after the setting,
-    unless `flag` gives another name. `kind` is the type of the option's value, `choices` lists the allowed values if they are
-    limited, and `read` converts the value to what Python takes. `in_file` is the commented-out value in a fresh study file.
-    `check` refuses a value or returns it in the form in which it is used.
+    `help` is the help text of the command's option, and the comment in a fresh study file, where `in_file` is the commented-out
+    value; a setting without `help` has no option. The option is named after the setting, unless `flag` gives another name. `kind`
+    is the type of the option's value, `choices` lists the allowed values if they are limited, and `read` converts the value to
+    what Python takes. `check` refuses a value or returns it in the form in which it is used.
     """
 
     help: str = ""
@@ -145,31 +145,22 @@ def _read_size(text: str) -> tuple[int, ...]:
 class Settings(TypedDict, total=False):
     """The settings that `compare` and `tune` share. `compare` documents them."""
 
-    baseline: Annotated[
-        str,
-        Setting(
-            "The variant that the others are compared with. Default: none.",
-            '"none"             # the variant that the others are compared with',
-            default="none",
-        ),
-    ]
+    baseline: Annotated[str, Setting("The variant that the others are compared with. Default: none.", '"none"', default="none")]
     seeds: Annotated[
         int | Sequence[int] | str,
         Setting(
             "Runs per variant, with the seeds 0, 1, 2, …; auto: more until there are verdicts. Default: 6.",
-            '6                     # runs per variant, six are the fewest that show a difference; "auto" adds until one is',
+            "6",
             default=6,
             read=_read_seeds,
         ),
     ]
-    max_seeds: Annotated[
-        int | None, Setting("With --seeds auto: the most. Default: 30.", '30                # for seeds = "auto"', kind=int)
-    ]
+    max_seeds: Annotated[int | None, Setting("With --seeds auto: the most. Default: 30.", "30", kind=int)]
     margin: Annotated[
         float | None,
         Setting(
             "A smaller difference in test loss does not matter to you.",
-            "0.005                # a smaller difference in test loss does not matter",
+            "0.005",
             check=lambda value: check_positive(
                 "margin", value, "Give the difference in test loss that would matter to you, for example 0.005."
             ),
@@ -178,13 +169,7 @@ class Settings(TypedDict, total=False):
     ]
     epochs: Annotated[int | None, _count("epochs", "Default: the recipe's, or 20.", "20")]
     batch_size: Annotated[int | None, _count("batch size", "Default: the recipe's, or 32.", "32")]
-    optimizer: Annotated[
-        str | None,
-        Setting(
-            "A Keras optimizer, for example adam. Default: the model's.",
-            '"adam"            # default: what the model is compiled with',
-        ),
-    ]
+    optimizer: Annotated[str | None, Setting("A Keras optimizer, for example adam. Default: the model's.", '"adam"')]
     learning_rate: Annotated[
         float | None,
         Setting(
@@ -197,31 +182,20 @@ class Settings(TypedDict, total=False):
         ),
     ]
     early_stopping: Annotated[
-        int | None,
-        _count(
-            "early stopping",
-            "Epochs to wait for a smaller validation loss; the best epoch is measured.",
-            "5            # epochs without a better validation loss; the best epoch counts",
-        ),
+        int | None, _count("early stopping", "Epochs to wait for a smaller validation loss; the best epoch is measured.", "5")
     ]
     class_weight: Annotated[
-        Mapping[int, float] | str | None,
-        Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight),
+        Mapping[int, float] | str | None, Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight)
     ]
     from_weights: Annotated[
         bool | str | Path | None,
-        Setting(
-            "Fine-tuning: every run starts from the model's own weights.",
-            "true           # fine-tuning: every run starts from the model's own weights",
-            check=_check_weights,
-            kind=bool,
-        ),
+        Setting("Fine-tuning: every run starts from the model's own weights.", "true", check=_check_weights, kind=bool),
     ]
     backend: Annotated[
         str | None,
         Setting(
             "jax (default; with convolutions the faster of jax and tensorflow), tensorflow or torch.",
-            '"jax"               # or "tensorflow", "torch"',
+            '"jax"',
             check=_one_of("backend", BACKENDS),
             choices=BACKENDS,
         ),
@@ -229,44 +203,25 @@ class Settings(TypedDict, total=False):
     engine: Annotated[
         str,
         Setting(
-            "compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU), or auto (default: stacked "
-            "where jax has a GPU or TPU, else the faster of the others, by timing).",
-            '"auto"               # or "compiled", "reference", "stacked"',
+            "compiled (jax only), reference (Keras fit), stacked (jax: many runs at once on a GPU) or auto (default: the fastest).",
+            '"auto"',
             default="auto",
             check=_one_of("engine", ("auto", *ENGINES)),
             choices=("auto", *ENGINES),
         ),
     ]
-    workers: Annotated[
-        int | None,
-        _count(
-            "workers",
-            "Workers of one thread each. Default: one per core; one with stacked.",
-            "2                   # default: one per core",
-        ),
-    ]
+    workers: Annotated[int | None, _count("workers", "Workers of one thread each. Default: one per core; one with stacked.", "2")]
     on: Annotated[
-        str,
-        Setting(
-            "Where workers are: here (default), ray, or ray:HOST:PORT.",
-            '"here"                   # where workers are: or "ray", "ray:HOST:PORT"',
-            default=HERE,
-            check=_check_on,
-        ),
+        str, Setting("Where workers are: here (default), ray, or ray:HOST:PORT.", '"here"', default=HERE, check=_check_on)
     ]
     checkpoint_every: Annotated[
-        int | None,
-        _count(
-            "checkpoint every",
-            "Epochs between checkpoints, from which a run that was interrupted goes on.",
-            "10         # epochs between checkpoints, from which an interrupted run goes on",
-        ),
+        int | None, _count("checkpoint every", "Epochs between checkpoints, from which a run that was interrupted goes on.", "10")
     ]
     keep_weights: Annotated[
         bool,
         Setting(
             "Keep each run's trained model in the ledger.",
-            "true           # keeps each run's trained model in the ledger",
+            "true",
             default=False,
             check=lambda value: check_flag("keep_weights", value),
             kind=bool,
@@ -276,7 +231,7 @@ class Settings(TypedDict, total=False):
         bool,
         Setting(
             "Keep no test examples in the ledger: reports then show none.",
-            "false         # keeps no test examples in the ledger: reports then show none",
+            "false",
             default=True,
             check=lambda value: check_flag("keep_examples", value),
             kind=bool,
@@ -288,31 +243,26 @@ class Settings(TypedDict, total=False):
         _count(
             "samples",
             "Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50.",
-            "50                  # stochastic forward passes: Monte-Carlo metrics on the test data too",
+            "50",
         ),
     ]
     split: Annotated[
         str,
         Setting(
             "Recipes: held-out, or as-published (validation examples are trained on too).",
-            '"held-out"            # recipes: or "as-published"',
+            '"held-out"',
             default=SPLITS[0],
             check=_one_of("split", SPLITS),
         ),
     ]
     data_dir: Annotated[
-        str | None,
-        Setting(
-            "Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.",
-            '"data"             # recipes: where their files are',
-            check=_check_folder,
-        ),
+        str | None, Setting("Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.", '"data"', check=_check_folder)
     ]
     ledger: Annotated[
         str | Path,
         Setting(
             "SQLite file that keeps every run. Default: keras-dropout.db.",
-            '"keras-dropout.db"   # keeps every finished run',
+            '"keras-dropout.db"',
             default=DEFAULT_LEDGER,
             check=lambda value: Path(check_path("ledger", value, "runs.db")),
         ),
@@ -325,17 +275,13 @@ class SearchSettings(Settings, total=False):
     """The settings of a search, added to those of its study. `tune` documents them."""
 
     space: Annotated[
-        str | Mapping[str, str] | None,
-        Setting('What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".'),
+        str | Mapping[str, str] | None, Setting('What is tried: "SITE=LOW:HIGH, SITE=Kind(LOW:HIGH) | linear(LOW:HIGH, 0)".')
     ]
     kinds: Annotated[
         Sequence[str],
         Setting("A method to try at each site, in place of --space. Repeatable.", default=(), kind=list[str], flag="--kind"),
     ]
-    sampler: Annotated[
-        str,
-        Setting("tpe (default), random or grid.", default="tpe", check=_one_of("sampler", SAMPLERS)),
-    ]
+    sampler: Annotated[str, Setting("tpe (default), random or grid.", default="tpe", check=_one_of("sampler", SAMPLERS))]
     trials: Annotated[int | None, _count("trials", "Placements that are tried. Default: 18; of a grid all.")]
     seed: Annotated[
         int,
@@ -367,47 +313,21 @@ class DataOptions(TypedDict, total=False):
         str | list[str],
         Setting(
             "Tables: the column to predict. Repeatable.",
-            '"price"              # tables: the column to predict, or a list of columns',
+            '"price"',
             kind=list[str],
             metavar="COLUMN",
             read=lambda names: names[0] if len(names) == 1 else names,
         ),
     ]
-    text: Annotated[str, Setting("Tables: the column with the text.", '"review"               # tables: the column with the text')]
-    group: Annotated[
-        str, Setting("Tables: a column; no group is in two parts.", '"patient"             # tables: no group is in two parts')
-    ]
-    time: Annotated[
-        str,
-        Setting("Tables: a column; the test data are the latest.", '"date"                 # tables: the test data are the latest'),
-    ]
-    weight: Annotated[
-        str,
-        Setting(
-            "Tables: a column with the weight of each example in the loss.",
-            '"weight"             # tables: of each example in the loss',
-        ),
-    ]
-    test_data: Annotated[
-        str, Setting("Data to test on. Default: a part of --data.", '"test.csv"        # default: a part of source')
-    ]
+    text: Annotated[str, Setting("Tables: the column with the text.", '"review"')]
+    group: Annotated[str, Setting("Tables: a column; no group is in two parts.", '"patient"')]
+    time: Annotated[str, Setting("Tables: a column; the test data are the latest.", '"date"')]
+    weight: Annotated[str, Setting("Tables: a column with the weight of each example in the loss.", '"weight"')]
+    test_data: Annotated[str, Setting("Data to test on. Default: a part of --data.", '"test.csv"')]
     test_split: Annotated[float, Setting("Share of the data to test on. Default: 0.2.", "0.2", kind=float)]
     validation_split: Annotated[float, Setting("Share of the rest to validate on. Default: 0.1.", "0.1", kind=float)]
-    task: Annotated[
-        str, Setting("auto, classification or regression.", '"auto"                 # or "classification", "regression"')
-    ]
-    image_size: Annotated[
-        tuple[int, ...],
-        Setting("Images: HEIGHTxWIDTH, for example 32x32.", "[32, 32]         # images: height and width", read=_read_size),
-    ]
-    divide_by: Annotated[
-        float,
-        Setting("The model sees x / this, for example 255.", "255               # the model sees x / divide_by", kind=float),
-    ]
-    vocabulary: Annotated[
-        int,
-        Setting("Text: words that are told apart. Default 10000.", "10000            # text: words that are told apart", kind=int),
-    ]
-    length: Annotated[
-        int, Setting("Text: words of an example. Default 200.", "200                  # text: words of an example", kind=int)
-    ]
+    task: Annotated[str, Setting("auto, classification or regression.", '"auto"')]
+    image_size: Annotated[tuple[int, ...], Setting("Images: HEIGHTxWIDTH, for example 32x32.", "[32, 32]", read=_read_size)]
+    divide_by: Annotated[float, Setting("The model sees x / this, for example 255.", "255", kind=float)]
+    vocabulary: Annotated[int, Setting("Text: words that are told apart. Default 10000.", "10000", kind=int)]
+    length: Annotated[int, Setting("Text: words of an example. Default 200.", "200", kind=int)]

@@ -13,12 +13,11 @@ from keras_dropout.characters import clean_line
 from keras_dropout.errors import refuse
 from keras_dropout.models.atlas import Advice
 
-# Setting -> its commented-out value in a fresh study file.
-SETTINGS = {name: row.in_file for name, row in rows(Settings).items() if row.in_file} | {"report": '"report.html"'}
-DATA = {
-    "source": '"table.csv"          # .npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function',
-    **{name: row.in_file for name, row in rows(DataOptions).items()},
-}
+_SOURCE = '.npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function'
+# Setting -> its commented-out value in a fresh study file, and what it means.
+SETTINGS = {name: (row.in_file, row.help) for name, row in rows(Settings).items() if row.in_file}
+SETTINGS["report"] = ('"report.html"', "The page to write.")
+DATA = {"source": ('"table.csv"', _SOURCE)} | {name: (row.in_file, row.help) for name, row in rows(DataOptions).items()}
 TUNE = tuple(name for name in rows(SearchSettings) if name not in (*rows(Settings), "space"))
 
 
@@ -87,11 +86,11 @@ def write(
         "# A study: keras-dropout compare --study FILE. What is commented out has the value shown, or is left to the model.",
         f"target = {_quote(target)}",
         "",
-        *(f"# {name} = {value}" for name, value in SETTINGS.items()),
+        *map(_commented, SETTINGS.items()),
         "",
         "[data]" if data else "# [data]",
         *(f"{name} = {_toml(value)}" for name, value in said.items()),
-        *(f"# {name} = {value}" for name, value in DATA.items() if name not in said),
+        *(_commented(each) for each in DATA.items() if each[0] not in said),
         "",
         "# What is compared with the baseline, the model without dropout. Sites are input, hidden, last, all, a class of layers,",
         "# a glob, or one of these; a group means those of its sites where the method fits:",
@@ -113,6 +112,12 @@ def write(
         '# last = { kind = "GaussianDropout", rate = 0.5 }',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commented(setting: tuple[str, tuple[str, str]]) -> str:
+    """Return the line of a setting that is commented out."""
+    name, (value, meaning) = setting
+    return f"{f'# {name} = {value}':34} # {meaning.removesuffix(' Repeatable.')}"
 
 
 def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
