@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -14,9 +14,11 @@ from keras_dropout.bench.data.shifts import resize, shift
 from keras_dropout.bench.metric_names import TUNED_BY, higher_is_better
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
+from keras_dropout.bench.settings import AssessmentSettings, complete
 from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.bench.study.planning import check_names
 from keras_dropout.display import Shown
-from keras_dropout.errors import BadInput, check_choice, check_whole, refuse
+from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import graph, placement
 from keras_dropout.sampling import Passes, as_trained, check_examples
 
@@ -95,36 +97,32 @@ def assess(
     target: str = "model",
     data: str = "data",
     task: str | None = None,
-    samples: int = 100,
-    seed: int = 0,
-    masks: str = "independent",
-    logits: bool | None = None,
-    temperature: bool = False,
-    use_moments: bool = False,
-    precision: float | None = None,
-    tune_rate: str | None = None,
     ood: Mapping[str, Any] | None = None,
     shifts: Sequence[str] = (),
     notes: Sequence[str] = (),
     say: Callable[..., None] = lambda *_: None,
+    **settings: Unpack[AssessmentSettings],
 ) -> Assessment:
     """Measure the predictions of a model, or of several models by seed and of their ensemble, on `test`.
 
     `validation` are data that the models were not trained on: for temperature scaling, for the noise precision of a regression and
-    for the rate. `tune_rate` is the metric that chooses one rate for all dropout layers on the validation data. `ood` are other
-    images, by name, which the predictive entropy should distinguish from `test`; they are resized to the size of `test`. `shifts`
-    are kinds of `bench.data.shifts`. `task` is "classification" or "regression"; by default it follows from the outputs.
-    `precision` is the noise precision of a regression, also for plain predictions; by default each is fitted. A single model
-    without dropout is refused. `say(what, number, of)` is called to report progress.
+    for the rate. `ood` are other images, by name, which the predictive entropy should distinguish from `test`; they are resized to
+    the size of `test`. `shifts` are kinds of `bench.data.shifts`. `task` is "classification" or "regression"; by default it follows
+    from the outputs. A single model without dropout is refused. `say(what, number, of)` is called to report progress.
+
+    `settings`: samples (stochastic forward passes, by default 100); seed and masks of the samples ("independent" or "shared");
+    logits (whether the model ends without its softmax or sigmoid; by default by its loss); temperature and use_moments (True to
+    measure temperature scaling, and moment propagation, too); tune_rate (the metric that chooses one rate for all dropout layers on
+    the validation data); precision (the noise precision of a regression, also for plain predictions; by default each is fitted).
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
-    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
-    if tune_rate is not None:
-        check_choice("metric to tune the rate by", tune_rate, TUNED_BY)
+    check_names("assess", settings, AssessmentSettings.__optional_keys__)
+    asked = complete(settings, AssessmentSettings)
+    temperature, use_moments, precision, tune_rate = (asked[n] for n in ("temperature", "use_moments", "precision", "tune_rate"))
     if test.y is None or isinstance(test.y, (dict, tuple)):
         refuse("metrics need one answer for each test example.", "Give labels, and a model with one output.")
-    kind, logits, shape = _outputs(next(iter(models.values())), test, task, logits)
-    settings = {"samples": samples, "outputs": kind, "logits": logits, "masks": masks, "seed": seed}
+    kind, logits, shape = _outputs(next(iter(models.values())), test, task, asked["logits"])
+    passes = {name: asked[name] for name in ("samples", "masks", "seed")} | {"outputs": kind, "logits": logits}
     if kind == "values" and (ood or shifts or temperature or use_moments or tune_rate):
         refuse("temperature, moments, rates, other data and shifts are for classes; this is a regression.", "Leave them out.")
     if kind != "values" and precision is not None:
@@ -146,8 +144,8 @@ def assess(
     rates: list[dict[str, Any]] = []
     if tune_rate is not None:
         assert validation is not None
-        models, rates = _with_best_rate(models, validation, tune_rate, settings)
-    measured = [_Measured(model, validation, settings, temperature, use_moments, precision) for model in models.values()]
+        models, rates = _with_best_rate(models, validation, tune_rate, passes)
+    measured = [_Measured(model, validation, passes, temperature, use_moments, precision) for model in models.values()]
     values, intervals, differences, moments_error = _compare(measured, test, say)
     uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # of test data
     if ood or shifts:
@@ -159,8 +157,8 @@ def assess(
         data=data,
         task="regression" if kind == "values" else "classification",
         examples=len(test.y),
-        samples=samples,
-        masks=masks,
+        samples=asked["samples"],
+        masks=asked["masks"],
         seeds=tuple(models),
         values=values,
         intervals=intervals,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
 
+from keras_dropout.bench.metric_names import TUNED_BY
 from keras_dropout.errors import check_choice, check_flag, check_path, check_positive, check_share, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
 
@@ -20,6 +21,7 @@ HERE, RAY = "here", "ray"
 SPLITS = ("held-out", "as-published")
 ENGINES = ("compiled", "reference", "stacked")
 SAMPLERS = ("tpe", "random", "grid")
+MASKS = ("independent", "shared")
 
 
 @dataclass(frozen=True)
@@ -331,3 +333,58 @@ class DataOptions(TypedDict, total=False):
     divide_by: Annotated[float, Setting("The model sees x / this, for example 255.", "255", kind=float)]
     vocabulary: Annotated[int, Setting("Text: words that are told apart. Default 10000.", "10000", kind=int)]
     length: Annotated[int, Setting("Text: words of an example. Default 200.", "200", kind=int)]
+
+
+class AssessmentSettings(TypedDict, total=False):
+    """How predictions are measured. `bench.assessment.assess` documents these settings."""
+
+    samples: Annotated[
+        int,
+        Setting(
+            "Stochastic forward passes. Default: 100.",
+            default=100,
+            check=lambda value: check_whole(
+                "samples", value, 1, "It is the number of stochastic forward passes; 100 is a usual one."
+            ),
+            kind=int,
+        ),
+    ]
+    seed: Annotated[
+        int,
+        Setting(
+            "Of the masks. Default: 0.",
+            default=0,
+            check=lambda value: check_whole("seed", value, 0, "It is the seed of the masks."),
+            kind=int,
+        ),
+    ]
+    masks: Annotated[
+        str,
+        Setting(
+            "independent for each example (default), or shared: one for all in a sample (JAX).",
+            default="independent",
+            check=_one_of("masks", MASKS),
+            choices=MASKS,
+        ),
+    ]
+    logits: Annotated[bool | None, Setting("The model ends without its softmax or sigmoid.", kind=bool)]
+    temperature: Annotated[bool, Setting("Also temperature scaling, fitted on validation data.", default=False, kind=bool)]
+    use_moments: Annotated[
+        bool, Setting("Also moment propagation: one pass in place of many.", default=False, kind=bool, flag="--moments")
+    ]
+    tune_rate: Annotated[
+        str | None,
+        Setting(
+            "Choose the rate on validation data by nll, brier or ece.",
+            check=_one_of("metric to tune the rate by", TUNED_BY),
+            choices=TUNED_BY,
+        ),
+    ]
+    precision: Annotated[
+        float | None,
+        Setting(
+            "Regression: 1 / variance of the noise. Default: fitted.",
+            check=lambda value: check_positive("precision", value, "It is 1 / the variance of the noise."),
+            kind=float,
+        ),
+    ]

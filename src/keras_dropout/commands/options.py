@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import keras_dropout
-from keras_dropout.bench.settings import Setting, rows
+from keras_dropout.bench.settings import MASKS, Setting, rows
 from keras_dropout.errors import check_choice, refuse
 from keras_dropout.models.targets import RECIPES
 
@@ -137,7 +137,7 @@ def _read(row: Setting, value: Any) -> Any:
 
 def check_masks(masks: str, backend: str) -> None:
     """Refuse unknown masks, and shared masks on another backend than JAX."""
-    check_choice("masks", masks, ("independent", "shared"))
+    check_choice("masks", masks, MASKS)
     if masks == "shared" and backend != "jax":
         refuse(f"masks that all examples share need JAX; got the backend {backend}.", "Use --backend jax, or --masks independent.")
 

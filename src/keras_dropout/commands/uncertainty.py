@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_dropout.bench.settings import DataOptions
+from keras_dropout.bench.settings import AssessmentSettings, DataOptions, complete
 from keras_dropout.commands.options import (
     AS_READ,
     Backend,
@@ -19,11 +19,12 @@ from keras_dropout.commands.options import (
     takes,
 )
 from keras_dropout.commands.output import Working, check_output_path, show
-from keras_dropout.errors import check_choice, check_positive, check_whole, refuse
+from keras_dropout.errors import check_choice, refuse
 from keras_dropout.models.targets import RECIPES
 
 
-@takes(DataOptions, *AS_READ, into="options")
+@takes(DataOptions, *AS_READ, "test_data", into="options")
+@takes(AssessmentSettings, into="settings")
 def uncertainty(
     model: Annotated[
         str,
@@ -33,25 +34,13 @@ def uncertainty(
         ),
     ],
     options: dict[str, Any],
+    settings: dict[str, Any],
     data: Annotated[
         str | None, typer.Option(help="As in compare, or a recipe's name for its data; a ledger knows its recipe.")
     ] = None,
-    test_data: Annotated[str | None, typer.Option(help="Data to measure on. Default: the test part of --data.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.")] = None,
     variant: Annotated[str | None, typer.Option(help="Ledgers: whose models; all seeds, and their ensemble.")] = None,
-    samples: Annotated[int, typer.Option(help="Stochastic forward passes.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
-    masks: Annotated[
-        str, typer.Option(help="independent for each example, or shared: one for all in a sample (JAX).")
-    ] = "independent",
     place: Annotated[list[str] | None, typer.Option(help='Put dropout first: "SITE=RATE". Repeatable.')] = None,
-    logits: Annotated[bool, typer.Option("--logits", help="The model ends without its softmax or sigmoid.")] = False,
-    temperature: Annotated[
-        bool, typer.Option("--temperature", help="Also temperature scaling, fitted on validation data.")
-    ] = False,
-    use_moments: Annotated[bool, typer.Option("--moments", help="Also moment propagation: one pass in place of many.")] = False,
-    tune_rate: Annotated[str | None, typer.Option(help="Choose the rate on validation data by nll, brier or ece.")] = None,
-    precision: Annotated[float | None, typer.Option(help="Regression: 1 / variance of the noise. Default: fitted.")] = None,
     ood: Annotated[
         list[str] | None, typer.Option(help="Images that the model should not know: data, or a recipe. Repeatable.")
     ] = None,
@@ -79,13 +68,8 @@ def uncertainty(
       keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation
       keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
     """
-    if test_data is not None:
-        options["test_data"] = test_data
-    check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
-    if precision is not None:
-        check_positive("precision", precision, "It is 1 / the variance of the noise.")
-    check_whole("seed", seed, 0, "It is the seed of the masks.")
-    check_masks(masks, backend)
+    asked = complete(settings, AssessmentSettings)
+    check_masks(asked["masks"], backend)
     path = check_output_path(output, ".csv", force) if output else None
     ledger = model.endswith((".db", ".sqlite"))
     if variant is not None and not ledger:
@@ -93,13 +77,10 @@ def uncertainty(
     with Working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from keras_dropout.bench.metric_names import TUNED_BY
         from keras_dropout.bench.records import Variant
         from keras_dropout.bench.study import loading
 
         placement = dict(Variant.parse(f"place={', '.join(place)}").placement or {}) if place else {}
-        if tune_rate is not None:
-            check_choice("metric to tune the rate by", tune_rate, TUNED_BY)
         shifts = _shifts(shift or ())
         for each in (data, *(ood or ())):
             loading.check_data_name(each)
@@ -129,7 +110,8 @@ def uncertainty(
             )
         others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
-        fitted = temperature or tune_rate or (precision is None and about is not None and about.task == "regression")
+        regression = about is not None and about.task == "regression"
+        fitted = asked["temperature"] or asked["tune_rate"] or (asked["precision"] is None and regression)
         if fitted and not (ledger and loading.held_out(study, loaded)):
             notes.append(
                 f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
@@ -141,18 +123,11 @@ def uncertainty(
             target=name,
             data=loaded.name,
             task=about.task if about is not None and isinstance(about.task, str) else None,
-            samples=samples,
-            seed=seed,
-            masks=masks,
-            logits=True if logits else None,
-            temperature=temperature,
-            use_moments=use_moments,
-            precision=precision,
-            tune_rate=tune_rate,
             ood=others,
             shifts=shifts,
             notes=notes,
             say=say,
+            **settings,
         )
     if path is not None:
         frames = [u.to_frame().assign(seed=number) for number, u in measured.uncertainties.items()]
