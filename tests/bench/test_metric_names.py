@@ -163,6 +163,7 @@ def test_a_new_metric_is_compared_shown_and_put_on_the_page(tmp_path):
     [
         ("test_nll", True, False),
         ("test_mc_nll", True, True),
+        ("test_scaled_nll", True, False),
         ("test_mc_accuracy", True, True),
         ("test_accuracy", False, False),  # a compiled model has it without samples
         ("test_mc_mae", False, False),

@@ -114,6 +114,32 @@ def test_metrics_are_those_of_the_kept_model(engine, tmp_path):
             assert abs(result.metrics["test_mc_nll"] - result.metrics["test_nll"]) > 1e-4
 
 
+@pytest.mark.parametrize("width", [3, 1])
+def test_the_scaled_nll_is_that_of_the_best_temperature_on_validation_data(width, tmp_path):
+    """By a grid of temperatures."""
+    y = CLASS if width == 3 else CLASS // 2
+    loss = "sparse_categorical_crossentropy" if width == 3 else "binary_crossentropy"
+    model = perceptron(width, "softmax" if width == 3 else "sigmoid", loss=loss, optimizer=keras.optimizers.Adam(0.05))
+    plan = plan_of(model, split(y), tmp_path, epochs=60)
+    result = trained(plan, "a", settings={"keep_weights": True})["a", 0]
+    model, parts = opened(result.model, tmp_path), plan.data.parts("held-out")
+
+    def nll(part, temperature):
+        p = model.predict(parts[part][0], verbose=0).astype(float)
+        p = np.concatenate([1 - p, p], axis=-1) if width == 1 else p
+        p = np.clip(p, 1e-7, None) ** (1 / temperature)
+        return log_loss(parts[part][1], p / p.sum(-1, keepdims=True), labels=range(p.shape[-1]))
+
+    best = min(np.geomspace(0.01, 100, 4001), key=lambda t: nll("validation", t))
+    assert result.metrics["test_scaled_nll"] == pytest.approx(nll("test", best), rel=2e-3)
+    assert abs(result.metrics["test_scaled_nll"] - result.metrics["test_nll"]) > 0.01
+
+
+def test_no_temperature_is_fitted_on_examples_that_were_trained_on(tmp_path):
+    plan = make_plan("digits-mlp", seeds=1, epochs=1, samples=2, split="as-published", ledger=tmp_path / "r.db")
+    assert "test_scaled_nll" not in trained(plan, ("none",))["none", 0].metrics
+
+
 OUTPUTS = {  # name: (model, answers, what makes probabilities of outputs)
     "logits": (
         lambda: perceptron(activation=None, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
@@ -197,7 +223,7 @@ def test_a_resumed_run_and_one_without_samples_end_the_same(tmp_path):
     (paused,) = [told for told in trainer.follow([run], until=1) if isinstance(told, Paused)]
     assert trained(plan, "a", checkpoints={paused.key: paused.state})["a", 0].metrics == whole
     without = trained(plan_of(model, split(CLASS), tmp_path, samples=None), "a")["a", 0].metrics
-    added = {f"test_{name}" for name in ("nll", "brier", "ece", "mc_nll", "mc_accuracy", "mc_brier", "mc_ece")}
+    added = {f"test_{name}" for name in ("nll", "scaled_nll", "brier", "ece", "mc_nll", "mc_accuracy", "mc_brier", "mc_ece")}
     assert {name: value for name, value in whole.items() if name not in added} == without
     assert added < set(whole)
 

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 MC = "mc_"  # prefix of the metrics of Monte-Carlo predictions
+SCALED = "scaled_nll"  # the NLL of plain predictions after temperature scaling
 
 
 class Row(NamedTuple):
@@ -55,7 +56,7 @@ def is_monte_carlo(metric: str) -> bool:
 def is_sampled(metric: str) -> bool:
     """Return whether a study has a metric on test data only because of `--samples`."""
     row = SAMPLED.get(metric.removeprefix("test_")) if metric.startswith("test_") else None
-    return is_monte_carlo(metric) or (row is not None and row.plain)
+    return is_monte_carlo(metric) or metric == f"test_{SCALED}" or (row is not None and row.plain)
 
 
 def plain_metric(metric: str) -> str:

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from scipy.special import expit, softmax
 
-from keras_dropout import metrics, uncertainty
-from keras_dropout.bench.metric_names import COVERAGE, EDGES, MC, monte_carlo_names, plain_names
+from keras_dropout import calibration, metrics, uncertainty
+from keras_dropout.bench.metric_names import COVERAGE, EDGES, MC, SCALED, monte_carlo_names, plain_names
 from keras_dropout.errors import refuse
 from keras_dropout.sampling import Passes, as_trained, drops
 
@@ -53,12 +53,17 @@ def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
     return y.astype(int).reshape(shape if kind == "labels" else y.shape)
 
 
-def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> tuple[dict[str, float], dict[str, Any] | None]:
+def monte_carlo(
+    model: keras.Model, x: Any, y: Any, samples: int, seed: int, validation: tuple[Any, Any] | None = None
+) -> tuple[dict[str, float], dict[str, Any] | None]:
     """Return the metrics of `metric_names.SAMPLED` and the calibration curves.
 
     Metrics are measured with dropout off, and as mc_… on the mean of `samples` stochastic passes. The `curves` of both are called
     "plain" and "monte_carlo"; they are None for values. All examples count equally, whatever their weights in the loss. A model
     without dropout makes one pass, so both are the same. The masks are those of `uncertainty.predict` with the same seed.
+
+    `validation` are examples (x, y) that the model was not trained on. With them a classifier has the metric scaled_nll: the NLL of
+    plain predictions after temperature scaling (`calibration`), with the temperature fitted on these examples.
     """
     of = as_trained(model)
     found = plain(of, x)
@@ -70,7 +75,13 @@ def monte_carlo(model: keras.Model, x: Any, y: Any, samples: int, seed: int) -> 
         mean = predictions(mean, kind, logits=False)
     several = {name: getattr(metrics, name)(mean, y) for name in monte_carlo_names(kind)}
     numbers = {name: getattr(metrics, name)(once, y) for name in plain_names(kind)} | {MC + name: v for name, v in several.items()}
-    return numbers, None if kind == "values" else {"plain": curves(once, y), "monte_carlo": curves(mean, y)}
+    if kind == "values":
+        return numbers, None
+    if validation is not None:
+        seen = plain(of, validation[0])
+        temperature = calibration.fit_temperature(predictions(seen, kind, logits), _as_told(model, seen, validation[1])[2])
+        numbers[SCALED] = metrics.nll(calibration.apply_temperature(once, temperature), y)
+    return numbers, {"plain": curves(once, y), "monte_carlo": curves(mean, y)}
 
 
 def curves(p: np.ndarray, y: np.ndarray) -> dict[str, Any]:

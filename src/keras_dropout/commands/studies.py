@@ -45,7 +45,8 @@ def compare(
     the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption. With
     --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out. With --samples,
     test_nll, test_brier and test_ece (of a regression test_rmse), and test_mc_… of the mean of so many stochastic passes, are
-    metrics too; without dropout both are the same.
+    metrics too; without dropout both are the same. test_scaled_nll is the NLL after temperature scaling, fitted on validation
+    data that were not trained on: what dropout gains there is not calibration alone.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),

@@ -160,10 +160,16 @@ class Trainer:
         """Return metrics and curves of a run's plain and Monte-Carlo predictions on the test part, with these values."""
         if run.variant.name not in self._sampled:
             self._sampled[run.variant.name], _ = make(self.study, run.variant)
-        model, (x, y, _) = self._sampled[run.variant.name], self.parts["test"]
+        model = self._sampled[run.variant.name]
         _assign(model, values)
-        x = arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x)
-        found, curves = monte_carlo(model, x, y, samples, derive_seed(run.seed, "samples"))
+        test, validation = (
+            (arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x), y)
+            for x, y, _ in (self.parts["test"], self.parts["validation"])
+        )
+        trained_on = self.study.split == "as-published"
+        found, curves = monte_carlo(
+            model, *test, samples, derive_seed(run.seed, "samples"), validation=None if trained_on else validation
+        )
         return {f"test_{name}": value for name, value in found.items()}, curves
 
     def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
