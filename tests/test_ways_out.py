@@ -1297,7 +1297,7 @@ WAYS = [
         lambda: planned(compiled(keras.Sequential(ONE_LAYER))),
         lambda said: planned(compiled(keras.Sequential(ONE_LAYER)), **asked("(variants=.*)[.]$")(said)),
     ),
-    Way("bench/study/planning.py", "Use --max-seeds {} or more", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
+    Way("bench/study/planning.py", "Use --max-seeds 30, or another", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
     Way(
         "bench/study/loading.py", "Add --data FILE", "check model.keras --task classification", with_value("--data", "x.npy,y.npy")
     ),

@@ -33,7 +33,10 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
     fail_if: Annotated[
         str | None,
-        typer.Option(help="worse: exit status 1 if a variant diverges, or is worse in any metric, by more than a --margin."),
+        typer.Option(
+            help="worse: exit status 1 if a variant diverges, or is worse in any metric (with --primary: in that one) by more "
+            "than a --margin."
+        ),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -49,11 +52,13 @@ def compare(
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
-    p_adjusted (for all variants), pairs, verdict; effect_size (d_z), share_better (of the seeds), wilcoxon_p and
-    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only),
-    detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
-    pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, test loss
-    only: margin, interval of 90 %, p, and the probabilities worse, within and better). What does not exist is null.
+    p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended, which the verdict
+    counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), share_better and share_worse (of the seeds),
+    contrary (seed and difference of a pair that contradicts, far from all others), wilcoxon_p and
+    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only), detectable_difference
+    (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin), pairing_gain (unpaired
+    variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, of the test loss or the --primary
+    metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and better). What does not exist is null.
     docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
     paired by seed), interval, pairs.
 
@@ -105,8 +110,9 @@ def compare(
         print(f"Report: {report}", file=sys.stderr)
     _exit_if_failed(found, ledger)
     if fail_if:
-        verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
-        failing = [(name, metric) for name, metric, word in verdicts if word == fail_if]
+        metrics = found.metrics if found.primary is None else [found.primary]
+        verdicts = [(name, metric, words[metric]) for name, words in found.verdicts.items() for metric in metrics]
+        failing = [(name, metric) for name, metric, word in verdicts if word.startswith(fail_if) and not word.endswith("margin")]
         failing += [(name, "diverged") for name in found.diverged]
         # The model without dropout is in every study: that it is worse than another baseline is what one hopes for.
         if worse := [f"{name} ({what})" for name, what in failing if name != BASELINE]:

@@ -18,9 +18,10 @@ _SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns 
 
 def comparison(found: Comparison) -> Group:
     """Return the terminal output of `keras-dropout compare` for a `Comparison`."""
-    figures = {metric: found.figures(metric) for metric in found.own_metrics} if found.others else {}
+    shown = dict.fromkeys((*found.own_metrics, *({found.deciding} & set(found.metrics))))
+    figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
     parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
-    parts += [Text(sentence) for sentence in seeds_sentences(figures.get("test_loss", {}))]
+    parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
     return Group(*parts)
@@ -168,12 +169,15 @@ def _differences_table(found: Comparison, metric: str) -> Table:
     better = "higher" if higher_is_better(metric) else "lower"
     title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
     table = Table(title=Text(title), title_justify="left")
-    for name in ("variant", "difference", "95 % interval", "p", "p adjusted", "verdict"):
+    differences = found.differences(metric)
+    some = any(each.pairs < len(found.study.seeds) for each in differences.values())  # a run diverged, failed or is missing
+    for name in ("variant", *(["pairs"] if some else []), "difference", "95 % interval", "p", "p adjusted", "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
-    for name, each in found.differences(metric).items():
+    for name, each in differences.items():
         interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
         mean = f"{each.mean:+.4f}" if each.pairs else "-"
-        table.add_row(Text(name), mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
+        pairs = [str(each.pairs)] if some else []
+        table.add_row(Text(name), *pairs, mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
     return table
 
 
