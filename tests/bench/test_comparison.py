@@ -447,6 +447,23 @@ def test_a_primary_metric_is_a_family_of_its_own(tmp_path):
     assert found.differences("test_loss") == statistics.compare_family(found._rows("test_loss", "none"))
 
 
+def test_what_fails_a_gate(tmp_path):
+    """Worse in any metric, with a primary metric in that one, but not within the margin; in most runs too; and what diverged."""
+    found = with_accuracy(made_up(tmp_path, seeds=12, variants=["hidden"]), lambda name, seed: 0.9 - 0.05 * (name == "hidden"))
+    assert found.harmful() == [("hidden", "test_accuracy")]
+    found.primary = "test_loss"
+    assert found.harmful() == []
+    found.primary, found.margin = "test_accuracy", 0.1
+    assert found.verdicts["hidden"]["test_accuracy"] == "worse, but within the margin"
+    assert found.harmful() == []
+    found.margin = None
+    diverge(found, "none", 7)
+    assert found.verdicts["hidden"]["test_accuracy"] == "worse in most runs"
+    assert found.harmful() == [("hidden", "test_accuracy")]
+    diverge(found, "hidden", 5)
+    assert found.harmful() == [("hidden", "test_accuracy"), ("hidden", "diverged")]
+
+
 def test_a_primary_metric_decides_while_seeds_are_added(tmp_path):
     found = with_accuracy(made_up(tmp_path, seeds=10, variants=["hidden"]), lambda name, seed: 0.9 + 0.01 * (-1) ** seed)
     found.max_seeds = 10

@@ -88,6 +88,18 @@ class Comparison:
         alone = {name: zip(self._ended(name), base) for name in self.others}
         return [name for name, pairs in alone.items() if any(pair == ("diverged", "done") for pair in pairs)]
 
+    def harmful(self) -> list[tuple[str, str]]:
+        """Return each variant that is worse, by more than a margin, with the metric; and each that diverged, with "diverged".
+
+        With a primary metric only this metric counts.
+        """
+        metrics = self.metrics if self.primary is None else [self.primary]
+        words = [(name, metric, by_metric[metric]) for name, by_metric in self.verdicts.items() for metric in metrics]
+        worse = [
+            (name, metric) for name, metric, word in words if word.startswith("worse") and not word.endswith("within the margin")
+        ]
+        return worse + [(name, "diverged") for name in self.diverged]
+
     @property
     def missing(self) -> int:
         """Number of runs without a result yet."""
