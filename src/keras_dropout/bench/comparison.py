@@ -93,7 +93,7 @@ class Comparison:
 
         With a primary metric only this metric counts.
         """
-        metrics = self.metrics if self.primary is None else [self.primary]
+        metrics = [metric for metric in self.metrics if self.primary in (None, metric)]
         words = [(name, metric, by_metric[metric]) for name, by_metric in self.verdicts.items() for metric in metrics]
         worse = [
             (name, metric) for name, metric, word in words if word.startswith("worse") and not word.endswith("within the margin")

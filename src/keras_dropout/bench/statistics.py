@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
@@ -203,13 +203,16 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    mean, half = float(values.mean()), _t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, half = (
+        float(values.mean()),
+        _t_quantile(len(values) - 1, 1 - LEVEL / 2) * float(values.std(ddof=1)) / math.sqrt(len(values)),
+    )
     return mean - half, mean + half
 
 
 @lru_cache(maxsize=1024)
-def _t_quantile(degrees: int) -> float:
-    return float(stats.t.ppf(1 - LEVEL / 2, degrees))
+def _t_quantile(degrees: int, share: float) -> float:
+    return float(stats.t.ppf(share, degrees))
 
 
 def smallest_p(pairs: int) -> float:
@@ -301,12 +304,11 @@ def equivalence(values: np.ndarray, margin: float, higher_is_better: bool, resol
     if np.ptp(values) == 0:  # rounding may give a spread other than 0
         mean, sd = float(values[0]), 0.0
     error = max(sd, resolution) / math.sqrt(len(values))
-    t = stats.t(len(values) - 1)
     # Without spread the quotients are infinite; 0 / 0 means that the mean is on the margin, which is not within it.
     with np.errstate(divide="ignore", invalid="ignore"):
-        below, above = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error)
-    p_below, p_above = float(t.cdf(below)), float(t.cdf(above))  # a mean below -margin, and a mean above margin
-    half = float(t.ppf(1 - LEVEL)) * error
+        sides = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error, posinf=np.inf, neginf=-np.inf)
+    p_below, p_above = map(float, special.stdtr(len(values) - 1, sides))  # a mean below -margin, and a mean above margin
+    half = _t_quantile(len(values) - 1, 1 - LEVEL) * error
     worse, better = (p_below, p_above) if higher_is_better else (p_above, p_below)
     within = max(0.0, 1 - p_below - p_above)
     return Equivalence(margin, (mean - half, mean + half), max(p_below, p_above), worse, within, better)

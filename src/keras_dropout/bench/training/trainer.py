@@ -438,7 +438,8 @@ def metrics_before_training(study: Study, data: Data) -> list[str]:
         parts[name] = Part(*(None if a is None else arrays.take(a, few) for a in part))
     trainer, run = Trainer(dataclasses.replace(study, engine="reference"), parts, data.divide_by), study.runs()[0]
     try:
-        training = trainer._begin((run,))
+        model, schedules = make(study, run.variant)  # not `build`, which sets the seeds of this process
+        training = _Alone(trainer._prepare(model)(model, run.variant, schedules, study.epochs))
         training._training.build()
         ((found, *_),) = trainer._measure(training, "test")
         samples = {} if study.samples is None else trainer._monte_carlo(run, training.values(0), 1)[0]
