@@ -25,7 +25,7 @@ from scipy import stats
 
 from keras_dropout.bench.statistics import NO_DIFFERENCE, Row, compare_family, resolution
 
-STUDIES = 200 if "--quick" in sys.argv else 2000
+STUDIES = 200 if "--quick" in sys.argv else 1000
 EXAMPLES = 500
 METRICS = ("loss", "accuracy", "brier", "ece", "mc_loss", "mc_brier")
 NOISE: dict[str, Callable] = {

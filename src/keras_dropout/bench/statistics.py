@@ -203,10 +203,8 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    mean, half = (
-        float(values.mean()),
-        _t_quantile(len(values) - 1, 1 - LEVEL / 2) * float(values.std(ddof=1)) / math.sqrt(len(values)),
-    )
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1, 1 - LEVEL / 2) * error
     return mean - half, mean + half
 
 
@@ -506,6 +504,7 @@ def sequential_verdicts(rows: Sequence[Sequence[float] | np.ndarray], *, max_pai
     squares, largest = np.cumsum(data**2, axis=1), np.maximum.accumulate(np.abs(data), axis=1)
     worst = np.where(largest > 0, largest, 1.0)
     norms = np.sqrt(squares + worst**2 * np.cumsum(np.abs(diverged), axis=1))
+    norms = np.where(norms > 0, norms, 1.0)
     # Sizes are independent of signs, so they may seed the patterns. One seed for all studies would give all the same error.
     begun = (np.abs(data) + diverged**2)[:, :_EXACT_UP_TO].sum(axis=0)
     order = np.argsort(begun, kind="stable") if data.shape[1] > _EXACT_UP_TO else ()
@@ -514,13 +513,15 @@ def sequential_verdicts(rows: Sequence[Sequence[float] | np.ndarray], *, max_pai
     sums, beyond = np.zeros((len(data), patterns)), np.zeros((len(data), patterns))
     inside, crossed, sides = np.ones(patterns, dtype=bool), 0, np.zeros(len(data))
     for at in range(data.shape[1]):
+        if sides.all():
+            break
         sums += data[:, [at]] * signs[at]
         if diverged[:, at].any():
             beyond += diverged[:, [at]] * signs[at]
         may_cross = math.floor(_spent(at + 1, max_pairs, alpha) * patterns + 1e-9) - crossed
         if may_cross < 1:
             continue
-        towards = (sums + worst[:, [at]] * beyond) / np.where(norms[:, [at]] > 0, norms[:, [at]], 1.0)
+        towards = (sums + worst[:, [at]] * beyond if diverged.any() else sums) / norms[:, [at]]
         distance = np.where(inside, np.abs(towards).max(axis=0), 0.0)
         # The small tolerance keeps patterns inside together that differ by rounding only.
         boundary = np.partition(distance, -may_cross - 1)[-may_cross - 1] * (1 + 1e-12)
