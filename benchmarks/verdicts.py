@@ -16,8 +16,11 @@ bad_run    A variant with the same mean as the baseline, of which one run in 50,
 The figures in docs/statistics.md are those of benchmarks/results/verdicts.json.
 """
 
+import os
 import sys
 from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tables: more threads are slower
 
 import numpy as np
 from report import write
@@ -25,7 +28,7 @@ from scipy import stats
 
 from keras_dropout.bench.statistics import NO_DIFFERENCE, Row, compare_family, resolution
 
-STUDIES = 200 if "--quick" in sys.argv else 1000
+STUDIES = 200 if "--quick" in sys.argv else 2000
 EXAMPLES = 500
 METRICS = ("loss", "accuracy", "brier", "ece", "mc_loss", "mc_brier")
 NOISE: dict[str, Callable] = {
