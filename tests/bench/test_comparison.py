@@ -55,6 +55,7 @@ FIGURES = {
     "diverged",
     "baseline_diverged",
     "effect_size",
+    "resolution",
     "share_better",
     "share_worse",
     "contrary",
@@ -322,8 +323,10 @@ def test_a_run_that_diverged_is_the_worst_of_all(tmp_path):
         assert (row["verdict"], row["share_better"], row["share_worse"]) == ("no difference shown", 0.5, 0.5)
         assert row["wilcoxon_p"] > 0.05
     page = verdict(found.report_document())
+    assert "over 6 of 12 seeds. " in page.headline
     assert "6 of its 12 runs diverged, which counts as the worst of all. The mean is that of the 6 pairs" in page.headline
-    assert page.code is None
+    assert (page.code, row["contrary"]) == (None, None)
+    assert page.advice.startswith("Undecided, as runs diverged")
     assert "6 run(s) diverged. Verdicts and ranks count such a run as the worst of all" in " ".join(found.warnings())
     assert "│     6 │" in str(found)  # the table says of how many pairs the mean is
 
@@ -396,7 +399,9 @@ def test_differences_of_rounding_are_none(tmp_path):
     assert row["difference"] < 0
     assert (row["p"], row["verdict"], row["share_better"], row["wilcoxon_p"]) == (1, "no difference shown", 0, 1)
     assert found.verdicts["hidden"]["test_accuracy"] == "no difference shown"
-    assert "0.000000" not in verdict(found.report_document()).headline
+    page = verdict(found.report_document())
+    assert "0.000000" not in page.headline
+    assert page.advice.startswith("The difference is as small as the rounding of the figures, which is none")
     with_accuracy(found, lambda name, seed: (300 + seed % 3 + (name == "hidden")) / examples)
     assert found.verdicts["hidden"]["test_accuracy"] == "better"  # one example more, always
 

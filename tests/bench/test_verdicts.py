@@ -291,6 +291,8 @@ def test_a_verdict_says_of_what_it_is_true():
     assert qualified("better", np.array(6 * [0.1] + 6 * [0.0]), True) == "better on average"
     assert qualified(NO_DIFFERENCE, most, False) == NO_DIFFERENCE
     assert opposing(np.full(3, np.nan)) is None
+    assert opposing(np.array([-0.1, 1.0])) is None  # too few
+    assert opposing(np.array(6 * [0.1] + 6 * [-np.inf])) is None  # half of them is no exception
 
 
 def test_a_bad_run_that_is_seen_takes_the_flat_word_away():

@@ -277,6 +277,7 @@ class Comparison:
         mean = finite_mean(statistics.counted(row.differences, row.resolution)) * (1 if row.higher_is_better else -1)
         contrary = statistics.opposing(towards if mean > 0 else -towards)
         return {
+            "resolution": statistics.mean_resolution(row),
             "share_better": float(np.sum(towards > 0)) / len(seeds) if seeds else None,
             "share_worse": float(np.sum(towards < 0)) / len(seeds) if seeds else None,
             "wilcoxon_p": statistics.wilcoxon_p(pairs[~np.isnan(pairs)]),

@@ -20,7 +20,7 @@ NO_DIFFERENCE = "no difference shown"
 _MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
 _SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
-_FAR = 4  # standard deviations; of normal differences that are shown to be better, at most 3 % have such a pair against them
+_FAR = 4  # standard deviations; normal differences that are shown to be better seldom have such a pair against them
 _PATTERNS_AT_ONCE = 2048  # limits the memory of a family of thousands of rows
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of a metric that is a mean over batches in float32, relative to its size
 _Key = TypeVar("_Key", bound=Hashable)
@@ -123,7 +123,7 @@ def compare_family(rows: Mapping[_Key, Row], max_pairs: int | None = None) -> di
         pairs, finite = table[key][ended], row.differences[np.isfinite(row.differences)]
         mean = finite_mean(pairs)
         word = words[key] if words else verdict(mean, mean_interval(pairs), p_adjusted, row.higher_is_better)
-        if len(finite) == len(pairs) and abs(mean) < (1 - 1e-3) * _mean_resolution(row):
+        if len(finite) == len(pairs) and abs(mean) < (1 - 1e-3) * mean_resolution(row):
             word = NO_DIFFERENCE
         word = qualified(word, row.differences, row.higher_is_better)
         if max_pairs is None or row.differences.size >= max_pairs:
@@ -184,17 +184,17 @@ def qualified(words: str, differences: np.ndarray, higher_is_better: bool) -> st
 
 
 def opposing(towards: np.ndarray) -> int | None:
-    """Return the place of the lowest pair if it is negative and far from the others, or infinite; else None.
+    """Return the place of the lowest pair if it is negative and far from the others, or infinite, and most pairs are positive.
 
-    Far is more than `_FAR` standard deviations of the other pairs below their mean (an outlier in the sense of Grubbs 1969,
-    Technometrics 11: 1-21).
+    Else return None. Far is more than `_FAR` standard deviations of the other pairs below their mean (an outlier in the sense of
+    Grubbs 1969, Technometrics 11: 1-21).
     """
-    if np.isnan(towards).all():
+    if 2 * np.sum(towards > 0) <= np.sum(~np.isnan(towards)):
         return None
     at = int(np.nanargmin(towards))
     others = np.delete(towards, at)
     bound = finite_mean(others) - _FAR * finite_sd(others)  # nan for too few others
-    return at if towards[at] < min(0.0, bound) or np.isneginf(towards[at]) else None
+    return at if towards[at] < 0 and (towards[at] < bound or np.isinf(towards[at])) else None
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
@@ -275,7 +275,7 @@ def _equivalences(rows: Mapping[_Key, Row]) -> dict[_Key, Equivalence]:
     found, able = {}, []
     for key, row in rows.items():
         finite = row.differences[np.isfinite(row.differences)]
-        each = None if row.margin is None else equivalence(finite, row.margin, row.higher_is_better, _mean_resolution(row))
+        each = None if row.margin is None else equivalence(finite, row.margin, row.higher_is_better, mean_resolution(row))
         if each is not None:
             found[key] = each
             if len(finite) >= fewest_pairs() and not np.isinf(row.differences).any():
@@ -287,7 +287,8 @@ def _equivalences(rows: Mapping[_Key, Row]) -> dict[_Key, Equivalence]:
     return found
 
 
-def _mean_resolution(row: Row) -> float:
+def mean_resolution(row: Row) -> float:
+    """Return the smallest mean difference of a row that counts."""
     return float(np.mean(np.broadcast_to(row.resolution, row.differences.shape))) if row.differences.size else 0.0
 
 

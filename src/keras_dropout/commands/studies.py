@@ -53,14 +53,14 @@ def compare(
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
     p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended, which the verdict
-    counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), share_better and share_worse (of the seeds),
-    contrary (seed and difference of a pair that contradicts, far from all others), wilcoxon_p and
-    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only), detectable_difference
-    (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin), pairing_gain (unpaired
-    variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, of the test loss or the --primary
-    metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and better). What does not exist is null.
-    docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
-    paired by seed), interval, pairs.
+    counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), resolution (a smaller difference is none),
+    share_better and share_worse (of the seeds), contrary (seed and difference of a pair that contradicts, far from all others),
+    wilcoxon_p and wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only),
+    detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
+    pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, of the test
+    loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and better). What
+    does not exist is null. docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference
+    (Monte-Carlo minus plain, paired by seed), interval, pairs.
 
     Examples:
       keras-dropout compare digits-mlp

@@ -92,7 +92,7 @@ def test_what_is_worse_is_never_called_undecided():
     assert "But the test accuracy is lower by 0.0040" in found.headline
     assert "359" not in found.advice
     assert "Undecided" not in found.advice
-    assert found.more[0].startswith("Every placement is shown to be worse than none in some metric")
+    assert found.more[0] == "Every placement is shown to be worse than none in some metric, and none better in the test loss."
     found = verdict(document(*rows[:-1]))  # of the last nothing is shown
     assert "Nothing is shown to be better than none, and something to be worse" in found.advice
     assert "Shown to be worse than none: as-published, hidden." in found.more

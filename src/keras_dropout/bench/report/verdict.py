@@ -70,7 +70,10 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
     if all(each["verdict"].startswith("worse") or worse[other] for other, each in rows.items()):
         if not alone:
-            more.insert(0, f"Every placement is shown to be worse than {baseline} in some metric, and none better {counts[3:]}")
+            more.insert(
+                0,
+                f"Every placement is shown to be worse than {baseline} in some metric, and none better in the {_words(deciding)}.",
+            )
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
     if all(each["verdict"] == "same within the margin" for each in rows.values()):
         return Verdict("same", headline, more, *_leave_out(baseline, variants))
@@ -274,7 +277,7 @@ def _headline(row: Mapping[str, Any], what: str, baseline: str) -> str:
     if row["difference"] is None:
         said = f"There is no pair of runs with a {metric}, as runs diverged. Verdict on {what}: {word}."
     elif word == NO_DIFFERENCE:
-        said = f"No difference is shown: with {what} {became(row)}, over {_number_of(row['pairs'], 'seed')}."
+        said = f"No difference is shown: with {what} {became(row)}, over {_pairs(row)}."
     elif "in most runs" in word:
         side = "higher" if word.startswith("better") == higher_is_better(row["metric"]) else "lower"
         said = f"{capital} makes the {metric} {side} in most runs (on average {_change(row)}): {word}.{_seeds(row)}"
@@ -316,12 +319,18 @@ def _count(row: Mapping[str, Any]) -> int:
     return row.get("seeds", row["pairs"])
 
 
+def _pairs(row: Mapping[str, Any]) -> str:
+    """Say of how many seeds the mean is."""
+    of_all = f"{row['pairs']} of " if row["pairs"] < _count(row) else ""
+    return of_all + _number_of(_count(row), "seed")
+
+
 def _seeds(row: Mapping[str, Any]) -> str:
     """Say how many seeds agree with the verdict."""
     better = row["verdict"].startswith("better")
     share = row.get("share_better" if better else "share_worse")
     if not row["verdict"].startswith(("better", "worse")) or share is None:
-        return f" This is the mean of {_number_of(row['pairs'], 'seed')}."
+        return f" This is the mean of {_pairs(row)}."
     return f" Shown by {round(share * _count(row))} of {_number_of(_count(row), 'seed')}."
 
 
@@ -329,13 +338,17 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: boo
     """Say what is needed to decide; not where other verdicts already advise against it."""
     baseline, fewest = document["study"]["baseline"], fewest_pairs()
     stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
-    if row["pairs"] < fewest:
+    if _count(row) < fewest:
         return (
-            f"Undecided: {_number_of(row['pairs'], 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
+            f"Undecided: {_number_of(_count(row), 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
             f"of which the ledger has those that are trained, and {stay}."
         )
     if harmful:
         return f"Nothing is shown to be better than {baseline}, and something to be worse: {stay}."
+    if row.get("diverged") or row.get("baseline_diverged"):
+        return f"Undecided, as runs diverged: {stay}, and find out why, for example with a smaller learning rate."
+    if abs(row["difference"]) < row.get("resolution", 0):
+        return f"The difference is as small as the rounding of the figures, which is none: {stay}."
     needed, what = row.get("pairs_needed"), "the margin" if row.get("equivalence") else "a difference as large as the one seen"
     if needed is None:
         return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."
