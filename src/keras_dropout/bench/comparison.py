@@ -271,15 +271,15 @@ class Comparison:
 
     def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
         """Return the figures that count all seeds, also those of which a run diverged."""
-        seeds = [each for each, *pair in zip(self.study.seeds, self._ended(name), self._ended(self.study.baseline)) if _both(pair)]
+        seeds = self._divergence(name)["seeds"]
         pairs = statistics.without_ties(row.differences, row.resolution)
         towards = pairs if row.higher_is_better else -pairs
         mean = finite_mean(statistics.counted(row.differences, row.resolution)) * (1 if row.higher_is_better else -1)
         contrary = statistics.opposing(towards if mean > 0 else -towards)
         return {
             "resolution": statistics.mean_resolution(row),
-            "share_better": float(np.sum(towards > 0)) / len(seeds) if seeds else None,
-            "share_worse": float(np.sum(towards < 0)) / len(seeds) if seeds else None,
+            "share_better": float(np.sum(towards > 0)) / seeds if seeds else None,
+            "share_worse": float(np.sum(towards < 0)) / seeds if seeds else None,
             "wilcoxon_p": statistics.wilcoxon_p(pairs[~np.isnan(pairs)]),
             "contrary": None
             if contrary is None
