@@ -3,7 +3,7 @@
 false      Studies in which nothing differs: the share with any `better` or `worse`, by distribution of the runs, seeds, variants.
            `per_metric` is the same with each metric as a family of its own. Each study has a loss, its accuracy on 500 test
            examples, and four more metrics that depend on the loss, as with --samples.
-strong     The same beside one variant that is better by three standard deviations: any verdict on the others.
+strong     The same beside one variant that is better by five standard deviations of a run: any verdict on the others.
 diverged   Studies in which each run diverges with a probability of 10 %, with and without dropout.
 looks      Studies of `--seeds auto`, looked at after every pair up to 20 or 30: any verdict on a loss or an accuracy.
 same       Studies in which the difference in loss of every variant is exactly the margin: any `same within the margin`, with a
