@@ -15,7 +15,7 @@ import pytest
 import scipy.stats
 
 import keras_dropout
-from keras_dropout.bench import statistics
+from keras_dropout.bench import power, statistics
 from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.store import Ledger
@@ -63,8 +63,11 @@ FIGURES = {
     "wilcoxon_p_adjusted",
     "interval_new_examples",
     "detectable_difference",
+    "wanted_difference",
     "pairs_needed",
+    "pairs_needed_interval",
     "pairing_gain",
+    "pairing_gain_interval",
     "unpaired_seeds",
     "equivalence",
 }
@@ -118,9 +121,18 @@ def test_the_document_has_the_promised_fields(tmp_path):
     assert hidden["placement"]["hidden_1"] == {"kind": "Dropout", "rate": 0.2}
     assert {"key", "seed", "status", "test_loss", "test_accuracy", "seconds", "epochs"} <= set(hidden["runs"][0])
     assert hidden["mean"]["test_loss"] == pytest.approx(np.mean([run["test_loss"] for run in hidden["runs"]]))
-    assert {"variant", "baseline", "metric", "difference", "interval", "p", "p_adjusted", "pairs", "verdict"} | FIGURES == set(
-        document["comparisons"][0]
-    )
+    assert {
+        "variant",
+        "baseline",
+        "metric",
+        "higher_is_better",
+        "difference",
+        "interval",
+        "p",
+        "p_adjusted",
+        "pairs",
+        "verdict",
+    } | FIGURES == set(document["comparisons"][0])
 
 
 def test_figures_are_those_of_their_functions(tmp_path):
@@ -131,8 +143,13 @@ def test_figures_are_those_of_their_functions(tmp_path):
     assert each["share_better"] == 1
     assert found.figures("test_accuracy")["hidden"]["share_better"] == 1
     assert (each["wilcoxon_p"], each["wilcoxon_p_adjusted"]) == (0.03125, 3 * 0.03125)
-    assert each["pairs_needed"] == 6
+    sd, rows = pairs.std(ddof=1), 6  # three variants, two metrics
+    assert each["detectable_difference"] == pytest.approx(power.detectable_difference(sd, 6, rows))
+    assert each["wanted_difference"] == pytest.approx(abs(pairs.mean()))
+    assert each["pairs_needed"] == power.pairs_needed(sd, pairs.mean(), rows) == 6
+    assert each["pairs_needed_interval"] == [power.pairs_needed(end, pairs.mean(), rows) for end in power.sd_interval(sd, 6)]
     assert each["pairing_gain"] == pytest.approx(statistics.pairing_gain(losses["hidden"], losses["none"]))
+    assert each["pairing_gain_interval"] == list(statistics.pairing_gain_interval(losses["hidden"], losses["none"]))
     low, high = each["interval_new_examples"]
     inner = found.differences("test_loss")["hidden"].interval
     assert low < inner[0] < inner[1] < high

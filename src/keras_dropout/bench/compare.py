@@ -44,6 +44,7 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
         max_seeds=plan.settings["max_seeds"],
         margin=plan.settings["margin"],
         primary=plan.settings["primary"],
+        power=plan.settings["power"],
         ledger=plan.ledger,
     )
 
@@ -161,7 +162,8 @@ def compare(
     `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant has a verdict on the primary
     metric, or there are max_seeds, by default 30); primary (the metric that leads the verdict, by default "test_loss"; when named,
     such as "test_accuracy", its verdicts are a family of their own); margin (a smaller difference in the primary metric does not
-    matter: see docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
+    matter: see docs/statistics.md); power (a difference that the study should show: pairs_needed is then
+    for it); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
     early_stopping (epochs to wait for a smaller validation loss; then the epoch with the smallest loss is measured);
     samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression
     test_rmse, and test_mc_… of the mean of the passes; all examples have equal weight there, and the model must have one output);

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import schedules
-from keras_dropout.bench import statistics
+from keras_dropout.bench import power, statistics
 from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_monte_carlo, is_sampled, plain_metric
-from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench.records import Result, Run, Scores, Study, Variant
 from keras_dropout.bench.statistics import (
     NO_DIFFERENCE,
     Difference,
@@ -34,10 +34,11 @@ class Comparison:
 
     `compare` returns a `bench.report.shown_comparison.ShownComparison`, which also prints and writes its page.
 
-    `max_seeds` is set if seeds were added until there were verdicts. `primary` is the metric that was named to lead, and `margin`
-    the smallest difference that matters in it, without `primary` in the test loss. `ledger` is the file with the runs, and `number`
-    the study's number there. `made` says when, with which versions and on which machine the study was requested, if not here and
-    now. `more` has the documents of the study's network, and of the search or sweep that it belongs to.
+    `max_seeds` is set if seeds were added until there were verdicts. `primary` is the metric that was named to lead. `margin` is
+    the smallest difference that matters in it, without `primary` in the test loss, and `power` one that the study should show.
+    `ledger` is the file with the runs, and `number` the study's number there. `made` says when, with which versions and on which
+    machine the study was requested, if not here and now. `more` has the documents of the study's network, and of the search or
+    sweep that it belongs to.
     """
 
     study: Study
@@ -49,6 +50,7 @@ class Comparison:
     max_seeds: int | None = None
     margin: float | None = None
     primary: str | None = None
+    power: float | None = None
     ledger: Path | None = None
     number: int | None = None
     made: Mapping[str, Any] | None = None
@@ -57,9 +59,15 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics measured on test data, the loss first."""
+        """The metrics measured on test data, the loss first; of scores of one's own all, in the order of the table."""
+        if isinstance(self.study, Scores):
+            return list(self.study.metrics)
         names = {name for result in self.results.values() for name in result.metrics if name.startswith("test_")}
         return sorted(names, key=lambda name: (name != "test_loss", name))
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Return whether a higher value of a metric is better."""
+        return metric in self.study.rising if isinstance(self.study, Scores) else higher_is_better(metric)
 
     @property
     def sampled_metrics(self) -> list[str]:
@@ -79,7 +87,7 @@ class Comparison:
     @property
     def deciding(self) -> str:
         """The metric that leads the sentence, the power figures and the margin: `primary`, or the test loss."""
-        return self.primary or "test_loss"
+        return self.primary or (self.study.metrics[0] if isinstance(self.study, Scores) else "test_loss")
 
     @property
     def diverged(self) -> list[str]:
@@ -127,7 +135,7 @@ class Comparison:
 
     def outcomes(self, variant: Variant | str, metric: str) -> np.ndarray:
         """Return one number per seed: infinite, the worst of all, if the run diverged; nan if there is none."""
-        worst = -np.inf if higher_is_better(metric) else np.inf
+        worst = -np.inf if self.higher_is_better(metric) else np.inf
         return np.where([ended == "diverged" for ended in self._ended(variant)], worst, self.values(variant, metric))
 
     def differences(self, metric: str, baseline: str | None = None) -> dict[str, Difference]:
@@ -165,7 +173,7 @@ class Comparison:
 
     def _rows(self, metric: str, baseline: str) -> dict[str, Row]:
         """Return the paired differences to a baseline on a metric, by variant."""
-        base, step, higher = self.outcomes(baseline, metric), self._step(metric), higher_is_better(metric)
+        base, step, higher = self.outcomes(baseline, metric), self._step(metric), self.higher_is_better(metric)
         margin = self.margin if metric == self._once(self.deciding) else None
         found = {}
         for name in (variant.name for variant in self.study.variants if variant.name != baseline):
@@ -186,6 +194,13 @@ class Comparison:
         right = np.concatenate([self.values(variant, metric) for variant in self.study.variants]) * examples
         right = right[np.isfinite(right)]
         return 1 / examples if np.allclose(right, np.round(right), rtol=0, atol=1e-3 + 1e-6 * examples) else 0.0
+
+    def family_size(self, metric: str) -> int:
+        """Return the number of differences that are tested together with those on a metric: see `differences`."""
+        metrics, leading = {self._once(each) for each in self.metrics}, self._once(self.deciding)
+        if self.primary is not None:
+            metrics = metrics & {leading} if self._once(metric) == leading else metrics - {leading}
+        return len(self.others) * len(metrics)
 
     @property
     def identical(self) -> dict[str, str]:
@@ -250,17 +265,18 @@ class Comparison:
         for name, difference in self.differences(metric).items():
             values = self.values(name, metric)
             pairs = (values - base)[np.isfinite(values - base)]
-            sd, gain = finite_sd(pairs), statistics.pairing_gain(values, base)
-            wanted = abs(difference.mean) if difference.equivalence is None else difference.equivalence.margin
+            gain, gains = statistics.pairing_gain(values, base), statistics.pairing_gain_interval(values, base)
+            wanted = self._wanted(metric, difference)
             losses = self._loss_differences(name) if metric == "test_loss" else None
             interval = None if losses is None else statistics.crossed_interval(losses)
             found[name] = {
                 "effect_size": statistics.effect_size(pairs),
                 **self._by_seed(name, rows[name]),
                 "interval_new_examples": interval and list(interval),
-                "detectable_difference": None if np.isnan(sd) else statistics.detectable_difference(sd, len(pairs)),
-                "pairs_needed": None if np.isnan(sd) else statistics.pairs_needed(sd, wanted),
+                "wanted_difference": finite_or_none(wanted),
+                **_seeds_needed(pairs, wanted, self.family_size(metric)),
                 "pairing_gain": gain,
+                "pairing_gain_interval": gains and list(gains),
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
                 "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
             }
@@ -285,6 +301,12 @@ class Comparison:
             if contrary is None
             else {"seed": self.study.seeds[contrary], "difference": finite_or_none(row.differences[contrary])},
         }
+
+    def _wanted(self, metric: str, difference: Difference) -> float:
+        """Return the difference that `pairs_needed` is for: the one asked for, else the margin, else the one seen."""
+        if self.power is not None and metric == self._once(self.deciding):
+            return self.power
+        return abs(difference.mean) if difference.equivalence is None else difference.equivalence.margin
 
     def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
         """Return results that include these runs, with the known data of each test example."""
@@ -317,12 +339,12 @@ class Comparison:
             "study": {
                 "target": study.target,
                 "data": vars(study.data) | {"split": study.split, "notes": list(self.notes)},
-                "backend": study.backend,
-                "engine": study.engine,
+                "backend": study.backend or None,
+                "engine": study.engine or None,
                 "engine_reason": self.engine_reason,
-                "epochs": study.epochs,
-                "batch_size": study.batch_size,
-                "optimizer": study.compiled["optimizer"],
+                "epochs": study.epochs or None,
+                "batch_size": study.batch_size or None,
+                "optimizer": study.compiled.get("optimizer"),
                 "class_weight": study.class_weight,
                 "early_stopping": study.early_stopping,
                 "samples": study.samples,
@@ -332,6 +354,8 @@ class Comparison:
                 "max_seeds": self.max_seeds,
                 "margin": self.margin,
                 "primary": self.primary,
+                "deciding": self.deciding,
+                "power": self.power,
             },
             "variants": [
                 {
@@ -385,7 +409,11 @@ class Comparison:
             )
         if counts["failed"]:
             found.append(f"{counts['failed']} run(s) failed; their pairs are left out.")
-        if self.missing:
+        if isinstance(study, Scores):
+            cells = [self.outcomes(variant, metric) for variant in study.variants for metric in study.metrics]
+            if missing := int(np.isnan(cells).sum()):
+                found.append(f"{missing} score(s) are missing in the table; their pairs are left out.")
+        elif self.missing:
             found.append(f"{self.missing} run(s) are not finished yet.")
         return found
 
@@ -409,6 +437,7 @@ class Comparison:
                 "variant": name,
                 "baseline": self.study.baseline,
                 "metric": metric,
+                "higher_is_better": self.higher_is_better(metric),
                 "difference": finite_or_none(found.mean),
                 "interval": found.interval and list(found.interval),
                 "p": found.p,
@@ -470,9 +499,23 @@ def _both(pair: Sequence[str | None]) -> bool:
     return all(status in ("done", "diverged") for status in pair)
 
 
+def _seeds_needed(pairs: np.ndarray, wanted: float, rows: int) -> dict[str, Any]:
+    """Return what as many seeds show, and the seeds that the `wanted` difference needs, with the interval of the spread."""
+    if len(pairs) < 2:
+        return {"detectable_difference": None, "pairs_needed": None, "pairs_needed_interval": None}
+    sd = finite_sd(pairs)
+    return {
+        "detectable_difference": power.detectable_difference(sd, len(pairs), rows),
+        "pairs_needed": power.pairs_needed(sd, wanted, rows),
+        "pairs_needed_interval": [power.pairs_needed(end, wanted, rows) for end in power.sd_interval(sd, len(pairs))],
+    }
+
+
 def _why_identical(variant: Variant, baseline: Variant) -> str:
     """Say why a variant's runs have exactly the same figures as the baseline's."""
     placement = variant.placement
+    if placement is None and baseline.placement is None:
+        return "they are the same runs"
     if placement == baseline.placement:
         return "both place the same"
     if placement and all(spec.get("rate") == 0 for spec in placement.values()):

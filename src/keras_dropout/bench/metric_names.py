@@ -36,6 +36,10 @@ _HIGHER_IS_BETTER = re.compile(
     r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity"
     r"|correlation|true_positives?|true_negatives?)(?![^\W_])"
 )
+_LOWER_IS_BETTER = re.compile(
+    r"(?<![^\W_])(loss(es)?|error|cross_?entropy|deviance|divergence|kld?|nll|perplexity|ppl|brier(_score)?|ece|mse|mae|mape|msle|rmse"
+    r"|wer|cer|fid|regret|false_positives?|false_negatives?|hinge)(?![^\W_])"
+)
 
 
 def plain_names(outputs: str) -> list[str]:
@@ -75,3 +79,8 @@ def higher_is_better(metric: str) -> bool:
 def is_accuracy(metric: str) -> bool:
     """Return whether a metric is an accuracy by the words of its name."""
     return _ACCURACY.search(metric.lower()) is not None
+
+
+def known_direction(metric: str) -> bool | None:
+    """Return whether a higher value of a metric is better, or None if its name does not say which is better."""
+    return higher_is_better(metric) or (False if _LOWER_IS_BETTER.search(metric.lower()) else None)

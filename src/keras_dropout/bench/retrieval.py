@@ -67,6 +67,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             max_seeds=plan["max_seeds"],
             margin=plan["margin"],
             primary=plan.get("primary"),  # studies of earlier versions have none
+            power=plan.get("power"),
             ledger=path,
             number=found["id"],
             made={name: found[name] for name in ("started", "versions", "machine")},

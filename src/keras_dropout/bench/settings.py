@@ -182,6 +182,17 @@ class Settings(TypedDict, total=False):
             metavar="METRIC",
         ),
     ]
+    power: Annotated[
+        float | None,
+        Setting(
+            "A difference in test loss, or in the --primary metric, that the study should show: how many seeds does it take?",
+            "0.01                  # a difference in test loss that the study should show: how many seeds does it take?",
+            check=lambda value: check_positive(
+                "power", value, "Give the difference that the study should be able to show, for example 0.01."
+            ),
+            kind=float,
+        ),
+    ]
     epochs: Annotated[int | None, _count("epochs", "Default: the recipe's, or 20.", "20")]
     batch_size: Annotated[int | None, _count("batch size", "Default: the recipe's, or 32.", "32")]
     optimizer: Annotated[str | None, Setting("A Keras optimizer, for example adam. Default: the model's.", '"adam"')]

@@ -11,13 +11,11 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special, stats
 from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
-POWER = 0.8
 NO_DIFFERENCE = "no difference shown"
-_MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
 _SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
 _FAR = 4  # standard deviations; normal differences that are shown to be better seldom have such a pair against them
@@ -407,70 +405,54 @@ def pairing_gain(variant: np.ndarray, baseline: np.ndarray) -> float | None:
     return float((variant.var(ddof=1) + baseline.var(ddof=1)) / (variant - baseline).var(ddof=1))
 
 
+def pairing_gain_interval(variant: np.ndarray, baseline: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % interval of `pairing_gain`; None where there is none.
+
+    The gain is (1 + F) / 2 with F = var(variant + baseline) / var(variant - baseline). For normal runs of equal variance, F over
+    its true value has the F distribution with n - 1 and n - 1 degrees of freedom; this is the interval of an intraclass correlation
+    (Shrout and Fleiss 1979, Psychol. Bull. 86: 420-428). For unequal variances it is wider than needed.
+    """
+    gain, pairs = pairing_gain(variant, baseline), int(np.isfinite(variant - baseline).sum())
+    if gain is None:
+        return None
+    ratio, bound = 2 * gain - 1, float(stats.f.isf(LEVEL / 2, pairs - 1, pairs - 1))
+    return (1 + ratio / bound) / 2, (1 + ratio * bound) / 2
+
+
 def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean for new seeds and new test examples, from differences (seeds, examples).
 
-    `mean_interval` is for new seeds on the same examples. Here seeds and examples are resampled independently of each other, as in
-    Owen's pigeonhole bootstrap (2007, Ann. Appl. Statist. 1: 386-411). On a full table the variance of the bootstrap has a closed
-    form. Let `seeds`, `examples` and `rest` be the mean squares of the deviations of seeds, of examples and of the remainder, for S
-    seeds and E examples. Then
+    `mean_interval` is for new seeds on the same examples. Here seeds and examples are crossed random effects: a difference is
+    mean + seed + example + rest. Let A, B and R be the mean squares of seeds, of examples and of the rest, for S seeds and E
+    examples, with S - 1, E - 1 and (S - 1)(E - 1) degrees of freedom. The variance of the mean is estimated without bias by
 
-        variance = seeds / (S - 1) + examples / E + rest / ((S - 1) E).
+        (A + B - R) / (S E)
 
-    S - 1 of the S seeds are drawn (Rao and Wu 1988, J. Amer. Statist. Assoc. 83: 231-241), which corrects the small spread of few
-    seeds. The interval uses Student's t with S - 1 degrees of freedom, as percentiles of six seeds would be too narrow. It is wider
-    than necessary if the variance comes mostly from the examples. None for fewer than two seeds.
+    (Searle, Casella and McCulloch 1992, Variance Components, chapter 4). Components that come out negative count as 0, so the
+    variance is at least R / (S E). The interval uses Student's t with Satterthwaite's degrees of freedom (1946, Biometrics Bull.
+    2: 110-114; with a subtracted mean square: Gaylor and Hopper 1969, Technometrics 11: 691-706),
+
+        (A + B - R)^2 / (A^2 / (S - 1) + B^2 / (E - 1) + R^2 / ((S - 1)(E - 1))),
+
+    at least those of the fewer of seeds and examples. None for fewer than two seeds or two examples.
     """
     seeds, examples = losses.shape
-    if seeds < 2:
+    if min(seeds, examples) < 2:
         return None
     mean, by_seed, by_example = losses.mean(dtype=float), losses.mean(axis=1, dtype=float), losses.mean(axis=0, dtype=float)
-    rest = np.mean((losses - by_seed[:, None] - by_example + mean) ** 2)
-    variance = by_seed.var() / (seeds - 1) + by_example.var() / examples + rest / ((seeds - 1) * examples)
-    half = stats.t.ppf(1 - LEVEL / 2, seeds - 1) * math.sqrt(variance)
+    rest = float(np.sum((losses - by_seed[:, None] - by_example + mean) ** 2)) / ((seeds - 1) * (examples - 1))
+    of_seeds = max(examples * by_seed.var(ddof=1), rest)
+    of_examples = max(seeds * by_example.var(ddof=1), rest)
+    total = of_seeds + of_examples - rest
+    spread = of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1) + rest**2 / ((seeds - 1) * (examples - 1))
+    free = max(total**2 / spread, min(seeds, examples) - 1) if spread else seeds - 1
+    half = float(stats.t.isf(LEVEL / 2, free)) * math.sqrt(total / (seeds * examples))
     return float(mean - half), float(mean + half)
-
-
-def t_test_power(difference: float, sd: float, pairs: int, alpha: float = LEVEL) -> float:
-    """Return the power of a two-sided paired t test for `difference`, if the differences have the standard deviation `sd`.
-
-    P(|T| > t) of a noncentral T with pairs - 1 degrees of freedom and noncentrality difference / sd * sqrt(pairs). The power is 0
-    for fewer pairs than the sign-flip test needs.
-    """
-    if pairs < fewest_pairs(alpha):
-        return 0.0
-    bound, shift = stats.t.isf(alpha / 2, pairs - 1), abs(difference) / sd * math.sqrt(pairs)
-    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution fails for larger shifts
-        return 1.0
-    return float(sum(np.nan_to_num(stats.nct.sf(bound, pairs - 1, side * shift)) for side in (1, -1)))
 
 
 def fewest_pairs(alpha: float = LEVEL) -> int:
     """Return the fewest pairs with which a two-sided sign-flip test can reach `alpha`: 2 / 2**pairs <= alpha."""
     return math.ceil(1 - math.log2(alpha))
-
-
-def pairs_needed(sd: float, difference: float, power: float = POWER, alpha: float = LEVEL) -> int | None:
-    """Return the fewest pairs that show `difference` with this power: see `t_test_power`. None for more than 10,000."""
-    low, high = fewest_pairs(alpha) - 1, fewest_pairs(alpha)
-    if sd == 0 or difference == 0:
-        return high if difference else None
-    while t_test_power(difference, sd, high, alpha) < power:
-        if high >= _MOST_PAIRS:
-            return None
-        low, high = high, min(2 * high, _MOST_PAIRS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if t_test_power(difference, sd, middle, alpha) >= power else (middle, high)
-    return high
-
-
-def detectable_difference(sd: float, pairs: int, power: float = POWER, alpha: float = LEVEL) -> float | None:
-    """Return the smallest difference that `pairs` pairs show with this power: see `t_test_power`. None if they can show none."""
-    if pairs < fewest_pairs(alpha):
-        return None
-    # The fewest possible pairs detect a difference of 8 standard deviations at any power.
-    return sd * float(optimize.brentq(lambda size: t_test_power(size, 1.0, pairs, alpha) - power, 0, 8))
 
 
 def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: int, alpha: float = LEVEL) -> str | None:

@@ -27,13 +27,16 @@ def row(name="hidden", difference=-0.0556, interval=(-0.0631, -0.048), word="bet
         "variant": name,
         "baseline": "none",
         "metric": metric,
+        "higher_is_better": metric == "test_accuracy",
         "difference": difference,
         "interval": interval,
         "pairs": pairs,
         "verdict": word,
         "share_better": float(word.startswith("better")),
         "share_worse": float(word.startswith("worse")),
+        "wanted_difference": abs(difference),
         "pairs_needed": 25,
+        "pairs_needed_interval": [9, 140],
         "equivalence": None,
     } | more
 
@@ -131,7 +134,7 @@ def test_a_difference_that_is_not_shown_is_undecided_with_what_it_would_take():
         "No difference is shown: with Dropout 0.2 at a and b the test loss was lower by 0.012 "
         "(95 % interval from 0.031 lower to 0.007 higher), over 6 seeds."
     )
-    assert "about 25 seeds would be needed, 19 more" in found.advice
+    assert "To show a difference of 0.012 takes 25 seeds (between 9 and 140: the spread is uncertain)" in found.advice
     assert "leave dropout out" in found.advice
     assert found.code is None
     assert "more than 10,000" in verdict(document(row(word="no difference shown", pairs_needed=None))).advice

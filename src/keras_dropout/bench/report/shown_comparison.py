@@ -8,7 +8,6 @@ from rich.console import Group
 
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.ledger.lookup import peek
-from keras_dropout.bench.metric_names import higher_is_better
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report import charts, tables
 from keras_dropout.bench.report.comparison_document import report_document
@@ -49,6 +48,6 @@ class ShownComparison(Shown, Comparison):
         metric = self.deciding
         picture, differences = "", self.rows(metric)
         if any(row["difference"] is not None for row in differences):
-            drawn = charts.paired_differences(differences, self.pairs(metric), metric, higher_is_better(metric))
+            drawn = charts.paired_differences(differences, self.pairs(metric), metric, self.higher_is_better(metric))
             picture = f'<div style="{_COLORS}">{drawn}</div>'
         return f"{as_html(self)}\n{picture}"

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.metric_names import SAMPLED, higher_is_better, is_monte_carlo, plain_metric
+from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
+from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
@@ -154,19 +155,20 @@ def _means_table(found: Comparison) -> Table:
     shown = [metric for metric in found.own_metrics if metric not in repeated]  # the repeated ones have a table
     for metric in shown:
         table.add_column(metric.replace("_", " "), justify="right")
-    table.add_column("train loss", justify="right")
-    table.add_column("gap (test - train loss)", justify="right")
+    trained = found.study.epochs > 0  # scores of one's own have no training loss
+    for name in ("train loss", "gap (test - train loss)") if trained else ():
+        table.add_column(name, justify="right")
     for variant in found.study.variants:
         loss, train = found.values(variant, "test_loss"), found.values(variant, "train_loss")
         cells = [_mean_and_sd(found.values(variant, metric)) for metric in shown]
-        table.add_row(
-            Text(variant.name), str(int(np.isfinite(loss).sum())), *cells, _mean_and_sd(train), _mean_and_sd(loss - train)
-        )
+        cells += [_mean_and_sd(train), _mean_and_sd(loss - train)] if trained else []
+        runs = max((int(np.isfinite(found.values(variant, metric)).sum()) for metric in shown), default=0)
+        table.add_row(Text(variant.name), str(runs), *cells)
     return table
 
 
 def _differences_table(found: Comparison, metric: str) -> Table:
-    better = "higher" if higher_is_better(metric) else "lower"
+    better = "higher" if found.higher_is_better(metric) else "lower"
     title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
     table = Table(title=Text(title), title_justify="left")
     differences = found.differences(metric)
@@ -217,7 +219,7 @@ def _sampled_differences_table(found: Comparison) -> Table:
 
 def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     table = Table(title="How large, and how sure (docs/statistics.md)", title_justify="left")
-    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too"):
+    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too", "seeds needed"):
         table.add_column(name, justify="left" if name in ("variant", "metric") else "right")
     for metric, by_name in figures.items():
         for name, each in by_name.items():
@@ -229,8 +231,19 @@ def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
                 "-" if share is None else f"{share:.0%}",
                 f"{each['wilcoxon_p']:.3f}",
                 f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+                _seeds_needed(each),
             )
     return table
+
+
+def _seeds_needed(each: Mapping[str, Any]) -> str:
+    """Return the seeds that the difference needs, and their range."""
+    if each["pairs_needed_interval"] is None:
+        return "-"
+    needed, low, high = (
+        f">{MOST_PAIRS}" if end is None else str(end) for end in (each["pairs_needed"], *each["pairs_needed_interval"])
+    )
+    return needed if low == high else f"{needed} ({low} to {high})"
 
 
 def _mean_and_sd(values: np.ndarray) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_dropout import notation
-from keras_dropout.bench.metric_names import higher_is_better, is_monte_carlo
+from keras_dropout.bench.metric_names import is_monte_carlo
+from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
 
 DECIDING = "test_loss"  # unless a primary metric is named
@@ -37,6 +38,9 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     if not rows:
         return Verdict("open", "There is nothing to compare yet.", unfinished, "Let the study go on.")
     if not (rows := {name: row for name, row in rows.items() if row["verdict"] != "identical"}):
+        if study["epochs"] is None:
+            headline = f"All variants have exactly the scores of {baseline}."
+            return Verdict("open", headline, unfinished, "Check the table: they are the same runs.")
         headline = f"All variants trained the same model as {baseline}: no figure of any run differs."
         return Verdict("open", headline, unfinished, "The warnings say why; give a rate above 0 at a site of the model.")
     shown = {name: _shown(document, name) for name in rows}
@@ -48,7 +52,8 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     if name == baseline:
         return Verdict("worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants))
     row, word = rows[name], rows[name]["verdict"]
-    headline = _headline(row, described(variants[name]), baseline) + _but(row, shown[name])
+    what, kind = (described(variants[name]), "placement") if study["epochs"] else (f"the variant {name}", "variant")
+    headline = _headline(row, what, baseline) + _but(row, shown[name])
     more, alone = [*more, *unfinished], len(rows) == 1 or document.get("sweep")
     counts = f"if the {_words(deciding)} is what counts for you."
     if word.startswith("better"):
@@ -66,19 +71,19 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
         return Verdict(tone, headline, more, *_put_in(row, variants[name], advice, study["epochs"]))
     if all(each["verdict"].startswith("worse") for each in rows.values()):
         if len(rows) > 1:
-            more.insert(0, f"Every placement is worse than {baseline}; this one is the least so.")
+            more.insert(0, f"Every {kind} is worse than {baseline}; this one is the least so.")
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
     if all(each["verdict"].startswith("worse") or worse[other] for other, each in rows.items()):
         if not alone:
             more.insert(
                 0,
-                f"Every placement is shown to be worse than {baseline} in some metric, and none better in the {_words(deciding)}.",
+                f"Every {kind} is shown to be worse than {baseline} in some metric, and none better in the {_words(deciding)}.",
             )
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
     if all(each["verdict"] == "same within the margin" for each in rows.values()):
         return Verdict("same", headline, more, *_leave_out(baseline, variants))
     if not alone:
-        more.insert(0, f"No placement is shown to be better than {baseline}; this one came nearest.")
+        more.insert(0, f"No {kind} is shown to be better than {baseline}; this one came nearest.")
     if harmful := [other for other, each in rows.items() if each["verdict"].startswith("worse") or worse[other]]:
         more.insert(0, f"Shown to be worse than {baseline}: {', '.join(harmful)}.")
     if shown[name] and not worse[name]:
@@ -93,12 +98,12 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
 
 
 def _deciding(document: Mapping[str, Any]) -> str:
-    return document["study"].get("primary") or DECIDING
+    return document["study"].get("deciding") or DECIDING
 
 
 def progress(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence on the progress of an unfinished study, else nothing."""
-    runs = [run for variant in document["variants"] for run in variant["runs"]]
+    runs = [run for variant in document["variants"] for run in variant["runs"] if document["study"]["epochs"] is not None]
     ended = sum(run["status"] != "missing" for run in runs)
     return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
 
@@ -194,9 +199,10 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECI
         if each["detectable_difference"] is not None:
             said.append(f"as many seeds show a {_words(metric)} difference of {each['detectable_difference']:.4f} with 80 % power")
         if each["pairs_needed"] is not None:
-            said.append(f"{'the margin' if margin else 'one as seen'} takes {each['pairs_needed']}")
-        if each["unpaired_seeds"] is not None:
-            said.append(f"without pairing, {each['unpaired_seeds']} would be as precise")
+            said.append(f"one of {each['wanted_difference']:.4f} takes {seeds_between(each)}")
+        if each["pairing_gain"] is not None:
+            low, high = each["pairing_gain_interval"]
+            said.append(f"pairing divided the variance by {each['pairing_gain']:.2g} (95 % interval {low:.2g} to {high:.2g})")
         found += [f"{name}: {'; '.join(said)}."] if said else []
         if margin:
             low, high = margin["interval"]
@@ -205,6 +211,14 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECI
                 f"{margin['better']:.3f}, within {margin['within']:.3f}, worse by more {margin['worse']:.3f}."
             )
     return found
+
+
+def seeds_between(row: Mapping[str, Any]) -> str:
+    """Return the seeds that a difference needs with their range: "25 seeds (between 9 and 140: the spread is uncertain)"."""
+    needed, low, high = (
+        f"more than {MOST_PAIRS:,}" if n is None else str(n) for n in (row["pairs_needed"], *row["pairs_needed_interval"])
+    )
+    return f"{needed} seeds" + (f" (between {low} and {high}: the spread is uncertain)" if low != high else "")
 
 
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -238,7 +252,7 @@ def _named(rows: Mapping[str, Mapping[str, Any]], worse: Mapping[str, Sequence[A
     def rank(name: str) -> tuple[int, bool, float]:
         word, change = rows[name]["verdict"], rows[name]["difference"]
         word = "better, but" if word.startswith("better") and word.endswith("margin") else word
-        side = -1 if higher_is_better(rows[name]["metric"]) else 1
+        side = -1 if rows[name]["higher_is_better"] else 1
         return (
             (order.index(word) if word in order else len(order)),
             bool(worse[name]),
@@ -279,7 +293,7 @@ def _headline(row: Mapping[str, Any], what: str, baseline: str) -> str:
     elif word == NO_DIFFERENCE:
         said = f"No difference is shown: with {what} {became(row)}, over {_pairs(row)}."
     elif "in most runs" in word:
-        side = "higher" if word.startswith("better") == higher_is_better(row["metric"]) else "lower"
+        side = "higher" if word.startswith("better") == row["higher_is_better"] else "lower"
         said = f"{capital} makes the {metric} {side} in most runs (on average {_change(row)}): {word}.{_seeds(row)}"
     else:
         said = f"{capital} makes {became(row, '')}: {word}.{_seeds(row)}"
@@ -337,29 +351,32 @@ def _seeds(row: Mapping[str, Any]) -> str:
 def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: bool) -> str:
     """Say what is needed to decide; not where other verdicts already advise against it."""
     baseline, fewest = document["study"]["baseline"], fewest_pairs()
-    stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
+    trained = document["study"]["epochs"] is not None
+    stay = "leave dropout out for now" if baseline == "none" and trained else f"stay with {baseline} for now"
     if _count(row) < fewest:
         return (
-            f"Undecided: {_number_of(_count(row), 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
-            f"of which the ledger has those that are trained, and {stay}."
+            f"Undecided: {_number_of(_count(row), 'seed')} cannot show a difference, whatever it is. Train at least {fewest}"
+            f"{', of which the ledger has those that are trained' if trained else ''}, and {stay}."
         )
     if harmful:
         return f"Nothing is shown to be better than {baseline}, and something to be worse: {stay}."
     if row.get("diverged") or row.get("baseline_diverged"):
-        return f"Undecided, as runs diverged: {stay}, and find out why, for example with a smaller learning rate."
+        return f"Undecided, as runs diverged: {stay}, and find out why{', for example with a smaller learning rate' if trained else ''}."
     if abs(row["difference"]) < row.get("resolution", 0):
         return f"The difference is as small as the rounding of the figures, which is none: {stay}."
-    needed, what = row.get("pairs_needed"), "the margin" if row.get("equivalence") else "a difference as large as the one seen"
+    needed, what = row["pairs_needed"], f"a difference of {row['wanted_difference']:.{decimals(row['wanted_difference'])}f}"
     if needed is None:
         return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."
     if needed <= row["pairs"]:
         return f"Undecided: {needed} seeds would often be enough to show {what}, and these were not. More seeds may; {stay}."
-    return f"Undecided: {stay}. To show {what}, about {needed} seeds would be needed, {needed - row['pairs']} more (80 % power)."
+    return f"Undecided: {stay}. To show {what} takes {seeds_between(row)}, for 80 % power; these were {row['pairs']}."
 
 
-def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epochs: int) -> tuple[str, str | None]:
+def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epochs: int | None) -> tuple[str, str | None]:
     if row.get("diverged"):
         advice += f" With it, {row['diverged']} of {_number_of(_count(row), 'run')} diverged."
+    if epochs is None:  # scores of runs that were trained elsewhere
+        return advice.replace("Put it into your model", "Take it"), None
     if variant["placement"] is None:
         return "Leave the model as it is built: its dropout is worth having." if advice == _advice("better") else advice, None
     if (text := code(variant, epochs)) is None:

@@ -59,7 +59,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """Return the parts of the plan that a report shows besides the study, as plain values."""
-        said = {name: self.settings[name] for name in ("max_seeds", "margin", "primary")}
+        said = {name: self.settings[name] for name in ("max_seeds", "margin", "primary", "power")}
         return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
     def rounds(self) -> Iterator[Study]:
