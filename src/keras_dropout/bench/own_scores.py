@@ -1,0 +1,195 @@
+"""Compare scores of one's own: a table of variants, seeds and metrics -> the same statistics, tables and page. Trains nothing."""
+
+import hashlib
+import math
+import numbers
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_dropout.bench.data import opening
+from keras_dropout.bench.data.tables import read_table
+from keras_dropout.bench.metric_names import known_direction
+from keras_dropout.bench.records import BASELINE, DataFacts, Result, Scores, Variant
+from keras_dropout.bench.report.shown_comparison import ShownComparison
+from keras_dropout.errors import check_path, refuse
+
+_FORM = "A table has a row for each run, with the columns variant, seed and one for each metric."
+
+
+def compare_scores(
+    scores: Any,
+    *,
+    baseline: str | None = None,
+    variant_column: str = "variant",
+    seed_column: str = "seed",
+    higher_is_better: Collection[str] = (),
+    lower_is_better: Collection[str] = (),
+    margin: float | None = None,
+    power: float | None = None,
+    report: str | Path | None = None,
+    command: str = "keras_dropout.compare_scores(…) in Python",
+) -> ShownComparison:
+    """Compare the scores of runs that were trained elsewhere, with the statistics, tables and page of `compare`.
+
+    `scores` is a table with a row for each run: the path of a .csv, .tsv or .parquet file, a DataFrame, or a dict of columns. The
+    columns `variant_column` and `seed_column` name the run; every other column of numbers is a metric. Runs of the same seed are
+    paired: they must share what the seed stands for, such as initial weights, a fold or a subject. The first metric decides.
+
+    `baseline` is the variant that the others are compared with, by default "none". Whether a higher value is better is known for
+    usual names (loss, error, accuracy, AUC); for other metrics name them in `higher_is_better` or `lower_is_better`. An empty cell
+    is a score that is missing; inf says that the run diverged. `report` is a path for the page.
+
+    Raises `BadInput` for a run that is there twice, text in a metric's column, fewer than two variants and unknown metrics.
+
+    >>> found = compare_scores(
+    ...     {"variant": ["none"] * 6 + ["hidden"] * 6, "seed": [*range(6)] * 2, "loss": [5, 6, 7, 8, 9, 10, 4, 5, 6, 7, 8, 9.5]},
+    ... )
+    >>> found.verdicts
+    {'hidden': {'loss': 'better'}}
+    """
+    name, columns, notes = _columns(scores, variant_column)
+    for column, role in ((variant_column, "variant"), (seed_column, "seed")):
+        if column not in columns:
+            option = f"{role}_column"
+            refuse(
+                f"{name} has no {role} column {column!r}; its columns are {', '.join(columns)}.",
+                f"{_FORM} Name yours: {option}=… in Python, --{role}-column on the command line.",
+            )
+    names, seeds = [_label(value) for value in columns[variant_column]], [_label(value) for value in columns[seed_column]]
+    for row, (variant, seed) in enumerate(zip(names, seeds), 1):
+        if variant is None or seed is None:
+            refuse(f"{name}: row {row} has no {'variant' if variant is None else 'seed'}.", _FORM)
+    runs = list(zip(map(str, names), seeds))
+    if twice := next((run for run in runs if runs.count(run) > 1), None):
+        refuse(
+            f"{name} has the run of variant {twice[0]!r} and seed {twice[1]!r} more than once.",
+            "Keep one row for each, or give repeated runs seeds of their own.",
+        )
+    variants = tuple(dict.fromkeys(variant for variant, _ in runs))
+    if len(variants) < 2:
+        refuse(f"{name} has one variant, {variants[0]!r}: there is nothing to compare it with.", "Add the runs of a baseline.")
+    if baseline is None and BASELINE not in variants:
+        refuse(
+            f"{name} has no variant {BASELINE!r} to compare the others with; it has {', '.join(variants)}.",
+            f'Name the baseline: baseline="{variants[0]}" in Python, --baseline on the command line.',
+        )
+    metrics, left_out = _metrics(name, {key: values for key, values in columns.items() if key not in (variant_column, seed_column)})
+    if not metrics:
+        refuse(f"{name} has no column of numbers beside variant and seed.", _FORM)
+    rising = _rising(metrics, higher_is_better, lower_is_better)
+    study = Scores(
+        target=name,
+        data=DataFacts(name, _fingerprint(runs, metrics), 0, 0, 0),
+        model={},
+        compiled={},
+        split="",
+        backend="",
+        engine="",
+        epochs=0,
+        batch_size=0,
+        seeds=tuple(dict.fromkeys(seeds)),
+        variants=tuple(Variant(variant, None) for variant in variants),
+        baseline=baseline or BASELINE,
+        metrics=tuple(metrics),
+        rising=rising,
+    )
+    by_name = {variant.name: variant for variant in study.variants}
+    results = {study.key(by_name[variant], seed): _result(metrics, row) for row, (variant, seed) in enumerate(runs)}
+    found = ShownComparison(
+        study,
+        {key: result for key, result in results.items() if result},
+        command=command,
+        notes=(*notes, *left_out),
+        margin=margin,
+        power=power,
+    )
+    if report is not None:
+        found.save_report(check_path("report", report, "report.html"))
+    return found
+
+
+def is_scores(target: Any, data: Any = None) -> bool:
+    """Return whether a target is a table of scores: the name of a .csv, .tsv or .parquet file, with no data beside it."""
+    return data is None and isinstance(target, str | Path) and opening.ending(Path(target)) in (".csv", ".tsv", ".parquet")
+
+
+def _columns(scores: Any, variant_column: str) -> tuple[str, dict[str, list[Any]], list[str]]:
+    """Return a name of the table, its columns as lists of one length, and notes on how it was read."""
+    name, notes = "scores", list[str]()
+    if isinstance(scores, str | Path):
+        name = Path(scores).name
+        scores, notes, _ = read_table(Path(scores), [variant_column])
+    if isinstance(scores, Mapping):
+        found = {str(key): list(values) for key, values in scores.items()}
+    elif hasattr(scores, "columns"):
+        found = {str(key): list(scores[key]) for key in scores.columns}
+    else:
+        refuse(
+            f"scores must be a table; got {type(scores).__name__}.",
+            "Give the path of a .csv file, a DataFrame or a dict of columns.",
+        )
+    if len({len(values) for values in found.values()}) > 1:
+        refuse(f"the columns of {name} have different lengths.", _FORM)
+    if not found or not next(iter(found.values())):
+        refuse(f"{name} has no rows.", _FORM)
+    return name, found, notes
+
+
+def _label(value: Any) -> Any:
+    """Return the name of a variant or seed: a whole number as an int, everything else as text; None for an empty cell."""
+    if value is None or (isinstance(value, numbers.Real) and math.isnan(value)) or value != value or str(value).strip() == "":
+        return None
+    whole = isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer()
+    return int(value) if whole else str(value).strip()
+
+
+def _metrics(name: str, columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the columns of numbers, and a note on the columns of texts; refuse a text among numbers."""
+    found, texts = {}, []
+    for column, values in columns.items():
+        known = [value for value in values if value is not None and value == value]
+        words = [value for value in known if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)]
+        if words and len(words) == len(known):
+            texts.append(column)
+        elif words:
+            refuse(
+                f"{name}: the metric {column!r} holds {words[0]!r}, which is no number.",
+                "Write numbers with a decimal point; leave the cell of a missing score empty; write inf for a run that diverged.",
+            )
+        elif known:
+            found[column] = np.array([np.nan if value is None else float(value) for value in values])
+    return found, [f"columns without numbers are left out: {', '.join(texts)}"] if texts else []
+
+
+def _rising(metrics: Collection[str], higher: Collection[str], lower: Collection[str]) -> frozenset[str]:
+    """Return the metrics of which a higher value is better; refuse a metric of which that is unknown."""
+    for each in (*higher, *lower):
+        if each not in metrics:
+            refuse(f"there is no metric {each!r}; the metrics are {', '.join(metrics)}.", "Name a column of numbers.")
+    if both := sorted({*higher} & {*lower}):
+        refuse(f"of {both[0]!r} both higher and lower are said to be better.", "Say one of them.")
+    directions = {name: name in higher or (known_direction(name) if name not in lower else False) for name in metrics}
+    if unknown := [name for name, direction in directions.items() if direction is None]:
+        refuse(
+            f"whether a higher or a lower {unknown[0]!r} is better is not known.",
+            f"Name it in --higher-is-better or --lower-is-better; in Python higher_is_better=[{unknown[0]!r}].",
+        )
+    return frozenset(name for name, direction in directions.items() if direction)
+
+
+def _result(metrics: Mapping[str, np.ndarray], row: int) -> Result | None:
+    """Return the result in a row of the table; None if all its scores are missing."""
+    values = {name: float(column[row]) for name, column in metrics.items() if not np.isnan(column[row])}
+    diverged = any(math.isinf(value) for value in values.values())
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return Result("diverged" if diverged else "done", 0.0, 0, finite) if values else None
+
+
+def _fingerprint(runs: Sequence[tuple[str, Any]], metrics: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(
+        repr(sorted((run, *(values[row] for values in metrics.values())) for row, run in enumerate(map(str, runs)))).encode()
+    )
+    return digest.hexdigest()[:32]
