@@ -147,12 +147,40 @@ def test_the_command_takes_a_table(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, ["compare", "scores.csv", "--epochs", "3"])
     assert isinstance(refused.exception, BadInput)
     assert str(refused.exception).startswith("--epochs says how runs are trained")
+    for option in (["--target", "loss"], ["--variant", "hidden"], ["--dry-run"]):
+        refused = CliRunner().invoke(app, ["compare", "scores.csv", *option])
+        assert str(refused.exception).startswith(f"{option[0]} says how runs are trained")
+    refused = CliRunner().invoke(app, ["compare", "digits-mlp", "--seed-column", "fold"])
+    assert str(refused.exception).startswith("--seed-column is for a table of scores")
 
 
 def test_a_table_is_no_model_and_a_model_no_table(tmp_path):
     assert [is_scores(name) for name in ("a.csv", "a.TSV", "a.csv.gz", "a.parquet")] == [True] * 4
     assert [is_scores(name) for name in ("model.keras", "model.py:csv", "digits-mlp", "a.csv:build")] == [False] * 4
     assert not is_scores("a.csv", "data.csv")
+
+
+def test_a_run_that_diverged_is_the_worst():
+    frame = table(8)
+    frame.loc[(frame.variant == "last") & (frame.seed == 0), "loss"] = np.inf
+    found = compare_scores(frame, primary="loss")
+    row = next(row for row in found.document()["comparisons"] if (row["variant"], row["metric"]) == ("last", "loss"))
+    assert (row["diverged"], row["pairs"], row["seeds"]) == (1, 7, 8)
+    assert row["p"] > 2 / 2**7
+    assert found.diverged == ["last"]
+
+
+def test_primary_margin_and_power():
+    found = compare_scores(table(), primary="accuracy", margin=0.9, power=0.25)
+    rows = {(row["variant"], row["metric"]): row for row in found.document()["comparisons"]}
+    assert found.deciding == "accuracy"
+    assert rows["last", "accuracy"]["wanted_difference"] == 0.25
+    assert rows["last", "accuracy"]["equivalence"]["margin"] == 0.9
+    assert rows["last", "loss"]["equivalence"] is None
+    with pytest.raises(BadInput, match="unknown primary metric 'speed'"):
+        compare_scores(table(), primary="speed")
+    with pytest.raises(BadInput, match="power must be a number above 0"):
+        compare_scores(table(), power=0)
 
 
 def test_no_framework_is_loaded(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import numbers
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from keras_dropout.bench.data.tables import read_table
 from keras_dropout.bench.metric_names import known_direction
 from keras_dropout.bench.records import BASELINE, DataFacts, Result, Scores, Variant
 from keras_dropout.bench.report.shown_comparison import ShownComparison
-from keras_dropout.errors import check_path, refuse
+from keras_dropout.bench.settings import Settings, complete
+from keras_dropout.errors import check_choice, check_path, refuse
 
 _FORM = "A table has a row for each run, with the columns variant, seed and one for each metric."
 
@@ -27,6 +29,7 @@ def compare_scores(
     seed_column: str = "seed",
     higher_is_better: Collection[str] = (),
     lower_is_better: Collection[str] = (),
+    primary: str | None = None,
     margin: float | None = None,
     power: float | None = None,
     report: str | Path | None = None,
@@ -36,11 +39,12 @@ def compare_scores(
 
     `scores` is a table with a row for each run: the path of a .csv, .tsv or .parquet file, a DataFrame, or a dict of columns. The
     columns `variant_column` and `seed_column` name the run; every other column of numbers is a metric. Runs of the same seed are
-    paired: they must share what the seed stands for, such as initial weights, a fold or a subject. The first metric decides.
+    paired: they must share what the seed stands for, such as initial weights, a fold or a subject.
 
     `baseline` is the variant that the others are compared with, by default "none". Whether a higher value is better is known for
-    usual names (loss, error, accuracy, AUC); for other metrics name them in `higher_is_better` or `lower_is_better`. An empty cell
-    is a score that is missing; inf says that the run diverged. `report` is a path for the page.
+    usual names (loss, error, accuracy, AUC); for other metrics name them in `higher_is_better` or `lower_is_better`. The first
+    metric leads the sentence, or `primary`, whose verdicts are then a family of their own. `margin` and `power` are those of
+    `compare`. An empty cell is a score that is missing; inf says that the run diverged. `report` is a path for the page.
 
     Raises `BadInput` for a run that is there twice, text in a metric's column, fewer than two variants and unknown metrics.
 
@@ -56,7 +60,7 @@ def compare_scores(
             option = f"{role}_column"
             refuse(
                 f"{name} has no {role} column {column!r}; its columns are {', '.join(columns)}.",
-                f"{_FORM} Name yours: {option}=… in Python, --{role}-column on the command line.",
+                f'Name it: --{role}-column COLUMN, in Python {option}="COLUMN". {_FORM}',
             )
     names, seeds = [_label(value) for value in columns[variant_column]], [_label(value) for value in columns[seed_column]]
     for row, (variant, seed) in enumerate(zip(names, seeds), 1):
@@ -74,11 +78,13 @@ def compare_scores(
     if baseline is None and BASELINE not in variants:
         refuse(
             f"{name} has no variant {BASELINE!r} to compare the others with; it has {', '.join(variants)}.",
-            f'Name the baseline: baseline="{variants[0]}" in Python, --baseline on the command line.',
+            f'For example --baseline {shlex.quote(variants[0])}, in Python baseline="{variants[0]}".',
         )
     metrics, left_out = _metrics(name, {key: values for key, values in columns.items() if key not in (variant_column, seed_column)})
     if not metrics:
         refuse(f"{name} has no column of numbers beside variant and seed.", _FORM)
+    if primary is not None:
+        check_choice("primary metric", primary, tuple(metrics))
     rising = _rising(metrics, higher_is_better, lower_is_better)
     study = Scores(
         target=name,
@@ -103,8 +109,8 @@ def compare_scores(
         {key: result for key, result in results.items() if result},
         command=command,
         notes=(*notes, *left_out),
-        margin=margin,
-        power=power,
+        primary=primary,
+        **{name: complete({name: value}, Settings)[name] for name, value in (("margin", margin), ("power", power))},
     )
     if report is not None:
         found.save_report(check_path("report", report, "report.html"))
@@ -173,9 +179,10 @@ def _rising(metrics: Collection[str], higher: Collection[str], lower: Collection
         refuse(f"of {both[0]!r} both higher and lower are said to be better.", "Say one of them.")
     directions = {name: name in higher or (known_direction(name) if name not in lower else False) for name in metrics}
     if unknown := [name for name, direction in directions.items() if direction is None]:
+        quoted = shlex.quote(unknown[0])
         refuse(
             f"whether a higher or a lower {unknown[0]!r} is better is not known.",
-            f"Name it in --higher-is-better or --lower-is-better; in Python higher_is_better=[{unknown[0]!r}].",
+            f"Use --higher-is-better {quoted} or --lower-is-better {quoted}; in Python higher_is_better=[{unknown[0]!r}].",
         )
     return frozenset(name for name, direction in directions.items() if direction)
 

@@ -18,7 +18,8 @@ from keras_dropout.bench.statistics import LEVEL, fewest_pairs
 POWER = 0.8
 MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
 _SIMULATED_UP_TO = 8  # pairs; with more, the t test at Sidak's level has the same power
-_STUDIES = 400_000  # times patterns of signs, simulated for each number of pairs and rows
+_FRESH = 16  # rows that are drawn; the largest of more comes from these, combined at random
+_STUDIES = 600_000  # times patterns of signs, simulated for each number of pairs and rows
 
 
 def power(effect: float, pairs: int, rows: int = 1) -> float:
@@ -106,19 +107,21 @@ def _smallest_means(pairs: int, rows: int) -> np.ndarray:
     sums, b = residuals @ signs.T / pairs, signs.mean(axis=1)
     largest = np.maximum(sums / (1 - b), -sums / (1 + b))
     if rows > 1:
-        null = generator.standard_normal(shape, dtype="float32")
-        null /= np.linalg.norm(null, axis=1, keepdims=True)
-        shares = _largest_of(rows - 1, np.abs(null @ signs.T) / math.sqrt(pairs), generator)
-        largest = np.maximum(largest, sizes[:, None] * shares / np.sqrt(1 - shares**2))
+        shares = _largest_shares(rows - 1, shape[0], signs, generator)
+        largest = np.maximum(largest, sizes[:, None] * shares / np.sqrt(np.maximum(1 - shares**2, 1e-12)))
     may_count = math.floor(LEVEL * (len(signs) + 1))
     beyond = np.partition(largest, -may_count)[:, -may_count]
     return np.maximum(beyond, stats.t.isf(LEVEL / 2, pairs - 1) * sizes / math.sqrt(pairs - 1))
 
 
-def _largest_of(rows: int, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return draws of the elementwise largest of `rows` rows, from draws of one row."""
-    if rows == 1:
-        return values
-    half = _largest_of(rows // 2, values, generator)
-    found = np.maximum(half, generator.permutation(half))
-    return np.maximum(found, generator.permutation(values)) if rows % 2 else found
+def _largest_shares(rows: int, studies: int, signs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the largest |mean| / root mean square of so many normal rows under each pattern of signs, (studies, patterns)."""
+    if rows > _FRESH:
+        half = _largest_shares((rows + 1) // 2, studies, signs, generator)
+        return np.maximum(half, generator.permutation(half))
+    found = np.zeros((studies, len(signs)), "float32")
+    for _ in range(rows):
+        null = generator.standard_normal((studies, signs.shape[1]), dtype="float32")
+        null /= np.linalg.norm(null, axis=1, keepdims=True) * math.sqrt(signs.shape[1])
+        np.maximum(found, np.abs(null @ signs.T), out=found)
+    return found

@@ -145,9 +145,9 @@ def _compared_scores(target: str, settings: dict[str, Any], of_scores: dict[str,
                 f"Name a .csv, .tsv or .parquet file, or leave {option} out.",
             )
         return None
-    taken = {name: settings.pop(name) for name in ("baseline", "margin", "power") if name in settings}
-    if settings or dry_run:
-        option = f"--{next(iter(settings), 'dry_run').replace('_', '-')}"
+    taken = {name: settings.pop(name) for name in ("baseline", "margin", "primary", "power") if name in settings}
+    if others := [*settings.pop("data_options", ()), *settings, *(["dry_run"] if dry_run else [])]:
+        option = f"--{others[0].replace('_', '-').replace('variants', 'variant')}"
         refuse(
             f"{option} says how runs are trained, and {target} is a table of scores, of which nothing is trained.",
             f"Leave {option} out; or name a model as the target, with --data {target} if these are its data.",
