@@ -428,9 +428,9 @@ def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
 
         (A + B - R) / (S E)
 
-    (Searle, Casella and McCulloch 1992, Variance Components, chapter 4). Components that come out negative count as 0, so the
-    variance is at least R / (S E). The interval uses Student's t with Satterthwaite's degrees of freedom (1946, Biometrics Bull.
-    2: 110-114; with a subtracted mean square: Gaylor and Hopper 1969, Technometrics 11: 691-706),
+    (Searle, Casella and McCulloch 1992, Variance Components, chapter 4). If B is below R, the examples' part counts as 0, so the
+    variance is never below A / (S E), that of `mean_interval`. The interval uses Student's t with Satterthwaite's degrees of
+    freedom (1946, Biometrics Bull. 2: 110-114; with a subtracted mean square: Gaylor and Hopper 1969, Technometrics 11: 691-706),
 
         (A + B - R)^2 / (A^2 / (S - 1) + B^2 / (E - 1) + R^2 / ((S - 1)(E - 1))),
 
@@ -441,8 +441,8 @@ def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
         return None
     mean, by_seed, by_example = losses.mean(dtype=float), losses.mean(axis=1, dtype=float), losses.mean(axis=0, dtype=float)
     rest = float(np.sum((losses - by_seed[:, None] - by_example + mean) ** 2)) / ((seeds - 1) * (examples - 1))
-    of_seeds = max(examples * by_seed.var(ddof=1), rest)
-    of_examples = max(seeds * by_example.var(ddof=1), rest)
+    of_seeds = examples * float(by_seed.var(ddof=1))
+    of_examples = max(seeds * float(by_example.var(ddof=1)), rest)
     total = of_seeds + of_examples - rest
     spread = of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1) + rest**2 / ((seeds - 1) * (examples - 1))
     free = max(total**2 / spread, min(seeds, examples) - 1) if spread else seeds - 1

@@ -53,9 +53,6 @@ def compare(
 ) -> None:
     """Train every variant with every seed, and say which are better than the baseline.
 
-    If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
-    --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
-
     TARGET is a recipe, which brings its data, or a compiled model of yours with --data. A function may ask for input_shape,
     outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
@@ -63,6 +60,14 @@ def compare(
     --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out. With --samples,
     test_nll, test_brier and test_ece (of a regression test_rmse), and test_mc_… of the mean of so many stochastic passes, are
     metrics too; without dropout both are the same.
+
+    If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
+    --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
+
+    --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how many
+    seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study, variants,
+    pairs and sd (of the differences in that study), rows (tested together), detectable_difference, wanted_difference and
+    pairs_needed, with their intervals.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
