@@ -1,6 +1,7 @@
 """What planned seeds can show, from runs in the ledger: the spread is theirs, the rule is the verdict's."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 
 from keras_dropout.bench import power
 from keras_dropout.bench.compare import carry_out, make_plan
+from keras_dropout.bench.execution import timing
 from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.forecast import forecast, forecast_sentences
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.retrieval import retrieve
+from keras_dropout.commands import studies
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the plan is one of JAX")
 
@@ -30,7 +34,7 @@ def train_nothing(monkeypatch, metrics):
     monkeypatch.setattr(Execution, "__enter__", lambda execution: execution)
 
 
-def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypatch):
+def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypatch, capsys):
     def planned(**settings):
         return make_plan("digits-mlp", ledger=tmp_path / "r.db", engine="compiled", **settings)
 
@@ -43,7 +47,9 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     )
     train_nothing(monkeypatch, lambda run: {"test_loss": losses[run.variant.name, run.seed], "test_accuracy": 0.5 + 0.1 * run.seed})
     carry_out(planned(epochs=1, seeds=4, variants=["hidden"]), quiet=True)
-    carry_out(planned(epochs=1, seeds=2, variants=["hidden"]), quiet=True)  # later, but of fewer pairs
+    carry_out(planned(epochs=1, seeds=2, variants=["hidden"], power=0.3), quiet=True)  # later, but of fewer pairs
+    kept = retrieve(tmp_path / "r.db")
+    assert kept.power == kept.document()["study"]["power"] == kept.figures("test_loss")["hidden"]["wanted_difference"] == 0.3
 
     found = forecast(plan)
     sd = np.std([losses["hidden", seed] for seed in range(4)], ddof=1)
@@ -58,6 +64,12 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     assert f"8 seeds show a test loss difference of {found['detectable_difference']:.4f}" in shows
     assert "4 pairs in study 1" in shows
     assert f"0.5 takes {found['pairs_needed']} seeds" in takes
+
+    monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)
+    studies._print_plan(plan, as_json=True)
+    assert json.loads(capsys.readouterr().out)["power"] == found
+    studies._print_plan(plan, as_json=False)
+    assert capsys.readouterr().out.endswith(f"{shows}\n{takes}\n")
 
     few = forecast(planned(epochs=3, seeds=3, variants=["hidden"]))
     assert few["detectable_difference"] is few["pairs_needed"] is few["detectable_difference_interval"] is None
