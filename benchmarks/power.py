@@ -3,6 +3,7 @@
 power      Normal differences with the effect that `detectable_effect` names for 80 % power, beside `rows - 1` independent rows
            without effect: the share of studies in which the real rule (sign flips, step-down maximum, interval) says "better".
            `t_test` is the effect that the noncentral t distribution names without any adjustment, and `t_test_seen` its real power.
+           `correlated` is the share at `effect` if all rows have correlation 0.5, as variants with one baseline have.
 pairing    Runs with a shared part, so that variant and baseline have a given correlation, and a variant that is better by two
            standard deviations of a run: the power of the paired rule, and of a permutation test that exchanges labels.
 crossed    Seeds x examples with given standard deviations of seed, example and rest: the coverage of `crossed_interval`, and of the
@@ -28,11 +29,11 @@ PAIRS, ROWS = (6, 8, 10, 20), (1, 3, 6, 10)
 PARTS = ((1, 0, 0), (0.3, 1, 1), (0.3, 3, 3), (0.1, 5, 5), (0, 1, 10), (0, 0, 1))  # standard deviations of seed, example and rest
 
 
-def real_power(effect: float, pairs: int, rows: int, studies: int) -> float:
+def real_power(effect: float, pairs: int, rows: int, studies: int, correlation: float = 0) -> float:
     """The share of studies in which the rule itself says "better" of the first row."""
     found, draws = 0, np.random.default_rng([pairs, rows])
     for _ in range(studies):
-        table = draws.normal(size=(rows, pairs))
+        table = math.sqrt(1 - correlation) * draws.normal(size=(rows, pairs)) + math.sqrt(correlation) * draws.normal(size=pairs)
         table[0] += effect
         found += verdict(table[0].mean(), mean_interval(table[0]), sign_flip_p(list(table))[0], True) == "better"
     return found / studies
@@ -50,6 +51,7 @@ def powers() -> list[dict]:
         studies = STUDIES if pairs <= 10 else STUDIES // 5  # 2**14 patterns each
         effect, old = detectable_effect(pairs, family), t_test_effect(pairs)
         row = {"pairs": pairs, "rows": family, "effect": round(effect, 3), "seen": real_power(effect, pairs, family, studies)}
+        row |= {"correlated": real_power(effect, pairs, family, studies // 4, 0.5)} if family > 1 and pairs < 20 else {}
         row |= {"t_test": round(old, 3), "t_test_seen": real_power(old, pairs, family, studies), "studies": studies}
         print(row, flush=True)
         rows.append(row)
