@@ -92,10 +92,11 @@ def test_missing_scores_leave_their_pair_out_and_are_said():
 def test_seeds_may_be_names_and_columns_may_be_called_otherwise():
     frame = table().rename(columns={"variant": "method", "seed": "fold"})
     frame["fold"] = "fold " + frame["fold"].astype(str)
-    frame["host"] = "a"
-    found = compare_scores(frame, variant_column="method", seed_column="fold")
+    frame["host"], frame["day"], frame["nothing"], frame["seconds"] = "gpu0", "2024-01-01", None, 12.5
+    found = compare_scores(frame, variant_column="method", seed_column="fold", lower_is_better=["seconds"])
     assert found.verdicts["hidden"]["loss"] == "better"
-    assert any("host" in note for note in found.notes)
+    assert found.notes == ("columns without numbers are left out: host, day, nothing",)
+    assert set(found.to_frame()["seconds"]) == {12.5}
 
 
 def test_which_side_is_better():
@@ -117,6 +118,11 @@ def test_which_side_is_better():
         (lambda frame: frame[frame.variant == "none"], "one variant, 'none'"),
         (lambda frame: frame[frame.variant != "none"], "no variant 'none'"),
         (lambda frame: frame.assign(loss=["n/a", *frame["loss"][1:]]), "the metric 'loss' holds 'n/a'"),
+        (lambda frame: frame.assign(loss=frame["loss"].map("{:.3f}".format).str.replace(".", ",")), "holds '1,0"),
+        (lambda frame: frame.assign(loss=[*frame["loss"].astype(str)[:-1], "diverged"]), "holds 'diverged'"),
+        (lambda frame: frame.assign(accuracy=frame["accuracy"].map("{:.1%}".format)), "the metric 'accuracy' holds"),
+        (lambda frame: frame.assign(status=1.0), "has a metric 'status'"),
+        (lambda frame: frame.assign(seed=[str(seed) for seed in frame["seed"][:-1]] + ["0"]), "seed 0 more than once"),
         (lambda frame: frame[["variant", "seed"]], "no column of numbers"),
         (lambda frame: frame.assign(seed=[None, *frame["seed"][1:]]), "row 1 has no seed"),
         (lambda frame: frame.drop(columns="seed"), "no seed column 'seed'"),

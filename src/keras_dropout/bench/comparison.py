@@ -482,16 +482,18 @@ class Comparison:
     def _run_document(self, variant: Variant, seed: int, names: Sequence[str]) -> dict[str, Any]:
         key = self.study.key(variant, seed)
         result = self.results.get(key)
-        return {
+        metrics = {name: finite_or_none(result.metrics.get(name)) if result else None for name in names}
+        facts = {
             "key": key,
             "seed": seed,
             "status": result.status if result else "missing",
-            **{name: finite_or_none(result.metrics.get(name)) if result else None for name in names},
+            **metrics,
             "seconds": result.seconds if result else None,
             "epochs": result.epochs if result else None,
             **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
             **({"error": result.error} if result and result.error else {}),
         }
+        return facts | metrics  # scores of one's own may be seconds
 
 
 def _both(pair: Sequence[str | None]) -> bool:

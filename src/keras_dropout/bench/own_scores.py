@@ -1,9 +1,12 @@
 """Compare scores of one's own: a table of variants, seeds and metrics -> the same statistics, tables and page. Trains nothing."""
 
 import hashlib
+import json
 import math
 import numbers
+import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,6 @@ def compare_scores(
     margin: float | None = None,
     power: float | None = None,
     report: str | Path | None = None,
-    command: str = "keras_dropout.compare_scores(…) in Python",
 ) -> ShownComparison:
     """Compare the scores of runs that were trained elsewhere, with the statistics, tables and page of `compare`.
 
@@ -55,23 +57,7 @@ def compare_scores(
     {'hidden': {'loss': 'better'}}
     """
     name, columns, notes = _columns(scores, variant_column)
-    for column, role in ((variant_column, "variant"), (seed_column, "seed")):
-        if column not in columns:
-            option = f"{role}_column"
-            refuse(
-                f"{name} has no {role} column {column!r}; its columns are {', '.join(columns)}.",
-                f'Name it: --{role}-column COLUMN, in Python {option}="COLUMN". {_FORM}',
-            )
-    names, seeds = [_label(value) for value in columns[variant_column]], [_label(value) for value in columns[seed_column]]
-    for row, (variant, seed) in enumerate(zip(names, seeds), 1):
-        if variant is None or seed is None:
-            refuse(f"{name}: row {row} has no {'variant' if variant is None else 'seed'}.", _FORM)
-    runs = list(zip(map(str, names), seeds))
-    if twice := next((run for run in runs if runs.count(run) > 1), None):
-        refuse(
-            f"{name} has the run of variant {twice[0]!r} and seed {twice[1]!r} more than once.",
-            "Keep one row for each, or give repeated runs seeds of their own.",
-        )
+    runs = _runs(name, columns, variant_column, seed_column)
     variants = tuple(dict.fromkeys(variant for variant, _ in runs))
     if len(variants) < 2:
         refuse(f"{name} has one variant, {variants[0]!r}: there is nothing to compare it with.", "Add the runs of a baseline.")
@@ -83,6 +69,8 @@ def compare_scores(
     metrics, left_out = _metrics(name, {key: values for key, values in columns.items() if key not in (variant_column, seed_column)})
     if not metrics:
         refuse(f"{name} has no column of numbers beside variant and seed.", _FORM)
+    if taken := sorted(metrics.keys() & {"key", "variant", "seed", "status", "error"}):
+        refuse(f"{name} has a metric {taken[0]!r}, which is the name of something else in the results.", "Rename the column.")
     if primary is not None:
         check_choice("primary metric", primary, tuple(metrics))
     rising = _rising(metrics, higher_is_better, lower_is_better)
@@ -96,7 +84,7 @@ def compare_scores(
         engine="",
         epochs=0,
         batch_size=0,
-        seeds=tuple(dict.fromkeys(seeds)),
+        seeds=tuple(dict.fromkeys(seed for _, seed in runs)),
         variants=tuple(Variant(variant, None) for variant in variants),
         baseline=baseline or BASELINE,
         metrics=tuple(metrics),
@@ -107,7 +95,7 @@ def compare_scores(
     found = ShownComparison(
         study,
         {key: result for key, result in results.items() if result},
-        command=command,
+        command="keras_dropout.compare_scores(…) in Python",
         notes=(*notes, *left_out),
         primary=primary,
         **{name: complete({name: value}, Settings)[name] for name, value in (("margin", margin), ("power", power))},
@@ -144,29 +132,54 @@ def _columns(scores: Any, variant_column: str) -> tuple[str, dict[str, list[Any]
     return name, found, notes
 
 
+def _runs(name: str, columns: Mapping[str, Sequence[Any]], variant_column: str, seed_column: str) -> list[tuple[str, Any]]:
+    """Return (variant, seed) of each row; refuse rows without one, and a run that is there twice."""
+    for column, role in ((variant_column, "variant"), (seed_column, "seed")):
+        if column not in columns:
+            refuse(
+                f"{name} has no {role} column {column!r}; its columns are {', '.join(columns)}.",
+                f'Name it: --{role}-column COLUMN, in Python {role}_column="COLUMN". {_FORM}',
+            )
+        empty = next((row for row, value in enumerate(columns[column], 1) if _is_empty(value)), None)
+        if empty is not None:
+            refuse(f"{name}: row {empty} has no {role}.", _FORM)
+    runs = [(str(_label(v)), _label(seed)) for v, seed in zip(columns[variant_column], columns[seed_column])]
+    twice = [run for run, count in Counter(runs).items() if count > 1]
+    if twice:
+        refuse(
+            f"{name} has the run of variant {twice[0][0]!r} and seed {twice[0][1]!r} more than once.",
+            "Keep one row for each, or give repeated runs seeds of their own.",
+        )
+    return runs
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or not str(value).strip()
+
+
 def _label(value: Any) -> Any:
-    """Return the name of a variant or seed: a whole number as an int, everything else as text; None for an empty cell."""
-    if value is None or (isinstance(value, numbers.Real) and math.isnan(value)) or value != value or str(value).strip() == "":
-        return None
-    whole = isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value).is_integer()
-    return int(value) if whole else str(value).strip()
+    """Return a whole number as an int, also if it is a text or a float; everything else as text."""
+    text = str(value).strip().removesuffix(".0") if isinstance(value, numbers.Real) else str(value).strip()
+    return int(text) if re.fullmatch(r"0|-?[1-9]\d*", text) else text
 
 
 def _metrics(name: str, columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the columns of numbers, and a note on the columns of texts; refuse a text among numbers."""
     found, texts = {}, []
     for column, values in columns.items():
-        known = [value for value in values if value is not None and value == value]
+        known = [value for value in values if not _is_empty(value)]
         words = [value for value in known if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)]
-        if words and len(words) == len(known):
-            texts.append(column)
-        elif words:
+        like_numbers = [each for each in words if re.fullmatch(r"\W*\d[\d.,]*(e[+-]?\d+)?\W*", str(each), re.IGNORECASE)]
+        if words and (like_numbers or len(words) < len(known)):
+            odd = next((each for each in words if not re.fullmatch(r"[+-]?\d+(\.\d*)?", str(each))), words[0])
             refuse(
-                f"{name}: the metric {column!r} holds {words[0]!r}, which is no number.",
+                f"{name}: the metric {column!r} holds {odd!r}, which is no number.",
                 "Write numbers with a decimal point; leave the cell of a missing score empty; write inf for a run that diverged.",
             )
-        elif known:
-            found[column] = np.array([np.nan if value is None else float(value) for value in values])
+        if words or not known:
+            texts.append(column)
+        else:
+            found[column] = np.array([np.nan if _is_empty(value) else float(value) for value in values])
     return found, [f"columns without numbers are left out: {', '.join(texts)}"] if texts else []
 
 
@@ -196,7 +209,6 @@ def _result(metrics: Mapping[str, np.ndarray], row: int) -> Result | None:
 
 
 def _fingerprint(runs: Sequence[tuple[str, Any]], metrics: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(
-        repr(sorted((run, *(values[row] for values in metrics.values())) for row, run in enumerate(map(str, runs)))).encode()
-    )
-    return digest.hexdigest()[:32]
+    """Return a hash of the scores, which does not depend on the order of the rows."""
+    rows = sorted(repr((run, [float(values[row]) for values in metrics.values()])) for row, run in enumerate(runs))
+    return hashlib.sha256(json.dumps([list(metrics), rows]).encode()).hexdigest()[:32]

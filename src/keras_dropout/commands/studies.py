@@ -157,7 +157,9 @@ def _compared_scores(target: str, settings: dict[str, Any], of_scores: dict[str,
             f"{option} says how runs are trained, and {target} is a table of scores, of which nothing is trained.",
             f"Leave {option} out; or name a model as the target, with --data {target} if these are its data.",
         )
-    return compare_scores(target, **taken, **of_scores, command=stored_command())
+    found = compare_scores(target, **taken, **of_scores)
+    found.command = stored_command()
+    return found
 
 
 def _print_found(found: Any, report: str | None, as_json: bool) -> None:
