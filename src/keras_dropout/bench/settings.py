@@ -186,7 +186,7 @@ class Settings(TypedDict, total=False):
         float | None,
         Setting(
             "A difference in test loss, or in the --primary metric, that the study should show: how many seeds does it take?",
-            "0.01                  # a difference in test loss that the study should show: how many seeds does it take?",
+            "0.01",
             check=lambda value: check_positive(
                 "power", value, "Give the difference that the study should be able to show, for example 0.01."
             ),
