@@ -243,7 +243,7 @@ def _seeds_needed(each: Mapping[str, Any]) -> str:
     needed, low, high = (
         f">{MOST_PAIRS}" if end is None else str(end) for end in (each["pairs_needed"], *each["pairs_needed_interval"])
     )
-    return needed if low == high else f"{needed} ({low} to {high})"
+    return needed if low == high else f"{needed} ({low}–{high})"
 
 
 def _mean_and_sd(values: np.ndarray) -> str:
