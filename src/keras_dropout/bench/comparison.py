@@ -197,7 +197,7 @@ class Comparison:
 
     def family_size(self, metric: str) -> int:
         """Return the number of differences that are tested together with those on a metric: see `differences`."""
-        metrics, leading = {self._once(each) for each in self.metrics}, self._once(self.deciding)
+        metrics, leading = set(self.metrics) - set(self.repeated), self._once(self.deciding)
         if self.primary is not None:
             metrics = metrics & {leading} if self._once(metric) == leading else metrics - {leading}
         return len(self.others) * len(metrics)
@@ -262,6 +262,7 @@ class Comparison:
         """Return further figures beside the verdicts, by variant: the other fields of "comparisons" in `document`."""
         base, rows = self.values(self.study.baseline, metric), self._rows(metric, self.study.baseline)
         found: dict[str, dict[str, Any]] = {}
+        rows_tested = self.family_size(metric)
         for name, difference in self.differences(metric).items():
             values = self.values(name, metric)
             pairs = (values - base)[np.isfinite(values - base)]
@@ -274,7 +275,7 @@ class Comparison:
                 **self._by_seed(name, rows[name]),
                 "interval_new_examples": interval and list(interval),
                 "wanted_difference": finite_or_none(wanted),
-                **_seeds_needed(pairs, wanted, self.family_size(metric)),
+                **_seeds_needed(pairs, wanted, rows_tested),
                 "pairing_gain": gain,
                 "pairing_gain_interval": gains and list(gains),
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),

@@ -38,14 +38,14 @@ def power(effect: float, pairs: int, rows: int = 1) -> float:
     if pairs <= _SIMULATED_UP_TO:
         return float(special.ndtr(math.sqrt(pairs) * (effect - _smallest_means(pairs, rows))).mean())
     shift = effect * math.sqrt(pairs)
-    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution fails for larger shifts
-        return 1.0
     patterns = 2.0 ** min(pairs - 1, 50)
     level = -math.expm1(math.log1p(-math.floor(LEVEL * patterns) / patterns) / rows)
-    return float(np.nan_to_num(stats.nct.sf(stats.t.isf(level / 2, pairs - 1), pairs - 1, shift)))
+    bound = -special.stdtrit(pairs - 1, level / 2)
+    missed = float(special.nctdtr(pairs - 1, shift, bound))
+    return 1.0 if math.isnan(missed) else 1 - missed  # SciPy gives nan for shifts so large that the power is 1 to all digits
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def detectable_effect(pairs: int, rows: int = 1, wanted: float = POWER) -> float | None:
     """Return the smallest mean, in standard deviations of the differences, with this power; None if there is none."""
     if pairs < fewest_pairs():
@@ -68,13 +68,17 @@ def pairs_needed(sd: float, difference: float, rows: int = 1, wanted: float = PO
     if sd == 0 or difference == 0:
         return high if difference else None
     effect = abs(difference) / sd
-    while power(effect, high, rows) < wanted:
+
+    def shows(pairs: int) -> bool:
+        return (detectable_effect(pairs, rows, wanted) or math.inf) <= effect
+
+    while not shows(high):
         if high >= MOST_PAIRS:
             return None
         low, high = high, min(2 * high, MOST_PAIRS)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, rows) >= wanted else (middle, high)
+        low, high = (low, middle) if shows(middle) else (middle, high)
     return high
 
 
