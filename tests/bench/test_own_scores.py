@@ -146,10 +146,12 @@ def test_the_command_takes_a_table(tmp_path, monkeypatch):
     assert json.loads(done.stdout)["comparisons"][0]["verdict"] == "better"
     assert (tmp_path / "page.html").exists()
     assert list(tmp_path.glob("*.db")) == []
-    done = CliRunner().invoke(
-        app, ["compare", "scores.csv", "--variant-column", "method", "--baseline", "last", "--fail-if", "worse"]
-    )
-    assert done.exit_code == 1
+    command = ["compare", "scores.csv", "--variant-column", "method", "--baseline", "last", "--fail-if", "worse"]
+    assert CliRunner().invoke(app, command).exit_code == 1
+    done = CliRunner().invoke(app, [*command, "--primary", "accuracy", "--margin", "0.01", "--json"])
+    assert done.exit_code == 0  # worse in the loss alone
+    study = json.loads(done.stdout)["study"]
+    assert (study["primary"], study["margin"], study["baseline"]) == ("accuracy", 0.01, "last")
     refused = CliRunner().invoke(app, ["compare", "scores.csv", "--epochs", "3"])
     assert isinstance(refused.exception, BadInput)
     assert str(refused.exception).startswith("--epochs says how runs are trained")

@@ -361,7 +361,8 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: boo
     if harmful:
         return f"Nothing is shown to be better than {baseline}, and something to be worse: {stay}."
     if row.get("diverged") or row.get("baseline_diverged"):
-        return f"Undecided, as runs diverged: {stay}, and find out why{', for example with a smaller learning rate' if trained else ''}."
+        how = ", for example with a smaller learning rate" if trained else ""
+        return f"Undecided, as runs diverged: {stay}, and find out why{how}."
     if abs(row["difference"]) < row.get("resolution", 0):
         return f"The difference is as small as the rounding of the figures, which is none: {stay}."
     needed, what = row["pairs_needed"], f"a difference of {row['wanted_difference']:.{decimals(row['wanted_difference'])}f}"
