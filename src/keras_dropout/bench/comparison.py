@@ -339,7 +339,7 @@ class Comparison:
         return {
             "study": {
                 "target": study.target,
-                "data": vars(study.data) | {"split": study.split, "notes": list(self.notes)},
+                "data": _known(vars(study.data) | {"split": study.split}, study) | {"notes": list(self.notes)},
                 "backend": study.backend or None,
                 "engine": study.engine or None,
                 "engine_reason": self.engine_reason,
@@ -495,6 +495,11 @@ class Comparison:
             **({"error": result.error} if result and result.error else {}),
         }
         return facts | metrics  # scores of one's own may be seconds
+
+
+def _known(facts: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Return facts about a study's data; of scores of one's own, None for what they do not say."""
+    return {name: value or None for name, value in facts.items()} if isinstance(study, Scores) else dict(facts)
 
 
 def _both(pair: Sequence[str | None]) -> bool:

@@ -138,7 +138,8 @@ def _runs(name: str, columns: Mapping[str, Sequence[Any]], variant_column: str, 
         if column not in columns:
             refuse(
                 f"{name} has no {role} column {column!r}; its columns are {', '.join(columns)}.",
-                f'Name it: --{role}-column COLUMN, in Python {role}_column="COLUMN". {_FORM}',
+                f'Name it: --{role}-column COLUMN, in Python {role}_column="COLUMN". {_FORM} '
+                "For data to train on, the target is a model, and the table goes with --data.",
             )
         empty = next((row for row, value in enumerate(columns[column], 1) if _is_empty(value)), None)
         if empty is not None:
