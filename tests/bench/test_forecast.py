@@ -47,6 +47,7 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     )
     train_nothing(monkeypatch, lambda run: {"test_loss": losses[run.variant.name, run.seed], "test_accuracy": 0.5 + 0.1 * run.seed})
     carry_out(planned(epochs=1, seeds=4, variants=["hidden"]), quiet=True)
+    carry_out(planned(epochs=1, seeds=3, variants=["hidden"]), quiet=True)
     carry_out(planned(epochs=1, seeds=2, variants=["hidden"], power=0.3), quiet=True)  # later, but of fewer pairs
     kept = retrieve(tmp_path / "r.db")
     assert kept.power == kept.document()["study"]["power"] == kept.figures("test_loss")["hidden"]["wanted_difference"] == 0.3
@@ -62,7 +63,7 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     assert found["pairs_needed_interval"] == [power.pairs_needed(end, 0.5, 4) for end in ends]
     shows, takes = forecast_sentences(8, found)
     assert f"8 seeds show a test loss difference of {found['detectable_difference']:.4f}" in shows
-    assert "4 pairs in study 1" in shows
+    assert "4 pairs of 1 epochs in study 1" in shows
     assert f"0.5 takes {found['pairs_needed']} seeds" in takes
 
     monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)
@@ -71,6 +72,9 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     studies._print_plan(plan, as_json=False)
     assert capsys.readouterr().out.endswith(f"{shows}\n{takes}\n")
 
+    assert forecast(plan, 5)["rows"] == 10
+    carry_out(planned(epochs=3, seeds=2, variants=["hidden"]), quiet=True)  # of as many epochs as the plan
+    assert (forecast(plan)["epochs"], forecast(plan)["pairs"]) == (3, 2)
     few = forecast(planned(epochs=3, seeds=3, variants=["hidden"]))
     assert few["detectable_difference"] is few["pairs_needed"] is few["detectable_difference_interval"] is None
     assert "cannot show a difference" in forecast_sentences(3, few)[0]

@@ -16,27 +16,30 @@ from keras_dropout.bench.study.planning import Plan
 _MOST_LOOKED_AT = 20  # studies of the target, the latest first
 
 
-def forecast(plan: Plan) -> dict[str, Any] | None:
+def forecast(plan: Plan, others: int | None = None) -> dict[str, Any] | None:
     """Return what the seeds of a plan can show, from a study of the same target and data in its ledger; None if there is none.
 
-    Of the latest studies, it takes the one with the most pairs. The standard deviations of its variants' differences are pooled to
-    `sd`; as the variants share a baseline, that counts as known no better than from the `pairs` of one of them. Each interval comes
-    from the 95 % interval of `sd`. `rows` are the differences that will be tested together.
+    Of the latest studies, it takes one of as many epochs if there is one, and of these the one with the most pairs. The
+    standard deviations of its variants' differences are pooled to `sd`; as the variants share a baseline, that counts as known
+    no better than from the `pairs` of one of them. Each interval comes from the 95 % interval of `sd`. `rows` are the
+    differences that will be tested together: those of `others` variants, by default all but the baseline.
     """
     metric = plan.settings["primary"] or "test_loss"
-    found = max(_like(plan), key=lambda each: _pairs(each, metric), default=None)
-    if found is None or (pairs := _pairs(found, metric)) < 2:
+    like = [(pairs, found) for found in _like(plan) if (pairs := _pairs(found, metric)) > 1]
+    if not like:
         return None
+    pairs, found = max(like, key=lambda each: (each[1].study.epochs == plan.study.epochs, each[0]))
     found.primary = plan.settings["primary"]
     spreads = [float(values.std(ddof=1)) for values in _differences(found, metric)]
     sd, seeds, wanted = math.sqrt(np.mean(np.square(spreads))), len(plan.study.seeds), plan.settings["power"]
-    rows = max(1, len(plan.study.variants) - 1) * (found.family_size(metric) // len(found.others))
+    rows = max(1, len(plan.study.variants) - 1 if others is None else others) * (found.family_size(metric) // len(found.others))
     ends = power.sd_interval(sd, pairs)
     shown = [power.detectable_difference(each, seeds, rows) for each in (sd, *ends)]
     needed = [wanted and power.pairs_needed(each, wanted, rows) for each in (sd, *ends)]
     return {
         "metric": metric,
         "study": found.number,
+        "epochs": found.study.epochs,
         "variants": len(spreads),
         "pairs": pairs,
         "sd": sd,
@@ -62,7 +65,7 @@ def forecast_sentences(seeds: int, found: Mapping[str, Any] | None) -> list[str]
         low, high = found["detectable_difference_interval"]
         said = [
             f"with 80 % power {seeds} seeds show a {metric} difference of {shown:.4f} (between {low:.4f} and {high:.4f}, by the "
-            f"spread of {found['pairs']} pairs in study {found['study']})"
+            f"spread of {found['pairs']} pairs of {found['epochs']} epochs in study {found['study']})"
         ]
     if found["wanted_difference"] is not None:
         said.append(f"a {metric} difference of {found['wanted_difference']:g} takes {seeds_between(found)}")

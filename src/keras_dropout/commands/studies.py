@@ -64,10 +64,10 @@ def compare(
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
-    --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how many
-    seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study, variants,
-    pairs and sd (of the differences in that study), rows (tested together), detectable_difference, wanted_difference and
-    pairs_needed, with their intervals.
+    --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
+    many seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study,
+    epochs, variants, pairs and sd (of the differences in that study), rows (tested together), detectable_difference,
+    wanted_difference and pairs_needed, with their intervals.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
@@ -331,7 +331,10 @@ def _print_plan(plan: Any, as_json: bool) -> None:
 
 
 def _print_search(search: Any, as_json: bool) -> None:
-    shown = search.document()
+    from keras_dropout.bench.forecast import forecast, forecast_sentences
+
+    told = forecast(search.plan, len(search.plan.study.variants))  # the winner is one more
+    shown = search.document() | {"power": told}
     if as_json:
         print(json.dumps(shown, indent=1))
         return
@@ -341,3 +344,5 @@ def _print_search(search: Any, as_json: bool) -> None:
     print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
     print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+    for sentence in forecast_sentences(len(shown["seeds"]), told):
+        print(sentence)
