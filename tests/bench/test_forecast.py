@@ -63,7 +63,7 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     assert found["pairs_needed_interval"] == [power.pairs_needed(end, 0.5, 4) for end in ends]
     shows, takes = forecast_sentences(8, found)
     assert f"8 seeds show a test loss difference of {found['detectable_difference']:.4f}" in shows
-    assert "4 pairs of 1 epochs in study 1" in shows
+    assert "4 pairs of 1 epoch(s) in study 1" in shows
     assert f"0.5 takes {found['pairs_needed']} seeds" in takes
 
     monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)

@@ -65,7 +65,7 @@ def forecast_sentences(seeds: int, found: Mapping[str, Any] | None) -> list[str]
         low, high = found["detectable_difference_interval"]
         said = [
             f"with 80 % power {seeds} seeds show a {metric} difference of {shown:.4f} (between {low:.4f} and {high:.4f}, by the "
-            f"spread of {found['pairs']} pairs of {found['epochs']} epochs in study {found['study']})"
+            f"spread of {found['pairs']} pairs of {found['epochs']} epoch(s) in study {found['study']})"
         ]
     if found["wanted_difference"] is not None:
         said.append(f"a {metric} difference of {found['wanted_difference']:g} takes {seeds_between(found)}")
