@@ -3,7 +3,7 @@
 false      Studies in which nothing differs, looked at after every pair: the share that ever gets a verdict, by distribution of the
            differences and by the most pairs. `upper` is the 97.5 % limit of that share (Clopper and Pearson).
 saving     Normal differences with a mean that a fixed number of pairs finds with 80, 90 or 95 % power: the share found, the mean
-           number of pairs used, and the fewest pairs that, fixed before, find as many (`pairs_needed`, a t test).
+           number of pairs used, and the fewest pairs that, fixed before, find as many (`pairs_needed`).
 looking    Normal differences of mean zero, and p of a fixed number looked at after each of 6 to 30 pairs: the share that ever comes
            to 0.05.
 spending   The saving above for other exponents of the spending function: why it is 1.5.
@@ -19,7 +19,8 @@ from report import write
 from scipy import stats
 
 from keras_dropout.bench import statistics
-from keras_dropout.bench.statistics import detectable_difference, first_look, pairs_needed, sequential_verdict, sign_flip_p
+from keras_dropout.bench.power import detectable_effect, pairs_needed
+from keras_dropout.bench.statistics import first_look, sequential_verdict, sign_flip_p
 
 STUDIES = 500 if "--quick" in sys.argv else 2000
 MOST = (6, 10, 20, 30, 50)
@@ -56,12 +57,12 @@ def looking(most: int, studies: int) -> list[dict]:
 
 
 def saving(most: int, fixed: int, wanted: float, studies: int) -> dict:
-    size = detectable_difference(1, fixed, wanted)
+    size = detectable_effect(fixed, wanted=wanted)
     draws = np.random.default_rng(most).normal(size, 1, (studies, most))
     ends = [pairs_until_a_verdict(differences, most) for differences in draws]
     found = float(np.mean([words == "better" for _, words in ends]))
     used = float(np.mean([pairs for pairs, _ in ends]))
-    needed = pairs_needed(1, size, found)
+    needed = pairs_needed(1, size, wanted=found)
     row = {
         "max_pairs": most,
         "effect_size": round(size, 3),

@@ -28,7 +28,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the docu
 
 
 GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem != "base")
-OTHERS = ("models.placement", "testing", "thinning", "ensemble")
+OTHERS = ("models.placement", "testing", "thinning", "ensemble", "bench.own_scores")
 MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), *(f"keras_dropout.{module}" for module in OTHERS)]
 
 

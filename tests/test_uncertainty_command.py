@@ -14,7 +14,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from keras_dropout import cli, metrics, place, uncertainty
-from keras_dropout.bench.statistics import compare_paired
+from keras_dropout.bench.statistics import Row, compare_family
 from keras_dropout.bench.study.loading import as_seen_parts, kept_models, named_data
 
 L = keras.layers
@@ -157,11 +157,17 @@ def test_a_ledger_gives_one_value_a_seed(ledgers, run):
     for number, model in models.items():
         p = model.predict(test.x, verbose=0)
         assert found["plain"]["values"]["nll"][number] == pytest.approx(metrics.nll(p, test.y), rel=1e-5)
-    changes = {m: np.subtract(found[m]["values"]["nll"], found["plain"]["values"]["nll"]) for m in ("Monte-Carlo", "temperature")}
-    expected = compare_paired(changes, higher_is_better=False)
+    family = {
+        (each["method"], each["metric"]): Row(
+            np.subtract(*(found[m]["values"][each["metric"]] for m in (each["method"], "plain"))), each["metric"] == "accuracy"
+        )
+        for each in document["differences"]
+        if each["verdict"] is not None
+    }
+    expected = compare_family(family)
+    assert {method for method, _ in family} == {"Monte-Carlo", "temperature"}
     for each in document["differences"]:
-        if each["metric"] == "nll":
-            wanted = expected[each["method"]]
+        if wanted := expected.get((each["method"], each["metric"])):
             assert (each["difference"], each["p"], each["p_adjusted"]) == (wanted.mean, wanted.p, wanted.p_adjusted)
             assert (each["interval"], each["verdict"]) == (list(wanted.interval), wanted.verdict)
     for method in ("plain", "Monte-Carlo"):

@@ -583,6 +583,9 @@ def folder(tmp_path_factory):
         for name, kinds in (("words", ("red", "green", "blue")), ("grades", (1, 2, 5))):
             rows = (line.rsplit(",", 1) for line in lines[1:])
             Path(f"{name}.csv").write_text("\n".join([lines[0], *(f"{row},{kinds[int(label)]}" for row, label in rows)]))
+        scores = "".join(f"{name},{seed},{seed + len(name)}\n" for name in ("plain", "other one") for seed in range(6))
+        for name, columns in (("scores", "variant,seed,loss"), ("speeds", "variant,seed,speed"), ("methods", "method,seed,loss")):
+            Path(f"{name}.csv").write_text(f"{columns}\n{scores}")
         Path("a folder/latin1.csv.gz").write_bytes(gzip.compress("\n".join(lines).replace("kind", "größe").encode("latin1")))
         Path("a folder/latin1.csv").write_bytes("\n".join(lines).replace("kind", "größe").encode("latin1"))
         Path("a folder/latin1.txt").write_bytes("".join(f"{n % 3}\tgroß {n}\n" for n in range(90)).encode("latin1"))
@@ -1297,7 +1300,7 @@ WAYS = [
         lambda: planned(compiled(keras.Sequential(ONE_LAYER))),
         lambda said: planned(compiled(keras.Sequential(ONE_LAYER)), **asked("(variants=.*)[.]$")(said)),
     ),
-    Way("bench/study/planning.py", "Use --max-seeds {} or more", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
+    Way("bench/study/planning.py", "Use --max-seeds 30, or another", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
     Way(
         "bench/study/loading.py", "Add --data FILE", "check model.keras --task classification", with_value("--data", "x.npy,y.npy")
     ),
@@ -1445,6 +1448,34 @@ WAYS = [
         "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13",
         f"{TUNE} --sweep 'hidden=0:0.6,last=0:0.6'",
         lambda said: command([*said.argv[:-1], said.words("for example (.*)[.]$")]),
+    ),
+    # Scores of one's own.
+    Way(
+        "bench/own_scores.py",
+        "For example --baseline {}, in Python baseline=",
+        "compare scores.csv",
+        plus("--baseline"),
+        lambda said: keras_dropout.compare_scores("scores.csv", **said.argument("baseline")),
+    ),
+    Way(
+        "bench/own_scores.py",
+        "Use --higher-is-better {} or --lower-is-better {}; in Python higher_is_better=",
+        "compare speeds.csv --baseline plain",
+        plus("--higher-is-better"),
+        plus("--lower-is-better"),
+        lambda said: keras_dropout.compare_scores("speeds.csv", baseline="plain", **said.argument("higher_is_better")),
+    ),
+    Way(
+        "bench/own_scores.py",
+        "Name it: --{}-column COLUMN, in Python {}=",
+        "compare methods.csv --baseline plain",
+        with_value("--variant-column", "method"),
+    ),
+    Way(
+        "commands/studies.py",
+        "Leave {} out; or name a model as the target, with --data {} if these are its data",
+        "compare scores.csv --baseline plain --epochs 3",
+        without("--epochs"),
     ),
     # Data.
     Way(

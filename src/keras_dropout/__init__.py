@@ -15,6 +15,7 @@ _HOME = examples.HOMES | {
     "RateScheduler": "callbacks",
     "check": "models.mistakes",
     "compare": "bench.compare",
+    "compare_scores": "bench.own_scores",
     "place": "models.placement",
     "reproduce": "reproductions",
     "set_rate": "models.placement",
@@ -24,7 +25,7 @@ _HOME = examples.HOMES | {
     "tune": "bench.tuning.tune",
 }
 _MODULES = ("calibration", "ensemble", "metrics", "moments", "schedules", "uncertainty")
-_WITHOUT_KERAS = ("calibration", "errors", "metrics", "schedules")
+_WITHOUT_KERAS = ("bench.own_scores", "calibration", "errors", "metrics", "schedules")
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -3,6 +3,7 @@
 
 from keras_dropout import calibration, ensemble, metrics, moments, schedules, uncertainty
 from keras_dropout.bench.compare import compare
+from keras_dropout.bench.own_scores import compare_scores
 from keras_dropout.bench.tuning.tune import tune
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.companions import MaxNorm, MultiSampleDropout, RDrop
@@ -23,6 +24,7 @@ __all__ = [
     "calibration",
     "check",
     "compare",
+    "compare_scores",
     "ensemble",
     "metrics",
     "moments",

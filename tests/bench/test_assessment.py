@@ -14,7 +14,7 @@ from keras_dropout.bench.data import public_sets
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.data.shifts import SHIFTS, shift
 from keras_dropout.bench.report import tables
-from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.bench.statistics import Row, compare_family, mean_interval
 from keras_dropout.errors import BadInput
 from keras_dropout.layers import Dropout
 
@@ -112,14 +112,15 @@ def test_seeds_are_paired(several, models, digits):
     plain = [by_hand(model.predict(digits["test"].x, verbose=0), digits["test"].y) for model in models.values()]
     for name in ("accuracy", "nll", "brier"):
         assert several.values["plain"][name] == pytest.approx([found[name] for found in plain], rel=1e-5)
-    for name, base in several.values["plain"].items():
-        methods = {m: several.values[m][name] for m in ("Monte-Carlo", "temperature", "moments")}
-        expected = compare_paired({m: np.subtract(values, base) for m, values in methods.items()}, name == "accuracy")
-        found = {each["method"]: each for each in several.differences if each["metric"] == name}
-        for method, wanted in expected.items():
-            assert found[method]["difference"] == wanted.mean
-            assert found[method]["interval"] == list(wanted.interval)
-            assert (found[method]["p_adjusted"], found[method]["verdict"]) == (wanted.p_adjusted, wanted.verdict)
+    base, methods = several.values["plain"], ("Monte-Carlo", "temperature", "moments")
+    rows = {(m, n): Row(np.subtract(several.values[m][n], base[n]), n == "accuracy") for m in methods for n in base}
+    found = {(each["method"], each["metric"]): each for each in several.differences}
+    family = {key: row for key, row in rows.items() if found[key]["verdict"] is not None}
+    assert len(family) >= 9  # of accuracy, nll and brier at least
+    for key, wanted in compare_family(family).items():
+        assert found[key]["difference"] == wanted.mean
+        assert found[key]["interval"] == list(wanted.interval)
+        assert (found[key]["p_adjusted"], found[key]["verdict"]) == (wanted.p_adjusted, wanted.verdict)
     assert len(several.temperatures) == 3
     assert several.moments_error > 0
     assert set(several.uncertainties) == {0, 1, 2}

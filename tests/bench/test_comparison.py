@@ -15,12 +15,13 @@ import pytest
 import scipy.stats
 
 import keras_dropout
-from keras_dropout.bench import statistics
+from keras_dropout.bench import power, statistics
 from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
+from keras_dropout.bench.report.verdict import verdict
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
@@ -50,14 +51,23 @@ def with_losses(found: ShownComparison) -> ShownComparison:
 
 
 FIGURES = {
+    "seeds",
+    "diverged",
+    "baseline_diverged",
     "effect_size",
+    "resolution",
     "share_better",
+    "share_worse",
+    "contrary",
     "wilcoxon_p",
     "wilcoxon_p_adjusted",
     "interval_new_examples",
     "detectable_difference",
+    "wanted_difference",
     "pairs_needed",
+    "pairs_needed_interval",
     "pairing_gain",
+    "pairing_gain_interval",
     "unpaired_seeds",
     "equivalence",
 }
@@ -111,9 +121,18 @@ def test_the_document_has_the_promised_fields(tmp_path):
     assert hidden["placement"]["hidden_1"] == {"kind": "Dropout", "rate": 0.2}
     assert {"key", "seed", "status", "test_loss", "test_accuracy", "seconds", "epochs"} <= set(hidden["runs"][0])
     assert hidden["mean"]["test_loss"] == pytest.approx(np.mean([run["test_loss"] for run in hidden["runs"]]))
-    assert {"variant", "baseline", "metric", "difference", "interval", "p", "p_adjusted", "pairs", "verdict"} | FIGURES == set(
-        document["comparisons"][0]
-    )
+    assert {
+        "variant",
+        "baseline",
+        "metric",
+        "higher_is_better",
+        "difference",
+        "interval",
+        "p",
+        "p_adjusted",
+        "pairs",
+        "verdict",
+    } | FIGURES == set(document["comparisons"][0])
 
 
 def test_figures_are_those_of_their_functions(tmp_path):
@@ -124,8 +143,13 @@ def test_figures_are_those_of_their_functions(tmp_path):
     assert each["share_better"] == 1
     assert found.figures("test_accuracy")["hidden"]["share_better"] == 1
     assert (each["wilcoxon_p"], each["wilcoxon_p_adjusted"]) == (0.03125, 3 * 0.03125)
-    assert each["pairs_needed"] == 6
+    sd, rows = pairs.std(ddof=1), 6  # three variants, two metrics
+    assert each["detectable_difference"] == pytest.approx(power.detectable_difference(sd, 6, rows))
+    assert each["wanted_difference"] == pytest.approx(abs(pairs.mean()))
+    assert each["pairs_needed"] == power.pairs_needed(sd, pairs.mean(), rows) == 6
+    assert each["pairs_needed_interval"] == [power.pairs_needed(end, pairs.mean(), rows) for end in power.sd_interval(sd, 6)]
     assert each["pairing_gain"] == pytest.approx(statistics.pairing_gain(losses["hidden"], losses["none"]))
+    assert each["pairing_gain_interval"] == list(statistics.pairing_gain_interval(losses["hidden"], losses["none"]))
     low, high = each["interval_new_examples"]
     inner = found.differences("test_loss")["hidden"].interval
     assert low < inner[0] < inner[1] < high
@@ -294,6 +318,209 @@ def test_schedules_are_in_the_document_and_the_report(tmp_path):
     assert "<h3>Schedules</h3>" not in made_up(tmp_path).save_report(tmp_path / "report.html").read_text()
 
 
+def diverge(found, name, *seeds):
+    """Have the runs of a variant with these seeds diverge."""
+    for run in found.study.runs():
+        if run.variant.name == name and run.seed in seeds:
+            found.results[run.key] = Result("diverged", 1.0, 1)
+
+
+def rows_of(found, metric="test_loss"):
+    return {row["variant"]: row for row in found.document()["comparisons"] if row["metric"] == metric}
+
+
+def test_a_run_that_diverged_is_the_worst_of_all(tmp_path):
+    """Of 12 seeds 6 diverged, and the others are clearly better: that shows nothing, in no metric, and no rank says it does."""
+    found = made_up(tmp_path, seeds=12, variants=["hidden"])
+    assert found.verdicts["hidden"] == {"test_loss": "better", "test_accuracy": "better"}
+    diverge(found, "hidden", 0, 2, 4, 6, 8, 10)
+    for metric in found.metrics:
+        row = rows_of(found, metric)["hidden"]
+        assert (row["pairs"], row["seeds"], row["diverged"], row["baseline_diverged"]) == (6, 12, 6, 0)
+        assert (row["verdict"], row["share_better"], row["share_worse"]) == ("no difference shown", 0.5, 0.5)
+        assert row["wilcoxon_p"] > 0.05
+    page = verdict(found.report_document())
+    assert "over 6 of 12 seeds. " in page.headline
+    assert "6 of its 12 runs diverged, which counts as the worst of all. The mean is that of the 6 pairs" in page.headline
+    assert (page.code, row["contrary"]) == (None, None)
+    assert page.advice.startswith("Undecided, as runs diverged")
+    assert "6 run(s) diverged. Verdicts and ranks count such a run as the worst of all" in " ".join(found.warnings())
+    assert "│     6 │" in str(found)  # the table says of how many pairs the mean is
+
+
+def test_a_placement_of_which_some_runs_diverge_is_advised_with_their_share(tmp_path):
+    found = made_up(tmp_path, seeds=12, variants=["hidden"])
+    diverge(found, "hidden", 3)
+    page, row = verdict(found.report_document()), rows_of(found)["hidden"]
+    assert row["verdict"] == "better in most runs"
+    assert row["contrary"] == {"seed": 3, "difference": None}
+    assert "Shown by 11 of 12 seeds. 1 of its 12 runs diverged" in page.headline
+    assert page.code is not None
+    assert "With it, 1 of 12 runs diverged." in page.advice
+
+
+def test_what_diverges_always_is_worse_and_a_baseline_that_does_is_worse_than_the_variant(tmp_path):
+    found = made_up(tmp_path, variants=["hidden"])
+    diverge(found, "hidden", *range(6))
+    assert set(found.verdicts["hidden"].values()) == {"worse"}
+    assert rows_of(found)["hidden"]["difference"] is None
+    assert verdict(found.report_document()).tone == "worse"
+    assert "Verdict on Dropout 0.2 at hidden_1 and hidden_2: worse." in found.save_report(tmp_path / "r.html").read_text()
+    found = made_up(tmp_path, variants=["hidden"], difference=0.0)
+    diverge(found, "none", *range(6))
+    assert (set(found.verdicts["hidden"].values()), found.diverged) == ({"better"}, [])
+    diverge(found, "hidden", *range(6))  # both: a tie
+    assert found.identical == {}
+    assert found.verdicts == {}
+
+
+def test_pairs_of_which_both_diverged_are_ties(tmp_path):
+    found = made_up(tmp_path, seeds=8, variants=["hidden"])
+    for name in ("none", "hidden"):
+        diverge(found, name, 0, 1)
+    row = rows_of(found)["hidden"]
+    assert (row["pairs"], row["seeds"], row["verdict"], row["share_better"]) == (6, 8, "better", 0.75)
+    assert row["p"] == pytest.approx(2 / 2**6)
+
+
+def test_a_run_that_diverged_counts_while_seeds_are_added(tmp_path):
+    found = made_up(tmp_path, seeds=12, variants=["hidden"])
+    found.max_seeds = 12
+    assert (found.verdicts["hidden"]["test_loss"], found.undecided) == ("better", [])
+    diverge(found, "hidden", 0, 2, 4, 6, 8, 10)
+    assert (found.verdicts["hidden"]["test_loss"], found.undecided) == ("no difference shown", ["hidden"])
+    diverge(found, "hidden", *range(12))
+    found.results[found.study.key(found.study.variants[0], 0)].metrics["test_loss"] = 1.0
+    assert set(found.verdicts["hidden"].values()) == {"worse"}
+
+
+def with_accuracy(found, accuracy):
+    """With test accuracies of `accuracy(variant, seed)`."""
+    for run in found.study.runs():
+        result = found.results[run.key]
+        metrics = result.metrics | {"test_accuracy": accuracy(run.variant.name, run.seed)}
+        found.results[run.key] = dataclasses.replace(result, metrics=metrics)
+    return found
+
+
+def test_differences_of_rounding_are_none(tmp_path):
+    """Six losses that differ by one float32 rounding, and accuracies that differ by less than a test example, show nothing."""
+    found = made_up(tmp_path, variants=["hidden"])
+    examples, ulp = found.study.data.test, float(np.finfo("float32").eps)
+    for run in found.study.runs():
+        lower = run.variant.name == "hidden"
+        loss = np.float32(0.3 + 0.01 * run.seed) * (1 - ulp * lower)
+        found.results[run.key] = dataclasses.replace(found.results[run.key], metrics={"test_loss": float(loss)})
+    with_accuracy(found, lambda name, seed: (300 + seed % 3 + (name == "hidden") * (seed < 5)) / examples)
+    row = rows_of(found)["hidden"]
+    assert row["difference"] < 0
+    assert (row["p"], row["verdict"], row["share_better"], row["wilcoxon_p"]) == (1, "no difference shown", 0, 1)
+    assert found.verdicts["hidden"]["test_accuracy"] == "no difference shown"
+    page = verdict(found.report_document())
+    assert "0.000000" not in page.headline
+    assert page.advice.startswith("The difference is as small as the rounding of the figures, which is none")
+    with_accuracy(found, lambda name, seed: (300 + seed % 3 + (name == "hidden")) / examples)
+    assert found.verdicts["hidden"]["test_accuracy"] == "better"  # one example more, always
+
+
+def test_accuracy_that_is_no_share_of_the_examples_has_no_such_resolution(tmp_path):
+    """As of pixels, or with weights."""
+    found = with_accuracy(made_up(tmp_path), lambda name, seed: 0.9 + 0.0001 * seed + 0.0005 * (name == "hidden"))
+    assert 1 / found.study.data.test > 0.0005
+    assert found.verdicts["hidden"]["test_accuracy"] == "better"
+
+
+def test_the_nll_that_is_the_loss_counts_once(tmp_path):
+    found = sampled(tmp_path)
+    assert found.repeated == ["test_nll"]
+    loss, nll = (found.differences(metric)["hidden"] for metric in ("test_loss", "test_nll"))
+    assert (nll.p_adjusted, nll.verdict) == (loss.p_adjusted, loss.verdict)
+    assert nll.mean == pytest.approx(loss.mean)
+
+
+def unclear(name, seed):
+    """An accuracy that is better in 7 of 8 seeds: p alone is 0.0156 or so, and not enough beside many other metrics."""
+    return 0.9 + (name == "hidden") * (0.01 + 0.001 * seed if seed else -0.0035)
+
+
+def test_a_primary_metric_leads(tmp_path):
+    found = with_accuracy(made_up(tmp_path, seeds=8, variants=["hidden"], primary="test_accuracy"), unclear)
+    found.primary = "test_accuracy"
+    document = found.report_document()
+    assert document["study"]["primary"] == "test_accuracy"
+    page = verdict(document)
+    assert page.headline.startswith("Dropout 0.2 at hidden_1 and hidden_2 makes the test accuracy higher by")
+    assert "test accuracy difference of" in str(found)
+    assert "named before, is a family of its own" in found.save_report(tmp_path / "r.html").read_text()
+    found.margin = 0.1
+    assert found.verdicts["hidden"] == {"test_accuracy": "better, but within the margin", "test_loss": "better"}
+
+
+def test_a_primary_metric_is_a_family_of_its_own(tmp_path):
+    found = made_up(tmp_path, seeds=8, variants=["hidden", "last"], difference=0.0)
+    with_accuracy(found, lambda name, seed: 0.9 + (name == "hidden") * (0.004 if seed > 1 else -0.003) + 0.001 * (seed * 7 % 5))
+    alone = statistics.compare_family(found._rows("test_accuracy", "none"))
+    together = found.differences("test_accuracy")
+    found.primary = "test_accuracy"
+    assert found.differences("test_accuracy") == alone
+    assert alone["hidden"].p_adjusted < together["hidden"].p_adjusted
+    found = sampled(tmp_path, variants=["hidden"])
+    found.primary = "test_nll"  # is the test loss, which then leads with it
+    assert found.differences("test_loss") == statistics.compare_family(found._rows("test_loss", "none"))
+
+
+def test_what_fails_a_gate(tmp_path):
+    """Worse in any metric, with a primary metric in that one, but not within the margin; in most runs too; and what diverged."""
+    found = with_accuracy(made_up(tmp_path, seeds=12, variants=["hidden"]), lambda name, seed: 0.9 - 0.05 * (name == "hidden"))
+    assert found.harmful() == [("hidden", "test_accuracy")]
+    found.primary = "test_loss"
+    assert found.harmful() == []
+    found.primary, found.margin = "test_accuracy", 0.1
+    assert found.verdicts["hidden"]["test_accuracy"] == "worse, but within the margin"
+    assert found.harmful() == []
+    found.margin = None
+    diverge(found, "none", 7)
+    assert found.verdicts["hidden"]["test_accuracy"] == "worse in most runs"
+    assert found.harmful() == [("hidden", "test_accuracy")]
+    diverge(found, "hidden", 5)
+    assert found.harmful() == [("hidden", "test_accuracy"), ("hidden", "diverged")]
+
+
+def test_a_primary_metric_decides_while_seeds_are_added(tmp_path):
+    found = with_accuracy(made_up(tmp_path, seeds=10, variants=["hidden"]), lambda name, seed: 0.9 + 0.01 * (-1) ** seed)
+    found.max_seeds = 10
+    assert found.undecided == []
+    found.primary = "test_accuracy"
+    assert found.undecided == ["hidden"]
+
+
+def test_a_primary_metric_that_is_missing_is_refused_and_changes_no_run(tmp_path):
+    keys = [{run.key for run in make_plan("digits-mlp", ledger=tmp_path / "r.db", **more).study.runs()} for more in ({}, PRIMARY)]
+    assert keys[0] == keys[1]
+    with pytest.raises(BadInput) as caught:
+        make_plan("digits-mlp", ledger=tmp_path / "r.db", primary="test_auc", samples=2)
+    names = ("loss", "accuracy", "brier", "ece", "mc_accuracy", "mc_brier", "mc_ece", "mc_nll", "nll")
+    listed = ", ".join(f"test_{name}" for name in names)
+    assert str(caught.value).splitlines() == ["the study has no metric test_auc.", f"Use one of {listed}."]
+
+
+PRIMARY = {"primary": "test_accuracy"}
+
+
+def test_within_the_margin_needs_six_seeds_and_while_seeds_are_added_the_last(tmp_path):
+    for seeds, words in ((5, "no difference shown"), (6, "same within the margin")):
+        found = made_up(tmp_path, seeds=seeds, variants=["hidden"], difference=0.0)
+        found.margin = 0.05
+        assert found.verdicts["hidden"]["test_loss"] == words
+    found.max_seeds = 7
+    assert found.verdicts["hidden"]["test_loss"] == "no difference shown"
+    assert "Only the last of these seeds can show that a difference is within the margin" in " ".join(found.warnings())
+    found.max_seeds = 6
+    assert found.verdicts["hidden"]["test_loss"] == "same within the margin"
+    diverge(found, "hidden", 0)
+    assert found.verdicts["hidden"]["test_loss"] == "no difference shown"
+
+
 def test_missing_failed_and_diverged_runs_are_shown_and_left_out(tmp_path):
     found = made_up(tmp_path)
     runs = {(run.variant.name, run.seed): run.key for run in found.study.runs()}
@@ -436,9 +663,12 @@ def own(**settings):
         ({"seeds": 2.5}, "got 2.5"),
         ({"seeds": "automatic"}, "got 'automatic'"),
         ({"seeds": "auto", "max_seeds": 0}, "max seeds must be"),
-        ({"seeds": "auto", "max_seeds": 6, "variants": {"a": {"hidden": 0.1}, "b": {"hidden": 0.2}}}, "at least 7"),
         ({"seeds": "auto", "max_seeds": 5, "variants": {"a": {"hidden": 0.1}}}, "at least 6"),
         ({"max_seeds": 20}, "Use --seeds auto"),
+        ({"primary": "accuracy"}, "primary must name a metric on the test data; got 'accuracy'"),
+        ({"primary": 3}, "primary must name a metric on the test data; got 3"),
+        ({"primary": "test_accuracy"}, "the study has no metric test_accuracy.\nUse one of test_loss."),
+        ({"primary": "test_mc_nll"}, "the study has no metric test_mc_nll."),
         ({"margin": 0.0}, "margin must be"),
         ({"margin": -0.1}, "margin must be"),
         ({"margin": float("nan")}, "margin must be"),

@@ -179,3 +179,18 @@ def test_metrics_of_each_kind_of_outputs():
     kinds = ("classes", "labels", "values")
     assert [metric_names.plain_names(kind) for kind in kinds] == [["nll", "brier", "ece"]] * 2 + [["rmse"]]
     assert [metric_names.monte_carlo_names(kind) for kind in kinds] == [["accuracy", "nll", "brier", "ece"]] * 2 + [["rmse"]]
+
+
+@pytest.mark.parametrize(
+    ("direction", "metrics"),
+    [
+        (True, ("accuracy", "val_accuracy", "AUC", "test_mc_accuracy", "f1", "top_5_accuracy", "IoU")),
+        (
+            False,
+            ("loss", "test_loss", "nll", "ece", "RMSE", "mean_absolute_error", "brier_score", "binary_crossentropy", "perplexity"),
+        ),
+        (None, ("latency", "bleu", "score", "reward", "lossy", "epochs")),
+    ],
+)
+def test_which_side_of_a_metric_is_better_is_known_or_not(direction, metrics):
+    assert {name: metric_names.known_direction(name) for name in metrics} == dict.fromkeys(metrics, direction)

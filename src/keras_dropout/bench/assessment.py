@@ -15,7 +15,7 @@ from keras_dropout.bench.metric_names import TUNED_BY, higher_is_better
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.scoring import answers, plain, predictions, stochastic
 from keras_dropout.bench.settings import AssessmentSettings, complete
-from keras_dropout.bench.statistics import compare_paired, mean_interval
+from keras_dropout.bench.statistics import Row, compare_family, mean_interval
 from keras_dropout.bench.study.planning import check_names
 from keras_dropout.display import Shown
 from keras_dropout.errors import BadInput, refuse
@@ -310,11 +310,18 @@ def _compare(
         moments_error = float(np.mean([np.abs(ours - theirs).mean() for (_, ours), (_, theirs) in pairs]))
     if len(measured) > 1:
         intervals = {m: {name: mean_interval(np.array(v)) for name, v in found.items()} for m, found in values.items()}
-        for name in values["plain"]:
-            rest = {m: np.array(found[name]) - values["plain"][name] for m, found in values.items() if m != "plain"}
-            for method, d in compare_paired(rest, higher_is_better(name)).items() if rest else ():
-                verdict = None if name in _NO_BETTER else d.verdict
-                differences.append(_difference(method, name, d.mean, d.interval, d.p, d.p_adjusted, verdict))
+        rows = {
+            (name, method): Row(np.array(found[name]) - plain, higher_is_better(name))
+            for name, plain in values["plain"].items()
+            for method, found in values.items()
+            if method != "plain"
+        }
+        # All methods and metrics that have a verdict are one family; a metric without is one by itself.
+        family = compare_family({key: row for key, row in rows.items() if key[0] not in _NO_BETTER})
+        for key, row in rows.items():
+            d = family.get(key) or compare_family({key: row})[key]
+            verdict = d.verdict if key in family else None
+            differences.append(_difference(key[1], key[0], d.mean, d.interval, d.p, d.p_adjusted, verdict))
         if kind != "values":
             for method in ("plain", "Monte-Carlo"):
                 if method in methods:

@@ -30,7 +30,7 @@ from keras_dropout.bench.study.planning import (
     plan_study,
     without_random_numbers,
 )
-from keras_dropout.errors import check_path
+from keras_dropout.errors import check_path, refuse
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> ShownComparison:
@@ -43,8 +43,16 @@ def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str
         notes=plan.notes,
         max_seeds=plan.settings["max_seeds"],
         margin=plan.settings["margin"],
+        primary=plan.settings["primary"],
+        power=plan.settings["power"],
         ledger=plan.ledger,
     )
+
+
+def check_primary(primary: str, metrics: Sequence[str]) -> None:
+    """Refuse a primary metric that is not among the metrics of a study, as far as they are known."""
+    if metrics and primary not in metrics:
+        refuse(f"the study has no metric {primary}.", f"Use one of {', '.join(metrics)}.")
 
 
 @leaves_target_unchanged
@@ -59,6 +67,10 @@ def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings
         from keras_dropout.bench.training.trainer import check_samples  # loads Keras
 
         check_samples(plan.study, plan.data)
+    if asked["primary"] is not None:
+        from keras_dropout.bench.training.trainer import metrics_before_training
+
+        check_primary(asked["primary"], metrics_before_training(plan.study, plan.data))
     return choose_engine(plan, cores)
 
 
@@ -94,6 +106,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                 display.expect(len(todo))
                 for run, result in execution.train(todo):
                     found.results[run.key] = trained[run.key] = result
+                    if found.primary is not None:
+                        check_primary(found.primary, found.metrics)
                 if plan.settings["max_seeds"] is not None and not found.undecided:
                     break
         wall = time.perf_counter() - started
@@ -145,9 +159,11 @@ def compare(
     without dropout, is always included. The model itself is not changed. It is trained as it was compiled: optimizer, its
     learning-rate schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
-    `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant's test loss has a verdict,
-    or there are max_seeds, by default 30); margin (a smaller difference in test loss does not matter: see
-    docs/statistics.md); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
+    `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant has a verdict on the primary
+    metric, or there are max_seeds, by default 30); primary (the metric that leads the verdict, by default "test_loss"; when named,
+    such as "test_accuracy", its verdicts are a family of their own); margin (a smaller difference in the primary metric does not
+    matter: see docs/statistics.md); power (a difference that the study should show: pairs_needed is then
+    for it); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
     early_stopping (epochs to wait for a smaller validation loss; then the epoch with the smallest loss is measured);
     samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression
     test_rmse, and test_mc_… of the mean of the passes, and for a classifier test_scaled_nll, the NLL after temperature scaling; all examples have equal weight there, and the model must have one output);

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import schedules
-from keras_dropout.bench import statistics
-from keras_dropout.bench.metric_names import higher_is_better, is_monte_carlo, is_sampled, plain_metric
-from keras_dropout.bench.records import Result, Run, Study, Variant
+from keras_dropout.bench import power, statistics
+from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_monte_carlo, is_sampled, plain_metric
+from keras_dropout.bench.records import Result, Run, Scores, Study, Variant
 from keras_dropout.bench.statistics import (
-    LEVEL,
+    NO_DIFFERENCE,
     Difference,
-    compare_paired,
+    Row,
+    compare_family,
     finite_mean,
     finite_or_none,
     finite_sd,
@@ -33,7 +34,8 @@ class Comparison:
 
     `compare` returns a `bench.report.shown_comparison.ShownComparison`, which also prints and writes its page.
 
-    `max_seeds` is set if seeds were added until there were verdicts. `margin` is the smallest difference in test loss that matters.
+    `max_seeds` is set if seeds were added until there were verdicts. `primary` is the metric that was named to lead. `margin` is
+    the smallest difference that matters in it, without `primary` in the test loss, and `power` one that the study should show.
     `ledger` is the file with the runs, and `number` the study's number there. `made` says when, with which versions and on which
     machine the study was requested, if not here and now. `more` has the documents of the study's network, and of the search or
     sweep that it belongs to.
@@ -47,16 +49,25 @@ class Comparison:
     notes: Sequence[str] = ()
     max_seeds: int | None = None
     margin: float | None = None
+    primary: str | None = None
+    power: float | None = None
     ledger: Path | None = None
     number: int | None = None
     made: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    _compared: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics measured on test data, the loss first."""
+        """The metrics measured on test data, the loss first; of scores of one's own all, in the order of the table."""
+        if isinstance(self.study, Scores):
+            return list(self.study.metrics)
         names = {name for result in self.results.values() for name in result.metrics if name.startswith("test_")}
         return sorted(names, key=lambda name: (name != "test_loss", name))
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Return whether a higher value of a metric is better."""
+        return metric in self.study.rising if isinstance(self.study, Scores) else higher_is_better(metric)
 
     @property
     def sampled_metrics(self) -> list[str]:
@@ -74,13 +85,28 @@ class Comparison:
         return [(run, self.results[run.key].error or "") for run in self.study.runs() if self._status(run) == "failed"]
 
     @property
+    def deciding(self) -> str:
+        """The metric that leads the sentence, the power figures and the margin: `primary`, or the test loss."""
+        return self.primary or (self.study.metrics[0] if isinstance(self.study, Scores) else "test_loss")
+
+    @property
     def diverged(self) -> list[str]:
-        """The variants with a run that diverged although the baseline's did not; no metric can show that they are worse."""
-        status = {(run.variant.name, run.seed): self._status(run) for run in self.study.runs()}
-        fell = {
-            name for (name, seed), ended in status.items() if ended == "diverged" and status[self.study.baseline, seed] == "done"
-        }
-        return [variant.name for variant in self.study.variants if variant.name in fell]
+        """The variants with a run that diverged although the baseline's did not."""
+        base = self._ended(self.study.baseline)
+        alone = {name: zip(self._ended(name), base) for name in self.others}
+        return [name for name, pairs in alone.items() if any(pair == ("diverged", "done") for pair in pairs)]
+
+    def harmful(self) -> list[tuple[str, str]]:
+        """Return each variant that is worse, by more than a margin, with the metric; and each that diverged, with "diverged".
+
+        With a primary metric only this metric counts.
+        """
+        metrics = [metric for metric in self.metrics if self.primary in (None, metric)]
+        words = [(name, metric, by_metric[metric]) for name, by_metric in self.verdicts.items() for metric in metrics]
+        worse = [
+            (name, metric) for name, metric, word in words if word.startswith("worse") and not word.endswith("within the margin")
+        ]
+        return worse + [(name, "diverged") for name in self.diverged]
 
     @property
     def missing(self) -> int:
@@ -91,8 +117,9 @@ class Comparison:
     def verdicts(self) -> dict[str, dict[str, str]]:
         """Verdicts against the baseline: variant -> metric -> verdict.
 
-        A verdict is `better`, `worse` or `no difference shown`; with a margin also `same within the margin`, `better, but within
-        the margin` and `worse, but within the margin`; `identical` if no figure differs.
+        A verdict is `better`, `worse` or `no difference shown`. `in most runs` or `on average` follows the first two if runs
+        contradict, and `, but within the margin` if that is shown; see `statistics.qualified` and `verdict_with_margin`. With a
+        margin it may be `same within the margin`; `identical` if no figure differs.
         """
         found: dict[str, dict[str, str]] = {}
         for metric in self.metrics:
@@ -102,30 +129,78 @@ class Comparison:
 
     def values(self, variant: Variant | str, metric: str) -> np.ndarray:
         """Return one number per seed; nan if there is none."""
-        if isinstance(variant, str):
-            variant = next(each for each in self.study.variants if each.name == variant)
+        variant = self._variant(variant)
         keys = (self.study.key(variant, seed) for seed in self.study.seeds)
         return np.array([self.results[k].metrics.get(metric, np.nan) if k in self.results else np.nan for k in keys])
 
+    def outcomes(self, variant: Variant | str, metric: str) -> np.ndarray:
+        """Return one number per seed: infinite, the worst of all, if the run diverged; nan if there is none."""
+        worst = -np.inf if self.higher_is_better(metric) else np.inf
+        return np.where([ended == "diverged" for ended in self._ended(variant)], worst, self.values(variant, metric))
+
     def differences(self, metric: str, baseline: str | None = None) -> dict[str, Difference]:
-        """Return each variant's paired difference to `baseline` (by default the study's own) on a metric."""
+        """Return each variant's paired difference to `baseline` (by default the study's own) on a metric.
+
+        All variants and metrics are one family, in which the chance of any false verdict is 5 %. With a primary metric there are
+        two such families: that metric, and all others. A metric that repeats the test loss counts once. If seeds are added until
+        there are verdicts, the same holds for all looks together.
+        """
         baseline = baseline or self.study.baseline
-        by_name = {variant.name: self.values(variant, metric) for variant in self.study.variants}
-        check_choice("baseline", baseline, tuple(by_name))
-        rest = {name: values - by_name[baseline] for name, values in by_name.items() if name != baseline}
-        higher = higher_is_better(metric)
-        found = compare_paired(rest, higher, self.margin if metric == "test_loss" else None)
+        check_choice("baseline", baseline, tuple(variant.name for variant in self.study.variants))
+        rows = {(each, name): row for each in self.metrics for name, row in self._rows(each, baseline).items()}
+        # Results, margin and the other settings may change, so the families are compared again if one of them has.
+        known = [(key, row.differences.tobytes(), row.margin) for key, row in rows.items()], self.primary, self.max_seeds
+        if self._compared.get(baseline, (None,))[0] != known:
+            self._compared[baseline] = known, self._compare(rows)
+        found = {name: difference for (each, name), difference in self._compared[baseline][1].items() if each == metric}
         same = self.identical if baseline == self.study.baseline else {}
-        found = {name: dataclasses.replace(each, verdict=IDENTICAL) if name in same else each for name, each in found.items()}
-        if self.max_seeds is None:
-            return found
-        words = {name: self._sequential_verdict(rest[name], higher) or "no difference shown" for name in found}
-        return {
-            name: each
-            if name in same
-            else dataclasses.replace(each, verdict=statistics.verdict_with_margin(words[name], each.equivalence))
-            for name, each in found.items()
-        }
+        return {name: dataclasses.replace(each, verdict=IDENTICAL) if name in same else each for name, each in found.items()}
+
+    def _compare(self, rows: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], Difference]:
+        """Compare the rows of all metrics and variants, in the families that `differences` describes."""
+        repeated, leading = self.repeated, self._once(self.deciding)
+        single = {key: row for key, row in rows.items() if key[0] not in repeated}
+        families = [single]
+        if self.primary is not None:
+            families = [{key: row for key, row in single.items() if (key[0] == leading) == first} for first in (True, False)]
+        found = {key: each for family in families for key, each in compare_family(family, self.max_seeds).items()}
+        for metric, name in rows.keys() - found.keys():
+            finite = rows[metric, name].differences[np.isfinite(rows[metric, name].differences)]
+            found[metric, name] = dataclasses.replace(
+                found[self._once(metric), name], mean=finite_mean(finite), interval=mean_interval(finite), equivalence=None
+            )
+        return found
+
+    def _rows(self, metric: str, baseline: str) -> dict[str, Row]:
+        """Return the paired differences to a baseline on a metric, by variant."""
+        base, step, higher = self.outcomes(baseline, metric), self._step(metric), self.higher_is_better(metric)
+        margin = self.margin if metric == self._once(self.deciding) else None
+        found = {}
+        for name in (variant.name for variant in self.study.variants if variant.name != baseline):
+            values = self.outcomes(name, metric)
+            with np.errstate(invalid="ignore"):  # both diverged
+                found[name] = Row(values - base, higher, statistics.resolution(values, base, step), margin)
+        return found
+
+    def _once(self, metric: str) -> str:
+        """Return the metric that a metric repeats, or the metric itself."""
+        return "test_loss" if metric in self.repeated else metric
+
+    def _step(self, metric: str) -> float:
+        """Return the share of one test example if the metric is an accuracy in such shares, else 0."""
+        examples = self.study.data.test
+        if not is_accuracy(metric) or not 0 < examples < 100_000:  # float32 does not resolve more
+            return 0.0
+        right = np.concatenate([self.values(variant, metric) for variant in self.study.variants]) * examples
+        right = right[np.isfinite(right)]
+        return 1 / examples if np.allclose(right, np.round(right), rtol=0, atol=1e-3 + 1e-6 * examples) else 0.0
+
+    def family_size(self, metric: str) -> int:
+        """Return the number of differences that are tested together with those on a metric: see `differences`."""
+        metrics, leading = set(self.metrics) - set(self.repeated), self._once(self.deciding)
+        if self.primary is not None:
+            metrics = metrics & {leading} if self._once(metric) == leading else metrics - {leading}
+        return len(self.others) * len(metrics)
 
     @property
     def identical(self) -> dict[str, str]:
@@ -134,8 +209,9 @@ class Comparison:
         variants = {variant.name: variant for variant in self.study.variants}
         found = {}
         for name in self.others:
-            pairs = [self.values(name, metric) - self.values(self.study.baseline, metric) for metric in metrics]
-            known = [each[np.isfinite(each)] for each in pairs]
+            with np.errstate(invalid="ignore"):  # both diverged
+                pairs = [self.outcomes(name, metric) - self.outcomes(self.study.baseline, metric) for metric in metrics]
+            known = [each[~np.isnan(each)] for each in pairs]
             if any(len(each) for each in known) and not any(each.any() for each in known):
                 found[name] = _why_identical(variants[name], variants[self.study.baseline])
         return found
@@ -174,43 +250,34 @@ class Comparison:
 
     @property
     def undecided(self) -> list[str]:
-        """The variants whose test loss has no verdict yet while seeds are added, without variants that have no pair."""
-        if self.max_seeds is None:
+        """The variants without a verdict yet on the deciding metric while seeds are added, without variants that have no pair."""
+        if self.max_seeds is None or self.deciding not in self.metrics:
             return []
-        same = self.identical
-        pairs = {name: self.values(name, "test_loss") - self.values(self.study.baseline, "test_loss") for name in self.others}
+        rows, found = self._rows(self.deciding, self.study.baseline), self.differences(self.deciding)
         return [
-            name
-            for name, values in pairs.items()
-            if name not in same and np.isfinite(values).any() and self._sequential_verdict(values, higher_is_better=False) is None
+            name for name, each in found.items() if each.verdict == NO_DIFFERENCE and not np.isnan(rows[name].differences).all()
         ]
-
-    def _sequential_verdict(self, differences: np.ndarray, higher_is_better: bool) -> str | None:
-        """Return the verdict while seeds are added; by Bonferroni, each variant gets an equal share of the level."""
-        assert self.max_seeds is not None
-        towards_better = differences if higher_is_better else -differences
-        return statistics.sequential_verdict(towards_better, max_pairs=self.max_seeds, alpha=LEVEL / len(self.others))
 
     def figures(self, metric: str) -> dict[str, dict[str, Any]]:
         """Return further figures beside the verdicts, by variant: the other fields of "comparisons" in `document`."""
-        base = self.values(self.study.baseline, metric)
+        base, rows = self.values(self.study.baseline, metric), self._rows(metric, self.study.baseline)
         found: dict[str, dict[str, Any]] = {}
-        higher = higher_is_better(metric)
+        rows_tested = self.family_size(metric)
         for name, difference in self.differences(metric).items():
             values = self.values(name, metric)
             pairs = (values - base)[np.isfinite(values - base)]
-            sd, gain = finite_sd(pairs), statistics.pairing_gain(values, base)
-            wanted = abs(difference.mean) if difference.equivalence is None else difference.equivalence.margin
+            gain, gains = statistics.pairing_gain(values, base), statistics.pairing_gain_interval(values, base)
+            wanted = self._wanted(metric, difference)
             losses = self._loss_differences(name) if metric == "test_loss" else None
             interval = None if losses is None else statistics.crossed_interval(losses)
             found[name] = {
                 "effect_size": statistics.effect_size(pairs),
-                "share_better": float(np.mean(pairs > 0 if higher else pairs < 0)) if len(pairs) else None,
-                "wilcoxon_p": statistics.wilcoxon_p(pairs),
+                **self._by_seed(name, rows[name]),
                 "interval_new_examples": interval and list(interval),
-                "detectable_difference": None if np.isnan(sd) else statistics.detectable_difference(sd, len(pairs)),
-                "pairs_needed": None if np.isnan(sd) else statistics.pairs_needed(sd, wanted),
+                "wanted_difference": finite_or_none(wanted),
+                **_seeds_needed(pairs, wanted, rows_tested),
                 "pairing_gain": gain,
+                "pairing_gain_interval": gains and list(gains),
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
                 "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
             }
@@ -218,6 +285,29 @@ class Comparison:
         for each, p in zip(found.values(), adjusted):
             each["wilcoxon_p_adjusted"] = p
         return found
+
+    def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
+        """Return the figures that count all seeds, also those of which a run diverged."""
+        seeds = self._divergence(name)["seeds"]
+        pairs = statistics.without_ties(row.differences, row.resolution)
+        towards = pairs if row.higher_is_better else -pairs
+        mean = finite_mean(statistics.counted(row.differences, row.resolution)) * (1 if row.higher_is_better else -1)
+        contrary = statistics.opposing(towards if mean > 0 else -towards)
+        return {
+            "resolution": statistics.mean_resolution(row),
+            "share_better": float(np.sum(towards > 0)) / seeds if seeds else None,
+            "share_worse": float(np.sum(towards < 0)) / seeds if seeds else None,
+            "wilcoxon_p": statistics.wilcoxon_p(pairs[~np.isnan(pairs)]),
+            "contrary": None
+            if contrary is None
+            else {"seed": self.study.seeds[contrary], "difference": finite_or_none(row.differences[contrary])},
+        }
+
+    def _wanted(self, metric: str, difference: Difference) -> float:
+        """Return the difference that `pairs_needed` is for: the one asked for, else the margin, else the one seen."""
+        if self.power is not None and metric == self._once(self.deciding):
+            return self.power
+        return abs(difference.mean) if difference.equivalence is None else difference.equivalence.margin
 
     def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
         """Return results that include these runs, with the known data of each test example."""
@@ -249,13 +339,13 @@ class Comparison:
         return {
             "study": {
                 "target": study.target,
-                "data": vars(study.data) | {"split": study.split, "notes": list(self.notes)},
-                "backend": study.backend,
-                "engine": study.engine,
+                "data": _known(vars(study.data) | {"split": study.split}, study) | {"notes": list(self.notes)},
+                "backend": study.backend or None,
+                "engine": study.engine or None,
                 "engine_reason": self.engine_reason,
-                "epochs": study.epochs,
-                "batch_size": study.batch_size,
-                "optimizer": study.compiled["optimizer"],
+                "epochs": study.epochs or None,
+                "batch_size": study.batch_size or None,
+                "optimizer": study.compiled.get("optimizer"),
                 "class_weight": study.class_weight,
                 "early_stopping": study.early_stopping,
                 "samples": study.samples,
@@ -264,6 +354,9 @@ class Comparison:
                 "baseline": study.baseline,
                 "max_seeds": self.max_seeds,
                 "margin": self.margin,
+                "primary": self.primary,
+                "deciding": self.deciding,
+                "power": self.power,
             },
             "variants": [
                 {
@@ -303,14 +396,25 @@ class Comparison:
             found.append(
                 f"Seeds were added until there were verdicts: {pairs} of at most {self.max_seeds}. The verdicts allow for that. "
                 "The p-values and intervals do not: they are those of a number of seeds fixed before."
+                + ("" if self.margin is None else " Only the last of these seeds can show that a difference is within the margin.")
             )
         if smallest_p(pairs) > 0.05:
             found.append(
                 f"{pairs} seed(s) cannot show a difference: the smallest possible p is {smallest_p(pairs):.3g}. Use 6 or more."
             )
         counts = {status: sum(self._status(run) == status for run in study.runs()) for status in ("diverged", "failed")}
-        found += [f"{count} run(s) {status}; their pairs are left out." for status, count in counts.items() if count]
-        if self.missing:
+        if counts["diverged"]:
+            found.append(
+                f"{counts['diverged']} run(s) diverged. Verdicts and ranks count such a run as the worst of all; means, intervals "
+                "and what is computed from them leave its pair out."
+            )
+        if counts["failed"]:
+            found.append(f"{counts['failed']} run(s) failed; their pairs are left out.")
+        if isinstance(study, Scores):
+            cells = [self.outcomes(variant, metric) for variant in study.variants for metric in study.metrics]
+            if missing := int(np.isnan(cells).sum()):
+                found.append(f"{missing} score(s) are missing in the table; their pairs are left out.")
+        elif self.missing:
             found.append(f"{self.missing} run(s) are not finished yet.")
         return found
 
@@ -334,15 +438,26 @@ class Comparison:
                 "variant": name,
                 "baseline": self.study.baseline,
                 "metric": metric,
+                "higher_is_better": self.higher_is_better(metric),
                 "difference": finite_or_none(found.mean),
                 "interval": found.interval and list(found.interval),
                 "p": found.p,
                 "p_adjusted": found.p_adjusted,
                 "pairs": found.pairs,
+                **self._divergence(name),
                 "verdict": found.verdict,
             }
             for name, found in self.differences(metric).items()
         ]
+
+    def _divergence(self, name: str) -> dict[str, int]:
+        """Return in how many seeds both runs ended, and in how many of them the variant's and the baseline's run diverged."""
+        ended = [pair for pair in zip(self._ended(name), self._ended(self.study.baseline)) if _both(pair)]
+        return {
+            "seeds": len(ended),
+            "diverged": sum(ours == "diverged" for ours, _ in ended),
+            "baseline_diverged": sum(base == "diverged" for _, base in ended),
+        }
 
     def pairs(self, metric: str) -> dict[str, list[float | None]]:
         """Return the difference to the baseline for each seed, by variant."""
@@ -354,27 +469,61 @@ class Comparison:
         """The names of the variants that are compared with the baseline."""
         return [variant.name for variant in self.study.variants if variant.name != self.study.baseline]
 
+    def _variant(self, variant: Variant | str) -> Variant:
+        return variant if isinstance(variant, Variant) else next(each for each in self.study.variants if each.name == variant)
+
+    def _ended(self, variant: Variant | str) -> list[str | None]:
+        """Return the status of each seed's run."""
+        results = (self.results.get(self.study.key(self._variant(variant), seed)) for seed in self.study.seeds)
+        return [None if result is None else result.status for result in results]
+
     def _status(self, run: Run) -> str | None:
         return self.results[run.key].status if run.key in self.results else None
 
     def _run_document(self, variant: Variant, seed: int, names: Sequence[str]) -> dict[str, Any]:
         key = self.study.key(variant, seed)
         result = self.results.get(key)
-        return {
+        metrics = {name: finite_or_none(result.metrics.get(name)) if result else None for name in names}
+        facts = {
             "key": key,
             "seed": seed,
             "status": result.status if result else "missing",
-            **{name: finite_or_none(result.metrics.get(name)) if result else None for name in names},
+            **metrics,
             "seconds": result.seconds if result else None,
             "epochs": result.epochs if result else None,
             **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
             **({"error": result.error} if result and result.error else {}),
         }
+        return facts | metrics  # scores of one's own may be seconds
+
+
+def _known(facts: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Return facts about a study's data; of scores of one's own, None for what they do not say."""
+    return {name: value or None for name, value in facts.items()} if isinstance(study, Scores) else dict(facts)
+
+
+def _both(pair: Sequence[str | None]) -> bool:
+    """Return whether both runs of a pair ended."""
+    return all(status in ("done", "diverged") for status in pair)
+
+
+def _seeds_needed(pairs: np.ndarray, wanted: float, rows: int) -> dict[str, Any]:
+    """Return what as many seeds show, and the seeds that the `wanted` difference needs, with the interval of the spread."""
+    if len(pairs) < 2:
+        return {"detectable_difference": None, "pairs_needed": None, "pairs_needed_interval": None}
+    sd = finite_sd(pairs)
+    return {
+        "detectable_difference": power.detectable_difference(sd, len(pairs), rows),
+        "pairs_needed": power.pairs_needed(sd, wanted, rows),
+        "pairs_needed_interval": [power.pairs_needed(end, wanted, rows) for end in power.sd_interval(sd, len(pairs))],
+    }
 
 
 def _why_identical(variant: Variant, baseline: Variant) -> str:
     """Say why a variant's runs have exactly the same figures as the baseline's."""
     placement = variant.placement
+    if placement is None and baseline.placement is None:
+        return "they are the same runs"
     if placement == baseline.placement:
         return "both place the same"
     if placement and all(spec.get("rate") == 0 for spec in placement.values()):

@@ -32,9 +32,14 @@ TUNED_BY = ("nll", "brier", "ece")  # metrics that can choose a rate on validati
 EDGES = [number / 15 for number in range(16)]  # edges of the confidence bins of calibration curves
 COVERAGE = [number / 20 for number in range(1, 21)]  # coverages at which the risk is stored
 # Whole words of a metric's name; the name of an output may come before them.
+_ACCURACY = re.compile(r"(?<![^\W_])(acc|accuracy)(?![^\W_])")
 _HIGHER_IS_BETTER = re.compile(
     r"(?<![^\W_])(acc|accuracy|auc|auroc|precision|recall|sensitivity|specificity|f1(score)?|fbeta|m?iou|io_u|r2(score)?|similarity"
     r"|correlation|true_positives?|true_negatives?)(?![^\W_])"
+)
+_LOWER_IS_BETTER = re.compile(
+    r"(?<![^\W_])(loss(es)?|error|cross_?entropy|deviance|divergence|kld?|nll|perplexity|ppl|brier(_score)?|ece|mse|mae|mape|msle|rmse"
+    r"|wer|cer|fid|regret|false_positives?|false_negatives?|hinge)(?![^\W_])"
 )
 
 
@@ -70,3 +75,13 @@ def higher_is_better(metric: str) -> bool:
     if row := SAMPLED.get(name.removeprefix("test_").removeprefix(MC)):
         return row.higher_is_better
     return not name.endswith(("loss", "error")) and _HIGHER_IS_BETTER.search(name) is not None
+
+
+def is_accuracy(metric: str) -> bool:
+    """Return whether a metric is an accuracy by the words of its name."""
+    return _ACCURACY.search(metric.lower()) is not None
+
+
+def known_direction(metric: str) -> bool | None:
+    """Return whether a higher value of a metric is better, or None if its name does not say which is better."""
+    return higher_is_better(metric) or (False if _LOWER_IS_BETTER.search(metric.lower()) else None)

@@ -303,6 +303,24 @@ class Study:
         return {(variant.name, seed): key(variant, seed) for variant in self.variants for seed in self.seeds}
 
 
+@dataclass(frozen=True)
+class Scores(Study):
+    """The scores of runs that were trained elsewhere: as much of a study as a comparison needs, without a model or training.
+
+    `metrics` are the names of the scores in their order, and `rising` those of which a higher value is better. Seeds may be texts.
+    """
+
+    metrics: tuple[str, ...] = ()
+    rising: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_variant_names([variant.name for variant in self.variants], self.baseline)
+
+    def key(self, variant: Variant, seed: Any) -> str:
+        """Return a name of the run."""
+        return json.dumps([variant.name, seed])
+
+
 _SAID = ("target", "split", "backend", "engine", "epochs", "batch_size", "baseline", "early_stopping", "samples")
 
 

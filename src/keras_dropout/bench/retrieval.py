@@ -25,7 +25,7 @@ _DOCUMENT = {
         "class_weight": dict | None,
         "from_weights": str | None,
     },
-    "plan": {"engine_reason": str, "max_seeds": int | None, "margin": int | float | None, "notes": [str]},
+    "plan": {"engine_reason": str, "max_seeds": int | None, "margin": int | float | None, "primary": str | None, "notes": [str]},
 }
 
 
@@ -66,6 +66,8 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             notes=plan["notes"],
             max_seeds=plan["max_seeds"],
             margin=plan["margin"],
+            primary=plan.get("primary"),  # studies of earlier versions have none
+            power=plan.get("power"),
             ledger=path,
             number=found["id"],
             made={name: found[name] for name in ("started", "versions", "machine")},

@@ -112,6 +112,12 @@ def _check_data_options(options: Any) -> Any:
     return options
 
 
+def _check_primary(metric: Any) -> str:
+    if not isinstance(metric, str) or not re.fullmatch(r"test_\S+", metric):
+        refuse(f"primary must name a metric on the test data; got {metric!r:.200}.", "For example test_loss.")
+    return metric
+
+
 def _read_seeds(text: str) -> int | str:
     try:
         return int(text)
@@ -161,10 +167,28 @@ class Settings(TypedDict, total=False):
     margin: Annotated[
         float | None,
         Setting(
-            "A smaller difference in test loss does not matter to you.",
+            "A smaller difference in test loss, or in the --primary metric, does not matter to you.",
             "0.005",
+            check=lambda value: check_positive("margin", value, "Give the difference that would matter to you, for example 0.005."),
+            kind=float,
+        ),
+    ]
+    primary: Annotated[
+        str | None,
+        Setting(
+            "The metric that leads verdict, margin and --fail-if, for example test_accuracy. Default: the test loss.",
+            '"test_accuracy"',
+            check=_check_primary,
+            metavar="METRIC",
+        ),
+    ]
+    power: Annotated[
+        float | None,
+        Setting(
+            "A difference in test loss, or in the --primary metric, that the study should show: how many seeds does it take?",
+            "0.01",
             check=lambda value: check_positive(
-                "margin", value, "Give the difference in test loss that would matter to you, for example 0.005."
+                "power", value, "Give the difference that the study should be able to show, for example 0.01."
             ),
             kind=float,
         ),

@@ -5,19 +5,23 @@ All comparisons are paired by seed: a difference is (variant - baseline) of two 
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special, stats
 from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
-POWER = 0.8
-_MOST_PAIRS = 10_000  # the largest number that `pairs_needed` returns
+NO_DIFFERENCE = "no difference shown"
 _SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
+_FAR = 4  # standard deviations; normal differences that are shown to be better seldom have such a pair against them
+_PATTERNS_AT_ONCE = 2048  # limits the memory of a family of thousands of rows
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of a metric that is a mean over batches in float32, relative to its size
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Equivalence:
     `interval` is the 90 % interval by Student's t, and `p` the larger p-value of the two one-sided t tests (TOST; Schuirmann 1987,
     J. Pharmacokinet. Biopharm. 15: 657-680): p is at most 0.05 where the interval lies within (-margin, margin). `worse`, `within`
     and `better` are the posterior probabilities that the mean is worse by more than the margin, within it, and better by more than
-    it, with a flat prior on the mean and on the logarithm of the standard deviation.
+    it, with a flat prior on the mean and on the logarithm of the standard deviation. `p_adjusted` is the larger p-value of the two
+    one-sided sign-flip tests, adjusted for all variants: see `compare_family`. It is 1 if there are too few pairs for a verdict.
     """
 
     margin: float
@@ -36,15 +41,31 @@ class Equivalence:
     worse: float
     within: float
     better: float
+    p_adjusted: float = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """The paired differences (variant - baseline) of one variant on one metric, one per seed.
+
+    A difference is nan if a run is missing or both runs diverged, and infinite if one of them diverged. `resolution` is the
+    smallest difference that counts, one number or one per seed: see `resolution`. A `margin` is the smallest difference that
+    matters.
+    """
+
+    differences: np.ndarray
+    higher_is_better: bool
+    resolution: np.ndarray | float = 0.0
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
     """A paired comparison of one variant with the baseline on one metric.
 
-    `interval` is the 95 % interval of the mean difference by Student's t over pairs (None for fewer than two). `p` is the two-sided
-    sign-flip p-value, and `p_adjusted` is p adjusted for all variants compared. `verdict` is the verdict in words. `equivalence`
-    compares the mean difference with a margin, if one is given.
+    `mean` and `interval`, the 95 % interval of the mean by Student's t (None for fewer than two pairs), are over the `pairs` of
+    which neither run diverged. `p` is the two-sided sign-flip p-value, and `p_adjusted` is p adjusted for the family. `verdict` is
+    the verdict in words. `equivalence` compares the mean difference with a margin, if one is given.
     """
 
     mean: float
@@ -73,36 +94,105 @@ def finite_sd(values: np.ndarray) -> float:
     return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
 
 
-def compare_paired(
-    differences: dict[str, np.ndarray], higher_is_better: bool, margin: float | None = None
-) -> dict[str, Difference]:
-    """Compare each variant's paired differences (one per seed, nan where a run is missing) with zero.
+def compare_family(rows: Mapping[_Key, Row], max_pairs: int | None = None) -> dict[_Key, Difference]:
+    """Compare paired differences with zero, as one family: the chance of any false `better` or `worse` among all rows is 5 %.
 
-    p-values come from flipping the signs of whole seeds: if a variant has no effect, its differences are as likely as their
-    negatives. All variants share the same flips. The adjusted p-value is Westfall and Young's step-down maximum of |t| over
-    variants (1993, algorithm 2.8). It keeps the chance of any wrong verdict at 5 %. p-values cannot go below 2 / 2**pairs, so
-    Bonferroni or Holm would need more seeds; with the step-down maximum, six seeds can still decide among several variants.
+    p-values come from flipping the signs of whole seeds: if variants and baseline have the same distribution, the differences are
+    as likely as their negatives. All rows share the same flips. The adjusted p-value is Westfall and Young's step-down maximum of
+    |t| over the rows (1993, algorithm 2.8). p-values cannot go below 2 / 2**pairs, so Bonferroni or Holm would need more seeds;
+    with the step-down maximum, six seeds can still decide about many variants and metrics.
 
-    A verdict needs both an adjusted p of at most 0.05 and a 95 % interval without zero. A `margin` refines the verdict: see
-    `verdict_with_margin`.
+    A verdict needs an adjusted p of at most 0.05, a 95 % interval without zero, and a mean difference of at least the resolution,
+    all with diverged runs as in `counted`. `qualified` says of what the verdict is true.
+
+    With a margin, `same within the margin` needs a 90 % interval within the margin, with a standard deviation of at least the
+    resolution; at least `fewest_pairs()` pairs; no run that diverged alone; and `Equivalence.p_adjusted` of at most 0.05. That
+    comes from one-sided sign flips of the distances to both ends of the margin, all variants as one family by the step-down maximum
+    of t. So the chance of any false `same within the margin` is 5 % too.
+
+    `max_pairs` is set if pairs are added until there are verdicts, up to this number. Then `sequential_verdicts` takes the place of
+    the adjusted p and the interval, and `same within the margin` needs all `max_pairs` pairs.
     """
-    names = list(differences)
-    complete = {name: values[np.isfinite(values)] for name, values in differences.items()}
-    p = {name: sign_flip_p([values])[0] for name, values in complete.items()}
-    # A missing pair counts as a difference of 0, which flips do not change, so each variant keeps its own pairs.
-    table = np.array([np.where(np.isfinite(differences[name]), differences[name], 0.0) for name in names])
-    adjusted = dict(zip(names, sign_flip_p(list(table)))) if names else {}
-    found = {}
-    for name in names:
-        values = complete[name]
-        mean = float(values.mean()) if len(values) else math.nan
-        interval = mean_interval(values)
-        # The adjusted p-value is never below the unadjusted one.
-        p_adjusted = max(p[name], adjusted[name])
-        same = None if margin is None else equivalence(values, margin, higher_is_better)
-        words = verdict_with_margin(verdict(mean, interval, p_adjusted, higher_is_better), same)
-        found[name] = Difference(mean, interval, p[name], p_adjusted, len(values), words, same)
+    words = _verdicts_of_looks(rows, max_pairs) if max_pairs is not None else {}
+    table = {key: counted(row.differences, row.resolution) for key, row in rows.items()}
+    same, found = _equivalences(rows), {}
+    for (key, row), p, p_adjusted in zip(rows.items(), *_sign_flips(list(table.values()))):
+        ended = ~np.isnan(row.differences)
+        pairs, finite = table[key][ended], row.differences[np.isfinite(row.differences)]
+        mean = finite_mean(pairs)
+        word = words[key] if words else verdict(mean, mean_interval(pairs), p_adjusted, row.higher_is_better)
+        if len(finite) == len(pairs) and abs(mean) < (1 - 1e-3) * mean_resolution(row):
+            word = NO_DIFFERENCE
+        word = qualified(word, row.differences, row.higher_is_better)
+        if max_pairs is None or row.differences.size >= max_pairs:
+            word = verdict_with_margin(word, same.get(key))
+        found[key] = Difference(finite_mean(finite), mean_interval(finite), p, p_adjusted, len(finite), word, same.get(key))
     return found
+
+
+def _verdicts_of_looks(rows: Mapping[_Key, Row], max_pairs: int) -> dict[_Key, str]:
+    towards = [without_ties(row.differences, row.resolution) * (1 if row.higher_is_better else -1) for row in rows.values()]
+    return {key: word or NO_DIFFERENCE for key, word in zip(rows, sequential_verdicts(towards, max_pairs=max_pairs))}
+
+
+def compare_paired(
+    differences: Mapping[str, np.ndarray], higher_is_better: bool, margin: float | None = None
+) -> dict[str, Difference]:
+    """Compare each variant's paired differences on one metric with zero. The variants are one family: see `compare_family`."""
+    return compare_family({name: Row(values, higher_is_better, margin=margin) for name, values in differences.items()})
+
+
+def resolution(variant: np.ndarray, baseline: np.ndarray, step: float = 0.0) -> np.ndarray:
+    """Return the smallest difference of each pair that counts: the float32 rounding of the values, or `step` if that is larger.
+
+    `step` is the difference that one test example makes, for a metric that is a share of the test examples.
+    """
+    size = np.fmax(np.abs(variant), np.abs(baseline))
+    return np.where(np.isfinite(size), np.maximum(_ROUNDING * size, step), step)
+
+
+def without_ties(differences: np.ndarray, resolution: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return differences with 0 in place of those that are less than half of the resolution."""
+    return np.where(np.abs(differences) < np.asarray(resolution) / 2, 0.0, differences)
+
+
+def counted(differences: np.ndarray, resolution: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return differences as verdicts count them.
+
+    A difference below half of the resolution is a tie, 0. A run that diverged is the worst of all: the difference of its pair is as
+    large as the largest of the other pairs, or 1 if all of them are 0. The sign flips leave this size unchanged.
+    """
+    found = without_ties(differences, resolution)
+    largest = float(np.abs(found[np.isfinite(found)]).max(initial=0.0)) or 1.0
+    return np.clip(found, -largest, largest)
+
+
+def qualified(words: str, differences: np.ndarray, higher_is_better: bool) -> str:
+    """Return `better` or `worse` with the limits of what it is true of; other words stay.
+
+    `better on average` if no more than half of the pairs are better: mean and median disagree. `better in most runs` if a pair
+    contradicts that lies far from all others, or whose run diverged: see `opposing`. `worse` likewise.
+    """
+    if words not in ("better", "worse"):
+        return words
+    towards = differences if (words == "better") == higher_is_better else -differences
+    if 2 * np.sum(towards > 0) <= np.sum(~np.isnan(towards)):
+        return f"{words} on average"
+    return words if opposing(towards) is None else f"{words} in most runs"
+
+
+def opposing(towards: np.ndarray) -> int | None:
+    """Return the place of the lowest pair if it is negative and far from the others, or infinite, and most pairs are positive.
+
+    Else return None. Far is more than `_FAR` standard deviations of the other pairs below their mean (an outlier in the sense of
+    Grubbs 1969, Technometrics 11: 1-21).
+    """
+    if 2 * np.sum(towards > 0) <= np.sum(~np.isnan(towards)):
+        return None
+    at = int(np.nanargmin(towards))
+    others = np.delete(towards, at)
+    bound = finite_mean(others) - _FAR * finite_sd(others)  # nan for too few others
+    return at if towards[at] < 0 and (towards[at] < bound or np.isinf(towards[at])) else None
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
@@ -111,8 +201,14 @@ def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(1 - LEVEL)
-    return float(low), float(high)
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1, 1 - LEVEL / 2) * error
+    return mean - half, mean + half
+
+
+@lru_cache(maxsize=1024)
+def _t_quantile(degrees: int, share: float) -> float:
+    return float(stats.t.ppf(share, degrees))
 
 
 def smallest_p(pairs: int) -> float:
@@ -120,60 +216,96 @@ def smallest_p(pairs: int) -> float:
     return min(1.0, 2.0 ** (1 - pairs))
 
 
-def sign_flip_p(rows: list[np.ndarray]) -> list[float]:
+def sign_flip_p(rows: Sequence[np.ndarray]) -> list[float]:
     """Return two-sided sign-flip p-values of the rows' means, adjusted over the rows by the step-down maximum of |t|.
 
     With one row this is the plain sign-flip test: the share of sign patterns whose mean is at least as far from zero.
     """
-    data = np.asarray(rows, dtype=float)
-    pairs = data.shape[1]
-    if pairs == 0:
-        return [1.0] * len(rows)
-    signs = _sign_patterns(pairs)
-    # |t| is a rising function of mean**2 / mean of squares, and the mean of squares does not change under flips.
-    size = np.sqrt((data**2).sum(axis=1))
-    means = np.abs(data @ signs.T) / np.where(size > 0, size, 1.0)[:, None]  # variants x patterns; pattern 0 is the observed one
-    order = np.argsort(-means[:, 0], kind="stable")
-    p_values, floor = np.empty(len(rows)), 0.0
-    for step, row in enumerate(order):
-        largest = means[order[step:]].max(axis=0)
-        # The small tolerance counts patterns as equal that differ by rounding only.
-        floor = max(floor, float(np.mean(largest >= means[row, 0] * (1 - 1e-12))))
-        p_values[row] = floor
-    return p_values.tolist()
+    return _sign_flips(rows)[1]
+
+
+def _sign_flips(rows: Sequence[np.ndarray], two_sided: bool = True) -> tuple[list[float], list[float]]:
+    """Return the sign-flip p-values of the rows' means, and those adjusted over the rows; one-sided: of means above 0."""
+    # A missing pair (nan) counts as 0, which flips do not change, so each row keeps its own pairs.
+    data = np.nan_to_num(np.atleast_2d(np.asarray(rows, dtype=float)))
+    data = data[:, data.any(axis=0)]
+    if not data.size:
+        return [1.0] * len(rows), [1.0] * len(rows)
+    # t is a rising function of mean / root mean square, and the mean square does not change under flips.
+    size = np.sqrt((data**2).sum(axis=1, keepdims=True))
+    data = data / np.where(size > 0, size, 1.0)
+    side = np.abs if two_sided else np.asarray
+    observed = side(data.sum(axis=1))
+    order = np.argsort(-observed, kind="stable")
+    data, bound = data[order], observed[order, None] - 1e-12  # patterns that differ by rounding only count as equal
+    signs = _sign_patterns(data.shape[1])
+    alone, largest = np.zeros(len(rows)), np.zeros(len(rows))
+    for start in range(0, len(signs), _PATTERNS_AT_ONCE):
+        sizes = side(data @ signs[start : start + _PATTERNS_AT_ONCE].T)
+        alone += (sizes >= bound).sum(axis=1)
+        largest += (np.maximum.accumulate(sizes[::-1])[::-1] >= bound).sum(axis=1)  # of the row and all after it
+    p, adjusted = np.empty(len(rows)), np.empty(len(rows))
+    p[order], adjusted[order] = alone / len(signs), np.maximum.accumulate(largest / len(signs))
+    return p.tolist(), adjusted.tolist()
 
 
 def verdict(mean: float, interval: tuple[float, float] | None, p_adjusted: float, higher_is_better: bool) -> str:
     """Return `better`, `worse` or `no difference shown`."""
     if interval is None or p_adjusted > LEVEL or interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
+        return NO_DIFFERENCE
     return "better" if (mean > 0) == higher_is_better else "worse"
 
 
 def verdict_with_margin(words: str, found: Equivalence | None) -> str:
     """Return the verdict in view of a practical margin.
 
-    A mean shown to be within the margin (`Equivalence.p` at most 0.05) becomes `same within the margin`. If it is also shown to
-    differ from zero, it becomes `better, but within the margin` or `worse, but within the margin`. Other verdicts stay.
+    A mean shown to be within the margin (`Equivalence.p` and `p_adjusted` at most 0.05) becomes `same within the margin`. If it is
+    also shown to differ from zero, it becomes `better, but within the margin` or `worse, but within the margin`. Other verdicts
+    stay.
     """
-    if found is None or found.p > LEVEL:
+    if found is None or max(found.p, found.p_adjusted) > LEVEL:
         return words
-    return f"{words}, but within the margin" if words in ("better", "worse") else "same within the margin"
+    return "same within the margin" if words == NO_DIFFERENCE else f"{words}, but within the margin"
 
 
-def equivalence(values: np.ndarray, margin: float, higher_is_better: bool) -> Equivalence | None:
-    """Compare the mean of paired differences with a margin; None for fewer than two pairs."""
+def _equivalences(rows: Mapping[_Key, Row]) -> dict[_Key, Equivalence]:
+    """Return the comparison of each row with its margin, adjusted over the rows: see `compare_family`."""
+    found, able = {}, []
+    for key, row in rows.items():
+        finite = row.differences[np.isfinite(row.differences)]
+        each = None if row.margin is None else equivalence(finite, row.margin, row.higher_is_better, mean_resolution(row))
+        if each is not None:
+            found[key] = each
+            if len(finite) >= fewest_pairs() and not np.isinf(row.differences).any():
+                able.append(key)
+    distances = [rows[key].margin + side * rows[key].differences for side in (1, -1) for key in able]
+    adjusted = _sign_flips(distances, two_sided=False)[1]
+    for key, *p in zip(able, adjusted[: len(able)], adjusted[len(able) :]):
+        found[key] = replace(found[key], p_adjusted=max(p))
+    return found
+
+
+def mean_resolution(row: Row) -> float:
+    """Return the smallest mean difference of a row that counts."""
+    return float(np.mean(np.broadcast_to(row.resolution, row.differences.shape))) if row.differences.size else 0.0
+
+
+def equivalence(values: np.ndarray, margin: float, higher_is_better: bool, resolution: float = 0.0) -> Equivalence | None:
+    """Compare the mean of paired differences with a margin; None for fewer than two pairs.
+
+    A standard deviation below the resolution counts as the resolution: equal rounded differences are no proof of no spread.
+    """
     if len(values) < 2:
         return None
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
     if np.ptp(values) == 0:  # rounding may give a spread other than 0
-        mean, error = float(values[0]), 0.0
-    t = stats.t(len(values) - 1)
+        mean, sd = float(values[0]), 0.0
+    error = max(sd, resolution) / math.sqrt(len(values))
     # Without spread the quotients are infinite; 0 / 0 means that the mean is on the margin, which is not within it.
     with np.errstate(divide="ignore", invalid="ignore"):
-        below, above = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error)
-    p_below, p_above = float(t.cdf(below)), float(t.cdf(above))  # a mean below -margin, and a mean above margin
-    half = float(t.ppf(1 - LEVEL)) * error
+        sides = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error, posinf=np.inf, neginf=-np.inf)
+    p_below, p_above = map(float, special.stdtr(len(values) - 1, sides))  # a mean below -margin, and a mean above margin
+    half = _t_quantile(len(values) - 1, 1 - LEVEL) * error
     worse, better = (p_below, p_above) if higher_is_better else (p_above, p_below)
     within = max(0.0, 1 - p_below - p_above)
     return Equivalence(margin, (mean - half, mean + half), max(p_below, p_above), worse, within, better)
@@ -229,7 +361,10 @@ def claim_of_figure(values: np.ndarray, figure: float) -> Claim:
 
 
 def wilcoxon_p(values: np.ndarray) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test without zeros (Wilcoxon 1945, Biometrics Bulletin 1: 80-83)."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test without zeros (Wilcoxon 1945, Biometrics Bulletin 1: 80-83).
+
+    Infinite differences have the highest ranks.
+    """
     return float(stats.wilcoxon(values).pvalue) if np.any(values) else 1.0
 
 
@@ -270,42 +405,49 @@ def pairing_gain(variant: np.ndarray, baseline: np.ndarray) -> float | None:
     return float((variant.var(ddof=1) + baseline.var(ddof=1)) / (variant - baseline).var(ddof=1))
 
 
+def pairing_gain_interval(variant: np.ndarray, baseline: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % interval of `pairing_gain`; None where there is none.
+
+    The gain is (1 + F) / 2 with F = var(variant + baseline) / var(variant - baseline). For normal runs of equal variance, F over
+    its true value has the F distribution with n - 1 and n - 1 degrees of freedom; this is the interval of an intraclass correlation
+    (Shrout and Fleiss 1979, Psychol. Bull. 86: 420-428). For unequal variances it is wider than needed.
+    """
+    gain, pairs = pairing_gain(variant, baseline), int(np.isfinite(variant - baseline).sum())
+    if gain is None:
+        return None
+    ratio, bound = 2 * gain - 1, float(stats.f.isf(LEVEL / 2, pairs - 1, pairs - 1))
+    return (1 + ratio / bound) / 2, (1 + ratio * bound) / 2
+
+
 def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean for new seeds and new test examples, from differences (seeds, examples).
 
-    `mean_interval` is for new seeds on the same examples. Here seeds and examples are resampled independently of each other, as in
-    Owen's pigeonhole bootstrap (2007, Ann. Appl. Statist. 1: 386-411). On a full table the variance of the bootstrap has a closed
-    form. Let `seeds`, `examples` and `rest` be the mean squares of the deviations of seeds, of examples and of the remainder, for S
-    seeds and E examples. Then
+    `mean_interval` is for new seeds on the same examples. Here seeds and examples are crossed random effects: a difference is
+    mean + seed + example + rest. Let A, B and R be the mean squares of seeds, of examples and of the rest, for S seeds and E
+    examples, with S - 1, E - 1 and (S - 1)(E - 1) degrees of freedom. The variance of the mean is estimated without bias by
 
-        variance = seeds / (S - 1) + examples / E + rest / ((S - 1) E).
+        (A + B - R) / (S E)
 
-    S - 1 of the S seeds are drawn (Rao and Wu 1988, J. Amer. Statist. Assoc. 83: 231-241), which corrects the small spread of few
-    seeds. The interval uses Student's t with S - 1 degrees of freedom, as percentiles of six seeds would be too narrow. It is wider
-    than necessary if the variance comes mostly from the examples. None for fewer than two seeds.
+    (Searle, Casella and McCulloch 1992, Variance Components, chapter 4). If B is below R, the examples' part counts as 0, so the
+    variance is never below A / (S E), that of `mean_interval`. The interval uses Student's t with Satterthwaite's degrees of
+    freedom (1946, Biometrics Bull. 2: 110-114; with a subtracted mean square: Gaylor and Hopper 1969, Technometrics 11: 691-706),
+
+        (A + B - R)^2 / (A^2 / (S - 1) + B^2 / (E - 1) + R^2 / ((S - 1)(E - 1))),
+
+    at least those of the fewer of seeds and examples. None for fewer than two seeds or two examples.
     """
     seeds, examples = losses.shape
-    if seeds < 2:
+    if min(seeds, examples) < 2:
         return None
     mean, by_seed, by_example = losses.mean(dtype=float), losses.mean(axis=1, dtype=float), losses.mean(axis=0, dtype=float)
-    rest = np.mean((losses - by_seed[:, None] - by_example + mean) ** 2)
-    variance = by_seed.var() / (seeds - 1) + by_example.var() / examples + rest / ((seeds - 1) * examples)
-    half = stats.t.ppf(1 - LEVEL / 2, seeds - 1) * math.sqrt(variance)
+    rest = float(np.sum((losses - by_seed[:, None] - by_example + mean) ** 2)) / ((seeds - 1) * (examples - 1))
+    of_seeds = examples * float(by_seed.var(ddof=1))
+    of_examples = max(seeds * float(by_example.var(ddof=1)), rest)
+    total = of_seeds + of_examples - rest
+    spread = of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1) + rest**2 / ((seeds - 1) * (examples - 1))
+    free = max(total**2 / spread, min(seeds, examples) - 1) if spread else seeds - 1
+    half = float(stats.t.isf(LEVEL / 2, free)) * math.sqrt(total / (seeds * examples))
     return float(mean - half), float(mean + half)
-
-
-def t_test_power(difference: float, sd: float, pairs: int, alpha: float = LEVEL) -> float:
-    """Return the power of a two-sided paired t test for `difference`, if the differences have the standard deviation `sd`.
-
-    P(|T| > t) of a noncentral T with pairs - 1 degrees of freedom and noncentrality difference / sd * sqrt(pairs). The power is 0
-    for fewer pairs than the sign-flip test needs.
-    """
-    if pairs < fewest_pairs(alpha):
-        return 0.0
-    bound, shift = stats.t.isf(alpha / 2, pairs - 1), abs(difference) / sd * math.sqrt(pairs)
-    if shift > 1e3:  # the power is 1 to all digits, and SciPy's distribution fails for larger shifts
-        return 1.0
-    return float(sum(np.nan_to_num(stats.nct.sf(bound, pairs - 1, side * shift)) for side in (1, -1)))
 
 
 def fewest_pairs(alpha: float = LEVEL) -> int:
@@ -313,66 +455,65 @@ def fewest_pairs(alpha: float = LEVEL) -> int:
     return math.ceil(1 - math.log2(alpha))
 
 
-def pairs_needed(sd: float, difference: float, power: float = POWER, alpha: float = LEVEL) -> int | None:
-    """Return the fewest pairs that show `difference` with this power: see `t_test_power`. None for more than 10,000."""
-    low, high = fewest_pairs(alpha) - 1, fewest_pairs(alpha)
-    if sd == 0 or difference == 0:
-        return high if difference else None
-    while t_test_power(difference, sd, high, alpha) < power:
-        if high >= _MOST_PAIRS:
-            return None
-        low, high = high, min(2 * high, _MOST_PAIRS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if t_test_power(difference, sd, middle, alpha) >= power else (middle, high)
-    return high
-
-
-def detectable_difference(sd: float, pairs: int, power: float = POWER, alpha: float = LEVEL) -> float | None:
-    """Return the smallest difference that `pairs` pairs show with this power: see `t_test_power`. None if they can show none."""
-    if pairs < fewest_pairs(alpha):
-        return None
-    # The fewest possible pairs detect a difference of 8 standard deviations at any power.
-    return sd * float(optimize.brentq(lambda size: t_test_power(size, 1.0, pairs, alpha) - power, 0, 8))
-
-
 def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: int, alpha: float = LEVEL) -> str | None:
     """Return `better`, `worse`, or None while undecided, from differences in the order of their seeds, positive where better.
 
-    Call it after every pair, or after some. If variant and baseline do not differ, at most a share `alpha` of studies ever gets a
-    verdict in up to `max_pairs` pairs; `max_pairs` must be chosen in advance. Without an effect, a difference is as likely as its
-    negative, so all patterns of signs are equally likely given the sizes. After pair k, the patterns with the largest |sum| cross
-    the boundary: as many as keep the share of patterns that have crossed so far at or below alpha * (k / max_pairs)**1.5. This is
-    the power family of spending functions (Kim and DeMets 1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70:
-    659-663), with the boundary of the sign-flip test in place of the normal one. The only assumption on the distribution is
+    This is `sequential_verdicts` with one row.
+    """
+    return sequential_verdicts([differences], max_pairs=max_pairs, alpha=alpha)[0]
+
+
+def sequential_verdicts(rows: Sequence[Sequence[float] | np.ndarray], *, max_pairs: int, alpha: float = LEVEL) -> list[str | None]:
+    """Return `better`, `worse`, or None while undecided, for each row of differences in the order of seeds, positive where better.
+
+    Call it after every pair, or after some. The rows are one family: if no variant differs from the baseline in any metric, at most
+    a share `alpha` of studies ever gets any verdict in up to `max_pairs` pairs, which must be chosen in advance. Then all patterns
+    of signs are equally likely given the sizes. The distance of a pattern is the largest |sum| / root of the sum of squares over
+    the rows. After pair k, the patterns with the largest distance cross the boundary: as many as keep the share of patterns that
+    have crossed so far at or below alpha * (k / max_pairs)**1.5. This is the power family of spending functions (Kim and DeMets
+    1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70: 659-663), with the boundary of the sign-flip test in place of
+    the normal one, and the maximum over rows as in `compare_family`, in a single step. The only assumption on the distribution is
     symmetry. A larger exponent finds slightly more differences, but later: benchmarks/sequential_verdict.py.
 
-    The verdict comes from the first pair at which the observed signs cross. It depends on the whole sequence and is never revoked:
-    later pairs do not change it, and a crossing between two looks still counts. Up to 14 pairs, all patterns are enumerated. After
-    that each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing pair (nan) is
-    left out.
+    The verdict comes from the first pair at which a row's own distance crosses the boundary. It depends on the whole sequence and
+    is never revoked: later pairs do not change it, and a crossing between two looks still counts. Up to 14 pairs, all patterns are
+    enumerated. After that each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing
+    pair (nan) counts as 0, and is left out if no row has it. A run that diverged counts as in `counted`, over the pairs so far.
     """
-    differences = np.asarray(differences, dtype=float)
-    differences = differences[np.isfinite(differences)][:max_pairs]
+    data = np.atleast_2d(np.asarray(rows, dtype=float))
+    data = data[:, ~np.isnan(data).all(axis=0)][:, :max_pairs]
+    data = np.nan_to_num(data, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    diverged, data = np.where(np.isinf(data), np.sign(data), 0.0), np.where(np.isinf(data), 0.0, data)
+    squares, largest = np.cumsum(data**2, axis=1), np.maximum.accumulate(np.abs(data), axis=1)
+    worst = np.where(largest > 0, largest, 1.0)
+    norms = np.sqrt(squares + worst**2 * np.cumsum(np.abs(diverged), axis=1))
+    norms = np.where(norms > 0, norms, 1.0)
     # Sizes are independent of signs, so they may seed the patterns. One seed for all studies would give all the same error.
-    order = np.argsort(np.abs(differences[:_EXACT_UP_TO]), kind="stable") if len(differences) > _EXACT_UP_TO else ()
+    begun = (np.abs(data) + diverged**2)[:, :_EXACT_UP_TO].sum(axis=0)
+    order = np.argsort(begun, kind="stable") if data.shape[1] > _EXACT_UP_TO else ()
     signs = _sign_paths(max_pairs, tuple(map(int, order)))
     patterns = signs.shape[1]
-    sums, inside, crossed = np.zeros(patterns), np.ones(patterns, dtype=bool), 0
-    for pairs, difference in enumerate(differences, 1):
-        sums += signs[pairs - 1] * difference
-        may_cross = math.floor(_spent(pairs, max_pairs, alpha) * patterns + 1e-9) - crossed
+    sums, beyond = np.zeros((len(data), patterns)), np.zeros((len(data), patterns))
+    inside, crossed, sides = np.ones(patterns, dtype=bool), 0, np.zeros(len(data))
+    for at in range(data.shape[1]):
+        if sides.all():
+            break
+        sums += data[:, [at]] * signs[at]
+        if diverged[:, at].any():
+            beyond += diverged[:, [at]] * signs[at]
+        may_cross = math.floor(_spent(at + 1, max_pairs, alpha) * patterns + 1e-9) - crossed
         if may_cross < 1:
             continue
-        sizes = np.where(inside, np.abs(sums), 0.0)
-        boundary = np.partition(sizes, -may_cross - 1)[-may_cross - 1]
+        towards = (sums + worst[:, [at]] * beyond if diverged.any() else sums) / norms[:, [at]]
+        distance = np.where(inside, np.abs(towards).max(axis=0), 0.0)
         # The small tolerance keeps patterns inside together that differ by rounding only.
-        cross = sizes > boundary * (1 + 1e-12)
-        if cross[0]:  # pattern 0, without a flip, is the observed one
-            return "better" if sums[0] > 0 else "worse"
+        boundary = np.partition(distance, -may_cross - 1)[-may_cross - 1] * (1 + 1e-12)
+        # Pattern 0, without a flip, is the observed one.
+        sides = np.where((sides == 0) & (np.abs(towards[:, 0]) > boundary), np.sign(towards[:, 0]), sides)
+        cross = distance > boundary
         inside &= ~cross
         crossed += int(cross.sum())
-    return None
+    return [{1.0: "better", -1.0: "worse"}.get(side) for side in sides]
 
 
 def first_look(max_pairs: int, alpha: float = LEVEL) -> int | None:

@@ -19,7 +19,8 @@ def compare(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, or file.py:function.", autocompletion=complete_target
+            help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, file.py:function, or a table of scores.",
+            autocompletion=complete_target,
         ),
     ] = None,
     study: Annotated[str | None, typer.Option(help="A TOML file with all of this; keras-dropout init writes one.")] = None,
@@ -33,7 +34,20 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
     fail_if: Annotated[
         str | None,
-        typer.Option(help="worse: exit status 1 if a variant diverges, or is worse in any metric, by more than a --margin."),
+        typer.Option(
+            help="worse: exit status 1 if a variant diverges, or is worse in any metric (with --primary: in that one) by more "
+            "than a --margin."
+        ),
+    ] = None,
+    variant_column: Annotated[
+        str | None, typer.Option(help="Scores of your own: the column of variants. Default: variant.")
+    ] = None,
+    seed_column: Annotated[str | None, typer.Option(help="Scores of your own: the column of seeds. Default: seed.")] = None,
+    higher_is_better: Annotated[
+        list[str] | None, typer.Option(help="Scores of your own: a metric of which a higher value is better. Repeatable.")
+    ] = None,
+    lower_is_better: Annotated[
+        list[str] | None, typer.Option(help="Scores of your own: a metric of which a lower value is better. Repeatable.")
     ] = None,
     **settings: Any,
 ) -> None:
@@ -48,24 +62,50 @@ def compare(
     metrics too; without dropout both are the same. test_scaled_nll is the NLL after temperature scaling, fitted on validation
     data that were not trained on: what dropout gains there is not calibration alone.
 
+    If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
+    --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
+
+    --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
+    many seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study,
+    epochs, variants, pairs and sd (of the differences in that study), rows (tested together), detectable_difference,
+    wanted_difference and pairs_needed, with their intervals.
+
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
-    comparisons: variant, baseline, metric, difference, interval (95 %, new seeds on these test examples), p (exact sign flips),
-    p_adjusted (for all variants), pairs, verdict; effect_size (d_z), share_better (of the seeds), wilcoxon_p and
-    wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test examples; test loss only),
-    detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show one as large as seen, or --margin),
-    pairing_gain (unpaired variance over paired), unpaired_seeds (of the same precision), equivalence (with --margin, test loss
-    only: margin, interval of 90 %, p, and the probabilities worse, within and better). What does not exist is null.
-    docs/statistics.md says what they mean. With --samples also monte_carlo: variant, metric, difference (Monte-Carlo minus plain,
-    paired by seed), interval, pairs.
+    comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
+    (exact sign flips), p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended,
+    which the verdict counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), resolution (a smaller
+    difference is none), share_better and share_worse (of the seeds), contrary (seed and difference of a pair that contradicts,
+    far from all others), wilcoxon_p and wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test
+    examples; test loss only), detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show
+    wanted_difference: --power, else --margin, else as large as seen), pairs_needed_interval (from the 95 % interval of the
+    spread), pairing_gain (unpaired variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision),
+    equivalence (with --margin, of the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the
+    probabilities worse, within and better). What does not exist is null. docs/statistics.md says what they mean. With --samples
+    also monte_carlo: variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
 
     Examples:
       keras-dropout compare digits-mlp
       keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
       keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+      keras-dropout compare scores.csv --baseline plain
     """
     if fail_if is not None:
         check_choice("--fail-if", fail_if, ("worse",))
     target, report, settings = _asked(settings, data_options, study, target=target, variants=variant, data=data, report=report)
+    of_scores = {
+        "variant_column": variant_column,
+        "seed_column": seed_column,
+        "higher_is_better": higher_is_better,
+        "lower_is_better": lower_is_better,
+    }
+    of_scores = {name: value for name, value in of_scores.items() if value}
+    if (found := _compared_scores(target, settings, of_scores, dry_run)) is not None:
+        if report is not None:
+            check_report(report)
+            found.save_report(report)
+        _print_found(found, report, as_json)
+        _exit_if_worse(found, fail_if)
+        return
     with Working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.study.planning import check_settings, check_sources
@@ -75,7 +115,6 @@ def compare(
         check_sources(target, settings.get("data"), settings)
         check_report(report)
         from keras_dropout.bench.compare import carry_out, make_plan, so_far
-        from keras_dropout.bench.records import BASELINE
 
         plan = make_plan(target, **settings)
     if not quiet:
@@ -95,24 +134,60 @@ def compare(
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
+    _print_found(found, report, as_json)
+    _exit_if_failed(found, ledger)
+    _exit_if_worse(found, fail_if)
+
+
+def _compared_scores(target: str, settings: dict[str, Any], of_scores: dict[str, Any], dry_run: bool) -> Any:
+    """Return the comparison of a table of scores; None for a target that is to be trained."""
+    from keras_dropout.bench.own_scores import compare_scores, is_scores
+
+    if not is_scores(target, settings.get("data")):
+        if of_scores:
+            option = f"--{next(iter(of_scores)).replace('_', '-')}"
+            refuse(
+                f"{option} is for a table of scores; got the target {target}.",
+                f"Name a .csv, .tsv or .parquet file, or leave {option} out.",
+            )
+        return None
+    taken = {name: settings.pop(name) for name in ("baseline", "margin", "primary", "power") if name in settings}
+    if others := [*settings.pop("data_options", ()), *settings, *(["dry_run"] if dry_run else [])]:
+        option = f"--{others[0].replace('_', '-').replace('variants', 'variant')}"
+        refuse(
+            f"{option} says how runs are trained, and {target} is a table of scores, of which nothing is trained.",
+            f"Leave {option} out; or name a model as the target, with --data {target} if these are its data.",
+        )
+    found = compare_scores(target, **taken, **of_scores)
+    found.command = stored_command()
+    return found
+
+
+def _print_found(found: Any, report: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
         show(found)
-        if found.timing["model_epochs"]:
-            t = found.timing
-            print(f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {ledger}")
+        if (t := found.timing).get("model_epochs"):
+            print(
+                f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {found.ledger}"
+            )
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
-    _exit_if_failed(found, ledger)
-    if fail_if:
-        verdicts = [(name, metric, word) for name, by_metric in found.verdicts.items() for metric, word in by_metric.items()]
-        failing = [(name, metric) for name, metric, word in verdicts if word == fail_if]
-        failing += [(name, "diverged") for name in found.diverged]
-        # The model without dropout is in every study: that it is worse than another baseline is what one hopes for.
-        if worse := [f"{name} ({what})" for name, what in failing if name != BASELINE]:
-            print(f"worse: {', '.join(worse)}", file=sys.stderr)
-            raise typer.Exit(1)
+
+
+def _exit_if_worse(found: Any, fail_if: str | None) -> None:
+    """Exit with status 1 if a variant is worse or diverged.
+
+    The model without dropout is in every study: that it is worse than another baseline is what one hopes for.
+    """
+    if fail_if is None:
+        return
+    from keras_dropout.bench.records import BASELINE
+
+    if worse := [f"{name} ({what})" for name, what in found.harmful() if name != BASELINE]:
+        print(f"worse: {', '.join(worse)}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @takes(DataOptions, into="data_options")
@@ -213,6 +288,7 @@ def _exit_if_failed(found: Any, ledger: str) -> None:
 
 def _print_plan(plan: Any, as_json: bool) -> None:
     from keras_dropout.bench.execution.timing import estimate_seconds
+    from keras_dropout.bench.forecast import forecast, forecast_sentences
 
     study, known = plan.study, plan.known()
     todo = plan.todo(known, plan.kept())
@@ -220,6 +296,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     runs = {run.key for run in study.runs()}
     with Working("timing a run"):
         seconds = estimate_seconds(plan, todo)
+    told = forecast(plan)
     shown = {
         "target": study.target,
         "variants": {variant.name: variant.placement for variant in study.variants},
@@ -232,6 +309,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "to_train_for_model": again,
         "max_seeds": plan.settings["max_seeds"],
         "estimated_seconds": round(seconds, 1),
+        "power": told,
     }
     if as_json:
         print(json.dumps(shown, indent=1))
@@ -249,10 +327,15 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {len(todo)} to train on {plan.workers} worker(s){models}"
     )
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+    for sentence in forecast_sentences(len(study.seeds), told):
+        print(sentence)
 
 
 def _print_search(search: Any, as_json: bool) -> None:
-    shown = search.document()
+    from keras_dropout.bench.forecast import forecast, forecast_sentences
+
+    told = forecast(search.plan, len(search.plan.study.variants))  # the winner is one more
+    shown = search.document() | {"power": told}
     if as_json:
         print(json.dumps(shown, indent=1))
         return
@@ -262,3 +345,5 @@ def _print_search(search: Any, as_json: bool) -> None:
     print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
     print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+    for sentence in forecast_sentences(len(shown["seeds"]), told):
+        print(sentence)

@@ -80,7 +80,7 @@ def advise(
         return Advice(None, (f"Nothing near was studied in the atlas: the model has {here}, its studies {between}.",))
     site, rate, rows = _best(nearest)
     verdicts = [row["test_loss"][3] for row in rows]
-    better, worse = verdicts.count("better"), verdicts.count("worse")
+    better, worse = (sum(verdict.startswith(word) for verdict in verdicts) for word in ("better", "worse"))
     asked = f"The model has {here}. The nearest in the atlas, {nearest[0]['seeds']} paired seeds each: " + "; ".join(
         map(title, nearest)
     )

@@ -23,17 +23,20 @@ def variant(name, placement, missing=0, runs=6):
 
 
 def row(name="hidden", difference=-0.0556, interval=(-0.0631, -0.048), word="better", metric="test_loss", pairs=6, **more):
-    share = 1.0 if word.startswith("better") else 0.0
     return {
         "variant": name,
         "baseline": "none",
         "metric": metric,
+        "higher_is_better": metric == "test_accuracy",
         "difference": difference,
         "interval": interval,
         "pairs": pairs,
         "verdict": word,
-        "share_better": share,
+        "share_better": float(word.startswith("better")),
+        "share_worse": float(word.startswith("worse")),
+        "wanted_difference": abs(difference),
         "pairs_needed": 25,
+        "pairs_needed_interval": [9, 140],
         "equivalence": None,
     } | more
 
@@ -64,10 +67,64 @@ def test_the_largest_gain_is_named_and_that_it_was_chosen():
     assert "optimistic" in found.more[0]
 
 
-def test_worse_in_another_metric_is_said_first_of_all():
-    found = verdict(document(row(), row(metric="test_accuracy", difference=-0.004, interval=(-0.006, -0.002), word="worse")))
-    assert found.more == ["But the test accuracy is lower by 0.0040 (95 % interval 0.0020 to 0.0060): worse."]
+LESS_ACCURATE = {"metric": "test_accuracy", "difference": -0.004, "interval": (-0.006, -0.002), "word": "worse"}
+UNDECIDED = {"difference": -0.012, "interval": (-0.031, 0.007), "word": "no difference shown"}
+
+
+def test_worse_in_another_metric_is_in_the_same_sentence():
+    found = verdict(document(row(), row(**LESS_ACCURATE)))
+    assert found.headline.endswith("But the test accuracy is lower by 0.0040 (95 % interval 0.0020 to 0.0060): worse.")
     assert "if the test loss is what counts" in found.advice
+    assert found.tone == "open"
+    named = document(row(), row(**LESS_ACCURATE))
+    named["study"]["primary"] = "test_loss"
+    assert verdict(named).tone == "better"
+
+
+def test_a_better_placement_that_is_worse_in_nothing_is_named_first():
+    found = verdict(document(row("large"), row("large", **LESS_ACCURATE), row("small", -0.01, (-0.02, -0.005))))
+    assert "lower by 0.010" in found.headline
+
+
+def test_what_is_worse_is_never_called_undecided():
+    """Nothing is shown for the loss, and every placement is worse in accuracy."""
+    names = ("as-published", "hidden", "last")
+    rows = [row(name, **UNDECIDED, pairs_needed=359) for name in names] + [row(name, **LESS_ACCURATE) for name in names]
+    found = verdict(document(*rows))
+    assert found.tone == "worse"
+    assert "But the test accuracy is lower by 0.0040" in found.headline
+    assert "359" not in found.advice
+    assert "Undecided" not in found.advice
+    assert found.more[0] == "Every placement is shown to be worse than none in some metric, and none better in the test loss."
+    found = verdict(document(*rows[:-1]))  # of the last nothing is shown
+    assert "Nothing is shown to be better than none, and something to be worse" in found.advice
+    assert "Shown to be worse than none: as-published, hidden." in found.more
+    assert "359 seeds" in verdict(document(*rows[:3])).advice
+
+
+def test_better_in_another_metric_only_is_said():
+    found = verdict(document(row(**UNDECIDED), row(metric="test_accuracy", difference=0.004, interval=(0.002, 0.006))))
+    assert "But the test accuracy is higher by 0.0040" in found.headline
+    assert "if the test accuracy counts" in found.advice
+    assert found.code is not None
+
+
+def test_runs_that_contradict_are_named():
+    found = verdict(
+        document(row(word="better in most runs", share_better=11 / 12, seeds=12, contrary={"seed": 4, "difference": 0.8}))
+    )
+    assert "makes the test loss lower in most runs (on average lower by 0.056" in found.headline
+    assert ": better in most runs. Shown by 11 of 12 seeds. Seed 4 says the opposite, and by far: higher by 0.80." in found.headline
+    assert found.advice.startswith("It helps in most runs, not in all.")
+    found = verdict(document(row(word="better on average", share_better=0.4)))
+    assert found.advice.startswith("It helps on average, but not in most runs.")
+    found = verdict(document(row(**UNDECIDED, contrary={"seed": 4, "difference": 0.8})))
+    assert "Seed 4 says the opposite" in found.headline
+
+
+def test_a_tiny_difference_is_not_called_zero():
+    found = verdict(document(row(difference=-2e-8, interval=(-3e-8, -1e-8))))
+    assert "lower by 2e-08 (95 % interval 1e-08 to 3e-08)" in found.headline
 
 
 def test_a_difference_that_is_not_shown_is_undecided_with_what_it_would_take():
@@ -77,7 +134,7 @@ def test_a_difference_that_is_not_shown_is_undecided_with_what_it_would_take():
         "No difference is shown: with Dropout 0.2 at a and b the test loss was lower by 0.012 "
         "(95 % interval from 0.031 lower to 0.007 higher), over 6 seeds."
     )
-    assert "about 25 seeds would be needed, 19 more" in found.advice
+    assert "To show a difference of 0.012 takes 25 seeds (between 9 and 140: the spread is uncertain)" in found.advice
     assert "leave dropout out" in found.advice
     assert found.code is None
     assert "more than 10,000" in verdict(document(row(word="no difference shown", pairs_needed=None))).advice

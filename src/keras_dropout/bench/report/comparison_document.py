@@ -20,7 +20,7 @@ def report_document(found: Comparison) -> dict[str, Any]:
     document, study = found.document(), found.study
     keys = {variant.name: [study.key(variant, seed) for seed in study.seeds] for variant in study.variants}
     curves = {name: [found.results[key].curves for key in each if key in found.results] for name, each in keys.items()}
-    figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == "test_loss"}
+    figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == found.deciding}
     sampled = {
         "metrics": [metric for metric in found.sampled_metrics if is_monte_carlo(metric)],
         "repeated": found.repeated,
@@ -31,7 +31,7 @@ def report_document(found: Comparison) -> dict[str, Any]:
         **found.more,
         "curves": curves,
         "pairs": {metric: found.pairs(metric) for metric in found.own_metrics},
-        "seeds_sentences": seeds_sentences(figures),
+        "seeds_sentences": seeds_sentences(figures, found.deciding),
         "sampled": sampled,
         "made": {"command": found.command, **(found.made or {"started": None, "versions": versions(), "machine": machine()})},
         **_test_examples(found),

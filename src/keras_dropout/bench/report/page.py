@@ -19,7 +19,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from keras_dropout.bench.metric_names import higher_is_better, plain_metric
+from keras_dropout.bench.metric_names import plain_metric
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
@@ -154,6 +154,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     variants = sorted(variants, key=lambda variant: variant["name"] != document["study"]["baseline"])
     curves = {variant["name"]: curves.get(variant["name"], ()) for variant in variants}
     moving = [variant for variant in variants if variant["schedule"]]
+    rising = {row["metric"] for row in document["comparisons"] if row["higher_is_better"]}
     compared = {row["metric"] for row in document["comparisons"] if row["difference"] is not None}
     search, sweep = document["search"], document["sweep"]
     confusion, sampled = document["confusion"], {row["variant"] for row in document["monte_carlo"] or ()}
@@ -164,7 +165,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
     }
     return {
         "differences": {
-            name: charts.paired_differences(document["comparisons"], pairs[name], name, higher_is_better(name))
+            name: charts.paired_differences(document["comparisons"], pairs[name], name, name in rising)
             for name in metrics
             if name in compared
         },
@@ -235,7 +236,7 @@ def _embedded(document: Mapping[str, Any]) -> dict[str, Any]:
         name: [{metric: _thinned(values) for metric, values in run.items()} for run in runs]
         for name, runs in (document["curves"]).items()
     }
-    epochs = charts.chosen_epochs(document["study"]["epochs"])
+    epochs = charts.chosen_epochs(document["study"]["epochs"] or 0)
     held = dict(document) | {"curves": curves, "curve_epochs": epochs}
     if document["examples"]:
         bare = [{name: value for name, value in each.items() if name != "pixels"} for each in document["examples"]["disputed"]]

@@ -8,7 +8,6 @@ from rich.console import Group
 
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.ledger.lookup import peek
-from keras_dropout.bench.metric_names import higher_is_better
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report import charts, tables
 from keras_dropout.bench.report.comparison_document import report_document
@@ -45,9 +44,10 @@ class ShownComparison(Shown, Comparison):
         return tables.comparison(self)
 
     def _repr_html_(self) -> str:
-        """Return the tables and a chart of the differences in test loss."""
-        picture, differences = "", self.rows("test_loss")
+        """Return the tables and a chart of the differences in the deciding metric."""
+        metric = self.deciding
+        picture, differences = "", self.rows(metric)
         if any(row["difference"] is not None for row in differences):
-            drawn = charts.paired_differences(differences, self.pairs("test_loss"), "test_loss", higher_is_better("test_loss"))
+            drawn = charts.paired_differences(differences, self.pairs(metric), metric, self.higher_is_better(metric))
             picture = f'<div style="{_COLORS}">{drawn}</div>'
         return f"{as_html(self)}\n{picture}"

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.comparison import Comparison
-from keras_dropout.bench.metric_names import SAMPLED, higher_is_better, is_monte_carlo, plain_metric
+from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
+from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
@@ -18,9 +19,10 @@ _SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns 
 
 def comparison(found: Comparison) -> Group:
     """Return the terminal output of `keras-dropout compare` for a `Comparison`."""
-    figures = {metric: found.figures(metric) for metric in found.own_metrics} if found.others else {}
+    shown = dict.fromkeys((*found.own_metrics, *({found.deciding} & set(found.metrics))))
+    figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
     parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
-    parts += [Text(sentence) for sentence in seeds_sentences(figures.get("test_loss", {}))]
+    parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
     return Group(*parts)
@@ -153,27 +155,31 @@ def _means_table(found: Comparison) -> Table:
     shown = [metric for metric in found.own_metrics if metric not in repeated]  # the repeated ones have a table
     for metric in shown:
         table.add_column(metric.replace("_", " "), justify="right")
-    table.add_column("train loss", justify="right")
-    table.add_column("gap (test - train loss)", justify="right")
+    trained = found.study.epochs > 0  # scores of one's own have no training loss
+    for name in ("train loss", "gap (test - train loss)") if trained else ():
+        table.add_column(name, justify="right")
     for variant in found.study.variants:
         loss, train = found.values(variant, "test_loss"), found.values(variant, "train_loss")
         cells = [_mean_and_sd(found.values(variant, metric)) for metric in shown]
-        table.add_row(
-            Text(variant.name), str(int(np.isfinite(loss).sum())), *cells, _mean_and_sd(train), _mean_and_sd(loss - train)
-        )
+        cells += [_mean_and_sd(train), _mean_and_sd(loss - train)] if trained else []
+        runs = max((int(np.isfinite(found.values(variant, metric)).sum()) for metric in shown), default=0)
+        table.add_row(Text(variant.name), str(runs), *cells)
     return table
 
 
 def _differences_table(found: Comparison, metric: str) -> Table:
-    better = "higher" if higher_is_better(metric) else "lower"
+    better = "higher" if found.higher_is_better(metric) else "lower"
     title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
     table = Table(title=Text(title), title_justify="left")
-    for name in ("variant", "difference", "95 % interval", "p", "p adjusted", "verdict"):
+    differences = found.differences(metric)
+    some = any(each.pairs < len(found.study.seeds) for each in differences.values())  # a run diverged, failed or is missing
+    for name in ("variant", *(["pairs"] if some else []), "difference", "95 % interval", "p", "p adjusted", "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
-    for name, each in found.differences(metric).items():
+    for name, each in differences.items():
         interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
         mean = f"{each.mean:+.4f}" if each.pairs else "-"
-        table.add_row(Text(name), mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
+        pairs = [str(each.pairs)] if some else []
+        table.add_row(Text(name), *pairs, mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
     return table
 
 
@@ -213,7 +219,7 @@ def _sampled_differences_table(found: Comparison) -> Table:
 
 def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     table = Table(title="How large, and how sure (docs/statistics.md)", title_justify="left")
-    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too"):
+    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too", "seeds needed"):
         table.add_column(name, justify="left" if name in ("variant", "metric") else "right")
     for metric, by_name in figures.items():
         for name, each in by_name.items():
@@ -225,8 +231,19 @@ def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
                 "-" if share is None else f"{share:.0%}",
                 f"{each['wilcoxon_p']:.3f}",
                 f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+                _seeds_needed(each),
             )
     return table
+
+
+def _seeds_needed(each: Mapping[str, Any]) -> str:
+    """Return the seeds that the difference needs, and their range."""
+    if each["pairs_needed_interval"] is None:
+        return "-"
+    needed, low, high = (
+        f">{MOST_PAIRS}" if end is None else str(end) for end in (each["pairs_needed"], *each["pairs_needed_interval"])
+    )
+    return needed if low == high else f"{needed} ({low}–{high})"
 
 
 def _mean_and_sd(values: np.ndarray) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from keras_dropout import notation
 from keras_dropout.bench.metric_names import is_monte_carlo
-from keras_dropout.bench.statistics import fewest_pairs
+from keras_dropout.bench.power import MOST_PAIRS
+from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
 
-DECIDING = "test_loss"
+DECIDING = "test_loss"  # unless a primary metric is named
 _WIDTH = 88
 
 
@@ -27,74 +28,107 @@ class Verdict:
 
 
 def verdict(document: Mapping[str, Any]) -> Verdict:
-    """Return the verdict of a document: on the test loss, with the other metrics that contradict it."""
-    study = document["study"]
+    """Return the verdict of a document: on the deciding metric, with what the other metrics of plain predictions contradict."""
+    study, deciding = document["study"], _deciding(document)
     baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
-    rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == DECIDING and row["pairs"]}
+    rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == deciding and _is_there(row)}
     unfinished = progress(document)
     if len(variants) < 2:
         return Verdict("open", f"Only {baseline} was trained.", unfinished, "There is nothing to compare; name a variant.")
     if not rows:
         return Verdict("open", "There is nothing to compare yet.", unfinished, "Let the study go on.")
     if not (rows := {name: row for name, row in rows.items() if row["verdict"] != "identical"}):
+        if study["epochs"] is None:
+            headline = f"All variants have exactly the scores of {baseline}."
+            return Verdict("open", headline, unfinished, "Check the table: they are the same runs.")
         headline = f"All variants trained the same model as {baseline}: no figure of any run differs."
         return Verdict("open", headline, unfinished, "The warnings say why; give a rate above 0 at a site of the model.")
+    shown = {name: _shown(document, name) for name in rows}
+    worse = {name: [each for each in others if each["verdict"].startswith("worse")] for name, others in shown.items()}
     if document.get("sweep") and (found := _of_sweep(document, variants, rows)):
         name, more = found
     else:
-        name, more = _named(rows), []
+        name, more = _named(rows, worse), []
     if name == baseline:
         return Verdict("worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants))
-    row = rows[name]
-    what = described(variants[name])
-    if row["verdict"] == "no difference shown":
-        headline = f"No difference is shown: with {what} {became(row)}, over {_number_of(row['pairs'], 'seed')}."
-    else:
-        headline = f"{what[:1].upper()}{what[1:]} makes {became(row, '')}: {row['verdict']}.{_seeds(row)}"
-    more = [*more, *_against(document, row), *unfinished]
-    word = row["verdict"]
-    if word == "better":
+    row, word = rows[name], rows[name]["verdict"]
+    what, kind = (described(variants[name]), "placement") if study["epochs"] else (f"the variant {name}", "variant")
+    headline = _headline(row, what, baseline) + _but(row, shown[name])
+    more, alone = [*more, *unfinished], len(rows) == 1 or document.get("sweep")
+    counts = f"if the {_words(deciding)} is what counts for you."
+    if word.startswith("better"):
         others = [other for other, each in rows.items() if other != name and each["verdict"].startswith("better")]
         if others and not document.get("sweep"):
             more.append(
                 f"Also better than {baseline}: {', '.join(others)}. Each was compared with {baseline}, not with the others; "
                 "the one with the largest gain is named first, and such a choice is a little optimistic."
             )
-        contrary = [each for each in _of(document, name) if each["verdict"] == "worse"]
-        advice = "Put it into your model." if not contrary else "Put it into your model if the test loss is what counts for you."
-        return Verdict("better", headline, more, *_put_in(variants[name], advice, study["epochs"]))
-    if word == "better, but within the margin":
-        advice = f"It is better, but by less than the {study['margin']:g} that was said to matter. Take it or leave it."
-        return Verdict("same", headline, more, *_put_in(variants[name], advice, study["epochs"]))
-    if all(each["verdict"] == "same within the margin" for each in rows.values()):
-        return Verdict("same", headline, more, *_leave_out(baseline, variants))
+        if word.endswith("within the margin"):
+            advice = f"It is better, but by less than the {study['margin']:g} that was said to matter. Take it or leave it."
+            return Verdict("same", headline, more, *_put_in(row, variants[name], advice, study["epochs"]))
+        advice = f"Put it into your model {counts}" if worse[name] else _advice(word)
+        tone = "open" if worse[name] and not study.get("primary") else "better"
+        return Verdict(tone, headline, more, *_put_in(row, variants[name], advice, study["epochs"]))
     if all(each["verdict"].startswith("worse") for each in rows.values()):
         if len(rows) > 1:
-            more.insert(0, f"Every placement is worse than {baseline}; this one is the least so.")
+            more.insert(0, f"Every {kind} is worse than {baseline}; this one is the least so.")
         return Verdict("worse", headline, more, *_leave_out(baseline, variants))
-    if len(rows) > 1 and not document.get("sweep"):
-        more.insert(0, f"No placement is shown to be better than {baseline}; this one came nearest.")
-    return Verdict("open", headline, more, _undecided(document, row))
+    if all(each["verdict"].startswith("worse") or worse[other] for other, each in rows.items()):
+        if not alone:
+            more.insert(
+                0,
+                f"Every {kind} is shown to be worse than {baseline} in some metric, and none better in the {_words(deciding)}.",
+            )
+        return Verdict("worse", headline, more, *_leave_out(baseline, variants))
+    if all(each["verdict"] == "same within the margin" for each in rows.values()):
+        return Verdict("same", headline, more, *_leave_out(baseline, variants))
+    if not alone:
+        more.insert(0, f"No {kind} is shown to be better than {baseline}; this one came nearest.")
+    if harmful := [other for other, each in rows.items() if each["verdict"].startswith("worse") or worse[other]]:
+        more.insert(0, f"Shown to be worse than {baseline}: {', '.join(harmful)}.")
+    if shown[name] and not worse[name]:
+        gained = " and ".join(_words(each["metric"]) for each in shown[name])
+        return Verdict(
+            "open",
+            headline,
+            more,
+            *_put_in(row, variants[name], f"Put it into your model if the {gained} counts.", study["epochs"]),
+        )
+    return Verdict("open", headline, more, _undecided(document, row, bool(harmful)))
+
+
+def _deciding(document: Mapping[str, Any]) -> str:
+    return document["study"].get("deciding") or DECIDING
 
 
 def progress(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence on the progress of an unfinished study, else nothing."""
-    runs = [run for variant in document["variants"] for run in variant["runs"]]
+    runs = [run for variant in document["variants"] for run in variant["runs"] if document["study"]["epochs"] is not None]
     ended = sum(run["status"] != "missing" for run in runs)
     return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
 
 
 def became(row: Mapping[str, Any], was: str = "was ") -> str:
     """Say how a metric changed under a variant: "the test loss was lower by 0.056 (95 % interval 0.048 to 0.063)"."""
-    metric, interval = row["metric"].replace("_", " "), row["interval"]
+    return f"the {_words(row['metric'])} {was}{_change(row)}"
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    interval = row["interval"]
     digits = decimals(row["difference"], *(interval or ()))
-    words = f"{'lower' if row['difference'] < 0 else 'higher'} by {abs(row['difference']):.{digits}f}"
+    words = f"{'lower' if row['difference'] < 0 else 'higher'} by {_size(row['difference'], digits)}"
     if interval and interval[0] * interval[1] > 0:
         low, high = sorted(map(abs, interval))
-        words += f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+        words += f" (95 % interval {_size(low, digits)} to {_size(high, digits)})"
     elif interval:
         words += f" (95 % interval from {-interval[0]:.{digits}f} lower to {interval[1]:.{digits}f} higher)"
-    return f"the {metric} {was}{words}"
+    return words
+
+
+def _size(value: float, digits: int) -> str:
+    """Format an absolute value with so many decimals; a value that would be 0 then, with one digit and its power of ten."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not value or float(text) else f"{abs(value):.0e}"
 
 
 def decimals(*values: float) -> int:
@@ -157,17 +191,18 @@ def code(variant: Mapping[str, Any], epochs: int) -> str | None:
     return "\n".join(lines)
 
 
-def seeds_sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECIDING) -> list[str]:
     """Say what the number of seeds can show and what the margin implies, one sentence each, from `Comparison.figures`."""
     found = []
     for name, each in figures.items():
         said, margin = [], each["equivalence"]
         if each["detectable_difference"] is not None:
-            said.append(f"as many seeds show a test loss difference of {each['detectable_difference']:.4f} with 80 % power")
+            said.append(f"as many seeds show a {_words(metric)} difference of {each['detectable_difference']:.4f} with 80 % power")
         if each["pairs_needed"] is not None:
-            said.append(f"{'the margin' if margin else 'one as seen'} takes {each['pairs_needed']}")
-        if each["unpaired_seeds"] is not None:
-            said.append(f"without pairing, {each['unpaired_seeds']} would be as precise")
+            said.append(f"one of {each['wanted_difference']:.4f} takes {seeds_between(each)}")
+        if each["pairing_gain"] is not None:
+            low, high = each["pairing_gain_interval"]
+            said.append(f"pairing divided the variance by {each['pairing_gain']:.2g} (95 % interval {low:.2g} to {high:.2g})")
         found += [f"{name}: {'; '.join(said)}."] if said else []
         if margin:
             low, high = margin["interval"]
@@ -176,6 +211,14 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"{margin['better']:.3f}, within {margin['within']:.3f}, worse by more {margin['worse']:.3f}."
             )
     return found
+
+
+def seeds_between(row: Mapping[str, Any]) -> str:
+    """Return the seeds that a difference needs with their range: "25 seeds (between 9 and 140: the spread is uncertain)"."""
+    needed, low, high = (
+        f"more than {MOST_PAIRS:,}" if n is None else str(n) for n in (row["pairs_needed"], *row["pairs_needed_interval"])
+    )
+    return f"{needed} seeds" + (f" (between {low} and {high}: the spread is uncertain)" if low != high else "")
 
 
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -202,13 +245,19 @@ def expected(row: Mapping[str, Any]) -> str:
     return f"{row['says']} > {row['above']:g}" if row["below"] is None else f"{row['says']} < {row['below']:g}"
 
 
-def _named(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the variant for the headline: the best verdict first, then the largest gain."""
-    order = ("better", "better, but within the margin", "no difference shown", "same within the margin")
+def _named(rows: Mapping[str, Mapping[str, Any]], worse: Mapping[str, Sequence[Any]]) -> str:
+    """Return the variant for the headline: the best verdict first, then one with no other metric worse, then the largest gain."""
+    order = ("better", "better in most runs", "better on average", "better, but", NO_DIFFERENCE, "same within the margin")
 
-    def rank(name: str) -> tuple[int, float]:
-        word = rows[name]["verdict"]
-        return (order.index(word) if word in order else len(order)), rows[name]["difference"]
+    def rank(name: str) -> tuple[int, bool, float]:
+        word, change = rows[name]["verdict"], rows[name]["difference"]
+        word = "better, but" if word.startswith("better") and word.endswith("margin") else word
+        side = -1 if rows[name]["higher_is_better"] else 1
+        return (
+            (order.index(word) if word in order else len(order)),
+            bool(worse[name]),
+            math.inf if change is None else side * change,
+        )
 
     return min(rows, key=rank)
 
@@ -224,53 +273,115 @@ def _of_sweep(document: Mapping[str, Any], variants: Mapping[str, Any], rows: Ma
     return name, list(sweep["sentences"])
 
 
-def _of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the comparisons of a variant on the other metrics of plain predictions."""
-    rows = [row for row in document["comparisons"] if row["variant"] == name and row["pairs"]]
-    return [row for row in rows if row["metric"] != DECIDING and not is_monte_carlo(row["metric"])]
+def _is_there(row: Mapping[str, Any]) -> bool:
+    """Return whether there is anything to compare: a pair of figures, or of runs of which one diverged."""
+    return bool(row["pairs"] or row.get("diverged") or row.get("baseline_diverged"))
 
 
-def _against(document: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """Return sentences on the metrics that contradict the test loss."""
-    side, found = row["verdict"].split(",")[0], []
-    repeated = document["sampled"]["repeated"] if document.get("sampled") else ()
-    for other in _of(document, row["variant"]):
-        if other["metric"] not in repeated and other["verdict"].split(",")[0] not in (side, "no difference shown"):
-            found.append(f"But {became(other, 'is ')}: {other['verdict']}.")
-    return found
+def _shown(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the other comparisons of a variant, on metrics of plain predictions that repeat no other, that show a difference."""
+    left_out = {_deciding(document), *(document["sampled"]["repeated"] if document.get("sampled") else ())}
+    rows = [row for row in document["comparisons"] if row["variant"] == name and _is_there(row) and row["metric"] not in left_out]
+    return [row for row in rows if row["verdict"].startswith(("better", "worse")) and not is_monte_carlo(row["metric"])]
+
+
+def _headline(row: Mapping[str, Any], what: str, baseline: str) -> str:
+    """Say the result of a variant on the deciding metric in a sentence, and what contradicts it."""
+    word, metric, capital = row["verdict"], _words(row["metric"]), what[:1].upper() + what[1:]
+    if row["difference"] is None:
+        said = f"There is no pair of runs with a {metric}, as runs diverged. Verdict on {what}: {word}."
+    elif word == NO_DIFFERENCE:
+        said = f"No difference is shown: with {what} {became(row)}, over {_pairs(row)}."
+    elif "in most runs" in word:
+        side = "higher" if word.startswith("better") == row["higher_is_better"] else "lower"
+        said = f"{capital} makes the {metric} {side} in most runs (on average {_change(row)}): {word}.{_seeds(row)}"
+    else:
+        said = f"{capital} makes {became(row, '')}: {word}.{_seeds(row)}"
+    seeds, diverged, of_baseline = _count(row), row.get("diverged"), row.get("baseline_diverged")
+    if diverged:
+        said += f" {diverged} of its {_number_of(seeds, 'run')} diverged, which counts as the worst of all."
+    if of_baseline:
+        said += f" {of_baseline} of {_number_of(seeds, 'run')} of {baseline} diverged."
+    if (diverged or of_baseline) and row["pairs"]:
+        said += f" The mean is that of the {_number_of(row['pairs'], 'pair')} in which neither did."
+    contrary = row.get("contrary")
+    if contrary and contrary["difference"] is not None:
+        by = _size(contrary["difference"], decimals(contrary["difference"]))
+        side = "lower" if contrary["difference"] < 0 else "higher"
+        said += f" Seed {contrary['seed']} says the opposite, and by far: {side} by {by}."
+    return said
+
+
+def _but(row: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
+    """Say which other metrics contradict the deciding one."""
+    contrary = [each for each in shown if each["verdict"].split()[0].strip(",") != row["verdict"].split()[0].strip(",")]
+    said = [f"{became(each, 'is ') if each['pairs'] else 'the ' + _words(each['metric'])}: {each['verdict']}" for each in contrary]
+    return f" But {'; '.join(said)}." if said else ""
+
+
+def _advice(word: str) -> str:
+    """Return the advice for a placement that is shown to be better."""
+    if "in most runs" in word:
+        return "It helps in most runs, not in all. Put it into your model if you can train again where a run goes wrong."
+    if "on average" in word:
+        return "It helps on average, but not in most runs. Put it into your model if you average over several."
+    return "Put it into your model."
+
+
+def _count(row: Mapping[str, Any]) -> int:
+    """Return the number of seeds whose runs both ended."""
+    return row.get("seeds", row["pairs"])
+
+
+def _pairs(row: Mapping[str, Any]) -> str:
+    """Say of how many seeds the mean is."""
+    of_all = f"{row['pairs']} of " if row["pairs"] < _count(row) else ""
+    return of_all + _number_of(_count(row), "seed")
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
     """Say how many seeds agree with the verdict."""
-    if row["verdict"].split(",")[0] not in ("better", "worse") or row.get("share_better") is None:
-        return f" This is the mean of {_number_of(row['pairs'], 'seed')}."
-    better = round(row["share_better"] * row["pairs"])
-    agree = better if row["verdict"].startswith("better") else row["pairs"] - better
-    return f" Shown by {agree} of {_number_of(row['pairs'], 'seed')}."
+    better = row["verdict"].startswith("better")
+    share = row.get("share_better" if better else "share_worse")
+    if not row["verdict"].startswith(("better", "worse")) or share is None:
+        return f" This is the mean of {_pairs(row)}."
+    return f" Shown by {round(share * _count(row))} of {_number_of(_count(row), 'seed')}."
 
 
-def _undecided(document: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Say what is needed to decide."""
+def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: bool) -> str:
+    """Say what is needed to decide; not where other verdicts already advise against it."""
     baseline, fewest = document["study"]["baseline"], fewest_pairs()
-    stay = "leave dropout out for now" if baseline == "none" else f"stay with {baseline} for now"
-    if row["pairs"] < fewest:
+    trained = document["study"]["epochs"] is not None
+    stay = "leave dropout out for now" if baseline == "none" and trained else f"stay with {baseline} for now"
+    if _count(row) < fewest:
         return (
-            f"Undecided: {_number_of(row['pairs'], 'seed')} cannot show a difference, whatever it is. Train at least {fewest}, "
-            f"of which the ledger has those that are trained, and {stay}."
+            f"Undecided: {_number_of(_count(row), 'seed')} cannot show a difference, whatever it is. Train at least {fewest}"
+            f"{', of which the ledger has those that are trained' if trained else ''}, and {stay}."
         )
-    needed, what = row.get("pairs_needed"), "the margin" if row.get("equivalence") else "a difference as large as the one seen"
+    if harmful:
+        return f"Nothing is shown to be better than {baseline}, and something to be worse: {stay}."
+    if row.get("diverged") or row.get("baseline_diverged"):
+        how = ", for example with a smaller learning rate" if trained else ""
+        return f"Undecided, as runs diverged: {stay}, and find out why{how}."
+    if abs(row["difference"]) < row.get("resolution", 0):
+        return f"The difference is as small as the rounding of the figures, which is none: {stay}."
+    needed, what = row["pairs_needed"], f"a difference of {row['wanted_difference']:.{decimals(row['wanted_difference'])}f}"
     if needed is None:
         return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."
     if needed <= row["pairs"]:
         return f"Undecided: {needed} seeds would often be enough to show {what}, and these were not. More seeds may; {stay}."
-    return f"Undecided: {stay}. To show {what}, about {needed} seeds would be needed, {needed - row['pairs']} more (80 % power)."
+    return f"Undecided: {stay}. To show {what} takes {seeds_between(row)}, for 80 % power; these were {row['pairs']}."
 
 
-def _put_in(variant: Mapping[str, Any], advice: str, epochs: int) -> tuple[str, str | None]:
+def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epochs: int | None) -> tuple[str, str | None]:
+    if row.get("diverged"):
+        advice += f" With it, {row['diverged']} of {_number_of(_count(row), 'run')} diverged."
+    if epochs is None:  # scores of runs that were trained elsewhere
+        return advice.replace("Put it into your model", "Take it"), None
     if variant["placement"] is None:
-        return "Leave the model as it is built: its dropout is worth having.", None
+        return "Leave the model as it is built: its dropout is worth having." if advice == _advice("better") else advice, None
     if (text := code(variant, epochs)) is None:
-        return f"Put it into your model: the placement that the command calls {variant['name']}.", None
+        return f"{advice} It is the placement that the command calls {variant['name']}.", None
     return advice, text
 
 
@@ -297,6 +408,10 @@ def _sites(sites: Sequence[str]) -> str:
     if len(sites) > 4:
         return f"{len(sites)} sites ({sites[0]} to {sites[-1]})"
     return sites[0] if len(sites) == 1 else f"{', '.join(sites[:-1])} and {sites[-1]}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _number_of(count: int, what: str) -> str:

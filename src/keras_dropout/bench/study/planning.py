@@ -59,7 +59,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """Return the parts of the plan that a report shows besides the study, as plain values."""
-        said = {name: self.settings[name] for name in ("max_seeds", "margin")}
+        said = {name: self.settings[name] for name in ("max_seeds", "margin", "primary", "power")}
         return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
     def rounds(self) -> Iterator[Study]:
@@ -72,10 +72,9 @@ class Plan:
         if most is None:
             yield self.study
             return
-        from keras_dropout.bench.statistics import LEVEL, first_look
+        from keras_dropout.bench.statistics import first_look
 
-        variants = len(self.study.variants)
-        seeds = first_look(most, LEVEL / max(1, variants - 1))
+        variants, seeds = len(self.study.variants), first_look(most)
         assert seeds is not None  # `plan_study` refuses fewer seeds than a verdict needs
         while seeds < most:
             yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
@@ -179,7 +178,7 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if BASELINE in names:  # a variant that places something, or leaves the model as built
         refuse(f"the variant {BASELINE!r} is the model without dropout; it cannot be placed.", "Give the variant another name.")
     check_variant_names([BASELINE, *(names or (*_READY[1:], _PUBLISHED))], found["baseline"])
-    seeds, max_seeds = _read_seeds(found["seeds"], found["max_seeds"], len(names))
+    seeds, max_seeds = _read_seeds(found["seeds"], found["max_seeds"])
     return found | {"variants": variants, "seeds": seeds, "max_seeds": max_seeds, "ledger": check_ledger_path(found["ledger"])}
 
 
@@ -242,8 +241,6 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     model, ready = subject.model, subject.ready
     compiled = _compile_settings(subject.given, asked["optimizer"], asked["learning_rate"])
     chosen = _choose(asked["variants"], ready, subject.default)
-    if asked["max_seeds"] is not None:
-        _check_enough_seeds(asked["max_seeds"], sum(variant != ready[BASELINE] for variant in chosen))
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
     begun = with_weights(model, asked["from_weights"])
     made, notes = checks.settings_of(begun), subject.notes
@@ -381,14 +378,16 @@ def _check_kinds(variant: Variant) -> None:
             refuse(f"no dropout layer {spec['kind']!r} that can be put at a site.", f"Use one of: {', '.join(known)}.")
 
 
-def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, ...], int | None]:
+def _read_seeds(seeds: Any, max_seeds: Any) -> tuple[tuple[int, ...], int | None]:
     """Return the seeds, and their maximum number if seeds are added until there is a verdict."""
     if isinstance(seeds, str):
         if seeds != "auto":
             refuse(f"seeds must be a whole number of at least 1, or auto; got {seeds!r}.", "For example 6.")
         most = DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds
-        most = check_whole("max seeds", most, 1, "For example 30.", MOST_SEEDS)
-        _check_enough_seeds(most, variants)
+        from keras_dropout.bench.statistics import fewest_pairs
+
+        fix = f"Use --max-seeds 30, or another number from {fewest_pairs()}, the fewest that show a difference, to {MOST_SEEDS:,}."
+        most = check_whole("max seeds", most, fewest_pairs(), fix, MOST_SEEDS)
         return tuple(range(most)), most
     if max_seeds is not None:
         refuse(f"max seeds {max_seeds} is for seeds that are added until there is a verdict.", "Use --seeds auto with it.")
@@ -399,17 +398,6 @@ def _read_seeds(seeds: Any, max_seeds: Any, variants: int) -> tuple[tuple[int, .
         return found, None
     fix = "Six are the fewest that can show a difference. The seeds themselves go into a list."
     return tuple(range(check_whole("seeds", seeds, 1, fix, MOST_SEEDS))), None
-
-
-def _check_enough_seeds(most: int, variants: int) -> None:
-    """Refuse a maximum of seeds too small to show differences between this many variants and the baseline."""
-    from keras_dropout.bench.statistics import LEVEL, fewest_pairs
-
-    if most < (fewest := fewest_pairs(LEVEL / max(1, variants))):
-        refuse(
-            f"max seeds must be at least {fewest}, as fewer cannot show a difference of that many variants; got {most}.",
-            f"Use --max-seeds {fewest} or more, or fewer variants.",
-        )
 
 
 def _choose(variants: Sequence[Variant | str], ready: Mapping[str, Variant], default: Sequence[str]) -> list[Variant]:

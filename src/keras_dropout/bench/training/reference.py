@@ -80,11 +80,15 @@ class ReferenceTraining:
     def restore(self, values: Sequence[np.ndarray]) -> None:
         """Go back to the values of a snapshot, even in a model that is not trained yet."""
         if not self.model.optimizer.built:
-            x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
-            # Keras creates all variables without a step in this way; there is no public name.
-            self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
+            self.build()
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
+
+    def build(self) -> None:
+        """Create all variables, the loss and the metrics of a model that is not trained yet."""
+        x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
+        # Keras has no public name for this.
+        self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
 
     def values(self) -> list[np.ndarray]:
         """Return the current values of the model, the trainable ones first."""

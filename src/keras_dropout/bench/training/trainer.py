@@ -433,6 +433,27 @@ def why_not_compiled(study: Study, data: Data) -> str | None:
     return None
 
 
+def metrics_before_training(study: Study, data: Data) -> list[str]:
+    """Return the names of the metrics on test data that runs of the study will have, found with a few examples of the data.
+
+    Return [] if the model cannot be measured before it is trained.
+    """
+    parts = {}
+    for name, part in data.parts(study.split).items():
+        few = np.arange(min(_LOOK, arrays.count(part.y)))
+        parts[name] = Part(*(None if a is None else arrays.take(a, few) for a in part))
+    trainer, run = Trainer(dataclasses.replace(study, engine="reference"), parts, data.divide_by), study.runs()[0]
+    try:
+        model, schedules = make(study, run.variant)  # not `build`, which sets the seeds of this process
+        training = _Alone(trainer._prepare(model)(model, run.variant, schedules, study.epochs))
+        training._training.build()
+        ((found, *_),) = trainer._measure(training, "test")
+        samples = {} if study.samples is None else trainer._monte_carlo(run, training.values(0), 1)[0]
+    except Exception:  # the user's own layers, losses and metrics may raise anything
+        return []
+    return sorted({**found, **samples}, key=lambda name: (name != "test_loss", name))
+
+
 def check_samples(study: Study, data: Data) -> None:
     """Refuse, before training, a study with samples whose model cannot be sampled."""
     part, few = data.parts(study.split)["test"], np.arange(_LOOK)
