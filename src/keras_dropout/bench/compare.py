@@ -166,7 +166,8 @@ def compare(
     for it); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
     early_stopping (epochs to wait for a smaller validation loss; then the epoch with the smallest loss is measured);
     samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression
-    test_rmse, and test_mc_… of the mean of the passes, and for a classifier test_scaled_nll, the NLL after temperature scaling; all examples have equal weight there, and the model must have one output);
+    test_rmse, and test_mc_… of the mean of the passes, and for a classifier test_scaled_nll, the NLL after temperature scaling;
+    all examples have equal weight there, and the model must have one output);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
