@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
+from sklearn.datasets import load_digits
 
 from keras_dropout.bench.data import dataset, public_sets
 from keras_dropout.errors import BadInput
@@ -113,6 +115,24 @@ def test_digits():
     digits = public_sets.digits()
     assert (digits.train[0].shape, digits.test[0].shape) == ((1437, 8, 8), (360, 8, 8))
     assert digits.train[0].dtype == np.uint8
+
+
+def test_digits_are_divided_by_class_at_random():
+    """The file is in the order of its writers: its last fifth was harder than any part drawn at random."""
+    digits, raw = public_sets.digits(), load_digits()
+    assert np.abs(np.bincount(digits.test.y) - np.bincount(raw.target) * 360 / 1797).max() < 1
+    places = {image.tobytes(): place for place, image in enumerate(raw.images.astype("uint8"))}
+    assert len(places) == 1797
+
+    def is_spread(x):
+        found = np.array([places[image.tobytes()] for image in x]) / 1797
+        return kstest(found, "uniform").pvalue > 0.01
+
+    parts = digits.parts("held-out")
+    assert all(is_spread(part.x) for part in parts.values())
+    assert all(is_spread(part.x) for part in digits.first(200, 100).parts("held-out").values())
+    assert not is_spread(raw.images[1437:].astype("uint8"))
+    assert public_sets.digits().fingerprint() == digits.fingerprint()
 
 
 def test_the_first_examples_have_a_tenth_for_validation(real):

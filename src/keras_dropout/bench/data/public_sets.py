@@ -14,25 +14,30 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_dropout.bench.data import splits
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.errors import refuse
 
 DATA_VARIABLE = "KERAS_DROPOUT_DATA"
+_DIGITS_TEST = 360
 
 
 def digits(train: int | None = None, test: int | None = None) -> Data:
-    """Load scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16; the last 360 are the test data.
+    """Load scikit-learn's digits: 1,797 grey images of 8x8 with values 0 to 16, of which 360 are the test data.
 
-    `train` and `test` as in `Data.first`.
+    They are drawn at random by class, always the same, and all parts are in random order: the file is in the order of its writers,
+    so its last images are those of other people than the first. `train` and `test` as in `Data.first`.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         refuse("the data set digits needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
     bunch = load_digits()
-    x, y = bunch.images.astype("uint8"), bunch.target.astype("uint8")
-    whole = Data("digits", Part(x[:1437], y[:1437]), Part(x[1437:], y[1437:]), validation=200, divide_by=16.0)
-    return whole.first(train, test)
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    x, y = bunch.images[order].astype("uint8"), bunch.target[order].astype("uint8")
+    split = splits.divide(len(y), test=_DIGITS_TEST / len(y), validation=0, classes=y)
+    parts = (Part(x[rows], y[rows]) for rows in (split.train, split.test))
+    return Data("digits", *parts, validation=200, divide_by=16.0).first(train, test)
 
 
 _FASHION_MNIST = {  # file: sha256 of its decompressed content
