@@ -7,6 +7,7 @@ verdict where twenty placements are compared.
 
 Ctrl-C is fine: the ledger has what is finished, and the same command goes on.
 Run: python benchmarks/atlas.py [--data-dir FOLDER] [--only digits] [--ledger FILE] [--json FILE [--package]] [--quick]
+With --only, FILE keeps its studies of the other data sets.
 --package also writes from FILE what `keras-dropout check` and `init` read, models/atlas.json of the package. --quick: one small
 study with few seeds: whether it runs.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from perceptrons import NAMES, epochs_for, load, perceptron
-from report import write
+from report import stored, write
 
 from keras_dropout.bench.compare import compare
 from keras_dropout.bench.records import BASELINE
@@ -100,6 +101,11 @@ def show(found: Mapping[str, Any]) -> None:
         print(f"  {row['kind']:16} {row['site']:17} {row['rate']:4}  {mean:+.4f} ({low:+.4f} to {high:+.4f})  {verdict}")
 
 
+def _in_order(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By data set, as in a run of all."""
+    return sorted(studies, key=lambda each: NAMES.index(each["data"].partition(",")[0]))
+
+
 def package(path: Path) -> None:
     """Write the copy that the package has: the same, in few characters."""
     rounded = json.loads(path.read_text(), parse_float=lambda text: float(f"{float(text):.4g}"))
@@ -119,13 +125,15 @@ def main() -> None:
     if given.package and not given.json:
         parser.error("--package copies what --json FILE gets")
     given.seeds = given.seeds or (2 if given.quick else SEEDS)
+    before = stored() if given.only else None
+    others = [row for row in (before or {"rows": []})["rows"] if row["data"].partition(",")[0] not in given.only]
     started, found = time.perf_counter(), []
     for name in ("digits",) if given.quick else given.only or NAMES:
         for size in SIZES[name][: 1 if given.quick else None]:
             for hidden in NETS[: 1 if given.quick else None]:
                 found.append(study(name, size, hidden, given))
                 show(found[-1])
-                write("atlas", found)
+                write("atlas", _in_order([*found, *others]), before)
                 if given.package:
                     package(Path(given.json))
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)

@@ -12,22 +12,26 @@ they are models with a loss of their own, which the bench does not copy. Targete
 batch: with single weights and a mask an example they are too slow on a CPU.
 
 Ctrl-C is fine: the ledger has what is finished, and the same command goes on.
-Run: python benchmarks/methods.py [--data-dir FOLDER] [--ledger FILE] [--seeds 10] [--json FILE] [--quick | --large]
+Run: python benchmarks/methods.py [--data-dir FOLDER] [--only digits] [--ledger FILE] [--seeds 10] [--json FILE] [--quick | --large]
+With --only, FILE keeps its tables of the other data sets.
 --quick: few digits, two settings of each method, no references: whether it runs. --large: more images, wider nets, 20 seeds.
 """
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
 import keras
 import numpy as np
 from perceptrons import NAMES, epochs_for, load, perceptron
-from report import write
+from report import stored, write
 from scipy import stats
 
 from keras_dropout import place
@@ -283,6 +287,7 @@ def _seconds(study: Comparison, name: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="the folder of Fashion-MNIST and CIFAR-10")
+    parser.add_argument("--only", choices=NAMES, action="append", help="one data set; repeatable")
     parser.add_argument("--ledger", default="methods.db")
     parser.add_argument("--seeds", type=int, help="fresh seeds of each method")
     parser.add_argument("--json")
@@ -295,20 +300,24 @@ def main() -> None:
     search_seeds = SEARCH_SEEDS
     if given.quick:
         methods, search_seeds = {name: settings[1:3] for name, settings in METHODS.items()}, SEARCH_SEEDS[:1]
+    before = stored() if given.only else None
+    stored_tables = before["rows"]["tables"] if before else []
+    others = [each for each in stored_tables if each["data"].partition(",")[0] not in given.only]
     tables, started = [], time.perf_counter()
-    for name in NAMES[: 1 if given.quick else None]:
+    for name in NAMES[:1] if given.quick else given.only or NAMES:
         data = load(name, given.data_dir, None if name == "digits" and not given.quick else scale["train"])
         train = data.facts("held-out").train
         batch_size = 32 if train < 2000 else 64
         task = Task(data, scale["hidden"], epochs_for(scale["updates"], train, batch_size), batch_size, given.ledger)
         tables.append(table(task, methods, search_seeds, range(given.seeds or scale["seeds"])))
         show(tables[-1])
+    tables = sorted([*tables, *others], key=lambda each: NAMES.index(each["data"].partition(",")[0]))
     found: dict[str, Any] = {"tables": tables}
     if len(tables) > 1:
         found["together"] = together(tables)
         show_together(found["together"])
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
-    write("methods", found)
+    write("methods", found, before)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,22 @@ from typing import Any
 from keras_dropout.bench.execution.machine import machine, versions
 
 
-def write(name: str, rows: Any) -> None:
-    """Write `rows` to the file named after --json, if any."""
+def write(name: str, rows: Any, before: Mapping[str, Any] | None = None) -> None:
+    """Write `rows` to the file named after --json, if any; `before` made a part of them (see `stored`)."""
     if "--json" in sys.argv:
-        path = Path(sys.argv[sys.argv.index("--json") + 1])
         said = made(" ".join(["python", f"benchmarks/{name}.py", *_what(sys.argv[1:])]))
-        path.write_text(json.dumps(said | {"rows": rows}, indent=1) + "\n")
+        if before:
+            said["before"] = {each: before[each] for each in said}
+        _path().write_text(json.dumps(said | {"rows": rows}, indent=1) + "\n")
+
+
+def stored() -> dict[str, Any] | None:
+    """What the file named after --json has, for a benchmark that makes a part of it anew."""
+    return json.loads(_path().read_text()) if "--json" in sys.argv and _path().exists() else None
+
+
+def _path() -> Path:
+    return Path(sys.argv[sys.argv.index("--json") + 1])
 
 
 def _what(arguments: Sequence[str]) -> list[str]:

@@ -36,8 +36,8 @@ def digits(train: int | None = None, test: int | None = None) -> Data:
     order = np.random.default_rng(0).permutation(len(bunch.target))
     x, y = bunch.images[order].astype("uint8"), bunch.target[order].astype("uint8")
     split = splits.divide(len(y), test=_DIGITS_TEST / len(y), validation=0, classes=y)
-    parts = (Part(x[rows], y[rows]) for rows in (split.train, split.test))
-    return Data("digits", *parts, validation=200, divide_by=16.0).first(train, test)
+    parts = [Part(x[rows], y[rows]) for rows in (split.train, split.test)]
+    return Data("digits", parts[0], parts[1], validation=200, divide_by=16.0).first(train, test)
 
 
 _FASHION_MNIST = {  # file: sha256 of its decompressed content
