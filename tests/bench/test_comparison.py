@@ -36,7 +36,7 @@ def made_up(tmp_path, difference=0.1, **settings) -> ShownComparison:
         noise = np.random.default_rng([run.seed, rank]).normal(0, 0.005)
         loss = 1 + 0.3 * run.seed - difference * rank + noise
         metrics = {"test_loss": loss, "test_accuracy": 1 - loss / 4, "train_loss": loss / 2}
-        curves = {name: [2.0, loss] for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
+        curves = {name: [loss, loss] for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
         results[run.key] = Result("done", 1.0, 2, metrics, curves)
     return ShownComparison(study, results, {"wall_seconds": 1.0}, "keras-dropout compare digits-mlp")
 
@@ -110,6 +110,28 @@ def test_too_few_seeds_are_said(tmp_path):
 def test_the_leaking_split_is_said(tmp_path):
     assert any("also trained on" in warning for warning in made_up(tmp_path, split="as-published").warnings())
     assert made_up(tmp_path).warnings() == []
+
+
+def test_a_study_cut_short_is_said_and_gives_no_advice_to_change_the_model(tmp_path):
+    """The loss of one variant falls with each seed until the last epoch; that of the others has levelled out."""
+    found = made_up(tmp_path)
+    assert found.document()["unfinished_curves"] == found.unfinished_curves == []
+    assert "place(model" in found.save_report(tmp_path / "whole.html").read_text()
+    last = next(variant for variant in found.study.variants if variant.name == "last")
+    for seed in found.study.seeds:
+        key = found.study.key(last, seed)
+        loss = found.results[key].metrics["test_loss"]
+        found.results[key] = dataclasses.replace(
+            found.results[key], curves={"loss": [loss, loss], "validation_loss": [2 * loss, loss]}
+        )
+    assert found.document()["unfinished_curves"] == found.unfinished_curves == ["last"]
+    assert "The validation loss still falls at the last of 2 epochs (last): trained" in " ".join(str(found).split())
+    page = found.save_report(tmp_path / "short.html").read_text()
+    assert "Train on before you act on it" in page
+    assert "place(model" not in page
+    stopped = dataclasses.replace(found, study=dataclasses.replace(found.study, early_stopping=1))
+    leaking = dataclasses.replace(found, study=dataclasses.replace(found.study, split="as-published"))
+    assert (stopped.unfinished_curves, leaking.unfinished_curves) == ([], [])
 
 
 def test_the_document_has_the_promised_fields(tmp_path):

@@ -29,6 +29,7 @@ from keras_dropout.bench.statistics import (
     sign_flip_p,
     smallest_p,
     smooth_curve,
+    still_falls,
     verdict,
     wilcoxon_p,
 )
@@ -525,6 +526,25 @@ def test_thousands_of_pairs():
     assert found.verdict == "better"
     assert found.p < 0.001
     assert found.interval == pytest.approx(mean_interval(values))
+
+
+# Curves over epochs
+
+
+def learning(epochs, seeds=6, rate=0.3, noise=0.01, seed=0):
+    """Losses that fall from 2 towards 0.3 as exp(-rate * epoch), each seed with a level and a noise of its own."""
+    random = np.random.default_rng(seed)
+    level = random.normal(0, 0.05, (seeds, 1))
+    return 0.3 + 1.7 * np.exp(-rate * np.arange(epochs)) + level + random.normal(0, noise, (seeds, epochs))
+
+
+def test_a_loss_that_still_falls_is_told_from_one_that_has_levelled_out():
+    assert all(still_falls(learning(epochs, seed=seed)) for epochs in (5, 8, 10) for seed in range(20))
+    assert not any(still_falls(learning(epochs, seed=seed)) for epochs in (30, 60) for seed in range(60))
+    assert not still_falls(0.3 + 0.01 * np.arange(20) * np.ones((6, 1)))  # it rises
+    assert not still_falls(learning(5, seeds=1))
+    assert not still_falls(learning(1))
+    assert still_falls(np.linspace(1, 0.5, 40) + np.zeros((2, 1)))
 
 
 # Curves over a rate

@@ -109,6 +109,24 @@ class Comparison:
         return worse + [(name, "diverged") for name in self.diverged]
 
     @property
+    def unfinished_curves(self) -> list[str]:
+        """The variants whose validation loss still falls at the last epoch: see `statistics.still_falls`.
+
+        None with early stopping, which ends a run when its loss no longer falls, with the split "as-published", whose validation
+        loss is a training loss, and of scores of one's own.
+        """
+        if isinstance(self.study, Scores) or self.study.early_stopping or self.study.split != "held-out":
+            return []
+        found = []
+        for variant in self.study.variants:
+            results = (self.results.get(self.study.key(variant, seed)) for seed in self.study.seeds)
+            curves = [each.curves.get("validation_loss", ()) for each in results if each is not None and each.status == "done"]
+            whole = [curve for curve in curves if len(curve) == self.study.epochs]
+            if whole and statistics.still_falls(np.array(whole)):
+                found.append(variant.name)
+        return found
+
+    @property
     def missing(self) -> int:
         """Number of runs without a result yet."""
         return sum(run.key not in self.results for run in self.study.runs())
@@ -370,6 +388,7 @@ class Comparison:
                 for variant in study.variants
             ],
             "comparisons": comparisons,
+            "unfinished_curves": self.unfinished_curves,
             **({} if study.samples is None else {"monte_carlo": self.monte_carlo()}),
             "warnings": self.warnings(),
             "timing": self.timing,
@@ -397,6 +416,11 @@ class Comparison:
                 f"Seeds were added until there were verdicts: {pairs} of at most {self.max_seeds}. The verdicts allow for that. "
                 "The p-values and intervals do not: they are those of a number of seeds fixed before."
                 + ("" if self.margin is None else " Only the last of these seeds can show that a difference is within the margin.")
+            )
+        if self.unfinished_curves:
+            found.append(
+                f"The validation loss still falls at the last of {study.epochs} epochs ({', '.join(self.unfinished_curves)}): "
+                "trained to the end, the verdict can be another. Give more epochs, or early stopping."
             )
         if smallest_p(pairs) > 0.05:
             found.append(

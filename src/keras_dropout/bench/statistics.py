@@ -16,6 +16,7 @@ from scipy.interpolate import CubicSpline
 
 LEVEL = 0.05
 NO_DIFFERENCE = "no difference shown"
+SLOPE = 0.02  # share of a whole fall: a curve with less in its last tenth has levelled out
 _SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
 _FAR = 4  # standard deviations; normal differences that are shown to be better seldom have such a pair against them
@@ -448,6 +449,21 @@ def crossed_interval(losses: np.ndarray) -> tuple[float, float] | None:
     free = max(total**2 / spread, min(seeds, examples) - 1) if spread else seeds - 1
     half = float(stats.t.isf(LEVEL / 2, free)) * math.sqrt(total / (seeds * examples))
     return float(mean - half), float(mean + half)
+
+
+def still_falls(curves: np.ndarray) -> bool:
+    """Return whether a loss still falls at its last epoch, from its curves (seeds, epochs).
+
+    The last tenth of the epochs is compared with the tenth before: the loss falls if the mean over seeds of the difference of the
+    two means is above 0 with a 95 % interval without zero, and at least 2 % of the whole fall since the first epoch. A curve that
+    has levelled out is neither. One epoch or one seed cannot tell: False.
+    """
+    tenth = max(1, curves.shape[1] // 10)
+    if min(len(curves), curves.shape[1] // tenth) < 2:
+        return False
+    falls = curves[:, -2 * tenth : -tenth].mean(axis=1) - curves[:, -tenth:].mean(axis=1)
+    interval, whole = mean_interval(falls), curves[:, 0].mean() - curves[:, -tenth:].mean()
+    return interval is not None and interval[0] > 0 and bool(falls.mean() >= SLOPE * whole)
 
 
 def fewest_pairs(alpha: float = LEVEL) -> int:

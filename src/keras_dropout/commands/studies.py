@@ -80,8 +80,9 @@ def compare(
     wanted_difference: --power, else --margin, else as large as seen), pairs_needed_interval (from the 95 % interval of the
     spread), pairing_gain (unpaired variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision),
     equivalence (with --margin, of the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the
-    probabilities worse, within and better). What does not exist is null. docs/statistics.md says what they mean. With --samples
-    also monte_carlo: variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+    probabilities worse, within and better). What does not exist is null. docs/statistics.md says what they mean.
+    unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo: variant,
+    metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
 
     Examples:
       keras-dropout compare digits-mlp

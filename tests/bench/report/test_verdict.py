@@ -162,6 +162,18 @@ def test_a_margin_is_kept_to():
     assert (found.tone, found.advice[:18]) == ("same", "Leave dropout out.")
 
 
+@pytest.mark.parametrize(("difference", "word"), [(-0.05, "better"), (0.05, "worse"), (0.005, "no difference shown")])
+def test_while_curves_fall_nothing_is_advised_but_to_train_on(difference, word):
+    given = row(difference=difference, interval=(difference - 0.01, difference + 0.01), word=word)
+    whole, short = (verdict(document(given, unfinished_curves=names)) for names in ([], ["none", "hidden"]))
+    assert (whole.tone, whole.headline, whole.more) == (short.tone, short.headline, short.more)
+    assert (whole.code is None) == (word == "no difference shown")
+    assert short.code is None
+    assert short.advice.startswith(
+        "Train on before you act on it: the validation loss still falls at the last epoch (none, hidden)."
+    )
+
+
 def test_runs_that_are_missing_are_counted():
     found = verdict(document(row(pairs=2, word="no difference shown"), missing=4))
     assert found.more[-1] == "So far, 4 of 12 runs have ended: all this may still change."

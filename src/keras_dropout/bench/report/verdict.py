@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_dropout import notation
@@ -28,7 +28,18 @@ class Verdict:
 
 
 def verdict(document: Mapping[str, Any]) -> Verdict:
-    """Return the verdict of a document: on the deciding metric, with what the other metrics of plain predictions contradict."""
+    """Return the verdict of a document: on the deciding metric, with what the other metrics of plain predictions contradict.
+
+    While learning curves still fall, it advises to train on, and no change of the model.
+    """
+    found = _of_differences(document)
+    if not (falling := document.get("unfinished_curves")):
+        return found
+    advice = f"Train on before you act on it: the validation loss still falls at the last epoch ({', '.join(falling)})."
+    return replace(found, advice=f"{advice} Give more epochs, or early stopping.", code=None)
+
+
+def _of_differences(document: Mapping[str, Any]) -> Verdict:
     study, deciding = document["study"], _deciding(document)
     baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
     rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == deciding and _is_there(row)}
