@@ -564,19 +564,35 @@ def _sign_patterns(pairs: int) -> np.ndarray:
     return drawn
 
 
+def compare_with_best(values: np.ndarray) -> list[float]:
+    """Return for each column, with a row for each seed, the p-value of its having the smallest mean of all.
+
+    The columns with p above 0.05 hold the one with the smallest mean in at least 95 % of studies, whichever it is (multiple
+    comparisons with the best: Hsu 1981, Ann. Statist. 9: 1026-1034). For column i the statistic is the largest t of its paired
+    differences to the others, max over j of t(values[:, i] - values[:, j]), one-sided. Its distribution comes from flipping the
+    signs of whole rows, the same for all j: where i is the best, a difference is as likely as its negative, or lower. As i is
+    compared with every other column, nothing depends on which of them came out best. p cannot go below 1 / 2**rows, so fewer than
+    five rows exclude no column.
+    """
+    signs = _sign_patterns(len(values))
+    found = []
+    for column, own in enumerate(values.T):
+        differences = own[:, None] - np.delete(values, column, axis=1)
+        size = np.sqrt((differences**2).sum(axis=0))
+        # As in `sign_flip_p`, a rising function of t; the column itself, with differences of 0, stands for no other column.
+        largest = (signs @ differences / np.where(size > 0, size, 1.0)).max(axis=1, initial=-math.inf)
+        found.append(float(np.mean(largest >= largest[0] - 1e-12)))
+    return found
+
+
 @dataclass(frozen=True)
 class Smooth:
-    """A smooth curve through noisy values over x, with its pointwise 95 % interval and its minimum.
-
-    `best` is the x at which the curve is lowest. `best_interval` spans all x at which the curve is not significantly higher.
-    """
+    """A smooth curve through noisy values over x, with its pointwise 95 % interval: a drawing, see `compare_with_best`."""
 
     x: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    best: float
-    best_interval: tuple[float, float]
     knots: int
 
 
@@ -585,8 +601,7 @@ def smooth_curve(x: np.ndarray, values: np.ndarray, points: int = 121) -> Smooth
 
     The spline has 3 to 6 knots at equal distances in x; generalised cross-validation on the mean over seeds chooses the number
     (Craven and Wahba 1979). Each seed gets its own fit after its level is subtracted, since seeds are compared at the same x.
-    Intervals are Student's t over the fitted curves. An x counts as good as the best if the 95 % interval of the paired difference
-    of the curves, between this x and the best, contains zero.
+    Intervals are Student's t over the fitted curves.
     """
     rows = values[np.isfinite(values).all(axis=1)]
     if not len(rows):
@@ -608,10 +623,8 @@ def smooth_curve(x: np.ndarray, values: np.ndarray, points: int = 121) -> Smooth
     grid = np.union1d(np.linspace(x[0], x[-1], points), x)
     curves = (design(knots, grid) @ np.linalg.lstsq(design(knots, x), rows.T, rcond=None)[0]).T
     middle = curves.mean(axis=0)
-    lowest = int(middle.argmin())
     half = _half_width(curves)
-    as_good = grid[middle - middle[lowest] <= _half_width(curves - curves[:, [lowest]])]
-    return Smooth(grid, middle, middle - half, middle + half, float(grid[lowest]), (float(as_good[0]), float(as_good[-1])), knots)
+    return Smooth(grid, middle, middle - half, middle + half, knots)
 
 
 def _half_width(rows: np.ndarray) -> np.ndarray:

@@ -283,8 +283,7 @@ def response(curve: Mapping[str, Any], metric: str) -> Markup:
     ]
     dots = _base(dots).mark_circle(size=26, opacity=0.55, color=_INK).encode(x=place, y=level, description=alt.Description("tip:N"))
     best = _base([{"rate": curve["best"]}]).mark_rule(color=_QUIET, strokeDash=[3, 3], aria=False).encode(x=place)
-    low, high = curve["best_interval"]
-    label = f"{_title(metric)} by rate: lowest at {curve['best']:.3g}, no rate from {low:.3g} to {high:.3g} is shown to be worse."
+    label = f"{_title(metric)} by rate, with a smooth curve; the mean is smallest at {curve['best']:.3g}."
     return _svg((area + best + dots + line).properties(width=400, height=250), label)
 
 

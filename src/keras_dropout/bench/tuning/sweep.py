@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Group
@@ -14,7 +14,7 @@ from rich.text import Text
 from keras_dropout.bench.compare import carry_out, keep
 from keras_dropout.bench.records import Run
 from keras_dropout.bench.report.shown_comparison import ShownComparison
-from keras_dropout.bench.statistics import Smooth, smooth_curve
+from keras_dropout.bench.statistics import LEVEL, Smooth, compare_with_best, smooth_curve
 from keras_dropout.bench.study.planning import Plan
 from keras_dropout.bench.tuning import spaces
 from keras_dropout.bench.tuning.search import build, fresh_plan
@@ -26,7 +26,7 @@ MOST_RATES = 1_000  # each rate is a variant, and so a row of every table
 
 @dataclass(repr=False)
 class Sweep(Shown):
-    """The response of the loss to one rate: the comparison of all rates, and smooth curves through their runs."""
+    """The response of the loss to one rate: the comparison of all rates, the best, and smooth curves through their runs."""
 
     site: str
     rates: Sequence[float]
@@ -48,18 +48,40 @@ class Sweep(Shown):
         values = self.values(metric)
         return smooth_curve(np.array(self.rates), values) if np.isfinite(values).all(axis=1).any() else None
 
+    def best(self, metric: str) -> "Best | None":
+        """Return the rate with the smallest mean, and those not shown to be worse; None if no seed has all rates."""
+        values = self.values(metric)
+        values = values[np.isfinite(values).all(axis=1)]
+        if not len(values):
+            return None
+        p = compare_with_best(values)
+        not_worse = [rate for rate, each in zip(self.rates, p) if each > LEVEL]
+        return Best(self.rates[int(values.mean(axis=0).argmin())], not_worse, p, len(values))
+
     def sentences(self) -> list[str]:
         """Name the best rate by validation loss, and how certain it is."""
-        if (curve := self.curve("validation_loss")) is None:
+        if (best := self.best("validation_loss")) is None:
             return ["No seed has a run at each rate yet."]
-        low, high = curve.best_interval
-        found = f"{self.site}: the validation loss is lowest at rate {curve.best:.3g}"
-        if len(self.comparison.study.seeds) < 2:
-            return [f"{found}; one seed gives no interval."]
-        found += f"; no rate from {low:.3g} to {high:.3g} is shown to be worse (95 %)."
-        if curve.best in (self.rates[0], self.rates[-1]):
+        found = f"{self.site}: of {len(self.rates)} rates, {best.rate:.3g} has the smallest mean validation loss. "
+        if 2.0**-best.seeds > LEVEL:
+            found += f"{best.seeds} seed{'s' if best.seeds > 1 else ''} cannot show a rate to be worse: give 5 or more."
+        elif len(best.not_worse) == 1:
+            found += "Each other rate is shown to be worse (95 % for all together)."
+        else:
+            found += f"Not shown to be worse than the best (95 % for all together): {self._spans(best.not_worse)}."
+        if best.rate in (self.rates[0], self.rates[-1]):
             found += " That is an end of the sweep: the best rate may lie outside."
         return [found]
+
+    def _spans(self, chosen: Sequence[float]) -> str:
+        """Write rates as spans without a gap: "0.1 to 0.3, 0.5"."""
+        spans: list[list[float]] = []
+        for number, rate in enumerate(self.rates):
+            if rate in chosen and number and self.rates[number - 1] in chosen:
+                spans[-1][1:] = [rate]
+            elif rate in chosen:
+                spans.append([rate])
+        return ", ".join(" to ".join(f"{end:.3g}" for end in span) for span in spans)
 
     def document(self) -> dict[str, Any]:
         """Return the comparison and the sweep as plain values."""
@@ -72,7 +94,7 @@ class Sweep(Shown):
     def own_document(self) -> dict[str, Any]:
         """Return the part that the sweep adds to the comparison's document."""
         metrics = ("validation_loss", "test_loss")
-        curves = {metric: curve for metric in metrics if (curve := self.curve(metric)) is not None}
+        found = {metric: (c, b) for metric in metrics if (c := self.curve(metric)) and (b := self.best(metric))}
         sweep = {
             "site": self.site,
             "variants": dict(zip(self.names, self.rates)),
@@ -85,10 +107,12 @@ class Sweep(Shown):
                     "low": c.low.tolist() if np.isfinite(c.low).all() else None,
                     "high": c.high.tolist() if np.isfinite(c.high).all() else None,
                     "knots": c.knots,
-                    "best": c.best,
-                    "best_interval": list(c.best_interval),
+                    "best": b.rate,
+                    "best_interval": [b.not_worse[0], b.not_worse[-1]],
+                    "not_worse": b.not_worse,
+                    "p": b.p,
                 }
-                for metric, c in curves.items()
+                for metric, (c, b) in found.items()
             },
             "sentences": self.sentences(),
         }
@@ -112,6 +136,15 @@ class Sweep(Shown):
                 cells += [f"{column.mean():.4f}" if len(column) else "-", f"{_at(curve, rate)[1]:.4f}" if curve else "-"]
             table.add_row(*cells, _bar(curves["validation_loss"], rate))
         return Group(table, *map(Text, self.sentences()), *(Text(f"! {w}", style="yellow") for w in self.comparison.warnings()))
+
+
+class Best(NamedTuple):
+    """The rate with the smallest mean, the rates not shown to be worse than the best, p of each rate, and the seeds with all."""
+
+    rate: float
+    not_worse: Sequence[float]
+    p: Sequence[float]
+    seeds: int
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,16 @@ class Tuning(Shown):
         found = [f"The search found {self.placement or 'no dropout'}."]
         if loss is not None:
             found[0] += f" Test loss on {seeds} fresh seeds: {loss:.4f}{_between(interval)}."
-        for other in self.comparison.study.variants:
-            if other.name != TUNED:
-                row = self.comparison.differences("test_loss", other.name)[TUNED]
-                if row.pairs:
-                    found.append(f"Against {other.name}: test loss {row.mean:+.4f}{_between(row.interval, '+')}, {row.verdict}.")
+        others = [other.name for other in self.comparison.study.variants if other.name != TUNED]
+        for other in others:
+            row = self.comparison.differences("test_loss", other)[TUNED]
+            if row.pairs:
+                found.append(f"Against {other}: test loss {row.mean:+.4f}{_between(row.interval, '+')}, {row.verdict}.")
+        if others:
+            found.append(
+                f"The winner had {len(self.trials)} trials, {' and '.join(others)} had none: what as many trials of the learning "
+                "rate, weight decay or early stopping would do without a new placement was not tried."
+            )
         again, interval = self.fresh("validation_loss")
         if again is not None:
             runs, tried = 1 + len(self.winner.finals), len(self.trials)
@@ -93,7 +98,8 @@ class Tuning(Shown):
             found.append(
                 f"Its validation loss was {self.winner.score:.4f} in the search (mean of {runs} run(s)) and is {fresh} "
                 f"The first is the smallest that {tried} trials led to, and the winner was "
-                "chosen for it, luck included (the winner's curse): it is optimistic. Expect the second."
+                "chosen for it, luck included (the winner's curse): it is optimistic. So is the second, by less: the seeds are "
+                "new, the validation examples are those that chose. The test loss is not: expect that."
                 if math.isfinite(self.winner.score)
                 else "Each of the best trials diverged or failed on one of the search's further seeds, the winner too: none was "
                 f"chosen by a mean. Its validation loss is {fresh}"
@@ -127,6 +133,7 @@ class Tuning(Shown):
                 "trial": self.winner.number,
                 "text": self.placement,
                 "placement": self.winner.variant.placement,
+                "chosen_by": "validation_loss",
                 "optimistic": {"validation_loss": self.winner.score if math.isfinite(self.winner.score) else None},
                 "fresh": {metric: {"mean": mean, "interval": interval} for metric, (mean, interval) in fresh.items()},
             },
