@@ -187,6 +187,30 @@ def test_debiased_ece_is_nearer_to_the_truth():
     assert abs(debiased - truth) < 0.5 * abs(plain - truth)
 
 
+@pytest.mark.parametrize("examples", [200, 2000])
+def test_chance_alone_gives_a_calibrated_model_an_ece(examples):
+    """It is what labels drawn from the probabilities give; what is called debiased takes a part of it away, not all."""
+    samples = [simulated(examples, sharpness=1.0, seed=seed) for seed in range(60)]
+    plain, debiased = (np.mean([metrics.ece(p, y, debiased=flag) for p, y in samples]) for flag in (False, True))
+    expected = np.mean([metrics.ece_of_calibrated(p, draws=20) for p, _ in samples])
+    assert expected == pytest.approx(plain, rel=0.1)
+    assert 0.2 * plain < debiased < 0.7 * plain
+    over = [simulated(examples, sharpness=2.0, seed=seed) for seed in range(5)]
+    assert all(metrics.ece(p, y) > 2 * metrics.ece_of_calibrated(p) for p, y in over)
+
+
+def test_the_ece_of_a_calibrated_model_by_hand():
+    """Four examples of confidence 3/4 in one bin: the gap is |binomial / 4 - 3/4|."""
+    p = np.tile([0.25, 0.75], (4, 1))
+    expected = sum(stats.binom.pmf(k, 4, 0.75) * abs(k / 4 - 0.75) for k in range(5))
+    assert metrics.ece_of_calibrated(p, draws=4000) == pytest.approx(expected, abs=0.01)
+    assert metrics.ece_of_calibrated(p, draws=7, seed=3) == metrics.ece_of_calibrated(p, draws=7, seed=3)
+    many = np.repeat(p, 50, axis=0)
+    assert metrics.ece_of_calibrated(many, draws=7, seed=3) != metrics.ece_of_calibrated(many, draws=7, seed=4)
+    with pytest.raises(BadInput, match="draws must be"):
+        metrics.ece_of_calibrated(p, draws=0)
+
+
 def slow_smooth_ece(confidence, correct):
     """Images of the kernel summed at 2,001 places, and the width by halving."""
     t = np.linspace(0, 1, 2001)

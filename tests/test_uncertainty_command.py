@@ -132,15 +132,17 @@ def test_a_model_file(run, folder, monkeypatch, capsys):
 
 def test_every_field_in_the_help_is_there(run, monkeypatch, capsys):
     text = " ".join(command(monkeypatch, capsys, "uncertainty", "--help")[1].split())
-    fields = text.partition("The fields of --json: ")[2].partition(". Fields that")[0]
-    inside = "methods (method, values by metric, mean, interval, milliseconds an example)"
+    fields = text.partition("The fields of --json: ")[2].partition(". ece_of_calibrated is")[0]
+    inside = "methods (method, values by metric, mean, interval, ece_of_calibrated, milliseconds an example)"
     differences = "differences to plain (method, metric, difference, interval, p, p_adjusted, verdict)"
     assert inside in fields
     assert differences in fields
     names = fields.replace(inside, "methods").replace(differences, "differences").split(", ")
     document, _ = run("model.keras", "--data", "digits.npz")
     assert set(document) == set(names)
-    assert {"method", "values", "mean", "interval", "milliseconds"} == set(document["methods"][0])
+    assert {"method", "values", "mean", "interval", "ece_of_calibrated", "milliseconds"} == set(document["methods"][0])
+    for each in document["methods"]:
+        assert 0 < each["ece_of_calibrated"] < 0.2
     assert set(document["differences"][0]) == {"method", "metric", "difference", "interval", "p", "p_adjusted", "verdict"}
     assert document["notes"] == []
 

@@ -172,14 +172,31 @@ def ece(p: Any, y: Any, bins: int = 15, binning: str = "equal width", debiased: 
     Bins of equal width are ((b - 1) / bins, b / bins] (Guo et al. 2017, arXiv:1706.04599). Bins of equal mass hold equal numbers of
     examples (Nixon et al. 2019, arXiv:1904.01685), but equal confidences always share a bin.
 
-    Chance alone makes each |gap| too large. `debiased` subtracts this excess under gap_b ~ N(gap_b, s^2) with
-    s^2 = accuracy_b (1 - accuracy_b) / n_b (Kumar, Liang and Ma 2019, arXiv:1909.10155, in closed form), so
+    Chance alone makes each |gap| too large: see `ece_of_calibrated`. `debiased` subtracts the excess that there would be if the
+    true gap were the one seen, gap_b ~ N(gap_b, s^2) with s^2 = accuracy_b (1 - accuracy_b) / n_b (Kumar, Liang and Ma 2019,
+    arXiv:1909.10155, in closed form), so
 
         E|N(d, s^2)| - d = s sqrt(2 / pi) exp(-d^2 / 2 s^2) - 2 d Phi(-d / s)
 
-    for each bin. For a calibrated model the result can be a little below 0: a cut at 0 would bias a mean over runs.
+    for each bin. It takes away a part of the bias, not all, as the gap seen is itself too large. Where 0 is right, a calibrated
+    model of ten classes has 0.053 left of 0.086 with 200 examples, 0.021 of 0.037 with 1,000 and 0.007 of 0.012 with 10,000
+    (simulated, 15 bins). A single result can be a little below 0: a cut at 0 would bias a mean over runs.
     """
     return _ece(*top_label(p, y), bins=bins, binning=binning, debiased=debiased)
+
+
+def ece_of_calibrated(p: Any, bins: int = 15, binning: str = "equal width", draws: int = 100, seed: int = 0) -> float:
+    """Return the ECE that a calibrated model with the probabilities `p` has by chance: the mean over labels drawn from `p`.
+
+    An `ece` that is no larger shows no miscalibration. Labels are drawn `draws` times (consistency resampling: Bröcker and Smith
+    2007, Weather and Forecasting 22: 651-661), the same ones for the same seed.
+    """
+    check_whole("draws", draws, 1, "100 is usual.")
+    check_whole("seed", seed, 0, "For example 0.")
+    confidence = np.minimum(_probabilities(_numbers("p", p)).max(axis=-1), 1.0).ravel()
+    random = np.random.default_rng(seed)
+    drawn = (random.random(len(confidence)) < confidence for _ in range(draws))
+    return float(np.mean([_ece(confidence, correct.astype("float64"), bins, binning) for correct in drawn]))
 
 
 def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
@@ -296,7 +313,7 @@ def bootstrap_interval(
     pixels of an image stay together. The interval therefore holds for new examples, not for a model that is trained anew.
 
     An ECE is never much below 0, and its resamples lie above it. If a model is calibrated, or so nearly that chance makes most of
-    its ECE, the interval lies too high. It is not a test of calibration. `debiased=True` makes this error far smaller.
+    its ECE, the interval lies too high. It is not a test of calibration. `debiased=True` makes this error smaller.
     """
     level = _check_level(level)
     check_whole("resamples", resamples, 2, "1000 is usual.")

@@ -161,7 +161,7 @@ def test_figures_are_those_of_their_functions(tmp_path):
     found = with_losses(made_up(tmp_path))
     losses = {name: found.values(name, "test_loss") for name in ("none", "hidden")}
     pairs, each = losses["hidden"] - losses["none"], found.figures("test_loss")["hidden"]
-    assert each["effect_size"] == pytest.approx(pairs.mean() / pairs.std(ddof=1))
+    assert each["effect_size"] == pytest.approx((1 - 3 / (4 * (len(pairs) - 1) - 1)) * pairs.mean() / pairs.std(ddof=1))
     assert each["share_better"] == 1
     assert found.figures("test_accuracy")["hidden"]["share_better"] == 1
     assert (each["wilcoxon_p"], each["wilcoxon_p_adjusted"]) == (0.03125, 3 * 0.03125)

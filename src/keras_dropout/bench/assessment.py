@@ -39,7 +39,8 @@ class Assessment(Shown):
     ensemble of the models has one number.
 
     `intervals` (95 %) are over the seeds; for a single model, over the examples. `differences` are the differences to `plain`: per
-    seed; for a single model, in the NLL of each example. `milliseconds` are per example, including compilation. `uncertainties` has
+    seed; for a single model, in the NLL of each example. `calibrated` has the mean ECE that a calibrated model with the same
+    probabilities has by chance, by method. `milliseconds` are per example, including compilation. `uncertainties` has
     the Monte-Carlo figures of each example, by seed; it is empty without dropout.
     """
 
@@ -54,6 +55,7 @@ class Assessment(Shown):
     intervals: Mapping[str, Mapping[str, tuple[float, float] | None]]
     differences: list[dict[str, Any]]
     milliseconds: Mapping[str, float]
+    calibrated: Mapping[str, float] = field(default_factory=dict)
     temperatures: list[float] = field(default_factory=list)
     precisions: list[float] = field(default_factory=list)
     moments_error: float | None = None
@@ -71,6 +73,7 @@ class Assessment(Shown):
                 "values": found,
                 "mean": {name: float(np.mean(values)) for name, values in found.items()},
                 "interval": {name: interval and list(interval) for name, interval in self.intervals[method].items()},
+                "ece_of_calibrated": self.calibrated.get(method),
                 "milliseconds": self.milliseconds.get(method),
             }
             for method, found in self.values.items()
@@ -146,7 +149,7 @@ def assess(
         assert validation is not None
         models, rates = _with_best_rate(models, validation, tune_rate, passes)
     measured = [_Measured(model, validation, passes, temperature, use_moments, precision) for model in models.values()]
-    values, intervals, differences, moments_error = _compare(measured, test, say)
+    values, intervals, differences, moments_error, calibrated = _compare(measured, test, say)
     uncertainties = {number: one.latest for number, one in zip(models, measured) if one.latest is not None}  # of test data
     if ood or shifts:
         say("predictions on other and shifted data")
@@ -163,6 +166,7 @@ def assess(
         values=values,
         intervals=intervals,
         differences=differences,
+        calibrated=calibrated,
         milliseconds={
             method: 1000 * float(np.mean([one.seconds[method] for one in measured])) / len(test.y) for method in measured[0].methods
         },
@@ -293,8 +297,8 @@ def _check_fit(model: keras.Model, x: Any) -> None:
 
 def _compare(
     measured: list[_Measured], test: Part, say: Callable[..., None]
-) -> tuple[dict, dict, list[dict[str, Any]], float | None]:
-    """Return metrics by method, their intervals, the differences to plain predictions, and the error of moments against samples."""
+) -> tuple[dict, dict, list[dict[str, Any]], float | None, dict[str, float]]:
+    """Return metrics by method, intervals, differences to plain predictions, error of moments, and the ECE of calibrated models."""
     methods, kind = measured[0].methods, measured[0].kind
     scored: dict[str, list] = {method: [] for method in methods}
     for method, found in scored.items():
@@ -302,6 +306,9 @@ def _compare(
             say(f"{method} predictions on {len(test.y):,} examples, model", number, len(measured))
             found.append(one.score(method, test.x, test.y))
     values = {method: {name: [found[name] for found, _ in each] for name in each[0][0]} for method, each in scored.items()}
+    calibrated: dict[str, float] = {}
+    if kind != "values":
+        calibrated = {m: float(np.mean([metrics.ece_of_calibrated(kept) for _, kept in each])) for m, each in scored.items()}
     intervals: dict[str, dict[str, Any]] = {}
     differences: list[dict[str, Any]] = []
     moments_error = None
@@ -329,7 +336,8 @@ def _compare(
                     together = metrics.classification(p, test.y)
                     values[f"ensemble, {method}"] = {name: [together[name]] for name in CLASSIFICATION}
                     intervals[f"ensemble, {method}"] = {}
-        return values, intervals, differences, moments_error
+                    calibrated[f"ensemble, {method}"] = metrics.ece_of_calibrated(p)
+        return values, intervals, differences, moments_error, calibrated
     for method, [(_, kept)] in scored.items():
         if kind == "values":
             intervals[method] = {"nll": mean_interval(kept)}
@@ -341,7 +349,7 @@ def _compare(
     for method in methods[1:]:
         losses = each[method] - each["plain"]
         differences.append(_difference(method, "nll", float(losses.mean()), mean_interval(losses)))
-    return values, intervals, differences, moments_error
+    return values, intervals, differences, moments_error, calibrated
 
 
 def _difference(

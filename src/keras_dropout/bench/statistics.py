@@ -383,14 +383,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_size(values: np.ndarray) -> float | None:
-    """Return Cohen's d of paired data: d_z = mean / standard deviation of the differences (Cohen 1988; z stands for differences).
+    """Return Cohen's d of paired data, d_z = mean / standard deviation of the differences (Cohen 1988), corrected for few pairs.
 
-    d_z divides by the spread that remains after pairing. It says how easily seeds show the difference, not how much the difference
-    matters. None if there is no spread.
+    The quotient is too large on average, by 19 % for six pairs. It is multiplied by J = 1 - 3 / (4 (n - 1) - 1) for n pairs (Hedges
+    1981, J. Educ. Stat. 6: 107-128). d_z divides by the spread that remains after pairing. It says how easily seeds show the
+    difference, not how much the difference matters. None if there is no spread, and for fewer than three pairs, where J is 0.
     """
-    if len(values) < 2 or np.ptp(values) == 0:
+    n = len(values)
+    if n < 3 or np.ptp(values) == 0:
         return None
-    return float(values.mean() / values.std(ddof=1))
+    return float((1 - 3 / (4 * (n - 1) - 1)) * values.mean() / values.std(ddof=1))
 
 
 def pairing_gain(variant: np.ndarray, baseline: np.ndarray) -> float | None:

@@ -60,8 +60,9 @@ def uncertainty(
     all seeds of a variant are measured, intervals are over the seeds, and their deep ensemble is there for nothing.
 
     The fields of --json: target, data, task, examples, samples, masks, seeds, methods (method, values by metric, mean, interval,
-    milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted, verdict), temperatures,
-    precisions, moments_error, rates, ood, shifts, notes. Fields that do not apply are null or empty.
+    ece_of_calibrated, milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted,
+    verdict), temperatures, precisions, moments_error, rates, ood, shifts, notes. ece_of_calibrated is the ECE that a calibrated
+    model with the same probabilities has by chance. Fields that do not apply are null or empty.
 
     Examples:
       keras-dropout uncertainty model.keras --data digits-mlp --temperature

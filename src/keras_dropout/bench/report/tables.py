@@ -14,7 +14,7 @@ from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
-_SHORT = {"ece_debiased": "debiased", "ms/example": "ms each"}  # eight columns must fit the page width
+_SHORT = {"ece_debiased": "less bias", "ms/example": "ms each"}  # eight columns must fit the page width
 
 
 def comparison(found: Comparison) -> Group:
@@ -117,6 +117,9 @@ def _assessment_sentences(assessed: Any) -> list[str]:
                 f"{each['method']} against plain, {each['metric']}: {each['difference']:+.4f} "
                 f"(95 % {low:+.4f} to {high:+.4f}){verdict}"
             )
+    if assessed.calibrated:
+        by_method = ", ".join(f"{value:.4f} ({method})" for method, value in assessed.calibrated.items())
+        found.append(f"ECE that a calibrated model with the same probabilities has by chance: {by_method}")
     if assessed.temperatures:
         found.append(f"Temperature, fitted on validation data: {', '.join(f'{t:.3f}' for t in assessed.temperatures)}")
     if assessed.precisions:
