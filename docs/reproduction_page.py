@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_dropout import reproductions
 from keras_dropout.bench.report.verdict import expected
+from keras_dropout.reproductions.framework import REPRODUCED, VERDICTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "reproductions"
 
@@ -23,9 +24,11 @@ keras-dropout reproduce srivastava-rate --quick
 **How a verdict is reached.** An expectation is about the mean over seeds of one number, mostly a difference paired by
 seed. It is *reproduced* where the 95 % interval of the mean lies on the expected side of its bound and the exact
 sign-flip test against the bound has p ≤ 0.05, *not reproduced* where both are so on the other side, else *undecided*. A
-published figure of one run is compared with the 95 % prediction interval of one more of ours. A reproduction is
-reproduced where each of its expectations is; it is not reproduced where the contrary of one is shown, p adjusted for
-their number (Holm). Fewer than six seeds decide nothing.
+published figure of one run is compared with the 95 % prediction interval of one more of ours. A figure inside it is
+*reproduced* only where the interval reaches no further from our mean than a tolerance that stands beside it; else it is
+*compatible*, as figures further off would be. A reproduction is reproduced where each of its expectations is, and
+compatible where some are; it is not reproduced where the contrary of one is shown, p adjusted for their number (Holm).
+Fewer than six seeds decide nothing, and where many expectations need more to refute one, their section says so.
 
 **What it means.** The studies are cut to two cores: smaller networks, fewer examples, often other data than the paper's.
 *Reproduced* says that the claim's direction is shown at this size, and *not reproduced* that here it goes the other way:
@@ -33,31 +36,32 @@ it may hold where the paper has it. What differs is said each time. Results on t
 JPEG loses something, so they are not CIFAR-10 results.
 
 **What was changed after a first run.** Where an arm had not been trained to its end, or a network did not overfit that a
-claim about overfitting needs, sizes or epochs were changed and all was run again; claims and bounds were not. It was so
-with gal-recurrent, krueger-zoneout, hinton-cifar and wan-dropconnect, which were not reproduced with earlier sizes, and
-with ghiasi-dropblock and srivastava-max-norm. klambauer-selu got its authors' inputs and rate, srivastava-sparsity a
-comparison at equal errors beside that at equal updates.
+claim about overfitting needs, sizes or epochs were changed and all was run again; claims and bounds were not. Who changes
+a study until its claim comes out can reproduce much: what is reproduced after a change is said to be so, and its section
+says what was changed.
 """
 
 
 def page() -> str:
     """The page: an overview, then each reproduction."""
     stored = {name: _stored(name) for name in reproductions.names()}
-    counts = [sum(each["outcome"]["verdict"] == word for each in stored.values()) for word in _WORDS]
-    said = ", ".join(f"{count} {word}" for count, word in zip(counts, _WORDS))
+    said = ", ".join(f"{sum(each['outcome']['verdict'] == word for each in stored.values())} {word}" for word in VERDICTS)
+    changed = sum(_is_changed(each["outcome"]) for each in stored.values())
+    said = said.replace(REPRODUCED, f"{REPRODUCED}, {changed} of them after the study was changed", 1)
     lines = [HEAD, f"## Overview\n\n{len(stored)} reproductions: {said}.\n"]
     lines += ["| name | claim | first expectation | mean | 95 % interval | verdict |", "|---|---|---|---|---|---|"]
     for name, each in stored.items():
         outcome = each["outcome"]
         first = outcome["expectations"][0]
         cells = (f"[{name}](#{name})", outcome["claim"], expected(first), _signed(first["measured"]), _interval(first))
-        lines.append(_row(*cells, f"**{outcome['verdict']}**"))
+        lines.append(_row(*cells, f"**{outcome['verdict']}**{', after a change' if _is_changed(outcome) else ''}"))
     for name, each in stored.items():
         lines += ["", *_section(name, each)]
     return "\n".join(lines) + "\n"
 
 
-_WORDS = ("reproduced", "not reproduced", "undecided")
+def _is_changed(outcome: dict[str, Any]) -> bool:
+    return bool(outcome["changed"]) and outcome["verdict"] == REPRODUCED
 
 
 def _stored(name: str) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def _section(name: str, stored: dict[str, Any]) -> list[str]:
         lines.append(_row(*cells))
     lines += ["", *_figures(outcome["figures"])]
     lines += [f"Other than published: {outcome['differs']}", ""]
+    lines += [f"Changed after a first run: {outcome['changed']}", ""] if outcome["changed"] else []
     data = f" on {' and '.join(outcome['data'])}" if outcome["data"] else ""
     keras = stored["versions"]["keras"]
     timing = outcome["timing"]

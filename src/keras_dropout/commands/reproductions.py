@@ -35,11 +35,13 @@ def reproduce(
 
     Each is studies like those of compare, with the same ledger, statistics and report, and with expectations: that a mean over
     seeds lies above or below a bound, or that a published figure could be one more of ours. The verdict is reproduced (each is
-    shown), not reproduced (the contrary of one is shown) or undecided. Runs that the ledger has are not trained again; so the
-    same command goes on after an interruption. The exit status does not depend on the verdict.
+    shown), compatible (a figure could be one more of ours, but so could others further off than its tolerance), not reproduced
+    (the contrary of one is shown) or undecided. Runs that the ledger has are not trained again; so the same command goes on after
+    an interruption. The exit status does not depend on the verdict.
 
-    The fields of --json: name, title, claim, source, differs (from what was published), verdict, sentence; measured, interval
-    and published of the first expectation; expectations: says, published, above, below, figure, measured, interval (95 %), p, runs
+    The fields of --json: name, title, claim, source, differs (from what was published), changed (after a first run), verdict,
+    sentence; measured, interval and published of the first expectation; expectations: says, published, above, below, figure,
+    tolerance, measured, interval (95 %), p, runs
     (a number a seed), verdict; figures: part, variant, metric, mean, sd, runs; data, quick, seeds, timing, command, and studies,
     by part as compare --json has them. Of --list: name, title, claim, source, quick_seconds.
 

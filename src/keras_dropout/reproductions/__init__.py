@@ -50,10 +50,10 @@ def reproduce(
 ) -> "Outcome":
     """Carry out a published experiment and test its claim; see `keras-dropout reproduce --help`.
 
-    The outcome has `verdict` ("reproduced", "not reproduced", "undecided"), `sentence`, `tried` (each expectation with its result),
-    `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number of runs per
-    variant; `data_dir` is the folder with the data files; `workers`, `on` and `checkpoint_every` are as in `compare`. Runs in the
-    ledger are not trained again. Raises `BadInput`, before anything is trained, for invalid input.
+    The outcome has `verdict` ("reproduced", "compatible", "not reproduced", "undecided"), `sentence`, `tried` (each expectation
+    with its result), `figures()`, `document()` and `save_report(path)`. With `quick` the studies are smaller; `seeds` is the number
+    of runs per variant; `data_dir` is the folder with the data files; `workers`, `on` and `checkpoint_every` are as in `compare`.
+    Runs in the ledger are not trained again. Raises `BadInput`, before anything is trained, for invalid input.
     """
     from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
 

@@ -31,13 +31,15 @@ from keras_dropout.bench.statistics import (
     finite_or_none,
     finite_sd,
     holm,
+    smallest_p,
 )
 from keras_dropout.bench.study.planning import MOST_SEEDS, Plan
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.models import targets
 
-REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+REPRODUCED, COMPATIBLE, NOT_REPRODUCED, UNDECIDED = "reproduced", "compatible", "not reproduced", "undecided"
+VERDICTS = (REPRODUCED, COMPATIBLE, NOT_REPRODUCED, UNDECIDED)
 MEASURED = "measured only"
 
 
@@ -65,7 +67,8 @@ class Expectation:
     """An expectation about one number per seed.
 
     The mean over seeds should be above `above`, below `below`, or both; or the published `figure`, of one run or a few, could be
-    one more run of ours. Without any of these, the number is only measured.
+    one more run of ours. A figure that could be is reproduced only if the prediction interval reaches at most `tolerance` from our
+    mean; with a wider one it is `compatible`, as much else would be. Without bounds and figure, the number is only measured.
 
     `value` returns the number of each seed, nan if there is none. `published` describes the published result in words.
     """
@@ -75,9 +78,12 @@ class Expectation:
     above: float | None = None
     below: float | None = None
     figure: float | None = None
+    tolerance: float | None = None
     published: str = ""
 
     def __post_init__(self) -> None:
+        if (self.figure is None) != (self.tolerance is None):
+            raise ValueError(f"{self.says!r}: a figure needs a tolerance, and nothing else has one")
         if self.figure is not None and self.is_bounded:
             raise ValueError(f"{self.says!r}: an expectation has bounds or a figure")
 
@@ -98,7 +104,7 @@ class Reproduction:
 
     `parts` returns the studies, smaller ones if `quick`; it returns none if nothing is trained. `shows` are the metrics whose means
     are shown. `differs` says how this differs from the published experiment. `quick_seconds` is the approximate time of the quick
-    version on two idle cores.
+    version on two idle cores. `changed` says what was changed in the study after a first run.
     """
 
     name: str
@@ -112,6 +118,7 @@ class Reproduction:
     shows: Sequence[str] = ("test_loss", "test_accuracy")
     seeds: int = 12
     quick_seeds: int = 8
+    changed: str = ""
 
 
 @dataclass
@@ -175,11 +182,14 @@ class Tried:
         """The verdict on this expectation alone."""
         if self.expectation.is_measured_only:
             return MEASURED
+        tolerance, interval = self.expectation.tolerance, self.claim.interval
+        if self.claim.holds and tolerance is not None and interval is not None and interval[1] - interval[0] > 2 * tolerance:
+            return COMPATIBLE
         return {True: REPRODUCED, False: NOT_REPRODUCED, None: UNDECIDED}[self.claim.holds]
 
     def document(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        said = {name: getattr(self.expectation, name) for name in ("says", "published", "above", "below", "figure")}
+        said = {name: getattr(self.expectation, name) for name in ("says", "published", "above", "below", "figure", "tolerance")}
         return {
             **said,
             "measured": finite_or_none(self.claim.mean),
@@ -188,6 +198,46 @@ class Tried:
             "runs": [finite_or_none(value) for value in self.values],
             "verdict": self.verdict,
         }
+
+
+def judge(expectation: Expectation, values: np.ndarray) -> Tried:
+    """Test an expectation by its numbers, one per seed, nan where there is none."""
+    numbers = values[np.isfinite(values)]
+    if expectation.figure is not None:
+        return Tried(expectation, values, claim_of_figure(numbers, expectation.figure))
+    return Tried(expectation, values, claim(numbers, expectation.above, expectation.below))
+
+
+def verdict_of(tried: Sequence[Tried]) -> str:
+    """Return the verdict on a reproduction.
+
+    `reproduced` if each expectation is shown, each at 5 % (an intersection-union test, which needs no adjustment: Berger 1982,
+    Technometrics 24: 295-300); `compatible` if the others are figures that are compatible; `not reproduced` if the contrary of one
+    is shown, at 5 % for all together (Holm); otherwise `undecided`.
+    """
+    judged = [each for each in tried if not each.expectation.is_measured_only]
+    words = {each.verdict for each in judged}
+    if words <= {REPRODUCED, COMPATIBLE}:
+        return COMPATIBLE if COMPATIBLE in words else REPRODUCED
+    against = holm([each.claim.p if each.claim.holds is False else 1.0 for each in judged])
+    return NOT_REPRODUCED if min(against) <= LEVEL else UNDECIDED
+
+
+def sentence_of(reproduction: Reproduction, tried: Sequence[Tried], seeds: int) -> str:
+    """Return the verdict in a sentence, and what so few seeds cannot say."""
+    judged, verdict = [each for each in tried if not each.expectation.is_measured_only], verdict_of(tried)
+    number, counts = len(judged), {word: sum(each.verdict == word for each in judged) for word in VERDICTS}
+    after = " after the study was changed" if reproduction.changed and verdict == REPRODUCED else ""
+    said = f"{verdict.capitalize()}{after}: of {number} expectation{'s' if number > 1 else ''} {counts[REPRODUCED]} shown"
+    for word, name in ((COMPATIBLE, COMPATIBLE), (NOT_REPRODUCED, "refuted"), (UNDECIDED, "open")):
+        said += f", {counts[word]} {name}" if counts[word] else ""
+    said += f", over {seeds} seed{'s' if seeds > 1 else ''}."
+    enough, least = fewest_pairs(LEVEL / number), number * smallest_p(seeds)
+    if seeds < fewest_pairs():
+        said += f" {seeds} seeds cannot show anything: give --seeds {fewest_pairs()} or more."
+    elif seeds < enough and any(each.expectation.is_bounded for each in judged):
+        said += f" So few cannot refute a bound: p is at least {least:.2g} for {number} expectations together. {enough} seeds can."
+    return said
 
 
 @dataclass(repr=False)
@@ -202,44 +252,17 @@ class Outcome(Shown):
     @cached_property
     def tried(self) -> list[Tried]:
         """Each expectation with its result. Each interval has a level of 95 % on its own."""
-        tried = []
-        for each in self.reproduction.expectations:
-            values = np.asarray(each.value(self.found), dtype=float)
-            numbers = values[np.isfinite(values)]
-            said = claim(numbers, each.above, each.below) if each.figure is None else claim_of_figure(numbers, each.figure)
-            tried.append(Tried(each, values, said))
-        return tried
-
-    @property
-    def judged(self) -> list[Tried]:
-        """The expectations that decide the verdict."""
-        return [each for each in self.tried if not each.expectation.is_measured_only]
+        return [judge(each, np.asarray(each.value(self.found), dtype=float)) for each in self.reproduction.expectations]
 
     @property
     def verdict(self) -> str:
-        """The verdict on the reproduction.
-
-        `reproduced` if each expectation is shown, each at 5 % (an intersection-union test, which needs no adjustment: Berger 1982,
-        Technometrics 24: 295-300); `not reproduced` if the contrary of one is shown, at 5 % for all together (Holm); otherwise
-        `undecided`.
-        """
-        if all(each.verdict == REPRODUCED for each in self.judged):
-            return REPRODUCED
-        against = holm([each.claim.p if each.claim.holds is False else 1.0 for each in self.judged])
-        return NOT_REPRODUCED if min(against) <= LEVEL else UNDECIDED
+        """The verdict on the reproduction: see `verdict_of`."""
+        return verdict_of(self.tried)
 
     @property
     def sentence(self) -> str:
         """The verdict in a sentence."""
-        counts = [sum(each.verdict == word for each in self.judged) for word in (REPRODUCED, NOT_REPRODUCED, UNDECIDED)]
-        seeds, number = len(self.found.seeds), len(self.judged)
-        said = f"{self.verdict.capitalize()}: of {number} expectation{'s' if number > 1 else ''} {counts[0]} shown"
-        said += f", {counts[1]} refuted" if counts[1] else ""
-        said += f", {counts[2]} open" if counts[2] else ""
-        said += f", over {seeds} seed{'s' if seeds > 1 else ''}."
-        if seeds < fewest_pairs():
-            said += f" {seeds} seeds cannot show anything: give --seeds {fewest_pairs()} or more."
-        return said
+        return sentence_of(self.reproduction, self.tried, len(self.found.seeds))
 
     @property
     def failed(self) -> list[tuple[Any, str]]:
@@ -281,6 +304,7 @@ class Outcome(Shown):
             "claim": reproduction.claim,
             "source": reproduction.source,
             "differs": reproduction.differs,
+            "changed": reproduction.changed,
             "verdict": self.verdict,
             "sentence": self.sentence,
             **{name: first[name] for name in ("measured", "interval", "published")},

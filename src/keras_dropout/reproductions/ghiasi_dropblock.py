@@ -66,5 +66,6 @@ REPRODUCTION = Reproduction(
     shows=("test_accuracy", "test_loss", "train_loss"),
     differs="A small convolutional network on a part of CIFAR-10 in 16x16, with rates of 0.1 in its last two layers, in place of "
     "ResNet-50 on ImageNet; the rate stays, in the paper it grows over training.",
+    changed="Sizes and epochs.",
     quick_seconds=90,
 )

@@ -25,12 +25,14 @@ REPRODUCTION = Reproduction(
             "test loss, as published",
             lambda found: found.values("test_loss", "as-published"),
             figure=_LOSS,
+            tolerance=0.01,
             published=f"test loss {_LOSS}, one run",
         ),
         Expectation(
             "test accuracy, as published",
             lambda found: found.values("test_accuracy", "as-published"),
             figure=_ACCURACY,
+            tolerance=0.005,
             published=f"test accuracy {_ACCURACY}, one run",
         ),
         Expectation(

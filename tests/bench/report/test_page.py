@@ -150,6 +150,7 @@ def every_part(document):
             "source": NASTY,
             "differs": NASTY,
             "verdict": "not reproduced",
+            "changed": NASTY,
             "sentence": "Not reproduced.",
             "expectations": expectations,
             "figures": arms,

@@ -48,7 +48,9 @@ def reproduction(summary: Mapping[str, Any]) -> Group:
         measured = "-" if row["measured"] is None else f"{row['measured']:+.4g}"
         cells = (Text(expected(row)), Text(row["published"]), measured, interval, f"{row['p']:.2g}", row["verdict"])
         table.add_row(*cells)
-    return Group(*parts, table, Text(summary["sentence"]), Text(f"Other than published: {summary['differs']}"))
+    said = [summary["sentence"], f"Other than published: {summary['differs']}"]
+    said += [f"Changed after a first run: {summary['changed']}"] if summary["changed"] else []
+    return Group(*parts, table, *map(Text, said))
 
 
 def _reproduction_figures(rows: Sequence[Mapping[str, Any]]) -> Table | None:

@@ -248,7 +248,8 @@ def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]
 def expected(row: Mapping[str, Any]) -> str:
     """Return an expectation of a reproduction with its bounds, such as "test loss, none minus hidden > 0"."""
     if row["figure"] is not None:
-        return f"{row['says']}: {row['figure']:g} could be one more"
+        near = f", to {row['tolerance']:g}" if row.get("tolerance") is not None else ""
+        return f"{row['says']}: {row['figure']:g} could be one more{near}"
     if row["above"] is None and row["below"] is None:
         return row["says"]
     if row["above"] is not None and row["below"] is not None:
