@@ -502,7 +502,7 @@ def test_a_primary_metric_that_is_missing_is_refused_and_changes_no_run(tmp_path
     with pytest.raises(BadInput) as caught:
         make_plan("digits-mlp", ledger=tmp_path / "r.db", primary="test_auc", samples=2)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-    names = ("loss", "accuracy", "brier", "ece", "mc_accuracy", "mc_brier", "mc_ece", "mc_nll", "nll")
+    names = ("loss", "accuracy", "brier", "ece", "mc_accuracy", "mc_brier", "mc_ece", "mc_nll", "nll", "scaled_nll")
     listed = ", ".join(f"test_{name}" for name in names)
     assert str(caught.value).splitlines() == ["the study has no metric test_auc.", f"Use one of {listed}."]
 
