@@ -22,6 +22,7 @@ from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.report.verdict import verdict
+from keras_dropout.bench.training import trainer
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
@@ -517,16 +518,28 @@ def test_a_primary_metric_decides_while_seeds_are_added(tmp_path):
 
 
 def test_a_primary_metric_that_is_missing_is_refused_and_changes_no_run(tmp_path):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     keys = [{run.key for run in make_plan("digits-mlp", ledger=tmp_path / "r.db", **more).study.runs()} for more in ({}, PRIMARY)]
     assert keys[0] == keys[1]
     with pytest.raises(BadInput) as caught:
         make_plan("digits-mlp", ledger=tmp_path / "r.db", primary="test_auc", samples=2)
-    names = ("loss", "accuracy", "brier", "ece", "mc_accuracy", "mc_brier", "mc_ece", "mc_nll", "nll")
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    names = ("loss", "accuracy", "brier", "ece", "mc_accuracy", "mc_brier", "mc_ece", "mc_nll", "nll", "scaled_nll")
     listed = ", ".join(f"test_{name}" for name in names)
     assert str(caught.value).splitlines() == ["the study has no metric test_auc.", f"Use one of {listed}."]
 
 
 PRIMARY = {"primary": "test_accuracy"}
+
+
+def test_a_primary_metric_that_only_a_run_can_show_is_refused_after_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "metrics_before_training", lambda *_: [])
+    plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=1, variants=["hidden"], primary="test_auc")
+    trained = made_up_execution(monkeypatch, lambda run: 1.0)
+    with pytest.raises(BadInput) as caught:
+        carry_out(plan, quiet=True)
+    assert str(caught.value).splitlines() == ["the study has no metric test_auc.", "Use one of test_loss."]
+    assert len(trained) == 1
 
 
 def test_within_the_margin_needs_six_seeds_and_while_seeds_are_added_the_last(tmp_path):

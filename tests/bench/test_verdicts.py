@@ -279,8 +279,11 @@ def test_a_diverged_run_counts_among_added_pairs():
 
 def test_a_verdict_says_of_what_it_is_true():
     others = [-1.0, -1.2, -0.8, -1.0, -1.1, -0.9, -1.0, -1.0, -1.0]
-    far = np.mean(others) + 4 * np.std(others, ddof=1)
-    assert qualified("better", np.array([*others, max(far, 0) + 0.01]), False) == "better in most runs"
+    wide = [-1.0, -3.0, 0.0, -2.0, 1.0, -1.0, -1.0, -2.0, -1.0]
+    assert [qualified("better", np.array([*others, last]), False) for last in (0.9, 1.1)] == ["better", "better in most runs"]
+    beyond = np.mean(wide) + 4 * np.std(wide, ddof=1)
+    assert qualified("better", np.array([*wide, beyond - 0.01]), False) == "better"
+    assert qualified("better", np.array([*wide, beyond + 0.01]), False) == "better in most runs"
     most = np.array(9 * [-1.0] + [3.0])
     assert qualified("better", most, False) == "better in most runs"
     assert opposing(-most) == 9

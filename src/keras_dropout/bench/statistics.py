@@ -172,7 +172,7 @@ def qualified(words: str, differences: np.ndarray, higher_is_better: bool) -> st
     """Return `better` or `worse` with the limits of what it is true of; other words stay.
 
     `better on average` if no more than half of the pairs are better: mean and median disagree. `better in most runs` if a pair
-    contradicts that lies far from all others, or whose run diverged: see `opposing`. `worse` likewise.
+    contradicts and lies far from all others, or if its run diverged: see `opposing`. `worse` likewise.
     """
     if words not in ("better", "worse"):
         return words
@@ -183,17 +183,18 @@ def qualified(words: str, differences: np.ndarray, higher_is_better: bool) -> st
 
 
 def opposing(towards: np.ndarray) -> int | None:
-    """Return the place of the lowest pair if it is negative and far from the others, or infinite, and most pairs are positive.
+    """Return the place of the lowest pair if most pairs are positive, and it takes away more than one gives on average.
 
-    Else return None. Far is more than `_FAR` standard deviations of the other pairs below their mean (an outlier in the sense of
-    Grubbs 1969, Technometrics 11: 1-21).
+    It must also lie more than `_FAR` standard deviations of the other pairs below their mean (an outlier in the sense of Grubbs
+    1969, Technometrics 11: 1-21). A pair that diverged to the negative side is always such a pair. Else return None.
     """
     if 2 * np.sum(towards > 0) <= np.sum(~np.isnan(towards)):
         return None
     at = int(np.nanargmin(towards))
     others = np.delete(towards, at)
-    bound = finite_mean(others) - _FAR * finite_sd(others)  # nan for too few others
-    return at if towards[at] < 0 and (towards[at] < bound or np.isinf(towards[at])) else None
+    mean, sd = finite_mean(others), finite_sd(others)  # nan for too few others
+    far = towards[at] < -mean * (1 + 1e-9) and towards[at] < mean - _FAR * sd  # the tolerance is for rounding
+    return at if far or np.isneginf(towards[at]) else None
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
