@@ -177,9 +177,9 @@ def toml(value: object) -> str:
     return json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
 
 
-def _some(examples: Mapping[str, str], more: Sequence[str]) -> st.SearchStrategy[dict]:
+def _some(examples: Mapping[str, tuple[str, str]], more: Sequence[str]) -> st.SearchStrategy[dict]:
     """A table with up to three of these names and some more, each with the value of a fresh study file, or any."""
-    valid = {name: tomllib.loads(f"x = {text}")["x"] for name, text in examples.items()}
+    valid = {name: tomllib.loads(f"x = {text}")["x"] for name, (text, _) in examples.items()}
     pairs = st.sampled_from([*examples, *more]).flatmap(
         lambda name: st.tuples(st.just(name), (st.just(valid[name]) | _VALUE) if name in valid else _VALUE)
     )

@@ -120,19 +120,21 @@ def test_the_scaled_nll_is_that_of_the_best_temperature_on_validation_data(width
     y = CLASS if width == 3 else CLASS // 2
     loss = "sparse_categorical_crossentropy" if width == 3 else "binary_crossentropy"
     model = perceptron(width, "softmax" if width == 3 else "sigmoid", loss=loss, optimizer=keras.optimizers.Adam(0.05))
-    plan = plan_of(model, split(y), tmp_path, epochs=60)
+    plan = plan_of(model, split(y), tmp_path, epochs=30, validation_split=0.4)
     result = trained(plan, "a", settings={"keep_weights": True})["a", 0]
     model, parts = opened(result.model, tmp_path), plan.data.parts("held-out")
 
+    outputs = {part: model.predict(parts[part][0], verbose=0).astype(float) for part in ("validation", "test")}
+
     def nll(part, temperature):
-        p = model.predict(parts[part][0], verbose=0).astype(float)
+        p = outputs[part]
         p = np.concatenate([1 - p, p], axis=-1) if width == 1 else p
         p = np.clip(p, 1e-7, None) ** (1 / temperature)
         return log_loss(parts[part][1], p / p.sum(-1, keepdims=True), labels=range(p.shape[-1]))
 
-    best = min(np.geomspace(0.01, 100, 4001), key=lambda t: nll("validation", t))
+    best = min(np.geomspace(0.01, 100, 1001), key=lambda t: nll("validation", t))
     assert result.metrics["test_scaled_nll"] == pytest.approx(nll("test", best), rel=2e-3)
-    assert abs(result.metrics["test_scaled_nll"] - result.metrics["test_nll"]) > 0.01
+    assert abs(result.metrics["test_scaled_nll"] - result.metrics["test_nll"]) > 0.003
 
 
 def test_no_temperature_is_fitted_on_examples_that_were_trained_on(tmp_path):
