@@ -212,8 +212,8 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECI
         if each["pairs_needed"] is not None:
             said.append(f"one of {each['wanted_difference']:.4f} takes {seeds_between(each)}")
         if each["pairing_gain"] is not None:
-            low, high = each["pairing_gain_interval"]
-            said.append(f"pairing divided the variance by {each['pairing_gain']:.2g} (95 % interval {low:.2g} to {high:.2g})")
+            gain, low, high = (f"{float(f'{factor:.2g}'):g}" for factor in (each["pairing_gain"], *each["pairing_gain_interval"]))
+            said.append(f"pairing divided the variance by {gain} (95 % interval {low} to {high})")
         found += [f"{name}: {'; '.join(said)}."] if said else []
         if margin:
             low, high = margin["interval"]
