@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_dropout.models import atlas
@@ -68,21 +68,11 @@ def introduction(document: Mapping[str, Any]) -> str:
 Where should dropout go, of what kind and how much, by size of the net and of the data? Studies: {len(studies)}, each of one
 perceptron with two hidden layers on the first images of a set, each placement against none with {studies[0]["seeds"]} paired seeds.
 `keras-dropout check` and `init` begin with what the studies say that are nearest to a model in parameters per training example,
-and name them.{other_writers(study["data"] for study in studies)}
+and name them.
 
 Made by `make docs` from the result of {made}, {where}.
 A verdict (**better**, **worse**) allows for all placements of its study; how, and what intervals are, is told in
 [Statistics](statistics.md). Intervals speak for new seeds, not for other images or other kinds of nets."""
-
-
-def other_writers(names: Iterable[str]) -> str:
-    """What figures on the digits are of that were made before the digits were divided at random."""
-    if not any(name.endswith("other writers") for name in names):
-        return ""
-    return (
-        "\n\n*Digits, other writers*: the test images are the last fifth of scikit-learn's file, written by other people than the\n"
-        "first ones. This is harder than any part drawn at random, as `digits-mlp` has it now."
-    )
 
 
 def overview(studies: Sequence[Mapping[str, Any]]) -> str:

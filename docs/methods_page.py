@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atlas_page import other_writers
-
 HEAD = """# Methods against none, at the same tuning budget
 
 What is a method worth when it gets as much tuning as any other? On each of three data sets a perceptron with two hidden
@@ -29,8 +27,7 @@ on others it may be otherwise, and `keras-dropout tune TARGET --kind GaussianDro
 def page(stored: Mapping[str, Any]) -> str:
     """Tables by data set, and the mean ranks."""
     found = stored["rows"]
-    said = other_writers(table["data"] for table in found["tables"]).strip()
-    lines = [HEAD, *([said, ""] if said else []), *_together(found["together"], [table["data"] for table in found["tables"]])]
+    lines = [HEAD, *_together(found["together"], [table["data"] for table in found["tables"]])]
     for table in found["tables"]:
         lines += ["", *_table(table)]
     cores = stored["machine"]["cores"]
