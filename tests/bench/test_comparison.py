@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
+from made_up import made_up_execution
 
 import keras_dropout
 from keras_dropout.bench import power, statistics
 from keras_dropout.bench.compare import carry_out, make_plan
-from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
@@ -267,32 +267,13 @@ def test_verdicts_of_added_seeds_are_those_of_the_sequential_method(tmp_path):
     assert "allows for it" in found.save_report(tmp_path / "report.html").read_text()
 
 
-def made_up_execution(monkeypatch, loss, interrupt_at=None):
-    """In place of training: the test loss that `loss(run)` gives. Returns the keys of the runs, as they are "trained"."""
-    trained = []
-
-    def train(execution, runs):
-        for run in runs:
-            if len(trained) == interrupt_at:
-                trained.append("interrupted")
-                raise KeyboardInterrupt
-            trained.append(run.key)
-            result = Result("done", 0.1, 1, {"test_loss": loss(run)})
-            execution.ledger.put(execution.plan.study, run, result, {}, {})
-            execution.observer.started(0, run, 0)
-            yield run, result
-            execution.observer.ended(0, run, result)
-
-    monkeypatch.setattr(Execution, "train", train)
-    monkeypatch.setattr(Execution, "__enter__", lambda execution: execution)
-    return trained
-
-
 def test_seeds_are_added_until_there_are_verdicts_and_the_same_command_goes_on(tmp_path, monkeypatch):
     """`hidden` is better by 0.1, but for the first seed."""
     plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=9, seeds="auto", max_seeds=20, variants=["hidden"])
     trained = made_up_execution(
-        monkeypatch, lambda run: 1 - (run.variant.name == "hidden") * (0.1 if run.seed else -0.1), interrupt_at=20
+        monkeypatch,
+        lambda run: {"test_loss": 1 - (run.variant.name == "hidden") * (0.1 if run.seed else -0.1)},
+        interrupt_at=20,
     )
     with pytest.raises(KeyboardInterrupt):
         carry_out(plan, quiet=True)
@@ -307,7 +288,7 @@ def test_seeds_are_added_until_there_are_verdicts_and_the_same_command_goes_on(t
 
 def test_adding_seeds_ends_with_the_budget(tmp_path, monkeypatch):
     plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=2, seeds="auto", max_seeds=9, variants=["hidden"])
-    made_up_execution(monkeypatch, lambda run: 1 + 0.1 * (-1) ** run.seed * (run.variant.name == "none"))
+    made_up_execution(monkeypatch, lambda run: {"test_loss": 1 + 0.1 * (-1) ** run.seed * (run.variant.name == "none")})
     found = carry_out(plan, quiet=True)
     assert len(found.study.seeds) == 9
     assert found.verdicts == {"hidden": {"test_loss": "no difference shown"}}
@@ -535,7 +516,7 @@ PRIMARY = {"primary": "test_accuracy"}
 def test_a_primary_metric_that_only_a_run_can_show_is_refused_after_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "metrics_before_training", lambda *_: [])
     plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=1, variants=["hidden"], primary="test_auc")
-    trained = made_up_execution(monkeypatch, lambda run: 1.0)
+    trained = made_up_execution(monkeypatch, lambda run: {"test_loss": 1.0})
     with pytest.raises(BadInput) as caught:
         carry_out(plan, quiet=True)
     assert str(caught.value).splitlines() == ["the study has no metric test_auc.", "Use one of test_loss."]

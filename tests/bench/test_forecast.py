@@ -6,32 +6,16 @@ import json
 import keras
 import numpy as np
 import pytest
+from made_up import made_up_execution
 
 from keras_dropout.bench import power
 from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.execution import timing
-from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.forecast import forecast, forecast_sentences
-from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.commands import studies
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the plan is one of JAX")
-
-
-def train_nothing(monkeypatch, metrics):
-    """In place of training: the metrics that `metrics(run)` gives."""
-
-    def train(execution, runs):
-        for run in runs:
-            result = Result("done", 0.1, 1, metrics(run))
-            execution.ledger.put(execution.plan.study, run, result, {}, {})
-            execution.observer.started(0, run, 0)
-            yield run, result
-            execution.observer.ended(0, run, result)
-
-    monkeypatch.setattr(Execution, "train", train)
-    monkeypatch.setattr(Execution, "__enter__", lambda execution: execution)
 
 
 def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypatch, capsys):
@@ -45,7 +29,9 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     losses = {("none", seed): 1.0 for seed in range(4)} | dict(
         zip((("hidden", seed) for seed in range(4)), np.random.default_rng(0).normal(1, 0.3, 4))
     )
-    train_nothing(monkeypatch, lambda run: {"test_loss": losses[run.variant.name, run.seed], "test_accuracy": 0.5 + 0.1 * run.seed})
+    made_up_execution(
+        monkeypatch, lambda run: {"test_loss": losses[run.variant.name, run.seed], "test_accuracy": 0.5 + 0.1 * run.seed}
+    )
     carry_out(planned(epochs=1, seeds=4, variants=["hidden"]), quiet=True)
     carry_out(planned(epochs=1, seeds=3, variants=["hidden"]), quiet=True)
     carry_out(planned(epochs=1, seeds=2, variants=["hidden"], power=0.3), quiet=True)  # later, but of fewer pairs

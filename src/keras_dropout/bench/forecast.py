@@ -1,4 +1,4 @@
-"""What planned seeds can show, by the spread of runs that the ledger already has. Trains nothing, changes nothing."""
+"""Forecast what planned seeds can show, from the spread of runs in the ledger. Trains nothing, changes nothing."""
 
 import math
 from collections.abc import Iterator, Mapping

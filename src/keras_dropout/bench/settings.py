@@ -360,7 +360,7 @@ class DataOptions(TypedDict, total=False):
 
 
 class AssessmentSettings(TypedDict, total=False):
-    """How predictions are measured. `bench.assessment.assess` documents these settings."""
+    """The settings by which predictions are measured. `bench.assessment.assess` documents them."""
 
     samples: Annotated[
         int,
