@@ -3,7 +3,7 @@
 from keras import optimizers
 
 from keras_dropout.bench.data.scenes import boxes
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import localiser, on_maps
 
 
@@ -29,15 +29,11 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss (squared error of the box): none minus blocks",
-            lambda found: found.values("test_loss") - found.values("test_loss", "blocks"),
+            minus("test_loss", "none", "blocks"),
             above=0.0,
             published="36.8 to 38.4 AP, RetinaNet on COCO",
         ),
-        Expectation(
-            "test loss: units minus blocks",
-            lambda found: found.values("test_loss", "units") - found.values("test_loss", "blocks"),
-            published="not given",
-        ),
+        Expectation("test loss: units minus blocks", minus("test_loss", "units", "blocks"), published="not given"),
     ),
     shows=("test_loss", "test_mae", "train_loss"),
     differs="One box in scenes composed by rule of Fashion-MNIST garments, as shares of the scene's side, in place of COCO, and "

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import maps, on_maps
 
 
@@ -46,13 +46,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test accuracy: blocks minus none",
-            lambda found: found.values("test_accuracy", "blocks") - found.values("test_accuracy"),
+            minus("test_accuracy", "blocks", "none"),
             above=0.0,
             published="76.51 to 78.13 %, ResNet-50 on ImageNet",
         ),
         Expectation(
             "test accuracy: blocks minus units",
-            lambda found: found.values("test_accuracy", "blocks") - found.values("test_accuracy", "units"),
+            minus("test_accuracy", "blocks", "units"),
             above=0.0,
             published="blocks are better than units",
         ),

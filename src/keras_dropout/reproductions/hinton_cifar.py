@@ -6,7 +6,7 @@ import keras
 
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.bench.execution.machine import accelerator
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import LocallyConnected2D, sgd
 
 _LONG, _SHORT = "fourth layer", "three layers"
@@ -63,7 +63,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test accuracy: dropout's own part, fourth layer with minus without",
-            lambda found: found.values("test_accuracy", "last", _LONG) - found.values("test_accuracy", "none", _LONG),
+            minus("test_accuracy", "last", "none", _LONG),
             above=0.0,
             published="not given: the paper has no such arm",
         ),
@@ -74,7 +74,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test loss: dropout's own part, fourth layer without minus with",
-            lambda found: found.values("test_loss", "none", _LONG) - found.values("test_loss", "last", _LONG),
+            minus("test_loss", "none", "last", _LONG),
             published="not given",
         ),
     ),

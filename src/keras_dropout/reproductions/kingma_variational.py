@@ -1,7 +1,7 @@
 """Kingma, Salimans and Welling 2015, figure 1: a rate learned by variational inference."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 WIDTHS = (24, 192)
@@ -37,13 +37,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss, three layers of 192: none minus variational",
-            lambda found: found.values("test_loss", part=_part(192)) - found.values("test_loss", LEARNED, _part(192)),
+            minus("test_loss", "none", LEARNED, _part(192)),
             above=0.0,
             published="a lower error than without noise",
         ),
         Expectation(
             "test accuracy, three layers of 24: variational minus Gaussian dropout at 0.5",
-            lambda found: found.values("test_accuracy", LEARNED, _part(24)) - found.values("test_accuracy", FIXED, _part(24)),
+            minus("test_accuracy", LEARNED, FIXED, _part(24)),
             above=0.0,
             published="the advantage is largest where networks are small",
         ),

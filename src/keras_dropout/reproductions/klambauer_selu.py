@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import AlphaDropout, Dropout
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000
@@ -89,20 +89,17 @@ REPRODUCTION = Reproduction(
             published="0",
         ),
         Expectation(
-            "variance behind 20 layers with dropout of 0.1",
-            _variance(Dropout),
-            above=1.25,
-            published="dropout does not keep it",
+            "variance behind 20 layers with dropout of 0.1", _variance(Dropout), above=1.25, published="dropout does not keep it"
         ),
         Expectation(
             "train loss of a trained network of 8 hidden layers, dropout off: dropout of 0.05 minus alpha dropout of 0.05",
-            lambda found: found.values("train_loss", "dropout") - found.values("train_loss", "alpha dropout"),
+            minus("train_loss", "dropout", "alpha dropout"),
             above=0.0,
             published="networks with alpha dropout stay normalised and train",
         ),
         Expectation(
             "test loss of that network: dropout minus alpha dropout",
-            lambda found: found.values("test_loss", "dropout") - found.values("test_loss", "alpha dropout"),
+            minus("test_loss", "dropout", "alpha dropout"),
             above=0.0,
             published="alpha dropout is the one that fits selu",
         ),

@@ -1,7 +1,7 @@
 """Krueger et al. 2017, zoneout: random units of a recurrent state keep their value from the previous step."""
 
 from keras_dropout.bench.data.text import characters
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import language_model
 
 
@@ -27,13 +27,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss per character: none minus zoneout",
-            lambda found: found.values("test_loss") - found.values("test_loss", "zoneout"),
+            minus("test_loss", "none", "zoneout"),
             above=0.0,
             published="zoneout improves on no regularisation on characters of Penn Treebank",
         ),
         Expectation(
             "test loss per character: recurrent dropout minus zoneout",
-            lambda found: found.values("test_loss", "recurrent dropout") - found.values("test_loss", "zoneout"),
+            minus("test_loss", "recurrent dropout", "zoneout"),
             published="as good as recurrent dropout without memory loss, or better",
         ),
     ),

@@ -11,7 +11,7 @@ from keras_dropout import Dropout, metrics
 from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import sgd
 
 RATE, LAYERS, EXAMPLES = 0.5, 3, 4000
@@ -142,7 +142,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test accuracy: dropout after the last normalisation minus before",
-            lambda found: found.values("test_accuracy", AFTER) - found.values("test_accuracy", BEFORE),
+            minus("test_accuracy", AFTER, BEFORE),
             above=0.0,
             published="77.4 % right without, 68.6 % with dropout 0.5 in each bottleneck (DenseNet, CIFAR-100)",
         ),

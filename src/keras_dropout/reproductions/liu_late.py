@@ -1,7 +1,7 @@
 """Liu et al. 2023, late dropout: dropout only in the later part of training, for a network that overfits."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import perceptron, sgd
 from keras_dropout.schedules import Late
 
@@ -31,13 +31,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss: none minus late",
-            lambda found: found.values("test_loss") - found.values("test_loss", "late"),
+            minus("test_loss", "none", "late"),
             above=0.0,
             published="late dropout regularises networks that overfit",
         ),
         Expectation(
             "test accuracy: late minus standard",
-            lambda found: found.values("test_accuracy", "late") - found.values("test_accuracy", "standard"),
+            minus("test_accuracy", "late", "standard"),
             above=0.0,
             published="82.3 % with late, 81.6 % with standard stochastic depth (ViT-B, ImageNet)",
         ),

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 RATES = (0.2, 0.4, 0.6, 0.8, 0.9)
@@ -43,13 +43,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss: none minus rate 0.6",
-            lambda found: found.values("test_loss") - found.values("test_loss", "rate 0.6"),
+            minus("test_loss", "none", "rate 0.6"),
             above=0.0,
             published="the error is smallest between keeping 0.4 and 0.8",
         ),
         Expectation(
             "test loss: rate 0.9 minus rate 0.6",
-            lambda found: found.values("test_loss", "rate 0.9") - found.values("test_loss", "rate 0.6"),
+            minus("test_loss", "rate 0.9", "rate 0.6"),
             above=0.0,
             published="the error rises again where little is kept",
         ),

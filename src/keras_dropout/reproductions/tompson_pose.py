@@ -3,7 +3,7 @@
 from keras import optimizers
 
 from keras_dropout.bench.data.scenes import keypoints
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import localiser, on_maps
 
 
@@ -30,13 +30,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss (squared error of the points): none minus channels",
-            lambda found: found.values("test_loss") - found.values("test_loss", "channels"),
+            minus("test_loss", "none", "channels"),
             above=0.0,
             published="whole channels dropped improve the result on small training sets",
         ),
         Expectation(
             "test loss: units minus channels",
-            lambda found: found.values("test_loss", "units") - found.values("test_loss", "channels"),
+            minus("test_loss", "units", "channels"),
             above=0.0,
             published="dropping single units does not regularise where neighbours are correlated",
         ),

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import tutorial_network
 
 _DROPOUT = "dropout 0.2"
@@ -45,7 +45,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test loss: none minus dropout",
-            lambda found: found.values("test_loss", part=_DEEP) - found.values("test_loss", _DROPOUT, _DEEP),
+            minus("test_loss", "none", _DROPOUT, _DEEP),
             above=0.0,
             published="dropout helps on unseen data",
         ),

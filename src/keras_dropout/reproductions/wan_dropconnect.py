@@ -1,7 +1,7 @@
 """Wan et al. 2013, table 1 and figure 3: drop weights instead of units."""
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import perceptron, sgd
 
 RATE = 0.5
@@ -31,13 +31,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss: none minus DropConnect",
-            lambda found: found.values("test_loss") - found.values("test_loss", "dropconnect"),
+            minus("test_loss", "none", "dropconnect"),
             above=0.0,
             published="a lower error on MNIST with relu units",
         ),
         Expectation(
             "test loss: dropout minus DropConnect",
-            lambda found: found.values("test_loss", "dropout") - found.values("test_loss", "dropconnect"),
+            minus("test_loss", "dropout", "dropconnect"),
             above=0.0,
             published="DropConnect often does better than dropout",
         ),
