@@ -12,8 +12,9 @@ from keras import ops
 import keras_dropout
 from keras_dropout import BadInput, Dropout, LayerDrop, PatchDropout, place, schedules, set_rate, sites, strip
 from keras_dropout.models import fitting
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.models.graph import copy, make, nodes
-from keras_dropout.models.placement import adopt, is_dropout, resolve, rewire
+from keras_dropout.models.placement import resolve, rewire, with_ours
 
 L = keras.layers
 
@@ -116,14 +117,14 @@ def test_training_drops_where_it_was_put():
 
 def test_adopt_replaces_keras_dropout_and_keeps_sharing():
     inputs, shared = keras.Input((8,)), L.Dropout(0.25, name="d")
-    model = adopt(keras.Model(inputs, L.Dense(1)(shared(L.Dense(8)(shared(inputs))))))
+    model = with_ours(keras.Model(inputs, L.Dense(1)(shared(L.Dense(8)(shared(inputs))))))
     found = [layer for layer in model.layers if is_dropout(layer)]
     assert [(type(layer), layer.rate, layer.name) for layer in found] == [(Dropout, 0.25, "d")]
 
 
 def test_adopt_and_rates_reach_into_nested_models():
     inner = keras.Sequential([keras.Input((6,)), L.Dense(6, name="within"), L.Dropout(0.25, name="d")], name="inner")
-    model = adopt(keras.Sequential([keras.Input((6,)), inner, L.Dense(1)]))
+    model = with_ours(keras.Sequential([keras.Input((6,)), inner, L.Dense(1)]))
     (found,) = (layer for layer in model._flatten_layers() if is_dropout(layer))
     assert type(found) is Dropout
     set_rate(model, {"inner/within": 0.5})
@@ -148,7 +149,7 @@ def test_adopt_keeps_what_is_told_apart():
     """Rates, shapes of noise and what a layer is called with."""
     inputs = keras.Input((4, 6))
     x = L.Dropout(0.3, noise_shape=(None, 1, 6), name="one")(inputs)
-    model = adopt(keras.Model(inputs, L.Dropout(0.6, name="other")(x, training=True)))
+    model = with_ours(keras.Model(inputs, L.Dropout(0.6, name="other")(x, training=True)))
     one, other = (layer for layer in model.layers if isinstance(layer, Dropout))
     assert (one.rate, one.noise_shape, other.rate, other.noise_shape) == (0.3, (None, 1, 6), 0.6, None)
     assert (one.name, other.name) == ("one", "other")
@@ -487,12 +488,12 @@ REFUSED = {
     "not built": lambda: sites(keras.Sequential([L.Dense(3)])),
     "got str": lambda: sites("model"),
     "not built.": lambda: sites(OwnStepless()),
-    "does something else in training": lambda: sites(Subclassed("other in training")),
-    "does something else in training.": lambda: sites(Subclassed("a number in training")),
-    "weights that its layers' calls do not show": lambda: sites(Subclassed("own weights")),
-    "fixes training=True for dropout": lambda: sites(Subclassed("frozen")),
-    "cannot be followed: ValueError: `add_loss()`": lambda: sites(Subclassed("loss")),
-    "cannot be followed": lambda: sites(Subclassed("numpy")),
+    "does something else in training": lambda: strip(Subclassed("other in training")),
+    "does something else in training.": lambda: strip(Subclassed("a number in training")),
+    "weights that its layers' calls do not show": lambda: strip(Subclassed("own weights")),
+    "fixes training=True for dropout": lambda: strip(Subclassed("frozen")),
+    "cannot be followed: ValueError: `add_loss()`": lambda: strip(Subclassed("loss")),
+    "cannot be followed": lambda: strip(Subclassed("numpy")),
     "with train_step of its own": lambda: sites(OwnStep()),
     "has dropout inside": lambda: strip(keras.Sequential([keras.Input((4,)), Hidden(), L.Dense(3)])),
     "cannot be copied": lambda: strip(shared_across_levels()),
@@ -918,16 +919,18 @@ class OwnSequential(keras.Sequential):
 
 
 @pytest.mark.parametrize("cls", [Backbone, Ignoring])
-def test_a_functional_model_of_a_class_with_its_own_constructor_keeps_its_layers(cls):
+def test_a_functional_model_of_a_class_with_its_own_constructor_keeps_its_class_or_where_nested_its_layers(cls):
     whole, x = cls(name="backbone"), np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
     inputs = keras.Input((8,))
     nested = keras.Model(inputs, L.Dense(2)(L.Dense(8, "relu", name="head")(whole(inputs))))
-    for model, placement in ((whole, {"body": 0.5}), (nested, {"head": 0.5})):
-        with pytest.warns(UserWarning, match=f"{cls.__name__} 'backbone' has a constructor of its own"):
-            placed = place(model, placement)
-        np.testing.assert_array_equal(ops.convert_to_numpy(placed(x)), ops.convert_to_numpy(model(x)))
-        assert [layer.rate for layer in placed._flatten_layers() if is_dropout(layer)] == [0.5]
-        assert [w.path for w in placed.weights] == [w.path for w in model.weights]
+    kept = place(whole, {"body": 0.5})
+    assert isinstance(kept, cls)
+    with pytest.warns(UserWarning, match=f"{cls.__name__} 'backbone' has a constructor of its own"):
+        placed = place(nested, {"head": 0.5})
+    for model, new in ((whole, kept), (nested, placed)):
+        np.testing.assert_array_equal(ops.convert_to_numpy(new(x)), ops.convert_to_numpy(model(x)))
+        assert [layer.rate for layer in new._flatten_layers() if is_dropout(layer) and layer.rate] == [0.5]
+        assert [w.path for w in new.weights] == [w.path for w in model.weights]
 
 
 def test_what_is_untouched_keeps_its_class_and_so_does_a_sequential_one():

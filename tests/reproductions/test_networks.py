@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dropout.models.placement import is_dropout
+from keras_dropout.models.dropping import is_dropout
 from keras_dropout.reproductions.networks import (
     LocallyConnected2D,
     language_model,

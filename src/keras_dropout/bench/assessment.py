@@ -372,7 +372,7 @@ def _with_best_rate(
 
     Also return the metrics at each rate.
     """
-    changed = {seed: placement.adopt(graph.copy(as_trained(model))) for seed, model in models.items()}
+    changed = {seed: placement.with_ours(graph.copy(as_trained(model))) for seed, model in models.items()}
     rows = []
     for rate in RATES:
         row: dict[str, Any] = {"rate": rate}

@@ -2,6 +2,7 @@
 # ruff: noqa: F403 - each module has an __all__
 
 from keras_dropout.examples import LAYERS as _LAYERS
+from keras_dropout.layers import adopted as _adopted  # noqa: F401 - registers what saved models name
 from keras_dropout.layers.attention import *
 from keras_dropout.layers.learned import *
 from keras_dropout.layers.paths import *

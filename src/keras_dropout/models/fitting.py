@@ -62,7 +62,7 @@ def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
     if "int" in dtype and any(isinstance(inner_layer(user.layer), keras.layers.Embedding) for user in users):
         return dict.fromkeys(_IDS, always)
     images = _IMAGES if "float" in dtype and len(shape) == 3 else ()
-    return dict.fromkeys((*_on_values(shape, dtype), *images), always)
+    return dict.fromkeys((*on_values(shape, dtype), *images), always)
 
 
 def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], around: bool) -> Fits:
@@ -86,7 +86,7 @@ def _unlisted() -> list[str]:
     return [name for name in LAYERS if name not in _LISTED and isinstance(getattr(layers, name), type)]
 
 
-def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
+def on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
     if "float" not in dtype:
         return ()
     others = (name for name in _unlisted() if issubclass(getattr(layers, name), MaskLayer))
@@ -96,7 +96,7 @@ def _on_values(shape: tuple, dtype: str) -> tuple[str, ...]:
 
 def _behind(layer: Any, behind: Call, users: list[Call] | None) -> tuple[str, ...]:
     """Return the methods that fit behind a call of a layer."""
-    found = _on_values(behind.shape, behind.dtype)
+    found = on_values(behind.shape, behind.dtype)
     if not found or users is None:
         return ()
     if "selu" in (_activation(layer), _activation(behind.layer)):

@@ -26,7 +26,10 @@ from keras_dropout.models.targets import FROM_FILES
 
 # Methods by which a class may change how a model is trained; a functional model loses these changes.
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict")
-_REWRITE = "Write it as a Sequential or functional model; or write keras_dropout.Dropout into its constructor, and use set_rate."
+_REWRITE = (
+    "Write it as a Sequential or functional model; or change this model itself, without a copy: "
+    "keras_dropout.place(model, {layer: rate}, in_place=True)."
+)
 _RETURNS = "it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -651,6 +654,16 @@ def _of_class(cls: type, made: keras.Model, given: dict[str, Any], nested: bool)
 
 def _own_training(cls: type) -> list[str]:
     return [name for name in _TRAINING_METHODS if getattr(cls, name) is not getattr(keras.Model, name)]
+
+
+def inputs_of(model: keras.Model) -> Any:
+    """Return the symbolic inputs of a built model in their structure; refuse a model whose inputs are not known."""
+    if is_nested(model):
+        return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    try:
+        return _traced_inputs(model)
+    except ValueError:
+        refuse(f"the inputs of {type(model).__name__} {model.name!r} are not known.", "Call it once on a batch of data first.")
 
 
 def _traced_inputs(model: keras.Model) -> Any:

@@ -3,26 +3,24 @@
 A placement describes the dropout of a model completely: applying one first removes the existing dropout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_dropout import layers, notation
-from keras_dropout.errors import BadInput, check_rate, first_line, refuse, warn
-from keras_dropout.examples import LAYERS
+from keras_dropout import notation
+from keras_dropout.errors import BadInput, check_rate, refuse, warn
 from keras_dropout.layers import Dropout
 from keras_dropout.layers.base import LayerWrapper, Stochastic
-from keras_dropout.masks import derive_seed
 from keras_dropout.models import graph
-from keras_dropout.models.dropping import has_option, inner_layer, is_dropout, is_foreign, named, passes, rated, without_dropout
-from keras_dropout.models.survey import GROUPS, Place, Site, Sites, makes_mask, mask_calls, survey
+from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for
+from keras_dropout.models.dropping import has_option, inner_layer, is_foreign, named, passes, rated, without_dropout
+from keras_dropout.models.in_place import inner_sites, place_in_place, saves_layers
+from keras_dropout.models.survey import Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
-# Entries of a spec that the layer's constructor does not take.
-_NO_OPTIONS = ("kind", "schedule", "over_depth")
 # At prediction they compute another function than the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
 _NOISE = keras.layers.GaussianNoise
@@ -32,14 +30,30 @@ _NOISE = keras.layers.GaussianNoise
 def sites(model: keras.Model) -> Sites:
     """Return the sites of a model, in the order of the data: a list that is shown as a table.
 
-    The model must be Sequential or functional, possibly with nested models and shared layers, or a subclass of `keras.Model` whose
-    `call` can be followed; others are refused. The model does not change.
+    The model may be Sequential, functional, possibly with nested models and shared layers, or a subclass of `keras.Model`. Layers
+    inside others, and those of a subclass whose `call` cannot be followed, are in the group "inside": dropout is put behind them
+    in place. The model does not change.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu", name="d"), keras.layers.Dense(1, name="out")])
     >>> [(site.name, site.group, site.shape) for site in sites(model)][1:]
     [('d', 'hidden', (8,)), ('out', 'output', (1,))]
     """
-    return Sites(place.site for place in survey(graph.read(model)))
+    try:
+        found = [place.site for place in survey(graph.read(model))]
+    except BadInput:
+        if not getattr(model, "built", False) or not (inner := inner_sites(model)):
+            raise
+        return Sites(inner)
+    return Sites(_in_order(found, inner_sites(model)))
+
+
+def _in_order(sites: list[Site], inner: list[Site]) -> Iterator[Site]:
+    """Yield each site, then those inside its layer."""
+    left = {site.name: site for site in inner}
+    for site in sites:
+        yield site
+        yield from (left.pop(name) for name in [name for name in left if name.startswith(f"{site.name}/")])
+    yield from left.values()
 
 
 @graph.leaves_unchanged
@@ -50,21 +64,21 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     be made, or cannot follow their schedule, are refused.
     """
     places = survey(graph.read(model))
-    chosen = _resolve([each.site for each in places], placement)
+    chosen = chosen_sites([each.site for each in places], placement)
     for each in places:
         value = chosen.get(each.site.name)
-        if isinstance(value, Mapping) and "schedule" in value and "rate" not in _class(value.get("kind")).free_rates():
+        if isinstance(value, Mapping) and "schedule" in value and "rate" not in class_of(value.get("kind")).free_rates():
             refuse(
                 f"the rate of {value['kind']} cannot follow a schedule: it is learned or decides a shape.",
                 "Give it a rate, for example 0.2.",
             )
-        if value is not None and not (each.calls and _goes_around(value)):
+        if value is not None and not (each.calls and goes_around(value)):
             layer_for(value)
     return chosen
 
 
 @graph.leaves_unchanged
-def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
+def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = False) -> keras.Model:
     """Return a new model with dropout at the sites of `placement` and nowhere else.
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
@@ -91,6 +105,15 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
                 f"site {site!r}: a rate that changes over training or depth belongs to a training, not to a model.",
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
+    if in_place:
+        graph.check_model(model)
+        place_in_place(model, placement)
+        return model
+    own_config = graph.is_nested(model) and not saves_layers(type(model)) and not any(map(goes_around, placement.values()))
+    if own_config or _names_inner(model, placement):
+        new = graph.copy(model)
+        place_in_place(new, placement)
+        return new
     resolve(model, placement)  # refuses before anything is copied
     source = graph.opened(model)
     if source is not model and model.compiled:
@@ -117,9 +140,20 @@ def place(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
     return new
 
 
-def strip(model: keras.Model) -> keras.Model:
-    """Return a new model without dropout; everything else is as in `place`."""
-    return place(model, {})
+def strip(model: keras.Model, *, in_place: bool = False) -> keras.Model:
+    """Return a new model without dropout, or take it out in place; everything else is as in `place`."""
+    return place(model, {}, in_place=in_place)
+
+
+@graph.leaves_unchanged
+def _names_inner(model: keras.Model, placement: Mapping[str, Any]) -> bool:
+    """Return whether a pattern names no site of the model's graph, but layers inside its layers."""
+    try:
+        known = [place.site for place in survey(graph.read(model))]
+    except BadInput:
+        return False
+    others = [pattern for pattern in placement if not any(site.matches(pattern) for site in known)]
+    return bool(others) and any(site.matches(pattern) for site in inner_sites(model) for pattern in others)
 
 
 def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Model, dict[str, keras.Layer]]:
@@ -152,7 +186,7 @@ class _Change:
         bare = {number: without_dropout(layer) for number, layer in left.items()}
         self._instead = {number: layer for number, layer in bare.items() if layer is not left[number]}  # by layer
         places = survey(read)
-        chosen = _resolve([each.site for each in places], placement)
+        chosen = chosen_sites([each.site for each in places], placement)
         for each in places:
             if each.site.name in chosen:
                 self._put(each, chosen[each.site.name], several=len(chosen) > 1)
@@ -167,7 +201,7 @@ class _Change:
     def _put(self, place: Place, value: Any, several: bool) -> None:
         """Make the layer that a placement has for a site."""
         site = place.site
-        if place.calls and _goes_around(value):
+        if place.calls and goes_around(value):
             if site.group == "hidden" and place.output:
                 refuse(
                     f"{site.name!r} is called for an output too: a {value['kind']} around it would be around both calls.",
@@ -275,7 +309,7 @@ def _check_predictions(new: keras.Model, old: keras.Model) -> None:
             )
 
 
-def adopt(model: keras.Model) -> keras.Model:
+def with_ours(model: keras.Model) -> keras.Model:
     """Return a new model in which ours replaces each `keras.layers.Dropout`; shared layers stay shared."""
     ours: dict[int, Dropout] = {}
     model = graph.opened(model)
@@ -330,78 +364,6 @@ def _way_out(model: keras.Model) -> str:
     except BadInput:
         return "Write keras_dropout.Dropout where the code has keras.layers.Dropout: its rate can be set."
     return "Make a new model: keras_dropout.place(model, {site: rate})."
-
-
-def layer_for(value: Any, around: keras.Layer | None = None, derive: str | None = None) -> keras.Layer:
-    """Return the layer that a value of a placement asks for, put around a layer if the method does that.
-
-    `derive` names the site if there are several: each site then gets another seed.
-    """
-    if isinstance(value, keras.Layer):
-        cls = type(value)
-        if isinstance(value, LayerWrapper):
-            refuse(
-                f"{cls.__name__} goes around a layer; as a value of a placement it has one already.",
-                f'Write {{"kind": "{cls.__name__}", "rate": …}}: it is put around the layer at the site.',
-            )
-        if not is_dropout(value) and cls.__module__.startswith("keras."):  # a class of the user's own may drop
-            refuse(f"{cls.__name__} is no dropout layer.", "Put a layer that drops there, for example Dropout(0.2).")
-        graph.made_again(value)  # refuses a layer that cannot be copied
-        options = {k: v for k, v in value.get_config().items() if k != "name"}
-    elif isinstance(value, Mapping):
-        cls, options = _class(value.get("kind")), {name: v for name, v in value.items() if name not in _NO_OPTIONS}
-    else:
-        cls, options = Dropout, {"rate": check_rate("placement", value)}
-    if derive is not None and options.get("seed") is not None:
-        options["seed"] = derive_seed(options["seed"], derive)
-    try:
-        if around is not None:
-            return cls(layer=around, **options)
-        return cls.from_config(options) if isinstance(value, keras.Layer) else cls(**options)
-    except BadInput:
-        raise
-    except (TypeError, ValueError) as error:
-        name, why = cls.__name__, first_line(error)
-        refuse(f"{name} cannot be made from {options}: {why}", f"See help(keras_dropout.{name}).")
-
-
-def _class(kind: Any) -> type[Stochastic]:
-    known = {name: getattr(layers, name) for name in LAYERS if isinstance(getattr(layers, name), type)}
-    if kind not in known:
-        refuse(f"no dropout layer {kind!r} that can be put at a site.", f"Use one of: {', '.join(sorted(known))}.")
-    return known[kind]
-
-
-def _method(value: Any) -> str:
-    """Return the name of the method that a value of a placement asks for."""
-    if isinstance(value, Mapping):
-        return str(value.get("kind"))
-    return type(value).__name__ if isinstance(value, keras.Layer) else "Dropout"
-
-
-def _goes_around(value: Any) -> bool:
-    return isinstance(value, Mapping) and issubclass(_class(value.get("kind")), keras.layers.Wrapper)
-
-
-def _resolve(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
-    resolved: dict[str, Any] = {}
-    for pattern, value in placement.items():
-        named = [site for site in known if site.matches(pattern)]
-        names = ", ".join(site.name for site in known)
-        if not named:
-            refuse(
-                f"unknown site {pattern!r}: the model has no such site.",
-                f"Use one of the groups {', '.join(GROUPS)}, a class of layers, a glob, or a site: {names}.",
-            )
-        method, exact = _method(value), [site for site in named if site.name == pattern]
-        if exact or not isinstance(getattr(layers, method, None), type):
-            chosen = exact or named
-        elif not (chosen := [site for site in named if site.fits(method)]):
-            fitting = [site.name for site in known if site.fits(method)]
-            here = f"At {named[0].name} fit: {', '.join(named[0].methods) or 'none'}."
-            refuse(f"{method} fits no site of {pattern!r}.", f"It fits {', '.join(fitting)}." if fitting else here)
-        resolved.update(dict.fromkeys((site.name for site in chosen), value))
-    return {site.name: resolved[site.name] for site in known if site.name in resolved}
 
 
 @graph.leaves_unchanged

@@ -26,9 +26,10 @@ class Site:
     """A place where dropout is or can be put: an input, behind what prepares it, or a layer with weights, behind its activation.
 
     `name` includes the names of nested models ("encoder/dense"). `kind` is the layer's class. `group` is "input", "hidden",
-    "output", or "normalisation" for one that follows no layer with weights. `last` marks the hidden sites that feed an output
-    layer. `shape` is without the batch. `behind` are the activations and normalisations in front of the dropout. `dropout` is the
-    existing dropout: {"layer", "kind", "rate"}. `methods` are the methods of the catalogue that fit, found on first use.
+    "output", "normalisation" for one that follows no layer with weights, or "inside" for a layer inside another layer. `last` marks
+    the hidden sites that feed an output layer. `shape` is without the batch. `behind` are the activations and normalisations in
+    front of the dropout. `dropout` is the existing dropout: {"layer", "kind", "rate"}. `methods` are the methods of the catalogue
+    that fit, found on first use.
     """
 
     name: str
@@ -159,7 +160,7 @@ class _Survey:
             self._by_layer.setdefault(id(call.layer), []).append(call)
             for tensor in dict.fromkeys(same.get(tensor, tensor) for tensor in call.inputs):
                 self._users.setdefault(tensor, []).append(call)
-        self._weighted = {call for call in self._calls if _is_site(call.layer)}
+        self._weighted = {call for call in self._calls if is_site(call.layer)}
         self._next = {call: self._next_weights(call) for call in self._weighted}
         self._outputs = {call for call in self._weighted if not self._next[call]}
         self._output_nodes = {id(call.node) for call in self._outputs}  # a nested model has the same nodes at each of its calls
@@ -259,7 +260,7 @@ class _Survey:
                     yield from self._dropped(output, seen)
 
 
-def _is_site(layer: Any) -> bool:
+def is_site(layer: Any) -> bool:
     return bool(getattr(layer, "weights", ())) and not isinstance(layer, _PART_OF_LAYER) and not kinds.is_preprocessing(type(layer))
 
 

@@ -455,7 +455,8 @@ def _still_random(model: Any) -> tuple[str, ...]:
 
 def _makes_sense(model: Any, variant: Variant) -> bool:
     """Return whether a ready variant is useful for this model; "as-built" is useful only if the model has dropout."""
-    from keras_dropout.models.placement import is_dropout, resolve
+    from keras_dropout.models.dropping import is_dropout
+    from keras_dropout.models.placement import resolve
 
     if variant.placement is None:
         return any(map(is_dropout, model._flatten_layers()))

@@ -15,7 +15,7 @@ from keras_dropout.bench.study import own_classes
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed
 from keras_dropout.models import graph
-from keras_dropout.models.placement import adopt, rewire
+from keras_dropout.models.placement import rewire, with_ours
 from keras_dropout.schedules import Schedule, from_document
 
 
@@ -67,6 +67,6 @@ def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer,
             specs = ((placed[site], spec) for site, spec in variant.placement.items())
             schedules = {layer: from_document(spec["schedule"]) for layer, spec in specs if "schedule" in spec}
         elif any(type(layer) is keras.layers.Dropout for layer in model._flatten_layers()):
-            model = adopt(model)
+            model = with_ours(model)
         model.compile_from_config(copy.deepcopy(study.compiled))
     return model, schedules

@@ -1,0 +1,196 @@
+"""Keras's dropout layers as ours, in place: nothing is copied, and the layers around them keep their classes.
+
+A dropout layer becomes ours by its class. A layer that makes its dropout itself would make Keras's again when it is loaded from a
+file, so its class becomes a subclass, a `Changed`, which saves what was adopted in it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+from keras_dropout.errors import refuse
+from keras_dropout.layers import units
+from keras_dropout.layers.regions import SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+
+__all__: list[str] = []
+
+_BEHIND = "dropout_behind"
+
+# Each of Keras's dropout layers has a twin of ours with the same name and the same options.
+TWINS: Mapping[type[keras.Layer], type[keras.Layer]] = {
+    getattr(keras.layers, twin.__name__): twin
+    for twin in (
+        units.Dropout,
+        units.GaussianDropout,
+        units.AlphaDropout,
+        SpatialDropout1D,
+        SpatialDropout2D,
+        SpatialDropout3D,
+    )
+}
+
+
+def inside(holder: keras.Layer, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
+    """Yield (address, layer, the layer that holds it) for each layer below a layer, at any depth, each once.
+
+    An address is the names of the layers from the outermost down, as in "encoder/attention/dropout".
+    """
+    seen = set() if seen is None else seen
+    for layer in holder._flatten_layers(include_self=False, recursive=False):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield prefix + layer.name, layer, holder
+            yield from inside(layer, f"{prefix}{layer.name}/", seen)
+
+
+def dropout_in(holder: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Yield (address, layer) for each dropout layer below a layer that its classes made, Keras's or its twin.
+
+    The dropout in an attention layer of Keras that was made with none is never called, and left out.
+    """
+    for address, layer, owner in inside(holder):
+        called = vars(owner).get("_dropout") != 0
+        if isinstance(layer, (*TWINS, *TWINS.values())) and called and vars(owner).get(_BEHIND) is not layer:
+            yield address, layer
+
+
+def become_ours(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> None:
+    """Make a dropout layer of Keras its twin, with the same settings or those of a config. Its masks are new ones."""
+    ours = TWINS[type(layer)].from_config(dict(config or layer.get_config()))
+    theirs = vars(layer)
+    if "seed_generator" in theirs:
+        layer._tracker.unlock()
+        layer._tracker.untrack(theirs.pop("seed_generator"))
+        layer._tracker.lock()
+    theirs.pop("rate")
+    theirs.update({name: vars(ours)[name] for name in ("seed", *(vars(ours).keys() - theirs.keys()))})
+    layer.__class__ = type(ours)
+
+
+def put_behind(layer: keras.Layer, dropout: keras.Layer) -> None:
+    """Make a layer drop its own output: of several the first, the others are states or attention scores."""
+    layer.__class__ = changed(type(layer))
+    _set_behind(layer, dropout)
+
+
+def take_away(layer: keras.Layer) -> None:
+    """Take away what `put_behind` has put behind a layer."""
+    _set_behind(layer, None)
+
+
+def behind(layer: keras.Layer) -> keras.Layer | None:
+    """Return the dropout that `put_behind` has put behind a layer."""
+    return getattr(layer, _BEHIND, None) if isinstance(layer, Changed) else None
+
+
+def _set_behind(layer: keras.Layer, dropout: keras.Layer | None) -> None:
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        if hasattr(layer, _BEHIND):
+            delattr(layer, _BEHIND)
+        if dropout is not None:
+            setattr(layer, _BEHIND, dropout)
+    finally:
+        if locked:
+            layer._tracker.lock()
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class Changed:
+    """A mixin for a layer in or behind which dropout was changed in place: it is saved with these changes.
+
+    `from_config` makes the layer as its own class does, and changes it again as soon as it is built.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        there = [("", self), *((address, layer) for address, layer, _ in inside(self))]
+        return {
+            "layer": self._own_document(),
+            "adopted": [layer.get_config() for _, layer in dropout_in(self)],
+            "behind": {address: keras.saving.serialize_keras_object(put) for address, layer in there if (put := behind(layer))},
+        }
+
+    def _own_document(self) -> dict[str, Any]:
+        """Return what Keras saves of the layer as its own class makes it."""
+        ours: Any = type(self)
+        self.__class__ = ours.__bases__[1]
+        try:
+            found = keras.saving.serialize_keras_object(self)
+        finally:
+            self.__class__ = ours
+        found.pop("compile_config", None)  # it is saved beside this config
+        return found
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> keras.Layer:
+        layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
+        if layer.built:
+            _change_again(layer, config)
+            return layer
+        build: Callable = layer.build
+
+        @functools.wraps(build)
+        def built(*args: Any, **options: Any) -> None:
+            vars(layer)["build"] = build
+            build(*args, **options)
+            _change_again(layer, config)
+
+        vars(layer)["build"] = built
+        return layer
+
+
+def _change_again(layer: keras.Layer, config: Mapping[str, Any]) -> None:
+    """Make the saved changes in a layer."""
+    made, saved = [each for _, each in dropout_in(layer)], config["adopted"]
+    there = {"": layer} | {address: each for address, each, _ in inside(layer)}
+    if len(made) != len(saved) or config["behind"].keys() - there.keys():
+        refuse(
+            f"{type(layer).__name__} {layer.name!r} now makes other layers than those that it was saved with.",
+            "Load the file with the version of the class that it was saved with.",
+        )
+    for each, settings in zip(made, saved):
+        if type(each) in TWINS:
+            become_ours(each, settings)
+    for address, dropout in config["behind"].items():
+        put_behind(there[address], keras.saving.deserialize_keras_object(dropout))
+    layer.__class__ = changed(type(layer))
+
+
+@functools.cache
+def _subclass(cls: Any) -> Any:
+    @functools.wraps(cls.call)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        return _dropped(self, cls.call(self, *args, **options))
+
+    methods: dict[str, Any] = {"call": call}
+    if hasattr(cls, "quantized_call"):
+
+        @functools.wraps(cls.quantized_call)
+        def quantized_call(self: Any, *args: Any, **options: Any) -> Any:
+            return _dropped(self, cls.quantized_call(self, *args, **options))
+
+        methods["quantized_call"] = quantized_call
+    made = type(cls.__name__, (Changed, cls), {"__module__": __name__, "__doc__": cls.__doc__, **methods})
+    return keras.saving.register_keras_serializable("keras_dropout", "Changed")(made)  # whose from_config it has
+
+
+def changed(cls: Any) -> Any:
+    """Return the subclass of a layer's class that saves what is changed in place."""
+    return cls if issubclass(cls, Changed) else _subclass(cls)
+
+
+def own_class(layer: keras.Layer) -> type[keras.Layer]:
+    """Return the class that a layer had before it was changed in place."""
+    return type(layer).__bases__[1] if isinstance(layer, Changed) else type(layer)
+
+
+def _dropped(layer: Any, outputs: Any) -> Any:
+    """Return the outputs of a layer with the first dropped, if there is dropout behind it."""
+    dropout = getattr(layer, _BEHIND, None)
+    if dropout is None:
+        return outputs
+    first, *others = keras.tree.flatten(outputs)
+    return keras.tree.pack_sequence_as(outputs, [dropout(first), *others])

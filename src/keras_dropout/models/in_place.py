@@ -1,0 +1,189 @@
+"""Dropout put in, set free or taken out in place: nothing is copied, and the model and its layers keep their classes.
+
+See `layers.adopted` for how a layer is changed, and saved with its changes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+from keras.src.backend import compute_output_spec  # it has no public name
+
+from keras_dropout.errors import BadInput, refuse
+from keras_dropout.layers.adopted import (
+    TWINS,
+    Changed,
+    become_ours,
+    behind,
+    changed,
+    dropout_in,
+    inside,
+    own_class,
+    put_behind,
+    take_away,
+)
+from keras_dropout.layers.base import Stochastic
+from keras_dropout.models import fitting, graph
+from keras_dropout.models.choice import chosen_sites, goes_around, layer_for
+from keras_dropout.models.dropping import is_dropout, is_known, rate_of
+from keras_dropout.models.graph import is_nested
+from keras_dropout.models.survey import Place, Site, is_site, survey
+
+_COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
+_FUNCTIONAL: Any = type(keras.Model(each := keras.Input((1,)), each))
+_LENGTH = 8  # of an axis whose length a model leaves open, when it is traced
+
+
+def adopt(model: keras.Model) -> list[str]:
+    """Replace Keras's dropout layers in a model by ours, in place and at any depth, and return their addresses.
+
+    The model keeps its weights, its class and its compile settings, and predicts the same bit for bit. Afterwards the rate of each
+    of these layers can be changed without compiling again, also from 0: see `set_rate`. Its masks are new ones.
+
+    An address is the names of the layers from the model down to the dropout, as in "encoder/attention/dropout". The dropout of
+    Keras's attention layers that was made without any, whose layer is never called, is left out.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5, name="drop")])
+    >>> adopt(model)
+    ['drop']
+    """
+    graph.check_model(model)
+    found = [(address, layer) for address, layer in dropout_in(model) if type(layer) in TWINS]
+    for _, layer in found:
+        become_ours(layer)
+    if found:
+        _finish(model)
+    return [address for address, _ in found]
+
+
+def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
+    """Do what `place` does in the model itself. Nothing changes if the placement is refused."""
+    places, inner = _places(model), inner_sites(model)
+    addresses = {address: layer for address, layer, _ in inside(model)}
+    chosen = chosen_sites([*(each.site for each in places), *inner], placement)
+    by_name = {each.site.name: each for each in places}
+    put: list[tuple[keras.Layer, keras.Layer]] = []
+    for name, value in chosen.items():
+        if goes_around(value):
+            refuse(
+                f"{value['kind']} goes around the layer {name!r}; in place, dropout can only be put behind a layer.",
+                "Leave in_place out: the copy has it around the layer. Or put a method that goes behind, such as Dropout.",
+            )
+        ends = _ends(model, by_name[name]) if name in by_name else [addresses[name]]
+        for number, end in enumerate(ends):
+            derive = f"{name}/{number}" if number else name
+            put.append((end, layer_for(value, derive=derive if len(chosen) * len(ends) > 1 else None)))
+    adopt(model)
+    for layer in addresses.values():
+        take_away(layer)
+    for _, layer in dropout_in(model):
+        if isinstance(layer, Stochastic):
+            layer.rate = 0.0
+    for layer, dropout in put:
+        put_behind(layer, dropout)
+    _finish(model)
+
+
+def _places(model: keras.Model) -> list[Place]:
+    """Return the places of a model's graph; none if it has no graph, or one that cannot be followed."""
+    try:
+        return survey(graph.read(model))
+    except BadInput:
+        return []
+
+
+def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
+    """Return the layers behind which the dropout of a place goes."""
+    name = place.site.name
+    if place.behind_input or not place.behind:
+        refuse(
+            f"{name!r} is an input, or prepares one: in place, dropout can only be put behind a layer.",
+            "Leave in_place out, or name the first layer.",
+        )
+    ends = list({id(call.layer): call.layer for call in place.behind}.values())
+    nodes = {id(call.node) for call in place.behind}
+    for call in graph.read(model).calls:
+        if any(call.layer is end for end in ends) and id(call.node) not in nodes:
+            refuse(
+                f"{call.path!r} is behind {name!r} and elsewhere too: dropout behind it would drop in both places.",
+                f"Leave in_place out, or make a layer of its own for {name!r}.",
+            )
+    return ends
+
+
+def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
+    """Return what the layers of a model return in a training step, by the id of the layer: (shape without the batch, dtype) a call.
+
+    The step is traced, not computed. Of several outputs, it is the first.
+    """
+    seen: dict[int, list[tuple[tuple, str]]] = {}
+
+    def watched(layer: keras.Layer) -> Callable:
+        call = layer.call
+
+        def watching(*args: Any, **options: Any) -> Any:
+            outputs = call(*args, **options)
+            first = next((each for each in keras.tree.flatten(outputs) if hasattr(each, "shape")), None)
+            if first is not None:
+                found = tuple(first.shape)[1:], keras.backend.standardize_dtype(first.dtype)
+                seen.setdefault(id(layer), []).append(found)
+            return outputs
+
+        return watching
+
+    inputs = keras.tree.map_structure(
+        lambda each: keras.KerasTensor((2, *(size or _LENGTH for size in each.shape[1:])), each.dtype), graph.inputs_of(model)
+    )
+    layers = [layer for layer in model._flatten_layers() if layer is not model]
+    with graph.unchanged(model), graph.called_as([(layer, watched(layer)) for layer in layers]), keras.StatelessScope():
+        compute_output_spec(lambda x: model(x, training=True), inputs)
+    return seen
+
+
+def inner_sites(model: keras.Model) -> list[Site]:
+    """Return the layers with weights inside a model's layers, but not inside Keras's own: dropout can be put behind them in place."""
+    try:
+        known = {id(call.layer) for call in graph.read(model).calls}
+    except BadInput:
+        known = set()
+    found = [(address, layer) for address, layer, owner in inside(model) if id(layer) not in known and is_site(layer)]
+    keras_own = {address for address, layer, _ in inside(model) if is_known(own_class(layer).__module__) and not is_nested(layer)}
+    found = [each for each in found if not any(each[0].startswith(f"{address}/") for address in keras_own)]
+    found = [(address, layer) for address, layer in found if not isinstance(layer, keras.Model) and not is_dropout(layer)]
+    calls = calls_in(model) if found else {}
+    return [_inner_site(address, layer, *calls[id(layer)][0]) for address, layer in found if id(layer) in calls]
+
+
+def _inner_site(address: str, layer: keras.Layer, shape: tuple, dtype: str) -> Site:
+    own = [
+        *((f"{address}/{each}", drop) for each, drop in dropout_in(layer)),
+        *([(address, put)] if (put := behind(layer)) else []),
+    ]
+    there = tuple({"layer": name, "kind": type(drop).__name__, "rate": rate_of(drop)} for name, drop in own)
+    fits = dict.fromkeys(fitting.on_values(shape, dtype), fitting.always)
+    count = layer.count_params() if layer.built else 0
+    return Site(address, own_class(layer).__name__, "inside", False, shape, dtype, count, (), there, fits)
+
+
+def _finish(model: keras.Model) -> None:
+    """Make the layers that hold changed dropout save it, and compiled functions be compiled again."""
+    for holder in _holders(model):
+        holder.__class__ = changed(type(holder))
+    for layer in model._flatten_layers():
+        vars(layer).update({name: None for name in _COMPILED if vars(layer).get(name) is not None})
+
+
+def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Yield the outermost layers that hold dropout of ours and would be saved without it."""
+    if not any(isinstance(each, Stochastic) for _, each in dropout_in(layer)) and not any(behind(e) for _, e, _ in inside(layer)):
+        return
+    if isinstance(layer, keras.layers.Wrapper) or saves_layers(type(layer)):
+        for each in layer._flatten_layers(include_self=False, recursive=False):
+            yield from _holders(each)
+    elif not isinstance(layer, Changed):
+        yield layer
+
+
+def saves_layers(cls: Any) -> bool:
+    """Return whether a class saves the layers in it one by one: Keras's Sequential and functional models do."""
+    return any(issubclass(cls, kind) and cls.get_config is kind.get_config for kind in (keras.Sequential, _FUNCTIONAL))
