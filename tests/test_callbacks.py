@@ -183,8 +183,8 @@ def test_layers_within_models_are_found():
 @pytest.mark.parametrize(
     ("layers", "schedule", "says"),
     [
-        ([L.Dropout(0.1, name="theirs")], 0.2, "place"),
-        ([Dropout(0.1), L.GaussianDropout(0.1, name="theirs")], {"theirs": 0.2}, "place"),
+        ([L.Dropout(0.1, name="theirs")], 0.2, "adopt"),
+        ([Dropout(0.1), L.GaussianDropout(0.1, name="theirs")], {"theirs": 0.2}, "adopt"),
         ([ConcreteDropout(0.1, L.Dense(3))], 0.2, "learned"),
         ([Dropout(0.1, name="ours")], {"other": 0.2}, "no dropout layer 'other'"),
         ([], 0.2, "no dropout layer"),

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_dropout import BadInput, Dropout, place, set_rate, sites, strip
 from keras_dropout.models.dropping import dropout_options, rate_of
-from keras_dropout.models.placement import still_random
+from keras_dropout.models.randomness import still_random
 from keras_dropout.sampling import drops
 
 L = keras.layers

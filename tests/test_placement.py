@@ -548,8 +548,7 @@ MESSAGES = [
     ),
     (
         lambda: set_rate(perceptron(L.Dropout(0.1, name="d")), 0.2),
-        "the rate of 'd', a Dropout of keras, cannot be changed in place.\n"
-        "Make a new model: keras_dropout.place(model, {site: rate}).",
+        "the rate of 'd', a Dropout of keras, cannot be changed in place.\nAdopt the model first: keras_dropout.adopt(model).",
     ),
     (
         lambda: place(perceptron(), {"nix": 0.2}),
@@ -991,8 +990,10 @@ def test_ways_out_work_when_they_are_followed():
     with pytest.raises(BadInput, match="Lacks 'l' cannot be copied"):
         place(perceptron(), {"a": Lacks(3, name="l")})
     hidden = keras.Sequential([keras.Input((4,)), Hidden(), L.Dense(3)])
-    with pytest.raises(BadInput, match=r"Write keras_dropout\.Dropout where"):
+    with pytest.raises(BadInput, match=r"Adopt the model first: keras_dropout\.adopt\(model\)"):
         set_rate(hidden, 0.2)
+    keras_dropout.adopt(hidden)
+    set_rate(hidden, 0.2)
 
 
 @keras.saving.register_keras_serializable("mine")

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME = examples.HOMES | {
     "BadInput": "errors",
     "RateScheduler": "callbacks",
+    "adopt": "models.in_place",
     "check": "models.mistakes",
     "compare": "bench.compare",
     "compare_scores": "bench.own_scores",

@@ -9,6 +9,7 @@ from keras_dropout.callbacks import RateScheduler
 from keras_dropout.companions import MaxNorm, MultiSampleDropout, RDrop
 from keras_dropout.errors import BadInput
 from keras_dropout.layers import *
+from keras_dropout.models.in_place import adopt
 from keras_dropout.models.mistakes import check
 from keras_dropout.models.placement import place, set_rate, sites, strip
 from keras_dropout.reproductions import reproduce
@@ -21,6 +22,7 @@ __all__ = [
     "MultiSampleDropout",
     "RDrop",
     "RateScheduler",
+    "adopt",
     "calibration",
     "check",
     "compare",

@@ -9,7 +9,8 @@ import keras
 from keras_dropout import schedules
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.layers.base import Stochastic
-from keras_dropout.models.dropping import named, rated
+from keras_dropout.models.dropping import rated
+from keras_dropout.models.placement import rated_by
 
 
 class RateScheduler(keras.callbacks.Callback):
@@ -17,10 +18,10 @@ class RateScheduler(keras.callbacks.Callback):
 
         layer.rate = schedule((epoch + batch / batches) / epochs),    before each batch that changes it
 
-    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or a mapping from a layer's name or a glob
-                   to one of these, where a later entry wins. epochs: the length of the whole training, if `fit` is called for a
-                   part of it; `fit`'s own `epochs` by default. If training goes on longer, the last rate stays. A recurrent_rate
-                   or cell_rate of a layer does not change.
+    Arguments:     schedule: a schedule, its text form or a rate, for all dropout layers; or a mapping to one of these from what
+                   `set_rate` takes (a layer's name, address, glob or group), where a later entry wins. epochs: the length of the
+                   whole training, if `fit` is called for a part of it; `fit`'s own `epochs` by default. If training goes on longer,
+                   the last rate stays. A recurrent_rate or cell_rate of a layer does not change.
     Progress:      if `fit` cannot know the number of batches (a generator), the number of the previous epoch is used, and the rate
                    is constant in the first epoch. With `steps_per_execution`, each execution uses the rate of its first step.
                    Training resumed with `initial_epoch` continues where it was.
@@ -83,7 +84,7 @@ class RateScheduler(keras.callbacks.Callback):
         layers = rated(self.model)
         chosen: dict[keras.Layer, schedules.Schedule] = {}
         for pattern, schedule in self.schedules.items():
-            found = named(layers, pattern)
+            found = rated_by(self.model, layers, pattern)
             if not found:
                 refuse(
                     f"RateScheduler: the model has no dropout layer {pattern!r}.",
@@ -95,7 +96,7 @@ class RateScheduler(keras.callbacks.Callback):
                 if not isinstance(layer, Stochastic):
                     refuse(
                         f"RateScheduler: {layer.name!r} is a {type(layer).__name__} of Keras, whose rate is fixed once compiled.",
-                        f"Put one of ours there: keras_dropout.place(model, …), or leave {layer.name!r} out of the schedules.",
+                        f"Make it one of ours: keras_dropout.adopt(model); or leave {layer.name!r} out of the schedules.",
                     )
                 if "rate" not in layer.free_rates():
                     refuse(

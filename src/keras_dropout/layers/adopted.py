@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
+from keras import ops
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell  # it has no public name
 
+from keras_dropout import noise
 from keras_dropout.errors import refuse
 from keras_dropout.layers import units
+from keras_dropout.layers.base import Rate, Stochastic
 from keras_dropout.layers.regions import SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
 
 __all__: list[str] = []
@@ -46,18 +50,37 @@ def inside(holder: keras.Layer, prefix: str = "", seen: set[int] | None = None) 
 
 
 def dropout_in(holder: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """Yield (address, layer) for each dropout layer below a layer that its classes made, Keras's or its twin.
+    """Yield (address, layer) for each dropout layer and recurrent cell with dropout below a layer, Keras's or adopted.
 
-    The dropout in an attention layer of Keras that was made with none is never called, and left out.
+    What `put_behind` put there is left out, and so is what is never called: the dropout layer in an attention layer of Keras that
+    was made without dropout.
     """
     for address, layer, owner in inside(holder):
-        called = vars(owner).get("_dropout") != 0
-        if isinstance(layer, (*TWINS, *TWINS.values())) and called and vars(owner).get(_BEHIND) is not layer:
+        called = getattr(owner, "_dropout", None) != 0
+        found = is_adopted(layer) or (is_adoptable(layer) and called)
+        if found and getattr(owner, _BEHIND, None) is not layer:
             yield address, layer
 
 
+def is_adoptable(layer: keras.Layer) -> bool:
+    """Return whether a layer is Keras's dropout, or a recurrent cell of Keras with dropout."""
+    cell = isinstance(layer, DropoutRNNCell) and not isinstance(layer, AdoptedCell)
+    return type(layer) in TWINS or (cell and bool(layer.dropout or layer.recurrent_dropout))
+
+
+def is_adopted(layer: keras.Layer) -> bool:
+    """Return whether a layer can be what `become_ours` makes."""
+    return isinstance(layer, (AdoptedCell, *TWINS.values()))
+
+
 def become_ours(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> None:
-    """Make a dropout layer of Keras its twin, with the same settings or those of a config. Its masks are new ones."""
+    """Make an adoptable layer one of ours, with the same settings or those of a config. Its masks are new ones."""
+    if isinstance(layer, DropoutRNNCell):
+        kind: Any = type(layer)
+        settings = config or {"rate": layer.dropout, "recurrent_rate": layer.recurrent_dropout, "seed": layer.seed}
+        layer.__class__ = _cell(kind)
+        layer.start(settings["seed"], rate=settings["rate"], recurrent_rate=settings["recurrent_rate"])
+        return
     ours = TWINS[type(layer)].from_config(dict(config or layer.get_config()))
     theirs = vars(layer)
     if "seed_generator" in theirs:
@@ -67,6 +90,39 @@ def become_ours(layer: keras.Layer, config: Mapping[str, Any] | None = None) -> 
     theirs.pop("rate")
     theirs.update({name: vars(ours)[name] for name in ("seed", *(vars(ours).keys() - theirs.keys()))})
     layer.__class__ = type(ours)
+
+
+class AdoptedCell(Stochastic):
+    """A mixin for a recurrent cell of Keras: its dropout at rates that can be changed.
+
+    `dropout` and `recurrent_dropout` stay as they were: by them the cell decides whether it asks for masks.
+    """
+
+    rate = Rate()
+    recurrent_rate = Rate()
+
+    def get_dropout_mask(self, step_input: Any) -> Any:
+        """Return the mask of the inputs, or one for each gate, the same at all steps."""
+        if getattr(self, "_dropout_mask", None) is None and self.dropout:
+            self._dropout_mask = self._masks(step_input, self.state.rate)
+        return getattr(self, "_dropout_mask", None)
+
+    def get_recurrent_dropout_mask(self, step_input: Any) -> Any:
+        """Return the mask of the hidden state, or one for each gate, the same at all steps."""
+        if getattr(self, "_recurrent_dropout_mask", None) is None and self.recurrent_dropout:
+            self._recurrent_dropout_mask = self._masks(step_input, self.state.recurrent_rate)
+        return getattr(self, "_recurrent_dropout_mask", None)
+
+    def _masks(self, like: Any, rate: Any) -> Any:
+        count, shape = getattr(self, "dropout_mask_count", None), tuple(ops.shape(like))
+        drawn = [noise.bernoulli_product(ops.ones_like(like), self.stream.next(), rate, shape) for _ in range(count or 1)]
+        return drawn if count else drawn[0]
+
+
+@functools.cache
+def _cell(cls: Any) -> Any:
+    """Return the subclass of a recurrent cell's class whose rates can be changed."""
+    return type(cls.__name__, (AdoptedCell, cls), {"__module__": __name__, "__doc__": cls.__doc__})
 
 
 def put_behind(layer: keras.Layer, dropout: keras.Layer) -> None:
@@ -152,7 +208,7 @@ def _change_again(layer: keras.Layer, config: Mapping[str, Any]) -> None:
             "Load the file with the version of the class that it was saved with.",
         )
     for each, settings in zip(made, saved):
-        if type(each) in TWINS:
+        if is_adoptable(each):
             become_ours(each, settings)
     for address, dropout in config["behind"].items():
         put_behind(there[address], keras.saving.deserialize_keras_object(dropout))

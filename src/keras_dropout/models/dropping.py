@@ -9,6 +9,7 @@ import keras
 
 from keras_dropout.errors import refuse
 from keras_dropout.layers import PatchDropout
+from keras_dropout.layers.adopted import own_class
 from keras_dropout.layers.base import LayerWrapper, MaskLayer, Stochastic
 from keras_dropout.models import kinds
 from keras_dropout.models.graph import Call, made_again
@@ -45,11 +46,15 @@ def own_dropout(call: Call) -> list[dict[str, Any]]:
         found.append({"layer": call.path, "kind": type(layer).__name__, "rate": getattr(layer, "rate", None)})
         layer = layer.layer
     if isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
-        for owner, option, rate in dropout_options(layer):
-            found.append({"layer": call.path, "kind": f"{owner}({option})", "rate": rate})
-        if not found:
-            for inner in inside(layer):
-                found.append({"layer": call.path, "kind": type(inner).__name__, "rate": rate_of(inner)})
+        options = dropout_options(layer)
+        adopted = any(isinstance(each, Stochastic) for each in layer._flatten_layers(include_self=False))
+        if adopted or not options:  # of what is adopted, options are old rates
+            dropping = [(path, inner, rate_of(inner)) for path, inner in rated(layer)]
+            found += [
+                {"layer": f"{call.path}/{path}", "kind": type(each).__name__, "rate": r} for path, each, r in dropping if r != 0
+            ]
+        else:
+            found += [{"layer": call.path, "kind": f"{owner}({option})", "rate": rate} for owner, option, rate in options]
     return found
 
 
@@ -66,6 +71,7 @@ def rate_of(layer: Any) -> float | None:
     """Return the rate of a dropout layer: `rate`, else the largest of its dropout options; None if it drops at an unknown rate."""
     layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     rate = number(attribute(layer, "rate"))
+    rate = rate or number(attribute(layer, "recurrent_rate")) or rate
     if rate or not isinstance(layer, keras.Layer) or not is_foreign(layer):
         return rate
     found = max((value for *_, value in dropout_options(layer)), default=0.0)
@@ -93,7 +99,7 @@ def number(value: Any) -> float | None:
 
 def is_foreign(layer: keras.Layer) -> bool:
     """Return whether a layer is, or contains, one of a class that is neither Keras's nor ours."""
-    return not all(is_known(type(each).__module__) for each in layer._flatten_layers())
+    return not all(is_known(own_class(each).__module__) for each in layer._flatten_layers())
 
 
 def is_known(module: str) -> bool:
@@ -128,10 +134,13 @@ def rated(model: keras.Model) -> list[tuple[str, keras.Layer]]:
 
 
 def named(layers: list[tuple[str, Any]], pattern: Any) -> list[Any]:
-    """Return the layers, given with their paths, that a pattern names: a path; else a name or a glob, which may match several."""
+    """Return the layers, given with their paths, that a pattern names.
+
+    It is a layer; or the path of one, or of a layer around several; else a name or a glob, which may match several.
+    """
     if not isinstance(pattern, str):
         return [layer for _, layer in layers if layer is pattern]
-    exact = [layer for path, layer in layers if path == pattern]
+    exact = [layer for path, layer in layers if path == pattern or path.startswith(f"{pattern}/")]
     matches = fnmatch.fnmatchcase
     return exact or [each for path, each in layers if each.name == pattern or matches(path, pattern) or matches(each.name, pattern)]
 

@@ -11,13 +11,14 @@ from keras.src.backend import compute_output_spec  # it has no public name
 
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.layers.adopted import (
-    TWINS,
     Changed,
     become_ours,
     behind,
     changed,
     dropout_in,
     inside,
+    is_adoptable,
+    is_adopted,
     own_class,
     put_behind,
     take_away,
@@ -25,8 +26,9 @@ from keras_dropout.layers.adopted import (
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import fitting, graph
 from keras_dropout.models.choice import chosen_sites, goes_around, layer_for
-from keras_dropout.models.dropping import is_dropout, is_known, rate_of
+from keras_dropout.models.dropping import is_dropout, is_known, rate_of, rated
 from keras_dropout.models.graph import is_nested
+from keras_dropout.models.randomness import warn_still_random
 from keras_dropout.models.survey import Place, Site, is_site, survey
 
 _COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
@@ -38,17 +40,18 @@ def adopt(model: keras.Model) -> list[str]:
     """Replace Keras's dropout layers in a model by ours, in place and at any depth, and return their addresses.
 
     The model keeps its weights, its class and its compile settings, and predicts the same bit for bit. Afterwards the rate of each
-    of these layers can be changed without compiling again, also from 0: see `set_rate`. Its masks are new ones.
+    of these layers can be changed without compiling again: see `set_rate`. Its masks are new ones. The cells of recurrent layers
+    with dropout get rates that can be changed too; an option that was 0 when the cell was made stays off.
 
-    An address is the names of the layers from the model down to the dropout, as in "encoder/attention/dropout". The dropout of
-    Keras's attention layers that was made without any, whose layer is never called, is left out.
+    An address is the names of the layers from the model down to the dropout, as in "encoder/attention/dropout". The dropout layer
+    in an attention layer of Keras that was made without dropout is never called, and left out.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5, name="drop")])
     >>> adopt(model)
     ['drop']
     """
     graph.check_model(model)
-    found = [(address, layer) for address, layer in dropout_in(model) if type(layer) in TWINS]
+    found = [(address, layer) for address, layer in dropout_in(model) if is_adoptable(layer)]
     for _, layer in found:
         become_ours(layer)
     if found:
@@ -76,9 +79,11 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
     adopt(model)
     for layer in addresses.values():
         take_away(layer)
-    for _, layer in dropout_in(model):
-        if isinstance(layer, Stochastic):
-            layer.rate = 0.0
+    for _, layer in rated(model):
+        for name in layer.free_rates() & vars(layer.state).keys() if isinstance(layer, Stochastic) else ():
+            setattr(layer, name, 0.0)
+    with graph.unchanged(model):
+        warn_still_random(model)
     for layer, dropout in put:
         put_behind(layer, dropout)
     _finish(model)
@@ -141,7 +146,7 @@ def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
 
 
 def inner_sites(model: keras.Model) -> list[Site]:
-    """Return the layers with weights inside a model's layers, but not inside Keras's own: dropout can be put behind them in place."""
+    """Return the layers with weights inside a model's layers, but not inside Keras's own: sites for dropout in place."""
     try:
         known = {id(call.layer) for call in graph.read(model).calls}
     except BadInput:
@@ -175,9 +180,9 @@ def _finish(model: keras.Model) -> None:
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:
     """Yield the outermost layers that hold dropout of ours and would be saved without it."""
-    if not any(isinstance(each, Stochastic) for _, each in dropout_in(layer)) and not any(behind(e) for _, e, _ in inside(layer)):
+    if not any(is_adopted(each) for _, each in dropout_in(layer)) and not any(behind(each) for _, each, _ in inside(layer)):
         return
-    if isinstance(layer, keras.layers.Wrapper) or saves_layers(type(layer)):
+    if saves_layers(type(layer)):
         for each in layer._flatten_layers(include_self=False, recursive=False):
             yield from _holders(each)
     elif not isinstance(layer, Changed):

@@ -3,27 +3,33 @@
 A placement describes the dropout of a model completely: applying one first removes the existing dropout.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_dropout import notation
 from keras_dropout.errors import BadInput, check_rate, refuse, warn
 from keras_dropout.layers import Dropout
+from keras_dropout.layers.adopted import inside, is_adoptable, own_class
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
 from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for
-from keras_dropout.models.dropping import has_option, inner_layer, is_foreign, named, passes, rated, without_dropout
+from keras_dropout.models.dropping import inner_layer, is_foreign, named, passes, rated, without_dropout
 from keras_dropout.models.in_place import inner_sites, place_in_place, saves_layers
+from keras_dropout.models.randomness import outputs_of, warn_still_random
 from keras_dropout.models.survey import Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
 # At prediction they compute another function than the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
-_NOISE = keras.layers.GaussianNoise
+_KINDS = {
+    "attention": re.compile("Attention|DropKey|DropHead"),
+    "drop_path": re.compile("DropPath|StochasticDepth|LayerDrop|ShakeDrop"),
+    "recurrent": re.compile("RNN|LSTM|GRU|Recurrent|Zoneout|WeightDrop"),
+}
 
 
 @graph.leaves_unchanged
@@ -77,9 +83,8 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-@graph.leaves_unchanged
 def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = False) -> keras.Model:
-    """Return a new model with dropout at the sites of `placement` and nowhere else.
+    """Return a new model with dropout at the sites of `placement` and nowhere else; or change the model itself.
 
     `placement` maps a site (its name, a glob, a class of layers, or the group input, hidden, last or all) to a rate, a dropout
     layer, or a method as "Kind(rate, option=…)" or {"kind": "Kind", "rate": …}. A method that wraps a layer is put around the layer
@@ -94,6 +99,11 @@ def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = 
     A layer of an unknown class that still draws at random stays; a warning names it. If something changes in a nested model whose
     class has its own constructor, it becomes a `keras.Model` with the same layers; a warning says so.
 
+    With `in_place`, nothing is copied, and the model is returned. Any built model can be changed so, also one that cannot be
+    copied: it and its layers keep their classes, `train_step` and compile settings. Dropout is put behind layers at any depth (see
+    `sites`); that of Keras in the model is adopted (see `adopt`) and set to 0. A new model is made in this way too, as a copy
+    through a saved file, if its class has a configuration of its own, as those of KerasHub have, or if a site is inside a layer.
+
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
     ['Dense', 'Dropout', 'Dense']
@@ -105,15 +115,17 @@ def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = 
                 f"site {site!r}: a rate that changes over training or depth belongs to a training, not to a model.",
                 "Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare.",
             )
-    if in_place:
-        graph.check_model(model)
-        place_in_place(model, placement)
-        return model
-    own_config = graph.is_nested(model) and not saves_layers(type(model)) and not any(map(goes_around, placement.values()))
-    if own_config or _names_inner(model, placement):
-        new = graph.copy(model)
-        place_in_place(new, placement)
-        return new
+    graph.check_model(model)
+    if not in_place and _by_graph(model, placement):
+        return _placed_copy(model, placement)
+    new = model if in_place else graph.copy(model)
+    place_in_place(new, placement)
+    return new
+
+
+@graph.leaves_unchanged
+def _placed_copy(model: keras.Model, placement: Mapping[str, Any]) -> keras.Model:
+    """Return a new model, made from the graph of a model; see `place`."""
     resolve(model, placement)  # refuses before anything is copied
     source = graph.opened(model)
     if source is not model and model.compiled:
@@ -122,16 +134,7 @@ def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = 
     made = graph.copy(source)
     new, placed = rewire(made, placement)
     _check_predictions(new, made)
-    for path, layer in still_random(new):
-        if layer in placed.values():
-            continue
-        if not is_foreign(layer):
-            warn(f"{type(layer).__name__} {path!r} stays: it adds noise in training, and is no dropout.")
-            continue
-        warn(
-            f"{type(layer).__name__} {path!r} still draws at random in training: it has no option that is known as dropout. "
-            "Where that is dropout, give the class an option drop_rate in its get_config that turns it off at 0."
-        )
+    warn_still_random(new, placed.values())
     for kind in sorted(_acting_at_prediction(new) ^ _acting_at_prediction(made)):
         warn(f"{kind} acts at prediction too: predictions are not those of the model without it.")
     if made.compiled:
@@ -140,20 +143,22 @@ def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = 
     return new
 
 
-def strip(model: keras.Model, *, in_place: bool = False) -> keras.Model:
-    """Return a new model without dropout, or take it out in place; everything else is as in `place`."""
-    return place(model, {}, in_place=in_place)
-
-
 @graph.leaves_unchanged
-def _names_inner(model: keras.Model, placement: Mapping[str, Any]) -> bool:
-    """Return whether a pattern names no site of the model's graph, but layers inside its layers."""
+def _by_graph(model: keras.Model, placement: Mapping[str, Any]) -> bool:
+    """Return whether `place` makes a new model from the graph of a model, not by changing a copy in place."""
+    if graph.is_nested(model) and not saves_layers(type(model)) and not any(map(goes_around, placement.values())):
+        return False
     try:
         known = [place.site for place in survey(graph.read(model))]
     except BadInput:
-        return False
+        return True  # which refuses it
     others = [pattern for pattern in placement if not any(site.matches(pattern) for site in known)]
-    return bool(others) and any(site.matches(pattern) for site in inner_sites(model) for pattern in others)
+    return not others or not any(site.matches(pattern) for site in inner_sites(model) for pattern in others)
+
+
+def strip(model: keras.Model, *, in_place: bool = False) -> keras.Model:
+    """Return a new model without dropout, or take it out in place; everything else is as in `place`."""
+    return place(model, {}, in_place=in_place)
 
 
 def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Model, dict[str, keras.Layer]]:
@@ -243,45 +248,6 @@ class _Change:
         return dropped
 
 
-def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
-    """Return (path, layer) for each layer that draws at random in training but is no known dropout.
-
-    It tests layers that are neither Keras's nor ours, and Keras's noise: each is called twice in training on the same numbers.
-    Layers that augment the input are left out.
-    """
-    found: dict[int, tuple[str, keras.Layer]] = {}
-    for call in graph.read(model).calls:
-        if not isinstance(call.layer, keras.Layer) or id(call.layer) in found or passes(call):
-            continue
-        noisy = any(type(each) is _NOISE for each in call.layer._flatten_layers())
-        if (noisy or is_foreign(call.layer)) and _differs(call):
-            found[id(call.layer)] = call.path, call.layer
-    return list(found.values())
-
-
-def _differs(call: graph.Call) -> bool:
-    """Return whether a layer gives another output, or moves a seed, when called twice in training on the same numbers."""
-    seeds = [seed.state for each in call.layer._flatten_layers() for seed in getattr(each, "_seed_generators", ())]
-    try:
-        with keras.StatelessScope() as scope:
-            one, two = _outputs(call, True), _outputs(call, True)
-        # With few numbers two draws may be equal, so a moved seed counts; but a layer that can be turned off may draw to no effect.
-        moved = any(scope.get_current_value(seed) is not None for seed in seeds) and not has_option(call.layer)
-        return moved or graph.differ(one, two)
-    except Exception:  # a layer that cannot be called on these numbers
-        return bool(seeds) and not has_option(call.layer)
-
-
-def _outputs(call: graph.Call, training: bool) -> list[np.ndarray]:
-    """Return the outputs of a call for random numbers, always the same ones."""
-    draw = np.random.default_rng(0).random
-    given = {id(t): ops.cast(draw([n or 2 for n in t.shape]).astype("float32"), t.dtype) for t in call.node.input_tensors}
-    args, options = call.node.arguments.fill_in(given)
-    if call.layer._call_has_training_arg:
-        options = {**options, "training": training}
-    return [ops.convert_to_numpy(each) for each in keras.tree.flatten(call.layer(*args, **options))]
-
-
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
     """Return whether two outputs differ by rounding at most: without its dropout, attention is computed in another way."""
     rounding = 5e-3 if str(one.dtype) in ("float16", "bfloat16") else 1e-5
@@ -299,7 +265,7 @@ def _check_predictions(new: keras.Model, old: keras.Model) -> None:
             continue
         with keras.StatelessScope():
             try:
-                same = all(map(_close, _outputs(was, False), _outputs(call, False)))
+                same = all(map(_close, outputs_of(was, False), outputs_of(call, False)))
             except Exception:  # a layer that cannot be called on these numbers
                 same = True
         if not same:
@@ -326,9 +292,10 @@ def with_ours(model: keras.Model) -> keras.Model:
 def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """Set the rates of the model's dropout layers, in place and without compiling anything again.
 
-    `rate` is for all of them; or it maps layers to rates, where a later entry wins. A layer is given by the name or a glob of a
-    dropout layer, or by anything that names a site with dropout. A recurrent_rate or cell_rate that was given to a layer stays.
-    Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
+    `rate` is for all of them; or it maps layers to rates, where a later entry wins. They are given by the name, the address or a
+    glob of a dropout layer, the address of a layer around several, anything that names a site with dropout, or a group: input,
+    hidden, last, all, attention, drop_path or recurrent. A recurrent_rate or cell_rate that was given to a layer stays. Keras's own
+    layers are refused, because on JAX and TensorFlow they ignore a new rate: `adopt` the model first.
     """
     if not isinstance(model, keras.Model):
         refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
@@ -337,7 +304,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
         refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
     wanted: dict[int, float] = {}
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
-        chosen = named(found, pattern) or (_dropout_at(model, pattern, found) if isinstance(pattern, str) else [])
+        chosen = rated_by(model, found, pattern)
         if not chosen:
             what = f"no dropout layer {pattern!r}" if isinstance(pattern, str) else f"{pattern!r} is no dropout layer"
             refuse(f"{what} in the model.", f"Its dropout layers: {', '.join(path for path, _ in found)}.")
@@ -347,23 +314,31 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
             continue
         if not isinstance(layer, Stochastic) or "rate" not in layer.free_rates():
             owner = type(layer).__module__.partition(".")[0]
-            refuse(f"the rate of {path!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.", _way_out(model))
+            refuse(
+                f"the rate of {path!r}, a {type(layer).__name__} of {owner}, cannot be changed in place.",
+                "Adopt the model first: keras_dropout.adopt(model)."
+                if any(map(is_adoptable, layer._flatten_layers()))
+                else "Make a new model: keras_dropout.place(model, {site: rate}); or name other layers.",
+            )
         check_rate(path, wanted[id(layer)])
     for _, layer in found:
         if id(layer) in wanted:
             layer.rate = wanted[id(layer)]
 
 
-@graph.leaves_unchanged
-def _way_out(model: keras.Model) -> str:
-    """Say how to change a rate that cannot be changed in place."""
-    try:
-        for call in graph.read(model).calls:
-            if isinstance(call.layer, keras.Layer):
-                graph.made_again(without_dropout(call.layer))
-    except BadInput:
-        return "Write keras_dropout.Dropout where the code has keras.layers.Dropout: its rate can be set."
-    return "Make a new model: keras_dropout.place(model, {site: rate})."
+def rated_by(model: keras.Model, found: list[tuple[str, keras.Layer]], pattern: Any) -> list[keras.Layer]:
+    """Return those of a model's dropout layers, `found` with their addresses, that a key of `set_rate` names."""
+    chosen = named(found, pattern)
+    if not chosen and isinstance(pattern, str):
+        chosen = _of_kind(model, found, pattern) if pattern in _KINDS else _dropout_at(model, pattern, found)
+    return chosen
+
+
+def _of_kind(model: keras.Model, found: list[tuple[str, keras.Layer]], kind: str) -> list[keras.Layer]:
+    """Return the dropout layers of a kind: by the name of their class, or by that of the layer that holds them."""
+    owners = {id(layer): own_class(owner).__name__ for _, layer, owner in inside(model)}
+    names = _KINDS[kind]
+    return [each for _, each in found if names.search(own_class(each).__name__) or names.search(owners.get(id(each), ""))]
 
 
 @graph.leaves_unchanged
@@ -374,8 +349,7 @@ def _dropout_at(model: keras.Model, pattern: str, found: list[tuple[str, keras.L
     except BadInput:  # the layers of a model that cannot be read still have names
         return []
     at = {d["layer"] for place in survey(read) if place.site.matches(pattern) for d in place.site.dropout}
-    inside = {id(layer) for call in read.calls if call.path in at for layer in call.layer._flatten_layers()}
-    return [layer for _, layer in found if id(layer) in inside]
+    return [layer for path, layer in found if any(path == each or path.startswith(f"{each}/") for each in at)]
 
 
 def _acting_at_prediction(model: keras.Model) -> set[str]:

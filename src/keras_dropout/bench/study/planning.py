@@ -444,7 +444,8 @@ def _opened(model: Any) -> Any:
 
 def _still_random(model: Any) -> tuple[str, ...]:
     """Return notes on layers that draw at random in every variant; refuse dropout that cannot be removed for the baseline."""
-    from keras_dropout.models.placement import rewire, still_random
+    from keras_dropout.models.placement import rewire
+    from keras_dropout.models.randomness import still_random
 
     return tuple(
         f"the layer {path!r} ({type(layer).__name__}) draws at random in training in every variant, {BASELINE} too: "

@@ -1,0 +1,319 @@
+"""Dropout changed in place: at any depth, in models of any class, in compiled steps, and in saved files."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+import keras_dropout
+from keras_dropout import BadInput, RateScheduler, adopt, place, set_rate, sites, strip
+from keras_dropout.layers.adopted import dropout_in
+from keras_dropout.layers.base import Stochastic
+
+X = np.random.default_rng(0).normal(size=(64, 6, 8)).astype("float32")
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Block(L.Layer):
+    """A block of the user's own, with dropout of three kinds inside: some made at once, some when it is built."""
+
+    def __init__(self, rate=0.3, **options):
+        super().__init__(**options)
+        self.rate = rate
+        self.attention = L.MultiHeadAttention(2, 4, dropout=rate, name="attention")
+        self.noise = L.GaussianDropout(rate, name="noise")
+
+    def build(self, shape):
+        self.wide = L.Dense(16, "relu", name="wide")
+        self.back = L.Dense(shape[-1], name="back")
+        self.drop = L.Dropout(self.rate, name="drop")
+        self.wide.build(shape)
+        self.back.build((*shape[:-1], 16))
+        self.attention.build(shape, shape)
+
+    def call(self, x, training=None):
+        x = x + self.attention(x, x, training=training)
+        return self.back(self.drop(self.noise(self.wide(x), training=training), training=training))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Own(keras.Model):
+    """A subclassed model that trains in its own way and does something else in training, so that no copy can be made."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.block, self.pool = Block(name="block"), L.GlobalAveragePooling1D(name="pool")
+        self.body, self.out = L.Dense(12, "relu", name="body"), L.Dense(1, name="out")
+        self.steps = 0
+
+    def build(self, shape):
+        self.block.build(shape)
+        self.body.build((None, shape[-1]))
+        self.out.build((None, 12))
+
+    def call(self, x, training=None):
+        x = self.body(self.pool(self.block(x, training=training)))
+        return self.out(x * 2 if training else x)
+
+    def train_step(self, *args, **options):
+        self.steps += 1
+        return super().train_step(*args, **options)
+
+
+def functional():
+    inputs = keras.Input((6, 8), name="series")
+    x = Block(name="block")(inputs)
+    x = L.TimeDistributed(L.Dropout(0.2, name="each"), name="steps")(x)
+    x = L.Bidirectional(L.GRU(5, dropout=0.2, return_sequences=True, name="gru"), name="two_ways")(x)
+    x = L.LSTM(6, dropout=0.25, recurrent_dropout=0.25, name="lstm")(L.SpatialDropout1D(0.1, name="spatial")(x))
+    return keras.Model(inputs, L.Dense(1, name="out")(L.Dense(8, "relu", name="body")(x)))
+
+
+def own():
+    model = Own(name="own")
+    model(X)
+    return model
+
+
+MODELS = {"functional": functional, "own": own}
+ADDRESSES = {
+    "functional": [
+        *("block/attention/dropout", "block/noise", "block/drop", "steps/each"),
+        *("two_ways/forward_gru/gru_cell", "two_ways/backward_gru/gru_cell", "spatial", "lstm/lstm_cell"),
+    ],
+    "own": ["block/attention/dropout", "block/noise", "block/drop"],
+}
+
+
+def outputs(model, x=X, **options):
+    return ops.convert_to_numpy(model(x, **options))
+
+
+def rates(model):
+    return {address: layer.rate for address, layer in dropout_in(model)}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    keras.utils.set_random_seed(0)
+    return MODELS[request.param]()
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    keras.utils.set_random_seed(0)
+    return request.param
+
+
+def same_names(found):
+    """Return addresses without the numbers that Keras adds to names that it makes."""
+    return ["/".join(part.rstrip("0123456789").rstrip("_") for part in address.split("/")) for address in found]
+
+
+def test_adopting_reaches_every_depth_and_changes_no_prediction(name):
+    model = MODELS[name]()
+    before, weights = outputs(model, training=False), model.get_weights()
+    found = adopt(model)
+    assert same_names(found) == ADDRESSES[name]
+    assert all(isinstance(layer, Stochastic) for _, layer in dropout_in(model))
+    np.testing.assert_array_equal(outputs(model, training=False), before)
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert isinstance(model, type(MODELS[name]()))
+    assert adopt(model) == []  # there is none left
+
+
+def test_a_new_rate_acts_at_once_also_in_a_step_that_was_compiled_before(model):
+    x, y = X, X[:, :1, 0]
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(x, y, batch_size=64, verbose=0)  # compiled with Keras's own layers
+    adopt(model)
+    set_rate(model, 0.0)
+    for _, layer in dropout_in(model):
+        if "recurrent_rate" in vars(layer.state):
+            layer.recurrent_rate = 0.0
+    plain = [model.train_on_batch(x, y) for _ in range(2)]
+    assert plain[0] == plain[1]
+    np.testing.assert_array_equal(outputs(model, training=True), outputs(model, training=True))
+    set_rate(model, 0.5)
+    dropped = [model.train_on_batch(x, y) for _ in range(3)]
+    assert len({*map(float, dropped), float(plain[0])}) == 4
+    set_rate(model, 0.0)
+    assert model.train_on_batch(x, y) == plain[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "count"),
+    [("block/drop", 1), ("block", 3), ("attention", 1), ("*noise", 1), ("block/*", 3), ("recurrent", 3), ("hidden", 8)],
+)
+def test_rates_are_set_by_address_glob_and_group(key, count):
+    model = functional()
+    adopt(model)
+    before = rates(model)
+    set_rate(model, {key: 0.75})
+    changed = [address for address, rate in rates(model).items() if rate != before[address]]
+    assert len(changed) == count, changed
+    assert {rates(model)[address] for address in changed} == {0.75}
+
+
+def test_the_share_of_units_that_an_adopted_layer_drops_is_its_rate():
+    inputs = keras.Input((100,))
+    model = keras.Sequential([inputs, Wrapped(name="wrapped")])
+    ones = np.ones((400, 100), "float32")
+    adopt(model)
+    for rate in (0.5, 0.1, 0.0):
+        set_rate(model, {"wrapped/drop": rate})
+        found = outputs(model, ones, training=True)
+        assert abs((found == 0).mean() - rate) < 5 * np.sqrt(0.25 / found.size)
+        np.testing.assert_allclose(found[found != 0], 1 / (1 - rate), rtol=1e-6)
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Wrapped(L.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.drop = L.Dropout(0.2, name="drop")
+
+    def call(self, x):
+        return self.drop(x)
+
+
+@pytest.mark.parametrize("change", ["adopt", "place"])
+def test_a_saved_model_is_loaded_with_its_rates_and_the_masks_it_would_have_had(name, change, tmp_path):
+    model = MODELS[name]()
+    if change == "adopt":
+        adopt(model)
+        set_rate(model, {"block/drop": 0.6})
+    else:
+        place(model, {"block/wide": 0.6, "body": 0.2}, in_place=True)
+    outputs(model, training=True)  # the streams have moved
+    model.save(tmp_path / "model.keras")
+    program = f"""
+import keras, numpy as np, sys
+sys.path[:0] = {[os.path.dirname(__file__)]!r}
+import keras_dropout.layers, test_in_place
+model = keras.models.load_model({str(tmp_path / "model.keras")!r})
+x = test_in_place.X
+np.savez({str(tmp_path / "found.npz")!r}, plain=test_in_place.outputs(model, training=False),
+    dropped=test_in_place.outputs(model, training=True), rates=[*test_in_place.rates(model).values()], kind=type(model).__name__)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "KERAS_BACKEND": keras.backend.backend()})
+    found = np.load(tmp_path / "found.npz")
+    np.testing.assert_array_equal(found["plain"], outputs(model, training=False))
+    np.testing.assert_array_equal(found["dropped"], outputs(model, training=True))
+    assert list(found["rates"]) == list(rates(model).values())
+    assert found["kind"] == type(model).__name__
+
+
+def test_dropout_is_put_behind_layers_at_any_depth_and_nowhere_else(name):
+    model = MODELS[name]()
+    before = outputs(model, training=False)
+    assert place(model, {"block/wide": 0.5, "body": 0.25}, in_place=True) is model
+    np.testing.assert_array_equal(outputs(model, training=False), before)
+    block, body = model.get_layer("block"), model.get_layer("body")
+    x = np.abs(np.random.default_rng(1).normal(size=(400, 6, 8))).astype("float32")
+    for layer, inputs, rate in ((block.wide, x, 0.5), (body, np.ones((400, body.kernel.shape[0]), "float32"), 0.25)):
+        plain, dropped = outputs(layer, inputs, training=False), outputs(layer, inputs, training=True)
+        active = plain != 0
+        assert abs((dropped[active] == 0).mean() - rate) < 5 * np.sqrt(0.25 / active.sum())
+        kept = active & (dropped != 0)
+        np.testing.assert_allclose(dropped[kept], plain[kept] / (1 - rate), rtol=1e-5)
+    assert not any(rate for rate in rates(model).values())  # what was there before is off
+    listed = {site.name: [each["rate"] for each in site.dropout] for site in sites(model)}
+    assert (listed["block/wide"], listed["body"]) == ([0.5], [0.25])
+    strip(model, in_place=True)
+    set_own = [layer for layer in model._flatten_layers() if isinstance(layer, Stochastic) and layer.rate]
+    assert not set_own
+    np.testing.assert_array_equal(outputs(model, training=True), outputs(model, training=True))
+
+
+def test_a_copy_is_changed_in_place_where_only_that_reaches_the_site():
+    model = functional()
+    before = outputs(model, training=False)
+    new = place(model, {"block/wide": 0.5})
+    np.testing.assert_array_equal(outputs(new, training=False), before)
+    assert {d["layer"].rpartition("/")[0] for site in sites(new) for d in site.dropout if d["rate"]} == {"block/wide"}
+    assert not [layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)]
+
+
+def test_training_of_ones_own_goes_on_with_the_changed_model():
+    model = own()
+    place(model, {"body": 0.5}, in_place=True)
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    steps = model.steps
+    scheduler = RateScheduler({"body": keras_dropout.schedules.Linear(0.5, 0.1)})
+    model.fit(X, X[:, :1, 0], epochs=2, batch_size=32, verbose=0, callbacks=[scheduler])
+    assert model.steps > steps
+    assert model.body.dropout_behind.rate == pytest.approx(0.2)
+
+
+class Pair(keras.Model):
+    """A generator and a discriminator with a train_step of their own, as in a GAN."""
+
+    def __init__(self):
+        super().__init__()
+        self.discriminator = keras.Sequential([keras.Input((8,)), L.Dense(32, "relu", name="wide"), L.Dense(1)], name="critic")
+
+    def call(self, x):
+        return self.discriminator(x)
+
+
+def test_a_model_inside_another_keeps_its_place_and_its_weights():
+    pair = Pair()
+    critic = pair.discriminator
+    place(pair.discriminator, {"wide": 0.5}, in_place=True)
+    assert pair.discriminator is critic
+    x = np.abs(X[:, 0])
+    assert not np.array_equal(outputs(pair, x, training=True), outputs(pair, x, training=True))
+    np.testing.assert_array_equal(outputs(pair, x, training=False), outputs(pair, x, training=False))
+
+
+@pytest.mark.parametrize(
+    ("placement", "words"),
+    [
+        ({"block/wid": 0.5}, "block/wide"),
+        ({"lstm": "RecurrentDropout(0.2)"}, "goes around the layer"),
+        ({"series": 0.2}, "is an input"),
+        ({"body": 1.5}, "in [0, 1]"),
+    ],
+)
+def test_what_cannot_be_put_in_place_is_refused_and_nothing_changes(placement, words):
+    model = functional()
+    kinds = [type(layer) for layer in model._flatten_layers()]
+    with pytest.raises(BadInput) as refused:
+        place(model, placement, in_place=True)
+    assert words in str(refused.value)
+    assert [type(layer) for layer in model._flatten_layers()] == kinds
+
+
+def test_a_layer_behind_two_sites_is_refused():
+    relu, inputs = L.ReLU(name="relu"), keras.Input((8,))
+    x = relu(L.Dense(8, name="one")(inputs))
+    model = keras.Model(inputs, L.Dense(1)(relu(L.Dense(8, name="two")(x))))
+    with pytest.raises(BadInput, match="drop in both places"):
+        place(model, {"one": 0.5}, in_place=True)
+
+
+def test_a_file_of_a_class_that_makes_other_dropout_now_is_refused(tmp_path, monkeypatch):
+    model = functional()
+    adopt(model)
+    model.save(tmp_path / "model.keras")
+    build = Block.build
+
+    def other(self, shape):
+        build(self, shape)
+        self.more = L.Dropout(0.1)
+
+    monkeypatch.setattr(Block, "build", other)
+    with pytest.raises(BadInput, match="other layers than those"):
+        keras.models.load_model(tmp_path / "model.keras")
