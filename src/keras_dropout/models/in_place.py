@@ -162,7 +162,7 @@ def inner_sites(model: keras.Model) -> list[Site]:
 def _inner_site(address: str, layer: keras.Layer, shape: tuple, dtype: str) -> Site:
     own = [
         *((f"{address}/{each}", drop) for each, drop in dropout_in(layer)),
-        *([(address, put)] if (put := behind(layer)) else []),
+        *([(f"{address}/{put.name}", put)] if (put := behind(layer)) else []),
     ]
     there = tuple({"layer": name, "kind": type(drop).__name__, "rate": rate_of(drop)} for name, drop in own)
     fits = dict.fromkeys(fitting.on_values(shape, dtype), fitting.always)
