@@ -27,8 +27,8 @@ README = (ROOT / "README.md").read_text()
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the documents are about the default backend")
 
 
-GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem != "base")
-OTHERS = ("models.placement", "testing", "thinning", "ensemble", "bench.own_scores")
+GROUPS = sorted(file.stem for file in Path(layers.__file__).parent.glob("[a-z]*.py") if file.stem not in ("adopted", "base"))
+OTHERS = ("models.in_place", "models.placement", "testing", "thinning", "ensemble", "bench.own_scores")
 MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), *(f"keras_dropout.{module}" for module in OTHERS)]
 
 

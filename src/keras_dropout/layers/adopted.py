@@ -5,7 +5,7 @@ file, so its class becomes a subclass, a `Changed`, which saves what was adopted
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -158,7 +158,7 @@ def _set_behind(layer: keras.Layer, dropout: keras.Layer | None) -> None:
 class Changed:
     """A mixin for a layer in or behind which dropout was changed in place: it is saved with these changes.
 
-    `from_config` makes the layer as its own class does, and changes it again as soon as it is built.
+    `from_config` makes the layer as its own class does, and changes it again as soon as the layers in it are made.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -183,31 +183,53 @@ class Changed:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> keras.Layer:
         layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
-        if layer.built:
-            _change_again(layer, config)
-            return layer
-        build: Callable = layer.build
-
-        @functools.wraps(build)
-        def built(*args: Any, **options: Any) -> None:
-            vars(layer)["build"] = build
-            build(*args, **options)
-            _change_again(layer, config)
-
-        vars(layer)["build"] = built
+        _change_when_made(layer, config)
         return layer
+
+
+def _change_when_made(layer: keras.Layer, config: Mapping[str, Any]) -> None:
+    """Make the saved changes in a layer as soon as all layers in it are made: now, when it is built, or when it is first called."""
+    if _is_made(layer, config):
+        _change_again(layer, config)
+        return
+    build, call = layer.build, layer.call
+
+    @functools.wraps(build)
+    def built(*args: Any, **options: Any) -> None:
+        build(*args, **options)
+        if _is_made(layer, config):
+            finish()
+
+    @functools.wraps(call)
+    def called(*args: Any, **options: Any) -> Any:
+        outputs = call(*args, **options)
+        if not _is_made(layer, config):
+            refuse(
+                f"{type(layer).__name__} {layer.name!r} now makes other layers than those that it was saved with.",
+                "Load the file with the version of the class that it was saved with.",
+            )
+        if not isinstance(layer, Changed):
+            finish()
+        return outputs
+
+    def finish() -> None:
+        vars(layer)["build"] = build
+        del vars(layer)["call"]
+        _change_again(layer, config)
+
+    vars(layer).update(build=built, call=called)
+
+
+def _is_made(layer: keras.Layer, config: Mapping[str, Any]) -> bool:
+    """Return whether a layer has as many dropout layers as were adopted in it, and the layers that had dropout behind them."""
+    there = {"", *(address for address, *_ in inside(layer))}
+    return sum(1 for _ in dropout_in(layer)) == len(config["adopted"]) and config["behind"].keys() <= there
 
 
 def _change_again(layer: keras.Layer, config: Mapping[str, Any]) -> None:
     """Make the saved changes in a layer."""
-    made, saved = [each for _, each in dropout_in(layer)], config["adopted"]
     there = {"": layer} | {address: each for address, each, _ in inside(layer)}
-    if len(made) != len(saved) or config["behind"].keys() - there.keys():
-        refuse(
-            f"{type(layer).__name__} {layer.name!r} now makes other layers than those that it was saved with.",
-            "Load the file with the version of the class that it was saved with.",
-        )
-    for each, settings in zip(made, saved):
+    for (_, each), settings in zip(dropout_in(layer), config["adopted"]):
         if is_adoptable(each):
             become_ours(each, settings)
     for address, dropout in config["behind"].items():

@@ -38,7 +38,9 @@ class Rate:
         if hasattr(layer.state, self.name):
             getattr(layer.state, self.name).assign(value)
         else:
-            variable = keras.Variable(value, dtype="float32", trainable=False, autocast=False, name=self.name)
+            options: Any = {"dtype": "float32", "trainable": False, "autocast": False, "name": self.name}
+            # Not a value: a layer may be made while Keras looks for the shape of another one's output.
+            variable = keras.Variable(lambda shape, dtype: ops.convert_to_tensor(value, dtype), shape=(), **options)
             setattr(layer.state, self.name, variable)
 
     def own(self, layer: Any) -> float | None:
