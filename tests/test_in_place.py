@@ -318,3 +318,14 @@ def test_a_file_of_a_class_that_makes_other_dropout_now_is_refused(tmp_path, mon
     loaded = keras.models.load_model(tmp_path / "model.keras")  # its layers may be made as late as in the first call
     with pytest.raises(BadInput, match="other layers than those"):
         loaded.predict(X, verbose=0)
+
+
+def test_a_group_passes_over_a_layer_that_is_also_called_for_an_output():
+    ids = keras.Input((5,), dtype="int32")
+    words = L.ReversibleEmbedding(20, 8, name="words")
+    model = keras.Model(ids, words(L.Dense(8, "relu", name="body")(words(ids)), reverse=True))
+    with pytest.warns(UserWarning, match="'words' is passed over"):
+        place(model, {"hidden": 0.5}, in_place=True)
+    assert [site.name for site in sites(model) if site.dropout] == ["body"]
+    with pytest.raises(BadInput, match="drop in both places"):
+        place(model, {"words": 0.5}, in_place=True)

@@ -162,11 +162,15 @@ class Changed:
     """
 
     def get_config(self) -> dict[str, Any]:
-        there = [("", self), *((address, layer) for address, layer, _ in inside(self))]
+        put = [(number, layer, behind(layer)) for number, layer in enumerate(_made_by_class(self))]
         return {
             "layer": self._own_document(),
             "adopted": [layer.get_config() for _, layer in dropout_in(self)],
-            "behind": {address: keras.saving.serialize_keras_object(put) for address, layer in there if (put := behind(layer))},
+            "behind": [
+                {"number": number, "of": own_class(layer).__name__, "dropout": keras.saving.serialize_keras_object(dropout)}
+                for number, layer, dropout in put
+                if dropout is not None
+            ],
         }
 
     def _own_document(self) -> dict[str, Any]:
@@ -220,20 +224,26 @@ def _change_when_made(layer: keras.Layer, config: Mapping[str, Any]) -> None:
     vars(layer).update(build=built, call=called)
 
 
+def _made_by_class(layer: keras.Layer) -> list[keras.Layer]:
+    """Return a layer and those below it, without what `put_behind` put there. Names that Keras makes up change, places do not."""
+    return [layer, *(each for _, each, owner in inside(layer) if behind(owner) is not each)]
+
+
 def _is_made(layer: keras.Layer, config: Mapping[str, Any]) -> bool:
     """Return whether a layer has as many dropout layers as were adopted in it, and the layers that had dropout behind them."""
-    there = {"", *(address for address, *_ in inside(layer))}
-    return sum(1 for _ in dropout_in(layer)) == len(config["adopted"]) and config["behind"].keys() <= there
+    there = [own_class(each).__name__ for each in _made_by_class(layer)]
+    behind_all = all(there[saved["number"] : saved["number"] + 1] == [saved["of"]] for saved in config["behind"])
+    return behind_all and sum(1 for _ in dropout_in(layer)) == len(config["adopted"])
 
 
 def _change_again(layer: keras.Layer, config: Mapping[str, Any]) -> None:
     """Make the saved changes in a layer."""
-    there = {"": layer} | {address: each for address, each, _ in inside(layer)}
+    there = _made_by_class(layer)
     for (_, each), settings in zip(dropout_in(layer), config["adopted"]):
         if is_adoptable(each):
             become_ours(each, settings)
-    for address, dropout in config["behind"].items():
-        put_behind(there[address], keras.saving.deserialize_keras_object(dropout))
+    for saved in config["behind"]:
+        put_behind(there[saved["number"]], keras.saving.deserialize_keras_object(saved["dropout"]))
     layer.__class__ = changed(type(layer))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.backend import compute_output_spec  # it has no public name
 
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, described, first_line, refuse, warn
 from keras_dropout.layers.adopted import (
     Changed,
     become_ours,
@@ -72,10 +72,18 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
                 f"{value['kind']} goes around the layer {name!r}; in place, dropout can only be put behind a layer.",
                 "Leave in_place out: the copy has it around the layer. Or put a method that goes behind, such as Dropout.",
             )
-        ends = _ends(model, by_name[name]) if name in by_name else [addresses[name]]
+        try:
+            ends = _ends(model, by_name[name]) if name in by_name else [addresses[name]]
+        except BadInput as error:
+            if name in placement:
+                raise
+            warn(f"{name!r} is passed over: {first_line(error)}")  # a group names the sites where dropout can be put
+            continue
         for number, end in enumerate(ends):
             derive = f"{name}/{number}" if number else name
             put.append((end, layer_for(value, derive=derive if len(chosen) * len(ends) > 1 else None)))
+    if chosen and not put:
+        refuse(f"in place, dropout can be put at none of the sites {', '.join(chosen)}.", "Leave in_place out, or name layers.")
     adopt(model)
     for layer in addresses.values():
         take_away(layer)
@@ -139,9 +147,17 @@ def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
     inputs = keras.tree.map_structure(
         lambda each: keras.KerasTensor((2, *(size or _LENGTH for size in each.shape[1:])), each.dtype), graph.inputs_of(model)
     )
-    layers = [layer for layer in model._flatten_layers() if layer is not model]
-    with graph.unchanged(model), graph.called_as([(layer, watched(layer)) for layer in layers]), keras.StatelessScope():
-        compute_output_spec(lambda x: model(x, training=True), inputs)
+    watching = [(layer, watched(layer)) for layer in model._flatten_layers() if layer is not model]
+    for training in (True, False):  # a model that cannot be trained can still predict
+        seen.clear()
+        try:
+            with graph.unchanged(model), graph.called_as(watching), keras.StatelessScope():
+                compute_output_spec(lambda x, on=training: model(x, training=on), inputs)
+            break
+        except Exception as error:  # the layers' code may raise anything
+            if not training:
+                called = f"{type(model).__name__} {model.name!r}"
+                refuse(f"{called} cannot be called on its inputs: {described(error)}", "Call it on a batch of data first.")
     return seen
 
 
