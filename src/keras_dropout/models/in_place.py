@@ -51,12 +51,25 @@ def adopt(model: keras.Model) -> list[str]:
     ['drop']
     """
     graph.check_model(model)
-    found = [(address, layer) for address, layer in dropout_in(model) if is_adoptable(layer)]
-    for _, layer in found:
-        become_ours(layer)
+    return _adopt(model)
+
+
+def _adopt(layer: keras.Layer) -> list[str]:
+    found = [(address, each) for address, each in dropout_in(layer) if is_adoptable(each)]
+    for _, each in found:
+        become_ours(each)
     if found:
-        _finish(model)
+        _finish(layer)
     return [address for address, _ in found]
+
+
+def silence(layer: keras.Layer) -> bool:
+    """Adopt the dropout in a layer and set its rates to 0. Return whether nothing in the layer drops any more."""
+    _adopt(layer)
+    for _, each in rated(layer):
+        for name in each.free_rates() & vars(each.state).keys() if isinstance(each, Stochastic) else ():
+            setattr(each, name, 0.0)
+    return not any(rate_of(each) for _, each in rated(layer))
 
 
 def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
@@ -84,16 +97,19 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
             put.append((end, layer_for(value, derive=derive if len(chosen) * len(ends) > 1 else None)))
     if chosen and not put:
         refuse(f"in place, dropout can be put at none of the sites {', '.join(chosen)}.", "Leave in_place out, or name layers.")
-    adopt(model)
     for layer in addresses.values():
         take_away(layer)
-    for _, layer in rated(model):
-        for name in layer.free_rates() & vars(layer.state).keys() if isinstance(layer, Stochastic) else ():
-            setattr(layer, name, 0.0)
+    silence(model)
     with graph.unchanged(model):
         warn_still_random(model)
     for layer, dropout in put:
         put_behind(layer, dropout)
+    _finish(model)
+
+
+def put_at(model: keras.Model, address: str, dropout: keras.Layer) -> None:
+    """Put dropout behind the layer at an address inside a model."""
+    put_behind({name: layer for name, layer, _ in inside(model)}[address], dropout)
     _finish(model)
 
 

@@ -18,7 +18,7 @@ from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
 from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for
 from keras_dropout.models.dropping import inner_layer, is_foreign, named, passes, rated, without_dropout
-from keras_dropout.models.in_place import inner_sites, place_in_place, saves_layers
+from keras_dropout.models.in_place import inner_sites, place_in_place, put_at, saves_layers, silence
 from keras_dropout.models.randomness import outputs_of, warn_still_random
 from keras_dropout.models.survey import Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
@@ -70,8 +70,9 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     be made, or cannot follow their schedule, are refused.
     """
     places = survey(graph.read(model))
-    chosen = chosen_sites([each.site for each in places], placement)
-    for each in places:
+    inner = [Place(site) for site in _inner_sites(model, placement)]
+    chosen = chosen_sites([each.site for each in (*places, *inner)], placement)
+    for each in (*places, *inner):
         value = chosen.get(each.site.name)
         if isinstance(value, Mapping) and "schedule" in value and "rate" not in class_of(value.get("kind")).free_rates():
             refuse(
@@ -102,7 +103,7 @@ def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = 
     With `in_place`, nothing is copied, and the model is returned. Any built model can be changed so, also one that cannot be
     copied: it and its layers keep their classes, `train_step` and compile settings. Dropout is put behind layers at any depth (see
     `sites`); that of Keras in the model is adopted (see `adopt`) and set to 0. A new model is made in this way too, as a copy
-    through a saved file, if its class has a configuration of its own, as those of KerasHub have, or if a site is inside a layer.
+    through a saved file, if its class has a configuration of its own, as those of KerasHub have.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
     >>> [type(layer).__name__ for layer in place(model, {"hidden": 0.2}).layers]
@@ -143,17 +144,9 @@ def _placed_copy(model: keras.Model, placement: Mapping[str, Any]) -> keras.Mode
     return new
 
 
-@graph.leaves_unchanged
 def _by_graph(model: keras.Model, placement: Mapping[str, Any]) -> bool:
     """Return whether `place` makes a new model from the graph of a model, not by changing a copy in place."""
-    if graph.is_nested(model) and not saves_layers(type(model)) and not any(map(goes_around, placement.values())):
-        return False
-    try:
-        known = [place.site for place in survey(graph.read(model))]
-    except BadInput:
-        return True  # which refuses it
-    others = [pattern for pattern in placement if not any(site.matches(pattern) for site in known)]
-    return not others or not any(site.matches(pattern) for site in inner_sites(model) for pattern in others)
+    return not graph.is_nested(model) or saves_layers(type(model)) or any(map(goes_around, placement.values()))
 
 
 def strip(model: keras.Model, *, in_place: bool = False) -> keras.Model:
@@ -167,8 +160,16 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
     The new model has the layers of `model`, which must not be used again. It is not compiled.
     """
     model = graph.opened(model)
-    change = _Change(graph.read(model), placement)
+    read = graph.read(model)
+    inner = _inner_sites(model, placement)
+    chosen = chosen_sites([*(place.site for place in survey(read)), *inner], placement)
+    change = _Change(read, {name: value for name, value in chosen.items() if name not in {site.name for site in inner}})
     new = graph.rebuild(model, change.touched, change.on_call, change.on_input)
+    for before, after in zip(inner, inner_sites(new) if inner else ()):  # layers that were made again may have other names
+        if before.name in chosen:
+            layer = layer_for(chosen[before.name], derive=before.name if len(chosen) > 1 else None)
+            put_at(new, after.name, layer)
+            change.placed[before.name] = layer
     there = {id(layer) for layer in new._flatten_layers()}
     for site, layer in change.placed.items():
         if id(layer) not in there:
@@ -182,17 +183,15 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 class _Change:
     """The changes of a placement: calls that are left out, layers that replace others, and dropout behind calls and inputs."""
 
-    def __init__(self, read: graph.Graph, placement: Mapping[str, Any]):
+    def __init__(self, read: graph.Graph, chosen: Mapping[str, Any]):
         self.placed: dict[str, keras.Layer] = {}  # by site
         self._after: dict[int, keras.Layer] = {}  # by node
         self._after_input: dict[str, keras.Layer] = {}
         self._out = out = {id(call.node) for call in read.calls if passes(call)}
         left = {id(call.layer): call.layer for call in read.calls if id(call.node) not in out}
-        bare = {number: without_dropout(layer) for number, layer in left.items()}
+        bare = {number: _without_dropout(layer) for number, layer in left.items()}
         self._instead = {number: layer for number, layer in bare.items() if layer is not left[number]}  # by layer
-        places = survey(read)
-        chosen = chosen_sites([each.site for each in places], placement)
-        for each in places:
+        for each in survey(read):
             if each.site.name in chosen:
                 self._put(each, chosen[each.site.name], several=len(chosen) > 1)
         # A layer that makes a padding mask gets its input before dropout, because dropped padding is no padding any more. The data
@@ -246,6 +245,22 @@ class _Change:
         dropped = layer(tensor)
         self._whole[id(dropped)] = dropped, tensor
         return dropped
+
+
+def _without_dropout(layer: Any) -> Any:
+    """Return a layer without its dropout: made again, or itself with the dropout inside adopted and off."""
+    try:
+        return without_dropout(layer)
+    except BadInput:
+        if not silence(layer):
+            raise
+        return layer
+
+
+def _inner_sites(model: keras.Model, placement: Mapping[str, Any]) -> list[Site]:
+    """Return the sites inside the layers of a model, if a pattern names none of its graph."""
+    known = [place.site for place in survey(graph.read(model))]
+    return [] if all(any(site.matches(pattern) for site in known) for pattern in placement) else inner_sites(model)
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
