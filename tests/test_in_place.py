@@ -237,11 +237,11 @@ def test_dropout_is_put_behind_layers_at_any_depth_and_nowhere_else(name):
     np.testing.assert_array_equal(outputs(model, training=True), outputs(model, training=True))
 
 
-def test_a_copy_is_changed_in_place_where_only_that_reaches_the_site():
+def test_a_copy_has_dropout_inside_a_layer_too():
     model = functional()
     before = outputs(model, training=False)
     new = place(model, {"block/wide": 0.5})
-    np.testing.assert_array_equal(outputs(new, training=False), before)
+    np.testing.assert_allclose(outputs(new, training=False), before, atol=1e-6)  # attention without dropout is fused
     assert {d["layer"].rpartition("/")[0] for site in sites(new) for d in site.dropout if d["rate"]} == {"block/wide"}
     assert not [layer for layer in model._flatten_layers() if isinstance(layer, Stochastic)]
 

@@ -495,7 +495,6 @@ REFUSED = {
     "cannot be followed: ValueError: `add_loss()`": lambda: strip(Subclassed("loss")),
     "cannot be followed": lambda: strip(Subclassed("numpy")),
     "with train_step of its own": lambda: sites(OwnStep()),
-    "has dropout inside": lambda: strip(keras.Sequential([keras.Input((4,)), Hidden(), L.Dense(3)])),
     "cannot be copied": lambda: strip(shared_across_levels()),
     "no dropout layer 'Dropuot'": lambda: place(perceptron(), {"hidden": {"kind": "Dropuot", "rate": 0.2}}),
     "SpatialDropout2D fits no site of 'hidden'": lambda: place(perceptron(), {"hidden": {"kind": "SpatialDropout2D", "rate": 0.2}}),
