@@ -5,6 +5,7 @@ import numbers
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,6 +82,17 @@ def check_share(name: str, value: object) -> float:
     if 0 < number < 1:
         return number
     refuse(f"{name} must lie between 0 and 1; got {value!r}.", "For example 0.1.")
+
+
+def check_range(name: str, value: Iterable[float], what: str, fix: str, above: float = -math.inf, most: float = math.inf) -> tuple:
+    """Return `value` as two finite floats, low and high, above `above` and at most `most`, or refuse it as not two `what`."""
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if above < low <= high <= most and high < math.inf:
+        return low, high
+    refuse(f"{name} must be two {what}; got {value!r}.", fix)
 
 
 def check_path(name: str, value: object, example: str) -> str | Path:

@@ -20,8 +20,7 @@ Gast and Roth 2018, arXiv:1805.11327; Clark 1961, Operations Research 9:145-162,
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,7 @@ from scipy.stats import qmc
 
 from keras_dropout import backends, layers
 from keras_dropout.errors import check_whole, refuse
+from keras_dropout.layers.units import SATURATION
 from keras_dropout.layers.weights import NORMAL_POINTS, NORMAL_WEIGHTS
 from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import is_dropout
@@ -42,7 +42,6 @@ DRAWS = 128
 _BATCH = 1000
 _COVARIANCE = 128  # logits whose covariance is computed: the cost grows with their number squared
 _ACTIVATIONS = 2**23  # numbers that one layer may have for a batch
-_SELU_LIMIT = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 
 _LINEAR = (keras.layers.Dense, *kinds.CONVOLUTIONS)
 _MOVES = (*kinds.RESHAPES, *kinds.EDGES, keras.layers.Concatenate)  # each output is an input, or nothing
@@ -164,14 +163,13 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
 
 
 def _check_draws(draws: int, seed: int) -> None:
-    """Refuse an invalid number of draws or an invalid seed."""
     check_whole("draws", draws, 2, "It is the number of draws of the logits; 128 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the draws of the logits.")
 
 
-def _in_batches(program: Callable, arrays: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
+def _in_batches(program: Callable, arrays: list[np.ndarray], size: int) -> list[np.ndarray]:
     """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
-    arrays, found = list(arrays), []
+    found = []
     for start in range(0, len(arrays[0]), size):
         rows = [each[start : start + size] for each in arrays]
         outputs = program(*(ops.convert_to_tensor(padded(each, size)) for each in rows))
@@ -369,8 +367,12 @@ def _linear(call: graph.Call, means: list, variances: list) -> tuple:
 
 def _sums(layer: keras.Layer, x: Any) -> Any:
     """Return the weighted sums of x plus bias, before the activation."""
-    with _without_activation(layer):
+    activation = layer.activation
+    try:
+        vars(layer)["activation"] = None  # without Keras's tracking of a layer's attributes
         return layer.call(x)
+    finally:
+        vars(layer)["activation"] = activation
 
 
 def _squared_sums(layer: keras.Layer, x: Any) -> Any:
@@ -380,16 +382,6 @@ def _squared_sums(layer: keras.Layer, x: Any) -> Any:
     values = [(v, ops.zeros_like(v.value) if id(v) == bias else ops.square(v.value)) for v in layer.variables]
     with keras.StatelessScope(values):
         return _sums(layer, x)
-
-
-@contextmanager
-def _without_activation(layer: keras.Layer) -> Iterator[None]:
-    activation = layer.activation
-    try:
-        vars(layer)["activation"] = None  # without Keras's tracking of a layer's attributes
-        yield
-    finally:
-        vars(layer)["activation"] = activation
 
 
 def _dropped(rate: float, mean: Any, variance: Any) -> tuple:
@@ -406,8 +398,8 @@ def _dropout(rate: float, call: graph.Call, means: list, variances: list) -> tup
 def _alpha_dropout(rate: float, call: graph.Call, means: list, variances: list) -> tuple:
     """y = A (m x + (1 - m) s) - A rate s with m ~ Bernoulli(1 - rate)."""
     kept = 1 - rate
-    scale = (kept * (1 + rate * _SELU_LIMIT**2)) ** -0.5
-    variance = variances[0] + rate * ops.square(means[0] - _SELU_LIMIT)
+    scale = (kept * (1 + rate * SATURATION**2)) ** -0.5
+    variance = variances[0] + rate * ops.square(means[0] - SATURATION)
     return scale * kept * means[0], scale**2 * kept * variance
 
 

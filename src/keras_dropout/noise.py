@@ -43,7 +43,7 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
     on parts of x.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
-    x, tensors = ops.convert_to_tensor(x), (state, _tensor(rate))
+    x, tensors = ops.convert_to_tensor(x), (state, ops.convert_to_tensor(rate, "float32"))
     return backends.current().recomputed(_with_sizes, x, tensors, pointwise=pointwise, factor=apply, shape=known, **options)
 
 
@@ -92,9 +92,9 @@ def normal(state: Any, shape: tuple, like: Any = None) -> Any:
     return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
-def logistic(state: Any, shape: tuple, like: Any = None) -> Any:
+def logistic(state: Any, shape: tuple) -> Any:
     """Return float32 draws log(u / (1 - u)) of a uniform u, always finite."""
-    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape), like)))
+    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape))))
 
 
 def fold(state: Any, number: Any) -> Any:
@@ -105,10 +105,6 @@ def fold(state: Any, number: Any) -> Any:
 def _with_sizes(x: Any, state: Any, rate: Any, *, factor: Callable, shape: tuple, **options: Any) -> Any:
     sizes = tuple(n if m is None else m for m, n in zip(shape, ops.shape(x))) if None in shape else shape
     return factor(x, state, rate, sizes, **options)
-
-
-def _tensor(rate: Any) -> Any:
-    return ops.convert_to_tensor(rate, "float32")
 
 
 def _bernoulli(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool) -> Any:

@@ -245,6 +245,28 @@ class MaskWrapper(LayerWrapper):
         self.start(seed, rate=rate)
 
 
+class ChannelLayer(MaskLayer):
+    """A layer for (batch, *spatial, channels), or (batch, channels, *spatial); its mask has one draw per example and channel."""
+
+    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
+        self.data_format = check_choice(f"data_format for {type(self).__name__}", value, ("channels_first", "channels_last"))
+
+    def channel_axis(self, rank: int) -> int:
+        return rank - 1 if self.data_format == "channels_last" else 1
+
+    def spatial_axes(self, rank: int) -> tuple[int, ...]:
+        return tuple(axis for axis in range(1, rank) if axis != self.channel_axis(rank))
+
+    def mask_shape(self, shape: tuple) -> tuple:
+        spatial = self.spatial_axes(len(shape))
+        return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
 def check_tensor(owner: str, inputs: Any) -> None:
     """Refuse several tensors."""
     if isinstance(inputs, (list, tuple, dict)):
@@ -257,9 +279,3 @@ def check_floating(owner: str, inputs: Any) -> None:
     kind = keras.backend.standardize_dtype(inputs.dtype)
     if "float" not in kind:
         refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")
-
-
-def check_data_format(owner: str, data_format: str | None) -> str:
-    """Return "channels_first" or "channels_last"; None means Keras's own setting."""
-    value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
-    return check_choice(f"data_format for {owner}", value, ("channels_first", "channels_last"))

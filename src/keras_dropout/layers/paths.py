@@ -1,7 +1,5 @@
 """Layers that drop paths: residual branches, whole layers, edges of a graph."""
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -9,7 +7,7 @@ from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
+from keras_dropout.errors import check_choice, check_range, check_rate, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
 __all__ = ["DropEdge", "DropPath", "LayerDrop", "ScheduledDropPath", "ShakeDrop", "ShakeShake", "StochasticDepth", "linear_decay"]
@@ -119,7 +117,9 @@ class ShakeDrop(_PathLayer):
         **kwargs: Any,
     ):
         super().__init__(rate, mode=mode, seed=seed, **kwargs)
-        self.alpha, self.beta = _check_range("alpha", alpha), _check_range("beta", beta)
+        what, fix = "finite numbers, low and high", "The paper's are (-1, 1) and (0, 1)."
+        self.alpha = check_range("ShakeDrop: alpha", alpha, what, fix)
+        self.beta = check_range("ShakeDrop: beta", beta, what, fix)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         self.check_inputs(inputs)
@@ -322,13 +322,3 @@ def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list
         return [round(rate * block / depth, 12) for block in range(1, depth + 1)]
     first = check_rate("linear_decay", first, "first")
     return [round(first + (rate - first) * block / max(depth - 1, 1), 12) for block in range(depth)]
-
-
-def _check_range(name: str, value: Iterable[float]) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in value)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if -math.inf < low <= high < math.inf:
-        return low, high
-    refuse(f"ShakeDrop: {name} must be two finite numbers, low and high; got {value!r}.", "The paper's are (-1, 1) and (0, 1).")

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.backends import current
-from keras_dropout.errors import check_choice, check_flag, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, Stochastic, check_data_format, check_floating
+from keras_dropout.errors import check_choice, check_flag, check_range, check_rate, check_whole, refuse
+from keras_dropout.layers.base import ChannelLayer, Stochastic, check_floating
 
 __all__ = [
     "Cutout",
@@ -27,34 +27,28 @@ __all__ = [
 ]
 
 
-class _ImageLayer(MaskLayer):
-    """A layer for (batch, *spatial, channels), or (batch, channels, *spatial) with channels first."""
+def _of_rank(rank: int, layout: str, doc: str) -> Callable[[type[ChannelLayer]], type[ChannelLayer]]:
+    """Finish the class for one number of spatial axes."""
 
-    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(rate, seed=seed, **kwargs)
-        self.data_format = check_data_format(type(self).__name__, data_format)
+    def finish(cls: type[ChannelLayer]) -> type[ChannelLayer]:
+        cls.__doc__ = doc.format(name=cls.__name__, layout=layout, example=(1, *[6] * (rank - 2), 8))
+        cls.ranks, cls.layout = range(rank, rank + 1), layout
+        return keras.saving.register_keras_serializable("keras_dropout")(cls)
 
-    def channel_axis(self, rank: int) -> int:
-        return rank - 1 if self.data_format == "channels_last" else 1
-
-    def spatial_axes(self, rank: int) -> tuple[int, ...]:
-        return tuple(axis for axis in range(1, rank) if axis != self.channel_axis(rank))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "data_format": self.data_format}
+    return finish
 
 
 _SPATIAL = """Drop whole channels at random in training, and scale the others up so that the mean is kept.
 
         y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per example and channel
 
-    Shapes:        {shapes} -> the same.
+    Shapes:        {layout}, or channels first -> the same.
     Inference:     y = x.
     Arguments:     rate: fraction of channels dropped, in [0, 1]; 1 gives zeros. data_format: "channels_last" or
                    "channels_first"; Keras's setting if left out. seed: whole number.
     Source:        Tompson et al. 2015, arXiv:1411.4280.
-    Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip;
-                   {more}
+    Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip; and
+                   SpatialDropout1D can have channels first too.
 
     >>> import numpy as np
     >>> y = {name}(0.5, seed=0)(np.ones({example}, "float32"), training=True)
@@ -63,33 +57,14 @@ _SPATIAL = """Drop whole channels at random in training, and scale the others up
     """
 
 
-class _SpatialDropout(_ImageLayer):
-    """A layer that drops whole channels."""
-
-    def mask_shape(self, shape: tuple) -> tuple:
-        spatial = self.spatial_axes(len(shape))
-        return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
-
-
-def _spatial(rank: int, layout: str, more: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
-    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
-        shapes = f"{layout}, or channels first" if rank > 3 else f"{layout}, or (batch, channels, steps) with channels first"
-        example = (1, *[3] * (rank - 2), 8)
-        cls.__doc__ = _SPATIAL.format(name=cls.__name__, shapes=shapes, example=example, more=more)
-        cls.ranks, cls.layout = range(rank, rank + 1), layout
-        return keras.saving.register_keras_serializable("keras_dropout")(cls)
-
-    return finish
-
-
-@_spatial(3, "(batch, steps, channels)", "channels first is possible too.")
-class SpatialDropout1D(_SpatialDropout):
+@_of_rank(3, "(batch, steps, channels)", _SPATIAL)
+class SpatialDropout1D(ChannelLayer):
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None, **kwargs: Any):
         kwargs.setdefault("data_format", "channels_last")  # Keras's layer knows no other
         super().__init__(rate, seed=seed, name=name, dtype=dtype, **kwargs)
 
 
-class _SpatialWithFormat(_SpatialDropout):
+class _SpatialDropout(ChannelLayer):
     def __init__(
         self,
         rate: float,
@@ -102,13 +77,13 @@ class _SpatialWithFormat(_SpatialDropout):
         super().__init__(rate, data_format=data_format, seed=seed, name=name, dtype=dtype, **kwargs)
 
 
-@_spatial(4, "(batch, height, width, channels)", "a wrong rank is refused in one line.")
-class SpatialDropout2D(_SpatialWithFormat):
+@_of_rank(4, "(batch, height, width, channels)", _SPATIAL)
+class SpatialDropout2D(_SpatialDropout):
     pass
 
 
-@_spatial(5, "(batch, depth, height, width, channels)", "a wrong rank is refused in one line.")
-class SpatialDropout3D(_SpatialWithFormat):
+@_of_rank(5, "(batch, depth, height, width, channels)", _SPATIAL)
+class SpatialDropout3D(_SpatialDropout):
     pass
 
 
@@ -138,7 +113,7 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and rescale by the kep
     """
 
 
-class _DropBlock(_ImageLayer):
+class _DropBlock(ChannelLayer):
     """A layer that drops blocks, for any number of spatial axes."""
 
     ranks: range
@@ -193,26 +168,17 @@ class _DropBlock(_ImageLayer):
         }
 
 
-def _drop_block(rank: int, layout: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
-    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
-        cls.__doc__ = _DROP_BLOCK.format(name=cls.__name__, layout=layout, example=(2, *[6] * (rank - 2), 4))
-        cls.ranks, cls.layout = range(rank, rank + 1), layout
-        return keras.saving.register_keras_serializable("keras_dropout")(cls)
-
-    return finish
-
-
-@_drop_block(3, "(batch, steps, channels)")
+@_of_rank(3, "(batch, steps, channels)", _DROP_BLOCK)
 class DropBlock1D(_DropBlock):
     pass
 
 
-@_drop_block(4, "(batch, height, width, channels)")
+@_of_rank(4, "(batch, height, width, channels)", _DROP_BLOCK)
 class DropBlock2D(_DropBlock):
     pass
 
 
-@_drop_block(5, "(batch, depth, height, width, channels)")
+@_of_rank(5, "(batch, depth, height, width, channels)", _DROP_BLOCK)
 class DropBlock3D(_DropBlock):
     pass
 
@@ -278,7 +244,7 @@ def _interpolate(rate: Any, rates: Any, values: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class Cutout(_ImageLayer):
+class Cutout(ChannelLayer):
     """Set one square of each image to 0 in training.
 
         y = x * m,    m = 0 on a square of edge `size` around a centre uniform over all pixels, cut off at the border
@@ -337,7 +303,7 @@ def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class RandomErasing(_ImageLayer):
+class RandomErasing(ChannelLayer):
     """Fill a rectangle of random size, proportions and place in each image in training.
 
         y = value inside, x outside;    area / image ~ U(scale),    log(height / width) ~ U(log ratio),    place ~ U(where it fits)
@@ -374,8 +340,9 @@ class RandomErasing(_ImageLayer):
         **kwargs: Any,
     ):
         super().__init__(rate, data_format=data_format, seed=seed, **kwargs)
-        self.scale = _positive_range("RandomErasing: scale", scale, 1, "It is a share of the image, as in (0.02, 0.33).")
-        self.ratio = _positive_range("RandomErasing: ratio", ratio, math.inf, "It is height / width, as in (0.3, 3.3).")
+        what, shares = "numbers, low and high, above 0", "It is a share of the image, as in (0.02, 0.33)."
+        self.scale = check_range("RandomErasing: scale", scale, f"{what} and at most 1", shares, above=0, most=1)
+        self.ratio = check_range("RandomErasing: ratio", ratio, what, "It is height / width, as in (0.3, 3.3).", above=0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             refuse(f"RandomErasing: value must be a number; got {value!r}.", "0 is the mean of normalised images.")
         self.value = float(value)
@@ -475,13 +442,3 @@ def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:
     if len(values) != count:
         refuse(f"{owner}: {name} must be one number or {count} of them; got {value!r}.", "Give one per spatial axis.")
     return tuple(check_whole(f"{owner}: {name}", n, 1, "It is a length in units of the map.") for n in values)
-
-
-def _positive_range(name: str, value: Iterable[float], most: float, fix: str) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in value)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if 0 < low <= high <= most and high < math.inf:
-        return low, high
-    refuse(f"{name} must be two numbers, low and high, above 0{' and at most 1' if most == 1 else ''}; got {value!r}.", fix)

@@ -1,5 +1,6 @@
 """Layers that drop along the steps of a sequence: inputs, hidden states and updates of recurrent layers."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -207,7 +208,7 @@ class VariationalRNNDropout(_RecurrentWrapper):
         batch, _, features = ops.shape(inputs)
         inputs = noise.bernoulli_product(inputs, noise.fold(state, 0), self.state.rate, (batch, 1, features))
         cell, rate = self.layer.cell, type(self).recurrent_rate.now(self)
-        recurrent = _Kept(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
+        recurrent = _dropping(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
         step = _STEPS[type(cell)](cell)
         return inputs, [], lambda x, states: step(x, states, recurrent=recurrent)
 
@@ -246,8 +247,8 @@ class RecurrentDropout(_RecurrentWrapper):
         step = _STEPS[type(cell)](cell)
         if self.per == "step":
             flags = _flags(state, rate, (batch, length, cell.units), cell.compute_dtype)
-            return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_Kept(flags, rate))
-        candidate = _Kept(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
+            return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_dropping(flags, rate))
+        candidate = _dropping(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
         return inputs, [], lambda x, states: step(x, states, candidate=candidate)
 
     def get_config(self) -> dict:
@@ -335,15 +336,9 @@ def _flags(state: Any, rate: Any, shape: tuple, dtype: str) -> Any:
     return noise.bernoulli_product(ops.ones(shape, dtype), state, rate, shape, scaled=False)
 
 
-class _Kept:
-    """x -> x * flags / (1 - rate)."""
-
-    def __init__(self, flags: Any, rate: Any):
-        self.kept, self.scale = flags > 0, noise.scale(rate)
-
-    def __call__(self, x: Any) -> Any:
-        scaled = ops.cast(ops.cast(x, keras.backend.result_type(x.dtype, "float32")) * self.scale, x.dtype)
-        return ops.where(self.kept, scaled, ops.zeros((), x.dtype))
+def _dropping(flags: Any, rate: Any) -> Callable:
+    """Return x -> x * flags / (1 - rate)."""
+    return functools.partial(noise.masked, kept=flags > 0, scale=noise.scale(rate))
 
 
 def _whole(x: Any) -> Any:

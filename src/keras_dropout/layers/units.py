@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import refuse
-from keras_dropout.layers.base import MaskLayer, Rate, check_data_format
+from keras_dropout.layers.base import ChannelLayer, MaskLayer, Rate
 
 __all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
 
@@ -115,7 +115,7 @@ class Select(keras.layers.Layer):
         return {**super().get_config(), "indices": self.indices}
 
 
-_SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
+SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 _NOTHING_LEFT = "nothing is left whose variance could be kept"
 
 
@@ -148,7 +148,7 @@ class AlphaDropout(_UnitLayer):
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class FeatureAlphaDropout(MaskLayer):
+class FeatureAlphaDropout(ChannelLayer):
     """Alpha dropout of whole features: set all of a channel to the value at which SELU saturates.
 
         y as in AlphaDropout, with one draw m per example and channel
@@ -170,27 +170,17 @@ class FeatureAlphaDropout(MaskLayer):
     ranks = range(3, 99)
     layout = "(batch, ..., channels)"
 
-    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(rate, seed=seed, **kwargs)
-        self.data_format = check_data_format(type(self).__name__, data_format)
-
     def drop(self, inputs: Any, state: Any) -> Any:
-        batch, *middle, last = ops.shape(inputs)
-        spatial = [1] * len(middle)
-        shape = (batch, *spatial, last) if self.data_format == "channels_last" else (batch, middle[0], *spatial)
-        return _alpha(inputs, state, self.state.rate, shape)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "data_format": self.data_format}
+        return _alpha(inputs, state, self.state.rate, self.mask_shape(tuple(ops.shape(inputs))))
 
 
 def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
     # m x + (1 - m) s = m (x - s) + s: one product with one mask.
     real = keras.backend.result_type(x.dtype, "float32")
-    product = noise.bernoulli_product(ops.cast(x, real) - _SATURATION, state, rate, shape, scaled=False)
+    product = noise.bernoulli_product(ops.cast(x, real) - SATURATION, state, rate, shape, scaled=False)
     kept = ops.cast(1 - ops.convert_to_tensor(rate), real)
-    scale = ops.rsqrt(kept * (1 + (1 - kept) * _SATURATION**2))
-    return ops.cast(scale * (product + kept * _SATURATION), x.dtype)
+    scale = ops.rsqrt(kept * (1 + (1 - kept) * SATURATION**2))
+    return ops.cast(scale * (product + kept * SATURATION), x.dtype)
 
 
 def _check_noise_shape(owner: str, noise_shape: object) -> tuple:
