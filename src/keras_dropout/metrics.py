@@ -125,7 +125,8 @@ def nll_each(p: Any, y: Any) -> np.ndarray:
     As in Keras's crossentropy, p is divided by its sum and clipped to [1e-7, 1 - 1e-7]. No example costs more than 16.1 nats;
     without the clip, one probability of 0 would make the mean infinite.
     """
-    return _nll_each(*check_predictions(p, y))
+    p, y = check_predictions(p, y)
+    return -np.log(np.clip(_of_class(p, y) / p.sum(axis=-1), CLIP, 1 - CLIP))
 
 
 def nll(p: Any, y: Any) -> float:
@@ -138,7 +139,10 @@ def nll(p: Any, y: Any) -> float:
 
 def brier_each(p: Any, y: Any) -> np.ndarray:
     """Return the Brier score of each example, the sum over classes of (p - onehot)^2, from 0 to 2, in the shape of `y`."""
-    return _brier_each(*check_predictions(p, y))
+    off, y = check_predictions(p, y)
+    off = off.copy()
+    np.put_along_axis(off, y[..., None], _of_class(off, y)[..., None] - 1, axis=-1)
+    return (off**2).sum(axis=-1)
 
 
 def brier(p: Any, y: Any) -> float:
@@ -151,16 +155,6 @@ def brier(p: Any, y: Any) -> float:
 
 def _of_class(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
-
-
-def _nll_each(p: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return -np.log(np.clip(_of_class(p, y) / p.sum(axis=-1), CLIP, 1 - CLIP))
-
-
-def _brier_each(p: np.ndarray, y: np.ndarray) -> np.ndarray:
-    off = p.copy()
-    np.put_along_axis(off, y[..., None], _of_class(p, y)[..., None] - 1, axis=-1)
-    return (off**2).sum(axis=-1)
 
 
 # Calibration
@@ -222,7 +216,16 @@ def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:
     It uses all of p, not only the largest probability; with many classes most of it comes from probabilities near 0.
     Source: Kull et al. 2019, arXiv:1910.12656.
     """
-    return _classwise_ece(*check_predictions(p, y), bins=bins)
+    check_whole("bins", bins, 1, "15 is usual.")
+    p, y = check_predictions(p, y)
+    classes = p.shape[-1]
+    p, y = np.minimum(p, 1.0).reshape(-1, classes), y.ravel()
+    total = 0.0
+    for k in range(classes):
+        number = _equal_width(p[:, k], bins)
+        # n_b |accuracy_b - confidence_b| is the absolute sum of the residuals in the bin.
+        total += np.abs(np.bincount(number, (y == k) - p[:, k])).sum()
+    return float(total / p.size)
 
 
 def smooth_ece(p: Any, y: Any) -> float:
@@ -264,18 +267,6 @@ def _equal_width(values: np.ndarray, bins: int) -> np.ndarray:
 def _equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
     """Return the number of the bin of each value by its rank; equal values share a bin."""
     return ((stats.rankdata(values) - 0.5) * bins / len(values)).astype("int64")
-
-
-def _classwise_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    check_whole("bins", bins, 1, "15 is usual.")
-    classes = p.shape[-1]
-    p, y = np.minimum(p, 1.0).reshape(-1, classes), y.ravel()
-    total = 0.0
-    for k in range(classes):
-        number = _equal_width(p[:, k], bins)
-        # n_b |accuracy_b - confidence_b| is the absolute sum of the residuals in the bin.
-        total += np.abs(np.bincount(number, (y == k) - p[:, k])).sum()
-    return float(total / p.size)
 
 
 def _smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -586,12 +577,12 @@ def classification(p: Any, y: Any, bins: int = 15) -> dict[str, float]:
     coverage, risk = _risk_coverage(confidence, 1 - correct)
     return {
         "accuracy": float(correct.mean()),
-        "nll": float(_nll_each(p, y).mean()),
-        "brier": float(_brier_each(p, y).mean()),
+        "nll": nll(p, y),
+        "brier": brier(p, y),
         "ece": _ece(confidence, correct, bins),
         "ece_equal_mass": _ece(confidence, correct, bins, binning="equal mass"),
         "ece_debiased": _ece(confidence, correct, bins, debiased=True),
-        "classwise_ece": _classwise_ece(p, y, bins),
+        "classwise_ece": classwise_ece(p, y, bins),
         "smooth_ece": _smooth_ece(confidence, correct),
         "aurc": float(risk.mean()),
         "augrc": _augrc(coverage, risk),
