@@ -7,7 +7,7 @@ may raise anything when they run. Attributes are therefore read by `attribute` a
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -133,11 +133,9 @@ class Inspection:
 
         return list(walk(self.top, "")) if self.top is not None else []
 
-    def foreign(self) -> Iterator[tuple[str, keras.Layer]]:
-        """Yield the layers whose class is neither Keras's nor ours."""
-        for path, layer in self.layers:
-            if not _is_known(layer):
-                yield path, layer
+    def foreign(self) -> list[tuple[str, keras.Layer]]:
+        """Return the layers whose class is neither Keras's nor ours."""
+        return [(path, layer) for path, layer in self.layers if not is_known(type(layer).__module__)]
 
     @cached_property
     def rows(self) -> list[np.ndarray] | None:
@@ -191,15 +189,11 @@ class Inspection:
 
     def varying(self, calls: list[Call]) -> list[Call]:
         """Return those of the calls whose output at training=False differs from run to run."""
-        found, left = [], set(calls)
+        found = []
         with keras.StatelessScope():
-            for call, args, options in self._steps([rows[:8] for rows in self.rows or ()], False):
-                if call in left:
-                    left.remove(call)
-                    one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
-                    found += [call] if differ(one, two) else []
-                if not left:
-                    break
+            for call, args, options in self._steps([rows[:8] for rows in self.rows or ()], False, calls):
+                one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
+                found += [call] if differ(one, two) else []
         return found
 
     def mask_errors(self, calls: list[tuple[Call, str]]) -> MaskErrors | None:
@@ -207,13 +201,11 @@ class Inspection:
         rows = (self.rows if self.data is not None else self.made_up(self._padding())) or []
 
         def masks(training: bool) -> np.ndarray:
-            found, left = [], {call: [option for each, option in calls if each is call] for call, _ in calls}
-            for call, args, options in self._steps([each[:BATCH] for each in rows], training):
-                for option in left.pop(call, ()):
+            found = []
+            for call, args, options in self._steps([each[:BATCH] for each in rows], training, [call for call, _ in calls]):
+                for option in (option for each, option in calls if each is call):
                     mask = options[option] if option else call.layer.compute_mask(graph.first_input(args, options))
                     found += [np.ravel(keras.ops.convert_to_numpy(each) != 0) for each in keras.tree.flatten(mask)]
-                if not left:
-                    break
             return np.concatenate(found)
 
         def run() -> MaskErrors:
@@ -245,14 +237,9 @@ class Inspection:
         for training in (False, True):
             with keras.StatelessScope():
                 for _, start in itertools.product(range(draws if training else 1), range(0, len(data[0]), BATCH)):
-                    left = set(calls)
-                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training):
-                        if call in left:
-                            left.remove(call)
-                            values = keras.ops.convert_to_numpy(graph.first_input(args, options))
-                            moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
-                        if not left:
-                            break
+                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training, calls):
+                        values = keras.ops.convert_to_numpy(graph.first_input(args, options))
+                        moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
         shifts = {}
         for call in calls:
             still, dropped = (_variance(moments[call, training]) for training in (False, True))
@@ -262,8 +249,12 @@ class Inspection:
                 shifts[call] = Shift(float(ratios.mean()), float(ratios.min()), float(ratios.max()), len(ratios), rows)
         return shifts
 
-    def _steps(self, rows: list[np.ndarray], training: bool) -> Iterator[tuple[Call, tuple, dict]]:
-        """Run the graph: yield each call with its arguments before it runs. `training` holds for dropout layers, others predict."""
+    def _steps(self, rows: list[np.ndarray], training: bool, wanted: Iterable[Call]) -> Iterator[tuple[Call, tuple, dict]]:
+        """Run the graph as far as the `wanted` calls: yield each of them with its arguments before it runs.
+
+        `training` holds for dropout layers, others predict.
+        """
+        left = set(wanted)
         types = [None if dtype == "string" else dtype for *_, dtype in self.graph.inputs]
         values = {
             number: keras.ops.convert_to_tensor(each, dtype=dtype)
@@ -275,7 +266,11 @@ class Inspection:
             args, options = call.node.arguments.fill_in(tensors)
             if getattr(call.layer, "_call_has_training_arg", False):
                 options = {**options, "training": training and is_dropout(call.layer)}
-            yield call, args, options
+            if call in left:
+                left.remove(call)
+                yield call, args, options
+            if not left:
+                return
             values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
             for tensor in set(call.inputs):  # a large model's tensors do not all fit
                 uses[tensor] -= 1
@@ -355,12 +350,8 @@ def _walk(layer: keras.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str
             continue
         seen.add(id(inner))
         yield prefix + inner.name, inner
-        if isinstance(inner, (keras.Model, keras.layers.Wrapper)) or not _is_known(inner):
+        if isinstance(inner, (keras.Model, keras.layers.Wrapper)) or not is_known(type(inner).__module__):
             yield from _walk(inner, f"{prefix}{inner.name}/", seen)
-
-
-def _is_known(layer: Any) -> bool:
-    return is_known(type(layer).__module__)
 
 
 def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:
