@@ -16,6 +16,8 @@ from keras_dropout import companions, layers
 from keras_dropout.errors import refuse
 from keras_dropout.examples import EXAMPLES, Example
 
+_PUBLIC = {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -38,7 +40,7 @@ class Method:
 
     def make(self) -> Any:
         """Return the object that the example makes."""
-        return eval(self.example, {"keras": keras, **_public()})
+        return eval(self.example, {"keras": keras, **_PUBLIC})
 
     def document(self) -> dict:
         """Return the method as in the JSON of `keras-dropout layers`; a method that is no layer has no example there."""
@@ -81,12 +83,8 @@ def title(group: str) -> str:
     return (home.__doc__ or group).splitlines()[0]
 
 
-def _public() -> dict[str, Any]:
-    return {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
-
-
 def _method(group: str, example: Example) -> Method:
-    value = _public()[example.name]
+    value = _PUBLIC[example.name]
     summary, formula, sections = _parts(inspect.getdoc(value) or "")
     dtype = example.dtype if example.shape else None
     return Method(example.name, value, group, summary, formula, sections, example.call, example.shape, dtype)

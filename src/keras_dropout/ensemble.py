@@ -275,7 +275,11 @@ class Average(Shown):
         table.add_section()
         scaled = _mean_and_sd(self.scaled_error, None, percent=True), _mean_and_sd(self.scaled_nll, None)
         table.add_row("weight scaling", "", *scaled, "", "")
-        return Group(*([describe(self.networks, self.visited)] if self.networks else []), table, *map(_note, self.notes))
+        return Group(
+            *([describe(self.networks, self.visited)] if self.networks else []),
+            table,
+            *(Text(f"! {note}", style="yellow") for note in self.notes),
+        )
 
 
 @graph.leaves_unchanged
@@ -394,10 +398,6 @@ def describe(found: Networks, visited: Visited | None) -> Text:
             number = f"{visited.lower:,.0f} to {visited.upper:,.0f} different ones are expected"
         lines.append(f"a training that shows {visited.draws:,} examples, each in a network of its own: {number}")
     return Text("\n".join(lines))
-
-
-def _note(text: str) -> Text:
-    return Text(f"! {text}", style="yellow")
 
 
 def _mean_and_sd(mean: float, sd: float | None, percent: bool = False) -> str:

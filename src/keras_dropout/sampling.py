@@ -165,14 +165,15 @@ class Passes:
             rows, examples, held = piece
             with self._refusing():
                 found = program(values, held, self._words, group, examples)
-            return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
+            there = slice(rows.stop - rows.start)  # without the padding
+            arrays = {name: ops.convert_to_numpy(tensor) for name, tensor in found.items()}
+            return rows, len(group), {name: v[:, there] if name == "outputs" else v[there] for name, v in arrays.items()}
 
         # One thread per core, because these are many small products; one piece per thread, so that memory does not grow.
         workers = _threads() if self._by_example else 1
         starts = range(0, count, size)
-        alone = 1  # the first piece compiles
         with ThreadPoolExecutor(workers) as threads:
-            for chunk in (starts[:alone], *(starts[n : n + workers] for n in range(alone, len(starts), workers))):
+            for chunk in (starts[:1], *(starts[n : n + workers] for n in range(1, len(starts), workers))):  # the first compiles
                 pieces = list(threads.map(prepared, chunk))
                 for group in groups:
                     yield from threads.map(functools.partial(reduced, group), pieces)
@@ -547,11 +548,6 @@ def _threads() -> int:
     cores = usable_cores()
     allowed = os.environ.get("NPROC", "")
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
-
-
-def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
-    whole = (slice(None),) * (name == "outputs")
-    return ops.convert_to_numpy(values)[(*whole, slice(rows.stop - rows.start))]
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The interface that each backend implements for the masks; everything else is written in `keras.ops`.
+"""The functions that the module of each backend has for the masks; everything else is written in `keras.ops`.
 
     draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
     draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None

@@ -25,7 +25,6 @@ from keras_dropout.schedules import Schedule
 _NO_OPTIONS = ("kind", "schedule", "over_depth")
 # At prediction they compute another function than the layer alone.
 _ACT_AT_PREDICTION = ("Zoneout", "Standout", "SparseVariationalDropout")
-_NOISE = keras.layers.GaussianNoise
 
 
 @graph.leaves_unchanged
@@ -219,7 +218,7 @@ def still_random(model: keras.Model) -> list[tuple[str, keras.Layer]]:
     for call in graph.read(model).calls:
         if not isinstance(call.layer, keras.Layer) or id(call.layer) in found or passes(call):
             continue
-        noisy = any(type(each) is _NOISE for each in call.layer._flatten_layers())
+        noisy = any(type(each) is keras.layers.GaussianNoise for each in call.layer._flatten_layers())
         if (noisy or is_foreign(call.layer)) and _differs(call):
             found[id(call.layer)] = call.path, call.layer
     return list(found.values())
@@ -296,8 +295,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     dropout layer, or by anything that names a site with dropout. A recurrent_rate or cell_rate that was given to a layer stays.
     Keras's own layers are refused: on JAX and TensorFlow they ignore a new rate.
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
+    graph.check_model(model, "Pass the model whose rates are to be set.")
     found = rated(model)
     if not found:
         refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
@@ -434,6 +432,6 @@ def _take_over(new: keras.Layer, old: keras.Layer) -> None:
                 "Let the class make the same weights whatever its dropout.",
             )
         new.set_weights(old.get_weights())
-        graph.freeze_like(new, old)
+        graph.freeze(new, graph.trainable(old))
         for ours, theirs in zip(new.weights, old.weights):
             ours._path = theirs.path
