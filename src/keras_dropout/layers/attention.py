@@ -157,7 +157,6 @@ class AttentionDropout(_AttentionWrapper):
     Differs from:  MultiHeadAttention(dropout=rate) as Dropout differs from Keras's, and by keeping fused attention on at inference.
                    The weights of a query sum to 1 only on average. Flax shares the mask over batch and heads.
 
-    >>> import numpy as np
     >>> layer = AttentionDropout(0.1, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> tuple(layer(np.ones((3, 5, 8), "float32"), training=True, use_causal_mask=True).shape)
     (3, 5, 8)
@@ -183,7 +182,6 @@ class DropKey(_AttentionWrapper):
     Differs from:  AttentionDropout: the weights of a query always sum to 1, and the mean is not kept. Common published code adds
                    -1e12, which overflows in float16 and gives equal weights where all keys are hidden.
 
-    >>> import numpy as np
     >>> layer = DropKey(0.9, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> y = layer(np.ones((3, 5, 8), "float32"), training=True)
     >>> bool(np.isfinite(ops.convert_to_numpy(y)).all())
@@ -214,7 +212,6 @@ class DropHead(_AttentionWrapper):
                    where a head is forced to stay. Common published code gives nan where no head is left. Training uses fused
                    attention too, unless the scores are requested.
 
-    >>> import numpy as np
     >>> layer = DropHead(0.5, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> tuple(layer(np.ones((3, 5, 8), "float32"), training=True).shape)
     (3, 5, 8)

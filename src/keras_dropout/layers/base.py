@@ -75,6 +75,7 @@ class Stochastic(_Mixin):
     """
 
     state: SimpleNamespace
+    in_config: tuple[str, ...] = ()  # arguments of the constructor, besides the rates and the seed, that are in the layer's config
 
     def start(self, seed: int | None, **rates: float) -> None:
         """Make the state. Call it once, after Keras's own constructor."""
@@ -101,7 +102,8 @@ class Stochastic(_Mixin):
 
     def get_config(self) -> dict:
         rates = {name: getattr(type(self), name).own(self) for name in vars(self.state) if name != "stream"}
-        return {**super().get_config(), **rates, "seed": self.seed}
+        more = (name for cls in reversed(type(self).__mro__) for name in vars(cls).get("in_config", ()))
+        return {**super().get_config(), **rates, "seed": self.seed, **{name: getattr(self, name) for name in more}}
 
 
 class _SavedState(keras.Layer):
@@ -248,6 +250,8 @@ class MaskWrapper(LayerWrapper):
 class ChannelLayer(MaskLayer):
     """A layer for (batch, *spatial, channels), or (batch, channels, *spatial); its mask has one draw per example and channel."""
 
+    in_config = ("data_format",)
+
     def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
         value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
@@ -262,9 +266,6 @@ class ChannelLayer(MaskLayer):
     def mask_shape(self, shape: tuple) -> tuple:
         spatial = self.spatial_axes(len(shape))
         return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "data_format": self.data_format}
 
 
 def check_tensor(owner: str, inputs: Any) -> None:

@@ -62,6 +62,11 @@ class _OnKernel(LayerWrapper):
                 "Wrap a Dense, EinsumDense or convolution layer.",
             )
 
+    def add_numbers(self, name: str, shape: tuple, start: float, constraint: Any = None) -> keras.Variable:
+        """Return a new weight of numbers that are learned in float32 and begin at `start`."""
+        initial = keras.initializers.Constant(start)
+        return self.add_weight(name=name, shape=shape, initializer=initial, dtype="float32", autocast=False, constraint=constraint)
+
     def kernel(self) -> Any:
         """Return the kernel with which the layer computes, in float32 or better."""
         used = ops.cast(self.layer.kernel, self.layer.compute_dtype)
@@ -151,14 +156,7 @@ class _LearnedRate(_OnKernel):
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
-        self.logit = self.add_weight(
-            name="logit",
-            shape=self.logit_shape(),
-            initializer=keras.initializers.Constant(_logit(self._rate)),
-            dtype="float32",
-            autocast=False,
-            constraint=self.constraint,
-        )
+        self.logit = self.add_numbers("logit", self.logit_shape(), _logit(self._rate), self.constraint)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self._rate}
@@ -190,13 +188,13 @@ class ConcreteDropout(_LearnedRate):
                    mask is biased where rate is not 1/2: at temperature 0.1 its mean at rate 0.1 is 0.8988 instead of 0.9, at
                    2/3, the authors' choice for images, 0.8547.
 
-    >>> import numpy as np
     >>> layer = ConcreteDropout(0.1, keras.layers.Dense(3), seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.rate, len(layer.losses), [tuple(w.shape) for w in layer.weights]
     (0.1, 1, [(), (4, 3), (3,)])
     """
 
+    in_config = ("temperature", "spatial")
     weight_regularizer = Number("l^2 / (2 N) for a mean cross-entropy over N examples; 0 switches it off.", least=0)
     dropout_regularizer = Number("1 / N for a mean cross-entropy over N examples; 0 switches it off.", least=0)
 
@@ -237,9 +235,6 @@ class ConcreteDropout(_LearnedRate):
         weights = ops.cast(ops.sum(ops.square(self.kernel())), "float32") / rest
         return state.weight_regularizer * weights + state.dropout_regularizer * features * negative_entropy
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "temperature": self.temperature, "spatial": self.spatial}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class VariationalDropout(_OnSum, _LearnedRate):
@@ -262,13 +257,13 @@ class VariationalDropout(_OnSum, _LearnedRate):
                    divergence's unknown constant, so it may be below 0. The polynomial is accurate to 0.04 for a <= 1
                    and rewards noise without limit beyond: rates stay at 0.5 or less.
 
-    >>> import numpy as np
     >>> layer = VariationalDropout(0.2, keras.layers.Dense(3), per="unit", kl_weight=1e-3, seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.rate, [tuple(w.shape) for w in layer.weights]
     (0.2, [(4,), (4, 3), (3,)])
     """
 
+    in_config = ("noise", "per")
     kinds = (keras.layers.Dense,)
     highest = 0.5
     kl_weight = Number(_KL_WEIGHT, least=0)
@@ -316,9 +311,6 @@ class VariationalDropout(_OnSum, _LearnedRate):
         random = self.layer.kernel.shape if self.noise == "weights" else self.layer.kernel.shape[:1]
         return ops.mean(each) * math.prod(random)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "noise": self.noise, "per": self.per}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class SparseVariationalDropout(_OnSum):
@@ -338,13 +330,13 @@ class SparseVariationalDropout(_OnSum):
                    Edward2's DenseVariationalDropout, it leaves weights out at inference. There is no rate: each weight has
                    its own, a / (1 + a).
 
-    >>> import numpy as np
     >>> layer = SparseVariationalDropout(keras.layers.Dense(3), kl_weight=1e-3, log_variance=10.0, seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.sparsity, float(np.abs(np.asarray(layer.pruned().kernel)).sum())
     (1.0, 0.0)
     """
 
+    in_config = ("log_variance",)
     kl_weight = Number(_KL_WEIGHT, least=0)
     threshold = Number("It is compared with log(variance / mean^2) of a weight; the authors use 3.")
 
@@ -369,13 +361,7 @@ class SparseVariationalDropout(_OnSum):
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
-        self.log_sigma2 = self.add_weight(
-            name="log_sigma2",
-            shape=self.layer.kernel.shape,
-            initializer=keras.initializers.Constant(self.log_variance),
-            dtype="float32",
-            autocast=False,
-        )
+        self.log_sigma2 = self.add_numbers("log_sigma2", self.layer.kernel.shape, self.log_variance)
 
     @property
     def sparsity(self) -> float:
@@ -411,9 +397,6 @@ class SparseVariationalDropout(_OnSum):
         log_alpha = self._log_alpha()
         return ops.sum(0.63576 - 0.63576 * ops.sigmoid(1.87320 + 1.48695 * log_alpha) + ops.softplus(-log_alpha) / 2)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "log_variance": self.log_variance}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class Standout(_OnSum):
@@ -430,7 +413,6 @@ class Standout(_OnSum):
     Differs from:  other dropout: kept units are not scaled, because their probabilities are part of the network. There is no
                    rate: each unit has its own, 1 - pi. No gradient goes through pi.
 
-    >>> import numpy as np
     >>> layer = Standout(keras.layers.Dense(2, kernel_initializer="ones"), alpha=0.0, beta=0.0, seed=0)
     >>> np.asarray(layer(np.ones((1, 3), "float32"))).tolist()
     [[1.5, 1.5]]
@@ -471,7 +453,6 @@ class TargetedDropout(_OnKernel):
                    not one that keeps its mean. A share of rate * targeted of the weights is dropped, by one mask for the
                    whole batch. Among equal weights, exactly the requested number are candidates.
 
-    >>> import numpy as np
     >>> layer = TargetedDropout(1.0, keras.layers.Dense(1, use_bias=False), targeted=0.5, seed=0)
     >>> layer.build((None, 4))
     >>> layer.layer.set_weights([np.array([[3.0], [-1.0], [2.0], [-4.0]], "float32")])
@@ -479,6 +460,7 @@ class TargetedDropout(_OnKernel):
     [3.0, 0.0, 0.0, -4.0]
     """
 
+    in_config = ("by",)
     rate = Rate()
     targeted = Rate()
 
@@ -519,9 +501,6 @@ class TargetedDropout(_OnKernel):
             sizes, shape = ops.sum(ops.square(ops.cast(sizes, "float32")), axis=0)[:, None], (kernel.shape[-1],)
         ranks = ops.argsort(ops.argsort(sizes, axis=0), axis=0)
         return ops.reshape(ops.cast(ranks, "float32") < ops.round(share * sizes.shape[0]), shape)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "by": self.by}
 
 
 def _logit(rate: float) -> float:

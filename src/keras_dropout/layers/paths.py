@@ -18,15 +18,14 @@ _MODES = ("row", "batch")
 class _PathLayer(MaskLayer):
     """A layer with one draw per example ("row") or one for all of them ("batch")."""
 
+    in_config = ("mode",)
+
     def __init__(self, rate: float, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
         self.mode = check_choice(f"mode for {type(self).__name__}", mode, _MODES)
 
     def mask_shape(self, shape: tuple) -> tuple:
         return (shape[0] if self.mode == "row" else 1,) + (1,) * (len(shape) - 1)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "mode": self.mode}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -44,7 +43,6 @@ class StochasticDepth(_PathLayer):
                    one draw per example (the paper draws per batch). `DropPath` is another name for it. The method that
                    EfficientNet calls "drop connect" is this one.
 
-    >>> import numpy as np
     >>> y = StochasticDepth(0.5, seed=0)(np.ones((6, 3), "float32"), training=True)
     >>> {tuple(float(v) for v in row) for row in np.asarray(y)} == {(0.0, 0.0, 0.0), (2.0, 2.0, 2.0)}
     True
@@ -68,11 +66,12 @@ class ScheduledDropPath(_PathLayer):
     Differs from:  NASNet's published code in that the rate depends on time only; multiply it by (cell + 1) / cells for the
                    code's default. The step is the layer's own count of training calls, saved with the model.
 
-    >>> import numpy as np
     >>> layer = ScheduledDropPath(1.0, steps=2, seed=0)
     >>> [float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(3)][0::2]
     [1.0, 0.0]
     """
+
+    in_config = ("steps",)
 
     def __init__(self, rate: float, steps: int, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, mode=mode, seed=seed, **kwargs)
@@ -82,9 +81,6 @@ class ScheduledDropPath(_PathLayer):
         progress = ops.minimum(ops.cast(state[2], "float32") / self.steps, 1)
         rate = ops.convert_to_tensor(self.state.rate) * progress
         return noise.bernoulli_product(inputs, state, rate, self.mask_shape(tuple(ops.shape(inputs))))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "steps": self.steps}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -101,10 +97,11 @@ class ShakeDrop(_PathLayer):
     Source:        Yamada et al. 2018, arXiv:1802.02375. Put it behind the last batch normalisation of the branch.
     Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference: right only if E[a] = 0.
 
-    >>> import numpy as np
     >>> float(np.asarray(ShakeDrop(0.5)(np.ones((1, 1), "float32"))).sum())
     0.5
     """
+
+    in_config = ("alpha", "beta")
 
     def __init__(
         self,
@@ -137,9 +134,6 @@ class ShakeDrop(_PathLayer):
         )
         return ops.stop_gradient(inputs * (forward - backward)) + inputs * backward
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class ShakeShake(Stochastic, keras.Layer):
@@ -154,12 +148,13 @@ class ShakeShake(Stochastic, keras.Layer):
     Source:        Gastaldi 2017, arXiv:1705.07485.
     Differs from:  nothing in the paper. There is no rate: the range of the weights is the method.
 
-    >>> import numpy as np
     >>> f = np.ones((4, 3), "float32")
     >>> y = np.asarray(ShakeShake(seed=0)([f, 0 * f], training=True))
     >>> bool((y == y[:, :1]).all() and (0 <= y).all() and (y < 1).all()), len(set(y[:, 0].tolist()))
     (True, 4)
     """
+
+    in_config = ("mode",)
 
     def __init__(self, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -197,9 +192,6 @@ class ShakeShake(Stochastic, keras.Layer):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return next((m for m in mask if m is not None), None) if isinstance(mask, (list, tuple)) else None
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "mode": self.mode}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class DropEdge(MaskLayer):
@@ -216,11 +208,12 @@ class DropEdge(MaskLayer):
                    both directions of an undirected edge are dropped together, and self-loops are neither dropped nor doubled. A
                    node without edges gets zeros, not nan. In a directed graph i -> j and j -> i are dropped together.
 
-    >>> import numpy as np
     >>> y = np.asarray(DropEdge(0.5, normalize="none", seed=0)(np.ones((6, 6), "float32"), training=True))
     >>> bool((y == y.T).all()), float(np.diag(y).sum())
     (True, 6.0)
     """
+
+    in_config = ("normalize",)
 
     def __init__(self, rate: float, *, normalize: str = "symmetric", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
@@ -257,9 +250,6 @@ class DropEdge(MaskLayer):
         scale = ops.where(linked, ops.rsqrt(degrees), ops.zeros((), weights.dtype))
         return ops.cast(weights * scale * ops.swapaxes(scale, -1, -2), edges.dtype)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "normalize": self.normalize}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LayerDrop(MaskWrapper):
@@ -275,7 +265,6 @@ class LayerDrop(MaskWrapper):
     Differs from:  stochastic depth: a kept layer is not scaled, and the shortcut is inside `layer`. The layer is always computed
                    and its output then kept or discarded, so that compiled programs keep their shape: skipping saves no time.
 
-    >>> import numpy as np
     >>> layer = LayerDrop(0.5, keras.layers.Rescaling(3.0), seed=0)
     >>> {float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(20)} == {1.0, 3.0}
     True

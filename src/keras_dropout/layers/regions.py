@@ -50,7 +50,6 @@ _SPATIAL = """Drop whole channels at random in training, and scale the others up
     Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip; and
                    SpatialDropout1D can have channels first too.
 
-    >>> import numpy as np
     >>> y = {name}(0.5, seed=0)(np.ones({example}, "float32"), training=True)
     >>> bool((np.asarray(y).reshape(-1, 8) == np.asarray(y).reshape(-1, 8)[0]).all())
     True
@@ -106,7 +105,6 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and rescale by the kep
                    that examples do not affect each other. timm draws blocks across the border (0.21 dropped for 0.1
                    on 14 x 14 with blocks of 7); torchvision refuses even blocks; KerasCV mixes up height and width.
 
-    >>> import numpy as np
     >>> y = {name}(0.3, block_size=2, seed=0)(np.ones({example}, "float32"), training=True)
     >>> round(float(np.asarray(y).mean()), 4)
     1.0
@@ -115,6 +113,8 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and rescale by the kep
 
 class _DropBlock(ChannelLayer):
     """A layer that drops blocks, for any number of spatial axes."""
+
+    in_config = ("block_size", "gamma", "shared_channels")
 
     ranks: range
 
@@ -158,14 +158,6 @@ class _DropBlock(ChannelLayer):
                 f"{name}: blocks of {self.block_size} do not fit a map of {sizes}.",
                 f"Use a block_size of at most {min(sizes)}, or put the layer where the map is larger.",
             )
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "block_size": self.block_size,
-            "gamma": self.gamma,
-            "shared_channels": self.shared_channels,
-        }
 
 
 @_of_rank(3, "(batch, steps, channels)", _DROP_BLOCK)
@@ -257,12 +249,12 @@ class Cutout(ChannelLayer):
     Differs from:  nothing in the paper: a square may lie partly outside, the rest is not scaled, and 0 means the mean of
                    normalised images. keras.layers.RandomErasing draws the size too and fills with noise.
 
-    >>> import numpy as np
     >>> y = Cutout(1, size=4, seed=3)(np.ones((1, 9, 9, 3), "float32"), training=True)
     >>> 4 <= int((np.asarray(y)[0, :, :, 0] == 0).sum()) <= 16
     True
     """
 
+    in_config = ("size",)
     ranks = range(4, 5)
     layout = "(batch, height, width, channels)"
 
@@ -275,9 +267,6 @@ class Cutout(ChannelLayer):
     def drop(self, inputs: Any, state: Any) -> Any:
         axes = self.spatial_axes(4)
         return noise.product(_square, inputs, state, self.state.rate, (ops.shape(inputs)[0], 3), axes=axes, size=self.size)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size}
 
 
 def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...], size: tuple[int, ...]) -> Any:
@@ -319,12 +308,12 @@ class RandomErasing(ChannelLayer):
                    keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and its sides
                    are independent, so that neither area nor ratio is as requested.
 
-    >>> import numpy as np
     >>> y = np.asarray(RandomErasing(1, scale=(0.25, 0.25), ratio=(1, 1), seed=0)(np.ones((1, 8, 8, 3), "float32"), training=True))
     >>> int((y[0, :, :, 0] == 0).sum())
     16
     """
 
+    in_config = ("scale", "ratio", "value")
     ranks = range(4, 5)
     layout = "(batch, height, width, channels)"
 
@@ -364,9 +353,6 @@ class RandomErasing(ChannelLayer):
         inside = ops.logical_and(erased, ops.logical_not(_outside(inputs, axes, firsts, edges)))
         return ops.where(inside, ops.cast(self.value, inputs.dtype), inputs)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "scale": self.scale, "ratio": self.ratio, "value": self.value}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class PatchDropout(Stochastic, keras.Layer):
@@ -382,10 +368,11 @@ class PatchDropout(Stochastic, keras.Layer):
     Differs from:  the other layers: the rate decides a shape, so it is fixed, and a new rate needs a new layer. timm keeps
                    int(patches * (1 - rate)), which truncates (9 of 100 at rate 0.9), and does not order.
 
-    >>> import numpy as np
     >>> tuple(PatchDropout(0.9, prefix=1, seed=0)(np.ones((2, 101, 4), "float32"), training=True).shape)
     (2, 11, 4)
     """
+
+    in_config = ("rate", "prefix", "ordered")
 
     def __init__(self, rate: float, *, prefix: int = 1, ordered: bool = True, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -432,9 +419,6 @@ class PatchDropout(Stochastic, keras.Layer):
         # A model has one shape for training and inference: leave the number of tokens open if training changes it.
         tokens = inputs.shape[1] if self.rate == 0 else None
         return keras.KerasTensor((inputs.shape[0], tokens, inputs.shape[2]), dtype=self.compute_dtype)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "rate": self.rate, "prefix": self.prefix, "ordered": self.ordered}
 
 
 def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:

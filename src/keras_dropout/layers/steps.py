@@ -28,7 +28,6 @@ class LockedDropout(MaskLayer):
     Differs from:  nothing for rank 3, where SpatialDropout1D is the same layer with the same masks: this name says what it is for.
                    AWD-LSTM's code expects (steps, batch, features) and shares the mask over the batch if given anything else.
 
-    >>> import numpy as np
     >>> y = np.asarray(LockedDropout(0.5, seed=0)(np.ones((2, 7, 8), "float32"), training=True))
     >>> bool((y == y[:, :1]).all()), bool((y[0] == y[1]).all())
     (True, False)
@@ -182,7 +181,6 @@ class VariationalRNNDropout(_RecurrentWrapper):
                    drops everything on every backend, and implementation=1 works. torch's LSTM(dropout=...) is another
                    method: it drops outputs, anew at each step.
 
-    >>> import numpy as np
     >>> layer = VariationalRNNDropout(0.25, keras.layers.LSTM(3), seed=0)
     >>> tuple(layer(np.ones((2, 5, 4), "float32"), training=True).shape), len(layer.weights)
     ((2, 3), 3)
@@ -229,12 +227,12 @@ class RecurrentDropout(_RecurrentWrapper):
     Differs from:  the paper by scaling in training instead of at inference. Keras's recurrent_dropout is another method: it drops
                    the hidden state in the gates.
 
-    >>> import numpy as np
     >>> layer = RecurrentDropout(1, keras.layers.GRU(3), seed=0)
     >>> float(np.abs(np.asarray(layer(np.ones((2, 5, 4), "float32"), training=True))).max())
     0.0
     """
 
+    in_config = ("per",)
     cells = (keras.layers.LSTMCell, keras.layers.GRUCell)
     otherwise = "A SimpleRNN has no update apart from its state; use VariationalRNNDropout or Zoneout."
 
@@ -250,9 +248,6 @@ class RecurrentDropout(_RecurrentWrapper):
             return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_dropping(flags, rate))
         candidate = _dropping(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
         return inputs, [], lambda x, states: step(x, states, candidate=candidate)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "per": self.per}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -274,7 +269,6 @@ class Zoneout(_RecurrentWrapper):
     Differs from:  the authors' published TensorFlow code, whose outputs are those before zoneout, and wrappers that zone the
                    cell first and compute h from it. The fused layer is not used at inference either, because its steps differ.
 
-    >>> import numpy as np
     >>> y = Zoneout(0.5, keras.layers.GRU(4, return_sequences=True), seed=1)(np.ones((1, 9, 3), "float32"), training=True)
     >>> unchanged = np.diff(np.asarray(y), axis=1) == 0
     >>> bool(unchanged.any()), bool(unchanged.all())

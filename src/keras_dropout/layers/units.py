@@ -16,6 +16,8 @@ __all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
 class _UnitLayer(MaskLayer):
     """A layer with Keras's `noise_shape`."""
 
+    in_config = ("noise_shape",)
+
     def __init__(self, rate: float, noise_shape: tuple | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
         self.noise_shape = None if noise_shape is None else _check_noise_shape(type(self).__name__, noise_shape)
@@ -32,9 +34,6 @@ class _UnitLayer(MaskLayer):
                 "Give one entry per axis: None for the input's own size, or 1 to share the mask along the axis.",
             )
         return tuple(n if m is None else m for m, n in zip(entries, shape))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "noise_shape": self.noise_shape}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -53,7 +52,6 @@ class Dropout(_UnitLayer):
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask
                    is recomputed in backward instead of stored. The paper scales at test time instead.
 
-    >>> import numpy as np
     >>> y = Dropout(0.5, seed=0)(np.ones((4, 8), "float32"), training=True)
     >>> sorted({float(v) for v in np.asarray(y).ravel()})
     [0.0, 2.0]
@@ -74,7 +72,6 @@ class GaussianDropout(MaskLayer):
                    refused when the layer is made. Nothing is exactly 0, and e is negative with probability
                    Phi(-sqrt((1 - rate) / rate)), 16 % at rate 0.5.
 
-    >>> import numpy as np
     >>> y = GaussianDropout(0.2, seed=0)(np.ones((500, 500), "float32"), training=True)
     >>> round(float(np.var(np.asarray(y))), 2)
     0.25
@@ -95,7 +92,6 @@ class Select(keras.layers.Layer):
 
     Shapes:        (batch, ..., n) -> (batch, ..., len(indices)).
 
-    >>> import numpy as np
     >>> np.asarray(Select([0, 2])(np.array([[5.0, 6.0, 7.0]]))).tolist()
     [[5.0, 7.0]]
     """
@@ -135,7 +131,6 @@ class AlphaDropout(_UnitLayer):
                    variance are kept only for inputs of mean 0 and variance 1, as behind SELU with LeCun's normal
                    initialisation.
 
-    >>> import numpy as np
     >>> y = AlphaDropout(0.5, seed=0)(np.zeros((4, 8), "float32"), training=True)
     >>> sorted({round(float(v), 4) for v in np.asarray(y).ravel()})
     [-0.7792, 0.7792]
@@ -160,7 +155,6 @@ class FeatureAlphaDropout(ChannelLayer):
     Source:        Klambauer et al. 2017, arXiv:1706.02515; as torch.nn.FeatureAlphaDropout.
     Differs from:  torch's in that the channels' axis can be either. Not in Keras.
 
-    >>> import numpy as np
     >>> y = FeatureAlphaDropout(0.5, seed=1)(np.zeros((1, 5, 6), "float32"), training=True)
     >>> bool((np.asarray(y) == np.asarray(y)[:, :1]).all())
     True
