@@ -4,7 +4,6 @@ A method is a public name of `keras_dropout.layers` or `keras_dropout.companions
 module's docstring is the group's title. `keras_dropout.examples` holds the names and the examples, which the tests call.
 """
 
-import difflib
 import inspect
 import re
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_dropout import companions, layers
-from keras_dropout.errors import refuse
+from keras_dropout.errors import meant, refuse
 from keras_dropout.examples import EXAMPLES, Example
 
 _PUBLIC = {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
@@ -71,10 +70,7 @@ def method(name: str) -> Method:
     known = methods()
     if name in known:
         return known[name]
-    lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f"Did you mean {lower[close[0]]}? " if close else ""
-    refuse(f"unknown method {name!r}.", f"{hint}keras-dropout layers lists all.")
+    refuse(f"unknown method {name!r}.", f"{meant(name, known)}keras-dropout layers lists all.")
 
 
 def title(group: str) -> str:

@@ -35,10 +35,7 @@ _ROWS = 2**14  # rows in one pass when all networks are enumerated
 
 @dataclass(frozen=True)
 class Units:
-    """One call of a dropout layer: its number of independent keep-or-drop decisions for an example, and its rate.
-
-    The rate is the actual rate of the masks, a multiple of 2**-24.
-    """
+    """One call of a dropout layer: its independent decisions for an example, and the actual rate of its masks (n / 2**24)."""
 
     layer: str
     kind: str
@@ -365,21 +362,11 @@ class _Meter:
             start = stop
 
     def score(self, single_nll: np.ndarray) -> Score:
-        mean = self.results.mean(axis=1)
-        sd = self.results.std(axis=1, ddof=1).tolist() if self.groups > 1 else [[None, None]] * 2
-        return Score(
-            self.size,
-            self.groups,
-            float(mean[0, 0]),
-            sd[0][0],
-            float(mean[0, 1]),
-            sd[0][1],
-            float(single_nll[: self.size * self.groups].mean()),
-            float(mean[1, 0]),
-            sd[1][0],
-            float(mean[1, 1]),
-            sd[1][1],
-        )
+        means = self.results.mean(axis=1).tolist()
+        sds = self.results.std(axis=1, ddof=1).tolist() if self.groups > 1 else [[None, None]] * 2
+        arithmetic, geometric = ([error, error_sd, nll, nll_sd] for (error, nll), (error_sd, nll_sd) in zip(means, sds))
+        members = float(single_nll[: self.size * self.groups].mean())
+        return Score(self.size, self.groups, *arithmetic, members, *geometric)
 
 
 def describe(found: Networks, visited: Visited | None) -> Text:
@@ -442,8 +429,7 @@ def _at_prediction(layer: Any) -> Callable:
 
 
 def _probabilities(outputs: np.ndarray, logits: bool, least: float = SMALL) -> np.ndarray:
-    """Return the outputs (…, classes) as clipped probabilities in float64; one unit gives the classes 0 and 1. Refuse outputs that
-    are not probabilities."""
+    """Return the outputs (…, classes) as clipped probabilities in float64 (of 0 and 1 for one unit); refuse any others."""
     outputs = outputs.astype("float64")
     if logits:
         outputs = softmax(

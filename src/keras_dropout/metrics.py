@@ -130,10 +130,7 @@ def nll_each(p: Any, y: Any) -> np.ndarray:
 
 
 def nll(p: Any, y: Any) -> float:
-    """Return the mean of `nll_each`: Keras's (sparse) categorical crossentropy.
-
-    It is proper (Good 1952, J. R. Stat. Soc. B 14: 107-114).
-    """
+    """Return the mean of `nll_each`, Keras's categorical crossentropy: proper (Good 1952, J. R. Stat. Soc. B 14: 107-114)."""
     return float(nll_each(p, y).mean())
 
 
@@ -146,10 +143,7 @@ def brier_each(p: Any, y: Any) -> np.ndarray:
 
 
 def brier(p: Any, y: Any) -> float:
-    """Return the mean of `brier_each`, a proper score (Brier 1950, Mon. Weather Rev. 78: 1-3).
-
-    For two classes it is twice scikit-learn's binary score.
-    """
+    """Return the mean of `brier_each`: proper, twice scikit-learn's for two classes (Brier 1950, Mon. Weather Rev. 78: 1-3)."""
     return float(brier_each(p, y).mean())
 
 
@@ -468,10 +462,7 @@ def gaussian_nll(mean: Any, variance: Any, y: Any) -> float:
 
 
 def picp(lower: Any, upper: Any, y: Any) -> float:
-    """Return the prediction interval coverage probability: the share of `y` in [lower, upper].
-
-    Source: Khosravi et al. 2011, IEEE TNN 22: 337-346.
-    """
+    """Return the coverage of prediction intervals, the share of `y` in [lower, upper] (Khosravi et al. 2011, IEEE TNN 22)."""
     lower, upper, y = _interval(lower, upper, y)
     return float(((lower <= y) & (y <= upper)).mean())
 

@@ -36,7 +36,7 @@ from keras_dropout.layers.units import SATURATION
 from keras_dropout.layers.weights import NORMAL_POINTS, NORMAL_WEIGHTS
 from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import is_dropout
-from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, padded
+from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, in_batches
 
 DRAWS = 128
 _BATCH = 1000
@@ -131,7 +131,7 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
     if logits is not None:
         largest = max(largest, math.prod(n or lengths for n in logits.shape) * logits.shape[-1])
     size = min(batch_size or max(1, min(_BATCH, _ACTIVATIONS // largest)), len(x[0]))
-    mean, variance, *covariance = _in_batches(lambda *rows: program(values, list(rows)), x, size)
+    mean, variance, *covariance = in_batches(lambda *rows: program(values, list(rows)), x, size)
     return Moments(mean, variance, function, *covariance)
 
 
@@ -150,7 +150,7 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
     if moments.function == "sigmoid":
         program = backends.current().compiled(_sigmoid)
         size = min(len(mean), max(1, _ACTIVATIONS // math.prod(mean.shape[1:])))
-        return Prediction(*_in_batches(program, [mean, variance], size))
+        return Prediction(*in_batches(program, [mean, variance], size))
     classes = mean.shape[-1]
     normals = ops.convert_to_tensor(_normals(draws, classes, seed))
     program = backends.current().compiled(_softmax)
@@ -158,23 +158,13 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
     if moments.covariance is not None:
         rows[1] = moments.covariance.reshape(-1, classes, classes)
     size = min(len(rows[0]), max(1, _ACTIVATIONS // max(normals.shape[0], classes) // classes))
-    found = _in_batches(lambda *rows: program(*rows, normals), rows, size)
+    found = in_batches(lambda *rows: program(*rows, normals), rows, size)
     return Prediction(found[0].reshape(mean.shape), found[1].reshape(mean.shape), found[2].reshape(mean.shape[:-1]))
 
 
 def _check_draws(draws: int, seed: int) -> None:
     check_whole("draws", draws, 2, "It is the number of draws of the logits; 128 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the draws of the logits.")
-
-
-def _in_batches(program: Callable, arrays: list[np.ndarray], size: int) -> list[np.ndarray]:
-    """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
-    found = []
-    for start in range(0, len(arrays[0]), size):
-        rows = [each[start : start + size] for each in arrays]
-        outputs = program(*(ops.convert_to_tensor(padded(each, size)) for each in rows))
-        found.append([ops.convert_to_numpy(each)[: len(rows[0])] for each in outputs])
-    return [np.concatenate(pieces) for pieces in zip(*found)]
 
 
 def _normals(draws: int, classes: int, seed: int) -> np.ndarray:

@@ -27,10 +27,7 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
-    """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`: the moments of the Bernoulli product. rate < 1.
-
-    The backward pass keeps nothing of x's size.
-    """
+    """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`, rate < 1; the backward pass keeps nothing of x's size."""
     return product(_gaussian, x, state, rate, shape, pointwise=True)
 
 

@@ -27,7 +27,7 @@ from keras import ops
 from keras_dropout import backends, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.cores import usable_cores
-from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse
+from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse, refused
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.models import graph, kinds
@@ -183,13 +183,8 @@ class Passes:
         arrays = self.check(x)
         size = min(batch_size or _BATCH, len(arrays[0]))
         values = [ops.convert_to_tensor(variable) for variable in self._variables]
-        pieces = []
-        for start in range(0, len(arrays[0]), size):
-            rows = [each[start : start + size] for each in arrays]
-            with self._refusing():
-                found = self._calm(values, [ops.convert_to_tensor(padded(each, size)) for each in rows])
-            pieces.append(ops.convert_to_numpy(found)[: len(rows[0])])
-        return np.concatenate(pieces)
+        with self._refusing():
+            return in_batches(lambda *rows: [self._calm(values, list(rows))], arrays, size)[0]
 
     def check(self, x: Any) -> list[np.ndarray]:
         """Return the inputs as arrays, in the order of the model's; refuse arrays that do not fit."""
@@ -247,18 +242,12 @@ class Passes:
             refuse(f"the model {self.model.name!r} has {len(flat)} outputs.", "Write a keras.Model whose call returns one of them.")
         return ops.cast(flat[0], "float32")
 
-    @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turn the errors that layers raise into refusals; our own refusals pass unchanged."""
-        try:
-            yield
-        except BadInput:
-            raise
-        except Exception as error:
-            refuse(
-                f"the model {self.model.name!r} cannot be sampled on these examples: {described(error)}",
-                "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
-            )
+    def _refusing(self) -> contextlib.AbstractContextManager[None]:
+        """Turn the errors that layers raise into refusals."""
+        return refused(
+            f"the model {self.model.name!r} cannot be sampled on these examples",
+            "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
+        )
 
     def _run_before(self, values: list, x: list) -> list:
         if self._behind is None or not self._before:
@@ -363,10 +352,7 @@ def _is_off(layer: keras.Layer) -> bool:
 
 
 def _is_own(layer: Any) -> bool:
-    """Return whether a layer's class is user-defined.
-
-    Subclasses of Keras layers that take a `seed` do not count: their options say what they drop.
-    """
+    """Return whether a layer's class is user-defined; a subclass of a Keras layer with a `seed` says by options what it drops."""
     known = [cls for cls in type(layer).__mro__ if is_known(cls.__module__)]
     preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
@@ -548,6 +534,16 @@ def _threads() -> int:
     cores = usable_cores()
     allowed = os.environ.get("NPROC", "")
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
+
+
+def in_batches(program: Callable, arrays: list[np.ndarray], size: int) -> list[np.ndarray]:
+    """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
+    found = []
+    for start in range(0, len(arrays[0]), size):
+        rows = [each[start : start + size] for each in arrays]
+        outputs = program(*(ops.convert_to_tensor(padded(each, size)) for each in rows))
+        found.append([ops.convert_to_numpy(each)[: len(rows[0])] for each in outputs])
+    return [np.concatenate(pieces) for pieces in zip(*found)]
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:

@@ -148,8 +148,7 @@ class _Thinning:
             for call, factor in zip(self._read.calls, factors, strict=True)
         ]
         self._drop_behind_flatten()
-        self._zero = {number: np.zeros(self._units(number), bool) for number in self._shapes}
-        self._need = {number: np.zeros(self._units(number), bool) for number in self._shapes}
+        self._zero, self._need = ({number: np.zeros(self._units(number), bool) for number in self._shapes} for _ in range(2))
 
     def _drop_behind_flatten(self) -> None:
         """Move the dropout of single entries of a feature map behind the Flatten that follows."""
@@ -256,8 +255,7 @@ class _Thinning:
             made = keras.tree.flatten(self._call(step))
             self._values.update(zip(step.call.outputs, made))
             for number in step.call.outputs:
-                whole = step.kind == "whole"
-                self._has[number] = np.ones(self._units(number), bool) if whole else step.makes
+                self._has[number] = np.ones(self._units(number), bool) if step.kind == "whole" else step.makes
         outputs = [self._part(number, np.ones(self._units(number), bool)) for number in self._read.outputs]
         outputs = keras.tree.pack_sequence_as(self._old.output, outputs)
         new = keras.Model(inputs, outputs, name=self._old.name)

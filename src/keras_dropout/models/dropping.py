@@ -45,11 +45,10 @@ def own_dropout(call: Call) -> list[dict[str, Any]]:
         found.append({"layer": call.path, "kind": type(layer).__name__, "rate": getattr(layer, "rate", None)})
         layer = layer.layer
     if isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model):
-        for owner, option, rate in dropout_options(layer):
-            found.append({"layer": call.path, "kind": f"{owner}({option})", "rate": rate})
-        if not found:
-            for inner in inside(layer):
-                found.append({"layer": call.path, "kind": type(inner).__name__, "rate": rate_of(inner)})
+        found += [
+            {"layer": call.path, "kind": f"{owner}({option})", "rate": rate} for owner, option, rate in dropout_options(layer)
+        ]
+        found = found or [{"layer": call.path, "kind": type(each).__name__, "rate": rate_of(each)} for each in inside(layer)]
     return found
 
 

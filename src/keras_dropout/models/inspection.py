@@ -159,10 +159,7 @@ class Inspection:
         return rows
 
     def measured(self, run: Callable[[], T]) -> T | None:
-        """Return the result of a run of the model; None if there are no rows to run it on, or if it cannot run on made-up ones.
-
-        Refuse if the run fails on given data.
-        """
+        """Return the result of a run of the model; None without rows, or if it fails on made-up ones; on data, refuse."""
         if self.rows is None:
             return None
         try:
@@ -250,10 +247,7 @@ class Inspection:
         return shifts
 
     def _steps(self, rows: list[np.ndarray], training: bool, wanted: Iterable[Call]) -> Iterator[tuple[Call, tuple, dict]]:
-        """Run the graph as far as the `wanted` calls: yield each of them with its arguments before it runs.
-
-        `training` holds for dropout layers, others predict.
-        """
+        """Run the graph as far as needed; yield the `wanted` calls with their arguments. Only dropout layers get `training`."""
         left = set(wanted)
         types = [None if dtype == "string" else dtype for *_, dtype in self.graph.inputs]
         values = {

@@ -3,6 +3,7 @@
 A rule reports what follows from the model's structure or was measured on it. If something is only likely, the rule says so.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -110,7 +111,6 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
     With data, the shift of the variance at the normalisation is measured; one below 10 % is not reported.
     """
-
     first = model.reached(lambda layer: isinstance(layer, kinds.NORMALISATIONS))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
@@ -212,16 +212,29 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
             yield call.path, what
 
 
-def keras_rate_0(model: Inspection) -> Found:
+def _together(rule: Callable[[Inspection], Iterator[tuple[str, Any, str]]]) -> Callable[[Inspection], Found]:
+    """Let a rule that yields (path, layer, finding) have one entry for all layers with the same finding."""
+
+    @functools.wraps(rule)
+    def together(model: Inspection) -> Found:
+        alike: dict[str, list[tuple[str, Any]]] = {}
+        for path, layer, said in rule(model):
+            alike.setdefault(said, []).append((path, layer))
+        for said, ((path, layer), *others) in alike.items():
+            names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
+            more = f" The same holds for {len(others)} more: {names}." if others else ""
+            yield path, f"{_called(layer)} {said}.{more}"
+
+    return together
+
+
+@_together
+def keras_rate_0(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find a dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            if isinstance(layer, kinds.KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
-                now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
-                yield path, layer, f"was made with rate 0 {now}"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        if isinstance(layer, kinds.KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
+            now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
+            yield path, layer, f"was made with rate 0 {now}"
 
 
 def alpha_without_selu(model: Inspection) -> Found:
@@ -262,36 +275,30 @@ def neighbouring_seeds(model: Inspection) -> Found:
             yield other, f"{other!r} (seed {later}) draws at each step what {path!r} (seed {seed}) draws {later - seed} later."
 
 
-def recurrent_dropout(model: Inspection) -> Found:
+@_together
+def recurrent_dropout(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find an LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
-            if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
-                continue
-            names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
-            fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
-            if fits and inner.use_cudnn in ("auto", True):
-                option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
-                yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+        if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
+            continue
+        names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
+        fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
+        if fits and inner.use_cudnn in ("auto", True):
+            option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
+            yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
 
 
-def attention_dropout(model: Inspection) -> Found:
+@_together
+def attention_dropout(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find an attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in kinds.ATTENTIONS]
     unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
     never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            dropped = number(layer.get_config()["dropout"]) if type(layer) in kinds.ATTENTIONS and id(layer) not in never else 0
-            if dropped > 0:
-                yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        dropped = number(layer.get_config()["dropout"]) if type(layer) in kinds.ATTENTIONS and id(layer) not in never else 0
+        if dropped > 0:
+            yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
 
 
 def live_rate(model: Inspection) -> Found:
@@ -391,17 +398,6 @@ def _called(layer: Any) -> str:
 
 def _named(call: Call) -> str:
     return f"{type(call.layer).__name__} {call.path!r} (rate {rate(call.layer):g})"
-
-
-def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
-    """Yield one entry for all layers with the same finding; `found` gives (path, layer, finding)."""
-    alike: dict[str, list[tuple[str, Any]]] = {}
-    for path, layer, said in found:
-        alike.setdefault(said, []).append((path, layer))
-    for said, ((path, layer), *others) in alike.items():
-        names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
-        more = f" The same holds for {len(others)} more: {names}." if others else ""
-        yield path, f"{_called(layer)} {said}.{more}"
 
 
 def _changes_values(layer: Any) -> bool:
