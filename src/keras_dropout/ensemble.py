@@ -364,7 +364,7 @@ class _Meter:
     def score(self, single_nll: np.ndarray) -> Score:
         means = self.results.mean(axis=1).tolist()
         sds = self.results.std(axis=1, ddof=1).tolist() if self.groups > 1 else [[None, None]] * 2
-        arithmetic, geometric = ([error, error_sd, nll, nll_sd] for (error, nll), (error_sd, nll_sd) in zip(means, sds))
+        arithmetic, geometric = ((error, error_sd, nll, nll_sd) for (error, nll), (error_sd, nll_sd) in zip(means, sds))
         members = float(single_nll[: self.size * self.groups].mean())
         return Score(self.size, self.groups, *arithmetic, members, *geometric)
 

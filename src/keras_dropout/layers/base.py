@@ -250,7 +250,7 @@ class MaskWrapper(LayerWrapper):
 class ChannelLayer(MaskLayer):
     """A layer for (batch, *spatial, channels), or (batch, channels, *spatial); its mask has one draw per example and channel."""
 
-    in_config = ("data_format",)
+    in_config: tuple[str, ...] = ("data_format",)
 
     def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)

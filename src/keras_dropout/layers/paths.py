@@ -18,7 +18,7 @@ _MODES = ("row", "batch")
 class _PathLayer(MaskLayer):
     """A layer with one draw per example ("row") or one for all of them ("batch")."""
 
-    in_config = ("mode",)
+    in_config: tuple[str, ...] = ("mode",)
 
     def __init__(self, rate: float, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
