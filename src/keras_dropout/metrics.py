@@ -237,7 +237,10 @@ def _ece(
     check_whole("bins", bins, 1, "15 is usual.")
     check_choice("binning", binning, BINNINGS)
     confidence, correct = confidence.ravel(), correct.ravel()
-    number = _equal_width(confidence, bins) if binning == "equal width" else _equal_mass(confidence, bins)
+    if binning == "equal width":
+        number = _equal_width(confidence, bins)
+    else:  # by rank; equal values share a bin
+        number = ((stats.rankdata(confidence) - 0.5) * bins / len(confidence)).astype("int64")
     size, hits, certain = (np.bincount(number, weights) for weights in (None, correct, confidence))
     size, hits, certain = size[size > 0], hits[size > 0], certain[size > 0]
     right = hits / size
@@ -256,11 +259,6 @@ def _excess(d: np.ndarray, s: np.ndarray) -> np.ndarray:
 def _equal_width(values: np.ndarray, bins: int) -> np.ndarray:
     """Return the number of the bin ((b - 1) / bins, b / bins] of each value in [0, 1]; 0 is in the first."""
     return np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), values) - 1, 0)
-
-
-def _equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
-    """Return the number of the bin of each value by its rank; equal values share a bin."""
-    return ((stats.rankdata(values) - 0.5) * bins / len(values)).astype("int64")
 
 
 def _smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:

@@ -72,7 +72,7 @@ class _AttentionWrapper(MaskWrapper):
         use_causal_mask: bool = False,
     ) -> Any:
         value = query if value is None else value
-        self._check_floating(query, value, key)
+        check_floating(type(self).__name__, query, value, key)
         allowed = _join(attention_mask, query_mask, value_mask, key_mask)
         if not (query_mask is None and value_mask is None and key_mask is None):
             # Keras's layer removes the padding masks from the tensors it gets. Give it copies: the caller's tensors keep theirs.
@@ -119,18 +119,13 @@ class _AttentionWrapper(MaskWrapper):
             near = window if near is None else ops.logical_and(near, window)
         return ops.expand_dims(near, (0, 1))
 
-    def _check_floating(self, *inputs: Any) -> None:
-        for each in inputs:
-            if each is not None:
-                check_floating(type(self).__name__, each)
-
     def compute_output_shape(self, query_shape: tuple, value_shape: tuple | None = None, key_shape: tuple | None = None) -> tuple:
         return self.layer.compute_output_shape(query_shape, value_shape or query_shape, key_shape)
 
     def compute_output_spec(
         self, query: Any, value: Any, key: Any = None, *_: Any, return_attention_scores: bool = False, **__: Any
     ) -> Any:
-        self._check_floating(query, value, key)
+        check_floating(type(self).__name__, query, value, key)
         outputs = self.layer.compute_output_spec(query, value, key)
         if not return_attention_scores:
             return outputs

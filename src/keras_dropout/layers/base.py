@@ -274,9 +274,9 @@ def check_tensor(owner: str, inputs: Any) -> None:
         refuse(f"{owner}: inputs must be one tensor; got a {type(inputs).__name__} of {len(inputs)}.", "Call it on each of them.")
 
 
-def check_floating(owner: str, inputs: Any) -> None:
-    """Refuse integers and booleans: a mask scales the values it keeps."""
-    check_tensor(owner, inputs)
-    kind = keras.backend.standardize_dtype(inputs.dtype)
-    if "float" not in kind:
-        refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")
+def check_floating(owner: str, *inputs: Any) -> None:
+    """Refuse integers and booleans: a mask scales the values it keeps. None is no input."""
+    for each in inputs:
+        check_tensor(owner, each)
+        if each is not None and "float" not in (kind := keras.backend.standardize_dtype(each.dtype)):
+            refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")

@@ -164,8 +164,7 @@ class ShakeShake(Stochastic, keras.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         branches = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        for branch in branches:
-            check_floating("ShakeShake", branch)
+        check_floating("ShakeShake", *branches)
         shapes = [tuple(branch.shape) for branch in branches]
         self.compute_output_shape(shapes if isinstance(inputs, (list, tuple)) else shapes[0])
         first, second = branches if len(branches) == 2 else (inputs[:, 0], inputs[:, 1])

@@ -61,7 +61,6 @@ class _RecurrentWrapper(MaskWrapper):
     def __init__(self, rate: float, layer: keras.layers.RNN, *, seed: int | None = None, **kwargs: Any):
         if isinstance(layer, keras.Layer):  # the base refuses anything else
             self.check_layer(layer)
-            kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(rate, layer, seed=seed, **kwargs)
         if seed is not None and layer.go_backwards:
             self.stream.reseed(masks.derive_seed(seed, "backwards"))  # the two halves of a Bidirectional have one seed
