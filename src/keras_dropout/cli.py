@@ -1,5 +1,4 @@
-"""The command line: its commands, and how it ends after bad input, Ctrl-C, a signal or a closed pipe. Data go to stdout, all else
-to stderr."""
+"""The command line: its commands, and how it ends after bad input, Ctrl-C, a signal or a closed pipe. Only data go to stdout."""
 
 import contextlib
 import errno

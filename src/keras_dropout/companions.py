@@ -125,9 +125,8 @@ class MultiSampleDropout(keras.Model):
     Arguments:     rate: fraction of features dropped, in [0, 1]; can be changed as in Dropout. trunk, head: layers or models.
                    samples: number of masks, 8 in the paper. seed: whole number.
     Source:        Inoue 2019, arXiv:1905.09788.
-    Differs from:  much published code, which averages the logits: that is a different, weaker method. With one sample it equals
-                   Dropout between trunk and head, with the same masks. A compiled loss with the reduction "sum" also sums over
-                   the samples.
+    Differs from:  much published code, which averages the logits: a different, weaker method. With one sample it equals Dropout
+                   between trunk and head, with the same masks. A loss with the reduction "sum" also sums over the samples.
 
     >>> model = MultiSampleDropout(0.5, keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax"), samples=4)
     >>> tuple(model(ops.ones((2, 5))).shape), tuple(model(ops.ones((2, 5)), training=True).shape)
@@ -229,8 +228,7 @@ class MaxNorm(keras.constraints.Constraint):
     Use:           keras.layers.Dense(100, kernel_constraint=MaxNorm(3.0)); Keras applies it after each step of the optimiser. It
                    allows a large learning rate with dropout; without it, such a rate would make the weights explode.
     Arguments:     limit: largest norm, above 0; 3 to 4 in the paper. units: axis or axes of the kernel that index the units: -1 for
-                   Dense and convolutions, -2 for transposed convolutions, (-2, -1) for depthwise convolutions and for the
-                   projections of attention.
+                   Dense and convolutions, -2 for transposed ones, (-2, -1) for depthwise ones and the projections of attention.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, after Srebro and Shraibman 2005.
     Differs from:  keras.constraints.MaxNorm in its definition of a unit. Keras's default, axis 0, takes the norm over the first
                    axis only. For a convolution that is the norm over the rows of the kernel, so filters can keep several times the

@@ -101,7 +101,9 @@ def check_share(name: str, value: object) -> float:
     refuse(f"{name} must lie between 0 and 1; got {value!r}.", "For example 0.1.")
 
 
-def check_range(name: str, value: Iterable[float], what: str, fix: str, above: float = -math.inf, most: float = math.inf) -> tuple:
+def check_range(
+    name: str, value: Iterable[float], what: str, fix: str, above: float = -math.inf, most: float = math.inf
+) -> tuple[float, float]:
     """Return `value` as two finite floats, low and high, above `above` and at most `most`, or refuse it as not two `what`."""
     try:
         low, high = (float(end) for end in value)

@@ -190,8 +190,7 @@ def ece_of_calibrated(p: Any, bins: int = 15, binning: str = "equal width", draw
 def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
     """Return the reliability diagram of the top label (DeGroot and Fienberg 1983, The Statistician 32: 12-22).
 
-    It holds "count" and the means "confidence" and "accuracy", each (bins,), in bins of equal width ((b - 1) / bins, b / bins]. An
-    empty bin has nan.
+    It holds "count" and the means "confidence" and "accuracy", each (bins,), in bins ((b - 1) / bins, b / bins]; nan in empty ones.
     """
     check_whole("bins", bins, 1, "15 is usual.")
     confidence, correct = (each.ravel() for each in top_label(p, y))
@@ -339,9 +338,8 @@ def _check_level(level: Any) -> float:
 def risk_coverage(confidence: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return coverage 1/n, 2/n, ... 1 and the selective risk at each: the mean of `wrong` over the most confident examples.
 
-    Both have shape (n,). `wrong` is 1 or 0, or any loss, for each example. Examples of equal confidence have no order: the risk
-    within them is its mean over all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017,
-    arXiv:1705.08500).
+    Both have shape (n,). `wrong` is 1 or 0, or any loss, for each example. Where confidences are equal, the risk is the mean over
+    all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017, arXiv:1705.08500).
     """
     confidence, wrong = _alike(confidence=confidence, wrong=wrong)
     return _risk_coverage(confidence.ravel(), wrong.ravel())
@@ -484,8 +482,7 @@ def interval_score(lower: Any, upper: Any, y: Any, level: float = 0.95) -> float
 def crps_gaussian_each(mean: Any, sd: Any, y: Any) -> np.ndarray:
     """Return the continuous ranked probability score of N(mean, sd^2) for each entry, in the unit of `y` and in its shape.
 
-    sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)) with z = (y - mean) / sd (Gneiting et al. 2005, Mon. Weather Rev. 133:
-    1098-1118).
+    sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)), z = (y - mean) / sd (Gneiting et al. 2005, Mon. Weather Rev. 133: 1098-1118).
     """
     mean, sd, y = _alike(mean=mean, sd=sd, y=y)
     _check_spread("sd", sd)

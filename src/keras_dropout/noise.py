@@ -35,9 +35,8 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
     """Return `apply(x, state, rate, shape, **options)`, which multiplies each element of x by a factor that x does not decide.
 
     The backward pass calls `apply` again on the upstream gradient, so that nothing of x's size is kept. `apply` must be a function
-    of a module, with hashable options. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
-    `backends.current().draws(state, shape, x)`, and multiplies each element by a function of its own draw: it may then be called
-    on parts of x.
+    of a module, with hashable options. A symbolic size in `shape` is x's own. `pointwise` says that it may be called on parts of x:
+    it draws once, `backends.current().draws(state, shape, x)`, and multiplies each element by a function of its own draw.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
     x, tensors = ops.convert_to_tensor(x), (state, ops.convert_to_tensor(rate, "float32"))

@@ -138,8 +138,7 @@ class Passes:
     ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
         """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece.
 
-        Memory does not grow with the examples. It does not grow with the samples either if `reduce` combines them. The samples are
-        numbered from `first`.
+        Memory does not grow with the examples, nor with the samples if `reduce` combines them. They are numbered from `first`.
 
         `reduce` gets the outputs of some samples for some examples, float32 of shape (samples, examples, …), inside the compiled
         program. It returns a dict of tensors whose first axis is the examples, except for one named "outputs". `together` gives

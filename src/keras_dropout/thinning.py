@@ -2,8 +2,7 @@
 
 A unit is an entry of the last axis: of a vector, or a channel of a feature map. A pass forward through the graph finds which units
 are certainly zero; a pass backward finds which ones are used. A layer that is known unit by unit is made anew with the needed units
-alone. Any other layer keeps all its units, with zeros where units are dropped: this is right for every layer that drops nothing
-itself.
+alone. Any other layer keeps all its units, with zeros where units are dropped: right for every layer that drops nothing itself.
 """
 
 from dataclasses import dataclass, field
@@ -42,8 +41,7 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
 
     Dropped units are removed: the columns of the kernel and bias that make them, the rows of the kernel that uses them, and
     everything between. The factor 1 / (1 - rate) goes into the next kernel, or into a Rescaling if an activation comes first. If
-    something needs a dropped unit, such as a sum with another branch or a normalisation over the units, the unit stays, and a
-    Rescaling makes it zero.
+    something needs a dropped unit, as a sum with another branch or a normalisation does, it stays, and a Rescaling makes it zero.
 
     Model:         Sequential, functional, with nested models (they are opened), or a subclass that can be followed. It does not
                    change; weights are copied, compile settings are kept.

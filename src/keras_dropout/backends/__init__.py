@@ -4,8 +4,7 @@
     draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static); backward applies it again to the upstream gradient
-    compiled(function, seldom=False)          the function, compiled where the backend compiles, without gradients; compiled quickly
-                                              if it is called `seldom`
+    compiled(function, seldom=False)          the function, without gradients, compiled where the backend compiles; fast if `seldom`
 
 `state` comes from `masks.Stream.next`. `recomputed` is for functions that multiply each element of x by a factor of the other
 tensors. Such a function is its own transpose, so that nothing of x's size is kept for backward. `pointwise` tells `recomputed`

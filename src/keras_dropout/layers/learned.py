@@ -249,8 +249,7 @@ class VariationalDropout(_OnSum, _LearnedRate):
                    independent for each weight, drawn on the sums (two products instead of one; type A in the paper), or
                    "inputs", one factor per input unit, so that the outputs' noise is correlated (type B). per: one rate for the
                    "layer", for each input "unit", or, with noise on the weights, for each "weight". kl_weight: 1 / N for a mean
-                   loss over N training examples; can be changed at any time, as to raise it from 0 in the first epochs.
-                   seed: whole number.
+                   loss over N training examples; can be changed at any time, as to rise from 0 at first. seed: whole number.
     Source:        Kingma, Salimans and Welling 2015, arXiv:1506.02557.
     Differs from:  Edward2's DenseVariationalDropout, which is SparseVariationalDropout. The sum is over the random quantities: all
                    weights with noise on the weights, the input units with noise on the inputs. It leaves out the
@@ -327,8 +326,7 @@ class SparseVariationalDropout(_OnSum):
                    out, and `pruned()` returns a plain layer without them.
     Source:        Molchanov, Ashukha and Vetrov 2017, arXiv:1701.05369.
     Differs from:  the authors' code: a weight of exactly 0 is allowed, and the noise uses s^2 even where log a is clipped. Unlike
-                   Edward2's DenseVariationalDropout, it leaves weights out at inference. There is no rate: each weight has
-                   its own, a / (1 + a).
+                   Edward2's DenseVariationalDropout, it leaves weights out at inference. Each weight has its rate, a / (1 + a).
 
     >>> layer = SparseVariationalDropout(keras.layers.Dense(3), kl_weight=1e-3, log_variance=10.0, seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
@@ -446,8 +444,7 @@ class TargetedDropout(_OnKernel):
     Arguments:     rate: probability in [0, 1] that a candidate is dropped. layer: the layer. targeted: share of candidates, in
                    [0, 1], rounded to whole weights of a column or whole columns; the paper's usual pair is rate 0.66, targeted
                    0.75. Can be changed at any time, as can the rate. by: "weights", the least |w| of each column, or "units",
-                   the columns of least norm, whole. seed: whole number. `pruned()` returns a plain layer with zeros for the
-                   candidates.
+                   the columns of least norm. seed: whole number. `pruned()` gives a plain layer with zeros for the candidates.
     Source:        Gomez et al. 2019, arXiv:1905.13678.
     Differs from:  tensor2tensor: kept candidates are not scaled by 1 / (1 - rate). The aim is a network that works without them,
                    not one that keeps its mean. A share of rate * targeted of the weights is dropped, by one mask for the

@@ -36,8 +36,7 @@ class StochasticDepth(_PathLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = f.
-    Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", one draw per example, or "batch", one for all.
-                   seed: whole number.
+    Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", a draw per example, or "batch". seed: whole number.
     Source:        Huang et al. 2016, arXiv:1603.09382. Usual rates rise with depth: see linear_decay.
     Differs from:  the paper by scaling in training instead of at inference, as timm and torchvision do, and by its default of
                    one draw per example (the paper draws per batch). `DropPath` is another name for it. The method that
@@ -60,8 +59,7 @@ class ScheduledDropPath(_PathLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = f.
-    Arguments:     rate: the final fraction of paths dropped, in [0, 1]. steps: training steps until it is reached. mode, seed: as
-                   in StochasticDepth.
+    Arguments:     rate: the last fraction of paths dropped, in [0, 1]. steps: of training, until then. mode, seed: as in DropPath.
     Source:        Zoph et al. 2018, arXiv:1707.07012.
     Differs from:  NASNet's published code in that the rate depends on time only; multiply it by (cell + 1) / cells for the
                    code's default. The step is the layer's own count of training calls, saved with the model.
@@ -92,8 +90,7 @@ class ShakeDrop(_PathLayer):
     Shapes:        any shape -> the same.
     Inference:     y = (q + (1 - q) E[a]) f with q = 1 - rate, the mean of the training outputs.
     Arguments:     rate: probability in [0, 1] that a branch is shaken; 0.5 in the last block of the paper, linear in depth. alpha,
-                   beta: ranges of the forward and backward factors. mode: "row", draws per example, or "batch". seed: whole
-                   number.
+                   beta: ranges of the forward and backward factors. mode, seed: as in StochasticDepth.
     Source:        Yamada et al. 2018, arXiv:1802.02375. Put it behind the last batch normalisation of the branch.
     Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference: right only if E[a] = 0.
 
@@ -141,8 +138,7 @@ class ShakeShake(Stochastic, keras.Layer):
 
         y = a f1 + (1 - a) f2,    dy/df1 = b,  dy/df2 = 1 - b,    a, b ~ U(0, 1), independent
 
-    Shapes:        [f1, f2] of one shape -> that shape; or one tensor (batch, 2, ...) -> (batch, ...), where a grouped convolution
-                   computes both branches.
+    Shapes:        [f1, f2] of one shape -> that shape; or both of a grouped convolution, (batch, 2, ...) -> (batch, ...).
     Inference:     y = (f1 + f2) / 2.
     Arguments:     mode: "row", draws per example, the paper's best, or "batch". seed: whole number.
     Source:        Gastaldi 2017, arXiv:1705.07485.
@@ -258,8 +254,7 @@ class LayerDrop(MaskWrapper):
 
     Shapes:        those of the layer, whose outputs have the shape of its inputs.
     Inference:     y = layer(x).
-    Arguments:     rate: probability in [0, 1] that the layer is skipped; 0.2 in the paper. layer: the layer, or a model. seed:
-                   whole number.
+    Arguments:     rate: probability in [0, 1] of a skip; 0.2 in the paper. layer: the layer, or a model. seed: whole number.
     Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556.
     Differs from:  stochastic depth: a kept layer is not scaled, and the shortcut is inside `layer`. The layer is always computed
                    and its output then kept or discarded, so that compiled programs keep their shape: skipping saves no time.

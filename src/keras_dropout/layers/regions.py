@@ -115,7 +115,6 @@ class _DropBlock(ChannelLayer):
     """A layer that drops blocks, for any number of spatial axes."""
 
     in_config = ("block_size", "gamma", "shared_channels")
-
     ranks: range
 
     def __init__(

@@ -220,11 +220,9 @@ class RecurrentDropout(_RecurrentWrapper):
     Shapes:        those of the layer: (batch, steps, features) -> (batch, units), or more with return_sequences, return_state.
     Inference:     the layer itself.
     Arguments:     rate: fraction of updates dropped, in [0, 1]; at 1 the memory only fades. layer: a keras LSTM or GRU, or an RNN
-                   of such a cell. per: "step", a draw of m for each step, or "sequence", one for all steps of a sequence. seed:
-                   whole number.
+                   of such a cell. per: "step", a draw of m for each step, or "sequence", one for all. seed: whole number.
     Source:        Semeniuta, Severyn and Barth 2016, arXiv:1603.05118, with rates of 0.25 and 0.5.
-    Differs from:  the paper by scaling in training instead of at inference. Keras's recurrent_dropout is another method: it drops
-                   the hidden state in the gates.
+    Differs from:  the paper: scales in training, not at inference. Keras's recurrent_dropout drops the hidden state in the gates.
 
     >>> layer = RecurrentDropout(1, keras.layers.GRU(3), seed=0)
     >>> float(np.abs(np.asarray(layer(np.ones((2, 5, 4), "float32"), training=True))).max())
@@ -262,8 +260,7 @@ class Zoneout(_RecurrentWrapper):
     Inference:     the expectation of each step: h_t = rate * h_{t-1} + (1 - rate) * h~_t.
     Arguments:     rate: probability in [0, 1] that a hidden unit keeps its value; at 1 the state never changes. layer: a keras
                    LSTM, GRU, SimpleRNN, or an RNN of any cell whose states are (batch, units) and whose first state is its
-                   output. cell_rate: the rate of the other states, such as an LSTM's cell; by default it follows `rate`.
-                   seed: whole number.
+                   output. cell_rate: that of other states, as an LSTM's cell; by default `rate`. seed: whole number.
     Source:        Krueger et al. 2016, arXiv:1606.01305, with rate 0.05 and cell_rate 0.5 for characters.
     Differs from:  the authors' published TensorFlow code, whose outputs are those before zoneout, and wrappers that zone the
                    cell first and compute h from it. The fused layer is not used at inference either, because its steps differ.

@@ -65,9 +65,8 @@ class WordDropout(MaskLayer):
 
     Shapes:        whole numbers of any shape and type -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of the unprotected tokens that become unknown, in [0, 1]. unknown: the id that replaces
-                   them. protect: ids that always stay, by default 0, the usual padding; add those that start and end a
-                   sequence. seed: whole number.
+    Arguments:     rate: fraction of the unprotected tokens that become unknown, in [0, 1]. unknown: the id that replaces them.
+                   protect: ids that stay, by default 0, the usual padding; add a sequence's start and end. seed: whole number.
     Source:        Dai and Le 2015, arXiv:1511.01432; Bowman et al. 2015, arXiv:1511.06349, for the inputs of a decoder.
     Differs from:  TokenDropout, which sets vectors to 0: here the model also learns the unknown word's vector. Not in Keras.
 

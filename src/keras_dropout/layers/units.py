@@ -124,12 +124,10 @@ class AlphaDropout(_UnitLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape: as in Dropout. seed:
-                   whole number.
+    Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape, seed: as in Dropout.
     Source:        Klambauer et al. 2017, arXiv:1706.02515.
     Differs from:  keras.layers.AlphaDropout as Dropout differs from Keras's; rate 1 is refused when the layer is made. Mean and
-                   variance are kept only for inputs of mean 0 and variance 1, as behind SELU with LeCun's normal
-                   initialisation.
+                   variance are kept only for inputs of mean 0 and variance 1, as behind SELU with lecun_normal weights.
 
     >>> y = AlphaDropout(0.5, seed=0)(np.zeros((4, 8), "float32"), training=True)
     >>> sorted({round(float(v), 4) for v in np.asarray(y).ravel()})

@@ -50,8 +50,7 @@ class DropConnect(_WeightWrapper):
                    the latter for Dense with an activation that acts on each unit alone. seed: whole number.
     Source:        Wan et al. 2013, ICML, PMLR 28(3):1058-1066: rate 0.5, a mask per example, biases masked, Gaussian inference.
     Differs from:  the paper by scaling in training, by "mean" as the default at inference, and by "gaussian", which computes the
-                   mean that the paper estimates from 1000 samples. The method that EfficientNet calls "drop connect" is
-                   StochasticDepth.
+                   mean that the paper estimates from 1000 samples. EfficientNet's "drop connect" is StochasticDepth.
 
     >>> layer = DropConnect(0.5, keras.layers.Dense(4, kernel_initializer="ones", use_bias=False), seed=0)
     >>> y = np.asarray(layer(np.ones((100, 1), "float32"), training=True))
@@ -158,8 +157,7 @@ class WeightDrop(_WeightWrapper):
     Shapes:        those of the layer; also takes its `initial_state` and `mask`.
     Inference:     the layer as it is.
     Arguments:     rate: fraction of the recurrent weights dropped, in [0, 1]. layer: LSTM, GRU, SimpleRNN, RNN of cells that have
-                   a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has a mask of its own. seed: whole
-                   number.
+                   a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has its mask. seed: whole number.
     Source:        Merity, Keskar and Socher 2017, arXiv:1708.02182: rate 0.5.
     Differs from:  the paper's code: nothing is dropped at inference, where the code's option `variational` does drop.
 

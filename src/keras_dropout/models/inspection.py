@@ -1,8 +1,7 @@
 """A model as the rules of `mistakes` see it: its layers, its calls, and what can be measured by running it.
 
-The model does not change: it runs in a scope that discards what its layers update. Foreign classes may have any attributes, and
-may raise anything when they run. Attributes are therefore read by `attribute` and `number`, and a run goes through
-`Inspection.measured`.
+The model does not change: it runs in a scope that discards what its layers update. Foreign classes may have any attributes, read by
+`attribute` and `number`, and may raise anything in a run, which goes through `Inspection.measured`.
 """
 
 import itertools
@@ -224,8 +223,7 @@ class Inspection:
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
         """Return the shift of the variance of each normalisation's input, if the input varies at all.
 
-        In training means: all dropout layers on, everything else as at prediction. Several masks are drawn for each row; few rows
-        are repeated to fill a batch.
+        In training means: all dropout layers on, all else as at prediction. Each row has several masks; few rows are repeated.
         """
         rows = len(self.data[0])
         data = [np.repeat(each, max(1, BATCH // rows), axis=0) for each in self.data]

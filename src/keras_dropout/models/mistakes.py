@@ -48,9 +48,8 @@ Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 class Mistake:
     """A mistake that was found.
 
-    `rule` is the rule's name in `RULES`. `layer` is the layer's name after those of the models around it. `what` says what was
-    found, with names and numbers. `evidence` is what is known about it, published or measured, and `source` is where that is from.
-    `mend` says how to fix it.
+    `rule` is the rule's name in `RULES`, `layer` the layer's name after those of the models around it. `what` was found, with names
+    and numbers; `evidence` is what is known about it, published or measured, and `source` where that is from; `mend` is the fix.
     """
 
     rule: str

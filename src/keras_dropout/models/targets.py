@@ -1,7 +1,6 @@
 """Models and functions that a command names: a `.keras` file, `file.py:function` or `module:function`.
 
-A model file is loaded in Keras's safe mode: nothing in it is executed. A Python file is code that the user names; only such code
-runs.
+A model file is loaded in Keras's safe mode: nothing in it is executed. Only code that the user names runs, a Python file.
 """
 
 import contextlib
