@@ -125,8 +125,7 @@ class Visited:
 def networks(model: keras.Model) -> Networks:
     """Count the independent keep-or-drop decisions for an example in a model, call by call of its dropout layers.
 
-    Layers whose decisions are not independent or not for units of their input (blocks, recurrent and wrapped layers) raise
-    `BadInput`, and so does noise without a mask.
+    Refused are decisions that are not independent or not for units of the input (blocks, wrappers), and noise without a mask.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
     >>> networks(model).count, networks(model).coincidence

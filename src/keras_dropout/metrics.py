@@ -32,8 +32,7 @@ class TopLabel(NamedTuple):
 def as_distribution(outputs: Any, logits: bool = False) -> np.ndarray:
     """Return probabilities (..., classes) from a model's outputs; one column (..., 1), the probability of class 1, becomes two.
 
-    An array with a single axis counts as one column. With `logits`, softmax (sigmoid for one column) is applied first. Refuse
-    results that are not probabilities.
+    An array with one axis is one column. With `logits`, softmax (or sigmoid) is applied first. Refuse what are no probabilities.
     """
     if logits:
         return _probabilities(special.softmax(as_logits(outputs), axis=-1))
@@ -206,8 +205,7 @@ def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
 def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:
     """Return the mean over classes of the ECE of each class's probability, with bins of equal width.
 
-    It uses all of p, not only the largest probability; with many classes most of it comes from probabilities near 0.
-    Source: Kull et al. 2019, arXiv:1910.12656.
+    It uses all of p; with many classes most of it comes from probabilities near 0. Source: Kull et al. 2019, arXiv:1910.12656.
     """
     check_whole("bins", bins, 1, "15 is usual.")
     p, y = check_predictions(p, y)
@@ -348,8 +346,7 @@ def risk_coverage(confidence: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray]:
 def aurc(confidence: Any, wrong: Any) -> float:
     """Return the area under the risk-coverage curve: the mean of the selective risks.
 
-    Errors among the most confident examples weigh most: the first is in all n risks. `augrc` weighs all errors equally.
-    Source: Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206.
+    Errors among the most confident weigh most (`augrc`: equally). Source: Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206.
     """
     return float(risk_coverage(confidence, wrong)[1].mean())
 

@@ -73,8 +73,7 @@ class Prediction:
 
     `mean` and `variance` are those of the model's outputs and have their shape, (examples, classes) for a classifier.
     `expected_entropy` is the mean over masks of the entropy of the predictions, in nats. After a softmax it is that of the
-    distribution over classes, of shape (examples,). After a sigmoid it is that of each output, in the outputs' shape. It is None if
-    the outputs are not probabilities.
+    distribution over classes, (examples,); after a sigmoid that of each output, in their shape; None for what is no probability.
     """
 
     mean: np.ndarray

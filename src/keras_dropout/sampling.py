@@ -4,8 +4,7 @@ Layers before the first dropout are computed once. The layers behind it are one 
 
 The masks are a pure function of (seed, layer, sample, example), whatever the batch size. On JAX each example is computed as a
 batch of one with its own random states (or, where masks are shared, with those of its sample). A vectorising map joins these
-products into one again. This works for every layer, Keras's own included. TensorFlow and PyTorch have no such map for these layers:
-there each block of `BLOCK` examples has one state.
+products into one again, for every layer. TensorFlow and PyTorch have no such map: there `BLOCK` examples have one state.
 """
 
 import contextlib
@@ -141,8 +140,7 @@ class Passes:
         Memory does not grow with the examples, nor with the samples if `reduce` combines them. They are numbered from `first`.
 
         `reduce` gets the outputs of some samples for some examples, float32 of shape (samples, examples, …), inside the compiled
-        program. It returns a dict of tensors whose first axis is the examples, except for one named "outputs". `together` gives
-        it all samples of an example at once.
+        program. It returns a dict of tensors (examples, …), but for one named "outputs". `together` gives it all samples at once.
         """
         check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
         x = self.check(x)

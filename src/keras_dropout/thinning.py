@@ -81,8 +81,7 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
     """Return the factors by which each call of a dropout layer multiplies its units; None for the other calls.
 
-    The factors are (units,), or (places, units) if the places of a feature map differ. If they differ, only Flatten layers may
-    follow the call: behind a Flatten, the entries are units.
+    The factors are (units,), or (places, units) if the places of a feature map differ, and only Flatten layers follow the call.
     """
     states = shared_states(model, seed, sample)
     steps: dict[int, int] = {}

@@ -1,7 +1,6 @@
 """Masks on TensorFlow: unsigned 32-bit words, compiled by XLA wherever they are called from.
 
-Run op by op, the hash would be twice as slow as TensorFlow's own dropout. As a compiled function inside eager code or a plain
-graph, it is five times as fast.
+Op by op the hash would be twice as slow as TensorFlow's dropout; as a compiled function, also in eager code, five times as fast.
 """
 
 import functools

@@ -69,9 +69,8 @@ else:
 class Stochastic(_Mixin):
     """The random state of a layer: its rates and its stream of masks. It comes first among the bases of a Keras layer.
 
-    Rates and stream are state but not weights. They are in `variables`, so that every backend carries them through a step, and in
-    saved files, so that resumed training continues with the masks it would have had. They are not in `weights`, so that weight
-    lists and counts are those of a model without dropout.
+    Rates and stream are in `variables`, so that every backend carries them through a step, and in saved files, so that resumed
+    training continues with the masks it would have had. They are not in `weights`: their lists are those without dropout.
     """
 
     state: SimpleNamespace
@@ -109,8 +108,7 @@ class Stochastic(_Mixin):
 class _SavedState(keras.Layer):
     """A layer's random state in saved files, in a place of its own beside the layer's weights.
 
-    Keras's own dropout layers have no weights and do not read this place; ours work without it. Files of weights therefore move
-    between models with Keras's layers and models with ours.
+    Keras's dropout does not read this place, and ours works without it: files of weights move between models with either.
     """
 
     def __init__(self, state: SimpleNamespace):

@@ -121,8 +121,7 @@ class _OnSum(_OnKernel):
 class _LearnedRate(_OnKernel):
     """A wrapper that learns its rates, as log(rate / (1 - rate)) in one weight.
 
-    `rate` reads the mean of the learned rates, to six digits; setting it sets all of them. The config has the rate that was last
-    set; the learned rates are in the weight.
+    `rate` reads the mean of the learned rates, to six digits; setting it sets all of them. The config has the rate last set.
     """
 
     highest = 1.0  # limit of the rates; 1 itself is not allowed

@@ -39,8 +39,7 @@ class StochasticDepth(_PathLayer):
     Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", a draw per example, or "batch". seed: whole number.
     Source:        Huang et al. 2016, arXiv:1603.09382. Usual rates rise with depth: see linear_decay.
     Differs from:  the paper by scaling in training instead of at inference, as timm and torchvision do, and by its default of
-                   one draw per example (the paper draws per batch). `DropPath` is another name for it. The method that
-                   EfficientNet calls "drop connect" is this one.
+                   one draw per example (the paper draws per batch). Also named `DropPath`, and "drop connect" by EfficientNet.
 
     >>> y = StochasticDepth(0.5, seed=0)(np.ones((6, 3), "float32"), training=True)
     >>> {tuple(float(v) for v in row) for row in np.asarray(y)} == {(0.0, 0.0, 0.0), (2.0, 2.0, 2.0)}
@@ -289,8 +288,7 @@ def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list
 
         rate_l = l / depth * rate,    l = 1 .. depth
 
-    Arguments:     rate: the rate of the last block. depth: number of blocks. first: the rate of the first block, with the others
-                   evenly between; 0 gives the rule of timm, Swin and ConvNeXt.
+    Arguments:     rate: that of the last block. depth: number of blocks. first: that of the first; 0 as in timm, Swin and ConvNeXt.
     Source:        Huang et al. 2016, arXiv:1603.09382: rate 0.5.
     Differs from:  EfficientNet's code, which starts at 0 and never reaches the rate: (l - 1) / depth * rate.
 

@@ -304,8 +304,7 @@ class RandomErasing(ChannelLayer):
     Source:        Zhong et al. 2020, arXiv:1708.04896; defaults as torchvision's.
     Differs from:  the paper and torchvision, which try until a rectangle fits or give up after ten times. Ours draws the ratio
                    from those at which the area fits: the rectangle is always inside the image. The paper fills with noise.
-                   keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and its sides
-                   are independent, so that neither area nor ratio is as requested.
+                   In keras.layers.RandomErasing factor=1.0 erases from half of the images, and area and ratio are not as requested.
 
     >>> y = np.asarray(RandomErasing(1, scale=(0.25, 0.25), ratio=(1, 1), seed=0)(np.ones((1, 8, 8, 3), "float32"), training=True))
     >>> int((y[0, :, :, 0] == 0).sum())

@@ -177,8 +177,7 @@ class VariationalRNNDropout(_RecurrentWrapper):
                    is the mask on the outputs of the one below; words are dropped before the embedding.
     Differs from:  dropout and recurrent_dropout of Keras's layers as Dropout differs from Keras's. Keras's recurrent_dropout makes
                    a separate mask for each gate, also on the inputs, and turns the fused layer off, also at inference. Here rate 1
-                   drops everything on every backend, and implementation=1 works. torch's LSTM(dropout=...) is another
-                   method: it drops outputs, anew at each step.
+                   drops all on every backend, and implementation=1 works. torch's LSTM(dropout=...) drops outputs, step by step.
 
     >>> layer = VariationalRNNDropout(0.25, keras.layers.LSTM(3), seed=0)
     >>> tuple(layer(np.ones((2, 5, 4), "float32"), training=True).shape), len(layer.weights)

@@ -121,8 +121,7 @@ class TokenDropout(MaskLayer):
                    token's mean; "kept", for averages over tokens (GlobalAveragePooling1D); "none". Tokens that Keras's mask marks
                    as padding do not count. seed: whole number.
     Source:        Iyyer et al. 2015, ACL, "Deep unordered composition rivals syntactic methods" (scale "kept").
-    Differs from:  the code of deep averaging networks: tokens keep their places, so that the shape does not change.
-                   SpatialDropout1D drops features, along all tokens.
+    Differs from:  deep averaging networks' code: the shape stays. SpatialDropout1D drops features, along all tokens.
 
     >>> y = np.asarray(TokenDropout(0.5, scale="kept", seed=1)(np.ones((1, 6, 2), "float32"), training=True))
     >>> sorted({float(v) for v in y.ravel()}), y.mean(axis=1).tolist()

@@ -69,8 +69,7 @@ class GaussianDropout(MaskLayer):
     Arguments:     rate: as in Dropout, in [0, 1). seed: whole number.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, section 10; Wang and Manning 2013.
     Differs from:  keras.layers.GaussianDropout as Dropout differs from Keras's; rate 1, where the variance is infinite, is
-                   refused when the layer is made. Nothing is exactly 0, and e is negative with probability
-                   Phi(-sqrt((1 - rate) / rate)), 16 % at rate 0.5.
+                   refused. Nothing is exactly 0, and e is negative with probability Phi(-sqrt((1 - rate) / rate)), 16 % at 0.5.
 
     >>> y = GaussianDropout(0.2, seed=0)(np.ones((500, 500), "float32"), training=True)
     >>> round(float(np.var(np.asarray(y))), 2)
@@ -148,8 +147,7 @@ class FeatureAlphaDropout(ChannelLayer):
 
     Shapes:        (batch, ..., channels), or (batch, channels, ...) with channels first -> the same; rank 3 or more.
     Inference:     y = x.
-    Arguments:     rate: fraction of channels dropped, in [0, 1). data_format: "channels_last" or "channels_first"; Keras's
-                   setting if left out. seed: whole number.
+    Arguments:     rate: fraction of channels dropped, in [0, 1). data_format, seed: as in SpatialDropout2D.
     Source:        Klambauer et al. 2017, arXiv:1706.02515; as torch.nn.FeatureAlphaDropout.
     Differs from:  torch's in that the channels' axis can be either. Not in Keras.
 

@@ -254,9 +254,8 @@ def rebuild(
 def copy(model: keras.Model) -> keras.Model:
     """Return an equal model that shares nothing with this one: weights, optimizer and its state, compile settings, vocabularies.
 
-    The copy goes through a saved file, because that is what Keras promises to restore. Compile settings are copied directly: Keras
-    does not restore a loss or a metric that is a user's function. Code in the model (a Lambda layer) is run if a program made the
-    model, but not if the model came from a file.
+    The copy goes through a saved file, which Keras promises to restore; a user's own loss or metric it does not: compile settings
+    are copied directly. Code in the model (a Lambda layer) is run if a program made the model, but not if it came from a file.
     """
     own = own_objects(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -442,8 +441,7 @@ def _made_anew(setting: Any) -> Any:
 def make(settings: Mapping[str, Any]) -> keras.Model:
     """Return the model that a serialized configuration describes.
 
-    Layers without a given name are named as in a process that has made no other model, however many this process has made: sites
-    have the same names in each run.
+    Layers without a given name are named as in a process that has made no other model: sites have the same names in each run.
     """
     config = copying.deepcopy(dict(settings))  # Keras empties what it reads
     flags = config.pop("trainable", ())
@@ -603,9 +601,8 @@ def fresh_input(tensor: Any) -> Any:
 def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Model:
     """Return a model of the class of `old` from `inputs` to `outputs`; for a traced model, a functional one.
 
-    Calling a subclass with (inputs, outputs) changes the class permanently: Keras puts Functional among its bases, and it can no
-    longer be made with its own arguments. The call would also make the layers again. So keras.Model makes the model here;
-    `_of_class` then turns it into the class where that works.
+    Calling a subclass with (inputs, outputs) changes it for good, as Keras puts Functional among its bases, and would make the
+    layers again. So keras.Model makes the model here; `_of_class` then turns it into the class where that works.
     """
     made = keras.Model(inputs, outputs, name=old.name)
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
