@@ -430,12 +430,9 @@ def _at_prediction(layer: Any) -> Callable:
 def _probabilities(outputs: np.ndarray, logits: bool, least: float = SMALL) -> np.ndarray:
     """Return the outputs (…, classes) as clipped probabilities in float64 (of 0 and 1 for one unit); refuse any others."""
     outputs = outputs.astype("float64")
-    if logits:
-        outputs = softmax(
-            np.concatenate([np.zeros_like(outputs), outputs], axis=-1) if outputs.shape[-1] == 1 else outputs, axis=-1
-        )
-    elif outputs.shape[-1] == 1:
-        outputs = np.concatenate([1 - outputs, outputs], axis=-1)
+    if outputs.shape[-1] == 1:
+        outputs = np.concatenate([np.zeros_like(outputs) if logits else 1 - outputs, outputs], axis=-1)
+    outputs = softmax(outputs, axis=-1) if logits else outputs
     sums = outputs.sum(axis=-1)
     if not (np.isfinite(outputs).all() and (outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3)):
         refuse(

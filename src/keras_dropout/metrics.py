@@ -196,10 +196,8 @@ def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
     number = _equal_width(confidence, bins)
     count = np.bincount(number, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = {
-            name: np.bincount(number, values, bins) / count for name, values in (("confidence", confidence), ("accuracy", correct))
-        }
-    return {"count": count, **means}
+        certain, right = (np.bincount(number, values, bins) / count for values in (confidence, correct))
+    return {"count": count, "confidence": certain, "accuracy": right}
 
 
 def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:

@@ -275,9 +275,8 @@ def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...
     for k, (axis, edge) in enumerate(zip(axes, size), start=1):
         centre = ops.floor(ops.cast(draws[:, k], "float32") / 2**24 * ops.cast(ops.shape(x)[axis], "float32"))
         firsts.append(centre - edge // 2)
-    return ops.where(
-        ops.logical_or(ops.reshape(outside, (-1, 1, 1, 1)), _outside(x, axes, firsts, size)), x, ops.zeros((), x.dtype)
-    )
+    stays = ops.logical_or(ops.reshape(outside, (-1, 1, 1, 1)), _outside(x, axes, firsts, size))
+    return ops.where(stays, x, ops.zeros((), x.dtype))
 
 
 def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -> Any:

@@ -85,9 +85,8 @@ class Inspection:
         """Return the calls that make an output of the model, directly or through layers that `passes` accepts."""
         found: set[Call] = set()
         for call in reversed(self.graph.calls):
-            if set(call.outputs) & set(self.graph.outputs) or any(
-                user in found and passes(user.layer) for user in self.graph.after(call)
-            ):
+            leads = any(user in found and passes(user.layer) for user in self.graph.after(call))
+            if leads or set(call.outputs) & set(self.graph.outputs):
                 found.add(call)
         return found
 

@@ -151,11 +151,8 @@ def dropout_before_masking(model: Inspection) -> Found:
             yield call.path, f"{_named(call)} drops what {first} is computed from; give data to have the effect measured."
         elif errors.counted or errors.lost:
             on = f"{errors.rows} rows of the data" if model.data is not None else "made-up sequences"
-            yield (
-                call.path,
-                f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count "
-                f"as data, and {errors.lost:.0%} of the others as padding (measured on {on}).",
-            )
+            what = f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count"
+            yield call.path, f"{what} as data, and {errors.lost:.0%} of the others as padding (measured on {on})."
 
 
 def dropout_of_ids(model: Inspection) -> Found:
@@ -307,11 +304,8 @@ def live_rate(model: Inspection) -> Found:
     for path, layer in keras_layers if compiled and keras.backend.backend() != "torch" else ():
         made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate")
         if made is not None and rate(layer) != number(made):
-            what = (
-                f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
-                "compiled"
-            )
-            yield path, f"{what}: if that was before the change, {number(made):g} it is."
+            old, now = f"{number(made):g}", f"its rate is now {rate(layer):g}, and the training step is compiled"
+            yield path, f"{_called(layer)} was made with rate {old}, {now}: if that was before the change, {old} it is."
 
 
 def training_frozen(model: Inspection) -> Found:
@@ -360,10 +354,8 @@ def keep_probability_as_rate(model: Inspection) -> Found:
         value, source = rate(call.layer), sources[call]
         if value >= 0.8 or (value > 0.5 and source is None):
             where = "of an input" if source is None else "of what goes into it"
-            yield (
-                call.path,
-                f"{_called(call.layer)} drops {100 * value:g} % {where}; suspicion: {value:g} may be meant as what is kept.",
-            )
+            what = f"{_called(call.layer)} drops {100 * value:g} % {where}"
+            yield call.path, f"{what}; suspicion: {value:g} may be meant as what is kept."
 
 
 RULES: dict[str, Callable[[Inspection], Found]] = {

@@ -284,9 +284,8 @@ def _independent(s: _Subject, one: list[np.ndarray], other: list[np.ndarray], wh
 def fresh_mask_each_call(s: _Subject) -> None:
     layer = s.layer()
     calls = [s.train(layer) for _ in range(CALLS + 1)]
-    assert any(a.shape != b.shape or not np.array_equal(a, b) for a, b in itertools.pairwise(calls)), (
-        "every call draws the same mask"
-    )
+    differ = any(a.shape != b.shape or not np.array_equal(a, b) for a, b in itertools.pairwise(calls))
+    assert differ, "every call draws the same mask"
     _independent(s, calls[:-1], calls[1:], "neighbouring calls")
 
 
