@@ -34,7 +34,7 @@ MODULES = [*(f"keras_dropout.layers.{group}" for group in GROUPS), *(f"keras_dro
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings(module):
-    found = doctest.testmod(importlib.import_module(module))
+    found = doctest.testmod(importlib.import_module(module), extraglobs={"np": np})
     assert found.attempted > 0
     assert found.failed == 0
 

@@ -111,6 +111,16 @@ def test_the_name_of_a_file_as_a_module_does_not_depend_on_its_folder(folder):
     assert two.WHERE == "sub"
 
 
+@pytest.mark.parametrize("broken", ["1 / 0", "from keras_dropout.errors import refuse\nrefuse('no', 'mend it')"])
+def test_a_file_that_fails_is_run_again_once_it_is_mended(broken, tmp_path):
+    file = tmp_path / "half.py"
+    file.write_text(f"first = 1\n{broken}\n")
+    with pytest.raises(BadInput):
+        import_file(file)
+    file.write_text("def second():\n    return 'whole'\n")
+    assert load_function(f"{file}:second")() == "whole"
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [("a.py:f", True), ("m.n:f", True), ("a.keras", False), ("digits-mlp", False), (":f", False), ("a:", False)],

@@ -14,9 +14,8 @@ LOWEST, HIGHEST = 0.01, 100.0  # temperatures; beyond these, predictions are alm
 def fit_temperature(outputs: Any, y: Any, logits: bool = False) -> float:
     """Return the temperature T in [0.01, 100] for which softmax(log p / T) has the lowest mean negative log-likelihood on `y`.
 
-    Guo et al. 2017, arXiv:1706.04599. Fit it on validation data, not on the training data. Above 1 the model was overconfident,
-    below 1 underconfident. `outputs` are probabilities (..., classes), or logits with `logits=True`. `y` holds the classes (...),
-    as in `metrics`. One column is the output of a sigmoid.
+    Guo et al. 2017, arXiv:1706.04599. Fit it on validation data. Above 1 the model was overconfident, below 1 underconfident.
+    `outputs` are probabilities (..., classes), or logits with `logits=True`, one column for a sigmoid; `y` are classes (...).
 
     The negative log-likelihood is convex in b = 1 / T, with the slope mean(sum_k softmax(b z)_k z_k - z_y) for z = log p.
     Bracketing finds the only root of the slope. If there is no root within the bounds, T is the bound on the side of the root: 0.01
@@ -41,8 +40,7 @@ def fit_temperature(outputs: Any, y: Any, logits: bool = False) -> float:
 def apply_temperature(outputs: Any, temperature: float, logits: bool = False) -> np.ndarray:
     """Return the probabilities (..., classes) softmax(log p / temperature); the most likely class does not change.
 
-    For probabilities, log p serves as the logits, because softmax ignores a constant added to all of them. It is
-    clipped at 1e-7, as in Keras's losses. One column becomes two.
+    For probabilities, log p clipped at 1e-7, as in Keras's losses, serves as the logits. One column becomes two.
     """
     temperature = check_positive("temperature", temperature, "fit_temperature gives one; 1 changes nothing.")
     return special.softmax(_logits(outputs, logits) / temperature, axis=-1)

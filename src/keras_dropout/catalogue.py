@@ -4,7 +4,6 @@ A method is a public name of `keras_dropout.layers` or `keras_dropout.companions
 module's docstring is the group's title. `keras_dropout.examples` holds the names and the examples, which the tests call.
 """
 
-import difflib
 import inspect
 import re
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import Any
 import keras
 
 from keras_dropout import companions, layers
-from keras_dropout.errors import refuse
+from keras_dropout.errors import meant, refuse
 from keras_dropout.examples import EXAMPLES, Example
+
+_PUBLIC = {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Method:
 
     def make(self) -> Any:
         """Return the object that the example makes."""
-        return eval(self.example, {"keras": keras, **_public()})
+        return eval(self.example, {"keras": keras, **_PUBLIC})
 
     def document(self) -> dict:
         """Return the method as in the JSON of `keras-dropout layers`; a method that is no layer has no example there."""
@@ -69,10 +70,7 @@ def method(name: str) -> Method:
     known = methods()
     if name in known:
         return known[name]
-    lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f"Did you mean {lower[close[0]]}? " if close else ""
-    refuse(f"unknown method {name!r}.", f"{hint}keras-dropout layers lists all.")
+    refuse(f"unknown method {name!r}.", f"{meant(name, known)}keras-dropout layers lists all.")
 
 
 def title(group: str) -> str:
@@ -81,12 +79,8 @@ def title(group: str) -> str:
     return (home.__doc__ or group).splitlines()[0]
 
 
-def _public() -> dict[str, Any]:
-    return {name: getattr(home, name) for home in (layers, companions) for name in home.__all__}
-
-
 def _method(group: str, example: Example) -> Method:
-    value = _public()[example.name]
+    value = _PUBLIC[example.name]
     summary, formula, sections = _parts(inspect.getdoc(value) or "")
     dtype = example.dtype if example.shape else None
     return Method(example.name, value, group, summary, formula, sections, example.call, example.shape, dtype)

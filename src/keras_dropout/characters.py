@@ -15,8 +15,7 @@ _Text = TypeVar("_Text", bound=str)
 
 
 def clean(text: _Text) -> _Text:
-    """Return the text with each unsafe character escaped as in Python: "\\x1b" becomes four characters. The class stays, so that
-    markup stays markup."""
+    """Return the text with unsafe characters escaped as in Python, "\\x1b" as four; its class stays, so that markup is markup."""
     return type(text)(_UNSAFE.sub(_written, text)) if _UNSAFE.search(text) else text
 
 

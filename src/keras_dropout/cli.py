@@ -1,5 +1,4 @@
-"""The command line: its commands, and how it ends after bad input, Ctrl-C, a signal or a closed pipe. Data go to stdout, all else
-to stderr."""
+"""The command line: its commands, and how it ends after bad input, Ctrl-C, a signal or a closed pipe. Only data go to stdout."""
 
 import contextlib
 import errno
@@ -44,12 +43,10 @@ class _Grouped(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = {name: found for name in self.list_commands(ctx) if (found := self.get_command(ctx, name))}
-        named = {name for names in GROUPS.values() for name in names}
-        rest = tuple(name for name in commands if name not in named)
         width = max(map(len, commands))
-        for title, names in (GROUPS | ({"More": rest} if rest else {})).items():
+        for title, names in GROUPS.items():
             with formatter.section(title):
-                first = ((name, commands[name].help or "") for name in names if name in commands)
+                first = ((name, commands[name].help or "") for name in names)
                 formatter.write_dl([(f"{name:{width}}", " ".join(text.split("\n\n")[0].split())) for name, text in first])
 
     def make_context(self, *args: Any, **options: Any) -> Any:

@@ -122,12 +122,10 @@ class MultiSampleDropout(keras.Model):
     Shapes:        those of head(trunk(x)). In training (samples * batch, ...): all examples under the first mask, then under the
                    second, and so on. Targets and sample weights are repeated to match, for the losses and for the metrics.
     Inference:     y = head(trunk(x)), once and without dropout.
-    Arguments:     rate: fraction of features dropped, in [0, 1]; can be changed as in Dropout. trunk, head: layers or models.
-                   samples: number of masks, 8 in the paper. seed: whole number.
+    Arguments:     rate, seed: as in Dropout. trunk, head: layers or models. samples: number of masks, 8 in the paper.
     Source:        Inoue 2019, arXiv:1905.09788.
-    Differs from:  much published code, which averages the logits: that is a different, weaker method. With one sample it equals
-                   Dropout between trunk and head, with the same masks. A compiled loss with the reduction "sum" also sums over
-                   the samples.
+    Differs from:  much published code, which averages the logits: a different, weaker method. With one sample it equals Dropout
+                   between trunk and head, with the same masks. A loss with the reduction "sum" also sums over the samples.
 
     >>> model = MultiSampleDropout(0.5, keras.layers.Dense(16, "relu"), keras.layers.Dense(3, "softmax"), samples=4)
     >>> tuple(model(ops.ones((2, 5))).shape), tuple(model(ops.ones((2, 5)), training=True).shape)
@@ -229,12 +227,10 @@ class MaxNorm(keras.constraints.Constraint):
     Use:           keras.layers.Dense(100, kernel_constraint=MaxNorm(3.0)); Keras applies it after each step of the optimiser. It
                    allows a large learning rate with dropout; without it, such a rate would make the weights explode.
     Arguments:     limit: largest norm, above 0; 3 to 4 in the paper. units: axis or axes of the kernel that index the units: -1 for
-                   Dense and convolutions, -2 for transposed convolutions, (-2, -1) for depthwise convolutions and for the
-                   projections of attention.
+                   Dense and convolutions, -2 for transposed ones, (-2, -1) for depthwise ones and the projections of attention.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, after Srebro and Shraibman 2005.
-    Differs from:  keras.constraints.MaxNorm in its definition of a unit. Keras's default, axis 0, takes the norm over the first
-                   axis only. For a convolution that is the norm over the rows of the kernel, so filters can keep several times the
-                   limit. Weights within the limit stay the same, bit for bit.
+    Differs from:  keras.constraints.MaxNorm, whose default takes the norm over axis 0 alone, for a convolution over the rows of the
+                   kernel: filters can keep several times the limit. Weights within the limit stay the same, bit for bit.
 
     >>> kernel = MaxNorm(3.0)(ops.ones((3, 3, 4, 2)))
     >>> [round(float(norm), 5) for norm in ops.sqrt(ops.sum(kernel**2, axis=(0, 1, 2)))]

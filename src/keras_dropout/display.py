@@ -178,12 +178,9 @@ def _paragraph(text: Any, console: Console) -> str:
     return f'<p style="white-space: pre-wrap">{content}</p>' if content else ""
 
 
-def _style(column: Column) -> str:
-    return f' style="text-align: {"right" if column.justify == "right" else "left"}; white-space: pre-wrap"'
-
-
 def _table(table: Table, console: Console) -> str:
-    styles = [_style(column) for column in table.columns]
+    sides = ["right" if column.justify == "right" else "left" for column in table.columns]
+    styles = [f' style="text-align: {side}; white-space: pre-wrap"' for side in sides]
     lines = ["<table>"]
     if table.title is not None:
         lines.append(f'<caption style="text-align: left; white-space: nowrap">{_html(table.title, console)}</caption>')

@@ -35,10 +35,7 @@ _ROWS = 2**14  # rows in one pass when all networks are enumerated
 
 @dataclass(frozen=True)
 class Units:
-    """One call of a dropout layer: its number of independent keep-or-drop decisions for an example, and its rate.
-
-    The rate is the actual rate of the masks, a multiple of 2**-24.
-    """
+    """One call of a dropout layer: its independent decisions for an example, and the actual rate of its masks (n / 2**24)."""
 
     layer: str
     kind: str
@@ -128,8 +125,7 @@ class Visited:
 def networks(model: keras.Model) -> Networks:
     """Count the independent keep-or-drop decisions for an example in a model, call by call of its dropout layers.
 
-    Layers whose decisions are not independent or not for units of their input (blocks, recurrent and wrapped layers) raise
-    `BadInput`, and so does noise without a mask.
+    Refused are decisions that are not independent or not for units of the input (blocks, wrappers), and noise without a mask.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
     >>> networks(model).count, networks(model).coincidence
@@ -275,7 +271,11 @@ class Average(Shown):
         table.add_section()
         scaled = _mean_and_sd(self.scaled_error, None, percent=True), _mean_and_sd(self.scaled_nll, None)
         table.add_row("weight scaling", "", *scaled, "", "")
-        return Group(*([describe(self.networks, self.visited)] if self.networks else []), table, *map(_note, self.notes))
+        return Group(
+            *([describe(self.networks, self.visited)] if self.networks else []),
+            table,
+            *(Text(f"! {note}", style="yellow") for note in self.notes),
+        )
 
 
 @graph.leaves_unchanged
@@ -361,21 +361,11 @@ class _Meter:
             start = stop
 
     def score(self, single_nll: np.ndarray) -> Score:
-        mean = self.results.mean(axis=1)
-        sd = self.results.std(axis=1, ddof=1).tolist() if self.groups > 1 else [[None, None]] * 2
-        return Score(
-            self.size,
-            self.groups,
-            float(mean[0, 0]),
-            sd[0][0],
-            float(mean[0, 1]),
-            sd[0][1],
-            float(single_nll[: self.size * self.groups].mean()),
-            float(mean[1, 0]),
-            sd[1][0],
-            float(mean[1, 1]),
-            sd[1][1],
-        )
+        means = self.results.mean(axis=1).tolist()
+        sds = self.results.std(axis=1, ddof=1).tolist() if self.groups > 1 else [[None, None]] * 2
+        arithmetic, geometric = ((error, error_sd, nll, nll_sd) for (error, nll), (error_sd, nll_sd) in zip(means, sds))
+        members = float(single_nll[: self.size * self.groups].mean())
+        return Score(self.size, self.groups, *arithmetic, members, *geometric)
 
 
 def describe(found: Networks, visited: Visited | None) -> Text:
@@ -394,10 +384,6 @@ def describe(found: Networks, visited: Visited | None) -> Text:
             number = f"{visited.lower:,.0f} to {visited.upper:,.0f} different ones are expected"
         lines.append(f"a training that shows {visited.draws:,} examples, each in a network of its own: {number}")
     return Text("\n".join(lines))
-
-
-def _note(text: str) -> Text:
-    return Text(f"! {text}", style="yellow")
 
 
 def _mean_and_sd(mean: float, sd: float | None, percent: bool = False) -> str:
@@ -442,15 +428,11 @@ def _at_prediction(layer: Any) -> Callable:
 
 
 def _probabilities(outputs: np.ndarray, logits: bool, least: float = SMALL) -> np.ndarray:
-    """Return the outputs (…, classes) as clipped probabilities in float64; one unit gives the classes 0 and 1. Refuse outputs that
-    are not probabilities."""
+    """Return the outputs (…, classes) as clipped probabilities in float64 (of 0 and 1 for one unit); refuse any others."""
     outputs = outputs.astype("float64")
-    if logits:
-        outputs = softmax(
-            np.concatenate([np.zeros_like(outputs), outputs], axis=-1) if outputs.shape[-1] == 1 else outputs, axis=-1
-        )
-    elif outputs.shape[-1] == 1:
-        outputs = np.concatenate([1 - outputs, outputs], axis=-1)
+    if outputs.shape[-1] == 1:
+        outputs = np.concatenate([np.zeros_like(outputs) if logits else 1 - outputs, outputs], axis=-1)
+    outputs = softmax(outputs, axis=-1) if logits else outputs
     sums = outputs.sum(axis=-1)
     if not (np.isfinite(outputs).all() and (outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3)):
         refuse(

@@ -1,10 +1,13 @@
 """One form for every message about bad input: first the problem (what was expected, what was given), then the fix."""
 
+import contextlib
+import difflib
 import math
 import numbers
 import re
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,10 +26,7 @@ def refuse(what: str, fix: str) -> NoReturn:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first informative line of an error.
-
-    Keras puts escape codes, its own lines and whole configurations before the message that a layer raised.
-    """
+    """Return the first informative line of an error: Keras puts escape codes, lines and configurations before a layer's message."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered:")[2]
     lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line and not line.startswith("Exception encountered when calling ")), "no message")
@@ -35,6 +35,24 @@ def first_line(error: BaseException) -> str:
 def described(error: BaseException) -> str:
     """Return the type of another library's error and its first informative line, cut after 300 characters."""
     return f"{type(error).__name__}: {first_line(error):.300}"
+
+
+@contextlib.contextmanager
+def refused(what: str, fix: str) -> Iterator[None]:
+    """Turn any error that foreign code raises here into a refusal that describes it; our own refusals pass unchanged."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        refuse(f"{what}: {described(error)}", fix)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return "Did you mean …? " for the known name that is closest, "" if none is close."""
+    lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f"Did you mean {lower[close[0]]}? " if close else ""
 
 
 def warn(message: str) -> None:
@@ -81,6 +99,19 @@ def check_share(name: str, value: object) -> float:
     if 0 < number < 1:
         return number
     refuse(f"{name} must lie between 0 and 1; got {value!r}.", "For example 0.1.")
+
+
+def check_range(
+    name: str, value: Iterable[float], what: str, fix: str, above: float = -math.inf, most: float = math.inf
+) -> tuple[float, float]:
+    """Return `value` as two finite floats, low and high, above `above` and at most `most`, or refuse it as not two `what`."""
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if above < low <= high <= most and high < math.inf:
+        return low, high
+    refuse(f"{name} must be two {what}; got {value!r}.", fix)
 
 
 def check_path(name: str, value: object, example: str) -> str | Path:

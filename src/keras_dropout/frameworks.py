@@ -19,8 +19,7 @@ def installed() -> list[str]:
 def choose() -> None:
     """Make sure that Keras, if it is not loaded yet, loads with an installed backend.
 
-    KERAS_BACKEND decides if it is set. Otherwise Keras uses the backend in its keras.json, or else TensorFlow; if that one is not
-    installed, use another one that is. Refuse if none is installed.
+    KERAS_BACKEND decides if it is set; else keras.json, or TensorFlow, or if that is not installed another one; refuse if none is.
     """
     if "keras" in sys.modules:
         return

@@ -32,8 +32,7 @@ class TopLabel(NamedTuple):
 def as_distribution(outputs: Any, logits: bool = False) -> np.ndarray:
     """Return probabilities (..., classes) from a model's outputs; one column (..., 1), the probability of class 1, becomes two.
 
-    An array with a single axis counts as one column. With `logits`, softmax (sigmoid for one column) is applied first. Refuse
-    results that are not probabilities.
+    An array with one axis is one column. With `logits`, softmax (or sigmoid) is applied first. Refuse what are no probabilities.
     """
     if logits:
         return _probabilities(special.softmax(as_logits(outputs), axis=-1))
@@ -125,42 +124,30 @@ def nll_each(p: Any, y: Any) -> np.ndarray:
     As in Keras's crossentropy, p is divided by its sum and clipped to [1e-7, 1 - 1e-7]. No example costs more than 16.1 nats;
     without the clip, one probability of 0 would make the mean infinite.
     """
-    return _nll_each(*check_predictions(p, y))
+    p, y = check_predictions(p, y)
+    return -np.log(np.clip(_of_class(p, y) / p.sum(axis=-1), CLIP, 1 - CLIP))
 
 
 def nll(p: Any, y: Any) -> float:
-    """Return the mean of `nll_each`: Keras's (sparse) categorical crossentropy.
-
-    It is proper (Good 1952, J. R. Stat. Soc. B 14: 107-114).
-    """
+    """Return the mean of `nll_each`, Keras's categorical crossentropy: proper (Good 1952, J. R. Stat. Soc. B 14: 107-114)."""
     return float(nll_each(p, y).mean())
 
 
 def brier_each(p: Any, y: Any) -> np.ndarray:
     """Return the Brier score of each example, the sum over classes of (p - onehot)^2, from 0 to 2, in the shape of `y`."""
-    return _brier_each(*check_predictions(p, y))
+    off, y = check_predictions(p, y)
+    off = off.copy()
+    np.put_along_axis(off, y[..., None], _of_class(off, y)[..., None] - 1, axis=-1)
+    return (off**2).sum(axis=-1)
 
 
 def brier(p: Any, y: Any) -> float:
-    """Return the mean of `brier_each`, a proper score (Brier 1950, Mon. Weather Rev. 78: 1-3).
-
-    For two classes it is twice scikit-learn's binary score.
-    """
+    """Return the mean of `brier_each`: proper, twice scikit-learn's for two classes (Brier 1950, Mon. Weather Rev. 78: 1-3)."""
     return float(brier_each(p, y).mean())
 
 
 def _of_class(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.take_along_axis(p, y[..., None], axis=-1)[..., 0]
-
-
-def _nll_each(p: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return -np.log(np.clip(_of_class(p, y) / p.sum(axis=-1), CLIP, 1 - CLIP))
-
-
-def _brier_each(p: np.ndarray, y: np.ndarray) -> np.ndarray:
-    off = p.copy()
-    np.put_along_axis(off, y[..., None], _of_class(p, y)[..., None] - 1, axis=-1)
-    return (off**2).sum(axis=-1)
 
 
 # Calibration
@@ -202,27 +189,32 @@ def ece_of_calibrated(p: Any, bins: int = 15, binning: str = "equal width", draw
 def reliability(p: Any, y: Any, bins: int = 15) -> dict[str, np.ndarray]:
     """Return the reliability diagram of the top label (DeGroot and Fienberg 1983, The Statistician 32: 12-22).
 
-    It holds "count" and the means "confidence" and "accuracy", each (bins,), in bins of equal width ((b - 1) / bins, b / bins]. An
-    empty bin has nan.
+    It holds "count" and the means "confidence" and "accuracy", each (bins,), in bins ((b - 1) / bins, b / bins]; nan in empty ones.
     """
     check_whole("bins", bins, 1, "15 is usual.")
     confidence, correct = (each.ravel() for each in top_label(p, y))
     number = _equal_width(confidence, bins)
     count = np.bincount(number, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = {
-            name: np.bincount(number, values, bins) / count for name, values in (("confidence", confidence), ("accuracy", correct))
-        }
-    return {"count": count, **means}
+        certain, right = (np.bincount(number, values, bins) / count for values in (confidence, correct))
+    return {"count": count, "confidence": certain, "accuracy": right}
 
 
 def classwise_ece(p: Any, y: Any, bins: int = 15) -> float:
     """Return the mean over classes of the ECE of each class's probability, with bins of equal width.
 
-    It uses all of p, not only the largest probability; with many classes most of it comes from probabilities near 0.
-    Source: Kull et al. 2019, arXiv:1910.12656.
+    It uses all of p; with many classes most of it comes from probabilities near 0. Source: Kull et al. 2019, arXiv:1910.12656.
     """
-    return _classwise_ece(*check_predictions(p, y), bins=bins)
+    check_whole("bins", bins, 1, "15 is usual.")
+    p, y = check_predictions(p, y)
+    classes = p.shape[-1]
+    p, y = np.minimum(p, 1.0).reshape(-1, classes), y.ravel()
+    total = 0.0
+    for k in range(classes):
+        number = _equal_width(p[:, k], bins)
+        # n_b |accuracy_b - confidence_b| is the absolute sum of the residuals in the bin.
+        total += np.abs(np.bincount(number, (y == k) - p[:, k])).sum()
+    return float(total / p.size)
 
 
 def smooth_ece(p: Any, y: Any) -> float:
@@ -240,7 +232,10 @@ def _ece(
     check_whole("bins", bins, 1, "15 is usual.")
     check_choice("binning", binning, BINNINGS)
     confidence, correct = confidence.ravel(), correct.ravel()
-    number = _equal_width(confidence, bins) if binning == "equal width" else _equal_mass(confidence, bins)
+    if binning == "equal width":
+        number = _equal_width(confidence, bins)
+    else:  # by rank; equal values share a bin
+        number = ((stats.rankdata(confidence) - 0.5) * bins / len(confidence)).astype("int64")
     size, hits, certain = (np.bincount(number, weights) for weights in (None, correct, confidence))
     size, hits, certain = size[size > 0], hits[size > 0], certain[size > 0]
     right = hits / size
@@ -259,23 +254,6 @@ def _excess(d: np.ndarray, s: np.ndarray) -> np.ndarray:
 def _equal_width(values: np.ndarray, bins: int) -> np.ndarray:
     """Return the number of the bin ((b - 1) / bins, b / bins] of each value in [0, 1]; 0 is in the first."""
     return np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), values) - 1, 0)
-
-
-def _equal_mass(values: np.ndarray, bins: int) -> np.ndarray:
-    """Return the number of the bin of each value by its rank; equal values share a bin."""
-    return ((stats.rankdata(values) - 0.5) * bins / len(values)).astype("int64")
-
-
-def _classwise_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    check_whole("bins", bins, 1, "15 is usual.")
-    classes = p.shape[-1]
-    p, y = np.minimum(p, 1.0).reshape(-1, classes), y.ravel()
-    total = 0.0
-    for k in range(classes):
-        number = _equal_width(p[:, k], bins)
-        # n_b |accuracy_b - confidence_b| is the absolute sum of the residuals in the bin.
-        total += np.abs(np.bincount(number, (y == k) - p[:, k])).sum()
-    return float(total / p.size)
 
 
 def _smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -356,9 +334,8 @@ def _check_level(level: Any) -> float:
 def risk_coverage(confidence: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return coverage 1/n, 2/n, ... 1 and the selective risk at each: the mean of `wrong` over the most confident examples.
 
-    Both have shape (n,). `wrong` is 1 or 0, or any loss, for each example. Examples of equal confidence have no order: the risk
-    within them is its mean over all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017,
-    arXiv:1705.08500).
+    Both have shape (n,). `wrong` is 1 or 0, or any loss, for each example. Where confidences are equal, the risk is the mean over
+    all their orders (El-Yaniv and Wiener 2010, JMLR 11: 1605-1641; Geifman and El-Yaniv 2017, arXiv:1705.08500).
     """
     confidence, wrong = _alike(confidence=confidence, wrong=wrong)
     return _risk_coverage(confidence.ravel(), wrong.ravel())
@@ -367,8 +344,7 @@ def risk_coverage(confidence: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray]:
 def aurc(confidence: Any, wrong: Any) -> float:
     """Return the area under the risk-coverage curve: the mean of the selective risks.
 
-    Errors among the most confident examples weigh most: the first is in all n risks. `augrc` weighs all errors equally.
-    Source: Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206.
+    Errors among the most confident weigh most (`augrc`: equally). Source: Geifman, Uziel and El-Yaniv 2019, arXiv:1805.08206.
     """
     return float(risk_coverage(confidence, wrong)[1].mean())
 
@@ -477,10 +453,7 @@ def gaussian_nll(mean: Any, variance: Any, y: Any) -> float:
 
 
 def picp(lower: Any, upper: Any, y: Any) -> float:
-    """Return the prediction interval coverage probability: the share of `y` in [lower, upper].
-
-    Source: Khosravi et al. 2011, IEEE TNN 22: 337-346.
-    """
+    """Return the coverage of prediction intervals, the share of `y` in [lower, upper] (Khosravi et al. 2011, IEEE TNN 22)."""
     lower, upper, y = _interval(lower, upper, y)
     return float(((lower <= y) & (y <= upper)).mean())
 
@@ -504,8 +477,7 @@ def interval_score(lower: Any, upper: Any, y: Any, level: float = 0.95) -> float
 def crps_gaussian_each(mean: Any, sd: Any, y: Any) -> np.ndarray:
     """Return the continuous ranked probability score of N(mean, sd^2) for each entry, in the unit of `y` and in its shape.
 
-    sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)) with z = (y - mean) / sd (Gneiting et al. 2005, Mon. Weather Rev. 133:
-    1098-1118).
+    sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)), z = (y - mean) / sd (Gneiting et al. 2005, Mon. Weather Rev. 133: 1098-1118).
     """
     mean, sd, y = _alike(mean=mean, sd=sd, y=y)
     _check_spread("sd", sd)
@@ -586,12 +558,12 @@ def classification(p: Any, y: Any, bins: int = 15) -> dict[str, float]:
     coverage, risk = _risk_coverage(confidence, 1 - correct)
     return {
         "accuracy": float(correct.mean()),
-        "nll": float(_nll_each(p, y).mean()),
-        "brier": float(_brier_each(p, y).mean()),
+        "nll": nll(p, y),
+        "brier": brier(p, y),
         "ece": _ece(confidence, correct, bins),
         "ece_equal_mass": _ece(confidence, correct, bins, binning="equal mass"),
         "ece_debiased": _ece(confidence, correct, bins, debiased=True),
-        "classwise_ece": _classwise_ece(p, y, bins),
+        "classwise_ece": classwise_ece(p, y, bins),
         "smooth_ece": _smooth_ece(confidence, correct),
         "aurc": float(risk.mean()),
         "augrc": _augrc(coverage, risk),

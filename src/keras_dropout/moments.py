@@ -20,8 +20,7 @@ Gast and Roth 2018, arXiv:1805.11327; Clark 1961, Operations Research 9:145-162,
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,16 +32,16 @@ from scipy.stats import qmc
 
 from keras_dropout import backends, layers
 from keras_dropout.errors import check_whole, refuse
+from keras_dropout.layers.units import SATURATION
 from keras_dropout.layers.weights import NORMAL_POINTS, NORMAL_WEIGHTS
 from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import is_dropout
-from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, padded
+from keras_dropout.sampling import as_trained, check_examples, contains_dropout, drops, in_batches
 
 DRAWS = 128
 _BATCH = 1000
 _COVARIANCE = 128  # logits whose covariance is computed: the cost grows with their number squared
 _ACTIVATIONS = 2**23  # numbers that one layer may have for a batch
-_SELU_LIMIT = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 
 _LINEAR = (keras.layers.Dense, *kinds.CONVOLUTIONS)
 _MOVES = (*kinds.RESHAPES, *kinds.EDGES, keras.layers.Concatenate)  # each output is an input, or nothing
@@ -74,8 +73,7 @@ class Prediction:
 
     `mean` and `variance` are those of the model's outputs and have their shape, (examples, classes) for a classifier.
     `expected_entropy` is the mean over masks of the entropy of the predictions, in nats. After a softmax it is that of the
-    distribution over classes, of shape (examples,). After a sigmoid it is that of each output, in the outputs' shape. It is None if
-    the outputs are not probabilities.
+    distribution over classes, (examples,); after a sigmoid that of each output, in their shape; None for what is no probability.
     """
 
     mean: np.ndarray
@@ -132,7 +130,7 @@ def propagate(model: keras.Model, x: Any, *, batch_size: int | None = None) -> M
     if logits is not None:
         largest = max(largest, math.prod(n or lengths for n in logits.shape) * logits.shape[-1])
     size = min(batch_size or max(1, min(_BATCH, _ACTIVATIONS // largest)), len(x[0]))
-    mean, variance, *covariance = _in_batches(lambda *rows: program(values, list(rows)), x, size)
+    mean, variance, *covariance = in_batches(lambda *rows: program(values, list(rows)), x, size)
     return Moments(mean, variance, function, *covariance)
 
 
@@ -151,7 +149,7 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
     if moments.function == "sigmoid":
         program = backends.current().compiled(_sigmoid)
         size = min(len(mean), max(1, _ACTIVATIONS // math.prod(mean.shape[1:])))
-        return Prediction(*_in_batches(program, [mean, variance], size))
+        return Prediction(*in_batches(program, [mean, variance], size))
     classes = mean.shape[-1]
     normals = ops.convert_to_tensor(_normals(draws, classes, seed))
     program = backends.current().compiled(_softmax)
@@ -159,24 +157,13 @@ def probabilities(moments: Moments, *, draws: int = DRAWS, seed: int = 0) -> Pre
     if moments.covariance is not None:
         rows[1] = moments.covariance.reshape(-1, classes, classes)
     size = min(len(rows[0]), max(1, _ACTIVATIONS // max(normals.shape[0], classes) // classes))
-    found = _in_batches(lambda *rows: program(*rows, normals), rows, size)
+    found = in_batches(lambda *rows: program(*rows, normals), rows, size)
     return Prediction(found[0].reshape(mean.shape), found[1].reshape(mean.shape), found[2].reshape(mean.shape[:-1]))
 
 
 def _check_draws(draws: int, seed: int) -> None:
-    """Refuse an invalid number of draws or an invalid seed."""
     check_whole("draws", draws, 2, "It is the number of draws of the logits; 128 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the draws of the logits.")
-
-
-def _in_batches(program: Callable, arrays: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
-    """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
-    arrays, found = list(arrays), []
-    for start in range(0, len(arrays[0]), size):
-        rows = [each[start : start + size] for each in arrays]
-        outputs = program(*(ops.convert_to_tensor(padded(each, size)) for each in rows))
-        found.append([ops.convert_to_numpy(each)[: len(rows[0])] for each in outputs])
-    return [np.concatenate(pieces) for pieces in zip(*found)]
 
 
 def _normals(draws: int, classes: int, seed: int) -> np.ndarray:
@@ -369,8 +356,12 @@ def _linear(call: graph.Call, means: list, variances: list) -> tuple:
 
 def _sums(layer: keras.Layer, x: Any) -> Any:
     """Return the weighted sums of x plus bias, before the activation."""
-    with _without_activation(layer):
+    activation = layer.activation
+    try:
+        vars(layer)["activation"] = None  # without Keras's tracking of a layer's attributes
         return layer.call(x)
+    finally:
+        vars(layer)["activation"] = activation
 
 
 def _squared_sums(layer: keras.Layer, x: Any) -> Any:
@@ -380,16 +371,6 @@ def _squared_sums(layer: keras.Layer, x: Any) -> Any:
     values = [(v, ops.zeros_like(v.value) if id(v) == bias else ops.square(v.value)) for v in layer.variables]
     with keras.StatelessScope(values):
         return _sums(layer, x)
-
-
-@contextmanager
-def _without_activation(layer: keras.Layer) -> Iterator[None]:
-    activation = layer.activation
-    try:
-        vars(layer)["activation"] = None  # without Keras's tracking of a layer's attributes
-        yield
-    finally:
-        vars(layer)["activation"] = activation
 
 
 def _dropped(rate: float, mean: Any, variance: Any) -> tuple:
@@ -406,8 +387,8 @@ def _dropout(rate: float, call: graph.Call, means: list, variances: list) -> tup
 def _alpha_dropout(rate: float, call: graph.Call, means: list, variances: list) -> tuple:
     """y = A (m x + (1 - m) s) - A rate s with m ~ Bernoulli(1 - rate)."""
     kept = 1 - rate
-    scale = (kept * (1 + rate * _SELU_LIMIT**2)) ** -0.5
-    variance = variances[0] + rate * ops.square(means[0] - _SELU_LIMIT)
+    scale = (kept * (1 + rate * SATURATION**2)) ** -0.5
+    variance = variances[0] + rate * ops.square(means[0] - SATURATION)
     return scale * kept * means[0], scale**2 * kept * variance
 
 

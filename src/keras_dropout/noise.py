@@ -27,10 +27,7 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
 
 
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
-    """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`: the moments of the Bernoulli product. rate < 1.
-
-    The backward pass keeps nothing of x's size.
-    """
+    """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`, rate < 1; the backward pass keeps nothing of x's size."""
     return product(_gaussian, x, state, rate, shape, pointwise=True)
 
 
@@ -38,12 +35,11 @@ def product(apply: Callable, x: Any, state: Any, rate: Any, shape: tuple, *, poi
     """Return `apply(x, state, rate, shape, **options)`, which multiplies each element of x by a factor that x does not decide.
 
     The backward pass calls `apply` again on the upstream gradient, so that nothing of x's size is kept. `apply` must be a function
-    of a module, with hashable options. A symbolic size in `shape` is x's own. `pointwise` says that `apply` draws for x once, as
-    `backends.current().draws(state, shape, x)`, and multiplies each element by a function of its own draw: it may then be called
-    on parts of x.
+    of a module, with hashable options. A symbolic size in `shape` is x's own. `pointwise` says that it may be called on parts of x:
+    it draws once, `backends.current().draws(state, shape, x)`, and multiplies each element by a function of its own draw.
     """
     known = tuple(n if isinstance(n, int) else None for n in shape)
-    x, tensors = ops.convert_to_tensor(x), (state, _tensor(rate))
+    x, tensors = ops.convert_to_tensor(x), (state, ops.convert_to_tensor(rate, "float32"))
     return backends.current().recomputed(_with_sizes, x, tensors, pointwise=pointwise, factor=apply, shape=known, **options)
 
 
@@ -92,9 +88,9 @@ def normal(state: Any, shape: tuple, like: Any = None) -> Any:
     return math.sqrt(2) * ops.erfinv(_symmetric(backends.current().draws(state, tuple(shape), like)))
 
 
-def logistic(state: Any, shape: tuple, like: Any = None) -> Any:
+def logistic(state: Any, shape: tuple) -> Any:
     """Return float32 draws log(u / (1 - u)) of a uniform u, always finite."""
-    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape), like)))
+    return 2 * ops.arctanh(_symmetric(backends.current().draws(state, tuple(shape))))
 
 
 def fold(state: Any, number: Any) -> Any:
@@ -105,10 +101,6 @@ def fold(state: Any, number: Any) -> Any:
 def _with_sizes(x: Any, state: Any, rate: Any, *, factor: Callable, shape: tuple, **options: Any) -> Any:
     sizes = tuple(n if m is None else m for m, n in zip(shape, ops.shape(x))) if None in shape else shape
     return factor(x, state, rate, sizes, **options)
-
-
-def _tensor(rate: Any) -> Any:
-    return ops.convert_to_tensor(rate, "float32")
 
 
 def _bernoulli(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool) -> Any:

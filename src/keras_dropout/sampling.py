@@ -4,8 +4,7 @@ Layers before the first dropout are computed once. The layers behind it are one 
 
 The masks are a pure function of (seed, layer, sample, example), whatever the batch size. On JAX each example is computed as a
 batch of one with its own random states (or, where masks are shared, with those of its sample). A vectorising map joins these
-products into one again. This works for every layer, Keras's own included. TensorFlow and PyTorch have no such map for these layers:
-there each block of `BLOCK` examples has one state.
+products into one again, for every layer. TensorFlow and PyTorch have no such map: there `BLOCK` examples have one state.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from keras import ops
 from keras_dropout import backends, layers
 from keras_dropout.companions import MultiSampleDropout, RDrop
 from keras_dropout.cores import usable_cores
-from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse
+from keras_dropout.errors import BadInput, check_choice, check_whole, described, refuse, refused
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.masks import derive_seed, seed_words
 from keras_dropout.models import graph, kinds
@@ -138,12 +137,10 @@ class Passes:
     ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
         """Yield (slice of the examples, number of samples, `reduce(outputs)`) piece by piece.
 
-        Memory does not grow with the examples. It does not grow with the samples either if `reduce` combines them. The samples are
-        numbered from `first`.
+        Memory does not grow with the examples, nor with the samples if `reduce` combines them. They are numbered from `first`.
 
         `reduce` gets the outputs of some samples for some examples, float32 of shape (samples, examples, …), inside the compiled
-        program. It returns a dict of tensors whose first axis is the examples, except for one named "outputs". `together` gives
-        it all samples of an example at once.
+        program. It returns a dict of tensors (examples, …), but for one named "outputs". `together` gives it all samples at once.
         """
         check_whole("samples", samples, 1, "It is the number of stochastic forward passes; 100 is a usual one.")
         x = self.check(x)
@@ -165,14 +162,15 @@ class Passes:
             rows, examples, held = piece
             with self._refusing():
                 found = program(values, held, self._words, group, examples)
-            return rows, len(group), {name: _without_padding(name, tensor, rows) for name, tensor in found.items()}
+            there = slice(rows.stop - rows.start)  # without the padding
+            arrays = {name: ops.convert_to_numpy(tensor) for name, tensor in found.items()}
+            return rows, len(group), {name: v[:, there] if name == "outputs" else v[there] for name, v in arrays.items()}
 
         # One thread per core, because these are many small products; one piece per thread, so that memory does not grow.
         workers = _threads() if self._by_example else 1
         starts = range(0, count, size)
-        alone = 1  # the first piece compiles
         with ThreadPoolExecutor(workers) as threads:
-            for chunk in (starts[:alone], *(starts[n : n + workers] for n in range(alone, len(starts), workers))):
+            for chunk in (starts[:1], *(starts[n : n + workers] for n in range(1, len(starts), workers))):  # the first compiles
                 pieces = list(threads.map(prepared, chunk))
                 for group in groups:
                     yield from threads.map(functools.partial(reduced, group), pieces)
@@ -182,13 +180,8 @@ class Passes:
         arrays = self.check(x)
         size = min(batch_size or _BATCH, len(arrays[0]))
         values = [ops.convert_to_tensor(variable) for variable in self._variables]
-        pieces = []
-        for start in range(0, len(arrays[0]), size):
-            rows = [each[start : start + size] for each in arrays]
-            with self._refusing():
-                found = self._calm(values, [ops.convert_to_tensor(padded(each, size)) for each in rows])
-            pieces.append(ops.convert_to_numpy(found)[: len(rows[0])])
-        return np.concatenate(pieces)
+        with self._refusing():
+            return in_batches(lambda *rows: [self._calm(values, list(rows))], arrays, size)[0]
 
     def check(self, x: Any) -> list[np.ndarray]:
         """Return the inputs as arrays, in the order of the model's; refuse arrays that do not fit."""
@@ -246,18 +239,12 @@ class Passes:
             refuse(f"the model {self.model.name!r} has {len(flat)} outputs.", "Write a keras.Model whose call returns one of them.")
         return ops.cast(flat[0], "float32")
 
-    @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turn the errors that layers raise into refusals; our own refusals pass unchanged."""
-        try:
-            yield
-        except BadInput:
-            raise
-        except Exception as error:
-            refuse(
-                f"the model {self.model.name!r} cannot be sampled on these examples: {described(error)}",
-                "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
-            )
+    def _refusing(self) -> contextlib.AbstractContextManager[None]:
+        """Turn the errors that layers raise into refusals."""
+        return refused(
+            f"the model {self.model.name!r} cannot be sampled on these examples",
+            "Give what model.predict takes; a layer of your own must draw from a keras.random.SeedGenerator of its own.",
+        )
 
     def _run_before(self, values: list, x: list) -> list:
         if self._behind is None or not self._before:
@@ -362,10 +349,7 @@ def _is_off(layer: keras.Layer) -> bool:
 
 
 def _is_own(layer: Any) -> bool:
-    """Return whether a layer's class is user-defined.
-
-    Subclasses of Keras layers that take a `seed` do not count: their options say what they drop.
-    """
+    """Return whether a layer's class is user-defined; a subclass of a Keras layer with a `seed` says by options what it drops."""
     known = [cls for cls in type(layer).__mro__ if is_known(cls.__module__)]
     preprocessing = any(map(kinds.is_preprocessing, type(layer).__mro__))
     options = inspect.signature(known[0].__init__).parameters  # type: ignore[misc]
@@ -549,9 +533,14 @@ def _threads() -> int:
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) else cores
 
 
-def _without_padding(name: str, values: Any, rows: slice) -> np.ndarray:
-    whole = (slice(None),) * (name == "outputs")
-    return ops.convert_to_numpy(values)[(*whole, slice(rows.stop - rows.start))]
+def in_batches(program: Callable, arrays: list[np.ndarray], size: int) -> list[np.ndarray]:
+    """Return the program's outputs for all rows. The program gets `size` rows at a time: one shape, one compilation."""
+    found = []
+    for start in range(0, len(arrays[0]), size):
+        rows = [each[start : start + size] for each in arrays]
+        outputs = program(*(ops.convert_to_tensor(padded(each, size)) for each in rows))
+        found.append([ops.convert_to_numpy(each)[: len(rows[0])] for each in outputs])
+    return [np.concatenate(pieces) for pieces in zip(*found)]
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:

@@ -121,8 +121,7 @@ class Linear(Schedule):
         rate(t) = (1 - s) first + s last,    s = (t - begin) / (end - begin), within [0, 1]
 
     Arguments:     first, last: rates before `begin` and after `end`, in [0, 1). begin, end: shares of training.
-    Source:        from 0 up as in DropBlock (Ghiasi et al. 2018, arXiv:1810.12890) and ScheduledDropPath (Zoph et al. 2018,
-                   arXiv:1707.07012).
+    Source:        from 0 up as in DropBlock (Ghiasi et al. 2018, arXiv:1810.12890), DropPath (Zoph et al. 2018, arXiv:1707.07012).
     """
 
     _rates: ClassVar[tuple[str, ...]] = ("first", "last")

@@ -2,8 +2,7 @@
 
 A unit is an entry of the last axis: of a vector, or a channel of a feature map. A pass forward through the graph finds which units
 are certainly zero; a pass backward finds which ones are used. A layer that is known unit by unit is made anew with the needed units
-alone. Any other layer keeps all its units, with zeros where units are dropped: this is right for every layer that drops nothing
-itself.
+alone. Any other layer keeps all its units, with zeros where units are dropped: right for every layer that drops nothing itself.
 """
 
 from dataclasses import dataclass, field
@@ -42,8 +41,7 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
 
     Dropped units are removed: the columns of the kernel and bias that make them, the rows of the kernel that uses them, and
     everything between. The factor 1 / (1 - rate) goes into the next kernel, or into a Rescaling if an activation comes first. If
-    something needs a dropped unit, such as a sum with another branch or a normalisation over the units, the unit stays, and a
-    Rescaling makes it zero.
+    something needs a dropped unit, as a sum with another branch or a normalisation does, it stays, and a Rescaling makes it zero.
 
     Model:         Sequential, functional, with nested models (they are opened), or a subclass that can be followed. It does not
                    change; weights are copied, compile settings are kept.
@@ -83,8 +81,7 @@ def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:
 def _factors(read: graph.Graph, model: keras.Model, seed: int, sample: int) -> list[np.ndarray | None]:
     """Return the factors by which each call of a dropout layer multiplies its units; None for the other calls.
 
-    The factors are (units,), or (places, units) if the places of a feature map differ. If they differ, only Flatten layers may
-    follow the call: behind a Flatten, the entries are units.
+    The factors are (units,), or (places, units) if the places of a feature map differ, and only Flatten layers follow the call.
     """
     states = shared_states(model, seed, sample)
     steps: dict[int, int] = {}
@@ -148,8 +145,7 @@ class _Thinning:
             for call, factor in zip(self._read.calls, factors, strict=True)
         ]
         self._drop_behind_flatten()
-        self._zero = {number: np.zeros(self._units(number), bool) for number in self._shapes}
-        self._need = {number: np.zeros(self._units(number), bool) for number in self._shapes}
+        self._zero, self._need = ({number: np.zeros(self._units(number), bool) for number in self._shapes} for _ in range(2))
 
     def _drop_behind_flatten(self) -> None:
         """Move the dropout of single entries of a feature map behind the Flatten that follows."""
@@ -256,8 +252,7 @@ class _Thinning:
             made = keras.tree.flatten(self._call(step))
             self._values.update(zip(step.call.outputs, made))
             for number in step.call.outputs:
-                whole = step.kind == "whole"
-                self._has[number] = np.ones(self._units(number), bool) if whole else step.makes
+                self._has[number] = np.ones(self._units(number), bool) if step.kind == "whole" else step.makes
         outputs = [self._part(number, np.ones(self._units(number), bool)) for number in self._read.outputs]
         outputs = keras.tree.pack_sequence_as(self._old.output, outputs)
         new = keras.Model(inputs, outputs, name=self._old.name)

@@ -76,15 +76,10 @@ class Uncertainty(Shown):
             import pandas
         except ImportError:
             refuse("to_frame() needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
-        columns: dict[str, np.ndarray] = {}
+        sd = np.sqrt(self.predictive_variance)
+        columns: dict[str, np.ndarray] = {"mean": self.mean, "sd": sd}
         if self.outputs == "classes":
-            columns["class"] = self.mean.argmax(-1)
-            columns["probability"] = self.mean.max(-1)
-        else:
-            columns["mean"] = self.mean
-        columns["sd"] = (
-            np.sqrt(self.predictive_variance).max(-1) if self.outputs == "classes" else np.sqrt(self.predictive_variance)
-        )
+            columns = {"class": self.mean.argmax(-1), "probability": self.mean.max(-1), "sd": sd.max(-1)}
         for name in ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "log_likelihood"):
             if (values := getattr(self, name)) is not None:
                 columns[name] = values

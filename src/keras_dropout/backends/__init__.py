@@ -1,11 +1,10 @@
-"""The interface that each backend implements for the masks; everything else is written in `keras.ops`.
+"""The functions that the module of each backend has for the masks; everything else is written in `keras.ops`.
 
     draws(state, shape)                       24 random bits for each position of `shape`, as whole numbers
     draws_at(state, low, high)                the same, for the positions high * 2**32 + low; `high` may be None
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static); backward applies it again to the upstream gradient
-    compiled(function, seldom=False)          the function, compiled where the backend compiles, without gradients; compiled quickly
-                                              if it is called `seldom`
+    compiled(function, seldom=False)          the function, without gradients, compiled where the backend compiles; fast if `seldom`
 
 `state` comes from `masks.Stream.next`. `recomputed` is for functions that multiply each element of x by a factor of the other
 tensors. Such a function is its own transpose, so that nothing of x's size is kept for backward. `pointwise` tells `recomputed`

@@ -21,26 +21,22 @@ WORDS = Words(constant=jnp.uint32, shift_right=lambda x, n: x >> jnp.uint32(n))
 
 @partial(jax.jit, static_argnames="shape")
 def draws(state: jax.Array, shape: tuple[int, ...], like: jax.Array | None = None) -> jax.Array:
-    """See `keras_dropout.backends`."""
     low, high = _positions(shape, _shard_axes(shape, like))
     return masks.draws(low, call_key(state, WORDS), WORDS, high)
 
 
 @jax.jit
 def draws_at(state: jax.Array, low: jax.Array, high: jax.Array | None = None) -> jax.Array:
-    """See `keras_dropout.backends`."""
     high = None if high is None else high.astype(jnp.uint32)
     return masks.draws(low.astype(jnp.uint32), call_key(state, WORDS), WORDS, high)
 
 
 @jax.jit
 def fold(state: jax.Array, number: jax.Array | int) -> jax.Array:
-    """See `keras_dropout.backends`."""
     return jnp.stack([*call_key(state, WORDS), jnp.asarray(number, jnp.uint32)])
 
 
 def recomputed(apply: Callable, x: jax.Array, tensors: tuple, *, pointwise: bool, **static: Any) -> jax.Array:
-    """See `keras_dropout.backends`."""
     return _recomputed(apply, tuple(static.items()), jnp.asarray(x), tensors)
 
 
@@ -64,7 +60,6 @@ _product.defvjp(_forward, _backward)
 
 
 def compiled(function: Callable, seldom: bool = False) -> Callable:
-    """See `keras_dropout.backends`."""
     return jax.jit(function, compiler_options=_quickly() if seldom else None)
 
 

@@ -1,7 +1,6 @@
 """Masks on TensorFlow: unsigned 32-bit words, compiled by XLA wherever they are called from.
 
-Run op by op, the hash would be twice as slow as TensorFlow's own dropout. As a compiled function inside eager code or a plain
-graph, it is five times as fast.
+Op by op the hash would be twice as slow as TensorFlow's dropout; as a compiled function, also in eager code, five times as fast.
 """
 
 import functools
@@ -21,7 +20,6 @@ WORDS = Words(
 
 
 def draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...], like: tf.Tensor | None = None) -> tf.Tensor:
-    """See `keras_dropout.backends`."""
     if all(isinstance(n, int) for n in shape):
         return _compiled_draws(tuple(shape))(state)
     return _draws(state, shape)
@@ -42,23 +40,19 @@ def _draws(state: tf.Tensor, shape: tuple[int | tf.Tensor, ...]) -> tf.Tensor:
 
 
 def draws_at(state: tf.Tensor, low: tf.Tensor, high: tf.Tensor | None = None) -> tf.Tensor:
-    """See `keras_dropout.backends`."""
     high = None if high is None else tf.cast(high, tf.uint32)
     return masks.draws(tf.cast(low, tf.uint32), call_key(state, WORDS), WORDS, high)
 
 
 def fold(state: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
-    """See `keras_dropout.backends`."""
     return tf.stack([*call_key(state, WORDS), tf.cast(number, tf.uint32)])
 
 
 def recomputed(apply: Callable, x: tf.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> tf.Tensor:
-    """See `keras_dropout.backends`."""
     return _product(apply, **static)(tf.convert_to_tensor(x), *tensors)
 
 
 def compiled(function: Callable, seldom: bool = False) -> Callable:
-    """See `keras_dropout.backends`."""
     return tf.function(function, autograph=False, reduce_retracing=True)
 
 

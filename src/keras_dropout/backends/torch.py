@@ -23,7 +23,6 @@ _BLOCK = 2**17
 
 
 def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None = None) -> torch.Tensor:
-    """See `keras_dropout.backends`."""
     state = state.to(torch.int32)
     size = math.prod(shape)
     start = getattr(like, "first_position", 0)
@@ -31,13 +30,11 @@ def draws(state: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor | None
 
 
 def draws_at(state: torch.Tensor, low: torch.Tensor, high: torch.Tensor | None = None) -> torch.Tensor:
-    """See `keras_dropout.backends`."""
     high = None if high is None else high.to(torch.int32)
     return masks.draws(low.to(torch.int32), call_key(state.to(torch.int32), WORDS), WORDS, high)
 
 
 def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
-    """See `keras_dropout.backends`."""
     state = state.to(torch.int32)
     key = call_key(state.tolist(), _PLAIN_WORDS) if _eager_on_cpu(state) else call_key(state, WORDS)
     words = [WORDS.constant(word % POSITIONS) if isinstance(word, int) else word for word in (*key, number)]
@@ -45,12 +42,10 @@ def fold(state: torch.Tensor, number: torch.Tensor | int) -> torch.Tensor:
 
 
 def compiled(function: Callable, seldom: bool = False) -> Callable:
-    """See `keras_dropout.backends`."""
     return torch.no_grad()(function)
 
 
 def recomputed(apply: Callable, x: torch.Tensor, tensors: tuple, *, pointwise: bool, **static: Any) -> torch.Tensor:
-    """See `keras_dropout.backends`."""
     how = _by_blocks if pointwise else _whole
     if _eager_on_cpu(x) and not (x.requires_grad and torch.is_grad_enabled()):
         return how(apply, static, x, tensors)

@@ -1,6 +1,5 @@
 """The commands about models and layers: sites, place, check, init and layers."""
 
-import difflib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from keras_dropout.commands.options import (
     takes,
 )
 from keras_dropout.commands.output import Working, again, check_output_path, show
-from keras_dropout.errors import refuse
+from keras_dropout.errors import meant, refuse
 from keras_dropout.models import targets
 
 
@@ -186,9 +185,7 @@ def layers(
       keras-dropout layers DropBlock2D
     """
     if name is not None and name not in METHODS:
-        lower = {each.lower(): each for each in METHODS}
-        close = difflib.get_close_matches(name.lower(), lower, n=1)
-        refuse(f"unknown method {name!r}.", f"{f'Did you mean {lower[close[0]]}? ' if close else ''}{again('layers')} lists all.")
+        refuse(f"unknown method {name!r}.", f"{meant(name, METHODS)}{again('layers')} lists all.")
     if "jax" in frameworks.installed():  # which Keras's NumPy backend needs; it loads the fastest, to read docstrings
         os.environ["KERAS_BACKEND"] = "numpy"
     frameworks.choose()

@@ -72,7 +72,7 @@ class _AttentionWrapper(MaskWrapper):
         use_causal_mask: bool = False,
     ) -> Any:
         value = query if value is None else value
-        self._check_floating(query, value, key)
+        check_floating(type(self).__name__, query, value, key)
         allowed = _join(attention_mask, query_mask, value_mask, key_mask)
         if not (query_mask is None and value_mask is None and key_mask is None):
             # Keras's layer removes the padding masks from the tensors it gets. Give it copies: the caller's tensors keep theirs.
@@ -119,18 +119,13 @@ class _AttentionWrapper(MaskWrapper):
             near = window if near is None else ops.logical_and(near, window)
         return ops.expand_dims(near, (0, 1))
 
-    def _check_floating(self, *inputs: Any) -> None:
-        for each in inputs:
-            if each is not None:
-                check_floating(type(self).__name__, each)
-
     def compute_output_shape(self, query_shape: tuple, value_shape: tuple | None = None, key_shape: tuple | None = None) -> tuple:
         return self.layer.compute_output_shape(query_shape, value_shape or query_shape, key_shape)
 
     def compute_output_spec(
         self, query: Any, value: Any, key: Any = None, *_: Any, return_attention_scores: bool = False, **__: Any
     ) -> Any:
-        self._check_floating(query, value, key)
+        check_floating(type(self).__name__, query, value, key)
         outputs = self.layer.compute_output_spec(query, value, key)
         if not return_attention_scores:
             return outputs
@@ -157,7 +152,6 @@ class AttentionDropout(_AttentionWrapper):
     Differs from:  MultiHeadAttention(dropout=rate) as Dropout differs from Keras's, and by keeping fused attention on at inference.
                    The weights of a query sum to 1 only on average. Flax shares the mask over batch and heads.
 
-    >>> import numpy as np
     >>> layer = AttentionDropout(0.1, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> tuple(layer(np.ones((3, 5, 8), "float32"), training=True, use_causal_mask=True).shape)
     (3, 5, 8)
@@ -183,7 +177,6 @@ class DropKey(_AttentionWrapper):
     Differs from:  AttentionDropout: the weights of a query always sum to 1, and the mean is not kept. Common published code adds
                    -1e12, which overflows in float16 and gives equal weights where all keys are hidden.
 
-    >>> import numpy as np
     >>> layer = DropKey(0.9, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> y = layer(np.ones((3, 5, 8), "float32"), training=True)
     >>> bool(np.isfinite(ops.convert_to_numpy(y)).all())
@@ -214,7 +207,6 @@ class DropHead(_AttentionWrapper):
                    where a head is forced to stay. Common published code gives nan where no head is left. Training uses fused
                    attention too, unless the scores are requested.
 
-    >>> import numpy as np
     >>> layer = DropHead(0.5, keras.layers.MultiHeadAttention(num_heads=2, key_dim=4), seed=0)
     >>> tuple(layer(np.ones((3, 5, 8), "float32"), training=True).shape)
     (3, 5, 8)

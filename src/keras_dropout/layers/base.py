@@ -71,12 +71,12 @@ else:
 class Stochastic(_Mixin):
     """The random state of a layer: its rates and its stream of masks. It comes first among the bases of a Keras layer.
 
-    Rates and stream are state but not weights. They are in `variables`, so that every backend carries them through a step, and in
-    saved files, so that resumed training continues with the masks it would have had. They are not in `weights`, so that weight
-    lists and counts are those of a model without dropout.
+    Rates and stream are in `variables`, so that every backend carries them through a step, and in saved files, so that resumed
+    training continues with the masks it would have had. They are not in `weights`: their lists are those without dropout.
     """
 
     state: SimpleNamespace
+    in_config: tuple[str, ...] = ()  # arguments of the constructor, besides the rates and the seed, that are in the layer's config
 
     def start(self, seed: int | None, **rates: float) -> None:
         """Make the state. Call it once, after Keras's own constructor."""
@@ -103,14 +103,14 @@ class Stochastic(_Mixin):
 
     def get_config(self) -> dict:
         rates = {name: getattr(type(self), name).own(self) for name in vars(self.state) if name != "stream"}
-        return {**super().get_config(), **rates, "seed": self.seed}
+        more = (name for cls in reversed(type(self).__mro__) for name in vars(cls).get("in_config", ()))
+        return {**super().get_config(), **rates, "seed": self.seed, **{name: getattr(self, name) for name in more}}
 
 
 class _SavedState(keras.Layer):
     """A layer's random state in saved files, in a place of its own beside the layer's weights.
 
-    Keras's own dropout layers have no weights and do not read this place; ours work without it. Files of weights therefore move
-    between models with Keras's layers and models with ours.
+    Keras's dropout does not read this place, and ours works without it: files of weights move between models with either.
     """
 
     def __init__(self, state: SimpleNamespace):
@@ -247,21 +247,36 @@ class MaskWrapper(LayerWrapper):
         self.start(seed, rate=rate)
 
 
+class ChannelLayer(MaskLayer):
+    """A layer for (batch, *spatial, channels), or (batch, channels, *spatial); its mask has one draw per example and channel."""
+
+    in_config: tuple[str, ...] = ("data_format",)
+
+    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, seed=seed, **kwargs)
+        value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
+        self.data_format = check_choice(f"data_format for {type(self).__name__}", value, ("channels_first", "channels_last"))
+
+    def channel_axis(self, rank: int) -> int:
+        return rank - 1 if self.data_format == "channels_last" else 1
+
+    def spatial_axes(self, rank: int) -> tuple[int, ...]:
+        return tuple(axis for axis in range(1, rank) if axis != self.channel_axis(rank))
+
+    def mask_shape(self, shape: tuple) -> tuple:
+        spatial = self.spatial_axes(len(shape))
+        return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
+
+
 def check_tensor(owner: str, inputs: Any) -> None:
     """Refuse several tensors."""
     if isinstance(inputs, (list, tuple, dict)):
         refuse(f"{owner}: inputs must be one tensor; got a {type(inputs).__name__} of {len(inputs)}.", "Call it on each of them.")
 
 
-def check_floating(owner: str, inputs: Any) -> None:
-    """Refuse integers and booleans: a mask scales the values it keeps."""
-    check_tensor(owner, inputs)
-    kind = keras.backend.standardize_dtype(inputs.dtype)
-    if "float" not in kind:
-        refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")
-
-
-def check_data_format(owner: str, data_format: str | None) -> str:
-    """Return "channels_first" or "channels_last"; None means Keras's own setting."""
-    value = str(data_format or keras.config.image_data_format()).lower()  # upper or lower case, as in Keras
-    return check_choice(f"data_format for {owner}", value, ("channels_first", "channels_last"))
+def check_floating(owner: str, *inputs: Any) -> None:
+    """Refuse integers and booleans: a mask scales the values it keeps. None is no input."""
+    for each in inputs:
+        check_tensor(owner, each)
+        if each is not None and "float" not in (kind := keras.backend.standardize_dtype(each.dtype)):
+            refuse(f"{owner}: inputs must be floating point; got {kind}.", "Cast them, or put the layer behind the embedding.")

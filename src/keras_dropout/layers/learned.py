@@ -62,6 +62,11 @@ class _OnKernel(LayerWrapper):
                 "Wrap a Dense, EinsumDense or convolution layer.",
             )
 
+    def add_numbers(self, name: str, shape: tuple, start: float, constraint: Any = None) -> keras.Variable:
+        """Return a new weight of numbers that are learned in float32 and begin at `start`."""
+        initial = keras.initializers.Constant(start)
+        return self.add_weight(name=name, shape=shape, initializer=initial, dtype="float32", autocast=False, constraint=constraint)
+
     def kernel(self) -> Any:
         """Return the kernel with which the layer computes, in float32 or better."""
         used = ops.cast(self.layer.kernel, self.layer.compute_dtype)
@@ -116,8 +121,7 @@ class _OnSum(_OnKernel):
 class _LearnedRate(_OnKernel):
     """A wrapper that learns its rates, as log(rate / (1 - rate)) in one weight.
 
-    `rate` reads the mean of the learned rates, to six digits; setting it sets all of them. The config has the rate that was last
-    set; the learned rates are in the weight.
+    `rate` reads the mean of the learned rates, to six digits; setting it sets all of them. The config has the rate last set.
     """
 
     highest = 1.0  # limit of the rates; 1 itself is not allowed
@@ -151,14 +155,7 @@ class _LearnedRate(_OnKernel):
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
-        self.logit = self.add_weight(
-            name="logit",
-            shape=self.logit_shape(),
-            initializer=keras.initializers.Constant(_logit(self._rate)),
-            dtype="float32",
-            autocast=False,
-            constraint=self.constraint,
-        )
+        self.logit = self.add_numbers("logit", self.logit_shape(), _logit(self._rate), self.constraint)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self._rate}
@@ -190,13 +187,13 @@ class ConcreteDropout(_LearnedRate):
                    mask is biased where rate is not 1/2: at temperature 0.1 its mean at rate 0.1 is 0.8988 instead of 0.9, at
                    2/3, the authors' choice for images, 0.8547.
 
-    >>> import numpy as np
     >>> layer = ConcreteDropout(0.1, keras.layers.Dense(3), seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.rate, len(layer.losses), [tuple(w.shape) for w in layer.weights]
     (0.1, 1, [(), (4, 3), (3,)])
     """
 
+    in_config = ("temperature", "spatial")
     weight_regularizer = Number("l^2 / (2 N) for a mean cross-entropy over N examples; 0 switches it off.", least=0)
     dropout_regularizer = Number("1 / N for a mean cross-entropy over N examples; 0 switches it off.", least=0)
 
@@ -237,9 +234,6 @@ class ConcreteDropout(_LearnedRate):
         weights = ops.cast(ops.sum(ops.square(self.kernel())), "float32") / rest
         return state.weight_regularizer * weights + state.dropout_regularizer * features * negative_entropy
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "temperature": self.temperature, "spatial": self.spatial}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class VariationalDropout(_OnSum, _LearnedRate):
@@ -254,21 +248,20 @@ class VariationalDropout(_OnSum, _LearnedRate):
                    independent for each weight, drawn on the sums (two products instead of one; type A in the paper), or
                    "inputs", one factor per input unit, so that the outputs' noise is correlated (type B). per: one rate for the
                    "layer", for each input "unit", or, with noise on the weights, for each "weight". kl_weight: 1 / N for a mean
-                   loss over N training examples; can be changed at any time, as to raise it from 0 in the first epochs.
-                   seed: whole number.
+                   loss over N training examples; can be changed at any time, as to rise from 0 at first. seed: whole number.
     Source:        Kingma, Salimans and Welling 2015, arXiv:1506.02557.
     Differs from:  Edward2's DenseVariationalDropout, which is SparseVariationalDropout. The sum is over the random quantities: all
                    weights with noise on the weights, the input units with noise on the inputs. It leaves out the
                    divergence's unknown constant, so it may be below 0. The polynomial is accurate to 0.04 for a <= 1
                    and rewards noise without limit beyond: rates stay at 0.5 or less.
 
-    >>> import numpy as np
     >>> layer = VariationalDropout(0.2, keras.layers.Dense(3), per="unit", kl_weight=1e-3, seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.rate, [tuple(w.shape) for w in layer.weights]
     (0.2, [(4,), (4, 3), (3,)])
     """
 
+    in_config = ("noise", "per")
     kinds = (keras.layers.Dense,)
     highest = 0.5
     kl_weight = Number(_KL_WEIGHT, least=0)
@@ -316,9 +309,6 @@ class VariationalDropout(_OnSum, _LearnedRate):
         random = self.layer.kernel.shape if self.noise == "weights" else self.layer.kernel.shape[:1]
         return ops.mean(each) * math.prod(random)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "noise": self.noise, "per": self.per}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class SparseVariationalDropout(_OnSum):
@@ -335,16 +325,15 @@ class SparseVariationalDropout(_OnSum):
                    out, and `pruned()` returns a plain layer without them.
     Source:        Molchanov, Ashukha and Vetrov 2017, arXiv:1701.05369.
     Differs from:  the authors' code: a weight of exactly 0 is allowed, and the noise uses s^2 even where log a is clipped. Unlike
-                   Edward2's DenseVariationalDropout, it leaves weights out at inference. There is no rate: each weight has
-                   its own, a / (1 + a).
+                   Edward2's DenseVariationalDropout, it leaves weights out at inference. Each weight has its rate, a / (1 + a).
 
-    >>> import numpy as np
     >>> layer = SparseVariationalDropout(keras.layers.Dense(3), kl_weight=1e-3, log_variance=10.0, seed=0)
     >>> y = layer(np.ones((2, 4), "float32"), training=True)
     >>> layer.sparsity, float(np.abs(np.asarray(layer.pruned().kernel)).sum())
     (1.0, 0.0)
     """
 
+    in_config = ("log_variance",)
     kl_weight = Number(_KL_WEIGHT, least=0)
     threshold = Number("It is compared with log(variance / mean^2) of a weight; the authors use 3.")
 
@@ -369,13 +358,7 @@ class SparseVariationalDropout(_OnSum):
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
-        self.log_sigma2 = self.add_weight(
-            name="log_sigma2",
-            shape=self.layer.kernel.shape,
-            initializer=keras.initializers.Constant(self.log_variance),
-            dtype="float32",
-            autocast=False,
-        )
+        self.log_sigma2 = self.add_numbers("log_sigma2", self.layer.kernel.shape, self.log_variance)
 
     @property
     def sparsity(self) -> float:
@@ -411,9 +394,6 @@ class SparseVariationalDropout(_OnSum):
         log_alpha = self._log_alpha()
         return ops.sum(0.63576 - 0.63576 * ops.sigmoid(1.87320 + 1.48695 * log_alpha) + ops.softplus(-log_alpha) / 2)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "log_variance": self.log_variance}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class Standout(_OnSum):
@@ -430,7 +410,6 @@ class Standout(_OnSum):
     Differs from:  other dropout: kept units are not scaled, because their probabilities are part of the network. There is no
                    rate: each unit has its own, 1 - pi. No gradient goes through pi.
 
-    >>> import numpy as np
     >>> layer = Standout(keras.layers.Dense(2, kernel_initializer="ones"), alpha=0.0, beta=0.0, seed=0)
     >>> np.asarray(layer(np.ones((1, 3), "float32"))).tolist()
     [[1.5, 1.5]]
@@ -464,14 +443,12 @@ class TargetedDropout(_OnKernel):
     Arguments:     rate: probability in [0, 1] that a candidate is dropped. layer: the layer. targeted: share of candidates, in
                    [0, 1], rounded to whole weights of a column or whole columns; the paper's usual pair is rate 0.66, targeted
                    0.75. Can be changed at any time, as can the rate. by: "weights", the least |w| of each column, or "units",
-                   the columns of least norm, whole. seed: whole number. `pruned()` returns a plain layer with zeros for the
-                   candidates.
+                   the columns of least norm. seed: whole number. `pruned()` gives a plain layer with zeros for the candidates.
     Source:        Gomez et al. 2019, arXiv:1905.13678.
     Differs from:  tensor2tensor: kept candidates are not scaled by 1 / (1 - rate). The aim is a network that works without them,
                    not one that keeps its mean. A share of rate * targeted of the weights is dropped, by one mask for the
                    whole batch. Among equal weights, exactly the requested number are candidates.
 
-    >>> import numpy as np
     >>> layer = TargetedDropout(1.0, keras.layers.Dense(1, use_bias=False), targeted=0.5, seed=0)
     >>> layer.build((None, 4))
     >>> layer.layer.set_weights([np.array([[3.0], [-1.0], [2.0], [-4.0]], "float32")])
@@ -479,6 +456,7 @@ class TargetedDropout(_OnKernel):
     [3.0, 0.0, 0.0, -4.0]
     """
 
+    in_config = ("by",)
     rate = Rate()
     targeted = Rate()
 
@@ -519,9 +497,6 @@ class TargetedDropout(_OnKernel):
             sizes, shape = ops.sum(ops.square(ops.cast(sizes, "float32")), axis=0)[:, None], (kernel.shape[-1],)
         ranks = ops.argsort(ops.argsort(sizes, axis=0), axis=0)
         return ops.reshape(ops.cast(ranks, "float32") < ops.round(share * sizes.shape[0]), shape)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "by": self.by}
 
 
 def _logit(rate: float) -> float:

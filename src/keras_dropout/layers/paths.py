@@ -1,7 +1,5 @@
 """Layers that drop paths: residual branches, whole layers, edges of a graph."""
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -9,7 +7,7 @@ from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
+from keras_dropout.errors import check_choice, check_range, check_rate, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
 __all__ = ["DropEdge", "DropPath", "LayerDrop", "ScheduledDropPath", "ShakeDrop", "ShakeShake", "StochasticDepth", "linear_decay"]
@@ -20,15 +18,14 @@ _MODES = ("row", "batch")
 class _PathLayer(MaskLayer):
     """A layer with one draw per example ("row") or one for all of them ("batch")."""
 
+    in_config: tuple[str, ...] = ("mode",)
+
     def __init__(self, rate: float, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
         self.mode = check_choice(f"mode for {type(self).__name__}", mode, _MODES)
 
     def mask_shape(self, shape: tuple) -> tuple:
         return (shape[0] if self.mode == "row" else 1,) + (1,) * (len(shape) - 1)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "mode": self.mode}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -39,14 +36,11 @@ class StochasticDepth(_PathLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = f.
-    Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", one draw per example, or "batch", one for all.
-                   seed: whole number.
+    Arguments:     rate: fraction of branches dropped, in [0, 1]. mode: "row", a draw per example, or "batch". seed: whole number.
     Source:        Huang et al. 2016, arXiv:1603.09382. Usual rates rise with depth: see linear_decay.
     Differs from:  the paper by scaling in training instead of at inference, as timm and torchvision do, and by its default of
-                   one draw per example (the paper draws per batch). `DropPath` is another name for it. The method that
-                   EfficientNet calls "drop connect" is this one.
+                   one draw per example (the paper draws per batch). Also named `DropPath`, and "drop connect" by EfficientNet.
 
-    >>> import numpy as np
     >>> y = StochasticDepth(0.5, seed=0)(np.ones((6, 3), "float32"), training=True)
     >>> {tuple(float(v) for v in row) for row in np.asarray(y)} == {(0.0, 0.0, 0.0), (2.0, 2.0, 2.0)}
     True
@@ -64,17 +58,17 @@ class ScheduledDropPath(_PathLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = f.
-    Arguments:     rate: the final fraction of paths dropped, in [0, 1]. steps: training steps until it is reached. mode, seed: as
-                   in StochasticDepth.
+    Arguments:     rate: the last fraction of paths dropped, in [0, 1]. steps: of training, until then. mode, seed: as in DropPath.
     Source:        Zoph et al. 2018, arXiv:1707.07012.
     Differs from:  NASNet's published code in that the rate depends on time only; multiply it by (cell + 1) / cells for the
                    code's default. The step is the layer's own count of training calls, saved with the model.
 
-    >>> import numpy as np
     >>> layer = ScheduledDropPath(1.0, steps=2, seed=0)
     >>> [float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(3)][0::2]
     [1.0, 0.0]
     """
+
+    in_config = ("steps",)
 
     def __init__(self, rate: float, steps: int, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, mode=mode, seed=seed, **kwargs)
@@ -84,9 +78,6 @@ class ScheduledDropPath(_PathLayer):
         progress = ops.minimum(ops.cast(state[2], "float32") / self.steps, 1)
         rate = ops.convert_to_tensor(self.state.rate) * progress
         return noise.bernoulli_product(inputs, state, rate, self.mask_shape(tuple(ops.shape(inputs))))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "steps": self.steps}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -98,15 +89,15 @@ class ShakeDrop(_PathLayer):
     Shapes:        any shape -> the same.
     Inference:     y = (q + (1 - q) E[a]) f with q = 1 - rate, the mean of the training outputs.
     Arguments:     rate: probability in [0, 1] that a branch is shaken; 0.5 in the last block of the paper, linear in depth. alpha,
-                   beta: ranges of the forward and backward factors. mode: "row", draws per example, or "batch". seed: whole
-                   number.
+                   beta: ranges of the forward and backward factors. mode, seed: as in StochasticDepth.
     Source:        Yamada et al. 2018, arXiv:1802.02375. Put it behind the last batch normalisation of the branch.
     Differs from:  the usual code, which draws b once per batch and multiplies by 1 - rate at inference: right only if E[a] = 0.
 
-    >>> import numpy as np
     >>> float(np.asarray(ShakeDrop(0.5)(np.ones((1, 1), "float32"))).sum())
     0.5
     """
+
+    in_config = ("alpha", "beta")
 
     def __init__(
         self,
@@ -119,7 +110,9 @@ class ShakeDrop(_PathLayer):
         **kwargs: Any,
     ):
         super().__init__(rate, mode=mode, seed=seed, **kwargs)
-        self.alpha, self.beta = _check_range("alpha", alpha), _check_range("beta", beta)
+        what, fix = "finite numbers, low and high", "The paper's are (-1, 1) and (0, 1)."
+        self.alpha = check_range("ShakeDrop: alpha", alpha, what, fix)
+        self.beta = check_range("ShakeDrop: beta", beta, what, fix)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         self.check_inputs(inputs)
@@ -137,9 +130,6 @@ class ShakeDrop(_PathLayer):
         )
         return ops.stop_gradient(inputs * (forward - backward)) + inputs * backward
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class ShakeShake(Stochastic, keras.Layer):
@@ -147,19 +137,19 @@ class ShakeShake(Stochastic, keras.Layer):
 
         y = a f1 + (1 - a) f2,    dy/df1 = b,  dy/df2 = 1 - b,    a, b ~ U(0, 1), independent
 
-    Shapes:        [f1, f2] of one shape -> that shape; or one tensor (batch, 2, ...) -> (batch, ...), where a grouped convolution
-                   computes both branches.
+    Shapes:        [f1, f2] of one shape -> that shape; or both of a grouped convolution, (batch, 2, ...) -> (batch, ...).
     Inference:     y = (f1 + f2) / 2.
     Arguments:     mode: "row", draws per example, the paper's best, or "batch". seed: whole number.
     Source:        Gastaldi 2017, arXiv:1705.07485.
     Differs from:  nothing in the paper. There is no rate: the range of the weights is the method.
 
-    >>> import numpy as np
     >>> f = np.ones((4, 3), "float32")
     >>> y = np.asarray(ShakeShake(seed=0)([f, 0 * f], training=True))
     >>> bool((y == y[:, :1]).all() and (0 <= y).all() and (y < 1).all()), len(set(y[:, 0].tolist()))
     (True, 4)
     """
+
+    in_config = ("mode",)
 
     def __init__(self, *, mode: str = "row", seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -169,8 +159,7 @@ class ShakeShake(Stochastic, keras.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         branches = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        for branch in branches:
-            check_floating("ShakeShake", branch)
+        check_floating("ShakeShake", *branches)
         shapes = [tuple(branch.shape) for branch in branches]
         self.compute_output_shape(shapes if isinstance(inputs, (list, tuple)) else shapes[0])
         first, second = branches if len(branches) == 2 else (inputs[:, 0], inputs[:, 1])
@@ -197,9 +186,6 @@ class ShakeShake(Stochastic, keras.Layer):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return next((m for m in mask if m is not None), None) if isinstance(mask, (list, tuple)) else None
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "mode": self.mode}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class DropEdge(MaskLayer):
@@ -216,11 +202,12 @@ class DropEdge(MaskLayer):
                    both directions of an undirected edge are dropped together, and self-loops are neither dropped nor doubled. A
                    node without edges gets zeros, not nan. In a directed graph i -> j and j -> i are dropped together.
 
-    >>> import numpy as np
     >>> y = np.asarray(DropEdge(0.5, normalize="none", seed=0)(np.ones((6, 6), "float32"), training=True))
     >>> bool((y == y.T).all()), float(np.diag(y).sum())
     (True, 6.0)
     """
+
+    in_config = ("normalize",)
 
     def __init__(self, rate: float, *, normalize: str = "symmetric", seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
@@ -257,9 +244,6 @@ class DropEdge(MaskLayer):
         scale = ops.where(linked, ops.rsqrt(degrees), ops.zeros((), weights.dtype))
         return ops.cast(weights * scale * ops.swapaxes(scale, -1, -2), edges.dtype)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "normalize": self.normalize}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class LayerDrop(MaskWrapper):
@@ -269,13 +253,11 @@ class LayerDrop(MaskWrapper):
 
     Shapes:        those of the layer, whose outputs have the shape of its inputs.
     Inference:     y = layer(x).
-    Arguments:     rate: probability in [0, 1] that the layer is skipped; 0.2 in the paper. layer: the layer, or a model. seed:
-                   whole number.
+    Arguments:     rate: probability in [0, 1] of a skip; 0.2 in the paper. layer: the layer, or a model. seed: whole number.
     Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556.
     Differs from:  stochastic depth: a kept layer is not scaled, and the shortcut is inside `layer`. The layer is always computed
                    and its output then kept or discarded, so that compiled programs keep their shape: skipping saves no time.
 
-    >>> import numpy as np
     >>> layer = LayerDrop(0.5, keras.layers.Rescaling(3.0), seed=0)
     >>> {float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(20)} == {1.0, 3.0}
     True
@@ -306,8 +288,7 @@ def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list
 
         rate_l = l / depth * rate,    l = 1 .. depth
 
-    Arguments:     rate: the rate of the last block. depth: number of blocks. first: the rate of the first block, with the others
-                   evenly between; 0 gives the rule of timm, Swin and ConvNeXt.
+    Arguments:     rate: that of the last block. depth: number of blocks. first: that of the first; 0 as in timm, Swin and ConvNeXt.
     Source:        Huang et al. 2016, arXiv:1603.09382: rate 0.5.
     Differs from:  EfficientNet's code, which starts at 0 and never reaches the rate: (l - 1) / depth * rate.
 
@@ -322,13 +303,3 @@ def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list
         return [round(rate * block / depth, 12) for block in range(1, depth + 1)]
     first = check_rate("linear_decay", first, "first")
     return [round(first + (rate - first) * block / max(depth - 1, 1), 12) for block in range(depth)]
-
-
-def _check_range(name: str, value: Iterable[float]) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in value)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if -math.inf < low <= high < math.inf:
-        return low, high
-    refuse(f"ShakeDrop: {name} must be two finite numbers, low and high; got {value!r}.", "The paper's are (-1, 1) and (0, 1).")

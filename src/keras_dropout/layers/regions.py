@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.backends import current
-from keras_dropout.errors import check_choice, check_flag, check_rate, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, Stochastic, check_data_format, check_floating
+from keras_dropout.errors import check_choice, check_flag, check_range, check_rate, check_whole, refuse
+from keras_dropout.layers.base import ChannelLayer, Stochastic, check_floating
 
 __all__ = [
     "Cutout",
@@ -27,69 +27,43 @@ __all__ = [
 ]
 
 
-class _ImageLayer(MaskLayer):
-    """A layer for (batch, *spatial, channels), or (batch, channels, *spatial) with channels first."""
+def _of_rank(rank: int, layout: str, doc: str) -> Callable[[type[ChannelLayer]], type[ChannelLayer]]:
+    """Finish the class for one number of spatial axes."""
 
-    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(rate, seed=seed, **kwargs)
-        self.data_format = check_data_format(type(self).__name__, data_format)
-
-    def channel_axis(self, rank: int) -> int:
-        return rank - 1 if self.data_format == "channels_last" else 1
-
-    def spatial_axes(self, rank: int) -> tuple[int, ...]:
-        return tuple(axis for axis in range(1, rank) if axis != self.channel_axis(rank))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "data_format": self.data_format}
-
-
-_SPATIAL = """Drop whole channels at random in training, and scale the others up so that the mean is kept.
-
-        y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per example and channel
-
-    Shapes:        {shapes} -> the same.
-    Inference:     y = x.
-    Arguments:     rate: fraction of channels dropped, in [0, 1]; 1 gives zeros. data_format: "channels_last" or
-                   "channels_first"; Keras's setting if left out. seed: whole number.
-    Source:        Tompson et al. 2015, arXiv:1411.4280.
-    Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip;
-                   {more}
-
-    >>> import numpy as np
-    >>> y = {name}(0.5, seed=0)(np.ones({example}, "float32"), training=True)
-    >>> bool((np.asarray(y).reshape(-1, 8) == np.asarray(y).reshape(-1, 8)[0]).all())
-    True
-    """
-
-
-class _SpatialDropout(_ImageLayer):
-    """A layer that drops whole channels."""
-
-    def mask_shape(self, shape: tuple) -> tuple:
-        spatial = self.spatial_axes(len(shape))
-        return tuple(1 if axis in spatial else n for axis, n in enumerate(shape))
-
-
-def _spatial(rank: int, layout: str, more: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
-    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
-        shapes = f"{layout}, or channels first" if rank > 3 else f"{layout}, or (batch, channels, steps) with channels first"
-        example = (1, *[3] * (rank - 2), 8)
-        cls.__doc__ = _SPATIAL.format(name=cls.__name__, shapes=shapes, example=example, more=more)
+    def finish(cls: type[ChannelLayer]) -> type[ChannelLayer]:
+        cls.__doc__ = doc.format(name=cls.__name__, layout=layout, example=(1, *[6] * (rank - 2), 8))
         cls.ranks, cls.layout = range(rank, rank + 1), layout
         return keras.saving.register_keras_serializable("keras_dropout")(cls)
 
     return finish
 
 
-@_spatial(3, "(batch, steps, channels)", "channels first is possible too.")
-class SpatialDropout1D(_SpatialDropout):
+_SPATIAL = """Drop whole channels at random in training, and scale the others up so that the mean is kept.
+
+        y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per example and channel
+
+    Shapes:        {layout}, or channels first -> the same.
+    Inference:     y = x.
+    Arguments:     rate: fraction of channels dropped, in [0, 1]; 1 gives zeros. data_format: "channels_last" or
+                   "channels_first"; Keras's setting if left out. seed: whole number.
+    Source:        Tompson et al. 2015, arXiv:1411.4280.
+    Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip; and
+                   SpatialDropout1D can have channels first too.
+
+    >>> y = {name}(0.5, seed=0)(np.ones({example}, "float32"), training=True)
+    >>> bool((np.asarray(y).reshape(-1, 8) == np.asarray(y).reshape(-1, 8)[0]).all())
+    True
+    """
+
+
+@_of_rank(3, "(batch, steps, channels)", _SPATIAL)
+class SpatialDropout1D(ChannelLayer):
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None, **kwargs: Any):
         kwargs.setdefault("data_format", "channels_last")  # Keras's layer knows no other
         super().__init__(rate, seed=seed, name=name, dtype=dtype, **kwargs)
 
 
-class _SpatialWithFormat(_SpatialDropout):
+class _SpatialDropout(ChannelLayer):
     def __init__(
         self,
         rate: float,
@@ -102,13 +76,13 @@ class _SpatialWithFormat(_SpatialDropout):
         super().__init__(rate, data_format=data_format, seed=seed, name=name, dtype=dtype, **kwargs)
 
 
-@_spatial(4, "(batch, height, width, channels)", "a wrong rank is refused in one line.")
-class SpatialDropout2D(_SpatialWithFormat):
+@_of_rank(4, "(batch, height, width, channels)", _SPATIAL)
+class SpatialDropout2D(_SpatialDropout):
     pass
 
 
-@_spatial(5, "(batch, depth, height, width, channels)", "a wrong rank is refused in one line.")
-class SpatialDropout3D(_SpatialWithFormat):
+@_of_rank(5, "(batch, depth, height, width, channels)", _SPATIAL)
+class SpatialDropout3D(_SpatialDropout):
     pass
 
 
@@ -131,16 +105,16 @@ _DROP_BLOCK = """Drop contiguous blocks of a feature map, and rescale by the kep
                    that examples do not affect each other. timm draws blocks across the border (0.21 dropped for 0.1
                    on 14 x 14 with blocks of 7); torchvision refuses even blocks; KerasCV mixes up height and width.
 
-    >>> import numpy as np
     >>> y = {name}(0.3, block_size=2, seed=0)(np.ones({example}, "float32"), training=True)
     >>> round(float(np.asarray(y).mean()), 4)
     1.0
     """
 
 
-class _DropBlock(_ImageLayer):
+class _DropBlock(ChannelLayer):
     """A layer that drops blocks, for any number of spatial axes."""
 
+    in_config = ("block_size", "gamma", "shared_channels")
     ranks: range
 
     def __init__(
@@ -184,35 +158,18 @@ class _DropBlock(_ImageLayer):
                 f"Use a block_size of at most {min(sizes)}, or put the layer where the map is larger.",
             )
 
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "block_size": self.block_size,
-            "gamma": self.gamma,
-            "shared_channels": self.shared_channels,
-        }
 
-
-def _drop_block(rank: int, layout: str) -> Callable[[type[_ImageLayer]], type[_ImageLayer]]:
-    def finish(cls: type[_ImageLayer]) -> type[_ImageLayer]:
-        cls.__doc__ = _DROP_BLOCK.format(name=cls.__name__, layout=layout, example=(2, *[6] * (rank - 2), 4))
-        cls.ranks, cls.layout = range(rank, rank + 1), layout
-        return keras.saving.register_keras_serializable("keras_dropout")(cls)
-
-    return finish
-
-
-@_drop_block(3, "(batch, steps, channels)")
+@_of_rank(3, "(batch, steps, channels)", _DROP_BLOCK)
 class DropBlock1D(_DropBlock):
     pass
 
 
-@_drop_block(4, "(batch, height, width, channels)")
+@_of_rank(4, "(batch, height, width, channels)", _DROP_BLOCK)
 class DropBlock2D(_DropBlock):
     pass
 
 
-@_drop_block(5, "(batch, depth, height, width, channels)")
+@_of_rank(5, "(batch, depth, height, width, channels)", _DROP_BLOCK)
 class DropBlock3D(_DropBlock):
     pass
 
@@ -278,7 +235,7 @@ def _interpolate(rate: Any, rates: Any, values: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class Cutout(_ImageLayer):
+class Cutout(ChannelLayer):
     """Set one square of each image to 0 in training.
 
         y = x * m,    m = 0 on a square of edge `size` around a centre uniform over all pixels, cut off at the border
@@ -291,12 +248,12 @@ class Cutout(_ImageLayer):
     Differs from:  nothing in the paper: a square may lie partly outside, the rest is not scaled, and 0 means the mean of
                    normalised images. keras.layers.RandomErasing draws the size too and fills with noise.
 
-    >>> import numpy as np
     >>> y = Cutout(1, size=4, seed=3)(np.ones((1, 9, 9, 3), "float32"), training=True)
     >>> 4 <= int((np.asarray(y)[0, :, :, 0] == 0).sum()) <= 16
     True
     """
 
+    in_config = ("size",)
     ranks = range(4, 5)
     layout = "(batch, height, width, channels)"
 
@@ -310,9 +267,6 @@ class Cutout(_ImageLayer):
         axes = self.spatial_axes(4)
         return noise.product(_square, inputs, state, self.state.rate, (ops.shape(inputs)[0], 3), axes=axes, size=self.size)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size}
-
 
 def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...], size: tuple[int, ...]) -> Any:
     draws = current().draws(state, shape, x)
@@ -321,9 +275,8 @@ def _square(x: Any, state: Any, rate: Any, shape: tuple, *, axes: tuple[int, ...
     for k, (axis, edge) in enumerate(zip(axes, size), start=1):
         centre = ops.floor(ops.cast(draws[:, k], "float32") / 2**24 * ops.cast(ops.shape(x)[axis], "float32"))
         firsts.append(centre - edge // 2)
-    return ops.where(
-        ops.logical_or(ops.reshape(outside, (-1, 1, 1, 1)), _outside(x, axes, firsts, size)), x, ops.zeros((), x.dtype)
-    )
+    stays = ops.logical_or(ops.reshape(outside, (-1, 1, 1, 1)), _outside(x, axes, firsts, size))
+    return ops.where(stays, x, ops.zeros((), x.dtype))
 
 
 def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -> Any:
@@ -337,7 +290,7 @@ def _outside(x: Any, axes: tuple[int, ...], firsts: Sequence, edges: Sequence) -
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class RandomErasing(_ImageLayer):
+class RandomErasing(ChannelLayer):
     """Fill a rectangle of random size, proportions and place in each image in training.
 
         y = value inside, x outside;    area / image ~ U(scale),    log(height / width) ~ U(log ratio),    place ~ U(where it fits)
@@ -350,15 +303,14 @@ class RandomErasing(_ImageLayer):
     Source:        Zhong et al. 2020, arXiv:1708.04896; defaults as torchvision's.
     Differs from:  the paper and torchvision, which try until a rectangle fits or give up after ten times. Ours draws the ratio
                    from those at which the area fits: the rectangle is always inside the image. The paper fills with noise.
-                   keras.layers.RandomErasing's `factor` is no probability (1.0 erases from half of the images), and its sides
-                   are independent, so that neither area nor ratio is as requested.
+                   In keras.layers.RandomErasing factor=1.0 erases from half of the images, and area and ratio are not as requested.
 
-    >>> import numpy as np
     >>> y = np.asarray(RandomErasing(1, scale=(0.25, 0.25), ratio=(1, 1), seed=0)(np.ones((1, 8, 8, 3), "float32"), training=True))
     >>> int((y[0, :, :, 0] == 0).sum())
     16
     """
 
+    in_config = ("scale", "ratio", "value")
     ranks = range(4, 5)
     layout = "(batch, height, width, channels)"
 
@@ -374,8 +326,9 @@ class RandomErasing(_ImageLayer):
         **kwargs: Any,
     ):
         super().__init__(rate, data_format=data_format, seed=seed, **kwargs)
-        self.scale = _positive_range("RandomErasing: scale", scale, 1, "It is a share of the image, as in (0.02, 0.33).")
-        self.ratio = _positive_range("RandomErasing: ratio", ratio, math.inf, "It is height / width, as in (0.3, 3.3).")
+        what, shares = "numbers, low and high, above 0", "It is a share of the image, as in (0.02, 0.33)."
+        self.scale = check_range("RandomErasing: scale", scale, f"{what} and at most 1", shares, above=0, most=1)
+        self.ratio = check_range("RandomErasing: ratio", ratio, what, "It is height / width, as in (0.3, 3.3).", above=0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             refuse(f"RandomErasing: value must be a number; got {value!r}.", "0 is the mean of normalised images.")
         self.value = float(value)
@@ -397,9 +350,6 @@ class RandomErasing(_ImageLayer):
         inside = ops.logical_and(erased, ops.logical_not(_outside(inputs, axes, firsts, edges)))
         return ops.where(inside, ops.cast(self.value, inputs.dtype), inputs)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "scale": self.scale, "ratio": self.ratio, "value": self.value}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class PatchDropout(Stochastic, keras.Layer):
@@ -415,10 +365,11 @@ class PatchDropout(Stochastic, keras.Layer):
     Differs from:  the other layers: the rate decides a shape, so it is fixed, and a new rate needs a new layer. timm keeps
                    int(patches * (1 - rate)), which truncates (9 of 100 at rate 0.9), and does not order.
 
-    >>> import numpy as np
     >>> tuple(PatchDropout(0.9, prefix=1, seed=0)(np.ones((2, 101, 4), "float32"), training=True).shape)
     (2, 11, 4)
     """
+
+    in_config = ("rate", "prefix", "ordered")
 
     def __init__(self, rate: float, *, prefix: int = 1, ordered: bool = True, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -466,22 +417,9 @@ class PatchDropout(Stochastic, keras.Layer):
         tokens = inputs.shape[1] if self.rate == 0 else None
         return keras.KerasTensor((inputs.shape[0], tokens, inputs.shape[2]), dtype=self.compute_dtype)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "rate": self.rate, "prefix": self.prefix, "ordered": self.ordered}
-
 
 def _sizes(owner: str, name: str, value: object, count: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
     if len(values) != count:
         refuse(f"{owner}: {name} must be one number or {count} of them; got {value!r}.", "Give one per spatial axis.")
     return tuple(check_whole(f"{owner}: {name}", n, 1, "It is a length in units of the map.") for n in values)
-
-
-def _positive_range(name: str, value: Iterable[float], most: float, fix: str) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in value)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if 0 < low <= high <= most and high < math.inf:
-        return low, high
-    refuse(f"{name} must be two numbers, low and high, above 0{' and at most 1' if most == 1 else ''}; got {value!r}.", fix)

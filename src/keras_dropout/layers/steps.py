@@ -1,5 +1,6 @@
 """Layers that drop along the steps of a sequence: inputs, hidden states and updates of recurrent layers."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,6 @@ class LockedDropout(MaskLayer):
     Differs from:  nothing for rank 3, where SpatialDropout1D is the same layer with the same masks: this name says what it is for.
                    AWD-LSTM's code expects (steps, batch, features) and shares the mask over the batch if given anything else.
 
-    >>> import numpy as np
     >>> y = np.asarray(LockedDropout(0.5, seed=0)(np.ones((2, 7, 8), "float32"), training=True))
     >>> bool((y == y[:, :1]).all()), bool((y[0] == y[1]).all())
     (True, False)
@@ -61,7 +61,6 @@ class _RecurrentWrapper(MaskWrapper):
     def __init__(self, rate: float, layer: keras.layers.RNN, *, seed: int | None = None, **kwargs: Any):
         if isinstance(layer, keras.Layer):  # the base refuses anything else
             self.check_layer(layer)
-            kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(rate, layer, seed=seed, **kwargs)
         if seed is not None and layer.go_backwards:
             self.stream.reseed(masks.derive_seed(seed, "backwards"))  # the two halves of a Bidirectional have one seed
@@ -178,10 +177,8 @@ class VariationalRNNDropout(_RecurrentWrapper):
                    is the mask on the outputs of the one below; words are dropped before the embedding.
     Differs from:  dropout and recurrent_dropout of Keras's layers as Dropout differs from Keras's. Keras's recurrent_dropout makes
                    a separate mask for each gate, also on the inputs, and turns the fused layer off, also at inference. Here rate 1
-                   drops everything on every backend, and implementation=1 works. torch's LSTM(dropout=...) is another
-                   method: it drops outputs, anew at each step.
+                   drops all on every backend, and implementation=1 works. torch's LSTM(dropout=...) drops outputs, step by step.
 
-    >>> import numpy as np
     >>> layer = VariationalRNNDropout(0.25, keras.layers.LSTM(3), seed=0)
     >>> tuple(layer(np.ones((2, 5, 4), "float32"), training=True).shape), len(layer.weights)
     ((2, 3), 3)
@@ -207,7 +204,7 @@ class VariationalRNNDropout(_RecurrentWrapper):
         batch, _, features = ops.shape(inputs)
         inputs = noise.bernoulli_product(inputs, noise.fold(state, 0), self.state.rate, (batch, 1, features))
         cell, rate = self.layer.cell, type(self).recurrent_rate.now(self)
-        recurrent = _Kept(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
+        recurrent = _dropping(_flags(noise.fold(state, 1), rate, (batch, cell.units), cell.compute_dtype), rate)
         step = _STEPS[type(cell)](cell)
         return inputs, [], lambda x, states: step(x, states, recurrent=recurrent)
 
@@ -222,18 +219,16 @@ class RecurrentDropout(_RecurrentWrapper):
     Shapes:        those of the layer: (batch, steps, features) -> (batch, units), or more with return_sequences, return_state.
     Inference:     the layer itself.
     Arguments:     rate: fraction of updates dropped, in [0, 1]; at 1 the memory only fades. layer: a keras LSTM or GRU, or an RNN
-                   of such a cell. per: "step", a draw of m for each step, or "sequence", one for all steps of a sequence. seed:
-                   whole number.
+                   of such a cell. per: "step", a draw of m for each step, or "sequence", one for all. seed: whole number.
     Source:        Semeniuta, Severyn and Barth 2016, arXiv:1603.05118, with rates of 0.25 and 0.5.
-    Differs from:  the paper by scaling in training instead of at inference. Keras's recurrent_dropout is another method: it drops
-                   the hidden state in the gates.
+    Differs from:  the paper: scales in training, not at inference. Keras's recurrent_dropout drops the hidden state in the gates.
 
-    >>> import numpy as np
     >>> layer = RecurrentDropout(1, keras.layers.GRU(3), seed=0)
     >>> float(np.abs(np.asarray(layer(np.ones((2, 5, 4), "float32"), training=True))).max())
     0.0
     """
 
+    in_config = ("per",)
     cells = (keras.layers.LSTMCell, keras.layers.GRUCell)
     otherwise = "A SimpleRNN has no update apart from its state; use VariationalRNNDropout or Zoneout."
 
@@ -246,12 +241,9 @@ class RecurrentDropout(_RecurrentWrapper):
         step = _STEPS[type(cell)](cell)
         if self.per == "step":
             flags = _flags(state, rate, (batch, length, cell.units), cell.compute_dtype)
-            return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_Kept(flags, rate))
-        candidate = _Kept(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
+            return inputs, [flags], lambda x, flags, states: step(x, states, candidate=_dropping(flags, rate))
+        candidate = _dropping(_flags(state, rate, (batch, cell.units), cell.compute_dtype), rate)
         return inputs, [], lambda x, states: step(x, states, candidate=candidate)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "per": self.per}
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -267,13 +259,11 @@ class Zoneout(_RecurrentWrapper):
     Inference:     the expectation of each step: h_t = rate * h_{t-1} + (1 - rate) * h~_t.
     Arguments:     rate: probability in [0, 1] that a hidden unit keeps its value; at 1 the state never changes. layer: a keras
                    LSTM, GRU, SimpleRNN, or an RNN of any cell whose states are (batch, units) and whose first state is its
-                   output. cell_rate: the rate of the other states, such as an LSTM's cell; by default it follows `rate`.
-                   seed: whole number.
+                   output. cell_rate: that of other states, as an LSTM's cell; by default `rate`. seed: whole number.
     Source:        Krueger et al. 2016, arXiv:1606.01305, with rate 0.05 and cell_rate 0.5 for characters.
     Differs from:  the authors' published TensorFlow code, whose outputs are those before zoneout, and wrappers that zone the
                    cell first and compute h from it. The fused layer is not used at inference either, because its steps differ.
 
-    >>> import numpy as np
     >>> y = Zoneout(0.5, keras.layers.GRU(4, return_sequences=True), seed=1)(np.ones((1, 9, 3), "float32"), training=True)
     >>> unchanged = np.diff(np.asarray(y), axis=1) == 0
     >>> bool(unchanged.any()), bool(unchanged.all())
@@ -335,15 +325,9 @@ def _flags(state: Any, rate: Any, shape: tuple, dtype: str) -> Any:
     return noise.bernoulli_product(ops.ones(shape, dtype), state, rate, shape, scaled=False)
 
 
-class _Kept:
-    """x -> x * flags / (1 - rate)."""
-
-    def __init__(self, flags: Any, rate: Any):
-        self.kept, self.scale = flags > 0, noise.scale(rate)
-
-    def __call__(self, x: Any) -> Any:
-        scaled = ops.cast(ops.cast(x, keras.backend.result_type(x.dtype, "float32")) * self.scale, x.dtype)
-        return ops.where(self.kept, scaled, ops.zeros((), x.dtype))
+def _dropping(flags: Any, rate: Any) -> Callable:
+    """Return x -> x * flags / (1 - rate)."""
+    return functools.partial(noise.masked, kept=flags > 0, scale=noise.scale(rate))
 
 
 def _whole(x: Any) -> Any:

@@ -28,11 +28,12 @@ class EmbeddingDropout(MaskWrapper):
     Differs from:  AWD-LSTM's and fastai's layers, which make a mask of the vocabulary's size. Here a draw is a function of the
                    word's id, so the cost is that of the words that occur. The padding mask is the embedding's own.
 
-    >>> import numpy as np
     >>> layer = EmbeddingDropout(0.5, keras.layers.Embedding(9, 4, embeddings_initializer="ones"), seed=1)
     >>> ops.convert_to_numpy(layer(np.array([[1, 2, 3, 1], [3, 2, 1, 1]]), training=True))[..., 0].tolist()
     [[2.0, 0.0, 2.0, 2.0], [2.0, 0.0, 2.0, 2.0]]
     """
+
+    in_config = ("per",)
 
     def __init__(self, rate: float, layer: keras.Layer, *, per: str = "batch", seed: int | None = None, **kwargs: Any):
         if not isinstance(layer, keras.layers.Embedding):
@@ -55,9 +56,6 @@ class EmbeddingDropout(MaskWrapper):
         kept = noise.kept_at(self.stream.next(), self.state.rate, words, sequence)
         return noise.masked(vectors, ops.expand_dims(kept, -1), noise.scale(self.state.rate))
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "per": self.per}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class WordDropout(MaskLayer):
@@ -67,16 +65,16 @@ class WordDropout(MaskLayer):
 
     Shapes:        whole numbers of any shape and type -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of the unprotected tokens that become unknown, in [0, 1]. unknown: the id that replaces
-                   them. protect: ids that always stay, by default 0, the usual padding; add those that start and end a
-                   sequence. seed: whole number.
+    Arguments:     rate: fraction of the unprotected tokens that become unknown, in [0, 1]. unknown: the id that replaces them.
+                   protect: ids that stay, by default 0, the usual padding; add a sequence's start and end. seed: whole number.
     Source:        Dai and Le 2015, arXiv:1511.01432; Bowman et al. 2015, arXiv:1511.06349, for the inputs of a decoder.
     Differs from:  TokenDropout, which sets vectors to 0: here the model also learns the unknown word's vector. Not in Keras.
 
-    >>> import numpy as np
     >>> np.asarray(WordDropout(0.9, unknown=1, seed=0)(np.array([[5, 6, 7, 0, 0]]), training=True)).tolist()
     [[1, 1, 1, 0, 0]]
     """
+
+    in_config = ("unknown", "protect")
 
     def __init__(self, rate: float, unknown: int, *, protect: Iterable[int] = (0,), seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
@@ -107,9 +105,6 @@ class WordDropout(MaskLayer):
         self.check_inputs(inputs)
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "unknown": self.unknown, "protect": self.protect}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class TokenDropout(MaskLayer):
@@ -126,15 +121,14 @@ class TokenDropout(MaskLayer):
                    token's mean; "kept", for averages over tokens (GlobalAveragePooling1D); "none". Tokens that Keras's mask marks
                    as padding do not count. seed: whole number.
     Source:        Iyyer et al. 2015, ACL, "Deep unordered composition rivals syntactic methods" (scale "kept").
-    Differs from:  the code of deep averaging networks: tokens keep their places, so that the shape does not change.
-                   SpatialDropout1D drops features, along all tokens.
+    Differs from:  deep averaging networks' code: the shape stays. SpatialDropout1D drops features, along all tokens.
 
-    >>> import numpy as np
     >>> y = np.asarray(TokenDropout(0.5, scale="kept", seed=1)(np.ones((1, 6, 2), "float32"), training=True))
     >>> sorted({float(v) for v in y.ravel()}), y.mean(axis=1).tolist()
     ([0.0, 2.0], [[1.0, 1.0]])
     """
 
+    in_config = ("scale",)
     ranks = range(3, 4)
     layout = "(batch, tokens, features)"
 
@@ -153,6 +147,3 @@ class TokenDropout(MaskLayer):
         kept = ops.logical_and(noise.kept_in_part(state, self.state.rate, (batch, tokens), present), present)
         present, left = (ops.sum(ops.cast(each, "float32"), axis=1, keepdims=True) for each in (present, kept))
         return noise.masked(inputs, ops.expand_dims(kept, -1), ops.expand_dims(present / ops.maximum(left, 1), -1))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "scale": self.scale}

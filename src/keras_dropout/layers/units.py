@@ -8,13 +8,15 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import refuse
-from keras_dropout.layers.base import MaskLayer, Rate, check_data_format
+from keras_dropout.layers.base import ChannelLayer, MaskLayer, Rate
 
 __all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
 
 
 class _UnitLayer(MaskLayer):
     """A layer with Keras's `noise_shape`."""
+
+    in_config = ("noise_shape",)
 
     def __init__(self, rate: float, noise_shape: tuple | None = None, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, seed=seed, **kwargs)
@@ -33,9 +35,6 @@ class _UnitLayer(MaskLayer):
             )
         return tuple(n if m is None else m for m, n in zip(entries, shape))
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "noise_shape": self.noise_shape}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class Dropout(_UnitLayer):
@@ -53,7 +52,6 @@ class Dropout(_UnitLayer):
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask
                    is recomputed in backward instead of stored. The paper scales at test time instead.
 
-    >>> import numpy as np
     >>> y = Dropout(0.5, seed=0)(np.ones((4, 8), "float32"), training=True)
     >>> sorted({float(v) for v in np.asarray(y).ravel()})
     [0.0, 2.0]
@@ -71,10 +69,8 @@ class GaussianDropout(MaskLayer):
     Arguments:     rate: as in Dropout, in [0, 1). seed: whole number.
     Source:        Srivastava et al. 2014, JMLR 15:1929-1958, section 10; Wang and Manning 2013.
     Differs from:  keras.layers.GaussianDropout as Dropout differs from Keras's; rate 1, where the variance is infinite, is
-                   refused when the layer is made. Nothing is exactly 0, and e is negative with probability
-                   Phi(-sqrt((1 - rate) / rate)), 16 % at rate 0.5.
+                   refused. Nothing is exactly 0, and e is negative with probability Phi(-sqrt((1 - rate) / rate)), 16 % at 0.5.
 
-    >>> import numpy as np
     >>> y = GaussianDropout(0.2, seed=0)(np.ones((500, 500), "float32"), training=True)
     >>> round(float(np.var(np.asarray(y))), 2)
     0.25
@@ -95,7 +91,6 @@ class Select(keras.layers.Layer):
 
     Shapes:        (batch, ..., n) -> (batch, ..., len(indices)).
 
-    >>> import numpy as np
     >>> np.asarray(Select([0, 2])(np.array([[5.0, 6.0, 7.0]]))).tolist()
     [[5.0, 7.0]]
     """
@@ -115,7 +110,7 @@ class Select(keras.layers.Layer):
         return {**super().get_config(), "indices": self.indices}
 
 
-_SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
+SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf
 _NOTHING_LEFT = "nothing is left whose variance could be kept"
 
 
@@ -128,14 +123,11 @@ class AlphaDropout(_UnitLayer):
 
     Shapes:        any shape -> the same.
     Inference:     y = x.
-    Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape: as in Dropout. seed:
-                   whole number.
+    Arguments:     rate: fraction of units dropped, in [0, 1); 0.05 to 0.1 in the paper. noise_shape, seed: as in Dropout.
     Source:        Klambauer et al. 2017, arXiv:1706.02515.
     Differs from:  keras.layers.AlphaDropout as Dropout differs from Keras's; rate 1 is refused when the layer is made. Mean and
-                   variance are kept only for inputs of mean 0 and variance 1, as behind SELU with LeCun's normal
-                   initialisation.
+                   variance are kept only for inputs of mean 0 and variance 1, as behind SELU with lecun_normal weights.
 
-    >>> import numpy as np
     >>> y = AlphaDropout(0.5, seed=0)(np.zeros((4, 8), "float32"), training=True)
     >>> sorted({round(float(v), 4) for v in np.asarray(y).ravel()})
     [-0.7792, 0.7792]
@@ -148,19 +140,17 @@ class AlphaDropout(_UnitLayer):
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class FeatureAlphaDropout(MaskLayer):
+class FeatureAlphaDropout(ChannelLayer):
     """Alpha dropout of whole features: set all of a channel to the value at which SELU saturates.
 
         y as in AlphaDropout, with one draw m per example and channel
 
     Shapes:        (batch, ..., channels), or (batch, channels, ...) with channels first -> the same; rank 3 or more.
     Inference:     y = x.
-    Arguments:     rate: fraction of channels dropped, in [0, 1). data_format: "channels_last" or "channels_first"; Keras's
-                   setting if left out. seed: whole number.
+    Arguments:     rate: fraction of channels dropped, in [0, 1). data_format, seed: as in SpatialDropout2D.
     Source:        Klambauer et al. 2017, arXiv:1706.02515; as torch.nn.FeatureAlphaDropout.
     Differs from:  torch's in that the channels' axis can be either. Not in Keras.
 
-    >>> import numpy as np
     >>> y = FeatureAlphaDropout(0.5, seed=1)(np.zeros((1, 5, 6), "float32"), training=True)
     >>> bool((np.asarray(y) == np.asarray(y)[:, :1]).all())
     True
@@ -170,27 +160,17 @@ class FeatureAlphaDropout(MaskLayer):
     ranks = range(3, 99)
     layout = "(batch, ..., channels)"
 
-    def __init__(self, rate: float, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any):
-        super().__init__(rate, seed=seed, **kwargs)
-        self.data_format = check_data_format(type(self).__name__, data_format)
-
     def drop(self, inputs: Any, state: Any) -> Any:
-        batch, *middle, last = ops.shape(inputs)
-        spatial = [1] * len(middle)
-        shape = (batch, *spatial, last) if self.data_format == "channels_last" else (batch, middle[0], *spatial)
-        return _alpha(inputs, state, self.state.rate, shape)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "data_format": self.data_format}
+        return _alpha(inputs, state, self.state.rate, self.mask_shape(tuple(ops.shape(inputs))))
 
 
 def _alpha(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
     # m x + (1 - m) s = m (x - s) + s: one product with one mask.
     real = keras.backend.result_type(x.dtype, "float32")
-    product = noise.bernoulli_product(ops.cast(x, real) - _SATURATION, state, rate, shape, scaled=False)
+    product = noise.bernoulli_product(ops.cast(x, real) - SATURATION, state, rate, shape, scaled=False)
     kept = ops.cast(1 - ops.convert_to_tensor(rate), real)
-    scale = ops.rsqrt(kept * (1 + (1 - kept) * _SATURATION**2))
-    return ops.cast(scale * (product + kept * _SATURATION), x.dtype)
+    scale = ops.rsqrt(kept * (1 + (1 - kept) * SATURATION**2))
+    return ops.cast(scale * (product + kept * SATURATION), x.dtype)
 
 
 def _check_noise_shape(owner: str, noise_shape: object) -> tuple:

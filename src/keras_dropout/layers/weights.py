@@ -50,16 +50,15 @@ class DropConnect(_WeightWrapper):
                    the latter for Dense with an activation that acts on each unit alone. seed: whole number.
     Source:        Wan et al. 2013, ICML, PMLR 28(3):1058-1066: rate 0.5, a mask per example, biases masked, Gaussian inference.
     Differs from:  the paper by scaling in training, by "mean" as the default at inference, and by "gaussian", which computes the
-                   mean that the paper estimates from 1000 samples. The method that EfficientNet calls "drop connect" is
-                   StochasticDepth.
+                   mean that the paper estimates from 1000 samples. EfficientNet's "drop connect" is StochasticDepth.
 
-    >>> import numpy as np
     >>> layer = DropConnect(0.5, keras.layers.Dense(4, kernel_initializer="ones", use_bias=False), seed=0)
     >>> y = np.asarray(layer(np.ones((100, 1), "float32"), training=True))
     >>> sorted({float(v) for v in y.ravel()}), bool((y == y[:1]).all())
     ([0.0, 2.0], False)
     """
 
+    in_config = ("per", "drop_bias", "inference")
     rate = Rate(one_is="no weight is left to make up for those dropped")
 
     def __init__(
@@ -148,9 +147,6 @@ class DropConnect(_WeightWrapper):
         rate = ops.cast(self.state.rate, real)
         return self.regularized(_normal_mean(layer.activation, mean, variance * rate / (1 - rate)))
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "per": self.per, "drop_bias": self.drop_bias, "inference": self.inference}
-
 
 @keras.saving.register_keras_serializable("keras_dropout")
 class WeightDrop(_WeightWrapper):
@@ -161,12 +157,10 @@ class WeightDrop(_WeightWrapper):
     Shapes:        those of the layer; also takes its `initial_state` and `mask`.
     Inference:     the layer as it is.
     Arguments:     rate: fraction of the recurrent weights dropped, in [0, 1]. layer: LSTM, GRU, SimpleRNN, RNN of cells that have
-                   a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has a mask of its own. seed: whole
-                   number.
+                   a `recurrent_kernel`, also stacked, or Bidirectional of these; each kernel has its mask. seed: whole number.
     Source:        Merity, Keskar and Socher 2017, arXiv:1708.02182: rate 0.5.
     Differs from:  the paper's code: nothing is dropped at inference, where the code's option `variational` does drop.
 
-    >>> import numpy as np
     >>> ones = {"recurrent_initializer": "ones", "kernel_initializer": "ones", "activation": "linear"}
     >>> layer = WeightDrop(0.5, keras.layers.SimpleRNN(1, return_sequences=True, **ones), seed=0)
     >>> calls = [layer(np.ones((1, 3, 1), "float32"), training=True) for _ in range(20)]
@@ -232,7 +226,6 @@ class LoRADropout(_WeightWrapper):
     Differs from:  Keras, which has no dropout in its adapters. Keras saves an adapter merged into the kernel and loads A = B = 0:
                    a loaded model predicts the same, but its adapter has to be started anew before training goes on.
 
-    >>> import numpy as np
     >>> layer = LoRADropout(0.5, keras.layers.Dense(2, lora_rank=1), seed=0)
     >>> x = np.ones((4, 3), "float32")
     >>> bool(np.allclose(layer(x, training=True), layer(x), atol=1e-6))  # B is 0 at first

@@ -52,8 +52,7 @@ def advise(
 ) -> Advice:
     """Advise where to begin with a model of `parameters` on `examples` training examples of a `kind` of data, "images" or another.
 
-    `depth` is the number of its hidden layers; `others` are the kinds of those that are not dense. `studies` are those of the
-    package unless given.
+    `depth` is the number of its hidden layers, `others` the kinds of those not dense; `studies` are the package's by default.
 
     The advice uses the MOST nearest studies in parameters per training example, within a factor of NEAR. Among their placements of
     plain dropout it takes the one with the smallest mean of difference / test loss without dropout. It advises this one if it is

@@ -12,8 +12,7 @@ from keras_dropout.models.placement import sites
 def advise_on(model: keras.Model, inputs: Any = None, examples: int | None = None) -> atlas.Advice:
     """Advise where to begin with a model, from the nearest studies of the atlas.
 
-    `inputs` are some of its inputs, of which only the shapes matter. `examples` is the number of training examples. Either may be
-    None.
+    `inputs` are some of its inputs, of which the shapes matter; `examples` is the number of training examples. Either may be None.
     """
     try:
         hidden = [site for site in sites(model) if site.group == "hidden"]

@@ -154,10 +154,10 @@ def called_as(calls: Iterable[tuple[keras.Layer, Callable]]) -> Iterator[None]:
                 vars(layer)["call"] = own
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, fix: str = "Pass the model itself, or load its file first.") -> None:
     """Refuse anything that is not a Keras model."""
     if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model itself, or load its file first.")
+        refuse(f"expected a Keras model; got {type(model).__name__}.", fix)
 
 
 def read(model: keras.Model) -> Graph:
@@ -257,9 +257,8 @@ def rebuild(
 def copy(model: keras.Model) -> keras.Model:
     """Return an equal model that shares nothing with this one: weights, optimizer and its state, compile settings, vocabularies.
 
-    The copy goes through a saved file, because that is what Keras promises to restore. Compile settings are copied directly: Keras
-    does not restore a loss or a metric that is a user's function. Code in the model (a Lambda layer) is run if a program made the
-    model, but not if the model came from a file.
+    The copy goes through a saved file, which Keras promises to restore; a user's own loss or metric it does not: compile settings
+    are copied directly. Code in the model (a Lambda layer) is run if a program made the model, but not if it came from a file.
     """
     own = own_objects(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -277,7 +276,7 @@ def copy(model: keras.Model) -> keras.Model:
                 "Its layers must be saved and loaded by Keras: give them get_config, and register their classes.",
             )
     _check_same(made, model)
-    freeze_like(made, model)
+    freeze(made, trainable(model))
     _tell_apart(made, [variable.path for variable in model.variables])
     compile_like(made, model)
     states = [getattr(each.optimizer, "variables", []) if each.compiled else [] for each in (made, model)]
@@ -358,13 +357,8 @@ def _check_same(made: keras.Model, model: keras.Model) -> None:
                 )
 
 
-def freeze_like(new: keras.Layer, old: keras.Layer) -> None:
-    """Freeze what is frozen in another layer with the same weights: a layer's config does not say what is frozen inside it."""
-    freeze(new, trainable(old))
-
-
 def trainable(layer: keras.Layer) -> list[bool]:
-    """Return whether each layer with weights in a layer is trained, then whether each weight is."""
+    """Return whether each layer with weights in a layer is trained, then whether each weight is: its config does not say that."""
     trained = set(map(id, layer.trainable_weights))
     return [*(bool(each.trainable) for each in _with_weights(layer)), *(id(weight) in trained for weight in layer.weights)]
 
@@ -450,8 +444,7 @@ def _made_anew(setting: Any) -> Any:
 def make(settings: Mapping[str, Any]) -> keras.Model:
     """Return the model that a serialized configuration describes.
 
-    Layers without a given name are named as in a process that has made no other model, however many this process has made: sites
-    have the same names in each run.
+    Layers without a given name are named as in a process that has made no other model: sites have the same names in each run.
     """
     config = copying.deepcopy(dict(settings))  # Keras empties what it reads
     flags = config.pop("trainable", ())
@@ -490,8 +483,7 @@ def _tell_apart(model: keras.Model, paths: Iterable[str]) -> None:
 
 def functional(model: Any) -> keras.Model:
     """Return the model as a functional one with the same layers; refuse a model that cannot be read as one."""
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass a built Sequential or functional model.")
+    check_model(model, "Pass a built Sequential or functional model.")
     if isinstance(model, keras.Sequential):
         if not model.built or not model.inputs:
             refuse(f"the model {model.name!r} is not built.", "Start it with keras.Input(shape).")
@@ -528,23 +520,23 @@ def trace(model: keras.Model) -> keras.Model:
     own weights, or cannot be called symbolically (for example because it adds losses), or if the class trains in its own way.
     """
     name = f"{type(model).__name__} is a subclassed model"
-    fix = _REWRITE
     if own := _own_training(type(model)):
         refuse(f"{name} with {', '.join(own)} of its own, which a changed copy would lose.", _way_out(model))
     if not model.built:
         refuse(f"{name} that is not built.", "Call it once on a batch of data first.")
     try:
         inputs = _traced_inputs(model)
-        plain, training = (model.call(inputs, **({"training": on} if _takes_training(model) else {})) for on in (False, True))
+        takes_training = "training" in inspect.signature(model.call).parameters
+        plain, training = (model.call(inputs, **({"training": on} if takes_training else {})) for on in (False, True))
         seen, again = keras.Model(inputs, plain), keras.Model(inputs, training)
     except Exception as error:  # the user's code may raise anything on symbolic tensors
         refuse(f"{name} whose call cannot be followed: {described(error)}", _way_out(model))
     if list(map(_signature, nodes(seen))) != list(map(_signature, nodes(again))):
-        refuse(f"{name} whose call does something else in training.", fix)
+        refuse(f"{name} whose call does something else in training.", _REWRITE)
     flags = {id(a): _training(a) != _training(b) for a, b in zip(nodes(seen), nodes(again))}
     frozen = [n.operation.name for n in nodes(seen) if _training(n) and not flags[id(n)]]
     if frozen:
-        refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", fix)
+        refuse(f"{name} whose call fixes training=True for {', '.join(frozen)}.", _REWRITE)
 
     def on_call(node: Any, layer: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if flags[id(node)]:  # it passes its own flag on; Keras does the same without the argument
@@ -556,12 +548,12 @@ def trace(model: keras.Model) -> keras.Model:
     traced = rebuild(seen, (), on_call)
     traced.name = model.name
     if {id(v) for v in traced.weights} != {id(v) for v in model.weights}:
-        refuse(f"{name} with weights that its layers' calls do not show.", fix)
+        refuse(f"{name} with weights that its layers' calls do not show.", _REWRITE)
     x = keras.tree.map_structure(lambda t: 2 * np.random.default_rng(0).random((2, *(n or 3 for n in t.shape[1:]))), traced.input)
     with keras.StatelessScope():
         ours, theirs = (keras.tree.flatten(f(x)) for f in (traced, model))
     if differ(ours, theirs):
-        refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", fix)
+        refuse(f"{name} whose call does more than its layers show: a functional copy predicts something else.", _REWRITE)
     return traced
 
 
@@ -612,9 +604,8 @@ def fresh_input(tensor: Any) -> Any:
 def _like(old: keras.Model, inputs: Any, outputs: Any, nested: bool) -> keras.Model:
     """Return a model of the class of `old` from `inputs` to `outputs`; for a traced model, a functional one.
 
-    Calling a subclass with (inputs, outputs) changes the class permanently: Keras puts Functional among its bases, and it can no
-    longer be made with its own arguments. The call would also make the layers again. So keras.Model makes the model here;
-    `_of_class` then turns it into the class where that works.
+    Calling a subclass with (inputs, outputs) changes it for good, as Keras puts Functional among its bases, and would make the
+    layers again. So keras.Model makes the model here; `_of_class` then turns it into the class where that works.
     """
     made = keras.Model(inputs, outputs, name=old.name)
     given: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
@@ -674,10 +665,6 @@ def _traced_inputs(model: keras.Model) -> Any:
     if isinstance(shapes, dict) and len(shapes) == 1:
         shapes = next(iter(shapes.values()))
     return keras.tree.map_shape_structure(lambda shape: keras.Input(batch_shape=(None, *shape[1:])), shapes)
-
-
-def _takes_training(model: keras.Model) -> bool:
-    return "training" in inspect.signature(model.call).parameters
 
 
 def _training(node: Any) -> Any:

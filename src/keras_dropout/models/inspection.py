@@ -1,13 +1,12 @@
 """A model as the rules of `mistakes` see it: its layers, its calls, and what can be measured by running it.
 
-The model does not change: it runs in a scope that discards what its layers update. Foreign classes may have any attributes, and
-may raise anything when they run. Attributes are therefore read by `attribute` and `number`, and a run goes through
-`Inspection.measured`.
+The model does not change: it runs in a scope that discards what its layers update. Foreign classes may have any attributes, read by
+`attribute` and `number`, and may raise anything in a run, which goes through `Inspection.measured`.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -86,9 +85,8 @@ class Inspection:
         """Return the calls that make an output of the model, directly or through layers that `passes` accepts."""
         found: set[Call] = set()
         for call in reversed(self.graph.calls):
-            if set(call.outputs) & set(self.graph.outputs) or any(
-                user in found and passes(user.layer) for user in self.graph.after(call)
-            ):
+            leads = any(user in found and passes(user.layer) for user in self.graph.after(call))
+            if leads or set(call.outputs) & set(self.graph.outputs):
                 found.add(call)
         return found
 
@@ -133,11 +131,9 @@ class Inspection:
 
         return list(walk(self.top, "")) if self.top is not None else []
 
-    def foreign(self) -> Iterator[tuple[str, keras.Layer]]:
-        """Yield the layers whose class is neither Keras's nor ours."""
-        for path, layer in self.layers:
-            if not _is_known(layer):
-                yield path, layer
+    def foreign(self) -> list[tuple[str, keras.Layer]]:
+        """Return the layers whose class is neither Keras's nor ours."""
+        return [(path, layer) for path, layer in self.layers if not is_known(type(layer).__module__)]
 
     @cached_property
     def rows(self) -> list[np.ndarray] | None:
@@ -161,10 +157,7 @@ class Inspection:
         return rows
 
     def measured(self, run: Callable[[], T]) -> T | None:
-        """Return the result of a run of the model; None if there are no rows to run it on, or if it cannot run on made-up ones.
-
-        Refuse if the run fails on given data.
-        """
+        """Return the result of a run of the model; None without rows, or if it fails on made-up ones; on data, refuse."""
         if self.rows is None:
             return None
         try:
@@ -191,15 +184,11 @@ class Inspection:
 
     def varying(self, calls: list[Call]) -> list[Call]:
         """Return those of the calls whose output at training=False differs from run to run."""
-        found, left = [], set(calls)
+        found = []
         with keras.StatelessScope():
-            for call, args, options in self._steps([rows[:8] for rows in self.rows or ()], False):
-                if call in left:
-                    left.remove(call)
-                    one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
-                    found += [call] if differ(one, two) else []
-                if not left:
-                    break
+            for call, args, options in self._steps([rows[:8] for rows in self.rows or ()], False, calls):
+                one, two = (keras.tree.flatten(call.layer(*args, **options)) for _ in range(2))
+                found += [call] if differ(one, two) else []
         return found
 
     def mask_errors(self, calls: list[tuple[Call, str]]) -> MaskErrors | None:
@@ -207,13 +196,11 @@ class Inspection:
         rows = (self.rows if self.data is not None else self.made_up(self._padding())) or []
 
         def masks(training: bool) -> np.ndarray:
-            found, left = [], {call: [option for each, option in calls if each is call] for call, _ in calls}
-            for call, args, options in self._steps([each[:BATCH] for each in rows], training):
-                for option in left.pop(call, ()):
+            found = []
+            for call, args, options in self._steps([each[:BATCH] for each in rows], training, [call for call, _ in calls]):
+                for option in (option for each, option in calls if each is call):
                     mask = options[option] if option else call.layer.compute_mask(graph.first_input(args, options))
                     found += [np.ravel(keras.ops.convert_to_numpy(each) != 0) for each in keras.tree.flatten(mask)]
-                if not left:
-                    break
             return np.concatenate(found)
 
         def run() -> MaskErrors:
@@ -235,8 +222,7 @@ class Inspection:
     def variance_shift(self, calls: list[Call]) -> dict[Call, Shift]:
         """Return the shift of the variance of each normalisation's input, if the input varies at all.
 
-        In training means: all dropout layers on, everything else as at prediction. Several masks are drawn for each row; few rows
-        are repeated to fill a batch.
+        In training means: all dropout layers on, all else as at prediction. Each row has several masks; few rows are repeated.
         """
         rows = len(self.data[0])
         data = [np.repeat(each, max(1, BATCH // rows), axis=0) for each in self.data]
@@ -245,14 +231,9 @@ class Inspection:
         for training in (False, True):
             with keras.StatelessScope():
                 for _, start in itertools.product(range(draws if training else 1), range(0, len(data[0]), BATCH)):
-                    left = set(calls)
-                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training):
-                        if call in left:
-                            left.remove(call)
-                            values = keras.ops.convert_to_numpy(graph.first_input(args, options))
-                            moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
-                        if not left:
-                            break
+                    for call, args, options in self._steps([each[start : start + BATCH] for each in data], training, calls):
+                        values = keras.ops.convert_to_numpy(graph.first_input(args, options))
+                        moments.setdefault((call, training), []).append(_sums(values, call.layer.axis))
         shifts = {}
         for call in calls:
             still, dropped = (_variance(moments[call, training]) for training in (False, True))
@@ -262,8 +243,9 @@ class Inspection:
                 shifts[call] = Shift(float(ratios.mean()), float(ratios.min()), float(ratios.max()), len(ratios), rows)
         return shifts
 
-    def _steps(self, rows: list[np.ndarray], training: bool) -> Iterator[tuple[Call, tuple, dict]]:
-        """Run the graph: yield each call with its arguments before it runs. `training` holds for dropout layers, others predict."""
+    def _steps(self, rows: list[np.ndarray], training: bool, wanted: Iterable[Call]) -> Iterator[tuple[Call, tuple, dict]]:
+        """Run the graph as far as needed; yield the `wanted` calls with their arguments. Only dropout layers get `training`."""
+        left = set(wanted)
         types = [None if dtype == "string" else dtype for *_, dtype in self.graph.inputs]
         values = {
             number: keras.ops.convert_to_tensor(each, dtype=dtype)
@@ -275,7 +257,11 @@ class Inspection:
             args, options = call.node.arguments.fill_in(tensors)
             if getattr(call.layer, "_call_has_training_arg", False):
                 options = {**options, "training": training and is_dropout(call.layer)}
-            yield call, args, options
+            if call in left:
+                left.remove(call)
+                yield call, args, options
+            if not left:
+                return
             values.update(zip(call.outputs, keras.tree.flatten(call.layer(*args, **options))))
             for tensor in set(call.inputs):  # a large model's tensors do not all fit
                 uses[tensor] -= 1
@@ -355,12 +341,8 @@ def _walk(layer: keras.Layer, prefix: str, seen: set[int]) -> Iterator[tuple[str
             continue
         seen.add(id(inner))
         yield prefix + inner.name, inner
-        if isinstance(inner, (keras.Model, keras.layers.Wrapper)) or not _is_known(inner):
+        if isinstance(inner, (keras.Model, keras.layers.Wrapper)) or not is_known(type(inner).__module__):
             yield from _walk(inner, f"{prefix}{inner.name}/", seen)
-
-
-def _is_known(layer: Any) -> bool:
-    return is_known(type(layer).__module__)
 
 
 def _rows(read: Graph, data: Any) -> tuple[list[np.ndarray], Any]:

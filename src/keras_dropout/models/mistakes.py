@@ -3,6 +3,7 @@
 A rule reports what follows from the model's structure or was measured on it. If something is only likely, the rule says so.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -47,9 +48,8 @@ Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 class Mistake:
     """A mistake that was found.
 
-    `rule` is the rule's name in `RULES`. `layer` is the layer's name after those of the models around it. `what` says what was
-    found, with names and numbers. `evidence` is what is known about it, published or measured, and `source` is where that is from.
-    `mend` says how to fix it.
+    `rule` is the rule's name in `RULES`, `layer` the layer's name after those of the models around it. `what` was found, with names
+    and numbers; `evidence` is what is known about it, published or measured, and `source` where that is from; `mend` is the fix.
     """
 
     rule: str
@@ -110,7 +110,6 @@ def dropout_before_batch_normalisation(model: Inspection) -> Found:
 
     With data, the shift of the variance at the normalisation is measured; one below 10 % is not reported.
     """
-
     first = model.reached(lambda layer: isinstance(layer, kinds.NORMALISATIONS))
     pairs = []
     for call in filter(lambda call: drops_units(call.layer), model.dropouts):
@@ -152,11 +151,8 @@ def dropout_before_masking(model: Inspection) -> Found:
             yield call.path, f"{_named(call)} drops what {first} is computed from; give data to have the effect measured."
         elif errors.counted or errors.lost:
             on = f"{errors.rows} rows of the data" if model.data is not None else "made-up sequences"
-            yield (
-                call.path,
-                f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count "
-                f"as data, and {errors.lost:.0%} of the others as padding (measured on {on}).",
-            )
+            what = f"{_named(call)} drops what {first} is computed from: in training {errors.counted:.0%} of the padded steps count"
+            yield call.path, f"{what} as data, and {errors.lost:.0%} of the others as padding (measured on {on})."
 
 
 def dropout_of_ids(model: Inspection) -> Found:
@@ -212,16 +208,29 @@ def elementwise_on_convolution_maps(model: Inspection) -> Found:
             yield call.path, what
 
 
-def keras_rate_0(model: Inspection) -> Found:
+def _together(rule: Callable[[Inspection], Iterator[tuple[str, Any, str]]]) -> Callable[[Inspection], Found]:
+    """Let a rule that yields (path, layer, finding) have one entry for all layers with the same finding."""
+
+    @functools.wraps(rule)
+    def together(model: Inspection) -> Found:
+        alike: dict[str, list[tuple[str, Any]]] = {}
+        for path, layer, said in rule(model):
+            alike.setdefault(said, []).append((path, layer))
+        for said, ((path, layer), *others) in alike.items():
+            names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
+            more = f" The same holds for {len(others)} more: {names}." if others else ""
+            yield path, f"{_called(layer)} {said}.{more}"
+
+    return together
+
+
+@_together
+def keras_rate_0(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find a dropout layer of Keras that was made with rate 0, whose rate can never be raised."""
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            if isinstance(layer, kinds.KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
-                now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
-                yield path, layer, f"was made with rate 0 {now}"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        if isinstance(layer, kinds.KERAS_DROPOUT) and attribute(layer, "seed_generator") is None:
+            now = f"and its rate is now {rate(layer):g}: it cannot be trained" if rate(layer) else "and drops nothing"
+            yield path, layer, f"was made with rate 0 {now}"
 
 
 def alpha_without_selu(model: Inspection) -> Found:
@@ -262,36 +271,30 @@ def neighbouring_seeds(model: Inspection) -> Found:
             yield other, f"{other!r} (seed {later}) draws at each step what {path!r} (seed {seed}) draws {later - seed} later."
 
 
-def recurrent_dropout(model: Inspection) -> Found:
+@_together
+def recurrent_dropout(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find an LSTM or GRU whose recurrent_dropout is all that keeps it from the fused kernel."""
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
-            if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
-                continue
-            names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
-            fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
-            if fits and inner.use_cudnn in ("auto", True):
-                option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
-                yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+        if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)) or not number(inner.recurrent_dropout):
+            continue
+        names = [getattr(each, "__name__", "") for each in (inner.activation, inner.recurrent_activation)]
+        fits = names == ["tanh", "sigmoid"] and inner.use_bias and not inner.unroll and getattr(inner, "reset_after", True)
+        if fits and inner.use_cudnn in ("auto", True):
+            option = f"recurrent_dropout={number(inner.recurrent_dropout):g}"
+            yield path, inner, f"with {option} cannot use the fused kernel, that of cuDNN on a GPU"
 
 
-def attention_dropout(model: Inspection) -> Found:
+@_together
+def attention_dropout(model: Inspection) -> Iterator[tuple[str, Any, str]]:
     """Find an attention of Keras whose dropout is all that keeps it from fused attention, at prediction too."""
     calls = [call for call in model.graph.calls if type(call.layer) in kinds.ATTENTIONS]
     unfused = [call for call in calls if call.options.get("return_attention_scores") or len(call.shape) != 2]
     never = {id(call.layer) for call in unfused} - {id(call.layer) for call in calls if call not in unfused}
-
-    def found() -> Iterator[tuple[str, Any, str]]:
-        for path, layer in model.layers:
-            dropped = number(layer.get_config()["dropout"]) if type(layer) in kinds.ATTENTIONS and id(layer) not in never else 0
-            if dropped > 0:
-                yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
-
-    yield from _together(found())
+    for path, layer in model.layers:
+        dropped = number(layer.get_config()["dropout"]) if type(layer) in kinds.ATTENTIONS and id(layer) not in never else 0
+        if dropped > 0:
+            yield path, layer, f"with dropout={dropped:g} cannot use fused attention, at prediction neither"
 
 
 def live_rate(model: Inspection) -> Found:
@@ -301,11 +304,8 @@ def live_rate(model: Inspection) -> Found:
     for path, layer in keras_layers if compiled and keras.backend.backend() != "torch" else ():
         made = getattr(getattr(layer, "_auto_config", None), "config", {}).get("rate")
         if made is not None and rate(layer) != number(made):
-            what = (
-                f"{_called(layer)} was made with rate {number(made):g}, its rate is now {rate(layer):g}, and the training step is "
-                "compiled"
-            )
-            yield path, f"{what}: if that was before the change, {number(made):g} it is."
+            old, now = f"{number(made):g}", f"its rate is now {rate(layer):g}, and the training step is compiled"
+            yield path, f"{_called(layer)} was made with rate {old}, {now}: if that was before the change, {old} it is."
 
 
 def training_frozen(model: Inspection) -> Found:
@@ -354,10 +354,8 @@ def keep_probability_as_rate(model: Inspection) -> Found:
         value, source = rate(call.layer), sources[call]
         if value >= 0.8 or (value > 0.5 and source is None):
             where = "of an input" if source is None else "of what goes into it"
-            yield (
-                call.path,
-                f"{_called(call.layer)} drops {100 * value:g} % {where}; suspicion: {value:g} may be meant as what is kept.",
-            )
+            what = f"{_called(call.layer)} drops {100 * value:g} % {where}"
+            yield call.path, f"{what}; suspicion: {value:g} may be meant as what is kept."
 
 
 RULES: dict[str, Callable[[Inspection], Found]] = {
@@ -391,17 +389,6 @@ def _called(layer: Any) -> str:
 
 def _named(call: Call) -> str:
     return f"{type(call.layer).__name__} {call.path!r} (rate {rate(call.layer):g})"
-
-
-def _together(found: Iterator[tuple[str, Any, str]]) -> Found:
-    """Yield one entry for all layers with the same finding; `found` gives (path, layer, finding)."""
-    alike: dict[str, list[tuple[str, Any]]] = {}
-    for path, layer, said in found:
-        alike.setdefault(said, []).append((path, layer))
-    for said, ((path, layer), *others) in alike.items():
-        names = ", ".join([other for other, _ in others[:3]] + ["…"] * (len(others) > 3))
-        more = f" The same holds for {len(others)} more: {names}." if others else ""
-        yield path, f"{_called(layer)} {said}.{more}"
 
 
 def _changes_values(layer: Any) -> bool:

@@ -312,8 +312,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     hidden, last, all, attention, drop_path or recurrent. A recurrent_rate or cell_rate that was given to a layer stays. Keras's own
     layers are refused, because on JAX and TensorFlow they ignore a new rate: `adopt` the model first.
     """
-    if not isinstance(model, keras.Model):
-        refuse(f"expected a Keras model; got {type(model).__name__}.", "Pass the model whose rates are to be set.")
+    graph.check_model(model, "Pass the model whose rates are to be set.")
     found = rated(model)
     if not found:
         refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
@@ -385,6 +384,6 @@ def _take_over(new: keras.Layer, old: keras.Layer) -> None:
                 "Let the class make the same weights whatever its dropout.",
             )
         new.set_weights(old.get_weights())
-        graph.freeze_like(new, old)
+        graph.freeze(new, graph.trainable(old))
         for ours, theirs in zip(new.weights, old.weights):
             ours._path = theirs.path

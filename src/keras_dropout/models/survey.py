@@ -56,13 +56,10 @@ class Site:
 
         Only a name names an output; only a name or a class names a normalisation.
         """
+        if pattern == "last":
+            return self.last
         if pattern in GROUPS:
-            return {
-                "input": self.group == "input",
-                "hidden": self.group == "hidden",
-                "last": self.last,
-                "all": self.group in ("input", "hidden"),
-            }[pattern]
+            return self.group in (("input", "hidden") if pattern == "all" else (pattern,))
         if pattern == self.name:
             return True
         if self.group == "normalisation":

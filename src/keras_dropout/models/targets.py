@@ -1,10 +1,9 @@
 """Models and functions that a command names: a `.keras` file, `file.py:function` or `module:function`.
 
-A model file is loaded in Keras's safe mode: nothing in it is executed. A Python file is code that the user names; only such code
-runs.
+A model file is loaded in Keras's safe mode: nothing in it is executed. Only code that the user names runs, a Python file.
 """
 
-import difflib
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.errors import BadInput, described, refuse
+from keras_dropout.errors import meant, refuse, refused
 
 RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # kept here, because their module loads Keras
 
@@ -54,10 +53,7 @@ def check_recipe(name: str) -> None:
 
 
 def load_model(target: str | Path, **facts: Any) -> Any:
-    """Return the Keras model that `target` names.
-
-    A function gets those of `facts` (such as input_shape and outputs) that its parameters name.
-    """
+    """Return the Keras model that `target` names; a function gets those of `facts`, as input_shape, that its parameters name."""
     target = str(target)
     if is_function(target):
         model = call(target, facts)
@@ -82,9 +78,7 @@ def load_function(target: str) -> Callable:
     found = getattr(module, name, None)
     if not callable(found):
         known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        refuse(f"{where} has no function {name!r}.", f"{hint}It has: {', '.join(known) or 'none'}.")
+        refuse(f"{where} has no function {name!r}.", f"{meant(name, known)}It has: {', '.join(known) or 'none'}.")
     return found
 
 
@@ -100,12 +94,11 @@ def import_file(path: Path) -> Any:
         sys.modules[name] = module
         sys.path.insert(0, str(path.parent))  # so that it finds its neighbours, as when run as a script
         try:
-            spec.loader.exec_module(module)
-        except BadInput:
+            with refused(f"{path.name} cannot be run", "Run it with python to see where."):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]  # half a module; the file may be mended and named again
             raise
-        except Exception as error:  # the user's file may raise anything
-            del sys.modules[name]
-            refuse(f"{path.name} cannot be run: {described(error)}", "Run it with python to see where.")
         finally:
             sys.path.remove(str(path.parent))
     return sys.modules[name]
@@ -137,11 +130,9 @@ def _import_module(name: str) -> Any:
 def call(target: str, facts: Mapping[str, Any]) -> Any:
     """Call the function that `target` names with those of `facts` that its parameters name, and return its result."""
     function = load_function(target)
-    parameters: Mapping[str, inspect.Parameter]
-    try:
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(TypeError, ValueError):
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        parameters = {}
     needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     missing = [name for name in needed if name not in facts]
     if missing:
@@ -149,12 +140,8 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
             f"{target} needs the argument(s) {', '.join(missing)}, which are not known here.",
             "Give them default values. A model's function may ask for input_shape, outputs and vocabulary, told by --data.",
         )
-    try:
+    with refused(f"{target} failed", "Call it in Python to see where."):
         return function(**{name: value for name, value in facts.items() if name in parameters})
-    except BadInput:
-        raise
-    except Exception as error:  # the user's function may raise anything
-        refuse(f"{target} failed: {described(error)}", "Call it in Python to see where.")
 
 
 def from_keras_2(saved: str) -> str:

@@ -145,9 +145,9 @@ class _Subject:
         layers = (self.layer(100 + 17 * number) for number in range(40))
         return np.stack([[self.train(layer) for _ in range(5)] for layer in layers]).astype("float64")
 
-    def factors(self, layer: Any) -> np.ndarray:
-        """Return the factor of each unit."""
-        return self.train(layer) / self.x
+    def model(self, layer: Any) -> keras.Model:
+        inputs = keras.Input(self.x.shape[1:], dtype=str(self.x.dtype))
+        return keras.Model(inputs, layer(inputs))
 
 
 def _values(layer: Any) -> list[np.ndarray]:
@@ -225,7 +225,7 @@ def mean_is_kept(s: _Subject) -> None:
 
 
 def units_share_draws(s: _Subject) -> None:
-    factors = s.factors(s.layer())
+    factors = s.train(s.layer()) / s.x
     for axis in range(factors.ndim):
         constant = np.allclose(factors, factors.take([0], axis), rtol=1e-4)
         assert constant == (axis in s.case.shared), f"draws are {'' if constant else 'not '}shared along axis {axis}"
@@ -284,9 +284,8 @@ def _independent(s: _Subject, one: list[np.ndarray], other: list[np.ndarray], wh
 def fresh_mask_each_call(s: _Subject) -> None:
     layer = s.layer()
     calls = [s.train(layer) for _ in range(CALLS + 1)]
-    assert any(a.shape != b.shape or not np.array_equal(a, b) for a, b in itertools.pairwise(calls)), (
-        "every call draws the same mask"
-    )
+    differ = any(a.shape != b.shape or not np.array_equal(a, b) for a, b in itertools.pairwise(calls))
+    assert differ, "every call draws the same mask"
     _independent(s, calls[:-1], calls[1:], "neighbouring calls")
 
 
@@ -341,9 +340,7 @@ def half_precision(s: _Subject) -> None:
 
 
 def any_batch_size(s: _Subject) -> None:
-    layer = s.layer()
-    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
-    model = keras.Model(inputs, layer(inputs))
+    model = s.model(s.layer())
     many, some = len(s.x), max(1, len(s.x) // 3)
     for call, sizes in ((lambda x: s.train(model, x), (many, some)), (model.predict_on_batch, (some, 1))):
         for rows in sizes:
@@ -378,9 +375,8 @@ def _same_config(layer: Any, other: Any) -> None:
 
 
 def saved_model_goes_on(s: _Subject) -> None:
-    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
     layer = s.layer()
-    model = keras.Model(inputs, layer(inputs))
+    model = s.model(layer)
     s.train(layer)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
@@ -389,9 +385,8 @@ def saved_model_goes_on(s: _Subject) -> None:
 
 
 def clone_keeps_the_layer(s: _Subject) -> None:
-    inputs = keras.Input(s.x.shape[1:], dtype=str(s.x.dtype))
     layer = s.layer()
-    clone = keras.models.clone_model(keras.Model(inputs, layer(inputs))).layers[-1]
+    clone = keras.models.clone_model(s.model(layer)).layers[-1]
     assert clone is not layer, "the clone is the layer itself"
     assert type(clone) is s.cls, f"the clone is a {type(clone).__name__}"
     _same_config(layer, clone)

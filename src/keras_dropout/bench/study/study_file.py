@@ -1,6 +1,5 @@
 """Study files: all settings of `compare`, in TOML."""
 
-import difflib
 import re
 import shlex
 import tomllib
@@ -10,7 +9,7 @@ from typing import Any
 
 from keras_dropout.bench.settings import DataOptions, SearchSettings, Settings, by_class, rows
 from keras_dropout.characters import clean_line
-from keras_dropout.errors import refuse
+from keras_dropout.errors import meant, refuse
 from keras_dropout.models.atlas import Advice
 
 _SOURCE = '.npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function'
@@ -123,9 +122,7 @@ def _commented(setting: tuple[str, tuple[str, str]]) -> str:
 def _check_names(path: Path, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for name in table:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{hint}Use: {', '.join(known)}.")
+            refuse(f"{path}: unknown name {name!r} {where}".rstrip() + ".", f"{meant(name, known)}Use: {', '.join(known)}.")
 
 
 def _check_places(path: Path, table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
