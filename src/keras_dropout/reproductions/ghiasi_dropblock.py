@@ -1,10 +1,9 @@
 """Ghiasi, Lin and Le 2018, DropBlock: blocks of a feature map against single units and whole channels."""
 
 import keras
-import numpy as np
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import maps, on_maps
 
 
@@ -33,10 +32,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _gap(found: Found, variant: str) -> np.ndarray:
-    return found.values("test_loss", variant) - found.values("train_loss", variant)
-
-
 REPRODUCTION = Reproduction(
     name="ghiasi-dropblock",
     title="Blocks of a map against single units",
@@ -44,21 +39,11 @@ REPRODUCTION = Reproduction(
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890, table 1",
     parts=_parts,
     expectations=(
-        Expectation(
-            "test accuracy: blocks minus none",
-            lambda found: found.values("test_accuracy", "blocks") - found.values("test_accuracy"),
-            above=0.0,
-            published="76.51 to 78.13 %, ResNet-50 on ImageNet",
-        ),
-        Expectation(
-            "test accuracy: blocks minus units",
-            lambda found: found.values("test_accuracy", "blocks") - found.values("test_accuracy", "units"),
-            above=0.0,
-            published="blocks are better than units",
-        ),
+        minus("test_accuracy", "blocks", "none", "76.51 to 78.13 %, ResNet-50 on ImageNet"),
+        minus("test_accuracy", "blocks", "units", "blocks are better than units"),
         Expectation(
             "gap of loss, test minus train: none minus blocks",
-            lambda found: _gap(found, "none") - _gap(found, "blocks"),
+            lambda found: found.gap() - found.gap("blocks"),
             above=0.0,
             published="blocks regularise",
         ),

@@ -1,11 +1,10 @@
 """Huang et al. 2016, stochastic depth: residual branches are dropped at random, later ones more often."""
 
 import keras
-import numpy as np
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.layers import StochasticDepth, linear_decay
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import sgd
 
 BLOCKS = 12
@@ -34,10 +33,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _gap(found: Found, variant: str) -> np.ndarray:
-    return found.values("test_loss", variant) - found.values("train_loss", variant)
-
-
 REPRODUCTION = Reproduction(
     name="huang-stochastic-depth",
     title="Stochastic depth",
@@ -59,7 +54,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "gap of loss, test minus train: none minus stochastic depth",
-            lambda found: _gap(found, "none") - _gap(found, "as-built"),
+            lambda found: found.gap() - found.gap("as-built"),
             above=0.0,
             published="the training error is larger, the test error smaller",
         ),

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import AlphaDropout, Dropout
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000
@@ -100,11 +100,8 @@ REPRODUCTION = Reproduction(
             above=0.0,
             published="networks with alpha dropout stay normalised and train",
         ),
-        Expectation(
-            "test loss of that network: dropout minus alpha dropout",
-            lambda found: found.values("test_loss", "dropout") - found.values("test_loss", "alpha dropout"),
-            above=0.0,
-            published="alpha dropout is the one that fits selu",
+        minus(
+            "test_loss", "dropout", "alpha dropout", "alpha dropout is the one that fits selu", label="test loss of that network"
         ),
     ),
     shows=("test_loss", "test_accuracy", "train_loss"),

@@ -24,7 +24,7 @@ def _parts(quick: bool) -> dict[str, Part]:
     spec = {"kind": "SparseVariationalDropout", "kl_weight": 1 / trained, "log_variance": -8.0}
     return {
         "weights": Part(
-            lambda: perceptron((28, 28), (100, 50), _adam(steps), name="mlp-784-100-50-10"),
+            lambda: perceptron((28, 28), (100, 50), _adam(steps)),
             lambda data_dir: fashion_mnist(data_dir, train=examples),
             {SPARSE: {"hidden": spec, "classes": spec}},
             epochs,

@@ -13,7 +13,7 @@ _DROPOUT, _BATCH = "dropout", 30  # the batch size, for 90, 450, 1,800 and 9,000
 def _part(size: int, units: int, updates: int) -> Part:
     steps = size * 9 // 10 // _BATCH
     return Part(
-        lambda: perceptron((28, 28), (units, units), sgd(0.02, updates), name=f"mlp-784-{units}-{units}-10"),
+        lambda: perceptron((28, 28), (units, units), sgd(0.02, updates)),
         lambda data_dir: fashion_mnist(data_dir, train=size),
         {_DROPOUT: {"input": 0.2, "hidden": 0.5}},
         updates // steps,

@@ -1,11 +1,7 @@
 """The tutorial: dropout is mostly used in the last layers."""
 
-from collections.abc import Callable
-
-import numpy as np
-
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Part, Reproduction, minus
 from keras_dropout.reproductions.networks import tutorial_network
 
 _LAST_TWO, _LAST, _FIRST, _INPUT, _HIDDEN = "last two layers", "last layer", "first layer", "input", "all hidden layers"
@@ -29,10 +25,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _above_last_two(variant: str) -> Callable[[Found], np.ndarray]:
-    return lambda found: found.values("test_loss", variant) - found.values("test_loss", _LAST_TWO)
-
-
 REPRODUCTION = Reproduction(
     name="tutorial-late",
     title="Dropout in the last layers",
@@ -40,13 +32,11 @@ REPRODUCTION = Reproduction(
     source="The tutorial on dropout in Keras, October 2024, on how dropout is used in practice",
     parts=_parts,
     expectations=tuple(
-        Expectation(
-            f"test loss: {variant} minus last two layers",
-            _above_last_two(variant),
-            above=0.0,
-            published="it is not on every layer, but in the last ones" if variant == _HIDDEN else "it is mostly in the last layers",
+        minus("test_loss", variant, _LAST_TWO, published)
+        for variant, published in (
+            (_HIDDEN, "it is not on every layer, but in the last ones"),
+            *((other, "it is mostly in the last layers") for other in (_FIRST, _INPUT, "none")),
         )
-        for variant in (_HIDDEN, _FIRST, _INPUT, "none")
     ),
     differs="The tutorial says where it is used, not that a measurement found it best; the claim is put to its own network, a part "
     "of its images, one rate of 0.2, and momentum 0.9; the loss decides.",

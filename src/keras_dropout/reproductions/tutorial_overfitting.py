@@ -2,10 +2,8 @@
 
 import functools
 
-import numpy as np
-
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
 from keras_dropout.reproductions.networks import tutorial_network
 
 _DROPOUT = "dropout 0.2"
@@ -25,11 +23,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _gap(found: Found, variant: str, part: str = _DEEP) -> np.ndarray:
-    """Return the test loss minus the train loss, both with dropout off."""
-    return found.values("test_loss", variant, part) - found.values("train_loss", variant, part)
-
-
 REPRODUCTION = Reproduction(
     name="tutorial-overfitting",
     title="Overfitting, depth and dropout",
@@ -39,7 +32,7 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "gap, test loss less train loss: none minus dropout",
-            lambda found: _gap(found, "none") - _gap(found, _DROPOUT),
+            lambda found: found.gap(part=_DEEP) - found.gap(_DROPOUT, _DEEP),
             above=0.0,
             published="dropout reduces overfitting",
         ),
@@ -51,7 +44,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "gap without dropout: three hidden layers minus one",
-            lambda found: _gap(found, "none") - _gap(found, "none", _SHALLOW),
+            lambda found: found.gap(part=_DEEP) - found.gap(part=_SHALLOW),
             above=0.0,
             published="deeper networks overfit more easily",
         ),

@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +115,19 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
         said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
         refuse(f"{said}; {ledger} has the variants {', '.join(names)}.", f"For example --variant {names[-1]}")
     runs = {run["key"]: run["seed"] for run in study["runs"] if run["variant"] == variant}
-    found: dict[int, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for key, archive in models(ledger, runs):
-            path = Path(folder, "model.keras")
-            path.write_bytes(archive)
-            found[runs[key]] = load_model(path)
+    found = {runs[key]: model for key, model in trained_models(ledger, runs)}
     if not found:
         refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
     return found, study
+
+
+def trained_models(ledger: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (key, trained model) for each of these runs whose model the ledger has."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        for key, archive in models(ledger, keys):
+            path.write_bytes(archive)
+            yield key, load_model(path)
 
 
 def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
