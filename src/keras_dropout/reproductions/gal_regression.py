@@ -42,17 +42,11 @@ def _model() -> keras.Model:
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    return {
-        f"split {split}": Part(
-            _model,
-            lambda data_dir, split=split: diabetes(split),
-            {MONTE_CARLO: {"inputs": RATE, "hidden": RATE}},
-            epochs=400,
-            batch_size=128,
-            keep_models=True,
-        )
-        for split in range(3 if quick else 10)
-    }
+    def part(split: int) -> Part:
+        variants = {MONTE_CARLO: {"inputs": RATE, "hidden": RATE}}
+        return Part(_model, lambda data_dir: diabetes(split), variants, epochs=400, batch_size=128, keep_models=True)
+
+    return {f"split {split}": part(split) for split in range(3 if quick else 10)}
 
 
 def plain(model: keras.Model, data: Data) -> Mapping[str, float]:

@@ -51,8 +51,8 @@ def shift(model: keras.Model, data: Data) -> Mapping[str, float]:
     The ratio is the moving variance from training over the variance of the inputs without dropout, both summed over the units. The
     moments of all normalisations are re-estimated without dropout.
     """
-    train = as_seen(np.asarray(data.train.x[data.validation :][:EXAMPLES]), data.divide_by)
-    test = as_seen(np.asarray(data.test.x), data.divide_by)
+    train = as_seen(data.train.x[data.validation :][:EXAMPLES], data.divide_by)
+    test = as_seen(data.test.x, data.divide_by)
     ratio, trained = _ratio(model, train), _outputs(model, test)
     estimate_anew(model, train)
     anew, y = _outputs(model, test), data.test.y

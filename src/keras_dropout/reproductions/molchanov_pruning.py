@@ -45,7 +45,7 @@ def sparsity(model: keras.Model, data: Data) -> Mapping[str, float]:
     """
     layers = [layer for layer in model.layers if isinstance(layer, SparseVariationalDropout)]
     shares, sizes = [layer.sparsity for layer in layers], [np.prod(layer.layer.kernel.shape) for layer in layers]
-    test = as_seen(np.asarray(data.test.x), data.divide_by)
+    test = as_seen(data.test.x, data.divide_by)
     found = {"first": shares[0], "last": shares[-1], "pruned_accuracy": _accuracy(model, test, data.test.y)}
     found["compression"] = float(np.sum(sizes) / max(1.0, np.dot(sizes, 1 - np.array(shares))))
     for layer in layers:

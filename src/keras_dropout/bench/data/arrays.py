@@ -133,6 +133,8 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
         yield from (array[start : start + step] for start in range(0, len(array), step))
 
 
-def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
-    """Return the inputs as the model sees them."""
-    return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)
+def as_seen(arrays: Any, divide_by: float) -> Any:
+    """Return the inputs as the model sees them, in memory."""
+    if divide_by == 1:
+        return each(np.asarray, arrays)
+    return each(lambda x: np.asarray(x, "float32") / np.float32(divide_by), arrays)

@@ -1,5 +1,6 @@
 """Convert a table's text columns to numbers, if the whole column has only one possible meaning. Reads no files."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -292,7 +293,7 @@ def check_scale(values: "pd.Series", path: str, call: str) -> None:
 
 def _said(name: object, reading: Reading, words: dict[str, int], counts: Counter) -> list[str]:
     """Return the notes on a column whose texts are read as numbers."""
-    telling = [text for text in words if not _as_it_stands(text, reading)]
+    telling = [text for text in words if as_number(text) != reading.value(text)]
     notes = []
     if telling:
         shown = max(telling, key=lambda text: len(set(text) - set("0123456789")))
@@ -304,11 +305,13 @@ def _said(name: object, reading: Reading, words: dict[str, int], counts: Counter
     return notes
 
 
-def _as_it_stands(text: str, reading: Reading) -> bool:
+def as_number(text: str) -> float | None:
+    """Return the finite number that Python reads from a text, or None."""
     try:
-        return float(text) == reading.value(text)
+        found = float(text)
     except ValueError:
-        return False
+        return None
+    return found if math.isfinite(found) else None
 
 
 def are_codes(texts: Collection[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_dropout.bench.data import splits
-from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange
+from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange, take
 from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
 from keras_dropout.bench.records import DataFacts
 from keras_dropout.bench.settings import SPLITS
@@ -24,6 +24,10 @@ class Part(NamedTuple):
     x: Any
     y: Any
     weights: Any = None
+
+    def take(self, index: Any) -> "Part":
+        """Return the examples at `index`, in memory if it is an array of indices."""
+        return Part(*(arrays if arrays is None else take(arrays, index) for arrays in self))
 
 
 @dataclass(frozen=True)

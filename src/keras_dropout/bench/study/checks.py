@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.columns import as_number
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.study import own_classes
 from keras_dropout.errors import described, refuse
@@ -149,12 +150,13 @@ def check_can_be_made_again(
     A worker imports the `modules` and runs the file `source`. It receives as `objects` the classes and functions of the user's
     program, `live`, that neither provides. Refuse a model that a worker cannot make.
     """
+    import keras
 
     from keras_dropout.models import graph
 
     found = dict(each for each in (_look_up(part, live) for part in _custom([settings, compiled])) if each is not None)
     own = source and module_name(source)
-    registered = dict(_registered())
+    registered = dict(keras.saving.get_custom_objects())
     modules = {each.__module__ for each in found.values() if not each.__module__.startswith("keras.")}
     lost = {module for module in modules - {own} if module == "__main__" or _find_spec(module) is None}
     sent = {name: each for name, each in found.items() if each.__module__ in lost or name not in registered}
@@ -248,12 +250,6 @@ def _is_keras_function(found: Mapping[str, Any]) -> bool:
     except Exception:  # Keras raises several kinds of errors here
         return False
     return True
-
-
-def _registered() -> list[tuple[str, Any]]:
-    import keras
-
-    return list(keras.saving.get_custom_objects().items())
 
 
 def _find_spec(module: str) -> Any:
@@ -508,7 +504,7 @@ def _check_quantity(
     notes: list[str] = []
     low, high = float(y.min()), float(y.max())
     if classes and (y.ndim == 1 or y.shape[-1] == 1):
-        if all(map(_is_number, classes)):
+        if all(as_number(each) is not None for each in classes):
             if [float(each) for each in classes] != list(range(len(classes))):
                 refuse(
                     f"{what} are numbers of the classes {', '.join(classes[:5])}, …; the loss {name} takes quantities.",
@@ -543,13 +539,6 @@ def _check_quantity(
     if short == "cosinesimilarity" and units == 1:
         refuse(f"the loss {name} over one unit sees the sign alone.", "Use the loss mse.")
     return notes
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _activation(output: Any) -> str | None:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_dropout.bench.data import arrays, files
 from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
 from keras_dropout.bench.data.streams import is_stream
@@ -34,8 +32,7 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
         model = recipes.find(target).model()
     if loaded is None:
         return model, None, None
-    few = slice(loaded.validation, loaded.validation + 1000)
-    inputs = arrays.each(lambda x: arrays.as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+    inputs = arrays.as_seen(arrays.take(loaded.train.x, slice(loaded.validation, loaded.validation + 1000)), loaded.divide_by)
     return model, inputs, arrays.count(loaded.train.y) - loaded.validation
 
 
@@ -99,10 +96,7 @@ def recipe_data(name: str, data_dir: str | None = None) -> Data:
 def as_seen_parts(loaded: Data) -> dict[str, Part]:
     """Return the "validation" and "test" examples as the model sees them."""
     parts = loaded.parts(SPLITS[0])
-    return {
-        name: parts[name]._replace(x=arrays.each(lambda x: arrays.as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
-        for name in ("validation", "test")
-    }
+    return {name: parts[name]._replace(x=arrays.as_seen(parts[name].x, loaded.divide_by)) for name in ("validation", "test")}
 
 
 def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
