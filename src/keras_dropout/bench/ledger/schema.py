@@ -115,11 +115,6 @@ _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test
 ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
 
 
-def verify(path: str | Path) -> str:
-    """Return the command that lists the damage in a ledger."""
-    return f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
-
-
 class NotStored(Exception):
     """A failure of SQLite to write. The text gives the reason in one line; the previous contents of the ledger are safe."""
 
@@ -218,6 +213,11 @@ def _checked(cursor: sqlite3.Cursor, row: tuple) -> tuple:
     return row
 
 
+def _damaged(path: Path, error: Exception) -> tuple[str, str]:
+    verify = f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
+    return f"the ledger {path} is damaged: {error}.", f"{verify} says what is wrong; go back to a copy."
+
+
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
     """Turn errors of SQLite, failed writes and damaged content into refusals."""
@@ -225,19 +225,17 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
         yield
     except NotStored as error:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
-    except sqlite3.DataError as error:  # a value that is larger than the file
-        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
+    except (sqlite3.DataError, Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:  # DataError: larger than the file
+        refuse(*_damaged(path, error))
     except sqlite3.Error as error:
         if str(error) == "interrupted":
             raise KeyboardInterrupt from error
         if "not a database" in str(error):
             refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
-            refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
+            refuse(*_damaged(path, error))
         fix = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else fix)
-    except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
-        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
