@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import typer
+
 from keras_dropout.errors import refuse
 
 _WIDTH = 120  # of a pipe, which has none of its own: a usual table fits
@@ -88,6 +90,15 @@ def again(*arguments: str) -> str:
     else:
         start = [sys.executable, "-m", "keras_dropout.cli"]
     return shlex.join([*start, *(arguments or sys.argv[1:])])
+
+
+def exit_if_failed(found: Any, ledger: str) -> None:
+    """Name the runs that failed, and exit with status 1 if there are any."""
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def check_report(path: str | None) -> None:

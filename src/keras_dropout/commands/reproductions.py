@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout.commands.options import choose_backend, complete_reproduction
-from keras_dropout.commands.output import Working, again, check_report, show, stored_command
+from keras_dropout.commands.output import Working, again, check_report, exit_if_failed, show, stored_command
 from keras_dropout.errors import refuse
 
 
@@ -89,11 +89,7 @@ def reproduce(
     print(json.dumps(found.document(), indent=1, allow_nan=False)) if as_json else show(found)
     if pages:
         print(f"Report: {', '.join(map(str, pages))}", file=sys.stderr)
-    for run, error in found.failed:
-        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
-    if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
-        raise typer.Exit(1)
+    exit_if_failed(found, ledger)
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

@@ -8,7 +8,7 @@ import typer
 
 from keras_dropout.bench.settings import DEFAULT_LEDGER, DataOptions, SearchSettings, Settings
 from keras_dropout.commands.options import Data, choose_backend, complete_target, takes
-from keras_dropout.commands.output import Working, again, check_report, show, stored_command
+from keras_dropout.commands.output import Working, again, check_report, exit_if_failed, show, stored_command
 from keras_dropout.errors import check_choice, refuse
 
 
@@ -136,7 +136,7 @@ def compare(
     if report is not None:
         found.save_report(report)
     _print_found(found, report, as_json)
-    _exit_if_failed(found, ledger)
+    exit_if_failed(found, ledger)
     _exit_if_worse(found, fail_if)
 
 
@@ -256,7 +256,7 @@ def tune(
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
         show(found)
-    _exit_if_failed(found, ledger)
+    exit_if_failed(found, ledger)
 
 
 def _asked(
@@ -277,14 +277,6 @@ def _asked(
 def _print_notes(plan: Any) -> None:
     for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
         print(note, file=sys.stderr)
-
-
-def _exit_if_failed(found: Any, ledger: str) -> None:
-    for run, error in found.failed:
-        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
-    if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

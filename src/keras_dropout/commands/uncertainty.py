@@ -104,11 +104,11 @@ def uncertainty(
                 import pandas
             except ImportError:
                 refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
-        if path is not None and not all(map(contains_dropout, models.values())):
-            refuse(
-                "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
-                'Put some in, for example --place "last=0.2", or leave --output out.',
-            )
+            if not all(map(contains_dropout, models.values())):
+                refuse(
+                    "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
+                    'Put some in, for example --place "last=0.2", or leave --output out.',
+                )
         others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         regression = about is not None and about.task == "regression"

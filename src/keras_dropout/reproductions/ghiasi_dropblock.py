@@ -4,7 +4,7 @@ import keras
 
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
-from keras_dropout.reproductions.networks import maps, on_maps
+from keras_dropout.reproductions.networks import classifier, maps, on_maps
 
 
 def network() -> keras.Model:
@@ -14,9 +14,7 @@ def network() -> keras.Model:
         x = maps(x, filters, f"conv_{number}")
         x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(x) if number < 3 else x
     x = keras.layers.Dense(64, "relu", name="hidden")(keras.layers.Flatten(name="flatten")(x))
-    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="classes")(x), name="cifar-convnet")
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    return classifier(inputs, x, keras.optimizers.Adam(2e-3), "cifar-convnet")
 
 
 def _parts(quick: bool) -> dict[str, Part]:

@@ -5,7 +5,7 @@ import keras
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.layers import StochasticDepth, linear_decay
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
-from keras_dropout.reproductions.networks import sgd
+from keras_dropout.reproductions.networks import classifier, sgd
 
 BLOCKS = 12
 
@@ -20,9 +20,7 @@ def network(steps: int) -> keras.Model:
         branch = keras.layers.Dense(64, name=f"back_{number}")(branch)
         x = keras.layers.Add(name=f"sum_{number}")([x, StochasticDepth(rate, mode="batch", name=f"depth_{number}")(branch)])
     x = keras.layers.ReLU(name="exit")(keras.layers.BatchNormalization(name="normal")(x))
-    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="classes")(x), name=f"residual-mlp-{BLOCKS}-blocks")
-    model.compile(sgd(0.05, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    return classifier(inputs, x, sgd(0.05, steps), f"residual-mlp-{BLOCKS}-blocks")
 
 
 def _parts(quick: bool) -> dict[str, Part]:

@@ -21,10 +21,11 @@ _NOTHING_LEFT_OUT = 9.0  # log alpha is at most 8
 def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs, batch = (5000, 80, 50) if quick else (10_000, 150, 50)
     steps, trained = epochs * examples * 9 // 10 // batch, examples * 9 // 10
+    decay = keras.optimizers.schedules.PolynomialDecay(2e-3, steps, 0.0)
     spec = {"kind": "SparseVariationalDropout", "kl_weight": 1 / trained, "log_variance": -8.0}
     return {
         "weights": Part(
-            lambda: perceptron((28, 28), (100, 50), _adam(steps)),
+            lambda: perceptron((28, 28), (100, 50), keras.optimizers.Adam(decay)),
             lambda data_dir: fashion_mnist(data_dir, train=examples),
             {SPARSE: {"hidden": spec, "classes": spec}},
             epochs,
@@ -32,10 +33,6 @@ def _parts(quick: bool) -> dict[str, Part]:
             keep_models=True,
         )
     }
-
-
-def _adam(steps: int) -> keras.optimizers.Adam:
-    return keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(2e-3, steps, 0.0))
 
 
 def sparsity(model: keras.Model, data: Data) -> Mapping[str, float]:

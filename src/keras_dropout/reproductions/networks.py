@@ -38,8 +38,12 @@ def perceptron(
             kernel_regularizer=regularizer,
             name=f"hidden_{number}",
         )(x)
-    outputs = keras.layers.Dense(outputs, "softmax", name="classes")(x)
-    model = keras.Model(inputs, outputs, name=name)
+    return classifier(inputs, x, optimizer, name, outputs)
+
+
+def classifier(inputs: Any, x: Any, optimizer: Any, name: str, outputs: int = 10) -> keras.Model:
+    """Compile a classifier of a softmax over `x`."""
+    model = keras.Model(inputs, keras.layers.Dense(outputs, "softmax", name="classes")(x), name=name)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 

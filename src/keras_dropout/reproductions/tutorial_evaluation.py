@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.ensemble import SMALL
+from keras_dropout.metrics import nll
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import tutorial_network
 
@@ -37,17 +37,12 @@ def on_and_off(model: Any, data: Data) -> dict[str, float]:
     trained = [np.asarray(model(test, training=True)) for _ in range(2)]
     part = data.parts("held-out")["train"]
     x = np.asarray(part.x, "float32") / data.divide_by
-    on, off = (_loss(np.asarray(model(x, training=training)), part.y) for training in (True, False))
+    on, off = (nll(model(x, training=training), part.y) for training in (True, False))
     return {
         "outputs that differ, evaluation": int((evaluated[0] != evaluated[1]).sum()),
         "share that differs, training": float((trained[0] != trained[1]).mean()),
         "training loss less evaluation loss": on - off,
     }
-
-
-def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    right = probabilities[np.arange(len(labels)), labels].astype("float64")
-    return float(-np.log(np.clip(right, SMALL, 1)).mean())
 
 
 def _running(found: Found, variant: str) -> np.ndarray:

@@ -132,22 +132,13 @@ def decimal_mark(table: "pd.DataFrame", texts_only: bool = False) -> str:
     for name in table:
         values = table[name].dropna()
         if is_text(values):
-            cells = _cells(text for text in values.unique() if text.strip().casefold() not in MISSING)
-            if cells and len(found := _readings(cells)) == 1 and _marks(cells) & {".", ","}:
+            texts = [text for text in values.unique() if text.strip().casefold() not in MISSING]
+            cells = [cell for text in texts if (cell := _cell(text))]
+            if len(texts) == len(cells) > 0 and len(found := _readings(cells)) == 1 and _marks(cells) & {".", ","}:
                 marks.add(found[0].decimal)
         elif not texts_only and values.dtype.kind == "f" and (values % 1 != 0).any():
             marks.add(".")
     return marks.pop() if len(marks) == 1 else ""
-
-
-def _cells(texts: Iterable[str]) -> list[_Cell]:
-    """Return the parsed cells of a column, or an empty list if some cell is no number."""
-    found = []
-    for text in texts:
-        if (cell := _cell(text)) is None:
-            return []
-        found.append(cell)
-    return found
 
 
 def find_reading(

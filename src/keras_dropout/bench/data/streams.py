@@ -123,10 +123,11 @@ def _is_batched(spec: Any, rank: int | None) -> bool:
 def _piece(piece: Any, kind: str) -> tuple:
     if not isinstance(piece, (tuple, list)) or len(piece) not in (2, 3):
         refuse(f"the {kind} gives {type(piece).__name__} where (x, y) is expected.", _FORM)
-    return each(_array, tuple(piece))
+    return each(as_array, tuple(piece))
 
 
-def _array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> np.ndarray:
+    """Return the contents of an array or a tensor of any framework."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 

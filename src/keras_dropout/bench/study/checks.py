@@ -326,15 +326,15 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
                     "Reshape the data, or change the model's Input.",
                 )
         return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-    symbols = keras.tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), _kind(x)), part.x)
+
+    def symbol(x: Any) -> Any:
+        return keras.KerasTensor((None, *x.shape[1:]), "float32" if np.issubdtype(x.dtype, np.floating) else "int32")
+
+    symbols = keras.tree.map_structure(symbol, part.x)
     try:
         return model(symbols, training=False)
     except Exception as error:  # the user's own call may raise anything
         refuse(f"the model does not take the {role} inputs: {described(error)}", "Give the data the shape that it takes.")
-
-
-def _kind(x: Any) -> str:
-    return "float32" if np.issubdtype(x.dtype, np.floating) else "int32"
 
 
 def _fits(shape: tuple, expected: tuple) -> bool:

@@ -146,10 +146,6 @@ class Trainer:
             self._acting[key] = Acting(model)
         return self._acting[key]
 
-    def _inputs(self, rows: np.ndarray) -> Any:
-        """Return these examples of the training part, scaled for the model."""
-        return as_seen(arrays.take(self.parts["train"].x, rows), self._divide_by)
-
     def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
         """Return a run's model with these values, as the bytes of a .keras file."""
         model, _ = make(self.study, run.variant)  # not the model in training: its optimizer has a state
@@ -214,7 +210,8 @@ class _Stack:
         self._trained: dict[int, Sequence[Any] | None] = {}  # the values to measure; None where the training holds them
 
     def _refusal(self, number: int) -> str | None:
-        inputs = self._trainer._inputs(self._courses[number].first(self._acting.rows))
+        first = self._trainer.parts["train"].take(self._courses[number].first(self._acting.rows))
+        inputs = as_seen(first.x, self._trainer._divide_by)
         return self._acting.refusal(self._training.values(number), inputs)
 
     def _unused(self, number: int, masks: list[list[np.ndarray]]) -> str | None:
