@@ -166,9 +166,23 @@ def on_characters(quick: bool, variants: Mapping[str, Any]) -> Part:
     )
 
 
-def tutorial_network(hidden: Sequence[int] = (200, 100, 60), momentum: float = 0.0) -> keras.Model:
-    """Build the tutorial's network for Fashion-MNIST, or one with other hidden layers."""
-    return perceptron((28, 28), hidden, sgd(0.01, momentum=momentum))
+def of_tutorial(
+    variants: Mapping[str, Any],
+    examples: int,
+    epochs: int,
+    *,
+    hidden: Sequence[int] = (200, 100, 60),
+    momentum: float = 0.9,
+    keep_models: bool = False,
+) -> Part:
+    """Return the study of the tutorial's network, or of one with other hidden layers, on so many images of Fashion-MNIST."""
+    return Part(
+        lambda: perceptron((28, 28), hidden, sgd(0.01, momentum=momentum)),
+        lambda data_dir: fashion_mnist(data_dir, train=examples),
+        variants,
+        epochs,
+        keep_models=keep_models,
+    )
 
 
 def all_masks(units: int, rate: float) -> tuple[np.ndarray, np.ndarray]:

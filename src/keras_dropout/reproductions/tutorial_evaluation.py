@@ -5,25 +5,16 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data.dataset import Data
-from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.metrics import nll
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
-from keras_dropout.reproductions.networks import tutorial_network
+from keras_dropout.reproductions.networks import of_tutorial
 
 _DROPOUT = "dropout 0.2"
 
 
 def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs = (5000, 30) if quick else (20_000, 60)
-    return {
-        "evaluation": Part(
-            tutorial_network,
-            lambda data_dir: fashion_mnist(data_dir, train=examples),
-            {_DROPOUT: {"all": 0.2}},
-            epochs,
-            keep_models=True,
-        )
-    }
+    return {"evaluation": of_tutorial({_DROPOUT: {"all": 0.2}}, examples, epochs, momentum=0.0, keep_models=True)}
 
 
 def on_and_off(model: Any, data: Data) -> dict[str, float]:

@@ -1,28 +1,21 @@
 """The tutorial: dropout is mostly used in the last layers."""
 
-from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Part, Reproduction, minus
-from keras_dropout.reproductions.networks import tutorial_network
+from keras_dropout.reproductions.networks import of_tutorial
 
 _LAST_TWO, _LAST, _FIRST, _INPUT, _HIDDEN = "last two layers", "last layer", "first layer", "input", "all hidden layers"
 
 
 def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs = (3000, 50) if quick else (20_000, 60)
-    return {
-        "places": Part(
-            lambda: tutorial_network(momentum=0.9),
-            lambda data_dir: fashion_mnist(data_dir, train=examples),
-            {
-                _LAST_TWO: {"hidden_2": 0.2, "hidden_3": 0.2},
-                _LAST: {"hidden_3": 0.2},
-                _FIRST: {"hidden_1": 0.2},
-                _HIDDEN: {"hidden": 0.2},
-                _INPUT: {"input": 0.2},
-            },
-            epochs,
-        )
+    variants = {
+        _LAST_TWO: {"hidden_2": 0.2, "hidden_3": 0.2},
+        _LAST: {"hidden_3": 0.2},
+        _FIRST: {"hidden_1": 0.2},
+        _HIDDEN: {"hidden": 0.2},
+        _INPUT: {"input": 0.2},
     }
+    return {"places": of_tutorial(variants, examples, epochs)}
 
 
 REPRODUCTION = Reproduction(

@@ -1,10 +1,7 @@
 """The tutorial: deeper networks overfit more easily, and dropout reduces it."""
 
-import functools
-
-from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
-from keras_dropout.reproductions.networks import tutorial_network
+from keras_dropout.reproductions.networks import of_tutorial
 
 _DROPOUT = "dropout 0.2"
 _DEEP, _SHALLOW = "three hidden layers", "one hidden layer"
@@ -12,14 +9,10 @@ _DEEP, _SHALLOW = "three hidden layers", "one hidden layer"
 
 def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs = (3000, 60) if quick else (10_000, 80)
+    variants = {_DROPOUT: {"all": 0.2}}
     return {
-        name: Part(
-            functools.partial(tutorial_network, hidden, momentum=0.9),
-            lambda data_dir: fashion_mnist(data_dir, train=examples),
-            {_DROPOUT: {"all": 0.2}},
-            epochs,
-        )
-        for name, hidden in ((_DEEP, (200, 100, 60)), (_SHALLOW, (200,)))
+        _DEEP: of_tutorial(variants, examples, epochs),
+        _SHALLOW: of_tutorial(variants, examples, epochs, hidden=(200,)),
     }
 
 
