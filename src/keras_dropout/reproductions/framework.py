@@ -133,7 +133,7 @@ class Reproduction:
     expectations: Sequence[Expectation]
     differs: str
     quick_seconds: int
-    shows: Sequence[str] = ("test_loss", "test_accuracy")
+    shows: Sequence[str] = ("test_loss", "test_accuracy", "train_loss")
     seeds: int = 12
     quick_seeds: int = 8
     changed: str = ""

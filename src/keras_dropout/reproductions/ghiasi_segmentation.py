@@ -48,7 +48,6 @@ REPRODUCTION = Reproduction(
         minus("test_accuracy", "blocks", "none", "not given", above=None, label="test accuracy of pixels"),
         minus("test_loss", "units", "blocks", "blocks remove what neighbours still tell when single units are dropped"),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Scenes composed by rule of Fashion-MNIST garments in place of PASCAL VOC, a small network trained from nothing in "
     "place of RetinaNet, and a rate of 0.1 with blocks of 3.",
     quick_seconds=140,

@@ -54,7 +54,6 @@ REPRODUCTION = Reproduction(
             published="the advantage is largest where networks are small",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of Fashion-MNIST in place of MNIST, SGD with momentum in place of an adaptive method, two widths, and no "
     "dropout of the pixels.",
     quick_seconds=65,

@@ -145,7 +145,6 @@ REPRODUCTION = Reproduction(
             published="77.4 % right without, 68.6 % with dropout 0.5 in each bottleneck (DenseNet, CIFAR-100)",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A perceptron of three normalised hidden layers of 256 on a part of Fashion-MNIST in place of convolutional networks "
     "on CIFAR; dropout of 0.5 before the second and third normalisation in place of every one.",
     quick_seconds=95,

@@ -28,7 +28,6 @@ REPRODUCTION = Reproduction(
         minus("train_loss", "standard", "early", "lower with early dropout, and 67.9 % right with standard dropout"),
         minus("train_loss", "standard", "none", "standard dropout makes underfitting worse"),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A perceptron of three hidden layers of 32 on Fashion-MNIST in place of a transformer on ImageNet, a few epochs of SGD "
     "with momentum 0.9 and a learning rate that falls from 0.05 to 0, without augmentation; the rate, 0.1, and the share of "
     "training that has dropout are those of the paper.",

@@ -21,7 +21,6 @@ REPRODUCTION = Reproduction(
         minus("test_loss", "none", "late", "late dropout regularises networks that overfit"),
         minus("test_accuracy", "late", "standard", "82.3 % with late, 81.6 % with standard stochastic depth (ViT-B, ImageNet)"),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A perceptron on a part of Fashion-MNIST in place of a transformer on ImageNet, and dropout of hidden units in place "
     "of stochastic depth, at the same rate, 0.4, and from the same share of training on.",
     quick_seconds=60,

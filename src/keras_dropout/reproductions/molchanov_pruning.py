@@ -91,7 +91,6 @@ REPRODUCTION = Reproduction(
         ),
         Expectation("weights before, over those after", lambda found: _of(found, "compression"), above=5.0, published="68"),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A perceptron 784-100-50-10 on a part of Fashion-MNIST in place of 784-300-100-10 on MNIST, with a quarter or less of "
     "the updates, twice the learning rate and a higher initial variance, and with the divergence's whole weight from the start.",
     quick_seconds=120,

@@ -61,7 +61,6 @@ REPRODUCTION = Reproduction(
             published="with 100 and 500 examples dropout gives no improvement",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, two hidden layers of 256 (quick) or 512 in place of three of 1,024 and 2,048; the "
     "loss, not the error, decides. Each size has as many updates, too few for 10,000 images: there the dropout network underfits.",
     quick_seconds=110,

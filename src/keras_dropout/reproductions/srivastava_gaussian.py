@@ -34,7 +34,6 @@ REPRODUCTION = Reproduction(
         ),
         *(minus("test_loss", "none", kind, "noise of either kind helps") for kind in (_GAUSSIAN, _BERNOULLI)),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, a smaller network; the loss, not the error, "
     "decides, and just as well is taken as nine tenths of the gain.",
     quick_seconds=45,

@@ -53,7 +53,6 @@ REPRODUCTION = Reproduction(
             published="error on MNIST 1.25 % with dropout and L2, 1.05 % with dropout and max-norm",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, smaller layers, two in place of three; the loss, not "
     "the error, decides. Of two strengths (quick) or three of each regulariser the one with the least validation loss counts.",
     changed="Sizes and epochs.",

@@ -65,6 +65,7 @@ REPRODUCTION = Reproduction(
             for few, many in ((1, 3), (3, 10))
         ),
     ),
+    shows=("test_loss", "test_accuracy"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, a smaller network; 5,000 test images. As good is "
     "taken as within 0.3 points of error.",
     quick_seconds=40,

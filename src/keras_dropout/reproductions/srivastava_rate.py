@@ -28,7 +28,6 @@ REPRODUCTION = Reproduction(
             for lower, higher in itertools.pairwise(("none", *(f"rate {rate}" for rate in RATES)))
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, two hidden layers of 256 in place of three of 2048, "
     "SGD with momentum 0.9 and a learning rate that falls from 0.02 to 0; the loss, not the error, decides.",
     quick_seconds=90,

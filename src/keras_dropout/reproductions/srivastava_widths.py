@@ -34,7 +34,6 @@ REPRODUCTION = Reproduction(
         )
         for part in map(_name, HIDDEN)
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, two and three layers of 128 and 256 (twice as wide "
     "where not quick) in place of larger ones; the loss, not the error, decides, and the accuracy, shown too, does not follow it "
     "in each network.",

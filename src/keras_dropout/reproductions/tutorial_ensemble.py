@@ -72,6 +72,7 @@ REPRODUCTION = Reproduction(
             published="the average is better than the one",
         ),
     ),
+    shows=("test_loss", "test_accuracy"),
     differs="A part of the training images, and momentum 0.9; the tutorial states it without a figure. The gain of averaging is "
     f"that of {_NETWORKS} networks, each the same for all images, in NLL.",
     quick_seconds=45,

@@ -80,7 +80,6 @@ REPRODUCTION = Reproduction(
             published="the loss that training shows is that of thinned networks",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of the training images; a dropout layer for each place in the place of one that is shared. The tutorial says "
     "it without a figure.",
     quick_seconds=40,

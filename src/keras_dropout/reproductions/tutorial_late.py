@@ -31,6 +31,7 @@ REPRODUCTION = Reproduction(
             *((other, "it is mostly in the last layers") for other in (_FIRST, _INPUT, "none")),
         )
     ),
+    shows=("test_loss", "test_accuracy"),
     differs="The tutorial says where it is used, not that a measurement found it best; the claim is put to its own network, a part "
     "of its images, one rate of 0.2, and momentum 0.9; the loss decides.",
     quick_seconds=65,

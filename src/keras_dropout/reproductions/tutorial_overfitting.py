@@ -42,7 +42,6 @@ REPRODUCTION = Reproduction(
             published="deeper networks overfit more easily",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of the training images and momentum 0.9, so that the network overfits in a short time. The tutorial states "
     "this without a comparison; the loss decides.",
     quick_seconds=55,

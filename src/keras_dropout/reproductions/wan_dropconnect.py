@@ -36,7 +36,6 @@ REPRODUCTION = Reproduction(
             published="training is slower with DropConnect",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, two hidden layers of 400 in place of 800, the loss in "
     "place of the error; one mask of the weights for a batch of 50 in place of one for each example, and the mean weights in place "
     "of Gaussian sums at test.",
