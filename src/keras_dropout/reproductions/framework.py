@@ -297,8 +297,8 @@ class Outcome(Shown):
         rows = []
         for part, comparison in self.found.comparisons.items():
             for variant in (each.name for each in comparison.study.variants):
-                values = {name: comparison.values(variant, name) for name in self.reproduction.shows if name in comparison.metrics}
-                values |= {name: comparison.values(variant, name) for name in self.reproduction.shows if name.startswith("train_")}
+                shown = [name for name in self.reproduction.shows if name in comparison.metrics or name.startswith("train_")]
+                values = {name: comparison.values(variant, name) for name in shown}
                 for (of_part, of_variant, _), figures in self.found.measured.items():
                     values |= figures if (of_part, of_variant) == (part, variant) else {}
                 rows += [

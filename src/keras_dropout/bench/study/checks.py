@@ -311,15 +311,10 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
         given = arrays.named(part.x)
         got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
         fix = "Name the inputs as the model does: {" + ", ".join(f"{name!r}: …" for name in expected) + "}."
-        if len(given) != len(expected):
+        if len(given) != len(expected) or (isinstance(part.x, dict) and set(part.x) != set(expected)):
             refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
-        if isinstance(part.x, dict):
-            if set(part.x) != set(expected):
-                refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
-            pairs = [(name, array, expected[name]) for name, array in given]
-        else:
-            pairs = [(name, array, tensor) for (_, array), (name, tensor) in zip(given, expected.items())]
-        for name, array, tensor in pairs:
+        for name, array in given if isinstance(part.x, dict) else zip(expected, (array for _, array in given)):
+            tensor = expected[name]
             if not _fits(array.shape, tensor.shape):
                 refuse(
                     f"input {name!r} takes the shape {tuple(tensor.shape)}; the {role} data have {array.shape}.",
