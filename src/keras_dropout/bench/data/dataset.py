@@ -89,7 +89,7 @@ class Data:
                 for name, array in named(arrays) if arrays is not None else ():
                     digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                     for block in blocks(array):
-                        digest.update(np.asarray(block).tobytes())
+                        digest.update(block.tobytes())
         return digest.hexdigest()[:32]
 
 

@@ -120,10 +120,7 @@ def named(value: Any) -> dict[str, Any]:
 
 
 def _take(array: Any, index: np.ndarray) -> Any:
-    if hasattr(array, "iloc"):
-        return array.iloc[index]
-    array = arrays.mapped(array)
-    return array.at(index) if isinstance(array, arrays.Rows) else array[index]
+    return array.iloc[index] if hasattr(array, "iloc") else arrays.rearrange(arrays.mapped(array), index)
 
 
 def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
