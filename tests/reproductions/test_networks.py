@@ -68,7 +68,8 @@ def test_the_rate_of_a_study_on_garments_falls_to_nothing_at_its_last_step():
     optimizer = part.model().optimizer
     assert (part.epochs, part.batch_size, part.keep_models) == (6, 30, False)
     last = 6 * 900 // 30  # a tenth of the images is for validation
-    assert [float(optimizer._learning_rate(step)) for step in (0, last - 1, last)] == pytest.approx([0.1, 0.1 / last, 0.0], rel=1e-4)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, last - 1, last)]
+    assert rates == pytest.approx([0.1, 0.1 / last, 0.0], rel=1e-4)
 
 
 def test_the_learning_rate_falls_to_nothing():

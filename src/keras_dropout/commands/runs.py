@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from keras_dropout.bench.settings import Setting
 from keras_dropout.commands.options import help_of, takes
-from keras_dropout.commands.output import Working, check_output_path, show
+from keras_dropout.commands.output import check_output_path, show, working
 from keras_dropout.errors import check_whole
 
 _SHOWN = 100  # rows of the table, unless --limit says otherwise
@@ -180,7 +180,7 @@ def export(
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)
     chosen = Selection(**filters)
-    with Working(f"reading {ledger}") as say:
+    with working(f"reading {ledger}") as say:
         with reading(ledger) as connection:
             rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)
         say(f"writing {len(rows):,} rows")
@@ -208,7 +208,7 @@ def merge(
     conflicts = 0
     found = admin.merge(ledger, others)
     for other in others:
-        with Working(f"merging {other}"):
+        with working(f"merging {other}"):
             merged = next(found)
         models = f"; {merged.models} model(s) copied" if merged.models else ""
         print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there{models}")
@@ -243,7 +243,7 @@ def delete(
     from keras_dropout.bench.ledger import admin
     from keras_dropout.bench.ledger.selection import Selection
 
-    with Working(f"deleting from {ledger}"):
+    with working(f"deleting from {ledger}"):
         number = admin.delete(ledger, keys or (), Selection(**filters), every, yes, examples)
     print(f"{f'test examples of {number} data set(s)' if examples else f'{number} run(s)'} deleted from {ledger}")
 
@@ -257,7 +257,7 @@ def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
     """
     from keras_dropout.bench.ledger import admin
 
-    with Working(f"vacuuming {ledger}"):
+    with working(f"vacuuming {ledger}"):
         dropped, before, after = admin.vacuum(ledger)
     print(f"{ledger}: {before:,} bytes before, {after:,} after; {dropped} checkpoint(s) dropped")
 
@@ -277,7 +277,7 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     """
     from keras_dropout.bench.ledger import admin
 
-    with Working(f"verifying {ledger}"):
+    with working(f"verifying {ledger}"):
         found = admin.verify(ledger)
     if as_json:
         print(json.dumps(vars(found), indent=1))
