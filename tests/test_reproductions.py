@@ -20,8 +20,8 @@ from keras_dropout.reproductions.framework import (
     Part,
     Reproduction,
     carry_out_reproduction,
+    difference,
     judge,
-    minus,
     plan_reproduction,
     sentence_of,
     verdict_of,
@@ -113,8 +113,8 @@ def test_a_claim_that_holds_is_reproduced():
 
 def test_a_difference_says_what_it_subtracts():
     found = outcome(
-        minus("train_loss", "much", "none", "it is larger"),
-        minus("test_loss", "none", "much", "not given", above=None, label="test loss of digits"),
+        difference("train_loss", "much", "none", "it is larger"),
+        difference("test_loss", "none", "much", "not given", above=None, label="test loss of digits"),
     )
     assert [each.expectation.says for each in found.tried] == [
         "train loss, dropout off: much minus none",

@@ -96,7 +96,7 @@ class Expectation:
         return self.figure is None and not self.is_bounded
 
 
-def minus(
+def difference(
     metric: str,
     one: str,
     other: str,

@@ -1,6 +1,6 @@
 """Gal and Ghahramani 2016, recurrent networks: the same mask at every step against a new mask at each step."""
 
-from keras_dropout.reproductions.framework import Reproduction, minus
+from keras_dropout.reproductions.framework import Reproduction, difference
 from keras_dropout.reproductions.networks import on_characters
 
 _VARIANTS = {"per step": {"embedding": 0.3, "lstm": 0.3}, "same mask": {"lstm": "VariationalRNNDropout(0.3)"}}
@@ -13,8 +13,8 @@ REPRODUCTION = Reproduction(
     source="Gal and Ghahramani 2016, arXiv:1512.05287, table 1",
     parts=lambda quick: {"characters": on_characters(quick, _VARIANTS)},
     expectations=(
-        minus("test_loss", "none", "same mask", "without any dropout the network overfits", label="test loss per character"),
-        minus(
+        difference("test_loss", "none", "same mask", "without any dropout the network overfits", label="test loss per character"),
+        difference(
             "test_loss",
             "per step",
             "same mask",

@@ -3,7 +3,7 @@
 import keras
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, difference
 from keras_dropout.reproductions.networks import classifier, maps, on_maps
 
 
@@ -37,8 +37,8 @@ REPRODUCTION = Reproduction(
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890, table 1",
     parts=_parts,
     expectations=(
-        minus("test_accuracy", "blocks", "none", "76.51 to 78.13 %, ResNet-50 on ImageNet"),
-        minus("test_accuracy", "blocks", "units", "blocks are better than units"),
+        difference("test_accuracy", "blocks", "none", "76.51 to 78.13 %, ResNet-50 on ImageNet"),
+        difference("test_accuracy", "blocks", "units", "blocks are better than units"),
         Expectation(
             "gap of loss, test minus train: none minus blocks",
             lambda found: found.gap() - found.gap("blocks"),

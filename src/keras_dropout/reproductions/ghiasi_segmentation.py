@@ -3,7 +3,7 @@
 import keras
 
 from keras_dropout.bench.data.scenes import segmentation
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import maps, on_maps
 
 SIZE = 32
@@ -44,9 +44,9 @@ REPRODUCTION = Reproduction(
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890, section 4.3; dropout in segmentation is named in the tutorial",
     parts=_parts,
     expectations=(
-        minus("test_loss", "none", "blocks", "segmentation on PASCAL VOC improves"),
-        minus("test_accuracy", "blocks", "none", "not given", above=None, label="test accuracy of pixels"),
-        minus("test_loss", "units", "blocks", "blocks remove what neighbours still tell when single units are dropped"),
+        difference("test_loss", "none", "blocks", "segmentation on PASCAL VOC improves"),
+        difference("test_accuracy", "blocks", "none", "not given", above=None, label="test accuracy of pixels"),
+        difference("test_loss", "units", "blocks", "blocks remove what neighbours still tell when single units are dropped"),
     ),
     differs="Scenes composed by rule of Fashion-MNIST garments in place of PASCAL VOC, a small network trained from nothing in "
     "place of RetinaNet, and a rate of 0.1 with blocks of 3.",

@@ -1,6 +1,6 @@
 """Kingma, Salimans and Welling 2015, figure 1: a rate learned by variational inference."""
 
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 
 WIDTHS = (24, 192)
@@ -28,7 +28,7 @@ REPRODUCTION = Reproduction(
     source="Kingma, Salimans and Welling 2015, arXiv:1506.02557, figure 1",
     parts=lambda quick: {_part(width): _part_of(width, quick) for width in WIDTHS},
     expectations=(
-        minus(
+        difference(
             "test_loss",
             "none",
             LEARNED,

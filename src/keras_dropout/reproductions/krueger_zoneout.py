@@ -1,6 +1,6 @@
 """Krueger et al. 2017, zoneout: random units of a recurrent state keep their value from the previous step."""
 
-from keras_dropout.reproductions.framework import Reproduction, minus
+from keras_dropout.reproductions.framework import Reproduction, difference
 from keras_dropout.reproductions.networks import on_characters
 
 _VARIANTS = {"zoneout": {"lstm": "Zoneout(0.15)"}, "recurrent dropout": {"lstm": "RecurrentDropout(0.25)"}}
@@ -12,14 +12,14 @@ REPRODUCTION = Reproduction(
     source="Krueger et al. 2017, arXiv:1606.01305, section 4",
     parts=lambda quick: {"characters": on_characters(quick, _VARIANTS)},
     expectations=(
-        minus(
+        difference(
             "test_loss",
             "none",
             "zoneout",
             "zoneout improves on no regularisation on characters of Penn Treebank",
             label="test loss per character",
         ),
-        minus(
+        difference(
             "test_loss",
             "recurrent dropout",
             "zoneout",

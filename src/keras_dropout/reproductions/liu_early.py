@@ -1,6 +1,6 @@
 """Liu et al. 2023, figure 2 and table 1: dropout only early in training, for a network that underfits."""
 
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 from keras_dropout.schedules import Early
 
@@ -19,14 +19,14 @@ REPRODUCTION = Reproduction(
     source="Liu et al. 2023, arXiv:2303.01500, table 1",
     parts=_parts,
     expectations=(
-        minus(
+        difference(
             "train_loss",
             "none",
             "early",
             "lower with early dropout, and 73.9 % right with none, 74.3 with early dropout (ViT-T, ImageNet)",
         ),
-        minus("train_loss", "standard", "early", "lower with early dropout, and 67.9 % right with standard dropout"),
-        minus("train_loss", "standard", "none", "standard dropout makes underfitting worse"),
+        difference("train_loss", "standard", "early", "lower with early dropout, and 67.9 % right with standard dropout"),
+        difference("train_loss", "standard", "none", "standard dropout makes underfitting worse"),
     ),
     differs="A perceptron of three hidden layers of 32 on Fashion-MNIST in place of a transformer on ImageNet, a few epochs of SGD "
     "with momentum 0.9 and a learning rate that falls from 0.05 to 0, without augmentation; the rate, 0.1, and the share of "

@@ -1,6 +1,6 @@
 """Liu et al. 2023, late dropout: dropout only in the later part of training, for a network that overfits."""
 
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 from keras_dropout.schedules import Late
 
@@ -18,8 +18,10 @@ REPRODUCTION = Reproduction(
     source="Liu et al. 2023, arXiv:2303.01500",
     parts=_parts,
     expectations=(
-        minus("test_loss", "none", "late", "late dropout regularises networks that overfit"),
-        minus("test_accuracy", "late", "standard", "82.3 % with late, 81.6 % with standard stochastic depth (ViT-B, ImageNet)"),
+        difference("test_loss", "none", "late", "late dropout regularises networks that overfit"),
+        difference(
+            "test_accuracy", "late", "standard", "82.3 % with late, 81.6 % with standard stochastic depth (ViT-B, ImageNet)"
+        ),
     ),
     differs="A perceptron on a part of Fashion-MNIST in place of a transformer on ImageNet, and dropout of hidden units in place "
     "of stochastic depth, at the same rate, 0.4, and from the same share of training on.",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 
 _BERNOULLI, _GAUSSIAN = "Bernoulli", "Gaussian"
@@ -32,7 +32,7 @@ REPRODUCTION = Reproduction(
             above=0.9,
             published="error on MNIST 1.08 % with Bernoulli noise, 0.95 % with Gaussian",
         ),
-        *(minus("test_loss", "none", kind, "noise of either kind helps") for kind in (_GAUSSIAN, _BERNOULLI)),
+        *(difference("test_loss", "none", kind, "noise of either kind helps") for kind in (_GAUSSIAN, _BERNOULLI)),
     ),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, a smaller network; the loss, not the error, "
     "decides, and just as well is taken as nine tenths of the gain.",

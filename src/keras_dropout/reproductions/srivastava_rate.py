@@ -2,7 +2,7 @@
 
 import itertools
 
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 
 RATES = (0.2, 0.4, 0.6, 0.8, 0.9)
@@ -21,10 +21,10 @@ REPRODUCTION = Reproduction(
     source="Srivastava et al. 2014, JMLR 15:1929-1958, figure 9a",
     parts=_parts,
     expectations=(
-        minus("test_loss", "none", "rate 0.6", "the error is smallest between keeping 0.4 and 0.8"),
-        minus("test_loss", "rate 0.9", "rate 0.6", "the error rises again where little is kept"),
+        difference("test_loss", "none", "rate 0.6", "the error is smallest between keeping 0.4 and 0.8"),
+        difference("test_loss", "rate 0.9", "rate 0.6", "the error rises again where little is kept"),
         *(
-            minus("train_loss", higher, lower, "the training error rises with the rate")
+            difference("train_loss", higher, lower, "the training error rises with the rate")
             for lower, higher in itertools.pairwise(("none", *(f"rate {rate}" for rate in RATES)))
         ),
     ),

@@ -1,6 +1,6 @@
 """Srivastava et al. 2014, figure 4: dropout helps networks of many shapes, with the same settings."""
 
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import on_garments
 
 HIDDEN = ((128, 128), (256, 256), (128, 128, 128), (256, 256, 256))
@@ -24,7 +24,7 @@ REPRODUCTION = Reproduction(
     source="Srivastava et al. 2014, JMLR 15:1929-1958, figure 4",
     parts=_parts,
     expectations=tuple(
-        minus(
+        difference(
             "test_loss",
             "none",
             "dropout",

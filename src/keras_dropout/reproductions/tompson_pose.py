@@ -3,7 +3,7 @@
 from keras import optimizers
 
 from keras_dropout.bench.data.scenes import keypoints
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import localiser, on_maps
 
 
@@ -28,14 +28,14 @@ REPRODUCTION = Reproduction(
     source="Tompson et al. 2015, arXiv:1411.4280, section 3.2; dropout in pose estimation is named in the tutorial",
     parts=_parts,
     expectations=(
-        minus(
+        difference(
             "test_loss",
             "none",
             "channels",
             "whole channels dropped improve the result on small training sets",
             label="test loss (squared error of the points)",
         ),
-        minus("test_loss", "units", "channels", "dropping single units does not regularise where neighbours are correlated"),
+        difference("test_loss", "units", "channels", "dropping single units does not regularise where neighbours are correlated"),
     ),
     shows=("test_loss", "test_mae", "train_loss"),
     differs="Four ends of a boot in scenes composed by rule of Fashion-MNIST garments in place of the joints of people, and "

@@ -1,6 +1,6 @@
 """The tutorial: dropout is mostly used in the last layers."""
 
-from keras_dropout.reproductions.framework import Part, Reproduction, minus
+from keras_dropout.reproductions.framework import Part, Reproduction, difference
 from keras_dropout.reproductions.networks import of_tutorial
 
 _LAST_TWO, _LAST, _FIRST, _INPUT, _HIDDEN = "last two layers", "last layer", "first layer", "input", "all hidden layers"
@@ -25,7 +25,7 @@ REPRODUCTION = Reproduction(
     source="The tutorial on dropout in Keras, October 2024, on how dropout is used in practice",
     parts=_parts,
     expectations=tuple(
-        minus("test_loss", variant, _LAST_TWO, published)
+        difference("test_loss", variant, _LAST_TWO, published)
         for variant, published in (
             (_HIDDEN, "it is not on every layer, but in the last ones"),
             *((other, "it is mostly in the last layers") for other in (_FIRST, _INPUT, "none")),
