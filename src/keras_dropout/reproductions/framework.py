@@ -192,6 +192,11 @@ class Found:
         return next(iter(self.comparisons)) if part is None else part
 
 
+def minus(metric: str, variant: str, other: str, part: str | None = None) -> Callable[[Found], np.ndarray]:
+    """Return the value of an expectation about the difference of two variants on a metric."""
+    return lambda found: found.values(metric, variant, part) - found.values(metric, other, part)
+
+
 @dataclass(frozen=True)
 class Tried:
     """An expectation, its numbers, one per seed, and the claim about their mean."""

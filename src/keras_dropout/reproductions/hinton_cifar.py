@@ -61,7 +61,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test accuracy: dropout's own part, fourth layer with minus without",
-            lambda found: found.values("test_accuracy", "last", _LONG) - found.values("test_accuracy", "none", _LONG),
+            minus("test_accuracy", "last", "none", _LONG),
             above=0.0,
             published="not given: the paper has no such arm",
         ),
@@ -72,7 +72,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test loss: dropout's own part, fourth layer without minus with",
-            lambda found: found.values("test_loss", "none", _LONG) - found.values("test_loss", "last", _LONG),
+            minus("test_loss", "none", "last", _LONG),
             published="not given",
         ),
     ),

@@ -38,7 +38,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test accuracy, three layers of 24: variational minus Gaussian dropout at 0.5",
-            lambda found: found.values("test_accuracy", LEARNED, _part(24)) - found.values("test_accuracy", FIXED, _part(24)),
+            minus("test_accuracy", LEARNED, FIXED, _part(24)),
             above=0.0,
             published="the advantage is largest where networks are small",
         ),

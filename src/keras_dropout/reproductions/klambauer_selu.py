@@ -87,14 +87,11 @@ REPRODUCTION = Reproduction(
             published="0",
         ),
         Expectation(
-            "variance behind 20 layers with dropout of 0.1",
-            _variance(Dropout),
-            above=1.25,
-            published="dropout does not keep it",
+            "variance behind 20 layers with dropout of 0.1", _variance(Dropout), above=1.25, published="dropout does not keep it"
         ),
         Expectation(
             "train loss of a trained network of 8 hidden layers, dropout off: dropout of 0.05 minus alpha dropout of 0.05",
-            lambda found: found.values("train_loss", "dropout") - found.values("train_loss", "alpha dropout"),
+            minus("train_loss", "dropout", "alpha dropout"),
             above=0.0,
             published="networks with alpha dropout stay normalised and train",
         ),

@@ -140,7 +140,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test accuracy: dropout after the last normalisation minus before",
-            lambda found: found.values("test_accuracy", AFTER) - found.values("test_accuracy", BEFORE),
+            minus("test_accuracy", AFTER, BEFORE),
             above=0.0,
             published="77.4 % right without, 68.6 % with dropout 0.5 in each bottleneck (DenseNet, CIFAR-100)",
         ),

@@ -31,7 +31,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "test loss: none minus dropout",
-            lambda found: found.values("test_loss", part=_DEEP) - found.values("test_loss", _DROPOUT, _DEEP),
+            minus("test_loss", "none", _DROPOUT, _DEEP),
             above=0.0,
             published="dropout helps on unseen data",
         ),

@@ -19,13 +19,13 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "test loss: none minus DropConnect",
-            lambda found: found.values("test_loss") - found.values("test_loss", "dropconnect"),
+            minus("test_loss", "none", "dropconnect"),
             above=0.0,
             published="a lower error on MNIST with relu units",
         ),
         Expectation(
             "test loss: dropout minus DropConnect",
-            lambda found: found.values("test_loss", "dropout") - found.values("test_loss", "dropconnect"),
+            minus("test_loss", "dropout", "dropconnect"),
             above=0.0,
             published="DropConnect often does better than dropout",
         ),
