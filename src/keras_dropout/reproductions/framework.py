@@ -110,7 +110,7 @@ def difference(
     label = label or metric.replace("_", " ") + ", dropout off" * (metric == "train_loss")
     return Expectation(
         f"{label}: {one} minus {other}",
-        lambda found: found.values(metric, one, part) - found.values(metric, other, part),
+        minus(metric, one, other, part),
         above=above,
         published=published,
     )

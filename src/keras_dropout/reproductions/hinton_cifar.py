@@ -6,7 +6,7 @@ import keras
 
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.bench.execution.machine import accelerator
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import LocallyConnected2D, classifier, sgd
 
 _LONG, _SHORT = "fourth layer", "three layers"

@@ -4,7 +4,7 @@ import keras
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.layers import StochasticDepth, linear_decay
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import classifier, sgd
 
 BLOCKS = 12

@@ -1,6 +1,6 @@
 """Kingma, Salimans and Welling 2015, figure 1: a rate learned by variational inference."""
 
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, difference
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, difference, minus
 from keras_dropout.reproductions.networks import on_garments
 
 WIDTHS = (24, 192)

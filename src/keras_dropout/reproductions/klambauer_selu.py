@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import AlphaDropout, Dropout
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, difference
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, difference, minus
 from keras_dropout.reproductions.networks import classifier, sgd
 
 RATE, DEPTH, WIDTH, EXAMPLES = 0.1, 20, 256, 1000

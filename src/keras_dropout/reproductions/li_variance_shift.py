@@ -11,7 +11,7 @@ from keras_dropout import Dropout, metrics
 from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import classifier, sgd
 
 RATE, LAYERS, EXAMPLES = 0.5, 3, 4000

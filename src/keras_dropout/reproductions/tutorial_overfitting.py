@@ -1,6 +1,6 @@
 """The tutorial: deeper networks overfit more easily, and dropout reduces it."""
 
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import of_tutorial
 
 _DROPOUT = "dropout 0.2"

@@ -1,6 +1,6 @@
 """Wan et al. 2013, table 1 and figure 3: drop weights instead of units."""
 
-from keras_dropout.reproductions.framework import Expectation, Part, Reproduction
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
 from keras_dropout.reproductions.networks import on_garments
 
 
