@@ -94,9 +94,9 @@ def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callabl
             own(**options, **({into: said} if into else said))
 
         theirs = {_argument(name): _parameter(name, row) for name, row in taken.items()}
-        of_data = next((place for place, name in enumerate(mine, 1) if name == "data"), len(mine))
+        behind = next((place for place, name in enumerate(mine, 1) if name in ("data", "ledger")), len(mine))
         order = [*mine.values()]
-        order[of_data:of_data] = theirs.values()
+        order[behind:behind] = theirs.values()
         command.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in order])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in order}
         return command
