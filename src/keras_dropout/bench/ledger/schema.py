@@ -129,14 +129,12 @@ def _plain(sql: str) -> str:
     return re.sub(r"\s*([(),=])\s*|\s+", lambda found: found[1] or " ", sql, flags=re.ASCII).strip()
 
 
-def _kinds() -> Iterator[tuple[str, tuple[type, ...]]]:
-    """Yield (column, allowed Python types); a column name has the same type in all tables."""
-    types = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
-    for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE):
-        yield name, (types[kind],) if must else (types[kind], type(None))
-
-
-KINDS = dict(_kinds())
+_TYPES = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
+# Column -> allowed Python types; a column name has the same type in all tables.
+KINDS = {
+    name: (_TYPES[kind],) if must else (_TYPES[kind], type(None))
+    for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE)
+}
 
 
 def made(version: int) -> dict[str, str]:
