@@ -12,6 +12,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from keras_dropout.errors import refuse
 
@@ -211,9 +212,12 @@ def _checked(cursor: sqlite3.Cursor, row: tuple) -> tuple:
     return row
 
 
-def _damaged(path: Path, error: Exception) -> tuple[str, str]:
-    verify = f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
-    return f"the ledger {path} is damaged: {error}.", f"{verify} says what is wrong; go back to a copy."
+def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
+    ledger = shlex.quote(str(path))
+    refuse(
+        f"the ledger {path} is damaged: {error}.",
+        f"keras-dropout runs verify --ledger {ledger} says what is wrong; go back to a copy.",
+    )
 
 
 @contextlib.contextmanager
@@ -224,14 +228,14 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
     except NotStored as error:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
     except (sqlite3.DataError, Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:  # DataError: larger than the file
-        refuse(*_damaged(path, error))
+        _refuse_damaged(path, error)
     except sqlite3.Error as error:
         if str(error) == "interrupted":
             raise KeyboardInterrupt from error
         if "not a database" in str(error):
             refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
-            refuse(*_damaged(path, error))
+            _refuse_damaged(path, error)
         fix = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else fix)
 
