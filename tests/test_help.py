@@ -207,7 +207,7 @@ WAITING = """
 import time
 from keras_dropout.commands import output
 output._PATIENCE = 0.01
-with output.Working("waiting") as say:
+with output.working("waiting") as say:
     time.sleep(0.4)
     say("measuring", 3, 10)
     time.sleep(0.4)

@@ -20,6 +20,7 @@ from keras_dropout.reproductions.framework import (
     Part,
     Reproduction,
     carry_out_reproduction,
+    difference,
     judge,
     plan_reproduction,
     sentence_of,
@@ -108,6 +109,23 @@ def test_a_claim_that_holds_is_reproduced():
     assert "train loss: much minus none > 0" in " ".join(str(found).split())
     assert found.document()["measured"] == row["measured"]
     assert found.document()["published"] == "it is larger"
+
+
+def test_a_difference_says_what_it_subtracts():
+    found = outcome(
+        difference("train_loss", "much", "none", "it is larger"),
+        difference("test_loss", "none", "much", "not given", above=None, label="test loss of digits"),
+    )
+    assert [each.expectation.says for each in found.tried] == [
+        "train loss, dropout off: much minus none",
+        "test loss of digits: none minus much",
+    ]
+    assert [each.verdict for each in found.tried] == ["reproduced", "measured only"]
+    assert (found.tried[0].values == harm(found.found)).all()
+    losses = (found.found.values("test_loss", variant) for variant in ("none", "much"))
+    assert (found.tried[1].values == np.subtract(*losses)).all()
+    gap = found.found.values("test_loss", "much") - found.found.values("train_loss", "much")
+    assert (found.found.gap("much") == gap).all()
 
 
 def test_the_contrary_is_not_reproduced():

@@ -9,6 +9,7 @@ from keras_dropout.reproductions.networks import (
     LocallyConnected2D,
     language_model,
     localiser,
+    on_garments,
     on_maps,
     perceptron,
     sgd,
@@ -55,6 +56,20 @@ def test_networks_are_compiled_and_without_dropout(network):
     model = network()
     assert model.compiled
     assert not any(map(is_dropout, model._flatten_layers()))
+
+
+def test_a_network_is_named_after_its_sizes():
+    assert perceptron((28, 28), (20, 10), "sgd").name == "mlp-784-20-10-10"
+    assert perceptron((5,), (4,), "sgd", outputs=2, name="small").name == "small"
+
+
+def test_the_rate_of_a_study_on_garments_falls_to_nothing_at_its_last_step():
+    part = on_garments((20,), 0.1, {"half": {"hidden": 0.5}}, 1000, 6, 30)
+    optimizer = part.model().optimizer
+    assert (part.epochs, part.batch_size, part.keep_models) == (6, 30, False)
+    last = 6 * 900 // 30  # a tenth of the images is for validation
+    rates = [float(optimizer._learning_rate(step)) for step in (0, last - 1, last)]
+    assert rates == pytest.approx([0.1, 0.1 / last, 0.0], rel=1e-4)
 
 
 def test_the_learning_rate_falls_to_nothing():

@@ -353,16 +353,11 @@ def _compare(
 
 
 def _difference(
-    method: str,
-    metric: str,
-    difference: float,
-    interval: tuple[float, float] | None,
-    p: float | None = None,
-    p_adjusted: float | None = None,
-    verdict: str | None = None,
+    method: str, metric: str, difference: float, interval: tuple[float, float] | None, *tested: float | str | None
 ) -> dict[str, Any]:
+    """Return a row of `Assessment.differences`; `tested` are p, p_adjusted and verdict, if there are such."""
     found = {"method": method, "metric": metric, "difference": difference, "interval": interval and list(interval)}
-    return found | {"p": p, "p_adjusted": p_adjusted, "verdict": verdict}
+    return found | dict(zip(("p", "p_adjusted", "verdict"), tested or (None, None, None)))
 
 
 def _with_best_rate(

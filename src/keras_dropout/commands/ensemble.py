@@ -18,7 +18,7 @@ from keras_dropout.commands.options import (
     choose_backend,
     takes,
 )
-from keras_dropout.commands.output import Working, check_output_path, show
+from keras_dropout.commands.output import check_output_path, show, working
 from keras_dropout.errors import check_whole, refuse
 from keras_dropout.models import targets
 
@@ -71,7 +71,7 @@ def ensemble(
         refuse("--output is for --thin.", "Add --thin, or leave --output out.")
     check_masks(masks, "jax" if thin and data is None else backend)  # what is thinned alone draws no masks
     path = check_output_path(output, ".keras", force) if thin else None
-    with Working("loading Keras, the model and the data") as say:
+    with working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         targets.check(model)
         from keras_dropout.bench.study import loading

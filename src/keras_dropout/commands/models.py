@@ -21,7 +21,7 @@ from keras_dropout.commands.options import (
     one_of,
     takes,
 )
-from keras_dropout.commands.output import Working, again, check_output_path, show
+from keras_dropout.commands.output import again, check_output_path, show, working
 from keras_dropout.errors import meant, refuse
 from keras_dropout.models import targets
 
@@ -46,7 +46,7 @@ def sites(
       keras-dropout sites model.keras
       keras-dropout sites train.py:build_model --json
     """
-    with Working("loading Keras and the model"):
+    with working("loading Keras and the model"):
         choose_backend(backend)
         from keras_dropout.bench.study import loading
 
@@ -85,7 +85,7 @@ def place(
         refuse("--put and --strip together.", "--put takes out what there is by itself: leave --strip out.")
     placement = dict(Variant.parse(f"put={', '.join(put)}").placement or {}) if put else {}
     path = check_output_path(output, ".keras", force)
-    with Working("loading Keras and the model") as say:
+    with working("loading Keras and the model") as say:
         choose_backend(backend)
         targets.check(model)
         from keras_dropout.models import placement as placing
@@ -117,7 +117,7 @@ def check(
       keras-dropout check model.keras
       keras-dropout check train.py:build --data x.npy,y.npy --json
     """
-    with Working("loading Keras and the model") as say:
+    with working("loading Keras and the model") as say:
         choose_backend(backend)
         from keras_dropout.bench.study import loading
 
@@ -158,7 +158,7 @@ def init(
       keras-dropout init digits-mlp -o digits.toml
     """
     path = check_output_path(output, ".toml", force)
-    with Working("loading Keras and the model"):
+    with working("loading Keras and the model"):
         choose_backend(backend)
         from keras_dropout.bench.study import loading, study_file
 

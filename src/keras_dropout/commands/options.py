@@ -94,9 +94,9 @@ def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callabl
             own(**options, **({into: said} if into else said))
 
         theirs = {_argument(name): _parameter(name, row) for name, row in taken.items()}
-        of_data = next((place for place, name in enumerate(mine, 1) if name == "data"), len(mine))
+        behind = next((place for place, name in enumerate(mine, 1) if name in ("data", "ledger")), len(mine))
         order = [*mine.values()]
-        order[of_data:of_data] = theirs.values()
+        order[behind:behind] = theirs.values()
         command.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in order])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in order}
         return command
@@ -112,18 +112,10 @@ def _argument(name: str) -> str:
 def _parameter(name: str, row: Setting) -> inspect.Parameter:
     """Return a setting as an option of typer. Its default is None, so that a study file counts where it is not given."""
     flag = row.flag or f"--{name.replace('_', '-')}"
-    if row.kind is bool:
-        return inspect.Parameter(
-            _argument(name),
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[bool, typer.Option(flag, help=row.help)],
-        )
     completed = one_of(*row.choices) if row.choices else None
     option = typer.Option(flag, help=row.help, metavar=row.metavar, autocompletion=completed)
-    return inspect.Parameter(
-        _argument(name), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[row.kind | None, option]
-    )
+    default, kind = (False, bool) if row.kind is bool else (None, row.kind | None)
+    return inspect.Parameter(_argument(name), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _read(row: Setting, value: Any) -> Any:

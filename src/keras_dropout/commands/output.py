@@ -1,13 +1,16 @@
 """Where commands put what they have: the terminal, and files that nobody asked to lose."""
 
+import contextlib
 import os
 import shlex
 import shutil
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+import typer
 
 from keras_dropout.errors import refuse
 
@@ -24,52 +27,46 @@ def show(found: Any, file: Any = None) -> None:
     console.print(fitted(found, console.width))
 
 
-class Working:
-    """On a terminal, a line on stderr that says what is being done and for how long, once it takes more than a second.
+@contextlib.contextmanager
+def working(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """On a terminal, show a line on stderr that says what is being done and for how long, once it takes more than a second.
 
-    `with Working("reading data") as say:`, and `say("measuring", 3, 10)` when it goes on to something else, or is at the third
+    `with working("reading data") as say:`, and `say("measuring", 3, 10)` when it goes on to something else, or is at the third
     of ten. Elsewhere than on a terminal nothing is printed; at the end the line goes away. What is printed on stdout is printed
     after that: the line would be in its way.
     """
+    from keras_dropout.display import Terminal
 
-    def __init__(self, what: str, quiet: bool = False):
-        self._what, self._quiet = what, quiet
-        self._bar: Any = None
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
+    console = Terminal(file=sys.stderr)
+    if not console.is_terminal or quiet:
+        yield lambda *_: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    def __enter__(self) -> "Working":
-        from keras_dropout.display import Terminal
+    # What is data goes to stdout as it is.
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    task = bar.add_task(what, total=None)
+    lock, over = threading.Lock(), threading.Event()
 
-        console = Terminal(file=sys.stderr)
-        if console.is_terminal and not self._quiet:
-            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    def start() -> None:
+        with lock:
+            if not over.is_set():
+                bar.start()
 
-            # What is data goes to stdout as it is.
-            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-            self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
-            self._bar.add_task(self._what, total=None)
-            self._timer = threading.Timer(_PATIENCE, self._start)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
+    def say(what: str, number: int | None = None, of: int | None = None) -> None:
+        bar.update(task, description=what if of is None else f"{what}: {number} of {of}")
 
-    def __call__(self, what: str, number: int | None = None, of: int | None = None) -> None:
-        """Say what is done now."""
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=what if of is None else f"{what}: {number} of {of}")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            with self._lock:
-                self._timer = None
-                self._bar.stop()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._bar.start()
+    timer = threading.Timer(_PATIENCE, start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield say
+    finally:
+        timer.cancel()
+        with lock:
+            over.set()
+            bar.stop()
 
 
 def stored_command() -> str:
@@ -88,6 +85,15 @@ def again(*arguments: str) -> str:
     else:
         start = [sys.executable, "-m", "keras_dropout.cli"]
     return shlex.join([*start, *(arguments or sys.argv[1:])])
+
+
+def exit_if_failed(found: Any, ledger: str) -> None:
+    """Name the runs that failed, and exit with status 1 if there are any."""
+    for run, error in found.failed:
+        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
+    if found.failed:
+        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def check_report(path: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_dropout.commands.output import Working, show
+from keras_dropout.commands.output import show, working
 
 
 def report(
@@ -38,7 +38,7 @@ def report(
         return
     if not as_json:
         check_report_path(output)
-    with Working(f"reading {ledger}") as say, shown(ledger):
+    with working(f"reading {ledger}") as say, shown(ledger):
         found = retrieve(ledger, target, study)
         say("putting the page together")
         written = json.dumps(found.report_document(), indent=1, allow_nan=False) if as_json else found.save_report(Path(output))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_dropout.commands.options import choose_backend, complete_reproduction
-from keras_dropout.commands.output import Working, again, check_report, show, stored_command
+from keras_dropout.commands.output import again, check_report, exit_if_failed, show, stored_command, working
 from keras_dropout.errors import refuse
 
 
@@ -51,7 +51,7 @@ def reproduce(
       keras-dropout reproduce tutorial-recipe --report tutorial.html
     """
     if show_list:
-        with Working("loading Keras"):
+        with working("loading Keras"):
             choose_backend("jax")
             from keras_dropout import reproductions
 
@@ -61,7 +61,7 @@ def reproduce(
         return
     if name is None:
         refuse("there is no name of a reproduction.", "Name one of those that keras-dropout reproduce --list shows.")
-    with Working("loading Keras, the models and the data", quiet):
+    with working("loading Keras, the models and the data", quiet):
         choose_backend("jax")
         from keras_dropout import reproductions
         from keras_dropout.bench.settings import DEFAULT_LEDGER
@@ -89,11 +89,7 @@ def reproduce(
     print(json.dumps(found.document(), indent=1, allow_nan=False)) if as_json else show(found)
     if pages:
         print(f"Report: {', '.join(map(str, pages))}", file=sys.stderr)
-    for run, error in found.failed:
-        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
-    if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
-        raise typer.Exit(1)
+    exit_if_failed(found, ledger)
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
@@ -112,7 +108,7 @@ def _print_plan(planned: Any, as_json: bool) -> None:
     parts = []
     for name, plan in planned.plans.items():
         todo = plan.todo(plan.known(), plan.kept())
-        with Working(f"timing a run of {name}"):
+        with working(f"timing a run of {name}"):
             seconds = plan.estimate_seconds(todo)
         study = plan.study
         parts.append(

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 from typer.core import TyperGroup
 
-from keras_dropout.commands.options import help_of
-from keras_dropout.commands.output import Working, check_output_path, show
+from keras_dropout.bench.settings import Setting
+from keras_dropout.commands.options import help_of, takes
+from keras_dropout.commands.output import check_output_path, show, working
 from keras_dropout.errors import check_whole
 
 _SHOWN = 100  # rows of the table, unless --limit says otherwise
@@ -47,22 +48,24 @@ def _command(name: str | None = None) -> Callable[[Callable], Callable]:
 
 
 _Ledger = Annotated[str, typer.Option(help="SQLite file that keeps every run.")]
-_Target = Annotated[list[str] | None, typer.Option("--target", help="Only runs of this target. Repeatable.")]
-_Variant = Annotated[list[str] | None, typer.Option("--variant", help="Only runs of this variant. Repeatable.")]
-_Status = Annotated[list[str] | None, typer.Option("--status", help="Only runs that are done, diverged or failed. Repeatable.")]
-_Seed = Annotated[list[int] | None, typer.Option("--seed", help="Only runs with this seed. Repeatable.")]
-_Since = Annotated[str | None, typer.Option(help="Only runs that ended at or after this date or time, UTC: 2026-07-01T12:30.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
+class _Filters(TypedDict, total=False):
+    """The filters of `ledger.selection.Selection` as options."""
+
+    target: Annotated[list[str], Setting("Only runs of this target. Repeatable.", kind=list[str])]
+    variant: Annotated[list[str], Setting("Only runs of this variant. Repeatable.", kind=list[str])]
+    status: Annotated[list[str], Setting("Only runs that are done, diverged or failed. Repeatable.", kind=list[str])]
+    seed: Annotated[list[int], Setting("Only runs with this seed. Repeatable.", kind=list[int])]
+    since: Annotated[str, Setting("Only runs that ended at or after this date or time, UTC: 2026-07-01T12:30.")]
+
+
 @_command("list")
+@takes(_Filters, into="filters")
 def list_runs(
+    filters: dict[str, Any],
     ledger: _Ledger = "keras-dropout.db",
-    target: _Target = None,
-    variant: _Variant = None,
-    status: _Status = None,
-    seed: _Seed = None,
-    since: _Since = None,
     limit: Annotated[
         int | None, typer.Option(help=f"Only the newest so many. Default: {_SHOWN}; with --json all.", show_default=False)
     ] = None,
@@ -80,11 +83,11 @@ def list_runs(
     """
     from keras_dropout.bench.ledger.lookup import reading
     from keras_dropout.bench.ledger.schema import LARGEST
-    from keras_dropout.bench.ledger.selection import count, find, finite
+    from keras_dropout.bench.ledger.selection import Selection, count, find, finite
 
     if limit is not None:
         check_whole("--limit", limit, 1, "Leave it out for the default, or give 1 or more.", LARGEST)
-    chosen = _selection(target, variant, status, seed, since)
+    chosen = Selection(**filters)
     with reading(ledger) as connection:
         found = find(connection, chosen, limit if limit or as_json else _SHOWN)
         number = count(connection, chosen)
@@ -152,15 +155,12 @@ def take_model(
 
 
 @_command()
+@takes(_Filters, into="filters")
 def export(
     file: Annotated[str, typer.Argument(help="The .csv, .parquet or .json file to write.")],
+    filters: dict[str, Any],
     ledger: _Ledger = "keras-dropout.db",
     curves: Annotated[bool, typer.Option("--curves", help="One row for each epoch of each run.")] = False,
-    target: _Target = None,
-    variant: _Variant = None,
-    status: _Status = None,
-    seed: _Seed = None,
-    since: _Since = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write runs to a file for other programs, one row a run.
@@ -175,11 +175,12 @@ def export(
     """
     from keras_dropout.bench.ledger.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
     from keras_dropout.bench.ledger.lookup import reading
+    from keras_dropout.bench.ledger.selection import Selection
 
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)
-    chosen = _selection(target, variant, status, seed, since)
-    with Working(f"reading {ledger}") as say:
+    chosen = Selection(**filters)
+    with working(f"reading {ledger}") as say:
         with reading(ledger) as connection:
             rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)
         say(f"writing {len(rows):,} rows")
@@ -207,7 +208,7 @@ def merge(
     conflicts = 0
     found = admin.merge(ledger, others)
     for other in others:
-        with Working(f"merging {other}"):
+        with working(f"merging {other}"):
             merged = next(found)
         models = f"; {merged.models} model(s) copied" if merged.models else ""
         print(f"{merged.source}: {merged.copied} run(s) copied, {merged.replaced} replaced, {merged.same} were there{models}")
@@ -220,14 +221,11 @@ def merge(
 
 
 @_command()
+@takes(_Filters, into="filters")
 def delete(
+    filters: dict[str, Any],
     keys: Annotated[list[str] | None, typer.Argument(help="Keys, or how they begin: at least 4 digits.")] = None,
     ledger: _Ledger = "keras-dropout.db",
-    target: _Target = None,
-    variant: _Variant = None,
-    status: _Status = None,
-    seed: _Seed = None,
-    since: _Since = None,
     every: Annotated[bool, typer.Option("--all", help="Delete all runs.")] = False,
     examples: Annotated[bool, typer.Option("--examples", help="Delete the test examples kept for reports, and no run.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without: say how many it would be, and exit with 2.")] = False,
@@ -243,9 +241,10 @@ def delete(
       keras-dropout runs delete --examples --yes
     """
     from keras_dropout.bench.ledger import admin
+    from keras_dropout.bench.ledger.selection import Selection
 
-    with Working(f"deleting from {ledger}"):
-        number = admin.delete(ledger, keys or (), _selection(target, variant, status, seed, since), every, yes, examples)
+    with working(f"deleting from {ledger}"):
+        number = admin.delete(ledger, keys or (), Selection(**filters), every, yes, examples)
     print(f"{f'test examples of {number} data set(s)' if examples else f'{number} run(s)'} deleted from {ledger}")
 
 
@@ -258,7 +257,7 @@ def vacuum(ledger: _Ledger = "keras-dropout.db") -> None:
     """
     from keras_dropout.bench.ledger import admin
 
-    with Working(f"vacuuming {ledger}"):
+    with working(f"vacuuming {ledger}"):
         dropped, before, after = admin.vacuum(ledger)
     print(f"{ledger}: {before:,} bytes before, {after:,} after; {dropped} checkpoint(s) dropped")
 
@@ -278,7 +277,7 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
     """
     from keras_dropout.bench.ledger import admin
 
-    with Working(f"verifying {ledger}"):
+    with working(f"verifying {ledger}"):
         found = admin.verify(ledger)
     if as_json:
         print(json.dumps(vars(found), indent=1))
@@ -290,12 +289,6 @@ def verify(ledger: _Ledger = "keras-dropout.db", as_json: _Json = False) -> None
         print(f"{found.runs} run(s){models}, {found.studies} study(s){missing}: {len(found.problems) or 'no'} problem(s)")
     if found.problems:
         raise typer.Exit(1)
-
-
-def _selection(target: Any, variant: Any, status: Any, seed: Any, since: str | None) -> Any:
-    from keras_dropout.bench.ledger.selection import Selection
-
-    return Selection(target or (), variant or (), status or (), seed or (), since)
 
 
 def _table(found: list[dict[str, Any]]) -> Any:

@@ -8,7 +8,7 @@ import typer
 
 from keras_dropout.bench.settings import DEFAULT_LEDGER, DataOptions, SearchSettings, Settings
 from keras_dropout.commands.options import Data, choose_backend, complete_target, takes
-from keras_dropout.commands.output import Working, again, check_report, show, stored_command
+from keras_dropout.commands.output import again, check_report, exit_if_failed, show, stored_command, working
 from keras_dropout.errors import check_choice, refuse
 
 
@@ -107,7 +107,7 @@ def compare(
         _print_found(found, report, as_json)
         _exit_if_worse(found, fail_if)
         return
-    with Working("loading Keras, the model and the data", quiet):
+    with working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.study.planning import check_settings, check_sources
 
@@ -136,7 +136,7 @@ def compare(
     if report is not None:
         found.save_report(report)
     _print_found(found, report, as_json)
-    _exit_if_failed(found, ledger)
+    exit_if_failed(found, ledger)
     _exit_if_worse(found, fail_if)
 
 
@@ -225,7 +225,7 @@ def tune(
     target, report, settings = _asked(
         settings, data_options, study, tuning=True, target=target, variants=variant, data=data, report=report
     )
-    with Working("loading Keras, the model and the data", quiet):
+    with working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.study.planning import check_sources
         from keras_dropout.bench.tuning.search import check_search, check_study
@@ -256,7 +256,7 @@ def tune(
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
         show(found)
-    _exit_if_failed(found, ledger)
+    exit_if_failed(found, ledger)
 
 
 def _asked(
@@ -279,14 +279,6 @@ def _print_notes(plan: Any) -> None:
         print(note, file=sys.stderr)
 
 
-def _exit_if_failed(found: Any, ledger: str) -> None:
-    for run, error in found.failed:
-        print(f"failed: {run.variant.name}, seed {run.seed}: {error}", file=sys.stderr)
-    if found.failed:
-        print(f"The other runs are kept in {ledger}. To try the failed ones again:\n{again()}", file=sys.stderr)
-        raise typer.Exit(1)
-
-
 def _print_plan(plan: Any, as_json: bool) -> None:
     from keras_dropout.bench.execution.timing import estimate_seconds
     from keras_dropout.bench.forecast import forecast, forecast_sentences
@@ -295,7 +287,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
-    with Working("timing a run"):
+    with working("timing a run"):
         seconds = estimate_seconds(plan, todo)
     told = forecast(plan)
     shown = {

@@ -18,7 +18,7 @@ from keras_dropout.commands.options import (
     complete_model_or_ledger,
     takes,
 )
-from keras_dropout.commands.output import Working, check_output_path, show
+from keras_dropout.commands.output import check_output_path, show, working
 from keras_dropout.errors import check_choice, refuse
 from keras_dropout.models.targets import RECIPES
 
@@ -75,7 +75,7 @@ def uncertainty(
     ledger = model.endswith((".db", ".sqlite"))
     if variant is not None and not ledger:
         refuse("--variant is for a ledger of a study.", "Name the ledger: keras-dropout uncertainty runs.db --variant hidden")
-    with Working("loading Keras, the model and the data") as say:
+    with working("loading Keras, the model and the data") as say:
         choose_backend(backend)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from keras_dropout.bench.records import Variant
@@ -104,11 +104,11 @@ def uncertainty(
                 import pandas
             except ImportError:
                 refuse("--output needs pandas, which is not installed.", "pip install 'keras-dropout[tables]'")
-        if path is not None and not all(map(contains_dropout, models.values())):
-            refuse(
-                "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
-                'Put some in, for example --place "last=0.2", or leave --output out.',
-            )
+            if not all(map(contains_dropout, models.values())):
+                refuse(
+                    "figures of each example are those of Monte-Carlo dropout; there is none in the model.",
+                    'Put some in, for example --place "last=0.2", or leave --output out.',
+                )
         others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         regression = about is not None and about.task == "regression"

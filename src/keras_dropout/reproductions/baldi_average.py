@@ -1,9 +1,11 @@
 """Baldi and Sadowski 2013: which average over all masks the network without dropout computes."""
 
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
+from scipy import special
 
 from keras_dropout import Dropout, metrics, uncertainty
 from keras_dropout.reproductions.framework import Expectation, Found, Reproduction
@@ -36,23 +38,16 @@ class _Averages:
 
     def arithmetic(self) -> np.ndarray:
         """Return the mean of the outputs."""
-        if self._activation == "linear":
-            outputs = self._sums
-        elif self._activation == "sigmoid":
-            outputs = 1 / (1 + np.exp(-self._sums))
-        else:
-            outputs = np.exp(self._sums - self._sums.max(-1, keepdims=True))
-            outputs /= outputs.sum(-1, keepdims=True)
-        return np.tensordot(self._chances, outputs, 1)
+        act = {"linear": np.asarray, "sigmoid": special.expit, "softmax": functools.partial(special.softmax, axis=-1)}
+        return np.tensordot(self._chances, act[self._activation](self._sums), 1)
 
     def geometric(self) -> np.ndarray:
         """Return the weighted geometric mean of each class's probability, divided by the sum over the classes."""
         sums = self._sums
         if self._activation == "sigmoid":
             sums = np.concatenate([sums, np.zeros_like(sums)], -1)
-        logs = sums - np.logaddexp.reduce(sums, axis=-1, keepdims=True)
-        means = np.exp(np.tensordot(self._chances, logs, 1))
-        return (means / means.sum(-1, keepdims=True))[:, : self.scaled.shape[-1]]
+        means = np.tensordot(self._chances, special.log_softmax(sums, axis=-1), 1)
+        return special.softmax(means, axis=-1)[:, : self.scaled.shape[-1]]
 
 
 def _each(measure: Callable[[_Averages], float], activation: str, worst: Callable = max) -> Callable[[Found], np.ndarray]:

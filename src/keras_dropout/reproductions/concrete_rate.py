@@ -37,10 +37,6 @@ def _model() -> keras.Model:
     return model
 
 
-def _parts(quick: bool) -> dict[str, Part]:
-    return {_part(size): _part_of(size, 100 if quick else 300) for size in SIZES}
-
-
 def _part(size: int) -> str:
     return f"{size} points"
 
@@ -72,7 +68,7 @@ REPRODUCTION = Reproduction(
     title="A learned rate falls with the number of examples",
     claim="The rate that concrete dropout learns, and the spread of the passes, fall as there are more examples.",
     source="Gal, Hron and Kendall 2017, arXiv:1705.07832, section 4.1, and the authors' notebook",
-    parts=_parts,
+    parts=lambda quick: {_part(size): _part_of(size, 100 if quick else 300) for size in SIZES},
     expectations=(
         Expectation(
             "learned rate of hidden layers: 20 points minus 1,000",

@@ -1,7 +1,6 @@
 """Published experiments as studies: the runs to train, the expected results, and the test of the expectations."""
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from rich.console import Group
 from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import accelerator
-from keras_dropout.bench.ledger.lookup import models
 from keras_dropout.bench.records import BASELINE
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path, write_page
@@ -33,10 +31,10 @@ from keras_dropout.bench.statistics import (
     holm,
     smallest_p,
 )
+from keras_dropout.bench.study.loading import trained_models
 from keras_dropout.bench.study.planning import MOST_SEEDS, Plan
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_whole, refuse
-from keras_dropout.models import targets
 
 REPRODUCED, COMPATIBLE, NOT_REPRODUCED, UNDECIDED = "reproduced", "compatible", "not reproduced", "undecided"
 VERDICTS = (REPRODUCED, COMPATIBLE, NOT_REPRODUCED, UNDECIDED)
@@ -98,6 +96,26 @@ class Expectation:
         return self.figure is None and not self.is_bounded
 
 
+def difference(
+    metric: str,
+    one: str,
+    other: str,
+    published: str,
+    *,
+    part: str | None = None,
+    above: float | None = 0.0,
+    label: str = "",
+) -> Expectation:
+    """Return the expectation that a metric is larger with the variant `one` than with `other`; `label` are words for the metric."""
+    label = label or metric.replace("_", " ") + ", dropout off" * (metric == "train_loss")
+    return Expectation(
+        f"{label}: {one} minus {other}",
+        minus(metric, one, other, part),
+        above=above,
+        published=published,
+    )
+
+
 @dataclass(frozen=True)
 class Reproduction:
     """A published claim and its test: parts by name, and expectations of their results; the first expectation is the claim itself.
@@ -115,7 +133,7 @@ class Reproduction:
     expectations: Sequence[Expectation]
     differs: str
     quick_seconds: int
-    shows: Sequence[str] = ("test_loss", "test_accuracy")
+    shows: Sequence[str] = ("test_loss", "test_accuracy", "train_loss")
     seeds: int = 12
     quick_seeds: int = 8
     changed: str = ""
@@ -135,11 +153,15 @@ class Found:
         """Return a metric of each seed's run, such as "test_loss" or "train_accuracy"; nan if there is none."""
         return self.comparisons[self._part(part)].values(variant, metric)
 
+    def gap(self, variant: str = BASELINE, part: str | None = None) -> np.ndarray:
+        """Return the test loss minus the train loss, both with dropout off."""
+        return self.values("test_loss", variant, part) - self.values("train_loss", variant, part)
+
     def curves(self, metric: str, variant: str = BASELINE, part: str | None = None) -> np.ndarray:
         """Return a metric at each epoch, (seeds, epochs), such as "loss", the running mean in training with dropout on."""
-        found = self.comparisons[self._part(part)]
-        named = next(each for each in found.study.variants if each.name == variant)
-        results = [found.results.get(found.study.key(named, seed)) for seed in self.seeds]
+        part = self._part(part)
+        found = self.comparisons[part]
+        results = map(found.results.get, self._keys(part, variant))
         rows = [each.curves.get(metric, []) if each and each.status == "done" else [] for each in results]
         return np.array([row if len(row) == found.study.epochs else [np.nan] * found.study.epochs for row in rows], dtype=float)
 
@@ -150,18 +172,19 @@ class Found:
         part = self._part(part)
         key = (part, variant, measure)
         if key not in self.measured:
-            study = self.comparisons[part].study
-            named = next(each for each in study.variants if each.name == variant)
-            places = {study.key(named, seed): place for place, seed in enumerate(self.seeds)}
+            keys = self._keys(part, variant)
             found: dict[str, np.ndarray] = {}
-            with tempfile.TemporaryDirectory() as folder:
-                for run, archive in models(self.plans[part].ledger, places):
-                    path = Path(folder, "model.keras")
-                    path.write_bytes(archive)
-                    for name, value in measure(targets.load_model(path), self.plans[part].data).items():
-                        found.setdefault(name, np.full(len(self.seeds), np.nan))[places[run]] = value
+            for run, model in trained_models(self.plans[part].ledger, keys):
+                for name, value in measure(model, self.plans[part].data).items():
+                    found.setdefault(name, np.full(len(self.seeds), np.nan))[keys.index(run)] = value
             self.measured[key] = found
         return self.measured[key].get(figure, np.full(len(self.seeds), np.nan))
+
+    def _keys(self, part: str, variant: str) -> list[str]:
+        """Return the key of each seed's run."""
+        study = self.comparisons[part].study
+        named = next(each for each in study.variants if each.name == variant)
+        return [study.key(named, seed) for seed in self.seeds]
 
     def _part(self, part: str | None) -> str:
         if part is None and len(self.comparisons) != 1:
@@ -279,8 +302,8 @@ class Outcome(Shown):
         rows = []
         for part, comparison in self.found.comparisons.items():
             for variant in (each.name for each in comparison.study.variants):
-                values = {name: comparison.values(variant, name) for name in self.reproduction.shows if name in comparison.metrics}
-                values |= {name: comparison.values(variant, name) for name in self.reproduction.shows if name.startswith("train_")}
+                shown = [name for name in self.reproduction.shows if name in comparison.metrics or name.startswith("train_")]
+                values = {name: comparison.values(variant, name) for name in shown}
                 for (of_part, of_variant, _), figures in self.found.measured.items():
                     values |= figures if (of_part, of_variant) == (part, variant) else {}
                 rows += [
@@ -304,12 +327,7 @@ class Outcome(Shown):
         epochs = [comparison.timing.get("model_epochs") or 0 for comparison in comparisons]
         spent = [result.seconds for comparison in comparisons for result in comparison.results.values()]
         return {
-            "name": reproduction.name,
-            "title": reproduction.title,
-            "claim": reproduction.claim,
-            "source": reproduction.source,
-            "differs": reproduction.differs,
-            "changed": reproduction.changed,
+            **{name: getattr(reproduction, name) for name in ("name", "title", "claim", "source", "differs", "changed")},
             "verdict": self.verdict,
             "sentence": self.sentence,
             **{name: first[name] for name in ("measured", "interval", "published")},

@@ -1,6 +1,5 @@
 """Gal and Ghahramani 2016, table 1: regression with Monte-Carlo dropout, on a table that ships with scikit-learn."""
 
-import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -9,7 +8,7 @@ import numpy as np
 from keras_dropout import metrics, uncertainty
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.dataset import Part as Examples
-from keras_dropout.errors import refuse
+from keras_dropout.bench.data.public_sets import of_scikit_learn
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.sampling import Passes
 
@@ -22,11 +21,7 @@ def diabetes(split: int) -> Data:
 
     A random tenth is for testing. Inputs and target are standardised on the rest. A fifth of the rest is held out for validation.
     """
-    try:
-        from sklearn.datasets import load_diabetes
-    except ImportError:
-        refuse("the data set diabetes needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
-    table = load_diabetes(scaled=False)
+    table = of_scikit_learn("diabetes", scaled=False)
     order = np.random.default_rng(split).permutation(len(table.target))
     tested, rest = np.split(order, [len(order) // 10])
     x = (table.data - table.data[rest].mean(0)) / table.data[rest].std(0)
@@ -35,9 +30,10 @@ def diabetes(split: int) -> Data:
     return Data(f"diabetes, split {split}", train, test, validation=len(rest) // 5)
 
 
-def _model(examples: int) -> keras.Model:
+def _model() -> keras.Model:
     # The paper's weight decay needs the noise precision. It is 2.0 in standardised units: half of the variance is noise.
-    decay = keras.regularizers.L2(LENGTH_SCALE**2 * (1 - RATE) / (2 * examples * 2.0))
+    # 319 examples are trained on.
+    decay = keras.regularizers.L2(LENGTH_SCALE**2 * (1 - RATE) / (2 * 319 * 2.0))
     inputs = keras.Input((10,), name="inputs")
     x = keras.layers.Dense(UNITS, "relu", kernel_regularizer=decay, name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1, kernel_regularizer=decay, name="value")(x), name="mlp-10-50-1")
@@ -45,22 +41,12 @@ def _model(examples: int) -> keras.Model:
     return model
 
 
-def _data(split: int, data_dir: str | None) -> Data:
-    return diabetes(split)
-
-
 def _parts(quick: bool) -> dict[str, Part]:
-    return {
-        f"split {split}": Part(
-            functools.partial(_model, 319),
-            functools.partial(_data, split),
-            {MONTE_CARLO: {"inputs": RATE, "hidden": RATE}},
-            epochs=400,
-            batch_size=128,
-            keep_models=True,
-        )
-        for split in range(3 if quick else 10)
-    }
+    def part(split: int) -> Part:
+        variants = {MONTE_CARLO: {"inputs": RATE, "hidden": RATE}}
+        return Part(_model, lambda data_dir: diabetes(split), variants, epochs=400, batch_size=128, keep_models=True)
+
+    return {f"split {split}": part(split) for split in range(3 if quick else 10)}
 
 
 def plain(model: keras.Model, data: Data) -> Mapping[str, float]:
@@ -90,9 +76,15 @@ def sampled(model: keras.Model, data: Data) -> Mapping[str, float]:
     }
 
 
-def _over_splits(value: Callable[[Found, str], np.ndarray]) -> Callable[[Found], np.ndarray]:
-    """Return for each seed the mean over the splits."""
-    return lambda found: np.mean([value(found, part) for part in found.comparisons], axis=0)
+def _larger(figure: str, other: str) -> Callable[[Found], np.ndarray]:
+    """Return one figure minus another for each seed, as the mean over the splits."""
+
+    def value(found: Found, figure: str, part: str) -> np.ndarray:
+        if figure in ("rmse", "log_likelihood"):
+            return found.of_models(plain, figure, part=part)
+        return found.of_models(sampled, figure, MONTE_CARLO, part)
+
+    return lambda found: np.mean([value(found, figure, part) - value(found, other, part) for part in found.comparisons], axis=0)
 
 
 REPRODUCTION = Reproduction(
@@ -105,44 +97,25 @@ REPRODUCTION = Reproduction(
     expectations=(
         Expectation(
             "RMSE in units of the target's sd: single passes minus the mean of all",
-            _over_splits(
-                lambda found, part: (
-                    found.of_models(sampled, "rmse_single", MONTE_CARLO, part)
-                    - found.of_models(sampled, "rmse_mean", MONTE_CARLO, part)
-                )
-            ),
+            _larger("rmse_single", "rmse_mean"),
             above=0.0,
             published="smaller by 3 to 57 % on nine tables, in the authors' files",
         ),
         Expectation(
             "log-likelihood a patient: of all passes together minus of single passes",
-            _over_splits(
-                lambda found, part: (
-                    found.of_models(sampled, "log_likelihood_mean", MONTE_CARLO, part)
-                    - found.of_models(sampled, "log_likelihood_single", MONTE_CARLO, part)
-                )
-            ),
+            _larger("log_likelihood_mean", "log_likelihood_single"),
             above=0.0,
             published="follows from Jensen's inequality",
         ),
         Expectation(
             "RMSE: network without dropout minus the mean of all passes",
-            _over_splits(
-                lambda found, part: (
-                    found.of_models(plain, "rmse", part=part) - found.of_models(sampled, "rmse_mean", MONTE_CARLO, part)
-                )
-            ),
+            _larger("rmse", "rmse_mean"),
             above=0.0,
             published="smaller than of other approximations of a Bayesian network on most tables",
         ),
         Expectation(
             "log-likelihood: of all passes together minus network without dropout",
-            _over_splits(
-                lambda found, part: (
-                    found.of_models(sampled, "log_likelihood_mean", MONTE_CARLO, part)
-                    - found.of_models(plain, "log_likelihood", part=part)
-                )
-            ),
+            _larger("log_likelihood_mean", "log_likelihood"),
             above=0.0,
             published="higher than of other approximations of a Bayesian network on most tables",
         ),

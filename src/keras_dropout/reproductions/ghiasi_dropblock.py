@@ -1,11 +1,10 @@
 """Ghiasi, Lin and Le 2018, DropBlock: blocks of a feature map against single units and whole channels."""
 
 import keras
-import numpy as np
 
 from keras_dropout.bench.data.cifar import cifar10
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
-from keras_dropout.reproductions.networks import maps, on_maps
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, difference
+from keras_dropout.reproductions.networks import classifier, maps, on_maps
 
 
 def network() -> keras.Model:
@@ -15,9 +14,7 @@ def network() -> keras.Model:
         x = maps(x, filters, f"conv_{number}")
         x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(x) if number < 3 else x
     x = keras.layers.Dense(64, "relu", name="hidden")(keras.layers.Flatten(name="flatten")(x))
-    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="classes")(x), name="cifar-convnet")
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    return classifier(inputs, x, keras.optimizers.Adam(2e-3), "cifar-convnet")
 
 
 def _parts(quick: bool) -> dict[str, Part]:
@@ -33,10 +30,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     }
 
 
-def _gap(found: Found, variant: str) -> np.ndarray:
-    return found.values("test_loss", variant) - found.values("train_loss", variant)
-
-
 REPRODUCTION = Reproduction(
     name="ghiasi-dropblock",
     title="Blocks of a map against single units",
@@ -44,21 +37,11 @@ REPRODUCTION = Reproduction(
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890, table 1",
     parts=_parts,
     expectations=(
-        Expectation(
-            "test accuracy: blocks minus none",
-            minus("test_accuracy", "blocks", "none"),
-            above=0.0,
-            published="76.51 to 78.13 %, ResNet-50 on ImageNet",
-        ),
-        Expectation(
-            "test accuracy: blocks minus units",
-            minus("test_accuracy", "blocks", "units"),
-            above=0.0,
-            published="blocks are better than units",
-        ),
+        difference("test_accuracy", "blocks", "none", "76.51 to 78.13 %, ResNet-50 on ImageNet"),
+        difference("test_accuracy", "blocks", "units", "blocks are better than units"),
         Expectation(
             "gap of loss, test minus train: none minus blocks",
-            lambda found: _gap(found, "none") - _gap(found, "blocks"),
+            lambda found: found.gap() - found.gap("blocks"),
             above=0.0,
             published="blocks regularise",
         ),

@@ -7,7 +7,7 @@ import keras
 from keras_dropout.bench.data.cifar import cifar10
 from keras_dropout.bench.execution.machine import accelerator
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
-from keras_dropout.reproductions.networks import LocallyConnected2D, sgd
+from keras_dropout.reproductions.networks import LocallyConnected2D, classifier, sgd
 
 _LONG, _SHORT = "fourth layer", "three layers"
 
@@ -21,10 +21,8 @@ def network(size: int, filters: int, steps: int, fourth: bool) -> keras.Model:
         x = keras.layers.MaxPooling2D(3, 2, padding="same", name=f"pool_{number}")(x)
     if fourth:
         x = LocallyConnected2D(16, 3, activation="relu", name="local")(x)
-    outputs = keras.layers.Dense(10, "softmax", name="classes")(keras.layers.Flatten(name="flatten")(x))
-    model = keras.Model(inputs, outputs, name="cifar-convnet-four-layers" if fourth else "cifar-convnet-three-layers")
-    model.compile(sgd(0.02, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    name = "cifar-convnet-four-layers" if fourth else "cifar-convnet-three-layers"
+    return classifier(inputs, keras.layers.Flatten(name="flatten")(x), sgd(0.02, steps), name)
 
 
 def _parts(quick: bool) -> dict[str, Part]:

@@ -1,12 +1,11 @@
 """Huang et al. 2016, stochastic depth: residual branches are dropped at random, later ones more often."""
 
 import keras
-import numpy as np
 
 from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.layers import StochasticDepth, linear_decay
-from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction, minus
-from keras_dropout.reproductions.networks import sgd
+from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
+from keras_dropout.reproductions.networks import classifier, sgd
 
 BLOCKS = 12
 
@@ -21,9 +20,7 @@ def network(steps: int) -> keras.Model:
         branch = keras.layers.Dense(64, name=f"back_{number}")(branch)
         x = keras.layers.Add(name=f"sum_{number}")([x, StochasticDepth(rate, mode="batch", name=f"depth_{number}")(branch)])
     x = keras.layers.ReLU(name="exit")(keras.layers.BatchNormalization(name="normal")(x))
-    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="classes")(x), name=f"residual-mlp-{BLOCKS}-blocks")
-    model.compile(sgd(0.05, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    return classifier(inputs, x, sgd(0.05, steps), f"residual-mlp-{BLOCKS}-blocks")
 
 
 def _parts(quick: bool) -> dict[str, Part]:
@@ -32,10 +29,6 @@ def _parts(quick: bool) -> dict[str, Part]:
     return {
         "depth": Part(lambda: network(steps), lambda data_dir: fashion_mnist(data_dir, train=train), ["as-built"], epochs, batch)
     }
-
-
-def _gap(found: Found, variant: str) -> np.ndarray:
-    return found.values("test_loss", variant) - found.values("train_loss", variant)
 
 
 REPRODUCTION = Reproduction(
@@ -56,7 +49,7 @@ REPRODUCTION = Reproduction(
         ),
         Expectation(
             "gap of loss, test minus train: none minus stochastic depth",
-            lambda found: _gap(found, "none") - _gap(found, "as-built"),
+            lambda found: found.gap() - found.gap("as-built"),
             above=0.0,
             published="the training error is larger, the test error smaller",
         ),

@@ -1,10 +1,15 @@
 """Networks that several reproductions train. All are built without dropout; the variants add it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_dropout.bench.data.public_sets import fashion_mnist
+from keras_dropout.bench.data.text import characters
+from keras_dropout.reproductions.framework import Part
 
 
 def perceptron(
@@ -12,15 +17,17 @@ def perceptron(
     hidden: Sequence[int],
     optimizer: Any,
     *,
-    name: str,
+    name: str = "",
     outputs: int = 10,
     constraint: Any = None,
     regularizer: Any = None,
 ) -> keras.Model:
     """Build and compile a classifier of dense ReLU layers, named hidden_1, hidden_2, …, with a softmax at the end.
 
-    `constraint` and `regularizer` apply to the hidden kernels, for example `MaxNorm(3.0)` and `L2(1e-4)`.
+    `constraint` and `regularizer` apply to the hidden kernels, for example `MaxNorm(3.0)` and `L2(1e-4)`. By default the name
+    lists the sizes: mlp-784-256-10.
     """
+    name = name or "-".join(map(str, ("mlp", math.prod(shape), *hidden, outputs)))
     inputs = keras.Input(shape, name="inputs")
     x = keras.layers.Flatten(name="flatten")(inputs) if len(shape) > 1 else inputs
     for number, units in enumerate(hidden, 1):
@@ -31,8 +38,12 @@ def perceptron(
             kernel_regularizer=regularizer,
             name=f"hidden_{number}",
         )(x)
-    outputs = keras.layers.Dense(outputs, "softmax", name="classes")(x)
-    model = keras.Model(inputs, outputs, name=name)
+    return classifier(inputs, x, optimizer, name, outputs)
+
+
+def classifier(inputs: Any, x: Any, optimizer: Any, name: str, outputs: int = 10) -> keras.Model:
+    """Compile a classifier of a softmax over `x`."""
+    model = keras.Model(inputs, keras.layers.Dense(outputs, "softmax", name="classes")(x), name=name)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -42,6 +53,29 @@ def sgd(learning_rate: float, steps: int | None = None, momentum: float = 0.9) -
     if steps is not None:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
     return keras.optimizers.SGD(learning_rate, momentum=momentum)
+
+
+def on_garments(
+    hidden: Sequence[int],
+    learning_rate: float,
+    variants: Mapping[str, Any],
+    examples: int,
+    epochs: int,
+    batch: int = 50,
+    *,
+    keep_models: bool = False,
+    **options: Any,
+) -> Part:
+    """Return the study of a `perceptron` on so many images of Fashion-MNIST, with `sgd` whose learning rate falls to 0."""
+    steps = epochs * examples * 9 // 10 // batch
+    return Part(
+        lambda: perceptron((28, 28), hidden, sgd(learning_rate, steps), **options),
+        lambda data_dir: fashion_mnist(data_dir, train=examples),
+        variants,
+        epochs,
+        batch,
+        keep_models,
+    )
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -120,10 +154,35 @@ def language_model(vocabulary: int, units: int, learning_rate: float, name: str)
     return model
 
 
-def tutorial_network(hidden: Sequence[int] = (200, 100, 60), learning_rate: float = 0.01, momentum: float = 0.0) -> keras.Model:
-    """Build the tutorial's network for Fashion-MNIST, or one with other hidden layers."""
-    name = "-".join(map(str, ("mlp", 784, *hidden, 10)))
-    return perceptron((28, 28), hidden, sgd(learning_rate, momentum=momentum), name=name)
+def on_characters(quick: bool, variants: Mapping[str, Any]) -> Part:
+    """Return the study of a `language_model` of Python's language reference."""
+    length, units = (40_000, 96) if quick else (100_000, 192)
+    return Part(
+        lambda: language_model(81, units, 5e-3, "characters-lstm"),
+        lambda data_dir: characters(length, window=32),
+        variants,
+        epochs=60,
+        batch_size=25,
+    )
+
+
+def of_tutorial(
+    variants: Mapping[str, Any],
+    examples: int,
+    epochs: int,
+    *,
+    hidden: Sequence[int] = (200, 100, 60),
+    momentum: float = 0.9,
+    keep_models: bool = False,
+) -> Part:
+    """Return the study of the tutorial's network, or of one with other hidden layers, on so many images of Fashion-MNIST."""
+    return Part(
+        lambda: perceptron((28, 28), hidden, sgd(0.01, momentum=momentum)),
+        lambda data_dir: fashion_mnist(data_dir, train=examples),
+        variants,
+        epochs,
+        keep_models=keep_models,
+    )
 
 
 def all_masks(units: int, rate: float) -> tuple[np.ndarray, np.ndarray]:

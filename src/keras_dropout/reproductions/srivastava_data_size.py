@@ -13,7 +13,7 @@ _DROPOUT, _BATCH = "dropout", 30  # the batch size, for 90, 450, 1,800 and 9,000
 def _part(size: int, units: int, updates: int) -> Part:
     steps = size * 9 // 10 // _BATCH
     return Part(
-        lambda: perceptron((28, 28), (units, units), sgd(0.02, updates), name=f"mlp-784-{units}-{units}-10"),
+        lambda: perceptron((28, 28), (units, units), sgd(0.02, updates)),
         lambda data_dir: fashion_mnist(data_dir, train=size),
         {_DROPOUT: {"input": 0.2, "hidden": 0.5}},
         updates // steps,
@@ -61,7 +61,6 @@ REPRODUCTION = Reproduction(
             published="with 100 and 500 examples dropout gives no improvement",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, two hidden layers of 256 (quick) or 512 in place of three of 1,024 and 2,048; the "
     "loss, not the error, decides. Each size has as many updates, too few for 10,000 images: there the dropout network underfits.",
     quick_seconds=110,

@@ -5,25 +5,16 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data.dataset import Data
-from keras_dropout.bench.data.public_sets import fashion_mnist
-from keras_dropout.ensemble import SMALL
+from keras_dropout.metrics import nll
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
-from keras_dropout.reproductions.networks import tutorial_network
+from keras_dropout.reproductions.networks import of_tutorial
 
 _DROPOUT = "dropout 0.2"
 
 
 def _parts(quick: bool) -> dict[str, Part]:
     examples, epochs = (5000, 30) if quick else (20_000, 60)
-    return {
-        "evaluation": Part(
-            tutorial_network,
-            lambda data_dir: fashion_mnist(data_dir, train=examples),
-            {_DROPOUT: {"all": 0.2}},
-            epochs,
-            keep_models=True,
-        )
-    }
+    return {"evaluation": of_tutorial({_DROPOUT: {"all": 0.2}}, examples, epochs, momentum=0.0, keep_models=True)}
 
 
 def on_and_off(model: Any, data: Data) -> dict[str, float]:
@@ -37,17 +28,12 @@ def on_and_off(model: Any, data: Data) -> dict[str, float]:
     trained = [np.asarray(model(test, training=True)) for _ in range(2)]
     part = data.parts("held-out")["train"]
     x = np.asarray(part.x, "float32") / data.divide_by
-    on, off = (_loss(np.asarray(model(x, training=training)), part.y) for training in (True, False))
+    on, off = (nll(model(x, training=training), part.y) for training in (True, False))
     return {
         "outputs that differ, evaluation": int((evaluated[0] != evaluated[1]).sum()),
         "share that differs, training": float((trained[0] != trained[1]).mean()),
         "training loss less evaluation loss": on - off,
     }
-
-
-def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    right = probabilities[np.arange(len(labels)), labels].astype("float64")
-    return float(-np.log(np.clip(right, SMALL, 1)).mean())
 
 
 def _running(found: Found, variant: str) -> np.ndarray:
@@ -94,7 +80,6 @@ REPRODUCTION = Reproduction(
             published="the loss that training shows is that of thinned networks",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="A part of the training images; a dropout layer for each place in the place of one that is shared. The tutorial says "
     "it without a figure.",
     quick_seconds=40,

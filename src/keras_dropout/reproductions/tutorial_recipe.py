@@ -42,7 +42,6 @@ REPRODUCTION = Reproduction(
             published="dropout reduces overfitting",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="In nothing but the random numbers and the backend: all 60,000 images are trained on, those of the validation too.",
     quick_seconds=200,
     quick_seeds=6,

@@ -1,25 +1,13 @@
 """Wan et al. 2013, table 1 and figure 3: drop weights instead of units."""
 
-from keras_dropout.bench.data.public_sets import fashion_mnist
 from keras_dropout.reproductions.framework import Expectation, Part, Reproduction, minus
-from keras_dropout.reproductions.networks import perceptron, sgd
-
-RATE = 0.5
-CONNECT = {"hidden": {"kind": "DropConnect", "rate": RATE, "per": "batch"}}
+from keras_dropout.reproductions.networks import on_garments
 
 
 def _parts(quick: bool) -> dict[str, Part]:
-    examples, epochs, batch = (3000, 50, 50) if quick else (5000, 100, 50)
-    steps = epochs * examples * 9 // 10 // batch
-    return {
-        "weights and units": Part(
-            lambda: perceptron((28, 28), (400, 400), sgd(0.05, steps), name="mlp-784-400-400-10"),
-            lambda data_dir: fashion_mnist(data_dir, train=examples),
-            {"dropout": {"hidden": RATE}, "dropconnect": CONNECT},
-            epochs,
-            batch,
-        )
-    }
+    examples, epochs = (3000, 50) if quick else (5000, 100)
+    variants = {"dropout": {"hidden": 0.5}, "dropconnect": {"hidden": {"kind": "DropConnect", "rate": 0.5, "per": "batch"}}}
+    return {"weights and units": on_garments((400, 400), 0.05, variants, examples, epochs)}
 
 
 REPRODUCTION = Reproduction(
@@ -48,7 +36,6 @@ REPRODUCTION = Reproduction(
             published="training is slower with DropConnect",
         ),
     ),
-    shows=("test_loss", "test_accuracy", "train_loss"),
     differs="Fashion-MNIST in place of MNIST, a part of its training images, two hidden layers of 400 in place of 800, the loss in "
     "place of the error; one mask of the weights for a batch of 50 in place of one for each example, and the mean weights in place "
     "of Gaussian sums at test.",

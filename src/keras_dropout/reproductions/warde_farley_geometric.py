@@ -9,7 +9,7 @@ from keras import ops
 from keras_dropout import metrics
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.dataset import Part as Examples
-from keras_dropout.errors import refuse
+from keras_dropout.bench.data.public_sets import of_scikit_learn
 from keras_dropout.reproductions.framework import Expectation, Found, Part, Reproduction
 from keras_dropout.reproductions.networks import all_masks, perceptron, sgd
 
@@ -22,11 +22,7 @@ def breast_cancer() -> Data:
 
     Every third row is for testing, and every fifth of the other rows is held out for validation.
     """
-    try:
-        from sklearn.datasets import load_breast_cancer
-    except ImportError:
-        refuse("the data set breast cancer needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
-    table = load_breast_cancer()
+    table = of_scikit_learn("breast cancer")
     rows = np.arange(len(table.target))
     tested, rest = rows[rows % 3 == 0], rows[rows % 3 != 0]
     x = table.data[:, :INPUTS]  # the first columns are the means
@@ -41,7 +37,7 @@ def _parts(quick: bool) -> dict[str, Part]:
     steps = epochs * 303 // batch
     return {
         "two small layers": Part(
-            lambda: perceptron((INPUTS,), (UNITS, UNITS), sgd(0.05, steps), outputs=2, name=f"mlp-10-{UNITS}-{UNITS}-2"),
+            lambda: perceptron((INPUTS,), (UNITS, UNITS), sgd(0.05, steps), outputs=2),
             lambda data_dir: breast_cancer(),
             {DROPOUT: {"hidden": RATE}},
             epochs,
@@ -127,6 +123,7 @@ REPRODUCTION = Reproduction(
             published="the geometric mean is as good as the arithmetic one",
         ),
     ),
+    shows=("test_loss", "test_accuracy"),
     differs="One table, breast cancer, in place of several small tasks; two hidden layers of six relu units in place of ten, "
     "dropped at 0.5, with all inputs kept, so that there are 4,096 networks.",
     quick_seconds=25,

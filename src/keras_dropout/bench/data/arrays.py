@@ -76,9 +76,7 @@ def each(act: Callable[[Any], Any], arrays: Any) -> Any:
 
 def leaves(arrays: Any) -> list[Any]:
     """Return every array, in the order of the structure."""
-    if isinstance(arrays, dict):
-        arrays = tuple(arrays.values())
-    return [leaf for value in arrays for leaf in leaves(value)] if isinstance(arrays, (tuple, list)) else [arrays]
+    return [leaf for _, leaf in named(arrays)]
 
 
 def named(arrays: Any) -> list[tuple[str, Any]]:
@@ -126,13 +124,11 @@ def is_one_hot(y: np.ndarray) -> bool:
 def blocks(array: Any) -> Iterator[np.ndarray]:
     """Yield the array in order, in pieces of whole rows that fit in memory."""
     step = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))
-    if isinstance(array, Rows):
-        for start in range(0, len(array), step):
-            yield np.asarray(array.at(slice(start, start + step)))
-    else:
-        yield from (array[start : start + step] for start in range(0, len(array), step))
+    yield from (np.asarray(array[start : start + step]) for start in range(0, len(array), step))
 
 
-def as_seen(x: np.ndarray, divide_by: float) -> np.ndarray:
-    """Return the inputs as the model sees them."""
-    return x if divide_by == 1 else x.astype("float32") / np.float32(divide_by)
+def as_seen(arrays: Any, divide_by: float) -> Any:
+    """Return the inputs as the model sees them, in memory."""
+    if divide_by == 1:
+        return each(np.asarray, arrays)
+    return each(lambda x: np.asarray(x, "float32") / np.float32(divide_by), arrays)

@@ -1,5 +1,6 @@
 """Convert a table's text columns to numbers, if the whole column has only one possible meaning. Reads no files."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -131,22 +132,13 @@ def decimal_mark(table: "pd.DataFrame", texts_only: bool = False) -> str:
     for name in table:
         values = table[name].dropna()
         if is_text(values):
-            cells = _cells(text for text in values.unique() if text.strip().casefold() not in MISSING)
-            if cells and len(found := _readings(cells)) == 1 and _marks(cells) & {".", ","}:
+            texts = [text for text in values.unique() if text.strip().casefold() not in MISSING]
+            cells = [cell for text in texts if (cell := _cell(text))]
+            if len(texts) == len(cells) > 0 and len(found := _readings(cells)) == 1 and _marks(cells) & {".", ","}:
                 marks.add(found[0].decimal)
         elif not texts_only and values.dtype.kind == "f" and (values % 1 != 0).any():
             marks.add(".")
     return marks.pop() if len(marks) == 1 else ""
-
-
-def _cells(texts: Iterable[str]) -> list[_Cell]:
-    """Return the parsed cells of a column, or an empty list if some cell is no number."""
-    found = []
-    for text in texts:
-        if (cell := _cell(text)) is None:
-            return []
-        found.append(cell)
-    return found
 
 
 def find_reading(
@@ -292,7 +284,7 @@ def check_scale(values: "pd.Series", path: str, call: str) -> None:
 
 def _said(name: object, reading: Reading, words: dict[str, int], counts: Counter) -> list[str]:
     """Return the notes on a column whose texts are read as numbers."""
-    telling = [text for text in words if not _as_it_stands(text, reading)]
+    telling = [text for text in words if as_number(text) != reading.value(text)]
     notes = []
     if telling:
         shown = max(telling, key=lambda text: len(set(text) - set("0123456789")))
@@ -304,11 +296,13 @@ def _said(name: object, reading: Reading, words: dict[str, int], counts: Counter
     return notes
 
 
-def _as_it_stands(text: str, reading: Reading) -> bool:
+def as_number(text: str) -> float | None:
+    """Return the finite number that Python reads from a text, or None."""
     try:
-        return float(text) == reading.value(text)
+        found = float(text)
     except ValueError:
-        return False
+        return None
+    return found if math.isfinite(found) else None
 
 
 def are_codes(texts: Collection[str]) -> bool:

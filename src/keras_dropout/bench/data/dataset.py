@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_dropout.bench.data import splits
-from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange
-from keras_dropout.bench.data.streams import check_repeatable, is_stream, read
+from keras_dropout.bench.data.arrays import blocks, count, each, is_one_hot, leaves, mapped, named, rearrange, take
+from keras_dropout.bench.data.streams import as_array, check_repeatable, is_stream, read
 from keras_dropout.bench.records import DataFacts
 from keras_dropout.bench.settings import SPLITS
 from keras_dropout.errors import check_choice, check_share, check_whole, refuse
@@ -24,6 +24,10 @@ class Part(NamedTuple):
     x: Any
     y: Any
     weights: Any = None
+
+    def take(self, index: Any) -> "Part":
+        """Return the examples at `index`, in memory if it is an array of indices."""
+        return Part(*(arrays if arrays is None else take(arrays, index) for arrays in self))
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Data:
                 for name, array in named(arrays) if arrays is not None else ():
                     digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
                     for block in blocks(array):
-                        digest.update(np.asarray(block).tobytes())
+                        digest.update(block.tobytes())
         return digest.hexdigest()[:32]
 
 
@@ -240,7 +244,7 @@ def _arrays(value: Any, role: str) -> Any:
             f"the {role}data have masked entries, which a model would see.", "Fill them, x.filled(0), or leave the examples out."
         )
     try:
-        array = value if isinstance(value, np.memmap) else np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = value if isinstance(value, np.memmap) else as_array(value)
     except (TypeError, ValueError):
         refuse(f"the {role}data are not plain arrays.", "Pass arrays of one number type and shape.")
     if array.dtype.kind not in "biuf":

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dropout.bench.data.arrays import is_one_hot
 from keras_dropout.bench.data.dataset import Data
 
 MOST_IMAGES, MOST_ROWS = 1000, 2000
@@ -22,10 +23,9 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     if not isinstance(y, np.ndarray) or y.ndim > 2:
         return None
     if y.ndim == 2:
-        one_hot = y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
-        if y.shape[1] > 1 and not one_hot:
+        if y.shape[1] > 1 and not is_one_hot(y):
             return None
-        y = y.argmax(axis=1) if one_hot else y[:, 0]
+        y = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
     classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative number is a quantity
     kind = _kind(x)
     about = {
@@ -40,7 +40,7 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     most = MOST_IMAGES if kind == "images" else MOST_ROWS
     index = np.unique(np.linspace(0, len(y) - 1, min(most, len(y))).round().astype(int))
     some = np.asarray(x[index])
-    arrays |= {"index": index, "inputs": _pictures(some) if kind == "images" else _rows(some)}
+    arrays |= {"index": index, "inputs": _pictures(some) if kind == "images" else some[:, :_COLUMNS].astype("float32")}
     return about, arrays
 
 
@@ -60,7 +60,3 @@ def _pictures(x: np.ndarray) -> np.ndarray:
     x = np.nan_to_num(x.astype("float32"))
     low, high = float(x.min(initial=0)), float(x.max(initial=0))
     return ((x - low) / ((high - low) or 1) * 255).round().astype("uint8")
-
-
-def _rows(x: np.ndarray) -> np.ndarray:
-    return x[:, :_COLUMNS].astype("float32")

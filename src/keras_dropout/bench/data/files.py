@@ -127,15 +127,8 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
     encode, learned = raw.learn(learners.x)
     x, x_test = encode(train.x), encode(test.x)
     _check_same(name, x, x_test)
-    how = (
-        "by group"
-        if train.groups is not None
-        else "by time"
-        if train.times is not None
-        else "by class"
-        if classes is not None
-        else ""
-    )
+    ways = {"by group": train.groups, "by time": train.times, "by class": classes}
+    how = next((way for way, values in ways.items() if values is not None), "")
     description = Description(
         raw.kind,
         task,

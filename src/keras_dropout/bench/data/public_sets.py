@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +29,21 @@ def digits(train: int | None = None, test: int | None = None) -> Data:
     They are drawn at random by class, always the same, and all parts are in random order: the file is in the order of its writers,
     so its last images are those of other people than the first. `train` and `test` as in `Data.first`.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        refuse("the data set digits needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
-    bunch = load_digits()
+    bunch = of_scikit_learn("digits")
     order = np.random.default_rng(0).permutation(len(bunch.target))
     x, y = bunch.images[order].astype("uint8"), bunch.target[order].astype("uint8")
     split = splits.divide(len(y), test=_DIGITS_TEST / len(y), validation=0, classes=y)
     parts = [Part(x[rows], y[rows]) for rows in (split.train, split.test)]
     return Data("digits", parts[0], parts[1], validation=200, divide_by=16.0).first(train, test)
+
+
+def of_scikit_learn(name: str, **options: Any) -> Any:
+    """Return the data set that scikit-learn loads under this name."""
+    try:
+        from sklearn import datasets
+    except ImportError:
+        refuse(f"the data set {name} needs scikit-learn, which is not installed.", "pip install 'keras-dropout[digits]'")
+    return getattr(datasets, f"load_{name.replace(' ', '_')}")(**options)
 
 
 _FASHION_MNIST = {  # file: sha256 of its decompressed content
@@ -46,17 +52,9 @@ _FASHION_MNIST = {  # file: sha256 of its decompressed content
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-
-
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
-
 _ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-
-
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
-
-
 _DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist"
 
 

@@ -79,9 +79,8 @@ class Examples:
 
     def after(self, first: "Examples") -> "Examples":
         """Return the examples of `first` followed by these."""
-        if any(
-            named(a).keys() != named(b).keys() for a, b in ((self.x, first.x), (self.y, first.y), (self.weights, first.weights))
-        ):
+        pairs = ((first.x, self.x), (first.y, self.y), (first.weights, self.weights))
+        if any(named(theirs).keys() != named(ours).keys() for theirs, ours in pairs):
             refuse("the training and validation data have different inputs, outputs or weights.", "Give each part the same names.")
 
         def join(theirs: Any, ours: Any) -> Any:
@@ -94,9 +93,7 @@ class Examples:
                 )
             return np.concatenate([theirs, ours])
 
-        return Examples(
-            *(None if b is None else join(a, b) for a, b in ((first.x, self.x), (first.y, self.y), (first.weights, self.weights)))
-        )
+        return Examples(*(None if ours is None else join(theirs, ours) for theirs, ours in pairs))
 
 
 Encode = Callable[[Any], Any]
@@ -123,10 +120,7 @@ def named(value: Any) -> dict[str, Any]:
 
 
 def _take(array: Any, index: np.ndarray) -> Any:
-    if hasattr(array, "iloc"):
-        return array.iloc[index]
-    array = arrays.mapped(array)
-    return array.at(index) if isinstance(array, arrays.Rows) else array[index]
+    return array.iloc[index] if hasattr(array, "iloc") else arrays.rearrange(arrays.mapped(array), index)
 
 
 def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:

@@ -49,12 +49,9 @@ def read(data: Any, rank: int | None = None) -> tuple:
         refuse(f"the {kind} gives weights with some examples only.", _FORM)
     first, second = _examples(found, batched), _examples(_pieces(data), batched)
     if first != second:
-        counts = first[0], second[0]
-        what = (
-            "other examples in each pass"
-            if counts[0] == counts[1]
-            else f"{counts[0]:,} examples in a pass and {counts[1]:,} in the next"
-        )
+        what = "other examples in each pass"
+        if first[0] != second[0]:
+            what = f"{first[0]:,} examples in a pass and {second[0]:,} in the next"
         refuse(f"the {kind} gives {what}; every variant and seed needs the same.", _SAME)
     try:
         return _join(found, np.concatenate if batched else np.stack)
@@ -123,10 +120,11 @@ def _is_batched(spec: Any, rank: int | None) -> bool:
 def _piece(piece: Any, kind: str) -> tuple:
     if not isinstance(piece, (tuple, list)) or len(piece) not in (2, 3):
         refuse(f"the {kind} gives {type(piece).__name__} where (x, y) is expected.", _FORM)
-    return each(_array, tuple(piece))
+    return each(as_array, tuple(piece))
 
 
-def _array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> np.ndarray:
+    """Return the contents of an array or a tensor of any framework."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 

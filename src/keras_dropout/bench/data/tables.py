@@ -7,7 +7,6 @@ import difflib
 import functools
 import io
 import itertools
-import math
 import re
 import shlex
 import warnings
@@ -189,13 +188,13 @@ def _even(rows: list[list[str]]) -> bool:
 
 def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: str) -> None:
     """Refuse a first line that holds an example instead of the column names."""
-    numbers = [number for name in header if (number := _number(name)) is not None]
+    numbers = [number for name in header if (number := columns.as_number(name)) is not None]
     filled = [name for name in header if name.strip()]
     rises, falls = (all(sign * a < sign * b for a, b in itertools.pairwise(numbers)) for sign in (1, -1))
     # Numbers that are names, such as years or the wavelengths of a spectrum.
     counted = (rises and all(number == int(number) for number in numbers)) or ((rises or falls) and len(numbers) > 2)
     there = list(enumerate(header[: table.shape[1]]))
-    with_numbers = [name for n, name in there if _number(name) is not None and is_number(table.iloc[:, n])]
+    with_numbers = [name for n, name in there if columns.as_number(name) is not None and is_number(table.iloc[:, n])]
     among = [name for n, name in there if name.strip() and name not in with_numbers and (table.iloc[:, n] == name).any()]
     some_numbers = 2 * len(with_numbers) >= len(filled) and with_numbers and not counted
     if some_numbers or (among and len(among) + len(with_numbers) == len(filled)):
@@ -204,14 +203,6 @@ def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: st
             f"the first line of {path} is no header: it holds values, such as {(with_numbers or among)[0]!r}.",
             f"Add names, in Python: {named}. The columns are then called c0, c1, …",
         )
-
-
-def _number(text: str) -> float | None:
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -63,16 +64,13 @@ def _fastest(study: Study, data: Data, candidates: list[Study]) -> tuple[Study, 
     failed: dict[str, str] = {}
     for variant in (study.variants[-1], study.variants[0]):  # if the last variant cannot be trained, time the first one
         run = Run("", variant, study.seeds[0])
-        for backend in dict.fromkeys(each.backend for each in candidates):
-            engines = tuple(each.engine for each in candidates if each.backend == backend)
-            found = timing.time_engines(dataclasses.replace(study, backend=backend, engine=engines[0]), data, run, engines)
-            for each in candidates:
-                if each.backend == backend:
-                    found_here = found[each.engine]
-                    if isinstance(found_here, float):
-                        times[_name(each, study)] = found_here
-                    else:
-                        failed[_name(each, study)] = found_here
+        for _, same_backend in itertools.groupby(candidates, key=lambda each: each.backend):
+            group = list(same_backend)
+            for each, found in zip(group, timing.time_engines(group[0], data, run, [each.engine for each in group]).values()):
+                if isinstance(found, float):
+                    times[_name(each, study)] = found
+                else:
+                    failed[_name(each, study)] = found
         if times:
             break
     else:

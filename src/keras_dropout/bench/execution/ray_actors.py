@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import worker_environment
-from keras_dropout.bench.execution.worker import Task, Worker
+from keras_dropout.bench.execution.worker import Task, Worker, one_line
 from keras_dropout.bench.records import Study
 from keras_dropout.bench.training.messages import Died, Told
 from keras_dropout.cores import usable_cores
@@ -45,7 +45,7 @@ _JOIN = f"import ray, sys; ray.init(sys.argv[1], **{_QUIET}); print(int(ray.clus
 def count_cores(address: str | None) -> int:
     """Return the cores of the cluster at an address, or of this machine without one; refuse a cluster that cannot be joined."""
     if ray.is_initialized():
-        return _cores_of_cluster()
+        return max(1, int(ray.cluster_resources().get("CPU", 0)))
     if address is None:
         return usable_cores()
     fix = f"Give the address that `ray start --head` printed; and this machine must be a node: ray start --address={address}"
@@ -60,7 +60,7 @@ def count_cores(address: str | None) -> int:
     except subprocess.TimeoutExpired:
         refuse(f"what answers at {address} is no Ray cluster that can be joined within {_ANSWER:.0f} s.", fix)
     if joined.returncode:
-        refuse(f"the Ray cluster at {address} cannot be joined: {_one_line(joined.stderr.strip().rpartition(chr(10))[2])}", fix)
+        refuse(f"the Ray cluster at {address} cannot be joined: {one_line(joined.stderr.strip().rpartition(chr(10))[2])}", fix)
     return max(1, int(joined.stdout.split()[-1]))
 
 
@@ -78,10 +78,6 @@ def _ask_for_a_token() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     # Ray reads the environment only when it is imported, and has no public way to read it again.
     ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
-
-
-def _cores_of_cluster() -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
 @dataclass(eq=False)
@@ -119,7 +115,7 @@ class Actors:
                     warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns of every fork once it is loaded
                     ray.init(**where, **_QUIET)
             except (OSError, RuntimeError, ValueError) as error:
-                refuse(f"Ray cannot be started: {_one_line(error)}", "Try it alone: python -c 'import ray; ray.init()'")
+                refuse(f"Ray cannot be started: {one_line(error)}", "Try it alone: python -c 'import ray; ray.init()'")
         self._quiet = contextlib.redirect_stdout(_WithoutRay(sys.stdout))
         self._quiet.__enter__()
         self._watcher = subprocess.Popen([sys.executable, "-c", _LAST_WORDS], stdin=subprocess.PIPE, start_new_session=True)
@@ -242,10 +238,6 @@ def _why(error: RayError) -> str:
     """Return in one line why the worker is gone; Ray's own message has many lines."""
     if isinstance(error, ray.exceptions.ActorUnavailableError):
         return "the worker on Ray cannot be reached"
-    text = _one_line(error)
+    text = one_line(error)
     because = re.search(r"because (.*?)(\.|$)", text)
     return f"the worker on Ray died: {because[1] if because else text}"
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:300]

@@ -1,8 +1,4 @@
-"""Missing runs -> workers -> ledger.
-
-The process that the user started writes each run to the ledger as soon as it ends. A worker that dies loses the epochs since its
-run's last checkpoint. Results depend neither on the number of workers nor on their location.
-"""
+"""Missing runs -> workers -> ledger. Results depend neither on the number of workers nor on their location."""
 
 import contextlib
 import dataclasses

@@ -82,7 +82,7 @@ class Worker:
     def _failed(self, runs: Collection[Run], started: float, error: Exception) -> Iterator[Told]:
         each = round((time.perf_counter() - started) / max(1, len(runs)), 3)
         for run in runs:
-            yield self._ended(run.key, Result("failed", each, 0, error=_one_line(error)))
+            yield self._ended(run.key, Result("failed", each, 0, error=_described(error)))
 
     def _ended(self, key: str, result: Result) -> Ended:
         return Ended(key, dataclasses.replace(result, log=self._log.news()), (versions(), machine()))
@@ -102,7 +102,7 @@ class Worker:
         try:
             return Trainer(dataclasses.replace(study, engine=engine), parts, divide_by).time_step(run)
         except Exception as error:  # the failure of this engine is a result too
-            return _one_line(error)
+            return _described(error)
 
 
 class _Log:
@@ -124,6 +124,10 @@ class _Log:
         return text[-LOG_LIMIT:]
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:500]  # Keras colours its messages
-    return f"{type(error).__name__}: {text}"
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error, 500)}"
+
+
+def one_line(error: Any, most: int = 300) -> str:
+    """Return the text of an error without colours, which Keras and Ray use, on one line."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:most]

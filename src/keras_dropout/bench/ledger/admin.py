@@ -181,17 +181,13 @@ def delete(
                 refuse(f"{what.format(number)} of {path} would be deleted; nothing was.", "Add --yes to delete them.")
             connection.execute(f"DELETE FROM {table} WHERE {where}", values)  # also deletes the details and models of runs
             connection.execute(_DELETE_EXAMPLES_OF_NO_RUN)
-        if number:
-            _vacuum(ledger)
+        try:
+            if number:
+                ledger.vacuum()
+        except NotStored as error:
+            fix = "Free the disk, or wait for the other process, then: keras-dropout runs vacuum --ledger "
+            refuse(f"they are deleted, but not yet out of the file's bytes: {error}", fix + shlex.quote(str(ledger.path)))
     return number
-
-
-def _vacuum(ledger: Ledger) -> None:
-    try:
-        ledger.vacuum()
-    except NotStored as error:
-        fix = "Free the disk, or wait for the other process, then: keras-dropout runs vacuum --ledger "
-        refuse(f"they are deleted, but not yet out of the file's bytes: {error}", fix + shlex.quote(str(ledger.path)))
 
 
 def vacuum(path: str | Path) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from keras_dropout.errors import refuse
 
@@ -115,11 +116,6 @@ _DETAILS_OF_1 = f"SELECT key, curves, '' AS log, config, versions, machine, test
 ANOTHER = "Name another ledger; given a new name, keras-dropout compare makes one."
 
 
-def verify(path: str | Path) -> str:
-    """Return the command that lists the damage in a ledger."""
-    return f"keras-dropout runs verify --ledger {shlex.quote(str(path))}"
-
-
 class NotStored(Exception):
     """A failure of SQLite to write. The text gives the reason in one line; the previous contents of the ledger are safe."""
 
@@ -134,14 +130,12 @@ def _plain(sql: str) -> str:
     return re.sub(r"\s*([(),=])\s*|\s+", lambda found: found[1] or " ", sql, flags=re.ASCII).strip()
 
 
-def _kinds() -> Iterator[tuple[str, tuple[type, ...]]]:
-    """Yield (column, allowed Python types); a column name has the same type in all tables."""
-    types = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
-    for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE):
-        yield name, (types[kind],) if must else (types[kind], type(None))
-
-
-KINDS = dict(_kinds())
+_TYPES = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
+# Column -> allowed Python types; a column name has the same type in all tables.
+KINDS = {
+    name: (_TYPES[kind],) if must else (_TYPES[kind], type(None))
+    for name, kind, must in re.findall(r"^    (\w+) (TEXT|INTEGER|REAL|BLOB)( NOT NULL| PRIMARY KEY)?", _SCHEMA, re.MULTILINE)
+}
 
 
 def made(version: int) -> dict[str, str]:
@@ -218,6 +212,14 @@ def _checked(cursor: sqlite3.Cursor, row: tuple) -> tuple:
     return row
 
 
+def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
+    ledger = shlex.quote(str(path))
+    refuse(
+        f"the ledger {path} is damaged: {error}.",
+        f"keras-dropout runs verify --ledger {ledger} says what is wrong; go back to a copy.",
+    )
+
+
 @contextlib.contextmanager
 def refusing(path: Path, verb: str) -> Iterator[None]:
     """Turn errors of SQLite, failed writes and damaged content into refusals."""
@@ -225,19 +227,17 @@ def refusing(path: Path, verb: str) -> Iterator[None]:
         yield
     except NotStored as error:
         refuse(str(error), "What it holds is safe; free the disk, or wait for the other process, then run the command again.")
-    except sqlite3.DataError as error:  # a value that is larger than the file
-        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
+    except (sqlite3.DataError, Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:  # DataError: larger than the file
+        _refuse_damaged(path, error)
     except sqlite3.Error as error:
         if str(error) == "interrupted":
             raise KeyboardInterrupt from error
         if "not a database" in str(error):
             refuse(f"{path} is not a ledger: it is not an SQLite file.", ANOTHER)
         if "malformed" in str(error):
-            refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
+            _refuse_damaged(path, error)
         fix = "Check the permissions and the disk, or choose another --ledger."
         refuse(f"the ledger {path} {reason(error, verb)}", "Wait until that process has ended." if "locked" in str(error) else fix)
-    except (Damaged, UnicodeDecodeError, json.JSONDecodeError) as error:
-        refuse(f"the ledger {path} is damaged: {error}.", f"{verify(path)} says what is wrong; go back to a copy.")
 
 
 def make_schema(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_dropout.bench.data import arrays
+from keras_dropout.bench.data.columns import as_number
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.study import own_classes
 from keras_dropout.errors import described, refuse
@@ -149,12 +150,13 @@ def check_can_be_made_again(
     A worker imports the `modules` and runs the file `source`. It receives as `objects` the classes and functions of the user's
     program, `live`, that neither provides. Refuse a model that a worker cannot make.
     """
+    import keras
 
     from keras_dropout.models import graph
 
     found = dict(each for each in (_look_up(part, live) for part in _custom([settings, compiled])) if each is not None)
     own = source and module_name(source)
-    registered = dict(_registered())
+    registered = dict(keras.saving.get_custom_objects())
     modules = {each.__module__ for each in found.values() if not each.__module__.startswith("keras.")}
     lost = {module for module in modules - {own} if module == "__main__" or _find_spec(module) is None}
     sent = {name: each for name, each in found.items() if each.__module__ in lost or name not in registered}
@@ -250,12 +252,6 @@ def _is_keras_function(found: Mapping[str, Any]) -> bool:
     return True
 
 
-def _registered() -> list[tuple[str, Any]]:
-    import keras
-
-    return list(keras.saving.get_custom_objects().items())
-
-
 def _find_spec(module: str) -> Any:
     try:
         return importlib.util.find_spec(module)
@@ -315,30 +311,25 @@ def _check_inputs(model: Any, role: str, part: Part) -> Any:
         given = arrays.named(part.x)
         got = ", ".join(f"{name} {array.shape}".strip() for name, array in given)
         fix = "Name the inputs as the model does: {" + ", ".join(f"{name!r}: …" for name in expected) + "}."
-        if len(given) != len(expected):
+        if len(given) != len(expected) or (isinstance(part.x, dict) and set(part.x) != set(expected)):
             refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
-        if isinstance(part.x, dict):
-            if set(part.x) != set(expected):
-                refuse(f"the model takes the input(s) {shown}; the {role} data have {got}.", fix)
-            pairs = [(name, array, expected[name]) for name, array in given]
-        else:
-            pairs = [(name, array, tensor) for (_, array), (name, tensor) in zip(given, expected.items())]
-        for name, array, tensor in pairs:
+        for name, array in given if isinstance(part.x, dict) else zip(expected, (array for _, array in given)):
+            tensor = expected[name]
             if not _fits(array.shape, tensor.shape):
                 refuse(
                     f"input {name!r} takes the shape {tuple(tensor.shape)}; the {role} data have {array.shape}.",
                     "Reshape the data, or change the model's Input.",
                 )
         return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-    symbols = keras.tree.map_structure(lambda x: keras.KerasTensor((None, *x.shape[1:]), _kind(x)), part.x)
+
+    def symbol(x: Any) -> Any:
+        return keras.KerasTensor((None, *x.shape[1:]), "float32" if np.issubdtype(x.dtype, np.floating) else "int32")
+
+    symbols = keras.tree.map_structure(symbol, part.x)
     try:
         return model(symbols, training=False)
     except Exception as error:  # the user's own call may raise anything
         refuse(f"the model does not take the {role} inputs: {described(error)}", "Give the data the shape that it takes.")
-
-
-def _kind(x: Any) -> str:
-    return "float32" if np.issubdtype(x.dtype, np.floating) else "int32"
 
 
 def _fits(shape: tuple, expected: tuple) -> bool:
@@ -508,7 +499,7 @@ def _check_quantity(
     notes: list[str] = []
     low, high = float(y.min()), float(y.max())
     if classes and (y.ndim == 1 or y.shape[-1] == 1):
-        if all(map(_is_number, classes)):
+        if all(as_number(each) is not None for each in classes):
             if [float(each) for each in classes] != list(range(len(classes))):
                 refuse(
                     f"{what} are numbers of the classes {', '.join(classes[:5])}, …; the loss {name} takes quantities.",
@@ -543,13 +534,6 @@ def _check_quantity(
     if short == "cosinesimilarity" and units == 1:
         refuse(f"the loss {name} over one unit sees the sign alone.", "Use the loss mse.")
     return notes
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _activation(output: Any) -> str | None:

@@ -2,11 +2,9 @@
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from keras_dropout.bench.data import arrays, files
 from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
@@ -34,8 +32,7 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
         model = recipes.find(target).model()
     if loaded is None:
         return model, None, None
-    few = slice(loaded.validation, loaded.validation + 1000)
-    inputs = arrays.each(lambda x: arrays.as_seen(np.asarray(x[few]), loaded.divide_by), loaded.train.x)
+    inputs = arrays.as_seen(arrays.take(loaded.train.x, slice(loaded.validation, loaded.validation + 1000)), loaded.divide_by)
     return model, inputs, arrays.count(loaded.train.y) - loaded.validation
 
 
@@ -99,10 +96,7 @@ def recipe_data(name: str, data_dir: str | None = None) -> Data:
 def as_seen_parts(loaded: Data) -> dict[str, Part]:
     """Return the "validation" and "test" examples as the model sees them."""
     parts = loaded.parts(SPLITS[0])
-    return {
-        name: parts[name]._replace(x=arrays.each(lambda x: arrays.as_seen(np.asarray(x[:]), loaded.divide_by), parts[name].x))
-        for name in ("validation", "test")
-    }
+    return {name: parts[name]._replace(x=arrays.as_seen(parts[name].x, loaded.divide_by)) for name in ("validation", "test")}
 
 
 def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[str, Any]]:
@@ -115,15 +109,19 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
         said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
         refuse(f"{said}; {ledger} has the variants {', '.join(names)}.", f"For example --variant {names[-1]}")
     runs = {run["key"]: run["seed"] for run in study["runs"] if run["variant"] == variant}
-    found: dict[int, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for key, archive in models(ledger, runs):
-            path = Path(folder, "model.keras")
-            path.write_bytes(archive)
-            found[runs[key]] = load_model(path)
+    found = {runs[key]: model for key, model in trained_models(ledger, runs)}
     if not found:
         refuse(f"no model of {variant!r} is kept in {ledger}.", "Run the same command again with --keep-weights.")
     return found, study
+
+
+def trained_models(ledger: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (key, trained model) for each of these runs whose model the ledger has."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        for key, archive in models(ledger, keys):
+            path.write_bytes(archive)
+            yield key, load_model(path)
 
 
 def held_out(study: Mapping[str, Any], loaded: Data) -> bool:

@@ -173,7 +173,7 @@ class Acting:
                 ops.cast(scale * rng.normal(size=shape), variable.dtype)
                 for scale, shape, variable in zip(scales, shapes, self.model.trainable_variables)
             ]
-            x = keras.tree.map_structure(lambda a: rng.normal(size=a.shape).astype(a.dtype) if _is_float(a) else a, x)
+            x = keras.tree.map_structure(lambda a: rng.normal(size=a.shape).astype(a.dtype) if "float" in str(a.dtype) else a, x)
         return trainable, rest, x
 
 
@@ -252,10 +252,6 @@ def _divergence(found: float, rate: float) -> float:
     """Return the Kullback-Leibler divergence of two Bernoulli laws: n draws are this far off with probability e ** (-n * it)."""
     terms = ((found, rate), (1 - found, 1 - rate))
     return sum(0.0 if p == 0 else math.inf if q == 0 else p * math.log(p / q) for p, q in terms)
-
-
-def _is_float(array: Any) -> bool:
-    return "float" in str(array.dtype)
 
 
 def _called(layer: keras.Layer) -> str:

@@ -209,8 +209,42 @@ class _Program:
         return self.model.stateless_call(*weights, self._seen((x,))[0], training=False)[0]
 
 
-class CompiledTraining:
-    """One model in training: its values, and the program of its architecture that updates them."""
+class ValuesInTraining:
+    """The values of one or several models in training, and the program of their architecture that updates them."""
+
+    def __init__(self, program: _Program, programs: Any, state: tuple, fresh_metrics: list):
+        self._program, self._programs, self._state, self._fresh_metrics = program, programs, state, fresh_metrics
+        self._before = program.compilations
+        self.model = program.model  # used only for its structure
+
+    @property
+    def compilations(self) -> int:
+        """Number of compilations for this training."""
+        return self._program.compilations - self._before
+
+    def _train(self, order: np.ndarray, rates: np.ndarray) -> dict[str, Any]:
+        """Train one epoch over the examples in this order, with rates for each step, and return the metrics."""
+        self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
+        size, before = self._programs.batch_size, 0
+        for rows, data in self._programs.feed("train", order, size):
+            steps = -(-len(rows) // size)
+            self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
+            before += steps
+        return jax.device_get(logs)
+
+    def _predict(self, part: str) -> Iterator[Any]:
+        """Yield the predictions on a part, in pieces."""
+        whole = np.arange(self._programs.examples(part))
+        for _, data in self._programs.feed(part, whole, EVALUATION_BATCH):
+            yield self._program.predict(self._state[:2], data[0])
+
+    def finish(self) -> None:
+        """Put the optimizer's averaged weights in place, if it keeps them."""
+        self._state = self._program.finish(self._state)
+
+
+class CompiledTraining(ValuesInTraining):
+    """One model in training."""
 
     def __init__(
         self,
@@ -220,29 +254,14 @@ class CompiledTraining:
         schedules: Mapping[keras.Layer, Schedule],
         epochs: int,
     ):
-        self.model = program.model
+        # Copies, because the program may reuse the memory of its arguments.
+        state = tuple([jnp.array(variable.value) for variable in group] for group in variables(model))
+        super().__init__(program, programs, state, [np.asarray(value) for value in state[3]])
         self._schedules = followed(model, schedules)
         self.epochs_done, self._epochs = 0, epochs
-        self._program = program
-        self._programs = programs
-        self._before = program.compilations
-        # Copies, because the program may reuse the memory of its arguments.
-        self._state = tuple([jnp.array(variable.value) for variable in group] for group in variables(model))
-        self._fresh_metrics = [np.asarray(value) for value in self._state[3]]
-
-    @property
-    def compilations(self) -> int:
-        """Number of compilations for this training."""
-        return self._program.compilations - self._before
 
     def epoch(self, order: np.ndarray) -> dict[str, float]:
-        self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
-        size, before = self._programs.batch_size, 0
-        rates = self._rates(len(order))
-        for rows, data in self._programs.feed("train", order, size):
-            steps = -(-len(rows) // size)
-            self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
-            before += steps
+        logs = self._train(order, self._rates(len(order)))
         self.epochs_done += 1
         return {name: float(value) for name, value in logs.items()}
 
@@ -256,11 +275,7 @@ class CompiledTraining:
         return rates_at(self._schedules, self.epochs_done, self._epochs, steps)
 
     def predict(self, part: str) -> Any:
-        whole = np.arange(self._programs.examples(part))
-        pieces = [
-            jax.tree.map(np.asarray, self._program.predict(self._state[:2], data[0]))
-            for _, data in self._programs.feed(part, whole, EVALUATION_BATCH)
-        ]
+        pieces = [jax.tree.map(np.asarray, piece) for piece in self._predict(part)]
         return jax.tree.map(lambda *pieces: np.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
 
     def snapshot(self) -> list[jax.Array]:
@@ -272,10 +287,6 @@ class CompiledTraining:
         leaves, structure = jax.tree.flatten(self._state[:3])
         check_values(values, [(leaf.shape, leaf.dtype) for leaf in leaves])
         self._state = (*jax.tree.unflatten(structure, [jnp.array(value) for value in values]), self._state[3])
-
-    def finish(self) -> None:
-        """Put the optimizer's averaged weights in place, if it keeps them."""
-        self._state = self._program.finish(self._state)
 
     def values(self) -> list[jax.Array]:
         """Return the current values of the model, the trainable ones first."""

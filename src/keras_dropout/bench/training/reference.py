@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 from keras_dropout.bench.data import arrays
-from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.callbacks import RateScheduler
 from keras_dropout.schedules import Schedule
@@ -41,8 +40,7 @@ class ReferenceTraining:
         parts = {name: Part(*part) for name, part in parts.items()}
         self._small = {name: arrays.size((part.x, part.y)) <= IN_MEMORY for name, part in parts.items()}
         self._parts = {
-            name: part._replace(x=arrays.each(lambda x: as_seen(np.asarray(x), divide_by), part.x)) if self._small[name] else part
-            for name, part in parts.items()
+            name: part._replace(x=arrays.as_seen(part.x, divide_by)) if self._small[name] else part for name, part in parts.items()
         }
         self._batch_size = batch_size
         self._divide_by = divide_by
@@ -52,7 +50,7 @@ class ReferenceTraining:
     def epoch(self, order: np.ndarray) -> dict[str, float]:
         part = self._parts["train"]
         if self._small["train"]:
-            x, y, weights = (None if a is None else arrays.take(a, order) for a in part)
+            x, y, weights = part.take(order)
             settings = {"x": x, "y": y, "sample_weight": weights, "batch_size": self._batch_size, "shuffle": False}
         else:
             settings = {"x": _Batches(part, order, self._batch_size, self._divide_by), "shuffle": False}
@@ -86,9 +84,8 @@ class ReferenceTraining:
 
     def build(self) -> None:
         """Create all variables, the loss and the metrics of a model that is not trained yet."""
-        x, y, weights = (None if a is None else arrays.take(a, np.arange(1)) for a in self._parts["train"])
-        # Keras has no public name for this.
-        self.model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
+        first = self._parts["train"].take(np.arange(1))
+        self.model._symbolic_build(data_batch=tuple(a for a in first if a is not None))  # Keras has no public name for this
 
     def values(self) -> list[np.ndarray]:
         """Return the current values of the model, the trainable ones first."""
@@ -113,5 +110,5 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> tuple:
         rows = self._order[number * self._size : (number + 1) * self._size]
-        x, *rest = (arrays.take(a, rows) for a in self._part if a is not None)
-        return (arrays.each(lambda a: as_seen(a, self._divide_by), x), *rest)
+        x, *rest = (a for a in self._part.take(rows) if a is not None)
+        return (arrays.as_seen(x, self._divide_by), *rest)

@@ -16,7 +16,7 @@ from keras_dropout.bench.data import arrays
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.records import Variant
 from keras_dropout.bench.training import measures
-from keras_dropout.bench.training.compiled import CompiledPrograms, check_values, followed, rates_at, variables
+from keras_dropout.bench.training.compiled import CompiledPrograms, ValuesInTraining, check_values, followed, rates_at, variables
 from keras_dropout.bench.training.reference import EVALUATION_BATCH
 from keras_dropout.schedules import Schedule
 
@@ -98,8 +98,8 @@ def free_memory() -> int | None:
     return memory["bytes_limit"] - memory["bytes_in_use"] if memory and "bytes_limit" in memory else None
 
 
-class StackedTraining:
-    """Several models in training: their values with an axis of runs, and the program of their architecture that updates them."""
+class StackedTraining(ValuesInTraining):
+    """Several models in training; their values have an axis of runs."""
 
     def __init__(
         self,
@@ -112,48 +112,28 @@ class StackedTraining:
     ):
         copies = [0] * (size - len(values))
         self._places = [*range(len(values)), *copies]  # the run in each place of the stack; the results of copies are ignored
-        self._program, self._programs = program, programs
-        self._before = program.compilations
         self._epochs, self.epochs_done = epochs, [0] * len(values)
         self._schedules = schedules
         metrics = [np.asarray(variable.value) for variable in program.model.metrics_variables]
-        self._fresh_metrics = [np.broadcast_to(value, (size, *value.shape)) for value in metrics]
+        fresh = [np.broadcast_to(value, (size, *value.shape)) for value in metrics]
         state = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *(values[run] for run in self._places))
-        self._state = (*state, self._fresh_metrics)
-
-    @property
-    def model(self) -> keras.Model:
-        """The program's model, used only for its structure."""
-        return self._program.model
-
-    @property
-    def compilations(self) -> int:
-        """Number of compilations for these runs."""
-        return self._program.compilations - self._before
+        super().__init__(program, programs, (*state, fresh), fresh)
 
     def epoch(self, orders: Sequence[np.ndarray]) -> list[dict[str, float]]:
         """Train each run over the examples in its order and return the metrics of each."""
-        size, before = self._programs.batch_size, 0
         order = np.stack([orders[run] for run in self._places], axis=-1)
-        steps = -(-len(order) // size)
+        steps = -(-len(order) // self._programs.batch_size)
         by_run = [rates_at(*run, self._epochs, steps) for run in zip(self._schedules, self.epochs_done)]
-        rates = np.stack([by_run[run] for run in self._places], axis=-1)
-        self._state = (*self._state[:3], [jnp.array(value) for value in self._fresh_metrics])
-        for rows, data in self._programs.feed("train", order, size):
-            steps = -(-len(rows) // size)
-            self._state, logs = self._program.epoch(self._state, rows, rates[before : before + steps], data)
-            before += steps
+        logs = self._train(order, np.stack([by_run[run] for run in self._places], axis=-1))
         self.epochs_done = [done + 1 for done in self.epochs_done]
-        logs = jax.device_get(logs)
         return [{name: float(values[run]) for name, values in logs.items()} for run in range(len(orders))]
 
     def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
         """Return for each run, with dropout off, a part's metrics, the loss of each example and, for the test part, predictions."""
-        whole = np.arange(self._programs.examples(name))
-        pieces = [self._program.predict(self._state[:2], data[0]) for _, data in self._programs.feed(name, whole, EVALUATION_BATCH)]
+        pieces = list(self._predict(name))
         predictions = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), *pieces) if len(pieces) > 1 else pieces[0]
         losses, metrics = jax.device_get(self._programs.measure(self._program)(predictions, part.y, part.weights))
-        model, found = self._program.model, []
+        model, found = self.model, []
         for run in range(len(self.epochs_done)):
             of_run = jax.tree.map(lambda each, run=run: each[run], (losses, metrics))
             decided = jax.tree.map(lambda each, run=run: np.asarray(each[run]), predictions) if name == "test" else None

@@ -146,10 +146,6 @@ class Trainer:
             self._acting[key] = Acting(model)
         return self._acting[key]
 
-    def _inputs(self, rows: np.ndarray) -> Any:
-        """Return these examples of the training part, scaled for the model."""
-        return arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), arrays.take(self.parts["train"].x, rows))
-
     def _archive(self, run: Run, values: Sequence[Any]) -> bytes:
         """Return a run's model with these values, as the bytes of a .keras file."""
         model, _ = make(self.study, run.variant)  # not the model in training: its optimizer has a state
@@ -162,14 +158,9 @@ class Trainer:
             self._sampled[run.variant.name], _ = make(self.study, run.variant)
         model = self._sampled[run.variant.name]
         _assign(model, values)
-        test, validation = (
-            (arrays.each(lambda x: as_seen(np.asarray(x), self._divide_by), x), y)
-            for x, y, _ in (self.parts["test"], self.parts["validation"])
-        )
-        trained_on = self.study.split == "as-published"
-        found, curves = monte_carlo(
-            model, *test, samples, derive_seed(run.seed, "samples"), validation=None if trained_on else validation
-        )
+        test, validation = ((as_seen(part.x, self._divide_by), part.y) for part in (self.parts["test"], self.parts["validation"]))
+        held_out = validation if self.study.split == "held-out" else None
+        found, curves = monte_carlo(model, *test, samples, derive_seed(run.seed, "samples"), held_out)
         return {f"test_{name}": value for name, value in found.items()}, curves
 
     def _measure(self, training: Any, name: str) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
@@ -219,7 +210,8 @@ class _Stack:
         self._trained: dict[int, Sequence[Any] | None] = {}  # the values to measure; None where the training holds them
 
     def _refusal(self, number: int) -> str | None:
-        inputs = self._trainer._inputs(self._courses[number].first(self._acting.rows))
+        first = self._trainer.parts["train"].take(self._courses[number].first(self._acting.rows))
+        inputs = as_seen(first.x, self._trainer._divide_by)
         return self._acting.refusal(self._training.values(number), inputs)
 
     def _unused(self, number: int, masks: list[list[np.ndarray]]) -> str | None:
@@ -422,9 +414,8 @@ def _for_each_output(weights: Any, y: Any) -> Any:
 
 def why_not_compiled(study: Study, data: Data) -> str | None:
     """Return why a training step of the baseline cannot be compiled, found without running it; None if it can."""
-    few, variant = np.arange(min(study.batch_size, arrays.count(data.train.y))), study.variants[0]
-    part = Part(*(None if a is None else arrays.take(a, few) for a in data.train))
-    trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": part}, data.divide_by)
+    few, variant = data.train.take(np.arange(min(study.batch_size, arrays.count(data.train.y)))), study.variants[0]
+    trainer = Trainer(dataclasses.replace(study, engine="compiled"), {"train": few}, data.divide_by)
     try:
         model, _ = make(study, variant)
         trainer._prepare(model)(model, variant).trace()
@@ -438,10 +429,7 @@ def metrics_before_training(study: Study, data: Data) -> list[str]:
 
     Return [] if the model cannot be measured before it is trained.
     """
-    parts = {}
-    for name, part in data.parts(study.split).items():
-        few = np.arange(min(_LOOK, arrays.count(part.y)))
-        parts[name] = Part(*(None if a is None else arrays.take(a, few) for a in part))
+    parts = {name: _few(part) for name, part in data.parts(study.split).items()}
     trainer, run = Trainer(dataclasses.replace(study, engine="reference"), parts, data.divide_by), study.runs()[0]
     try:
         model, schedules = make(study, run.variant)  # not `build`, which sets the seeds of this process
@@ -454,14 +442,17 @@ def metrics_before_training(study: Study, data: Data) -> list[str]:
     return sorted({**found, **samples}, key=lambda name: (name != "test_loss", name))
 
 
+def _few(part: Part) -> Part:
+    return part.take(np.arange(min(_LOOK, arrays.count(part.y))))
+
+
 def check_samples(study: Study, data: Data) -> None:
     """Refuse, before training, a study with samples whose model cannot be sampled."""
-    part, few = data.parts(study.split)["test"], np.arange(_LOOK)
-    x, y = (arrays.take(a, few[: arrays.count(part.y)]) for a in part[:2])
+    x, y, _ = _few(data.parts(study.split)["test"])
     for number, variant in enumerate(study.variants):
         model, _ = make(study, variant)
         if number == 0:
-            check_monte_carlo(model, arrays.each(lambda x: as_seen(x, data.divide_by), x), arrays.each(_labels, y))
+            check_monte_carlo(model, as_seen(x, data.divide_by), arrays.each(_labels, y))
         check_passes(model)
 
 
