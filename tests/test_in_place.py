@@ -329,3 +329,41 @@ def test_a_group_passes_over_a_layer_that_is_also_called_for_an_output():
     assert [site.name for site in sites(model) if site.dropout] == ["body"]
     with pytest.raises(BadInput, match="drop in both places"):
         place(model, {"words": 0.5}, in_place=True)
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Task(keras.Model):
+    """As a task of KerasHub: a functional model with a configuration and a `compile` of its own."""
+
+    __module__ = "keras_hub.src.utils.pipeline_model"
+
+    def __init__(self, preprocessor=None, **options):
+        inputs = keras.Input((6, 8), name="series")
+        x = L.GlobalAveragePooling1D(name="pool")(Block(name="block")(inputs))
+        super().__init__(inputs, L.Dense(1, name="out")(L.Dense(8, "relu", name="body")(x)), **options)
+        self.preprocessor = preprocessor
+
+    def compile(self, optimizer="adam", loss="mse", **options):
+        super().compile(optimizer, loss, **options)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def test_a_task_is_studied_as_the_functional_model_in_it(tmp_path):
+    model = Task(name="task")
+    model.compile()
+    found = keras_dropout.compare(
+        model,
+        ((X, X[:, :1, 0]), (X, X[:, :1, 0])),
+        variants={"inner": {"block/wide": 0.5}, "body": {"body": 0.5}},
+        seeds=1,
+        epochs=1,
+        engine="reference",
+        ledger=tmp_path / "runs.db",
+        quiet=True,
+    )
+    assert not found.failed
+    assert len({float(found.values(name, "test_loss")[0]) for name in ("none", "inner", "body")}) == 3
+    with pytest.raises(BadInput, match="prepares its data itself"):
+        keras_dropout.compare(Task(preprocessor=len), (X, X[:, :1, 0]), quiet=True)

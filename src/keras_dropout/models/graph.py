@@ -30,6 +30,7 @@ _REWRITE = (
     "Write it as a Sequential or functional model; or change this model itself, without a copy: "
     "keras_dropout.place(model, {layer: rate}, in_place=True)."
 )
+_PIPELINES = "keras_hub.src.utils.pipeline_model"  # of the classes of KerasHub that prepare their data
 _RETURNS = "it returns all arguments of the constructor, {**super().get_config(), 'width': self.width}."
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -496,7 +497,17 @@ def functional(model: Any) -> keras.Model:
 
 
 def opened(model: Any) -> keras.Model:
-    """Return a model whose calls stay the same: itself, or for a subclassed model a functional one, traced once."""
+    """Return a model whose calls stay the same: itself; for a subclassed model a functional one, traced once.
+
+    Of a task of KerasHub, which trains as Keras does once its data are prepared, it is the functional model in it.
+    """
+    if is_nested(model) and any(each.__module__ == _PIPELINES for each in type(model).__mro__):
+        if getattr(model, "preprocessor", None) is not None:
+            refuse(
+                f"the model {model.name!r} prepares its data itself, with its preprocessor.",
+                "Prepare the data with model.preprocessor, and make the model with preprocessor=None.",
+            )
+        return keras.Model(model.input, model.output, name=model.name)
     return model if is_nested(model) else functional(model)
 
 

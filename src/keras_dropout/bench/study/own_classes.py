@@ -156,6 +156,8 @@ class _Code:
         if inspect.ismodule(value):
             return note(value.__name__)
         known = inspect.isclass(value) or inspect.isroutine(value)
+        if known and not hasattr(value, "__module__"):  # a method of a class written in C
+            return note(value.__qualname__)
         if known and not _is_own(value.__module__ or ""):
             return note(f"{value.__module__}.{value.__qualname__}")
         self.seen[id(value)] = len(self.seen), value
