@@ -997,6 +997,37 @@ def trained_with(layer, schedules):
     compiled(model, "mse").fit(X, X[:, :2], epochs=1, batch_size=90, verbose=0, callbacks=callbacks)
 
 
+def adopted(said, model):
+    said.call("keras_dropout.adopt(", model=model)
+    return model
+
+
+def of_patches():
+    return keras.Sequential([keras.Input((9, 4)), L.Dense(4, name="d"), keras_dropout.PatchDropout(0.5), L.Flatten()])
+
+
+class TwoWays(keras.Model):
+    """It computes something else in training, so that it cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.d = L.Dense(3, name="d")
+
+    def call(self, x, training=False):
+        return self.d(x * 2 if training else x)
+
+
+class Task(keras.Model):
+    """As a task of KerasHub, which prepares its data itself."""
+
+    __module__ = graph._PIPELINES
+
+    def __init__(self, preprocessor=None):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, L.Dense(3)(inputs))
+        self.preprocessor = preprocessor
+
+
 def called(layer, *shape):
     layer(np.ones((2, *(shape or (4,))), "float32"), training=True)
 
@@ -1848,12 +1879,9 @@ WAYS = [
     # Models and layers.
     Way(
         "callbacks.py",
-        "Put one of ours there: keras_dropout.place(model, …), or leave {} out of the schedules",
+        "Make it one of ours: keras_dropout.adopt(model); or leave {} out of the schedules",
         lambda: trained_with(L.Dropout(0.5, name="d"), "linear(0.5, 0)"),
-        lambda said: trained_with(
-            said.call("keras_dropout.place(", "{'hidden': 0.5}", model=chain(L.Dense(6), L.Dropout(0.5, name="d"), L.Dense(2))),
-            "linear(0.5, 0)",
-        ),
+        lambda said: trained_with(adopted(said, chain(L.Dense(6), L.Dropout(0.5, name="d"), L.Dense(2))), "linear(0.5, 0)"),
         lambda said: trained_with(L.Dropout(0.5, name=said.words("leave '(.*)' out")), {}),
     ),
     Way(
@@ -1929,6 +1957,18 @@ WAYS = [
         'else save it under a name of its own: keras.saving.register_keras_serializable(name="Other")({})',
         lambda: keras_dropout.strip(net(L.Activation(tanh), L.Activation("tanh"))),
         lambda said: keras_dropout.strip(net(L.Activation(said.call(REGISTER)(tanh)), L.Activation("tanh"))),
+    ),
+    Way(
+        "models/graph.py",
+        "or change this model itself, without a copy: keras_dropout.place(model, {layer: rate}, in_place=True)",
+        lambda: keras_dropout.strip(called_once(TwoWays())),
+        lambda said: said.call("keras_dropout.place(", model=called_once(TwoWays()), layer="d", rate=0.5),
+    ),
+    Way(
+        "models/graph.py",
+        "Prepare the data with model.preprocessor, and make the model with preprocessor=None",
+        lambda: graph.opened(Task(preprocessor=len)),
+        lambda said: graph.opened(Task(preprocessor=ast.literal_eval(said.words("preprocessor=(None)")))),
     ),
     Way(
         "models/graph.py",
@@ -2105,24 +2145,30 @@ WAYS = [
     ),
     Way(
         "models/placement.py",
-        "Make a new model: keras_dropout.place(model, {site: rate})",
+        "Adopt the model first: keras_dropout.adopt(model)",
         lambda: keras_dropout.set_rate(net(L.Dropout(0.5)), 0.3),
-        lambda said: keras_dropout.set_rate(said.call("keras_dropout.place(", model=net(L.Dropout(0.5)), site="a", rate=0.5), 0.3),
+        lambda said: keras_dropout.set_rate(adopted(said, net(L.Dropout(0.5))), 0.3),
     ),
     Way(
         "models/placement.py",
+        "Make a new model: keras_dropout.place(model, {site: rate})",
+        lambda: keras_dropout.set_rate(of_patches(), 0.3),
+        lambda said: keras_dropout.set_rate(said.call("keras_dropout.place(", model=of_patches(), site="d", rate=0.5), 0.3),
+    ),
+    Way(
+        "models/choice.py",
         "for example Dropout(0.2)",
         lambda: keras_dropout.place(net(), {"hidden": L.ReLU()}),
         lambda said: keras_dropout.place(net(), {"hidden": said.call("Dropout(")}),
     ),
     Way(
-        "models/placement.py",
+        "models/choice.py",
         'Write {"kind": "{}", "rate": …}: it is put around the layer at the site',
         lambda: keras_dropout.place(net(), {"a": keras_dropout.DropConnect(0.2, L.Dense(6))}),
         lambda said: keras_dropout.place(net(), {"a": ast.literal_eval(said.words("Write ({.*})").replace("…", "0.2"))}),
     ),
     Way(
-        "models/placement.py",
+        "models/choice.py",
         "See help(keras_dropout.{})",
         lambda: keras_dropout.place(net(), {"hidden": {"kind": "Dropout", "rats": 0.2}}),
         lambda said: said.call("help(", help=lambda found: found.__doc__ or pytest.fail("it says nothing")),
