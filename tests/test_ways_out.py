@@ -1930,9 +1930,9 @@ WAYS = [
     Way(
         "models/graph.py",
         "Let {} accept {}, or take keras.Model(model.input, model.output)",
-        lambda: keras_dropout.strip(Trains()),
+        lambda: keras_dropout.place(Trains(), {"hidden": "DropConnect(0.2)"}),
         lambda said: accepted(Accepts((model := Trains()).inputs, model.outputs)),
-        lambda said: keras_dropout.strip(said.call("keras.Model(", model=Trains())),
+        lambda said: keras_dropout.place(said.call("keras.Model(", model=Trains()), {"hidden": "DropConnect(0.2)"}),
     ),
     Way(
         "models/graph.py",
