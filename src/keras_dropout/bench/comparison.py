@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import schedules
-from keras_dropout.bench import power, statistics
+from keras_dropout.bench import looking, power, statistics
+from keras_dropout.bench.ledger.looks import Asked, Look
 from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_monte_carlo, is_sampled, plain_metric
 from keras_dropout.bench.records import Result, Run, Scores, Study, Variant
 from keras_dropout.bench.statistics import (
@@ -95,6 +96,23 @@ class Comparison:
         base = self._ended(self.study.baseline)
         alone = {name: zip(self._ended(name), base) for name in self.others}
         return [name for name, pairs in alone.items() if any(pair == ("diverged", "done") for pair in pairs)]
+
+    @property
+    def asked(self) -> Asked:
+        """The earlier looks at the question of this study, and the placements judged on its test part, as far as they are known."""
+        return Asked()
+
+    @property
+    def looks(self) -> list[Look]:
+        """The earlier looks that could give a verdict."""
+        return [look for look in self.asked.looks if len(look.seeds) >= statistics.fewest_pairs()]
+
+    def chance_of_looks(self) -> float | None:
+        """Return the chance that these looks and this one give any verdict if nothing differs; None without an earlier look."""
+        if not self.looks:
+            return None
+        looks = [(each.seeds, each.placements, each.max_seeds) for each in self.looks]
+        return looking.chance_of_a_false_verdict((*looks, (tuple(self.study.seeds), self.asked.placements, self.max_seeds)))
 
     def harmful(self) -> list[tuple[str, str]]:
         """Return each variant that is worse, by more than a margin, with the metric; and each that diverged, with "diverged".
@@ -299,10 +317,13 @@ class Comparison:
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
                 "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
             }
-        adjusted = statistics.holm([each["wilcoxon_p"] for each in found.values()])
-        for each, p in zip(found.values(), adjusted):
-            each["wilcoxon_p_adjusted"] = p
-        return found
+        for name, each in found.items():
+            differences = statistics.without_ties(rows[name].differences, rows[name].resolution)
+            each["anytime_p"] = looking.anytime_p(differences) if metric == self._once(self.deciding) else None
+        for p in ("wilcoxon_p", "anytime_p") if metric == self._once(self.deciding) else ("wilcoxon_p",):
+            for each, adjusted in zip(found.values(), statistics.holm([each[p] for each in found.values()])):
+                each[f"{p}_adjusted"] = adjusted
+        return {name: {"anytime_p_adjusted": None} | each for name, each in found.items()}
 
     def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
         """Return the figures that count all seeds, also those of which a run diverged."""
@@ -388,6 +409,9 @@ class Comparison:
                 for variant in study.variants
             ],
             "comparisons": comparisons,
+            "looks": [look.document() for look in self.asked.looks],
+            "chance_of_looks": self.chance_of_looks(),
+            "placements_judged": self.asked.placements_judged,
             "unfinished_curves": self.unfinished_curves,
             **({} if study.samples is None else {"monte_carlo": self.monte_carlo()}),
             "warnings": self.warnings(),
@@ -417,6 +441,7 @@ class Comparison:
                 "The p-values and intervals do not: they are those of a number of seeds fixed before."
                 + ("" if self.margin is None else " Only the last of these seeds can show that a difference is within the margin.")
             )
+        found += self._warnings_of_looks()
         if self.unfinished_curves:
             found.append(
                 f"The validation loss still falls at the last of {study.epochs} epochs ({', '.join(self.unfinished_curves)}): "
@@ -440,6 +465,25 @@ class Comparison:
                 found.append(f"{missing} score(s) are missing in the table; their pairs are left out.")
         elif self.missing:
             found.append(f"{self.missing} run(s) are not finished yet.")
+        return found
+
+    def _warnings_of_looks(self) -> list[str]:
+        """Return what the ledger knows of earlier looks at this question, and of the other placements judged."""
+        found, judged = [], self.asked.placements_judged
+        if looks := self.looks:
+            names = [f"study {each.number} ({len(each.seeds)} seeds)" for each in looks]
+            figures = {name: each["anytime_p_adjusted"] for name, each in self.figures(self.deciding).items()}
+            found.append(
+                f"This is the {looking.ordinal(len(looks) + 1)} look at this question, after {', '.join(names)}. p-values and "
+                f"verdicts are those of a single look: if nothing differs, such looks together give some verdict in "
+                f"{self.chance_of_looks():.1%} of studies. p that allows for any number of looks, adjusted for the variants: "
+                f"{', '.join(f'{name} {p:.2g}' for name, p in figures.items())}."
+            )
+        if judged is not None and judged > len(self.others):
+            found.append(
+                f"{judged} placements have been judged on this test part in this ledger. The verdicts allow for the "
+                f"{len(self.others)} of this study."
+            )
         return found
 
     def to_frame(self) -> Any:

@@ -116,12 +116,14 @@ def compare(
         check_sources(target, settings.get("data"), settings)
         check_report(report)
         from keras_dropout.bench.compare import carry_out, make_plan, so_far
+        from keras_dropout.bench.ledger.looks import asked_before
 
         plan = make_plan(target, **settings)
+    asked = asked_before(plan.ledger, plan.study, plan.settings["max_seeds"])
     if not quiet:
-        _print_notes(plan)
+        _print_notes(plan, asked)
     if dry_run:
-        _print_plan(plan, as_json)
+        _print_plan(plan, asked, as_json)
         return
     command = stored_command()
     try:
@@ -227,6 +229,7 @@ def tune(
     )
     with working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
+        from keras_dropout.bench.ledger.looks import asked_before
         from keras_dropout.bench.study.planning import check_sources
         from keras_dropout.bench.tuning.search import check_search, check_study
 
@@ -238,10 +241,11 @@ def tune(
         from keras_dropout.bench.tuning.tune import carry_out_tuning, plan_tuning
 
         planned = plan_tuning(target, **settings)
+    asked = asked_before(planned.plan.ledger, planned.plan.study, planned.plan.settings["max_seeds"])
     if not quiet:
-        _print_notes(planned.plan)
+        _print_notes(planned.plan, asked)
     if dry_run:
-        _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, as_json)
+        _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, asked, as_json)
         return
     command = stored_command()
     try:
@@ -274,12 +278,16 @@ def _asked(
     return settings.pop("target"), settings.pop("report", None), settings
 
 
-def _print_notes(plan: Any) -> None:
+def _print_notes(plan: Any, asked: Any) -> None:
+    from keras_dropout.bench.report.verdict import asked_sentences
+
     for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
         print(note, file=sys.stderr)
+    for sentence in asked_sentences([look.document() for look in asked.looks], asked.placements_judged, len(asked.placements)):
+        print(sentence, file=sys.stderr)
 
 
-def _print_plan(plan: Any, as_json: bool) -> None:
+def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     from keras_dropout.bench.execution.timing import estimate_seconds
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
@@ -303,6 +311,8 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "max_seeds": plan.settings["max_seeds"],
         "estimated_seconds": round(seconds, 1),
         "power": told,
+        "looks": [look.document() for look in asked.looks],
+        "placements_judged": asked.placements_judged,
     }
     if as_json:
         print(json.dumps(shown, indent=1))

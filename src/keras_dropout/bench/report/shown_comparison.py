@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Group
 
 from keras_dropout.bench.comparison import Comparison
+from keras_dropout.bench.ledger.looks import Asked, asked_before
 from keras_dropout.bench.ledger.lookup import peek
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report import charts, tables
@@ -27,6 +28,17 @@ class ShownComparison(Shown, Comparison):
     The data of each test example are read from the `ledger`, if there is one, only when needed, so that memory does not grow with
     the runs.
     """
+
+    @property
+    def asked(self) -> Asked:
+        """What the ledger knows of the question of this study: see `ledger.looks`."""
+        if self.ledger is None:
+            return Asked()
+        if self._looked is None:
+            self._looked = asked_before(self.ledger, self.study, self.max_seeds, self.number)
+        return self._looked
+
+    _looked: Asked | None = None
 
     def with_each_example(self, keys: Collection[str]) -> Mapping[str, Result]:
         """Return the results of these runs with the ledger's data of each test example."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_dropout import notation
+from keras_dropout.bench.looking import ordinal
 from keras_dropout.bench.metric_names import is_monte_carlo
 from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
@@ -33,10 +34,31 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     While learning curves still fall, it advises to train on, and no change of the model.
     """
     found = _of_differences(document)
+    if said := looks_sentence(document.get("looks", ())):
+        found = replace(found, headline=f"{found.headline} {said}")
     if not (falling := document.get("unfinished_curves")):
         return found
     advice = f"Train on before you act on it: the validation loss still falls at the last epoch ({', '.join(falling)})."
     return replace(found, advice=f"{advice} Give more epochs, or early stopping.", code=None)
+
+
+def looks_sentence(looks: Sequence[Mapping[str, Any]], this: str = "This is") -> str:
+    """Say the how-manieth look at a question this is, after so many seeds; nothing if no earlier look could give a verdict."""
+    counts = [len(look["seeds"]) for look in looks if len(look["seeds"]) >= fewest_pairs()]
+    if not counts:
+        return ""
+    before = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}" if counts[1:] else str(counts[0])
+    return f"{this} the {ordinal(len(counts) + 1)} look at this question, after {'looks' if counts[1:] else 'one'} with {before} seeds."
+
+
+def asked_sentences(looks: Sequence[Mapping[str, Any]], judged: int | None, own: int) -> list[str]:
+    """Say before a study begins which look it will be, and how many placements its test part will have judged."""
+    found = []
+    if said := looks_sentence(looks, "this will be"):
+        found.append(f"{said} p-values and verdicts are those of a single look")
+    if judged is not None and judged > own:
+        found.append(f"with this study, the test part will have judged {judged} placements; its verdicts allow for its own {own}")
+    return found
 
 
 def _of_differences(document: Mapping[str, Any]) -> Verdict:
