@@ -5,7 +5,6 @@ false      Studies in which nothing differs: the share with any `better` or `wor
            examples, and four more metrics that depend on the loss, as with --samples.
 strong     The same beside one variant that is better by five standard deviations of a run: any verdict on the others.
 diverged   Studies in which each run diverges with a probability of 10 %, with and without dropout.
-looks      Studies of `--seeds auto`, looked at after every pair up to 20 or 30: any verdict on a loss or an accuracy.
 same       Studies in which the difference in loss of every variant is exactly the margin: any `same within the margin`, with a
            fixed number of seeds, and at the last look of `--seeds auto`.
 bad_run    A variant with the same mean as the baseline, of which one run in 50, 20 or 10 goes wrong by 5 or 10 standard deviations
@@ -119,19 +118,6 @@ def diverged() -> list[dict]:
     return found
 
 
-def looks() -> list[dict]:
-    found = []
-    for most, variants in ((20, 1), (20, 3), (30, 1), (30, 3)):
-        for name, noise in NOISE.items():
-            generator, wrong, studies = np.random.default_rng([most, variants]), 0, STUDIES // 4
-            for _ in range(studies):
-                # A verdict is never taken back, so the last look has those of all looks before it.
-                made = rows(study(generator, noise, variants, most, ("loss", "accuracy")))
-                wrong += any_verdict(compare_family(made, max_pairs=most))
-            found.append(share(wrong, studies, max_pairs=most, variants=variants, runs=name))
-    return found
-
-
 def same() -> list[dict]:
     found = []
     for seeds in (2, 6, 10):
@@ -142,7 +128,7 @@ def same() -> list[dict]:
                     differences = 0.02 + 0.01 * NOISE[name](generator, (variants, seeds))
                     made = {number: Row(each, False, margin=0.02) for number, each in enumerate(differences)}
                     wrong += any("within" in each.verdict for each in compare_family(made).values())
-                    last += any("within" in each.verdict for each in compare_family(made, max_pairs=seeds).values())
+                    last += any("within" in each.verdict for each in compare_family(made, dict.fromkeys(made), made).values())
                 what = {"seeds": seeds, "variants": variants, "differences": name, "at_the_last_look": last / STUDIES}
                 found.append(share(wrong, STUDIES, **what))
     return found
@@ -168,7 +154,7 @@ def bad_run() -> list[dict]:
 
 
 def main() -> None:
-    parts = (false_verdicts, strong, diverged, looks, same, bad_run)
+    parts = (false_verdicts, strong, diverged, same, bad_run)
     write("verdicts", {part.__name__.removesuffix("_verdicts"): part() for part in parts})
 
 

@@ -22,6 +22,7 @@ from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.report.verdict import verdict
+from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.training import trainer
 from keras_dropout.errors import BadInput
 
@@ -71,6 +72,8 @@ FIGURES = {
     "pairing_gain_interval",
     "unpaired_seeds",
     "equivalence",
+    "anytime_p",
+    "anytime_p_adjusted",
 }
 
 
@@ -252,18 +255,19 @@ def test_metrics_of_samples_have_tables_of_their_own(tmp_path):
     assert sum("│ nll " in row for row in str(found).splitlines()) >= 3
 
 
-def test_verdicts_of_added_seeds_are_those_of_the_sequential_method(tmp_path):
-    found = made_up(tmp_path, seeds=8)
-    assert found.undecided == []  # no seeds are added
+def test_verdicts_of_added_seeds_are_those_of_the_race(tmp_path):
+    found = made_up(tmp_path, seeds=6)
+    assert (found.race, found.raced()) == (None, {})  # no seeds are added
+    assert set(found.verdicts["hidden"].values()) == {"better"}
     found.max_seeds = 30
-    assert set(found.verdicts["hidden"].values()) == {"no difference shown"}  # the fixed number would say better
-    assert found.undecided == ["as-published", "hidden", "last"]
-    found = made_up(tmp_path, seeds=10)
+    assert set(found.verdicts["hidden"].values()) == {"no difference shown"}  # the first look is at seven
+    assert found.race.racing == ["as-published", "hidden", "last"]
+    found = made_up(tmp_path, seeds=7)
     found.max_seeds = 30
     assert set(found.verdicts["hidden"].values()) == {"better"}
-    assert found.undecided == []
+    assert found.raced() == {name: {"seeds": 7, "stopped": "decided"} for name in found.others}
     assert any("The verdicts allow for that" in warning for warning in found.warnings())
-    assert "The verdicts allow for that" in str(found).replace("\n", " ")
+    assert "The verdicts allow for that" in " ".join(str(found).split())
     assert "allows for it" in found.save_report(tmp_path / "report.html").read_text()
 
 
@@ -279,16 +283,18 @@ def test_seeds_are_added_until_there_are_verdicts_and_the_same_command_goes_on(t
         carry_out(plan, quiet=True)
     found = carry_out(plan, quiet=True)
     assert len(set(trained)) == len(trained)  # nothing is trained again
-    # 8 pairs are the fewest for a verdict, 4 seeds keep 9 workers busy, and with one seed against it takes 11.
-    assert len(found.study.seeds) == 12
-    assert (found.missing, found.undecided, found.verdicts) == (0, [], {"hidden": {"test_loss": "better"}})
-    assert found.document()["study"]["seeds"] == list(range(12))
+    # 7 pairs are the fewest for a verdict, 4 seeds keep 9 workers busy, and with one seed against it takes 13.
+    assert len(trained) == 1 + 2 * 15
+    assert found.document()["study"]["seeds"] == list(range(13))
+    assert found.raced() == {"hidden": {"seeds": 13, "stopped": "decided"}}
+    assert (found.missing, found.verdicts) == (0, {"hidden": {"test_loss": "better"}})
     assert carry_out(plan, quiet=True).document()["comparisons"] == found.document()["comparisons"]
+    assert retrieve(tmp_path / "r.db").document()["comparisons"] == found.document()["comparisons"]
 
 
 def test_adding_seeds_ends_with_the_budget(tmp_path, monkeypatch):
     plan = make_plan("digits-mlp", ledger=tmp_path / "r.db", epochs=1, workers=2, seeds="auto", max_seeds=9, variants=["hidden"])
-    made_up_execution(monkeypatch, lambda run: {"test_loss": 1 + 0.1 * (-1) ** run.seed * (run.variant.name == "none")})
+    made_up_execution(monkeypatch, lambda run: {"test_loss": 1 + (0.13 + 0.2 * (run.seed % 3 - 1)) * (run.variant.name == "none")})
     found = carry_out(plan, quiet=True)
     assert len(found.study.seeds) == 9
     assert found.verdicts == {"hidden": {"test_loss": "no difference shown"}}
@@ -390,9 +396,9 @@ def test_pairs_of_which_both_diverged_are_ties(tmp_path):
 def test_a_run_that_diverged_counts_while_seeds_are_added(tmp_path):
     found = made_up(tmp_path, seeds=12, variants=["hidden"])
     found.max_seeds = 12
-    assert (found.verdicts["hidden"]["test_loss"], found.undecided) == ("better", [])
+    assert (found.verdicts["hidden"]["test_loss"], found.raced()["hidden"]["stopped"]) == ("better", "decided")
     diverge(found, "hidden", 0, 2, 4, 6, 8, 10)
-    assert (found.verdicts["hidden"]["test_loss"], found.undecided) == ("no difference shown", ["hidden"])
+    assert (found.verdicts["hidden"]["test_loss"], found.raced()["hidden"]["stopped"]) == ("no difference shown", "cannot win")
     diverge(found, "hidden", *range(12))
     found.results[found.study.key(found.study.variants[0], 0)].metrics["test_loss"] = 1.0
     assert set(found.verdicts["hidden"].values()) == {"worse"}
@@ -493,9 +499,9 @@ def test_what_fails_a_gate(tmp_path):
 def test_a_primary_metric_decides_while_seeds_are_added(tmp_path):
     found = with_accuracy(made_up(tmp_path, seeds=10, variants=["hidden"]), lambda name, seed: 0.9 + 0.01 * (-1) ** seed)
     found.max_seeds = 10
-    assert found.undecided == []
+    assert found.raced() == {"hidden": {"seeds": 7, "stopped": "decided"}}
     found.primary = "test_accuracy"
-    assert found.undecided == ["hidden"]
+    assert found.raced()["hidden"]["stopped"] != "decided"
 
 
 def test_a_primary_metric_that_is_missing_is_refused_and_changes_no_run(tmp_path):

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from keras_dropout.bench.power import detectable_effect, pairs_needed
 from keras_dropout.bench.statistics import (
     claim,
     claim_of_figure,
@@ -21,12 +20,10 @@ from keras_dropout.bench.statistics import (
     equivalence,
     finite_mean,
     finite_sd,
-    first_look,
     holm,
     mean_interval,
     pairing_gain,
     pairing_gain_interval,
-    sequential_verdict,
     sign_flip_p,
     smallest_p,
     smooth_curve,
@@ -336,110 +333,7 @@ def test_a_difference_as_large_as_the_margin_is_rarely_within():
     assert wrong < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
 
 
-def test_spending_by_brute_force():
-    """With 7 pairs at most: which patterns of signs cross, and when, from the definition."""
-    sizes, alpha = np.random.default_rng(0).exponential(size=7) + 0.1, 0.2
-    patterns = np.array(list(itertools.product((1, -1), repeat=7)))
-    crossed: dict[int, int] = {}
-    for pairs in range(1, 8):
-        far = np.abs(patterns[:, :pairs] @ sizes[:pairs])
-        inside = [row for row in range(128) if row not in crossed]
-        for level in sorted({round(far[row], 9) for row in inside}, reverse=True):
-            group = [row for row in inside if round(far[row], 9) == level]
-            if len(crossed) + len(group) > 128 * alpha * (pairs / 7) ** 1.5:
-                break
-            crossed |= dict.fromkeys(group, pairs)
-    assert 0 < len(crossed) <= 128 * alpha
-    for row, signs in enumerate(patterns):
-        looks = [sequential_verdict((signs * sizes)[:pairs], max_pairs=7, alpha=alpha) for pairs in range(8)]
-        assert looks.count(None) == crossed.get(row, 8)
-        if row in crossed:
-            side = "better" if (signs * sizes)[: crossed[row]].sum() > 0 else "worse"
-            assert set(looks[crossed[row] :]) == {side}
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-5, 5), max_size=25), st.floats(0.01, 100), st.integers(0, 25))
-def test_a_sequential_verdict_knows_no_unit_or_side_and_is_never_taken_back(values, unit, cut):
-    values, other = np.array(values), {"better": "worse", "worse": "better", None: None}
-    found = sequential_verdict(values, max_pairs=20)
-    assert sequential_verdict(-values, max_pairs=20) == other[found]
-    assert sequential_verdict(values * 2.0 ** round(np.log2(unit)), max_pairs=20) == found
-    assert sequential_verdict(values[:20], max_pairs=20) == found
-    assert sequential_verdict(np.insert(values, min(cut, len(values)), np.nan), max_pairs=20) == found
-    if (early := sequential_verdict(values[:cut], max_pairs=20)) is not None:
-        assert found == early
-
-
-@pytest.mark.parametrize("most", [10, 20])
-@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e6])
-def test_a_sequential_verdict_that_is_reached_knows_no_unit(most, unit):
-    differences = np.random.default_rng(1).normal(1.2, 1, most)
-    looks = [sequential_verdict(differences[:pairs], max_pairs=most) for pairs in range(most + 1)]
-    assert set(looks) == {None, "better"}
-    assert [sequential_verdict(unit * differences[:pairs], max_pairs=most) for pairs in range(most + 1)] == looks
-
-
-def test_the_side_of_a_sequential_verdict_is_that_of_the_sum():
-    """Also where one pair is more than all others."""
-    first = first_look(10)
-    assert sequential_verdict([1] * (first - 1) + [100], max_pairs=10) == "better"
-    assert sequential_verdict([-1] * (first - 1) + [-100], max_pairs=10) == "worse"
-
-
-def test_the_first_look_is_the_first_that_can_decide():
-    for most in (6, 10, 20, 30):
-        first, same_sign = first_look(most), np.linspace(1, 2, most)
-        assert sequential_verdict(same_sign[: first - 1], max_pairs=most) is None
-        assert sequential_verdict(same_sign[:first], max_pairs=most) == "better"
-    assert first_look(5) is None
-    assert sequential_verdict(np.ones(5), max_pairs=5) is None
-
-
-NULLS = {
-    "normal": lambda generator, shape: generator.normal(size=shape),
-    "Laplace": lambda generator, shape: generator.laplace(size=shape),
-    "t3": lambda generator, shape: generator.standard_t(3, shape),
-    "uniform": lambda generator, shape: generator.uniform(-1, 1, shape),
-    "outliers": lambda generator, shape: generator.normal(size=shape) * np.where(generator.random(shape) < 0.1, 10, 1),
-}
 STUDIES = 2000
-
-
-@pytest.mark.parametrize("most", [6, 10, 20])
-@pytest.mark.parametrize("null", NULLS)
-def test_false_verdicts_are_rare_however_often_one_looks(null, most):
-    studies = NULLS[null](np.random.default_rng(most), (STUDIES, most))
-    wrong = sum(sequential_verdict(differences, max_pairs=most) is not None for differences in studies)
-    assert 0.01 < wrong / STUDIES < 0.05 + 3 * np.sqrt(0.05 * 0.95 / STUDIES)
-
-
-def test_false_verdicts_are_rare_up_to_fifty_pairs():
-    studies = NULLS["t3"](np.random.default_rng(50), (STUDIES, 50))
-    wrong = sum(sequential_verdict(differences, max_pairs=50) is not None for differences in studies)
-    assert 0.01 < wrong / STUDIES < 0.05 + 3 * np.sqrt(0.05 * 0.95 / STUDIES)
-
-
-def runs_until_a_verdict(differences, most):
-    """By bisection, as a verdict is never taken back."""
-    low, high = first_look(most) - 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if sequential_verdict(differences[:middle], max_pairs=most) else (middle, high)
-    return high
-
-
-def test_adding_seeds_saves_a_third_of_the_runs():
-    """Against the fewest pairs fixed before that have the same power, at the difference that 22 of them find in 90 of 100."""
-    size = detectable_effect(22, wanted=0.9)
-    studies = np.random.default_rng(0).normal(size, 1, (STUDIES, 30))
-    power = np.mean([sequential_verdict(differences, max_pairs=30) == "better" for differences in studies])
-    used = np.mean([runs_until_a_verdict(differences, 30) for differences in studies])
-    assert power > 0.9
-    assert used < 0.7 * pairs_needed(1, size, wanted=power)
-
-
-# Claims about one mean
 
 
 def test_a_claim_is_shown_refuted_or_open():

@@ -77,8 +77,8 @@ def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings
 def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownComparison:
     """Train the runs that are missing in the ledger, and compare. After an interrupt, finished runs stay in the ledger.
 
-    With `max_seeds`, seeds are added in rounds until all variants are decided. Decisions depend only on the results, so a repeated
-    command continues where it stopped.
+    With `max_seeds`, seeds are added in rounds until no variant is racing: see `racing.race`. Decisions depend only on the results,
+    so a repeated command continues where it stopped.
     """
     from keras_dropout.bench.report.network_data import portrait  # loads Keras
 
@@ -96,8 +96,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
-            for study in plan.rounds():
-                number = ledger.put_study(study, command, versions(), machine(), more_of_it)
+            number, study = None, plan.round()
+            while number is None or study.counts != found.study.counts:
+                number = ledger.put_study(study, command, versions(), machine(), more_of_it, number)
                 keys = {run.key for run in study.runs()}
                 found = so_far(plan, study, ledger.get(keys, each_example=False), command)
                 found.number, found.more = number, {"network": more_of_it["network"]}
@@ -108,8 +109,11 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                     found.results[run.key] = trained[run.key] = result
                     if found.primary is not None:
                         check_primary(found.primary, found.metrics)
-                if plan.settings["max_seeds"] is not None and not found.undecided:
-                    break
+                if (race := found.race) is not None and race.racing:
+                    study = plan.round(race)
+            if (kept := found.in_race()) is not found:
+                found = kept
+                ledger.put_study(found.study, command, versions(), machine(), more_of_it, number)
         wall = time.perf_counter() - started
         epochs = sum(result.epochs for result in trained.values())
         found.timing = {

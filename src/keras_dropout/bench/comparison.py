@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from keras_dropout import schedules
 from keras_dropout.bench import looking, power, statistics
 from keras_dropout.bench.ledger.looks import Asked, Look
 from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_monte_carlo, is_sampled, plain_metric
+from keras_dropout.bench.racing import Race, race
 from keras_dropout.bench.records import Result, Run, Scores, Study, Variant
 from keras_dropout.bench.statistics import (
-    NO_DIFFERENCE,
     Difference,
     Row,
     compare_family,
@@ -137,7 +137,7 @@ class Comparison:
             return []
         found = []
         for variant in self.study.variants:
-            results = (self.results.get(self.study.key(variant, seed)) for seed in self.study.seeds)
+            results = self._results(variant)
             curves = [each.curves.get("validation_loss", ()) for each in results if each is not None and each.status == "done"]
             whole = [curve for curve in curves if len(curve) == self.study.epochs]
             if whole and statistics.still_falls(np.array(whole)):
@@ -165,9 +165,7 @@ class Comparison:
 
     def values(self, variant: Variant | str, metric: str) -> np.ndarray:
         """Return one number per seed; nan if there is none."""
-        variant = self._variant(variant)
-        keys = (self.study.key(variant, seed) for seed in self.study.seeds)
-        return np.array([self.results[k].metrics.get(metric, np.nan) if k in self.results else np.nan for k in keys])
+        return np.array([np.nan if result is None else result.metrics.get(metric, np.nan) for result in self._results(variant)])
 
     def outcomes(self, variant: Variant | str, metric: str) -> np.ndarray:
         """Return one number per seed: infinite, the worst of all, if the run diverged; nan if there is none."""
@@ -183,28 +181,49 @@ class Comparison:
         """
         baseline = baseline or self.study.baseline
         check_choice("baseline", baseline, tuple(variant.name for variant in self.study.variants))
-        rows = {(each, name): row for each in self.metrics for name, row in self._rows(each, baseline).items()}
+        families = self._families(baseline)
+        rows = {key: row for family in families for key, row in family.items()}
         # Results, margin and the other settings may change, so the families are compared again if one of them has.
-        known = [(key, row.differences.tobytes(), row.margin) for key, row in rows.items()], self.primary, self.max_seeds
+        known = (
+            [(key, row.differences.tobytes(), row.margin) for key, row in rows.items()],
+            self.primary,
+            self.max_seeds,
+            len(self.results),
+        )
         if self._compared.get(baseline, (None,))[0] != known:
-            self._compared[baseline] = known, self._compare(rows)
+            self._compared[baseline] = known, self._compare(families, baseline)
         found = {name: difference for (each, name), difference in self._compared[baseline][1].items() if each == metric}
         same = self.identical if baseline == self.study.baseline else {}
         return {name: dataclasses.replace(each, verdict=IDENTICAL) if name in same else each for name, each in found.items()}
 
-    def _compare(self, rows: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], Difference]:
-        """Compare the rows of all metrics and variants, in the families that `differences` describes."""
-        repeated, leading = self.repeated, self._once(self.deciding)
-        single = {key: row for key, row in rows.items() if key[0] not in repeated}
-        families = [single]
-        if self.primary is not None:
-            families = [{key: row for key, row in single.items() if (key[0] == leading) == first} for first in (True, False)]
-        found = {key: each for family in families for key, each in compare_family(family, self.max_seeds).items()}
-        for metric, name in rows.keys() - found.keys():
-            finite = rows[metric, name].differences[np.isfinite(rows[metric, name].differences)]
-            found[metric, name] = dataclasses.replace(
-                found[self._once(metric), name], mean=finite_mean(finite), interval=mean_interval(finite), equivalence=None
-            )
+    def _families(self, baseline: str) -> list[dict[tuple[str, str], Row]]:
+        """Return the rows of all metrics and variants, in the families that `differences` describes, the leading one first."""
+        leading = self._once(self.deciding)
+        rows = {
+            (metric, name): row
+            for metric in self.metrics
+            if metric not in self.repeated
+            for name, row in self._rows(metric, baseline).items()
+        }
+        if self.primary is None:
+            return [rows]
+        return [{key: row for key, row in rows.items() if (key[0] == leading) == first} for first in (True, False)]
+
+    def _compare(self, families: Sequence[Mapping[tuple[str, str], Row]], baseline: str) -> dict[tuple[str, str], Difference]:
+        """Compare the rows of families. In a race the leading family says where a variant stops, in all of them."""
+        found, raced = {}, self._race(families[0], baseline) if self.max_seeds is not None else None
+        for family in families:
+            if raced is None:
+                found |= compare_family(family)
+            elif family:
+                words = raced.words if family is families[0] else self._race(family, baseline, raced.stops).words
+                found |= compare_family(family, words, {key for key in family if raced.stops[key[1]] == self.max_seeds})
+        for metric in self.repeated:
+            for name, row in self._rows(metric, baseline).items():
+                finite = row.differences[np.isfinite(row.differences)]
+                found[metric, name] = dataclasses.replace(
+                    found[self._once(metric), name], mean=finite_mean(finite), interval=mean_interval(finite), equivalence=None
+                )
         return found
 
     def _rows(self, metric: str, baseline: str) -> dict[str, Row]:
@@ -285,14 +304,36 @@ class Comparison:
         return ["test_nll"] if same else []
 
     @property
-    def undecided(self) -> list[str]:
-        """The variants without a verdict yet on the deciding metric while seeds are added, without variants that have no pair."""
-        if self.max_seeds is None or self.deciding not in self.metrics:
-            return []
-        rows, found = self._rows(self.deciding, self.study.baseline), self.differences(self.deciding)
-        return [
-            name for name, each in found.items() if each.verdict == NO_DIFFERENCE and not np.isnan(rows[name].differences).all()
-        ]
+    def race(self) -> Race | None:
+        """Where the race stands in which seeds are added; None for a number of seeds, and before anything is known."""
+        if self.max_seeds is None or self._once(self.deciding) not in self.metrics or not self.others:
+            return None
+        return self._race(self._families(self.study.baseline)[0], self.study.baseline)
+
+    def _race(self, rows: Mapping[tuple[str, str], Row], baseline: str, stops: Mapping[str, int] | None = None) -> Race:
+        assert self.max_seeds is not None
+        ended = {
+            name: np.array([status is not None for status in self._ended(name)]) for name in (baseline, *self._beside(baseline))
+        }
+        known = {name: each & ended[baseline] for name, each in ended.items()}
+        return race(rows, self._once(self.deciding), known, self.max_seeds, stops)
+
+    def raced(self) -> dict[str, dict[str, Any]]:
+        """Return for each variant in a race how many seeds it was judged by, and why it got no more; "" while it is racing."""
+        found = self.race
+        if found is None:
+            return {}
+        return {name: {"seeds": found.stops[name], "stopped": reason or ""} for name, reason in found.reasons.items()}
+
+    def in_race(self) -> Self:
+        """Return this comparison over the seeds that a race gives each variant; itself for a number of seeds."""
+        if (found := self.race) is None:
+            return self
+        most = max(found.stops.values(), default=0)
+        counts = {**found.stops, self.study.baseline: most}
+        if not most or counts == self.study.counts:
+            return self
+        return dataclasses.replace(self, study=dataclasses.replace(self.study, seeds=self.study.seeds[:most], counts=counts))
 
     def figures(self, metric: str) -> dict[str, dict[str, Any]]:
         """Return further figures beside the verdicts, by variant: the other fields of "comparisons" in `document`."""
@@ -355,10 +396,11 @@ class Comparison:
     def of_each_example(self, names: Sequence[str]) -> dict[str, list[Result | None]]:
         """Return the results of these variants with their data of each test example, one per seed; None if a run is not done."""
         variants = {variant.name: variant for variant in self.study.variants}
-        keys = {name: [self.study.key(variants[name], seed) for seed in self.study.seeds] for name in names}
+        keys = {name: [self.study.key(variants[name], seed) for seed in self.study.seeds_of(variants[name])] for name in names}
         results = self.with_each_example([key for each in keys.values() for key in each])
         done = {key: result for key, result in results.items() if result.status == "done"}
-        return {name: [done.get(key) for key in each] for name, each in keys.items()}
+        most = len(self.study.seeds)
+        return {name: [*(done.get(key) for key in each), *[None] * (most - len(each))] for name, each in keys.items()}
 
     def _loss_differences(self, name: str) -> np.ndarray | None:
         """Return the differences in the loss of each test example, (pairs, examples), for seeds with both runs."""
@@ -369,7 +411,7 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """Return everything as plain values, as `--json` prints it. Numbers that do not exist are None."""
-        study = self.study
+        study, raced = self.study, self.raced()
         names = sorted({name for result in self.results.values() for name in result.metrics})
         comparisons = []
         for metric in self.metrics:
@@ -402,7 +444,8 @@ class Comparison:
                     "name": variant.name,
                     "placement": variant.placement,
                     "schedule": _schedule(variant),
-                    "runs": [self._run_document(variant, seed, names) for seed in study.seeds],
+                    **({"race": raced[variant.name]} if variant.name in raced else {}),
+                    "runs": [self._run_document(variant, seed, names) for seed in study.seeds_of(variant)],
                     "mean": {name: finite_or_none(finite_mean(self.values(variant, name))) for name in names},
                     "sd": {name: finite_or_none(finite_sd(self.values(variant, name))) for name in names},
                 }
@@ -437,8 +480,8 @@ class Comparison:
             )
         if self.max_seeds is not None:
             found.append(
-                f"Seeds were added until there were verdicts: {pairs} of at most {self.max_seeds}. The verdicts allow for that. "
-                "The p-values and intervals do not: they are those of a number of seeds fixed before."
+                f"Seeds were added until each variant had a verdict or could not win: {pairs} of at most {self.max_seeds}. The "
+                "verdicts allow for that. The p-values and intervals do not: they are those of a number of seeds fixed before."
                 + ("" if self.margin is None else " Only the last of these seeds can show that a difference is within the margin.")
             )
         found += self._warnings_of_looks()
@@ -496,7 +539,7 @@ class Comparison:
         return pandas.DataFrame(
             {"variant": variant.name, **self._run_document(variant, seed, names)}
             for variant in self.study.variants
-            for seed in self.study.seeds
+            for seed in self.study.seeds_of(variant)
         )
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
@@ -535,15 +578,24 @@ class Comparison:
     @property
     def others(self) -> list[str]:
         """The names of the variants that are compared with the baseline."""
-        return [variant.name for variant in self.study.variants if variant.name != self.study.baseline]
+        return self._beside(self.study.baseline)
+
+    def _beside(self, baseline: str) -> list[str]:
+        return [variant.name for variant in self.study.variants if variant.name != baseline]
 
     def _variant(self, variant: Variant | str) -> Variant:
         return variant if isinstance(variant, Variant) else next(each for each in self.study.variants if each.name == variant)
 
     def _ended(self, variant: Variant | str) -> list[str | None]:
         """Return the status of each seed's run."""
-        results = (self.results.get(self.study.key(self._variant(variant), seed)) for seed in self.study.seeds)
-        return [None if result is None else result.status for result in results]
+        return [None if result is None else result.status for result in self._results(variant)]
+
+    def _results(self, variant: Variant | str) -> list[Result | None]:
+        """Return the result of each seed's run; None if it is missing, or the variant does not get the seed."""
+        variant = self._variant(variant)
+        seeds = self.study.seeds_of(variant)
+        found = [self.results.get(self.study.key(variant, seed)) for seed in seeds]
+        return found + [None] * (len(self.study.seeds) - len(seeds))
 
     def _status(self, run: Run) -> str | None:
         return self.results[run.key].status if run.key in self.results else None

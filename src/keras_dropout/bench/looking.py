@@ -8,9 +8,10 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
+from keras_dropout.bench.racing import first_look, spent
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs
 
-_STUDIES = 4000  # simulated
+_STUDIES = 4000  # simulated; fewer with many variants
 _AT_ONCE = 250  # limits their memory
 _EXACT_UP_TO = 10  # pairs; 2**9 patterns of signs and their negatives. Beyond, each goes on at random.
 _BETS = np.geomspace(0.3, 4, 10)
@@ -43,19 +44,22 @@ def chance_of_a_false_verdict(looks: tuple[Looked, ...]) -> float:
     """Return the chance that any of several looks at a question gives a verdict where nothing differs, by simulation.
 
     Runs are normal, and looks share those of the same placement and seed. Each look is judged by the rule of
-    `statistics.compare_family` for its number of seeds, its variants one family on one metric.
+    `statistics.compare_family` for its number of seeds, its variants one family on one metric; if it added seeds, by that of
+    `racing.Boundary`, as if none had stopped.
     """
     seeds = sorted({seed for each, *_ in looks for seed in each})
     names = sorted({name for _, each, _ in looks for name in each})
     generator, wrong = np.random.default_rng(0), 0
-    for _ in range(0, _STUDIES, _AT_ONCE):
+    studies = _STUDIES if len(names) <= 10 else _STUDIES // 4
+    for _ in range(0, studies, _AT_ONCE):
         runs = generator.standard_normal((_AT_ONCE, 1 + len(names), len(seeds)))
         pairs, found = runs[:, 1:] - runs[:, :1], np.zeros(_AT_ONCE, dtype=bool)
         for asked, placements, most in looks:
             rows, columns = [names.index(name) for name in placements], [seeds.index(seed) for seed in asked]
-            found |= _shown(pairs[:, rows][:, :, columns])
+            some = pairs[:, rows][:, :, columns]
+            found |= _shown(some) if most is None else _shown_in_race(some, most)
         wrong += int(found.sum())
-    return wrong / _STUDIES
+    return wrong / studies
 
 
 def _shown(pairs: np.ndarray) -> np.ndarray:
@@ -69,6 +73,21 @@ def _shown(pairs: np.ndarray) -> np.ndarray:
     t = share / np.sqrt(np.maximum(1 - share**2 / count, 1e-12)) * math.sqrt((count - 1) / count)
     p = np.mean(sizes >= share[:, None] - 1e-12, axis=1)
     return (p <= LEVEL) & (t > stats.t.isf(LEVEL / 2, count - 1))
+
+
+def _shown_in_race(pairs: np.ndarray, most: int) -> np.ndarray:
+    """Return for each study of (studies, rows, pairs) whether a row has crossed the boundary of added seeds."""
+    signs = _patterns(pairs.shape[2])
+    inside, shown = np.ones((len(pairs), signs.shape[1]), dtype=bool), np.zeros(len(pairs), dtype=bool)
+    for count in range(first_look(most), pairs.shape[2] + 1):
+        sums = np.abs(pairs[:, :, :count] @ signs[:count])
+        distance = np.where(inside, (sums / np.sqrt((pairs[:, :, :count] ** 2).sum(axis=2))[:, :, None]).max(axis=1), 0.0)
+        may_cross = math.floor(spent(count, most) * signs.shape[1] + 1e-9) - (~inside).sum(axis=1)
+        ranks = np.sort(distance, axis=1)[:, ::-1]
+        boundary = np.take_along_axis(ranks, np.maximum(may_cross, 0)[:, None], axis=1) * (1 + 1e-12)
+        cross = (distance > boundary) & (may_cross > 0)[:, None]
+        inside, shown = inside & ~cross, shown | cross[:, 0]
+    return shown
 
 
 @lru_cache(maxsize=16)

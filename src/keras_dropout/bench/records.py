@@ -154,7 +154,8 @@ class Study:
     `model` and `compiled` are the output of Keras's serialisation; `seeds` lists the seeds themselves. `class_weight` maps classes
     to weights in training; `early_stopping` is the patience in epochs; `samples` is the number of stochastic forward passes for
     Monte-Carlo metrics on the test data. Every run starts from `weights`, in the order of the model's weights. A worker imports
-    `modules` and the Python file `source` before it makes the model; `objects` are the classes and functions sent to it.
+    `modules` and the Python file `source` before it makes the model; `objects` are the classes and functions sent to it. In a race,
+    `counts` says how many of the seeds each variant gets.
     """
 
     target: str
@@ -177,6 +178,7 @@ class Study:
     source: str | None = None
     objects: bytes | None = field(default=None, repr=False)
     objects_hash: str | None = field(default=None, repr=False)
+    counts: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None:
@@ -190,9 +192,18 @@ class Study:
         check_variant_names([variant.name for variant in self.variants], self.baseline)
         check_seeds(self.seeds)
 
+    def seeds_of(self, variant: Variant) -> tuple[int, ...]:
+        """Return the seeds that a variant gets: all of them, or in a race the first ones."""
+        return self.seeds if self.counts is None else self.seeds[: self.counts[variant.name]]
+
     def runs(self) -> list[Run]:
         """Return all runs, by seed and then by variant, so that complete pairs come early."""
-        return [Run(self.key(variant, seed), variant, seed) for seed in self.seeds for variant in self.variants]
+        return [
+            Run(self.key(variant, seed), variant, seed)
+            for place, seed in enumerate(self.seeds)
+            for variant in self.variants
+            if self.counts is None or place < self.counts[variant.name]
+        ]
 
     def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Return everything that decides a run's result, as plain values; positions replace the names of layers.
@@ -241,6 +252,7 @@ class Study:
             "variants": [{"name": variant.name, "placement": variant.placement} for variant in self.variants],
             "class_weight": self.class_weight and {str(number): weight for number, weight in self.class_weight.items()},
             "from_weights": self.weights_hash,
+            **({} if self.counts is None else {"counts": dict(self.counts)}),
         }
 
     @classmethod
@@ -254,6 +266,7 @@ class Study:
             seeds=tuple(said["seeds"]),
             variants=tuple(Variant(**variant) for variant in said["variants"]),
             class_weight=said["class_weight"] and {int(number): weight for number, weight in said["class_weight"].items()},
+            counts=said.get("counts"),
         )
         vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # set in place of the cached properties
         return study

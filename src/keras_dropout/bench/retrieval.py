@@ -57,7 +57,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
     with refusing(path, "read"), decoding(where):
         study, plan = Study.from_document(document["study"], keys), document["plan"]
         study.runs()  # each has a key
-        return ShownComparison(
+        found_so_far = ShownComparison(
             study,
             results,
             timing=document.get("timing", {}),
@@ -73,6 +73,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             made={name: found[name] for name in ("started", "versions", "machine")},
             more={name: document[name] for name in ("network", "search", "sweep") if name in document},
         )
+        return found_so_far.in_race()
 
 
 def check_shape(value: Any, shape: Any) -> None:

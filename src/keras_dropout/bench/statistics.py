@@ -5,7 +5,7 @@ All comparisons are paired by seed: a difference is (variant - baseline) of two 
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -17,7 +17,6 @@ from scipy.interpolate import CubicSpline
 LEVEL = 0.05
 NO_DIFFERENCE = "no difference shown"
 SLOPE = 0.02  # share of a whole fall: a curve with less in its last tenth has levelled out
-_SPENDING = 1.5  # exponent of the spending function: see `sequential_verdict`
 _EXACT_UP_TO = 14  # pairs; 2**14 sign patterns. Beyond, the same number of patterns is drawn at random.
 _FAR = 4  # standard deviations; normal differences that are shown to be better seldom have such a pair against them
 _PATTERNS_AT_ONCE = 2048  # limits the memory of a family of thousands of rows
@@ -95,7 +94,9 @@ def finite_sd(values: np.ndarray) -> float:
     return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
 
 
-def compare_family(rows: Mapping[_Key, Row], max_pairs: int | None = None) -> dict[_Key, Difference]:
+def compare_family(
+    rows: Mapping[_Key, Row], words: Mapping[_Key, str | None] | None = None, whole: Collection[_Key] = ()
+) -> dict[_Key, Difference]:
     """Compare paired differences with zero, as one family: the chance of any false `better` or `worse` among all rows is 5 %.
 
     p-values come from flipping the signs of whole seeds: if variants and baseline have the same distribution, the differences are
@@ -111,29 +112,27 @@ def compare_family(rows: Mapping[_Key, Row], max_pairs: int | None = None) -> di
     comes from one-sided sign flips of the distances to both ends of the margin, all variants as one family by the step-down maximum
     of t. So the chance of any false `same within the margin` is 5 % too.
 
-    `max_pairs` is set if pairs are added until there are verdicts, up to this number. Then `sequential_verdicts` takes the place of
-    the adjusted p and the interval, and `same within the margin` needs all `max_pairs` pairs.
+    If pairs are added until there are verdicts, `words` are those of `racing.race`, in place of the adjusted p and the interval,
+    and only the rows of `whole`, which have all pairs, can be `same within the margin`.
     """
-    words = _verdicts_of_looks(rows, max_pairs) if max_pairs is not None else {}
     table = {key: counted(row.differences, row.resolution) for key, row in rows.items()}
     same, found = _equivalences(rows), {}
     for (key, row), p, p_adjusted in zip(rows.items(), *_sign_flips(list(table.values()))):
         ended = ~np.isnan(row.differences)
         pairs, finite = table[key][ended], row.differences[np.isfinite(row.differences)]
         mean = finite_mean(pairs)
-        word = words[key] if words else verdict(mean, mean_interval(pairs), p_adjusted, row.higher_is_better)
+        word = (
+            words[key] or NO_DIFFERENCE
+            if words is not None
+            else verdict(mean, mean_interval(pairs), p_adjusted, row.higher_is_better)
+        )
         if len(finite) == len(pairs) and abs(mean) < (1 - 1e-3) * mean_resolution(row):
             word = NO_DIFFERENCE
         word = qualified(word, row.differences, row.higher_is_better)
-        if max_pairs is None or row.differences.size >= max_pairs:
+        if words is None or key in whole:
             word = verdict_with_margin(word, same.get(key))
         found[key] = Difference(finite_mean(finite), mean_interval(finite), p, p_adjusted, len(finite), word, same.get(key))
     return found
-
-
-def _verdicts_of_looks(rows: Mapping[_Key, Row], max_pairs: int) -> dict[_Key, str]:
-    towards = [without_ties(row.differences, row.resolution) * (1 if row.higher_is_better else -1) for row in rows.values()]
-    return {key: word or NO_DIFFERENCE for key, word in zip(rows, sequential_verdicts(towards, max_pairs=max_pairs))}
 
 
 def compare_paired(
@@ -240,7 +239,7 @@ def _sign_flips(rows: Sequence[np.ndarray], two_sided: bool = True) -> tuple[lis
     observed = side(data.sum(axis=1))
     order = np.argsort(-observed, kind="stable")
     data, bound = data[order], observed[order, None] - 1e-12  # patterns that differ by rounding only count as equal
-    signs = _sign_patterns(data.shape[1])
+    signs = sign_patterns(data.shape[1])
     alone, largest = np.zeros(len(rows)), np.zeros(len(rows))
     for start in range(0, len(signs), _PATTERNS_AT_ONCE):
         sizes = side(data @ signs[start : start + _PATTERNS_AT_ONCE].T)
@@ -474,91 +473,8 @@ def fewest_pairs(alpha: float = LEVEL) -> int:
     return math.ceil(1 - math.log2(alpha))
 
 
-def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: int, alpha: float = LEVEL) -> str | None:
-    """Return `better`, `worse`, or None while undecided, from differences in the order of their seeds, positive where better.
-
-    This is `sequential_verdicts` with one row.
-    """
-    return sequential_verdicts([differences], max_pairs=max_pairs, alpha=alpha)[0]
-
-
-def sequential_verdicts(rows: Sequence[Sequence[float] | np.ndarray], *, max_pairs: int, alpha: float = LEVEL) -> list[str | None]:
-    """Return `better`, `worse`, or None while undecided, for each row of differences in the order of seeds, positive where better.
-
-    Call it after every pair, or after some. The rows are one family: if no variant differs from the baseline in any metric, at most
-    a share `alpha` of studies ever gets any verdict in up to `max_pairs` pairs, which must be chosen in advance. Then all patterns
-    of signs are equally likely given the sizes. The distance of a pattern is the largest |sum| / root of the sum of squares over
-    the rows. After pair k, the patterns with the largest distance cross the boundary: as many as keep the share of patterns that
-    have crossed so far at or below alpha * (k / max_pairs)**1.5. This is the power family of spending functions (Kim and DeMets
-    1987, Biometrika 74: 149-154; Lan and DeMets 1983, Biometrika 70: 659-663), with the boundary of the sign-flip test in place of
-    the normal one, and the maximum over rows as in `compare_family`, in a single step. The only assumption on the distribution is
-    symmetry. A larger exponent finds slightly more differences, but later: benchmarks/sequential_verdict.py.
-
-    The verdict comes from the first pair at which a row's own distance crosses the boundary. It depends on the whole sequence and
-    is never revoked: later pairs do not change it, and a crossing between two looks still counts. Up to 14 pairs, all patterns are
-    enumerated. After that each pattern continues at random; this keeps the level, as the observed pattern is one of them. A missing
-    pair (nan) counts as 0, and is left out if no row has it. A run that diverged counts as in `counted`, over the pairs so far.
-    """
-    data = np.atleast_2d(np.asarray(rows, dtype=float))
-    data = data[:, ~np.isnan(data).all(axis=0)][:, :max_pairs]
-    data = np.nan_to_num(data, nan=0.0, posinf=np.inf, neginf=-np.inf)
-    diverged, data = np.where(np.isinf(data), np.sign(data), 0.0), np.where(np.isinf(data), 0.0, data)
-    squares, largest = np.cumsum(data**2, axis=1), np.maximum.accumulate(np.abs(data), axis=1)
-    worst = np.where(largest > 0, largest, 1.0)
-    norms = np.sqrt(squares + worst**2 * np.cumsum(np.abs(diverged), axis=1))
-    norms = np.where(norms > 0, norms, 1.0)
-    # Sizes are independent of signs, so they may seed the patterns. One seed for all studies would give all the same error.
-    begun = (np.abs(data) + diverged**2)[:, :_EXACT_UP_TO].sum(axis=0)
-    order = np.argsort(begun, kind="stable") if data.shape[1] > _EXACT_UP_TO else ()
-    signs = _sign_paths(max_pairs, tuple(map(int, order)))
-    patterns = signs.shape[1]
-    sums, beyond = np.zeros((len(data), patterns)), np.zeros((len(data), patterns))
-    inside, crossed, sides = np.ones(patterns, dtype=bool), 0, np.zeros(len(data))
-    for at in range(data.shape[1]):
-        if sides.all():
-            break
-        sums += data[:, [at]] * signs[at]
-        if diverged[:, at].any():
-            beyond += diverged[:, [at]] * signs[at]
-        may_cross = math.floor(_spent(at + 1, max_pairs, alpha) * patterns + 1e-9) - crossed
-        if may_cross < 1:
-            continue
-        towards = (sums + worst[:, [at]] * beyond if diverged.any() else sums) / norms[:, [at]]
-        distance = np.where(inside, np.abs(towards).max(axis=0), 0.0)
-        # The small tolerance keeps patterns inside together that differ by rounding only.
-        boundary = np.partition(distance, -may_cross - 1)[-may_cross - 1] * (1 + 1e-12)
-        # Pattern 0, without a flip, is the observed one.
-        sides = np.where((sides == 0) & (np.abs(towards[:, 0]) > boundary), np.sign(towards[:, 0]), sides)
-        cross = distance > boundary
-        inside &= ~cross
-        crossed += int(cross.sum())
-    return [{1.0: "better", -1.0: "worse"}.get(side) for side in sides]
-
-
-def first_look(max_pairs: int, alpha: float = LEVEL) -> int | None:
-    """Return the fewest pairs k at which `sequential_verdict` can decide (2 / 2**k is at most the level spent by k), or None."""
-    return next((k for k in range(1, max_pairs + 1) if smallest_p(k) <= _spent(k, max_pairs, alpha)), None)
-
-
-def _spent(pairs: int, max_pairs: int, alpha: float) -> float:
-    return alpha * (pairs / max_pairs) ** _SPENDING
-
-
-@lru_cache(maxsize=16)
-def _sign_paths(pairs: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Return patterns of signs, (pairs, patterns): all that begin with + for up to 14 pairs, continued at random after that.
-
-    The other patterns are the negatives of these and have the same |sum|. The first pattern has no flip.
-    """
-    exact = min(pairs, _EXACT_UP_TO)
-    begun = _sign_patterns(exact)[: 2 ** (exact - 1)].T.astype(np.int8)
-    rest = 1 - 2 * np.random.default_rng(seed).integers(2, size=(pairs - exact, begun.shape[1]), dtype=np.int8)
-    rest[:, 0] = 1
-    return np.vstack([begun, rest])
-
-
 @lru_cache(maxsize=4)
-def _sign_patterns(pairs: int) -> np.ndarray:
+def sign_patterns(pairs: int) -> np.ndarray:
     """Return all patterns of signs, the one without a flip first; beyond 14 pairs, 2**14 patterns drawn with a fixed seed."""
     if pairs <= _EXACT_UP_TO:
         return np.array(list(itertools.product((1.0, -1.0), repeat=pairs)))
@@ -577,7 +493,7 @@ def compare_with_best(values: np.ndarray) -> list[float]:
     compared with every other column, nothing depends on which of them came out best. p cannot go below 1 / 2**rows, so fewer than
     five rows exclude no column.
     """
-    signs = _sign_patterns(len(values))
+    signs = sign_patterns(len(values))
     found = []
     for column, own in enumerate(values.T):
         differences = own[:, None] - np.delete(values, column, axis=1)

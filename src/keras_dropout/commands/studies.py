@@ -132,7 +132,7 @@ def compare(
         found = so_far(plan, plan.study, plan.known(), command)
         done = len(plan.study.runs()) - found.missing
         if found.results and not as_json:
-            show(found)
+            show(found.in_race())
         print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     if report is not None:

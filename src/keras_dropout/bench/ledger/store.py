@@ -162,15 +162,26 @@ class Ledger:
                 connection.execute("DELETE FROM checkpoints WHERE key = ?", (run.key,))
 
     def put_study(
-        self, study: Study, command: str, versions: dict[str, str], machine: dict[str, Any], more: Mapping[str, Any] | None = None
+        self,
+        study: Study,
+        command: str,
+        versions: dict[str, str],
+        machine: dict[str, Any],
+        more: Mapping[str, Any] | None = None,
+        number: int | None = None,
     ) -> int:
         """Store which runs a command asked for, and the study's document for reports, with `more`; return the number of the study.
 
-        The stored start is never earlier than that of previous studies, so that this study is the latest even if the clock was set
-        back.
+        With the `number` of a stored study, its runs and its document are replaced. The stored start is never earlier than that of
+        previous studies, so that this study is the latest even if the clock was set back.
         """
         runs = [{"variant": run.variant.name, "seed": run.seed, "key": run.key} for run in study.runs()]
         document = {"study": study.document(), **(more or {})}
+        if number is not None:
+            with self.transaction() as connection:
+                query = "UPDATE studies SET runs = ?, document = ? WHERE id = ?"
+                connection.execute(query, (json.dumps(runs), json.dumps(document), number))
+            return number
         row = (now(), clean(study.target), clean(command), *map(json.dumps, (versions, machine, runs, document)))
         with self.transaction() as connection:
             values = "max(?, ifnull((SELECT max(started) FROM studies), '')), ?, ?, ?, ?, ?, ?"

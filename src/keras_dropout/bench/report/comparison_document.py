@@ -18,7 +18,7 @@ from keras_dropout.bench.statistics import finite_mean, finite_or_none
 def report_document(found: Comparison) -> dict[str, Any]:
     """Return all that the page shows: `Comparison.document`, curves, pairs, and, if known, test examples and network."""
     document, study = found.document(), found.study
-    keys = {variant.name: [study.key(variant, seed) for seed in study.seeds] for variant in study.variants}
+    keys = {variant.name: [study.key(variant, seed) for seed in study.seeds_of(variant)] for variant in study.variants}
     curves = {name: [found.results[key].curves for key in each if key in found.results] for name, each in keys.items()}
     figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == found.deciding}
     sampled = {

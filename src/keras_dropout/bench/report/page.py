@@ -56,6 +56,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "counted": _counted,
         "called": _called,
         "mostly_wrong": _mostly_wrong,
+        "race": verdict.race_words,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
     optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")

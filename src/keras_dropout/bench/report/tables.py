@@ -11,7 +11,7 @@ from rich.text import Text
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
 from keras_dropout.bench.power import MOST_PAIRS
-from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
+from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, race_words, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
 _SHORT = {"ece_debiased": "less bias", "ms/example": "ms each"}  # eight columns must fit the page width
@@ -21,7 +21,8 @@ def comparison(found: Comparison) -> Group:
     """Return the terminal output of `keras-dropout compare` for a `Comparison`."""
     shown = dict.fromkeys((*found.own_metrics, *({found.deciding} & set(found.metrics))))
     figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
-    parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
+    parts: list[Any] = [*comparison_tables(found), *([_race_table(found)] if found.max_seeds and found.others else [])]
+    parts += [_figures_table(figures)] if figures else []
     parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
@@ -185,6 +186,16 @@ def _differences_table(found: Comparison, metric: str) -> Table:
         mean = f"{each.mean:+.4f}" if each.pairs else "-"
         pairs = [str(each.pairs)] if some else []
         table.add_row(Text(name), *pairs, mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
+    return table
+
+
+def _race_table(found: Comparison) -> Table:
+    """Return how many seeds each variant got, and why no more."""
+    table = Table(title=f"Seeds that were added, of at most {found.max_seeds}", title_justify="left")
+    for name in ("variant", "seeds", "then"):
+        table.add_column(name, justify="right" if name == "seeds" else "left")
+    for name, each in found.raced().items():
+        table.add_row(Text(name), str(each["seeds"]), race_words(each))
     return table
 
 

@@ -11,6 +11,7 @@ from keras_dropout import notation
 from keras_dropout.bench.looking import ordinal
 from keras_dropout.bench.metric_names import is_monte_carlo
 from keras_dropout.bench.power import MOST_PAIRS
+from keras_dropout.bench.racing import FUTILE
 from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
 
 DECIDING = "test_loss"  # unless a primary metric is named
@@ -48,7 +49,13 @@ def looks_sentence(looks: Sequence[Mapping[str, Any]], this: str = "This is") ->
     if not counts:
         return ""
     before = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}" if counts[1:] else str(counts[0])
-    return f"{this} the {ordinal(len(counts) + 1)} look at this question, after {'looks' if counts[1:] else 'one'} with {before} seeds."
+    after = f"{'looks' if counts[1:] else 'one'} with {before} seeds"
+    return f"{this} the {ordinal(len(counts) + 1)} look at this question, after {after}."
+
+
+def race_words(raced: Mapping[str, Any]) -> str:
+    """Say why a variant in a race got no more seeds: "decided", "stopped: cannot win", "all seeds used", or "still racing"."""
+    return f"stopped: {FUTILE}" if raced["stopped"] == FUTILE else raced["stopped"] or "still racing"
 
 
 def asked_sentences(looks: Sequence[Mapping[str, Any]], judged: int | None, own: int) -> list[str]:
@@ -399,6 +406,10 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: boo
         return f"Undecided, as runs diverged: {stay}, and find out why{how}."
     if abs(row["difference"]) < row.get("resolution", 0):
         return f"The difference is as small as the rounding of the figures, which is none: {stay}."
+    raced = next((each.get("race") for each in document["variants"] if each["name"] == row["variant"]), None)
+    if raced and raced["stopped"] == FUTILE:
+        most = document["study"]["max_seeds"]
+        return f"Stopped: cannot win. With all {most} seeds it is unlikely to be shown to be better: {stay}."
     needed, what = row["pairs_needed"], f"a difference of {row['wanted_difference']:.{decimals(row['wanted_difference'])}f}"
     if needed is None:
         return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."

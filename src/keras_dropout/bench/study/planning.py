@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS, check_backend
 from keras_dropout.models import targets
 from keras_dropout.schedules import spread_over_depth
+
+if TYPE_CHECKING:
+    from keras_dropout.bench.racing import Race  # loads SciPy
 
 DEFAULT_MAX_SEEDS = 30
 MOST_SEEDS = 100_000  # per variant, because a study lists every run
@@ -62,24 +65,27 @@ class Plan:
         said = {name: self.settings[name] for name in ("max_seeds", "margin", "primary", "power")}
         return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
-    def rounds(self) -> Iterator[Study]:
-        """Yield the study; with `max_seeds`, yield it with more and more seeds.
+    def round(self, race: "Race | None" = None) -> Study:
+        """Return the study; with `max_seeds`, with the seeds of the next round of a race.
 
-        The first round has the fewest seeds that can give a verdict. Each later round adds as many as the workers can train at
-        once.
+        The first round has the fewest seeds that can give a verdict. Each later one adds, for the variants that are racing and the
+        baseline, as many seeds as the workers can train at once.
         """
         most = self.settings["max_seeds"]
         if most is None:
-            yield self.study
-            return
-        from keras_dropout.bench.statistics import first_look
+            return self.study
+        from keras_dropout.bench.racing import first_look
 
-        variants, seeds = len(self.study.variants), first_look(most)
-        assert seeds is not None  # `plan_study` refuses fewer seeds than a verdict needs
-        while seeds < most:
-            yield dataclasses.replace(self.study, seeds=self.study.seeds[:seeds])
-            seeds += max(1, self.workers // variants)
-        yield self.study
+        names = [variant.name for variant in self.study.variants]
+        if race is None:
+            return self._with_counts(dict.fromkeys(names, first_look(most)))
+        seeds = min(most, race.looked + max(1, self.workers // (1 + len(race.racing))))
+        return self._with_counts(dict(race.stops) | dict.fromkeys(race.racing, seeds))
+
+    def _with_counts(self, counts: Mapping[str, int]) -> Study:
+        """Return the study with so many seeds of each variant, and of the baseline as many as the variant with the most."""
+        most = max(counts.values())
+        return dataclasses.replace(self.study, seeds=self.study.seeds[:most], counts={**counts, self.study.baseline: most})
 
     def todo(self, known: Mapping[str, Result], kept: Collection[str] = ()) -> list[Run]:
         """Return the runs that `known` lacks, each key once; failed runs are tried again.
