@@ -45,7 +45,7 @@ EARLY = {  # command line: words of the first line
     "tune digits-mlp --trials 0": "trials must be",
     "tune digits-mlp --space hidden": "is not SITE=LOW:HIGH",
     "tune digits-mlp --sweep hidden": "is not SITE=LOW:HIGH",
-    "tune digits-mlp --seeds auto": "got auto",
+    "tune digits-mlp --sweep hidden=0:0.6:3 --seeds auto": "got auto",
     "tune digits-mlp --seeds 2000": "is the search's own",
     "sites fashion": "unknown recipe",
     "sites none.keras": "does not exist",

@@ -5,16 +5,23 @@ The simulations of races are those of benchmarks/racing.py, with fewer studies.
 
 import importlib
 import itertools
+import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import made_up_execution
 from scipy import stats
 
 from keras_dropout.bench import racing
+from keras_dropout.bench.compare import carry_out, make_plan
+from keras_dropout.bench.ledger.looks import asked_before
+from keras_dropout.bench.ledger.lookup import studies as listed
 from keras_dropout.bench.racing import (
     DECIDED,
     FUTILE,
@@ -26,7 +33,9 @@ from keras_dropout.bench.racing import (
     sequential_verdicts,
     spent,
 )
+from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.statistics import Row, compare_family
+from keras_dropout.commands import studies
 
 
 def spending(pairs, most, alpha):
@@ -395,3 +404,114 @@ def test_missing_pairs_and_diverged_runs_in_a_race():
     assert (found.words["loss", "2"], found.stops["2"]) == ("worse", 7)
     everything = rows_of(np.full((2, 12), np.nan))
     assert set(raced(everything, 12).reasons.values()) == {FUTILE}
+
+
+# Studies
+
+
+ON_JAX = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the plan is one of JAX")
+VARIANTS = {
+    "clear": {"hidden": 0.1},
+    "idle": {"hidden": 0.2},
+    "bad": {"hidden": 0.3},
+    "little": {"hidden": 0.4},
+    "weak": {"last": 0.1},
+}
+GAINS = {"clear": 1.2, "idle": 0.0, "bad": -2.0, "little": 0.8, "weak": 0.7}
+
+
+def figures(run):
+    noise = np.random.default_rng([run.seed, 3, *map(ord, run.variant.name)]).normal(0, 0.35)
+    loss = 5 + np.sin(run.seed) - GAINS.get(run.variant.name, 0.0) + noise
+    return {"test_loss": loss, "test_accuracy": 0.5, "train_loss": loss, "validation_loss": loss}
+
+
+def planned(folder, workers=1, **settings):
+    common = {"seeds": "auto", "max_seeds": 20, "variants": VARIANTS, "epochs": 1, "engine": "compiled", "primary": "test_loss"}
+    return make_plan("digits-mlp", ledger=folder / "r.db", workers=workers, **(common | settings))
+
+
+@ON_JAX
+def test_seeds_go_to_what_is_undecided(tmp_path, monkeypatch):
+    trained = made_up_execution(monkeypatch, figures)
+    found = carry_out(planned(tmp_path), quiet=True)
+    raced = found.raced()
+    assert (raced["clear"], raced["bad"]) == ({"seeds": 7, "stopped": DECIDED}, {"seeds": 7, "stopped": DECIDED})
+    assert {raced[name]["stopped"] for name in ("idle", "little", "weak")} <= {DECIDED, FUTILE, USED}
+    assert FUTILE in {each["stopped"] for each in raced.values()}
+    most = max(each["seeds"] for each in raced.values())
+    assert most > 7
+    assert (
+        len(trained) == len(set(trained)) == sum(each["seeds"] for each in raced.values()) + most
+    )  # with one worker none is in vain
+    words = {name: by_metric["test_loss"] for name, by_metric in found.verdicts.items()}
+    assert (words["clear"], words["bad"]) == ("better", "worse")
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    runs = {variant["name"]: len(variant["runs"]) for variant in document["variants"]}
+    assert runs == {"none": most} | {name: each["seeds"] for name, each in raced.items()}
+    assert {variant["name"]: variant["race"] for variant in document["variants"] if variant["name"] != "none"} == raced
+    assert found.missing == 0
+    text, page = str(found), found.save_report(tmp_path / "r.html").read_text()
+    stopped = next(name for name, each in raced.items() if each["stopped"] == FUTILE)
+    assert f"{raced[stopped]['seeds']}, stopped: cannot win" in page
+    assert "7, decided" in page
+    row = next(line for line in text[text.index("Seeds that were added") :].splitlines() if f" {stopped} " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [stopped, str(raced[stopped]["seeds"]), "stopped: cannot win"]
+    # Again, and from the ledger: nothing is trained, and the verdicts are the same, from one study.
+    before = list(trained)
+    again = carry_out(planned(tmp_path, workers=8), quiet=True)
+    assert trained == before
+    kept = retrieve(tmp_path / "r.db", number=found.number)
+    for other in (again, kept):
+        assert other.raced() == raced
+        assert other.document()["comparisons"] == found.document()["comparisons"]
+        assert other.study.counts == found.study.counts
+    assert [each["number"] for each in listed(tmp_path / "r.db")] == [found.number, again.number]
+
+
+@ON_JAX
+@pytest.mark.parametrize("interrupt_at", [3, 40, 50])
+def test_a_race_that_was_interrupted_goes_on_to_the_same_end(tmp_path, monkeypatch, interrupt_at):
+    made_up_execution(monkeypatch, figures)
+    whole = carry_out(planned(tmp_path), quiet=True)
+    (tmp_path / "other").mkdir()
+    trained = made_up_execution(monkeypatch, figures, interrupt_at=interrupt_at)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(planned(tmp_path / "other", workers=6), quiet=True)
+    so_far = retrieve(tmp_path / "other" / "r.db")
+    assert so_far.race is None or so_far.race.racing
+    found = carry_out(planned(tmp_path / "other"), quiet=True)
+    assert len(set(trained)) == len(trained)
+    assert found.raced() == whole.raced()
+    assert found.document()["comparisons"] == whole.document()["comparisons"]
+
+
+@ON_JAX
+def test_runs_that_a_ledger_has_already_are_used_as_far_as_the_race_goes(tmp_path, monkeypatch, capsys):
+    trained = made_up_execution(monkeypatch, figures)
+    carry_out(planned(tmp_path, seeds=20, max_seeds=None), quiet=True)
+    assert len(trained) == 20 * 6
+    plan = planned(tmp_path)
+    monkeypatch.setattr("keras_dropout.bench.execution.timing.estimate_seconds", lambda plan, todo: 1.0 * len(todo))
+    studies._print_plan(plan, asked_before(plan.ledger, plan.study, 20), as_json=True)
+    assert json.loads(capsys.readouterr().out)["to_train"] == 0
+    found = carry_out(plan, quiet=True)
+    assert len(trained) == 20 * 6
+    (tmp_path / "other").mkdir()
+    fresh = carry_out(planned(tmp_path / "other"), quiet=True)
+    assert found.document()["comparisons"] == fresh.document()["comparisons"]
+    assert [look.max_seeds for look in found.asked.looks] == [None]
+
+
+@ON_JAX
+def test_runs_that_fail_in_a_race_are_tried_again_by_the_next_command(tmp_path, monkeypatch):
+    made_up_execution(monkeypatch, figures)
+    found = carry_out(planned(tmp_path), quiet=True)
+    key = found.study.key(next(variant for variant in found.study.variants if variant.name == "clear"), 2)
+    with sqlite3.connect(tmp_path / "r.db") as connection:
+        connection.execute("UPDATE runs SET status = 'failed', error = 'x', metrics = '{}' WHERE key = ?", (key,))
+    kept = retrieve(tmp_path / "r.db")
+    assert kept.raced()["clear"] == {"seeds": 7, "stopped": ""}  # six pairs and one that failed: not decided yet
+    trained = made_up_execution(monkeypatch, figures)
+    assert carry_out(planned(tmp_path), quiet=True).raced() == found.raced()
+    assert trained == [key]

@@ -409,7 +409,7 @@ CONTRADICTORY = {
     "a kind that is a number": ("[tune]\nkinds = [5]", "kinds must be names of methods; got [5]"),
     "no choice": ('[space]\nhidden = "0.2"', "leaves no choice"),
     "not a text": ("[space]\nhidden = 0.2", "a search space is a text"),
-    "seeds auto": ('seeds = "auto"', "got auto"),
+    "a sweep with seeds auto": ('seeds = "auto"\n[tune]\nsweep = "hidden=0:0.6:3"', "got auto"),
     "unknown name": ("[tune]\ntrails = 3", "unknown name 'trails'"),
     "space is no table": ('space = "hidden=0:0.3"', "space must be a table"),
 }

@@ -16,6 +16,7 @@ from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.execution.scheduler import Execution, count_cores
 from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
+from keras_dropout.bench.racing import Race
 from keras_dropout.bench.records import Result, Study, Variant
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
@@ -96,7 +97,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
-            number, study = None, plan.round()
+            number, study = None, plan.round(_race_before(plan, ledger))
             while number is None or study.counts != found.study.counts:
                 number = ledger.put_study(study, command, versions(), machine(), more_of_it, number)
                 keys = {run.key for run in study.runs()}
@@ -127,6 +128,14 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
         with suppress(NotStored):
             ledger.add_to_study(found.number, {"timing": found.timing})
     return found
+
+
+def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
+    """Return the race as far as the ledger has its runs; failed runs are tried again."""
+    if plan.settings["max_seeds"] is None:
+        return None
+    known = ledger.get({run.key for run in plan.study.runs()}, each_example=False)
+    return so_far(plan, plan.study, {key: each for key, each in known.items() if each.status != "failed"}, "").race
 
 
 def keep(found: ShownComparison, more: Mapping[str, Any]) -> None:

@@ -327,13 +327,10 @@ class Comparison:
 
     def in_race(self) -> Self:
         """Return this comparison over the seeds that a race gives each variant; itself for a number of seeds."""
-        if (found := self.race) is None:
+        if (found := self.race) is None or not found.looked:
             return self
-        most = max(found.stops.values(), default=0)
-        counts = {**found.stops, self.study.baseline: most}
-        if not most or counts == self.study.counts:
-            return self
-        return dataclasses.replace(self, study=dataclasses.replace(self.study, seeds=self.study.seeds[:most], counts=counts))
+        study = self.study.with_counts(found.stops)
+        return self if study.counts == self.study.counts else dataclasses.replace(self, study=study)
 
     def figures(self, metric: str) -> dict[str, dict[str, Any]]:
         """Return further figures beside the verdicts, by variant: the other fields of "comparisons" in `document`."""

@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,13 @@ class Study:
     def seeds_of(self, variant: Variant) -> tuple[int, ...]:
         """Return the seeds that a variant gets: all of them, or in a race the first ones."""
         return self.seeds if self.counts is None else self.seeds[: self.counts[variant.name]]
+
+    def with_counts(self, counts: Mapping[str, int]) -> "Study":
+        """Return the study with so many seeds of each variant, and of the baseline as many as the variant with the most."""
+        most = max(counts.values())
+        found = replace(self, seeds=self.seeds[:most], counts={**counts, self.baseline: most})
+        vars(found).update({name: value for name, value in vars(self).items() if name in ("_keys", "weights_hash")})
+        return found
 
     def runs(self) -> list[Run]:
         """Return all runs, by seed and then by variant, so that complete pairs come early."""

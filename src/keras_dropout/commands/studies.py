@@ -1,5 +1,6 @@
 """The commands that train: compare and tune."""
 
+import dataclasses
 import json
 import sys
 from typing import Annotated, Any
@@ -288,10 +289,13 @@ def _print_notes(plan: Any, asked: Any) -> None:
 
 
 def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
+    from keras_dropout.bench.compare import so_far
     from keras_dropout.bench.execution.timing import estimate_seconds
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
-    study, known = plan.study, plan.known()
+    known = plan.known()
+    study = plan.at_most(so_far(plan, plan.study, known, "").race)
+    plan = dataclasses.replace(plan, study=study)
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}

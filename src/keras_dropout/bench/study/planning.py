@@ -66,7 +66,7 @@ class Plan:
         return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
 
     def round(self, race: "Race | None" = None) -> Study:
-        """Return the study; with `max_seeds`, with the seeds of the next round of a race.
+        """Return the study; with `max_seeds`, with the seeds of the next round of a race, or of one that has ended.
 
         The first round has the fewest seeds that can give a verdict. Each later one adds, for the variants that are racing and the
         baseline, as many seeds as the workers can train at once.
@@ -78,14 +78,15 @@ class Plan:
 
         names = [variant.name for variant in self.study.variants]
         if race is None:
-            return self._with_counts(dict.fromkeys(names, first_look(most)))
-        seeds = min(most, race.looked + max(1, self.workers // (1 + len(race.racing))))
-        return self._with_counts(dict(race.stops) | dict.fromkeys(race.racing, seeds))
+            return self.study.with_counts(dict.fromkeys(names, first_look(most)))
+        seeds = min(most, max(first_look(most), race.looked + max(1, self.workers // (1 + len(race.racing)))))
+        return self.study.with_counts(dict(race.stops) | dict.fromkeys(race.racing, seeds))
 
-    def _with_counts(self, counts: Mapping[str, int]) -> Study:
-        """Return the study with so many seeds of each variant, and of the baseline as many as the variant with the most."""
-        most = max(counts.values())
-        return dataclasses.replace(self.study, seeds=self.study.seeds[:most], counts={**counts, self.study.baseline: most})
+    def at_most(self, race: "Race | None") -> Study:
+        """Return the study with all seeds that a race can still use; all there are without one."""
+        if race is None or self.settings["max_seeds"] is None:
+            return self.study
+        return self.study.with_counts(dict(race.stops) | dict.fromkeys(race.racing, self.settings["max_seeds"]))
 
     def todo(self, known: Mapping[str, Result], kept: Collection[str] = ()) -> list[Run]:
         """Return the runs that `known` lacks, each key once; failed runs are tried again.

@@ -143,8 +143,8 @@ def check_study(settings: Mapping[str, Any]) -> None:
     checked = check_settings(settings)
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
-    if settings.get("seeds") == "auto":
-        refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
+    if settings.get("seeds") == "auto" and settings.get("sweep") is not None:
+        refuse("a sweep trains each rate with each seed; got auto.", "Give a number of seeds, for example 6.")
     if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
         refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
     for seed in (SEARCH_SEED, *FINAL_SEEDS):

@@ -168,7 +168,7 @@ def plan_sweep(target: Any, data: Any = None, *, sweep: str, **settings: Any) ->
         refuse(f"a sweep is over one range; got {sweep!r}.", fix)
     check_whole("the number of a sweep's rates", found.size, 2, fix, MOST_RATES)
     choice, span = choices[0], choices[0].ranges[0]
-    plan = fresh_plan(target, data, settings)
+    plan = fresh_plan(target, data, settings | {"sweep": sweep})
     model = build(plan.study)
     found.check(model)
     names = [f"{site}={choice.at([number])}" for number in range(span.count)]

@@ -77,7 +77,8 @@ class Tuning(Shown):
     def sentences(self) -> list[str]:
         """Name the winner and its losses, explain why there are two figures, and state the cost of the search."""
         loss, interval = self.fresh("test_loss")
-        seeds = len(self.comparison.study.seeds)
+        winner = next(variant for variant in self.comparison.study.variants if variant.name == TUNED)
+        seeds = len(self.comparison.study.seeds_of(winner))
         found = [f"The search found {self.placement or 'no dropout'}."]
         if loss is not None:
             found[0] += f" Test loss on {seeds} fresh seeds: {loss:.4f}{_between(interval)}."
@@ -166,7 +167,7 @@ def _search_and_compare(search: Search, quiet: bool, command: str) -> Tuning:
         "wall_seconds": round(wall, 2),
         "model_epochs": spent,
         "models": round(spent / study.epochs, 2),
-        "comparison_model_epochs": len({run.key for run in study.runs()}) * study.epochs,
+        "comparison_model_epochs": len({run.key for run in comparison.study.runs()}) * study.epochs,
     }
     found = Tuning(search, trials, comparison, timing)
     keep(comparison, found.own_document())
@@ -185,8 +186,8 @@ def tune(
     """Search for a placement on validation data, and compare the winner with the baseline on fresh seeds and test data.
 
     `target`, `data` and the settings of the study are the same as for `compare`. `seeds` are the seeds of the comparison (0 to 5 by
-    default); the search uses other seeds. The comparison has the baseline, the winner as "tuned", and `variants`; by default these
-    are the model as it is published, or as it is built if that has dropout.
+    default, or "auto"); the search uses other seeds. The comparison has the baseline, the winner as "tuned", and `variants`; by
+    default these are the model as it is published, or as it is built if that has dropout.
 
     `space` describes the placements to try, as text or {site: text}: "input=0:0.3, hidden=0:0.6 | linear(0:0.6, 0)" (see
     `bench.tuning.spaces`); by default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe",
