@@ -12,6 +12,7 @@ from keras_dropout.bench import power
 from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.execution import timing
 from keras_dropout.bench.forecast import forecast, forecast_sentences
+from keras_dropout.bench.ledger.looks import Asked
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.commands import studies
 
@@ -53,7 +54,7 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     assert f"0.5 takes {found['pairs_needed']} seeds" in takes
 
     monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)
-    studies._print_plan(plan, as_json=True)
+    studies._print_plan(plan, Asked(), as_json=True)
     assert json.loads(capsys.readouterr().out)["power"] == found
     studies._print_plan(plan, as_json=False)
     assert capsys.readouterr().out.endswith(f"{shows}\n{takes}\n")

@@ -27,7 +27,7 @@ DECIDED, FUTILE, USED = "decided", "cannot win", "all seeds used"  # why a varia
 _GROWTH = 3  # of the spending after the first look
 _HOPE = 0.05  # a variant whose chance of a verdict is below gets no more seeds
 _BEATEN = 0.01  # the p at which the best variant so far is clearly better than another
-_EXACT_UP_TO = 14  # pairs; 2**13 patterns of signs and their negatives. Beyond, each goes on at random.
+_EXACT_UP_TO = 12  # pairs; 2**11 patterns of signs and their negatives. Beyond, each goes on at random.
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Boundary:
     659-663), with the boundary of the sign-flip test in place of the normal one, and the maximum over rows, in a single step. The
     only assumption on the distribution is symmetry.
 
-    Up to 14 pairs, all patterns are enumerated. After that each continues at random; this keeps the level, as the observed pattern
+    Up to 12 pairs, all patterns are enumerated. After that each continues at random; this keeps the level, as the observed pattern
     is one of them.
     """
 
@@ -113,14 +113,14 @@ class Boundary:
         norms = np.sqrt(self._squares + worst**2 * self._diverged)
         sums = self._sums + worst[:, None] * self._beyond if self._diverged.any() else self._sums
         towards = sums / np.where(norms > 0, norms, 1.0)[:, None]
-        distance = np.where(self._inside, np.abs(towards).max(axis=0), 0.0)
+        seen = towards[:, 0].copy()  # pattern 0, without a flip, is the observed one
+        distance = np.where(self._inside, np.abs(towards, out=towards).max(axis=0), 0.0)
         # The small tolerance keeps patterns inside together that differ by rounding only.
         boundary = np.partition(distance, -may_cross - 1)[-may_cross - 1] * (1 + 1e-12)
         cross = distance > boundary
         self._inside &= ~cross
         self._crossed += int(cross.sum())
-        # Pattern 0, without a flip, is the observed one.
-        return np.where(np.abs(towards[:, 0]) > boundary, np.sign(towards[:, 0]), 0.0)
+        return np.where(np.abs(seen) > boundary, np.sign(seen), 0.0)
 
     def _next_signs(self) -> np.ndarray:
         pairs = len(self._sizes)

@@ -36,7 +36,7 @@ def verdict(document: Mapping[str, Any]) -> Verdict:
     """
     found = _of_differences(document)
     if said := looks_sentence(document.get("looks", ())):
-        found = replace(found, headline=f"{found.headline} {said}")
+        found = replace(found, headline=f"{found.headline} {said}.")
     if not (falling := document.get("unfinished_curves")):
         return found
     advice = f"Train on before you act on it: the validation loss still falls at the last epoch ({', '.join(falling)})."
@@ -50,7 +50,7 @@ def looks_sentence(looks: Sequence[Mapping[str, Any]], this: str = "This is") ->
         return ""
     before = f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}" if counts[1:] else str(counts[0])
     after = f"{'looks' if counts[1:] else 'one'} with {before} seeds"
-    return f"{this} the {ordinal(len(counts) + 1)} look at this question, after {after}."
+    return f"{this} the {ordinal(len(counts) + 1)} look at this question, after {after}"
 
 
 def race_words(raced: Mapping[str, Any]) -> str:
@@ -62,7 +62,7 @@ def asked_sentences(looks: Sequence[Mapping[str, Any]], judged: int | None, own:
     """Say before a study begins which look it will be, and how many placements its test part will have judged."""
     found = []
     if said := looks_sentence(looks, "this will be"):
-        found.append(f"{said} p-values and verdicts are those of a single look")
+        found.append(f"{said}; p-values and verdicts are those of a single look")
     if judged is not None and judged > own:
         found.append(f"with this study, the test part will have judged {judged} placements; its verdicts allow for its own {own}")
     return found
