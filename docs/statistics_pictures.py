@@ -13,7 +13,8 @@ import altair as alt
 import numpy as np
 import vl_convert
 
-from keras_dropout.bench.statistics import mean_interval, sequential_verdict, sign_flip_p, smallest_p
+from keras_dropout.bench.racing import sequential_verdict
+from keras_dropout.bench.statistics import mean_interval, sign_flip_p, smallest_p
 
 HERE = Path(__file__).resolve().parent
 STUDY = HERE.parent / "benchmarks" / "results" / "fashion_mnist_mlp.json"

@@ -56,7 +56,7 @@ def test_the_spread_of_a_like_study_says_what_the_seeds_show(tmp_path, monkeypat
     monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)
     studies._print_plan(plan, Asked(), as_json=True)
     assert json.loads(capsys.readouterr().out)["power"] == found
-    studies._print_plan(plan, as_json=False)
+    studies._print_plan(plan, Asked(), as_json=False)
     assert capsys.readouterr().out.endswith(f"{shows}\n{takes}\n")
 
     assert forecast(plan, 5)["rows"] == 10
