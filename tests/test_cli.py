@@ -192,7 +192,8 @@ def test_seeds_are_added_and_worse_fails(tmp_path):
     assert again.returncode == 0, again.stderr
     assert without_timings(again.stdout) == without_timings(done.stdout)
     plan = run(tmp_path, *arguments[:-2], "--seeds", "auto", "--dry-run")
-    assert "2 variants x at most 30 seeds" in plan.stdout
+    assert "2 variants x at most 7 seeds" in plan.stdout  # the race has ended
+    assert "14 of 14 runs are in the ledger, 0 to train" in plan.stdout
 
 
 DIVERGES = """

@@ -284,7 +284,7 @@ def test_seeds_are_added_until_there_are_verdicts_and_the_same_command_goes_on(t
     found = carry_out(plan, quiet=True)
     assert len(set(trained)) == len(trained)  # nothing is trained again
     # 7 pairs are the fewest for a verdict, 4 seeds keep 9 workers busy, and with one seed against it takes 13.
-    assert len(trained) == 1 + 2 * 15
+    assert len(trained) == 1 + 2 * 14
     assert found.document()["study"]["seeds"] == list(range(13))
     assert found.raced() == {"hidden": {"seeds": 13, "stopped": "decided"}}
     assert (found.missing, found.verdicts) == (0, {"hidden": {"test_loss": "better"}})

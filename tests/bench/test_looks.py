@@ -71,7 +71,7 @@ def test_a_question_asked_with_more_seeds_or_other_variants_is_a_second_look(ask
     text = " ".join(str(third).split())
     for words in (
         "the third look at this question, after study 1 (6 seeds), study 2 (8 seeds)",
-        f"{third.chance_of_looks():.1%} of",
+        f"{100 * third.chance_of_looks():.1f} % of",
     ):
         assert words in text
         assert words in page

@@ -173,9 +173,9 @@ def compare(
     learning-rate schedule, losses, metrics and augmentation layers are kept. Each run starts from new weights.
 
     `settings`: seeds (a number, the seeds themselves, or "auto": seeds are added until each variant has a verdict on the primary
-    metric, or there are max_seeds, by default 30); primary (the metric that leads the verdict, by default "test_loss"; when named,
-    such as "test_accuracy", its verdicts are a family of their own); margin (a smaller difference in the primary metric does not
-    matter: see docs/statistics.md); power (a difference that the study should show: pairs_needed is then
+    metric or cannot win, or there are max_seeds, by default 30); primary (the metric that leads the verdict, by default
+    "test_loss"; when named, such as "test_accuracy", its verdicts are a family of their own); margin (a smaller difference in the
+    primary metric does not matter: see docs/statistics.md); power (a difference that the study should show: pairs_needed is then
     for it); epochs, batch_size, optimizer, learning_rate; class_weight ({class: weight}, or "balanced");
     early_stopping (epochs to wait for a smaller validation loss; then the epoch with the smallest loss is measured);
     samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression

@@ -211,7 +211,8 @@ class Comparison:
 
     def _compare(self, families: Sequence[Mapping[tuple[str, str], Row]], baseline: str) -> dict[tuple[str, str], Difference]:
         """Compare the rows of families. In a race the leading family says where a variant stops, in all of them."""
-        found, raced = {}, self._race(families[0], baseline) if self.max_seeds is not None else None
+        raced = self._race(families[0], baseline) if self.max_seeds is not None else None
+        found: dict[tuple[str, str], Difference] = {}
         for family in families:
             if raced is None:
                 found |= compare_family(family)
@@ -355,13 +356,18 @@ class Comparison:
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
                 "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
             }
-        for name, each in found.items():
-            differences = statistics.without_ties(rows[name].differences, rows[name].resolution)
-            each["anytime_p"] = looking.anytime_p(differences) if metric == self._once(self.deciding) else None
-        for p in ("wilcoxon_p", "anytime_p") if metric == self._once(self.deciding) else ("wilcoxon_p",):
-            for each, adjusted in zip(found.values(), statistics.holm([each[p] for each in found.values()])):
-                each[f"{p}_adjusted"] = adjusted
-        return {name: {"anytime_p_adjusted": None} | each for name, each in found.items()}
+        anytime = self._anytime() if metric == self._once(self.deciding) else dict.fromkeys(found, (None, None))
+        adjusted = statistics.holm([each["wilcoxon_p"] for each in found.values()])
+        for (name, each), p in zip(found.items(), adjusted):
+            each["wilcoxon_p_adjusted"] = p
+            each["anytime_p"], each["anytime_p_adjusted"] = anytime[name]
+        return found
+
+    def _anytime(self) -> dict[str, tuple[float, float]]:
+        """Return p on the deciding metric that holds however often one looks, by variant: alone, and adjusted for all (Holm)."""
+        rows = self._rows(self._once(self.deciding), self.study.baseline)
+        p = [looking.anytime_p(statistics.without_ties(row.differences, row.resolution)) for row in rows.values()]
+        return dict(zip(rows, zip(p, statistics.holm(p))))
 
     def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
         """Return the figures that count all seeds, also those of which a run diverged."""
@@ -512,12 +518,12 @@ class Comparison:
         found, judged = [], self.asked.placements_judged
         if looks := self.looks:
             names = [f"study {each.number} ({len(each.seeds)} seeds)" for each in looks]
-            figures = {name: each["anytime_p_adjusted"] for name, each in self.figures(self.deciding).items()}
+            chance = 100 * (self.chance_of_looks() or 0)
             found.append(
                 f"This is the {looking.ordinal(len(looks) + 1)} look at this question, after {', '.join(names)}. p-values and "
-                f"verdicts are those of a single look: if nothing differs, such looks together give some verdict in "
-                f"{self.chance_of_looks():.1%} of studies. p that allows for any number of looks, adjusted for the variants: "
-                f"{', '.join(f'{name} {p:.2g}' for name, p in figures.items())}."
+                f"verdicts are those of a single look: if nothing differs, such looks together give some verdict in {chance:.1f} % "
+                "of studies. p that allows for any number of looks, adjusted for the variants: "
+                f"{', '.join(f'{name} {p:.2g}' for name, (_, p) in self._anytime().items())}."
             )
         if judged is not None and judged > len(self.others):
             found.append(

@@ -157,7 +157,7 @@ class Settings(TypedDict, total=False):
     seeds: Annotated[
         int | Sequence[int] | str,
         Setting(
-            "Runs per variant, with the seeds 0, 1, 2, …; auto: more until there are verdicts. Default: 6.",
+            "Runs per variant, with the seeds 0, 1, 2, …; auto: more for those that are undecided. Default: 6.",
             "6",
             default=6,
             read=_read_seeds,

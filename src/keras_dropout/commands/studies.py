@@ -69,7 +69,7 @@ def compare(
     --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
     many seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study,
     epochs, variants, pairs and sd (of the differences in that study), rows (tested together), detectable_difference,
-    wanted_difference and pairs_needed, with their intervals.
+    wanted_difference and pairs_needed, with their intervals. It says which look at the question the study will be.
 
     The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
     comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
@@ -79,11 +79,17 @@ def compare(
     far from all others), wilcoxon_p and wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test
     examples; test loss only), detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show
     wanted_difference: --power, else --margin, else as large as seen), pairs_needed_interval (from the 95 % interval of the
-    spread), pairing_gain (unpaired variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision),
-    equivalence (with --margin, of the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the
-    probabilities worse, within and better). What does not exist is null. docs/statistics.md says what they mean.
-    unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo: variant,
-    metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+    spread), anytime_p and anytime_p_adjusted (leading metric only; they hold however often one looks), pairing_gain (unpaired
+    variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision), equivalence (with --margin, of
+    the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and
+    better). What does not exist is null. docs/statistics.md says what they mean.
+    looks: earlier studies in the ledger that asked the same question on fewer or other seeds (number, started, seeds, variants,
+    max_seeds); chance_of_looks: of any false verdict in all of them together; placements_judged: how many this test part has
+    judged. With --seeds auto each variant has race: seeds (that it was judged by) and stopped ("decided", "cannot win" or "all
+    seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also
+    monte_carlo: variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+
+    With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
 
     Examples:
       keras-dropout compare digits-mlp

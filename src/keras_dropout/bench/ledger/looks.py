@@ -70,9 +70,11 @@ class _Question:
     def repeats(self, other: "_Question") -> bool:
         """Return whether both asked for the same runs, or add seeds to the same variants by the same rule, which counts looks."""
         mine, theirs = set(self.said.keys.values()), set(other.said.keys.values())
-        if self.said.max_seeds is None or self.said.variants != other.said.variants:
+        if self.said.max_seeds is None or mine == theirs:
             return self.said.max_seeds == other.said.max_seeds and mine == theirs
-        return self.said.max_seeds == other.said.max_seeds and (mine <= theirs or theirs <= mine)
+        alike = (self.said.max_seeds, self.said.variants) == (other.said.max_seeds, other.said.variants)
+        # Of a study that was interrupted early, not all placements are known.
+        return alike and (self.names.keys() == other.names.keys() or mine <= theirs or theirs <= mine)
 
 
 def asked_before(path: str | Path, study: Study, max_seeds: int | None = None, number: int | None = None) -> Asked:
@@ -142,7 +144,9 @@ def _questions(connection: sqlite3.Connection, fingerprint: str) -> Iterator[_Qu
                 found.append(_Said(number, started, study["baseline"], plan["max_seeds"], len(study["variants"]), keys))
     asked = {key for each in found for key in each.keys.values()}
     ended = dict(select_keys(connection, "SELECT key, finished FROM runs WHERE status != 'failed' AND key IN", asked))
-    samples = [{name: key for (name, _), key in reversed(each.keys.items()) if key in ended} for each in found]  # the first of each
+    samples = [
+        {name: key for (name, _), key in reversed(list(each.keys.items())) if key in ended} for each in found
+    ]  # the first of each
     identities = {}
     for key, config in select_keys(
         connection, "SELECT key, config FROM details WHERE key IN", (key for each in samples for key in each.values())
