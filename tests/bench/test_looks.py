@@ -179,7 +179,7 @@ def test_the_chance_of_one_look_is_that_of_the_exact_test():
     def one(pairs):
         return ((tuple(range(pairs)), ("a",), None),)
 
-    wrong = 4 * np.sqrt(0.05 * 0.95 / 4000)
+    wrong = 4 * np.sqrt(0.05 * 0.95 / 8000)
     for pairs in (5, 6, 8, 10):
         half = 2 ** (pairs - 1)
         assert chance_of_a_false_verdict(one(pairs)) == pytest.approx(np.floor(0.05 * half) / half, abs=wrong)

@@ -455,7 +455,7 @@ def test_seeds_go_to_what_is_undecided(tmp_path, monkeypatch):
     stopped = next(name for name, each in raced.items() if each["stopped"] == FUTILE)
     assert f"{raced[stopped]['seeds']}, stopped: cannot win" in page
     assert "7, decided" in page
-    row = next(line for line in text[text.index("Seeds that were added") :].splitlines() if f" {stopped} " in line)
+    row = next(line for line in text[text.index("Seeds added") :].splitlines() if f" {stopped} " in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [stopped, str(raced[stopped]["seeds"]), "stopped: cannot win"]
     # Again, and from the ledger: nothing is trained, and the verdicts are the same, from one study.
     before = list(trained)

@@ -11,7 +11,7 @@ from scipy import stats
 from keras_dropout.bench.racing import first_look, spent
 from keras_dropout.bench.statistics import LEVEL, fewest_pairs
 
-_STUDIES = 4000  # simulated; fewer with many variants
+_STUDIES = 8000  # simulated; fewer with many variants
 _AT_ONCE = 250  # limits their memory
 _EXACT_UP_TO = 10  # pairs; 2**9 patterns of signs and their negatives. Beyond, each goes on at random.
 _BETS = np.geomspace(0.3, 4, 10)
@@ -50,7 +50,7 @@ def chance_of_a_false_verdict(looks: tuple[Looked, ...]) -> float:
     seeds = sorted({seed for each, *_ in looks for seed in each})
     names = sorted({name for _, each, _ in looks for name in each})
     generator, wrong = np.random.default_rng(0), 0
-    studies = _STUDIES if len(names) <= 10 else _STUDIES // 4
+    studies = _STUDIES if len(names) <= 10 else _STUDIES // 8
     for _ in range(0, studies, _AT_ONCE):
         runs = generator.standard_normal((_AT_ONCE, 1 + len(names), len(seeds)))
         pairs, found = runs[:, 1:] - runs[:, :1], np.zeros(_AT_ONCE, dtype=bool)

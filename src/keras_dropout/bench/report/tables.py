@@ -191,7 +191,7 @@ def _differences_table(found: Comparison, metric: str) -> Table:
 
 def _race_table(found: Comparison) -> Table:
     """Return how many seeds each variant got, and why no more."""
-    table = Table(title=f"Seeds that were added, of at most {found.max_seeds}", title_justify="left")
+    table = Table(title=f"Seeds added, at most {found.max_seeds}", title_justify="left")
     for name in ("variant", "seeds", "then"):
         table.add_column(name, justify="right" if name == "seeds" else "left")
     for name, each in found.raced().items():
