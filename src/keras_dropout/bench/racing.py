@@ -129,9 +129,9 @@ class Boundary:
         if self._random is None:
             # Sizes are independent of signs, so they may seed the patterns. One seed for all studies would give all the same error.
             self._random = np.random.default_rng([int(place) for place in np.argsort(self._sizes, kind="stable")])
-        flips = self._random.integers(2, size=self._signs.shape[1], dtype=np.int8)
+        flips: np.ndarray = self._random.integers(2, size=(self._signs.shape[1],), dtype=np.int8)
         flips[0] = 0
-        return 1.0 - 2.0 * flips
+        return np.where(flips, -1.0, 1.0)
 
 
 def sequential_verdict(differences: Sequence[float] | np.ndarray, *, max_pairs: int, alpha: float = LEVEL) -> str | None:
