@@ -501,6 +501,12 @@ def test_runs_that_a_ledger_has_already_are_used_as_far_as_the_race_goes(tmp_pat
     fresh = carry_out(planned(tmp_path / "other"), quiet=True)
     assert found.document()["comparisons"] == fresh.document()["comparisons"]
     assert [look.max_seeds for look in found.asked.looks] == [None]
+    # As an earlier version left it: all variants with the same seeds, and no word of who stopped.
+    with sqlite3.connect(tmp_path / "r.db") as connection:
+        connection.execute("UPDATE studies SET document = json_set(document, '$.plan.max_seeds', 20) WHERE id = 1")
+    old = retrieve(tmp_path / "r.db", number=1)
+    assert old.raced() == fresh.raced()
+    assert old.study.counts == fresh.study.counts
 
 
 @ON_JAX

@@ -494,3 +494,33 @@ def test_the_command_on_real_data(monkeypatch, capsys, tmp_path):
     assert first == again
     assert first["variants"][-1]["name"] == "tuned"
     assert keras_dropout.tune is tune
+
+
+def test_what_is_compared_on_the_test_part_is_counted_and_trials_are_not(train, tmp_path):
+    train(Training())
+    found = go(tmp_path, trials=9, seeds=6)
+    assert found.comparison.asked.placements_judged == found.document()["placements_judged"] == len(found.comparison.others) == 2
+    assert found.comparison.asked.looks == go(tmp_path, trials=9, seeds=6).comparison.asked.looks == ()
+    swept = go(tmp_path, sweep="hidden=0.1:0.5:3", space=None, seeds=7)
+    names = {variant.name for variant in swept.comparison.study.variants}
+    assert swept.comparison.asked.placements_judged == len(names | {"tuned"}) - 1
+    assert [look.variants for look in swept.comparison.asked.looks] == [("tuned", "as-published")]
+
+
+def test_the_winner_can_be_compared_on_seeds_that_are_added(train, tmp_path):
+    class Better(Training):
+        def test_loss(self, run):
+            return (
+                0.4 + 0.01 * np.random.default_rng([run.seed, len(run.variant.name)]).normal() - 0.1 * (run.variant.name == "tuned")
+            )
+
+    training = Better()
+    train(training)
+    found = go(tmp_path, trials=3, seeds="auto", max_seeds=12)
+    assert found.comparison.raced()["tuned"] == {"seeds": 7, "stopped": "decided"}
+    assert found.comparison.verdicts["tuned"]["test_loss"] == "better"
+    assert "on 7 fresh seeds" in str(found)
+    before = list(training.trained)
+    again = go(tmp_path, trials=3, seeds="auto", max_seeds=12)
+    assert training.trained == before
+    assert again.comparison.raced() == found.comparison.raced()

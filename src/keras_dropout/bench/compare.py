@@ -132,10 +132,15 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
 
 def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
     """Return the race as far as the ledger has its runs; failed runs are tried again."""
-    if plan.settings["max_seeds"] is None:
-        return None
-    known = ledger.get({run.key for run in plan.study.runs()}, each_example=False)
-    return so_far(plan, plan.study, {key: each for key, each in known.items() if each.status != "failed"}, "").race
+    most, seeds = plan.settings["max_seeds"], 8
+    while most is not None:  # a key takes time, so only as many as are needed
+        study = dataclasses.replace(plan.study, seeds=plan.study.seeds[:seeds])
+        known = ledger.get({run.key for run in study.runs()}, each_example=False)
+        race = so_far(plan, study, {key: each for key, each in known.items() if each.status != "failed"}, "").race
+        if race is None or race.looked < seeds or not race.racing or seeds >= most:
+            return race
+        seeds *= 2
+    return None
 
 
 def keep(found: ShownComparison, more: Mapping[str, Any]) -> None:

@@ -161,12 +161,12 @@ def _questions(connection: sqlite3.Connection, fingerprint: str) -> Iterator[_Qu
 
 def _question(said: _Said, known: Mapping[str, tuple[str, str, str]], ended: Mapping[str, str]) -> _Question:
     settings, model, baseline = known[said.baseline]
-    names = {placement: name for name, (*_, placement) in known.items() if name != said.baseline}
+    placements = {name: placement for name, (*_, placement) in known.items() if name != said.baseline}
+    names = {placement: name for name, placement in placements.items()}
     pairs = {
-        (placement, seed): (key, said.keys[said.baseline, seed])
-        for placement, name in names.items()
-        for (of, seed), key in said.keys.items()
-        if of == name and (said.baseline, seed) in said.keys
+        (placements[name], seed): (key, said.keys[said.baseline, seed])
+        for (name, seed), key in said.keys.items()
+        if name in placements and (said.baseline, seed) in said.keys
     }
     done = {pair: max(ended[key] for key in both) for pair, both in pairs.items() if all(key in ended for key in both)}
     return _Question(said, settings, model, baseline, names, frozenset(pairs), done)
