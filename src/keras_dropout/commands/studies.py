@@ -252,7 +252,7 @@ def tune(
     if not quiet:
         _print_notes(planned.plan, asked)
     if dry_run:
-        _print_search(planned, as_json) if "sweep" not in settings else _print_plan(planned.plan, asked, as_json)
+        _print_search(planned, asked, as_json) if "sweep" not in settings else _print_plan(planned.plan, asked, as_json)
         return
     command = stored_command()
     try:
@@ -321,8 +321,7 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         "max_seeds": plan.settings["max_seeds"],
         "estimated_seconds": round(seconds, 1),
         "power": told,
-        "looks": [look.document() for look in asked.looks],
-        "placements_judged": asked.placements_judged,
+        **_asked_before(asked),
     }
     if as_json:
         print(json.dumps(shown, indent=1))
@@ -344,11 +343,16 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         print(sentence)
 
 
-def _print_search(search: Any, as_json: bool) -> None:
+def _asked_before(asked: Any) -> dict[str, Any]:
+    """Return the fields of a plan that say what the ledger knows of its question."""
+    return {"looks": [look.document() for look in asked.looks], "placements_judged": asked.placements_judged}
+
+
+def _print_search(search: Any, asked: Any, as_json: bool) -> None:
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
     told = forecast(search.plan, len(search.plan.study.variants))  # the winner is one more
-    shown = search.document() | {"power": told}
+    shown = search.document() | {"power": told} | _asked_before(asked)
     if as_json:
         print(json.dumps(shown, indent=1))
         return
