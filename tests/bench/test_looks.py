@@ -142,6 +142,18 @@ def test_an_interrupted_study_that_goes_on_is_no_look(monkeypatch, tmp_path):
 
 
 @ON_JAX
+def test_only_runs_that_had_ended_before_are_a_look(monkeypatch, tmp_path):
+    """Three pairs had ended when the second study began; it trained the others that the first one had asked for."""
+    figures = {"test_loss": 1.0, "test_accuracy": 0.5}
+    made_up_execution(monkeypatch, lambda run: figures | {"test_loss": 1.0 + run.seed}, interrupt_at=7)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(planned(tmp_path, seeds=8, variants=["hidden"]), quiet=True)
+    found = carry_out(planned(tmp_path, seeds=10, variants=["hidden"]), quiet=True)
+    for each in (found, retrieve(tmp_path / "r.db")):
+        assert [look.seeds for look in each.asked.looks] == [(0, 1, 2)]
+
+
+@ON_JAX
 def test_seeds_that_are_added_are_one_look(ask):
     auto = {"seeds": "auto", "max_seeds": 10, "variants": ["hidden"]}
     first, again = ask(**auto), ask(**auto)
