@@ -210,6 +210,16 @@ class Settings(TypedDict, total=False):
     early_stopping: Annotated[
         int | None, _count("early stopping", "Epochs to wait for a smaller validation loss; the best epoch is measured.", "5")
     ]
+    robust: Annotated[
+        bool,
+        Setting(
+            "The verdict again in six other worlds: learning rate and epochs ×½ and ×2, with early stopping, with weight decay.",
+            "true",
+            default=False,
+            check=lambda value: check_flag("robust", value),
+            kind=bool,
+        ),
+    ]
     class_weight: Annotated[
         Mapping[int, float] | str | None, Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight)
     ]

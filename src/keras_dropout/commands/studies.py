@@ -65,6 +65,11 @@ def compare(
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
+    --robust asks again in six other worlds, each a study of its own in the ledger with one training setting changed, and says in
+    how many the verdict holds; verdict, --fail-if and exit status are those of the study as asked. Its --json has that as worlds:
+    name, changed (the settings), note, study (its number in the ledger), left_out (why it is not counted), failed (runs), and
+    comparisons: those of the deciding metric, with stands: holds, opposite, not shown, or null if nothing is shown as asked.
+
     --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
     many seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study,
     epochs, variants, pairs and sd (of the differences in that study), rows (tested together), detectable_difference,
@@ -137,6 +142,7 @@ def compare(
         found.save_report(report)
     _print_found(found, report, as_json)
     exit_if_failed(found, ledger)
+    _exit_if_worlds_failed(found, ledger)
     _exit_if_worse(found, fail_if)
 
 
@@ -279,16 +285,29 @@ def _print_notes(plan: Any) -> None:
         print(note, file=sys.stderr)
 
 
+def _exit_if_worlds_failed(found: Any, ledger: str) -> None:
+    failed = [
+        f"{world['failed']} run(s) of {world['name']} (study {world['study']})"
+        for world in found.more.get("worlds", ())
+        if world["failed"]
+    ]
+    if failed:
+        print(f"failed: {', '.join(failed)}. The other runs are kept in {ledger}. To try again:\n{again()}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
 def _print_plan(plan: Any, as_json: bool) -> None:
-    from keras_dropout.bench.execution.timing import estimate_seconds
+    from keras_dropout.bench import robustness
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
     study, known = plan.study, plan.known()
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
+    worlds = robustness.worlds(plan) if plan.settings["robust"] else []
+    costs = robustness.costs(plan, worlds)
     with working("timing a run"):
-        seconds = estimate_seconds(plan, todo)
+        seconds = _estimated([plan, *(world.plan for world in worlds)], costs)
     told = forecast(plan)
     shown = {
         "target": study.target,
@@ -304,6 +323,8 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "estimated_seconds": round(seconds, 1),
         "power": told,
     }
+    if worlds:
+        shown["worlds"] = costs
     if as_json:
         print(json.dumps(shown, indent=1))
         return
@@ -319,9 +340,22 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     print(
         f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {len(todo)} to train on {plan.workers} worker(s){models}"
     )
+    for line in robustness.cost_sentences(costs) if worlds else ():
+        print(line)
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
     for sentence in forecast_sentences(len(study.seeds), told):
         print(sentence)
+
+
+def _estimated(plans: Any, costs: Any) -> float:
+    """Estimate the seconds of a plan and those of its worlds, from a short training in the first that has runs left to train."""
+    from keras_dropout.bench.execution.timing import estimate_seconds
+
+    for plan, cost in zip(plans, costs):
+        if cost["to_train"]:
+            seconds = estimate_seconds(plan, plan.todo(plan.known(), plan.kept()))
+            return seconds * sum(each["model_epochs"] for each in costs) / cost["model_epochs"]
+    return 0.0
 
 
 def _print_search(search: Any, as_json: bool) -> None:

@@ -35,8 +35,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
 
     Every value that the templates insert passes `cleaned`. The embedded document keeps names unchanged, escaped by JSON.
 
-    `document` comes from `ShownComparison.report_document`. The page leaves out each of "search", "sweep", "examples", "confusion",
-    "calibration", "network" and "reproduction" (the summary of an `Outcome`) that is None or missing.
+    `document` comes from `ShownComparison.report_document`. The page leaves out each of "search", "sweep", "worlds", "examples",
+    "confusion", "calibration", "network" and "reproduction" (the summary of an `Outcome`) that is None or missing.
     """
     check_report_path(path)
     environment = jinja2.Environment(
@@ -58,7 +58,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "mostly_wrong": _mostly_wrong,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
-    optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
+    optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo", "worlds")
     absent: dict[str, Any] = dict.fromkeys(optional)
     document = absent | dict(document)
     # Without the last newline, as jinja inserts them into the page.
@@ -200,6 +200,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             if found
         },
         "arms": charts.arms(document["reproduction"]["figures"]) if document["reproduction"] else {},
+        "worlds": charts.worlds(document["worlds"]) if document["worlds"] else {},
         "trials": charts.trials(search["trials"]) if search else {},
         "expectation": _expectation(search["winner"], variants) if search else None,
     }

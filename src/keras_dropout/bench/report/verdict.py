@@ -232,6 +232,41 @@ def seeds_between(row: Mapping[str, Any]) -> str:
     return f"{needed} seeds" + (f" (between {low} and {high}: the spread is uncertain)" if low != high else "")
 
 
+def worlds_sentences(worlds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say in how many worlds each verdict holds, one sentence for each variant, and what such a count is not."""
+    counted, found = [world for world in worlds if world["left_out"] is None], []
+    for place, as_asked in enumerate(worlds[0]["comparisons"] if worlds else ()):
+        stands: dict[str | None, list[str]] = {}
+        shown: dict[str, list[str]] = {}
+        for world in counted:
+            row = world["comparisons"][place]
+            stands.setdefault(row["stands"], []).append(world["name"])
+            shown.setdefault(row["verdict"].split()[0].strip(","), []).append(world["name"])
+        name, words, among = as_asked["variant"], _words(as_asked["metric"]), f"of {_number_of(len(counted), 'world')}"
+        if None not in stands:
+            parts = [f"{name}, {words}: {as_asked['verdict']} as asked, and this holds in {len(stands['holds'])} {among}"]
+            parts += [f"{text} {', '.join(each)}" for way, text in _OTHERWISE.items() if (each := stands.get(way))]
+        else:
+            parts = [f"{name}, {words}: {as_asked['verdict']} as asked"]
+            parts += [f"{way} {among}: {', '.join(each)}" for way in ("better", "worse") if (each := shown.get(way))] or [
+                f"nor in any {among}"
+            ]
+        found.append(f"{'; '.join(parts)}.")
+    left_out = [f"{world['name']} ({world['left_out']})" for world in worlds if world["left_out"] is not None]
+    found += [f"Not counted: {'; '.join(left_out)}."] if left_out else []
+    found += [f"{world['name']}: {world['note']}." for world in worlds if world["note"] and world["left_out"] is None]
+    if found:
+        found.append(
+            "Each world has the same seeds and test examples, and verdicts of its own, of which any is false in at most 5 of 100 "
+            "studies: over several worlds that is more. Not shown is not the opposite, and the worlds are no sample of all that "
+            "could be."
+        )
+    return found
+
+
+_OTHERWISE = {"not shown": "not shown with", "opposite": "the opposite is shown with"}
+
+
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say how Monte-Carlo predictions change each variant's NLL or RMSE, one sentence each, from `Comparison.monte_carlo`."""
     found = []

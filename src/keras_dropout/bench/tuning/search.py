@@ -143,6 +143,11 @@ def check_study(settings: Mapping[str, Any]) -> None:
     checked = check_settings(settings)
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
+    if checked["robust"]:
+        refuse(
+            "robust asks the question of a comparison again; got a search.",
+            "Leave --robust out, and give what is found to a comparison: keras-dropout compare TARGET --variant … --robust",
+        )
     if settings.get("seeds") == "auto":
         refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
     if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
