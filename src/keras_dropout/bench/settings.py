@@ -339,6 +339,15 @@ class SearchSettings(Settings, total=False):
             flag="--no-halving",
         ),
     ]
+    tune_baseline: Annotated[
+        bool,
+        Setting(
+            "As many trials for the model without dropout: of learning rate, weight decay and early stopping. Doubles the cost.",
+            default=False,
+            check=lambda value: check_flag("tune_baseline", value),
+            kind=bool,
+        ),
+    ]
     sweep: Annotated[str | None, Setting("No search: each rate of SITE=START:STOP:COUNT with each seed.")]
 
 

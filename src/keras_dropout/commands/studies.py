@@ -217,7 +217,9 @@ def tune(
 
     The search tries placements on seeds of its own (1000 to 1002) and sees validation losses only: of each nine, the best three are
     trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
-    compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
+    compared on --seeds and the test data. With --tune-baseline, the model without dropout has as many trials of its training, and
+    the winner is compared with what they find, none, tuned. With --sweep, one rate is varied instead, and the losses are given as a
+    smooth curve.
 
     The other options are those of compare, --keep-weights and --samples for the comparison's runs alone; --variant names what is
     compared with the winner and none, by default the model as it is published or built. In a study file, [space] has a text for
@@ -361,7 +363,7 @@ def _estimated(plans: Any, costs: Any) -> float:
 def _print_search(search: Any, as_json: bool) -> None:
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
-    told = forecast(search.plan, len(search.plan.study.variants))  # the winner is one more
+    told = forecast(search.plan, len(search.plan.study.variants) + bool(search.baseline))  # the winners are more
     shown = search.document() | {"power": told}
     if as_json:
         print(json.dumps(shown, indent=1))
@@ -369,6 +371,9 @@ def _print_search(search: Any, as_json: bool) -> None:
     seconds, models = shown["estimated_seconds"], shown["model_epochs"] / search.plan.study.epochs
     print(f"{shown['target']}: {shown['trials']} trials by {shown['sampler']} of {shown['points']} points")
     print(f"  {shown['space']}")
+    if baseline := shown["baseline"]:
+        print(f"none, tuned: {shown['trials']} trials of {baseline['points']} points")
+        print(f"  {baseline['space']}")
     print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
     print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")

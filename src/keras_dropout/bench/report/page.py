@@ -20,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 
 from keras_dropout.bench.metric_names import plain_metric
+from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
@@ -56,6 +57,7 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "counted": _counted,
         "called": _called,
         "mostly_wrong": _mostly_wrong,
+        "training": training_text,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
     optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo", "worlds")

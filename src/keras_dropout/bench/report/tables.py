@@ -231,15 +231,15 @@ def _worlds_table(worlds: Sequence[Mapping[str, Any]], metric: str) -> Table:
         table.add_column(name, justify="left" if name in ("variant", "world", "verdict", "as asked") else "right")
     for place, first in enumerate(worlds[0]["comparisons"]):
         for number, world in enumerate(worlds):
-            name, what = Text("" if number else first["variant"]), Text(_changed(world))
+            cells = Text("" if number else first["variant"]), Text(_changed(world))
             if not world["comparisons"]:
-                table.add_row(name, what, "", "", "", "left out", "")
+                table.add_row(*cells, "", "", "", "left out", "")
                 continue
             row = world["comparisons"][place]
             interval = " to ".join(f"{end:+.4f}" for end in row["interval"]) if row["interval"] else "-"
             difference = "-" if row["difference"] is None else f"{row['difference']:+.4f}"
             stands = "" if not number else "not counted" if world["left_out"] else row["stands"] or ""
-            table.add_row(name, what, str(world["study"] or ""), difference, interval, row["verdict"], stands)
+            table.add_row(*cells, str(world["study"] or ""), difference, interval, row["verdict"], stands)
     return table
 
 

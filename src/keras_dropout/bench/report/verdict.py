@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_dropout import notation
 from keras_dropout.bench.metric_names import is_monte_carlo
+from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
 
@@ -150,6 +151,8 @@ def decimals(*values: float) -> int:
 
 def described(variant: Mapping[str, Any]) -> str:
     """Describe a variant in a phrase: "Dropout 0.2 at hidden_1 and hidden_2"."""
+    if variant.get("training"):
+        return f"{described({**variant, 'training': None})}, trained with {training_text(variant['training'])},"
     placement = variant["placement"]
     if placement is None:
         return f"the model as it is built ({variant['name']})"
@@ -433,6 +436,8 @@ def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epo
 
 
 def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | None]:
+    if training := variants[baseline].get("training"):
+        return f"Leave dropout out, and train with {training_text(training)}. Without dropout:", code(variants[baseline], 1)
     if variants[baseline]["placement"] == {}:
         return "Leave dropout out. If your model has some, this takes it out:", code(variants[baseline], 1)
     return f"Stay with {baseline}.", code(variants[baseline], 1) if variants[baseline]["placement"] else None
