@@ -1,7 +1,7 @@
 """Training settings that a variant or a world has in place of the study's own, as plain values. Loads no framework.
 
 They are a mapping with some of these: "learning_rate" (a number, or the serialised schedule that replaces the model's),
-"weight_decay" (that of Keras's optimizers: each step takes weight_decay x learning rate of a weight away; None for none) and
+"weight_decay" (that of Keras's optimizers: each step takes weight_decay x learning rate of a weight away; None or 0 for none) and
 "early_stopping" (the patience in epochs; None for none). A run is known by the settings that act on it, wherever they come from.
 """
 
@@ -48,7 +48,7 @@ def training_text(training: Mapping[str, Any]) -> str:
             rates = {key: each for key, each in value["config"].items() if key in RATES and each is not None}
             said.append(f"{words} {value['class_name']}({', '.join(f'{key}={_number(each)}' for key, each in rates.items())})")
         else:
-            said.append(f"no {words}" if value is None else f"{words} {_number(value)}")
+            said.append(f"no {words}" if not value else f"{words} {_number(value)}")
     return ", ".join(said)
 
 

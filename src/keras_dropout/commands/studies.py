@@ -133,7 +133,7 @@ def compare(
         found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
         found = so_far(plan, plan.study, plan.known(), command)
-        done = len(plan.study.runs()) - found.missing
+        done = len(plan.study.runs()) - found.missing + _done_in_other_worlds(plan)
         if found.results and not as_json:
             show(found)
         print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
@@ -285,6 +285,14 @@ def _asked(
 def _print_notes(plan: Any) -> None:
     for note in (*plan.notes, f"engine {plan.engine_reason}") if plan.notes else ():  # a recipe says all by its name
         print(note, file=sys.stderr)
+
+
+def _done_in_other_worlds(plan: Any) -> int:
+    """Return how many runs the ledger has of a plan's other worlds."""
+    from keras_dropout.bench import robustness
+
+    found = robustness.worlds(plan) if plan.settings["robust"] else []
+    return sum(len(world.plan.known()) for world in found if world.plan)
 
 
 def _exit_if_worlds_failed(found: Any, ledger: str) -> None:

@@ -44,6 +44,8 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     study, deciding = document["study"], _deciding(document)
     baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
     rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == deciding and _is_there(row)}
+    if variants[baseline].get("training"):  # another training without dropout is no placement
+        rows = {name: row for name, row in rows.items() if variants[name]["placement"] != {}} or rows
     unfinished = progress(document)
     if len(variants) < 2:
         return Verdict("open", f"Only {baseline} was trained.", unfinished, "There is nothing to compare; name a variant.")
@@ -66,6 +68,7 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     row, word = rows[name], rows[name]["verdict"]
     what, kind = (described(variants[name]), "placement") if study["epochs"] else (f"the variant {name}", "variant")
     headline = _headline(row, what, baseline) + _but(row, shown[name])
+    more += [text for text in worlds_sentences(document.get("worlds") or ()) if text.startswith(f"{name}, ")]
     more, alone = [*more, *unfinished], len(rows) == 1 or document.get("sweep")
     counts = f"if the {_words(deciding)} is what counts for you."
     if word.startswith("better"):
@@ -251,9 +254,8 @@ def worlds_sentences(worlds: Sequence[Mapping[str, Any]]) -> list[str]:
             parts += [f"{text} {', '.join(each)}" for way, text in _OTHERWISE.items() if (each := stands.get(way))]
         else:
             parts = [f"{name}, {words}: {as_asked['verdict']} as asked"]
-            parts += [f"{way} {among}: {', '.join(each)}" for way in ("better", "worse") if (each := shown.get(way))] or [
-                f"nor in any {among}"
-            ]
+            ways = [(way, each) for way in ("better", "worse") if (each := shown.get(way))]
+            parts += [f"{way} in {len(each)} {among}: {', '.join(each)}" for way, each in ways] or [f"nor in any {among}"]
         found.append(f"{'; '.join(parts)}.")
     left_out = [f"{world['name']} ({world['left_out']})" for world in worlds if world["left_out"] is not None]
     found += [f"Not counted: {'; '.join(left_out)}."] if left_out else []

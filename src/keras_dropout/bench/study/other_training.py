@@ -3,6 +3,7 @@
 A change that an optimizer would not obey is not offered: the optimizer is made with it, and looked at.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Mapping
@@ -42,11 +43,11 @@ def other_decay(study: Study, decay: float | None) -> dict[str, Any] | None:
     """Return the setting of a weight decay, None for none; None if the optimizer does not obey, as one of the user's own may."""
     if "weight_decay" not in own_training.optimizer_config(study.compiled):
         return None
-    training = {"weight_decay": decay}
-    try:
-        return training if _optimizer(study.trained_by(training)).weight_decay == decay else None
-    except Exception:
-        return None
+    for value in (None, 0.0) if decay is None else (decay,):  # AdamW takes no None
+        with contextlib.suppress(Exception):
+            if _optimizer(study.trained_by({"weight_decay": value})).weight_decay == value:
+                return {"weight_decay": value}
+    return None
 
 
 def decay_of(study: Study) -> float | None:

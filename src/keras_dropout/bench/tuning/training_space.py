@@ -50,7 +50,9 @@ def of_study(study: Study) -> TrainingSpace:
     own, usual = other_training.decay_of(study), other_training.usual_decay(study)
     if usual is not None and other_training.other_decay(study, usual) is not None:
         decays = sorted({*(float(f"{factor * usual:.2g}") for factor in DECAYS), *([own] if own else [])})
-        found["weight_decay"] = [{} if decay == own else {"weight_decay": decay} for decay in (None, *decays)]
+        found["weight_decay"] = [
+            {} if decay == own else other_training.other_decay(study, decay) or {} for decay in (None, *decays)
+        ]
     own_patience, epochs = study.early_stopping, study.epochs
     patience = {math.ceil(epochs / 4), other_training.usual_patience(epochs), *([own_patience] if own_patience else [])}
     found["early_stopping"] = [
