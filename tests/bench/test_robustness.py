@@ -30,8 +30,8 @@ WORLDS = [
     "learning rate ×2",
     "epochs ×½",
     "epochs ×2",
-    "with early stopping",
-    "with weight decay",
+    "early stopping",
+    "weight decay",
 ]
 _rng = np.random.default_rng(0)
 X = _rng.normal(size=(120, 5)).astype("float32")
@@ -49,7 +49,7 @@ def model_with(optimizer):
 def made_up(monkeypatch):
     """In place of training: a test loss by world, variant and seed. Returns the keys of the runs, as they are "trained"."""
 
-    def with_(effects, noise=0.01, stop_at=None):
+    def with_(effects, noise=0.01, stop_at=None, failing=lambda loss: None):
         trained = []
 
         def train(execution, runs):
@@ -61,7 +61,7 @@ def made_up(monkeypatch):
                 trained.append(run.key)
                 seed = np.random.default_rng([run.seed, WORLDS.index(world), len(run.variant.placement or {})])
                 loss = 0.5 + seed.normal(0, noise) + (effects(world) if run.variant.name != "none" else 0.0)
-                result = Result("done", 0.1, study.epochs, {"test_loss": loss, "test_accuracy": 0.5})
+                result = failing(loss) or Result("done", 0.1, study.epochs, {"test_loss": loss, "test_accuracy": 0.5})
                 execution.ledger.put(study, run, result, {}, {})
                 execution.observer.started(0, run, 0)
                 yield run, result
@@ -92,8 +92,8 @@ def test_a_verdict_is_counted_where_it_is_shown_again(made_up, tmp_path):
     assert [world["changed"] for world in worlds][3:6] == [{"epochs": 4}, {"epochs": 16}, {"early_stopping": 2}]
     first, *_ = sentences = worlds_sentences(worlds)
     assert first == (
-        "hidden, test loss: better as asked, and this holds in 5 of 7 worlds; not shown with epochs ×½; the opposite is shown with "
-        "learning rate ×2."
+        "hidden, test loss: better as asked, and this holds in 5 of 7 worlds; not shown in 1 (epochs ×½); the opposite is shown "
+        "in 1 (learning rate ×2)."
     )
     row = worlds[2]["comparisons"][0]
     there = retrieve(tmp_path / "r.db", number=3)
@@ -127,7 +127,7 @@ def test_nothing_shown_holds_nowhere(made_up, tmp_path):
     found = go(tmp_path)
     assert {row["stands"] for world in found.more["worlds"] for row in world["comparisons"]} == {None}
     assert worlds_sentences(found.more["worlds"])[0] == (
-        "hidden, test loss: no difference shown as asked; better in 1 of 7 worlds: epochs ×2."
+        "hidden, test loss: no difference shown as asked; better in 1 of 7 worlds (epochs ×2)."
     )
 
 
@@ -188,13 +188,13 @@ def test_the_changes_are_those_of_the_names(tmp_path):
     assert rates["learning rate ×2"] == pytest.approx(0.02)
     assert {rates[name] for name in WORLDS[3:]} == {own_training.optimizer_config(study.compiled)["learning_rate"]}
     assert [worlds[name].plan.study.epochs for name in WORLDS[1:]] == [5, 5, 3, 10, 5, 5]
-    assert worlds["with early stopping"].plan.study.early_stopping == 2
-    assert own_training.optimizer_config(worlds["with weight decay"].plan.study.compiled)["weight_decay"] > 0
+    assert worlds["early stopping"].plan.study.early_stopping == 2
+    assert own_training.optimizer_config(worlds["weight decay"].plan.study.compiled)["weight_decay"] > 0
     assert all(each.plan.study.seeds == study.seeds and each.plan.study.variants == study.variants for each in worlds.values())
 
     study, worlds = planned(keras.optimizers.AdamW(0.01), early_stopping=3)
-    assert own_training.optimizer_config(worlds["without weight decay"].plan.study.compiled)["weight_decay"] == 0
-    assert worlds["without early stopping"].plan.study.early_stopping is None
+    assert own_training.optimizer_config(worlds["no weight decay"].plan.study.compiled)["weight_decay"] == 0
+    assert worlds["no early stopping"].plan.study.early_stopping is None
     assert worlds["epochs ×2"].plan.study.early_stopping == 3
 
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 20)
@@ -208,12 +208,34 @@ def test_worlds_that_there_cannot_be_are_left_out_and_said(made_up, tmp_path):
     found = go(tmp_path, split="as-published", epochs=1)
     told = {world["name"]: world["left_out"] for world in found.more["worlds"]}
     assert told["epochs ×½"] == "one epoch cannot be halved"
-    assert told["with early stopping"] == "the split as-published trains on the validation data"
+    assert told["early stopping"] == "the split as-published trains on the validation data"
     first, second, *_ = worlds_sentences(found.more["worlds"])
     assert "holds in 5 of 5 worlds" in first
-    assert second.startswith("Not counted: epochs ×½ (one epoch cannot be halved); with early stopping (")
+    assert second.startswith("Not counted: epochs ×½ (one epoch cannot be halved); early stopping (")
     found.save_report(tmp_path / "page.html")
     assert "left out" in as_text(tables.comparison(found), 160)
+
+
+def test_failed_runs_of_a_world_are_said_and_tried_again(made_up, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    broken = ["learning rate ×2"]
+
+    def effects(world):
+        return float("nan") if world in broken else -0.1
+
+    def failing(loss):
+        return Result("failed", 0.1, 0, error="out of memory") if np.isnan(loss) else None
+
+    trained = made_up(effects, failing=failing)
+    line = ("compare", "digits-mlp", "--robust", "--epochs", "8", "--variant", "hidden", "--quiet", "--json")
+    code, out, err = command(monkeypatch, capsys, *line)
+    assert (code, [world["failed"] for world in json.loads(out)["worlds"]]) == (1, [0, 0, 6, 0, 0, 0, 0])
+    assert "failed: 6 run(s) of learning rate ×2 (study 3)" in err
+    broken.clear()
+    before = len(trained)
+    code, out, _ = command(monkeypatch, capsys, *line)
+    assert (code, len(trained) - before) == (0, 6)
+    assert {world["failed"] for world in json.loads(out)["worlds"]} == {0}
 
 
 def test_seeds_that_are_added_and_searches_have_no_worlds(tmp_path):
@@ -275,5 +297,5 @@ def test_real_worlds_train_other_models(tmp_path):
         result = trainer.train(each.study.runs()[0])
         figures[each.study.target] = result.metrics["test_loss"], result.epochs
     assert {epochs for _, epochs in figures.values()} > {6}  # some stopped early, and without early stopping none did
-    assert figures["mine, without early stopping"][1] == 6
+    assert figures["mine, no early stopping"][1] == 6
     assert len(set(figures.values())) >= 6, figures  # those of more epochs may stop where the others did

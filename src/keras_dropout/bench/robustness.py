@@ -50,16 +50,16 @@ def worlds(plan: Plan) -> list[World]:
         )
     found.append(_with_epochs(plan, "epochs ×2", 2 * study.epochs, note))
     if study.early_stopping:
-        found.append(_world(plan, "without early stopping", {"early_stopping": None}))
+        found.append(_world(plan, "no early stopping", {"early_stopping": None}))
     elif study.split != "held-out":
         why = f"the split {study.split} trains on the validation data"
-        found.append(World("with early stopping", {}, None, why))
+        found.append(World("early stopping", {}, None, why))
     else:
-        found.append(_world(plan, "with early stopping", {"early_stopping": other_training.usual_patience(study.epochs)}))
+        found.append(_world(plan, "early stopping", {"early_stopping": other_training.usual_patience(study.epochs)}))
     without = other_training.decay_of(study) is not None
     decay = None if without else other_training.usual_decay(study)
     training = other_training.other_decay(study, decay) if without or decay is not None else None
-    found.append(_world(plan, f"{'without' if without else 'with'} weight decay", training, "weight decay"))
+    found.append(_world(plan, "no weight decay" if without else "weight decay", training, "weight decay"))
     return found
 
 
@@ -94,7 +94,7 @@ def told(found: Comparison, world: World | None = None, there: Comparison | None
     world, there = world or World(AS_ASKED, {}, None), found if world is None else there
     facts = {"name": world.name, "changed": dict(world.changed), "note": world.note}
     if there is None:
-        return {**facts, "study": None, "left_out": world.why, "failed": 0, "comparisons": []}
+        return {**facts, "study": None, "left_out": world.why, "failed": 0, "timing": {}, "comparisons": []}
     same = there is not found and _same_figures(found, there)
     as_asked = {row["variant"]: row["verdict"] for row in found.rows(found.deciding)}
     taken = ("variant", "baseline", "metric", "higher_is_better", "difference", "interval", "p_adjusted", "pairs", "verdict")
@@ -104,6 +104,7 @@ def told(found: Comparison, world: World | None = None, there: Comparison | None
         "study": there.number,
         "left_out": "no figure of any run differs from those as asked" if same else None,
         "failed": len(there.failed),
+        "timing": there.timing,
         "comparisons": [row | {"stands": stands(as_asked.get(row["variant"], ""), row["verdict"])} for row in rows],
     }
 

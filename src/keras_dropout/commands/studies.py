@@ -66,8 +66,8 @@ def compare(
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
     --robust asks again in six other worlds, each a study of its own in the ledger with one training setting changed, and says in
-    how many the verdict holds; verdict, --fail-if and exit status are those of the study as asked. Its --json has that as worlds:
-    name, changed (the settings), note, study (its number in the ledger), left_out (why it is not counted), failed (runs), and
+    how many the verdict holds; the verdict and --fail-if are of the study as asked. Its --json has that as worlds: name, changed
+    (the settings), note, study (its number in the ledger), left_out (why it is not counted), failed (runs), timing, and
     comparisons: those of the deciding metric, with stands: holds, opposite, not shown, or null if nothing is shown as asked.
 
     --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
@@ -179,6 +179,9 @@ def _print_found(found: Any, report: str | None, as_json: bool) -> None:
             print(
                 f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {found.ledger}"
             )
+        if worlds := [world["timing"] for world in found.more.get("worlds", ()) if world["timing"]]:
+            epochs, seconds = (sum(each[name] for each in worlds) for name in ("model_epochs", "wall_seconds"))
+            print(f"all worlds together: {epochs} model-epochs in {seconds:.0f} s")
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
 

@@ -251,11 +251,11 @@ def worlds_sentences(worlds: Sequence[Mapping[str, Any]]) -> list[str]:
         name, words, among = as_asked["variant"], _words(as_asked["metric"]), f"of {_number_of(len(counted), 'world')}"
         if None not in stands:
             parts = [f"{name}, {words}: {as_asked['verdict']} as asked, and this holds in {len(stands['holds'])} {among}"]
-            parts += [f"{text} {', '.join(each)}" for way, text in _OTHERWISE.items() if (each := stands.get(way))]
+            parts += [f"{text} in {len(each)} ({', '.join(each)})" for way, text in _OTHERWISE.items() if (each := stands.get(way))]
         else:
             parts = [f"{name}, {words}: {as_asked['verdict']} as asked"]
             ways = [(way, each) for way in ("better", "worse") if (each := shown.get(way))]
-            parts += [f"{way} in {len(each)} {among}: {', '.join(each)}" for way, each in ways] or [f"nor in any {among}"]
+            parts += [f"{way} in {len(each)} {among} ({', '.join(each)})" for way, each in ways] or [f"nor in any {among}"]
         found.append(f"{'; '.join(parts)}.")
     left_out = [f"{world['name']} ({world['left_out']})" for world in worlds if world["left_out"] is not None]
     found += [f"Not counted: {'; '.join(left_out)}."] if left_out else []
@@ -269,7 +269,7 @@ def worlds_sentences(worlds: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-_OTHERWISE = {"not shown": "not shown with", "opposite": "the opposite is shown with"}
+_OTHERWISE = {"not shown": "not shown", "opposite": "the opposite is shown"}
 
 
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
