@@ -200,7 +200,7 @@ def test_the_changes_are_those_of_the_names(tmp_path):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 20)
     _, worlds = planned(keras.optimizers.SGD(schedule), epochs=1)
     assert (worlds["epochs ×½"].plan, worlds["epochs ×½"].why) == (None, "one epoch cannot be halved")
-    assert "keeps its steps" in worlds["epochs ×2"].note
+    assert "goes on by its formula" in worlds["epochs ×2"].note
 
 
 def test_worlds_that_there_cannot_be_are_left_out_and_said(made_up, tmp_path):

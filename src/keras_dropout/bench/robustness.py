@@ -41,7 +41,7 @@ def worlds(plan: Plan) -> list[World]:
     for times, factor in (("½", 0.5), ("2", 2.0)):
         found.append(_world(plan, f"learning rate ×{times}", other_training.scaled_rate(study, factor), "learning rate"))
     scheduled = isinstance(own_training.optimizer_config(study.compiled).get("learning_rate"), Mapping)
-    note = "the schedule of the learning rate keeps its steps, so its last value holds for the further ones" if scheduled else None
+    note = "the schedule of the learning rate is by steps, and goes on by its formula in the further epochs" if scheduled else None
     if study.epochs == 1:
         found.append(World("epochs ×½", {}, None, "one epoch cannot be halved"))
     else:

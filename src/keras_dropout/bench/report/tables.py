@@ -246,7 +246,7 @@ def _worlds_table(worlds: Sequence[Mapping[str, Any]], metric: str) -> Table:
 def _changed(world: Mapping[str, Any]) -> str:
     """Return the name of a world, with the value of what is changed if the name does not say it."""
     value = world["changed"].get("early_stopping") or world["changed"].get("weight_decay")
-    return world["name"] if value is None else f"{world['name']} ({value:g})"
+    return world["name"] if not value else f"{world['name']} ({value:g})"
 
 
 def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
