@@ -412,6 +412,13 @@ def test_the_baseline_has_as_many_trials_of_its_training(train, tmp_path):
     assert len(training.trained) == before
 
 
+def test_what_does_not_reach_the_optimizer_is_not_said_to_be_tried(tmp_path, monkeypatch):
+    """The planted fault: settings of training that the optimizer never gets."""
+    monkeypatch.setattr(own_training, "compiled_with", lambda compiled, training: compiled)
+    planned = plan_tuning("digits-mlp", space=SPACE, tune_baseline=True, ledger=tmp_path / "r.db")
+    assert list(planned.baseline.space.choices) == ["early_stopping"]
+
+
 def test_without_it_the_sentence_names_the_way_out(train, tmp_path):
     train(Tunable())
     found = go(tmp_path)

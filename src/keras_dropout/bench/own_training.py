@@ -8,6 +8,7 @@ They are a mapping with some of these: "learning_rate" (a number, or the seriali
 from collections.abc import Mapping
 from typing import Any
 
+RATES = ("initial_learning_rate", "end_learning_rate", "warmup_target", "values")  # of the schedules in Keras
 _INNER = "inner_optimizer"  # of a wrapper, such as LossScaleOptimizer
 _OF_OPTIMIZER = ("learning_rate", "weight_decay")
 
@@ -50,9 +51,6 @@ def training_text(training: Mapping[str, Any]) -> str:
         else:
             said.append(f"no {words}" if not value else f"{words} {_number(value)}")
     return ", ".join(said)
-
-
-RATES = ("initial_learning_rate", "end_learning_rate", "warmup_target", "values")  # of the schedules in Keras
 
 
 def _number(value: Any) -> str:

@@ -76,7 +76,8 @@ def compare(
     wanted_difference and pairs_needed, with their intervals.
 
     The fields of --json: study, variants (placement, schedule, training if it has settings of its own, runs, mean and sd of each
-    metric), warnings, timing, and comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
+    metric), warnings, timing, and comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds
+    on these test examples), p
     (exact sign flips), p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended,
     which the verdict counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), resolution (a smaller
     difference is none), share_better and share_worse (of the seeds), contrary (seed and difference of a pair that contradicts,
