@@ -10,7 +10,7 @@ LAWS = tests/layers/test_contract.py tests/testing/test_faults.py tests/test_mas
 EVERY_BACKEND = $(LAWS) tests/testing/test_check_layer.py tests/test_foreign_layers.py tests/test_nothing_stays.py \
   tests/test_placement.py tests/test_companions.py tests/test_catalogue.py tests/test_mistakes.py \
   tests/test_sampling.py tests/test_moments.py tests/test_thinning.py tests/test_uncertainty.py tests/bench/test_archives.py \
-  tests/bench/test_portrait.py $(filter-out tests/layers/test_contract.py,$(wildcard tests/layers/test_*.py))
+  tests/bench/test_portrait.py tests/bench/test_own_training.py $(filter-out tests/layers/test_contract.py,$(wildcard tests/layers/test_*.py))
 # A process a core.
 PYTEST = $(BIN)/python -m pytest -q -n auto --dist worksteal
 

@@ -12,7 +12,7 @@ backends noise
 layers companions catalogue testing
 models callbacks
 sampling moments thinning uncertainty ensemble
-bench.settings bench.records bench.metric_names bench.statistics bench.racing bench.looking bench.power
+bench.settings bench.own_training bench.records bench.metric_names bench.statistics bench.racing bench.looking bench.power
 bench.disagreement bench.scoring
 bench.data
 bench.ledger
@@ -21,7 +21,7 @@ bench.training
 bench.execution
 bench.comparison
 bench.report
-bench bench.compare bench.assessment bench.retrieval bench.forecast bench.own_scores
+bench bench.robustness bench.compare bench.assessment bench.retrieval bench.forecast bench.own_scores
 bench.tuning
 reproductions
 commands

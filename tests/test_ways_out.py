@@ -1331,6 +1331,13 @@ WAYS = [
         lambda: planned(compiled(keras.Sequential(ONE_LAYER))),
         lambda said: planned(compiled(keras.Sequential(ONE_LAYER)), **asked("(variants=.*)[.]$")(said)),
     ),
+    Way(
+        "bench/study/planning.py",
+        "Use --seeds 6, or leave --robust out",
+        f"{PLAIN} --robust --seeds auto",
+        lambda said: command([*(each for each in said.argv if each != "auto"), said.words(r"--seeds (\d+)")]),
+        without("--robust"),
+    ),
     Way("bench/study/planning.py", "Use --max-seeds 30, or another", f"{PLAIN} --seeds auto --max-seeds 3", plus("--max-seeds")),
     Way(
         "bench/study/loading.py", "Add --data FILE", "check model.keras --task classification", with_value("--data", "x.npy,y.npy")
@@ -1428,6 +1435,15 @@ WAYS = [
         'Name the kinds in the space: "hidden=Dropout|GaussianDropout(0:0.6)"',
         f"{TUNE} --space hidden=0:0.6 --kind Dropout",
         lambda said: command([*shlex.split(TUNE), "--space", said.words('"(.*)"')]),
+    ),
+    Way(
+        "bench/tuning/search.py",
+        "Leave --robust out, and give what is found to a comparison: keras-dropout compare TARGET --variant … --robust",
+        f"{TUNE} --robust",
+        without("--robust"),
+        lambda said: command(
+            said.words("keras-dropout (compare .*)").replace("TARGET", COMPARE.removeprefix("compare ")).replace("…", "hidden")
+        ),
     ),
     Way("bench/tuning/search.py", "Use --split held-out", "tune digits-mlp --split as-published --dry-run", plus("--split")),
     Way(

@@ -16,15 +16,19 @@ import pytest
 
 import keras_dropout
 from keras_dropout import cli
+from keras_dropout.bench import own_training
 from keras_dropout.bench.execution.scheduler import Execution
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.report.verdict import verdict
+from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.settings import SAMPLERS
 from keras_dropout.bench.study import study_file
+from keras_dropout.bench.training.build import make
 from keras_dropout.bench.tuning import search, spaces
 from keras_dropout.bench.tuning.sweep import Sweep
-from keras_dropout.bench.tuning.tune import tune
+from keras_dropout.bench.tuning.tune import plan_tuning, tune
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the command chooses its own backend")
@@ -335,6 +339,111 @@ def test_a_budget_buys_trials(tmp_path):
 # --- the sweep ---------------------------------------------------------------------------------------------------------------
 
 
+class Tunable(Training):
+    """The model without dropout is best at twice its learning rate and without weight decay."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.of_baseline = []  # (training, key, seed, epochs)
+
+    def __call__(self, execution, runs, until=None):
+        study = execution.plan.study
+        own = [run for run in runs if run.variant.training is not None]
+        self.of_baseline += [(run.variant.training, run.key, run.seed, until or study.epochs) for run in own]
+        yield from super().__call__(execution, runs, until)
+
+    def off(self, run):
+        training = run.variant.training
+        return 0.1 * np.log2(training.get("learning_rate", 0.1) / 0.2) ** 2 + 0.05 * bool(training.get("weight_decay"))
+
+    def loss(self, run, epoch, epochs):
+        if run.variant.training is None:
+            return super().loss(run, epoch, epochs)
+        return 0.1 + self.off(run) + 0.1 / epoch
+
+    def test_loss(self, run):
+        return 0.4 - 0.001 * run.seed if run.variant.training is None else 0.2 + self.off(run) + 0.002 * run.seed
+
+
+def test_the_baseline_has_as_many_trials_of_its_training(train, tmp_path):
+    training = train(Tunable())
+    found = go(tmp_path, seeds=6, tune_baseline=True, report=tmp_path / "page.html")
+    trials, winner = found.baseline_trials, search.winner_of(found.baseline_trials).variant.training
+    assert len(trials) == len(found.trials) == 18
+    assert trials[0].text == "as it is"
+    assert len({key for _, key, seed, _ in training.of_baseline if seed == search.SEARCH_SEED}) > 12  # other settings, other runs
+    epochs = {of: sorted(max(trial.losses) for trial in each) for of, each in (("placement", found.trials), ("training", trials))}
+    assert epochs["placement"] == epochs["training"]
+    assert sum(bool(trial.finals) for trial in trials) == search.FINALISTS
+    assert {seed for *_, seed, _ in training.of_baseline} == {search.SEARCH_SEED, *search.FINAL_SEEDS, *range(6)}
+    rates = [trial.variant.training.get("learning_rate", 0.1) for trial in trials]
+    assert 0.024 < min(rates) < 0.08 < 0.13 < max(rates) < 0.41
+    assert 0.12 < winner["learning_rate"] < 0.33
+
+    # What is found is trained on fresh seeds, and is what the tuned placement is compared with.
+    study = found.comparison.study
+    assert (study.baseline, study.variants[-1].training) == ("none, tuned", winner)
+    model, _ = make(study, study.variants[-1])
+    assert float(model.optimizer.learning_rate) == pytest.approx(winner["learning_rate"])
+    assert len({study.key(variant, 0) for variant in study.variants}) == len(study.variants)
+    assert found.comparison.verdicts["tuned"]["test_loss"] == "worse"
+    said = " ".join(found.sentences())
+    text = own_training.training_text(winner)
+    assert f"The winner had 18 trials, and so had none, tuned (learning rate, weight decay, early stopping): {text}." in said
+    assert "Against none, tuned: test loss +0.1" in said
+
+    document = found.document()["search"]["baseline"]
+    assert document["winner"]["training"] == winner
+    assert document["winner"]["fresh"]["test_loss"]["mean"] == pytest.approx(
+        found.comparison.values("none, tuned", "test_loss").mean()
+    )
+    assert [row["name"] for row in found.document()["variants"] if row.get("training")] == ["none, tuned"]
+    page = (tmp_path / "page.html").read_text()
+    assert f"no dropout; {text}" in page
+    whole = verdict(found.comparison.report_document() | {"unfinished_curves": []})  # those made up still fall
+    assert whole.headline.startswith(
+        "The model as it is built (as-published) makes the test loss higher by 0.1"
+    )  # not the one of none
+    assert whole.advice == f"Leave dropout out, and train with {text}. Without dropout:"
+    assert retrieve(tmp_path / "r.db").report_document()["search"]["baseline"] == json.loads(json.dumps(document))
+
+    before = len(training.trained)
+    assert told(go(tmp_path, seeds=6, tune_baseline=True)) == told(found)
+    assert len(training.trained) == before
+
+
+def test_what_does_not_reach_the_optimizer_is_not_said_to_be_tried(tmp_path, monkeypatch):
+    """The planted fault: settings of training that the optimizer never gets."""
+    monkeypatch.setattr(own_training, "compiled_with", lambda compiled, training: compiled)
+    planned = plan_tuning("digits-mlp", space=SPACE, tune_baseline=True, ledger=tmp_path / "r.db")
+    assert list(planned.baseline.space.choices) == ["early_stopping"]
+
+
+def test_without_it_the_sentence_names_the_way_out(train, tmp_path):
+    train(Tunable())
+    found = go(tmp_path)
+    assert "was not tried. --tune-baseline tries it." in " ".join(found.sentences())
+    assert found.comparison.study.baseline == "none"
+    assert "baseline" not in found.document()["search"]
+
+
+def test_the_baselines_search_has_the_settings_of_the_model(tmp_path):
+    planned = plan_tuning(
+        "digits-mlp", space=SPACE, sampler="grid", early_stopping=4, epochs=40, tune_baseline=True, ledger=tmp_path / "r.db"
+    )
+    assert (planned.baseline.sampler, planned.baseline.trials) == ("random", planned.trials)
+    assert planned.model_epochs == 2 * search._cost(planned.trials, planned.rungs)
+    choices = planned.baseline.space.choices
+    assert [each.get("early_stopping", "own") for _, each in choices["early_stopping"]] == [None, 10, "own"]
+    (first,) = planned.baseline.space.first
+    assert first == {"learning_rate": 6, "weight_decay": 0, "early_stopping": 2}
+    rates = [each.get("learning_rate", 0.1) for _, each in choices["learning_rate"]]
+    assert np.allclose(np.diff(np.log2(rates)), 1 / 3)
+    assert (rates[0], rates[-1]) == (pytest.approx(0.025), pytest.approx(0.4))
+    with pytest.raises(BadInput, match="that of the baseline's own search"):
+        go(tmp_path, variants={"none, tuned": {"hidden": 0.2}})
+
+
 def test_the_sweep_has_a_run_for_each_rate_and_seed_and_finds_the_best_rate(train, tmp_path):
     training = train(Training())
     found = go(tmp_path, space=None, sweep="hidden_1=GaussianDropout(0:0.6:7)", seeds=6)
@@ -396,6 +505,8 @@ BAD = {
     "a sweep over two sites": (["--sweep", "hidden=0:0.6:3, input=0:0.3:3"], "over one site"),
     "a sweep over two ranges": (["--sweep", "hidden=linear(0:0.6:3, 0:0.3:3)"], "over one range"),
     "sweep and space": (["--sweep", "hidden=0:0.6:3", "--space", "hidden=0:0.3"], "sweep and space together"),
+    "sweep and a baseline": (["--sweep", "hidden=0:0.6:3", "--tune-baseline"], "sweep and tune_baseline together"),
+    "robust": (["--robust"], "got a search"),
     "sweep and trials": (["--sweep", "hidden=0:0.6:3", "--trials", "3"], "sweep and trials together"),
     "as published": (["--split", "as-published"], "trains on the validation data"),
     "a name taken": (["--variant", "tuned=hidden=0.2"], "is the winner's"),

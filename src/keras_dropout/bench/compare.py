@@ -1,6 +1,7 @@
 """The public `compare`: plan the study, train the missing runs, compare."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any, Unpack
 
 from rich.console import Group
 
+from keras_dropout.bench import robustness
 from keras_dropout.bench.data.example_store import shown
 from keras_dropout.bench.execution.engine_choice import choose_engine
 from keras_dropout.bench.execution.machine import machine, versions
@@ -127,6 +129,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
         assert found.number is not None  # set with the first round
         with suppress(NotStored):
             ledger.add_to_study(found.number, {"timing": found.timing})
+    if plan.settings["robust"]:
+        _ask_in_other_worlds(found, plan, quiet, command)
     return found
 
 
@@ -143,8 +147,22 @@ def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
     return None
 
 
+def _ask_in_other_worlds(found: ShownComparison, plan: Plan, quiet: bool, command: str) -> None:
+    """Train and compare in each world, one after the other, and add to the study what is found there as soon as it is."""
+    told, worlds = [robustness.told(found)], robustness.worlds(plan)
+    for number, world in enumerate(worlds, 2):
+        there = None
+        if world.plan is not None:
+            if not quiet:
+                print(f"{world.name} (world {number} of {len(worlds) + 1})", file=sys.stderr)
+            one_of_them = {"name": world.name, "of": found.number}
+            there = carry_out(dataclasses.replace(world.plan, world=one_of_them), quiet=quiet, command=command)
+        told.append(robustness.told(found, world, there))
+        keep(found, {"worlds": told})
+
+
 def keep(found: ShownComparison, more: Mapping[str, Any]) -> None:
-    """Add the results of a search or a sweep to the study that ended it, in memory and in the ledger."""
+    """Add the results of a search, a sweep or other worlds to their study, in memory and in the ledger."""
     assert found.ledger is not None  # both are set by `carry_out`
     assert found.number is not None
     found.more = {**found.more, **more}
@@ -186,6 +204,8 @@ def compare(
     samples (stochastic forward passes on the test data, which add the metrics test_nll, test_brier and test_ece, for a regression
     test_rmse, and test_mc_… of the mean of the passes, and for a classifier test_scaled_nll, the NLL after temperature scaling;
     all examples have equal weight there, and the model must have one output);
+    robust (True to ask again in other worlds, each a study of its own: learning rate and epochs halved and doubled, with early
+    stopping, with weight decay; see docs/statistics.md);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":

@@ -38,8 +38,8 @@ class Comparison:
     `max_seeds` is set if seeds were added until there were verdicts. `primary` is the metric that was named to lead. `margin` is
     the smallest difference that matters in it, without `primary` in the test loss, and `power` one that the study should show.
     `ledger` is the file with the runs, and `number` the study's number there. `made` says when, with which versions and on which
-    machine the study was requested, if not here and now. `more` has the documents of the study's network, and of the search or
-    sweep that it belongs to.
+    machine the study was requested, if not here and now. `more` has the documents of the study's network, of the search or sweep
+    that it belongs to, and of other worlds.
     """
 
     study: Study
@@ -133,10 +133,10 @@ class Comparison:
         None with early stopping, which ends a run when its loss no longer falls, with the split "as-published", whose validation
         loss is a training loss, and of scores of one's own.
         """
-        if isinstance(self.study, Scores) or self.study.early_stopping or self.study.split != "held-out":
+        if isinstance(self.study, Scores) or self.study.split != "held-out":
             return []
         found = []
-        for variant in self.study.variants:
+        for variant in (each for each in self.study.variants if not self.study.of(each).early_stopping):
             results = self._results(variant)
             curves = [each.curves.get("validation_loss", ()) for each in results if each is not None and each.status == "done"]
             whole = [curve for curve in curves if len(curve) == self.study.epochs]
@@ -446,6 +446,7 @@ class Comparison:
                 {
                     "name": variant.name,
                     "placement": variant.placement,
+                    **variant.own_training(),
                     "schedule": _schedule(variant),
                     **({"race": raced[variant.name]} if variant.name in raced else {}),
                     "runs": [self._run_document(variant, seed, names) for seed in study.seeds_of(variant)],
@@ -460,6 +461,7 @@ class Comparison:
             "placements_judged": self.asked.placements_judged,
             "unfinished_curves": self.unfinished_curves,
             **({} if study.samples is None else {"monte_carlo": self.monte_carlo()}),
+            **{name: self.more[name] for name in ("worlds",) if name in self.more},
             "warnings": self.warnings(),
             "timing": self.timing,
         }
@@ -614,7 +616,11 @@ class Comparison:
             **metrics,
             "seconds": result.seconds if result else None,
             "epochs": result.epochs if result else None,
-            **({"best_epoch": result.best_epoch if result else None} if self.study.early_stopping else {}),
+            **(
+                {"best_epoch": result.best_epoch if result else None}
+                if self.study.of(self._variant(variant)).early_stopping
+                else {}
+            ),
             **({"error": result.error} if result and result.error else {}),
         }
         return facts | metrics  # scores of one's own may be seconds

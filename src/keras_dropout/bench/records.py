@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from keras_dropout import notation, schedules
+from keras_dropout.bench import own_training
 from keras_dropout.bench.settings import ENGINES
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import check_choice, check_whole, refuse
@@ -34,10 +35,13 @@ class Variant:
 
     A "schedule" in a spec is a mapping {"kind": …}, documented in `schedules`; the spec's "rate" is then the schedule's highest
     rate. A spec with "over_depth": True is spread over its sites once the model is known: see `schedules.spread_over_depth`.
+
+    `training` are settings that take the place of the study's own for this variant: see `own_training`.
     """
 
     name: str
     placement: Mapping[str, Mapping[str, Any]] | None
+    training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -52,6 +56,10 @@ class Variant:
                     f"{where}: the rate {rate} is not the schedule's highest.",
                     'Give the schedule as "rate" and leave the other out.',
                 )
+
+    def own_training(self) -> dict[str, Any]:
+        """Return the entry of a document for training settings of the variant's own, if it has some."""
+        return {"training": dict(self.training)} if self.training else {}
 
     def __str__(self) -> str:
         """Return the text that `parse` reads as this variant; the name alone if nothing is placed."""
@@ -216,8 +224,10 @@ class Study:
         """Return everything that decides a run's result, as plain values; positions replace the names of layers.
 
         Names decide nothing, and Keras makes up new ones each time. Only names are replaced: in a layer named "relu", the
-        activation "relu" stays.
+        activation "relu" stays. A variant's own training settings count as if they were the study's.
         """
+        if variant.training:
+            return self.of(variant).deciding(replace(variant, training=None), seed)
         placement = variant.placement
         class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
         # Included only where used, so that the keys of other studies do not change.
@@ -245,6 +255,20 @@ class Study:
             **{name: value for name, value in options.items() if value is not None},
         }
 
+    def trained_by(self, training: Mapping[str, Any]) -> "Study":
+        """Return the study with some training settings changed: see `own_training`."""
+        patience = training.get("early_stopping", self.early_stopping)
+        return replace(self, compiled=own_training.compiled_with(self.compiled, training), early_stopping=patience)
+
+    def of(self, variant: Variant) -> "Study":
+        """Return the study with the training settings of a variant."""
+        if not variant.training:
+            return self
+        known, text = self._with_training, json.dumps(variant.training, sort_keys=True)
+        if text not in known:
+            known[text] = self.trained_by(variant.training)
+        return known[text]
+
     def key(self, variant: Variant, seed: int) -> str:
         """Return the run's key: 32 hexadecimal digits of a hash of everything that decides its result."""
         return self._keys[variant.name, seed]
@@ -256,7 +280,9 @@ class Study:
             "data": dict(vars(self.data)),
             "compiled": dict(self.compiled),
             "seeds": list(self.seeds),
-            "variants": [{"name": variant.name, "placement": variant.placement} for variant in self.variants],
+            "variants": [
+                {"name": variant.name, "placement": variant.placement, **variant.own_training()} for variant in self.variants
+            ],
             "class_weight": self.class_weight and {str(number): weight for number, weight in self.class_weight.items()},
             "from_weights": self.weights_hash,
             **({} if self.counts is None else {"counts": dict(self.counts)}),
@@ -277,6 +303,11 @@ class Study:
         )
         vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # set in place of the cached properties
         return study
+
+    @cached_property
+    def _with_training(self) -> dict[str, "Study"]:
+        """The study with the training settings of its variants, by the text of these."""
+        return {}
 
     @cached_property
     def _position(self) -> dict[str, str]:

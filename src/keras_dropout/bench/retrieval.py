@@ -71,7 +71,7 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
             ledger=path,
             number=found["id"],
             made={name: found[name] for name in ("started", "versions", "machine")},
-            more={name: document[name] for name in ("network", "search", "sweep") if name in document},
+            more={name: document[name] for name in ("network", "search", "sweep", "worlds") if name in document},
         )
         return found_so_far.in_race()
 

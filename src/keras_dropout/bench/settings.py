@@ -210,6 +210,16 @@ class Settings(TypedDict, total=False):
     early_stopping: Annotated[
         int | None, _count("early stopping", "Epochs to wait for a smaller validation loss; the best epoch is measured.", "5")
     ]
+    robust: Annotated[
+        bool,
+        Setting(
+            "The verdict again in six other worlds: learning rate and epochs ×½ and ×2, with early stopping, with weight decay.",
+            "true",
+            default=False,
+            check=lambda value: check_flag("robust", value),
+            kind=bool,
+        ),
+    ]
     class_weight: Annotated[
         Mapping[int, float] | str | None, Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight)
     ]
@@ -327,6 +337,15 @@ class SearchSettings(Settings, total=False):
             check=lambda value: check_flag("halving", value),
             kind=bool,
             flag="--no-halving",
+        ),
+    ]
+    tune_baseline: Annotated[
+        bool,
+        Setting(
+            "As many trials for the model without dropout: of learning rate, weight decay and early stopping. Doubles the cost.",
+            default=False,
+            check=lambda value: check_flag("tune_baseline", value),
+            kind=bool,
         ),
     ]
     sweep: Annotated[str | None, Setting("No search: each rate of SITE=START:STOP:COUNT with each seed.")]

@@ -66,13 +66,19 @@ def compare(
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
+    --robust asks again in six other worlds, each a study of its own in the ledger with one training setting changed, and says in
+    how many the verdict holds; the verdict and --fail-if are of the study as asked. Its --json has that as worlds: name, changed
+    (the settings), note, study (its number in the ledger), left_out (why it is not counted), failed (runs), timing, and
+    comparisons: those of the deciding metric, with stands: holds, opposite, not shown, or null if nothing is shown as asked.
+
     --dry-run says what the seeds can show, by the spread of runs of this target and data in the ledger, and with --power how
     many seeds a difference takes. Its --json has that as power, which is null if the ledger has no such runs: metric, study,
     epochs, variants, pairs and sd (of the differences in that study), rows (tested together), detectable_difference,
     wanted_difference and pairs_needed, with their intervals. It says which look at the question the study will be.
 
-    The fields of --json: study, variants (placement, schedule, runs, mean and sd of each metric), warnings, timing, and
-    comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds on these test examples), p
+    The fields of --json: study, variants (placement, schedule, training if it has settings of its own, runs, mean and sd of each
+    metric), warnings, timing, and comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds
+    on these test examples), p
     (exact sign flips), p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended,
     which the verdict counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), resolution (a smaller
     difference is none), share_better and share_worse (of the seeds), contrary (seed and difference of a pair that contradicts,
@@ -137,7 +143,7 @@ def compare(
         found = carry_out(plan, quiet=quiet, command=command)
     except KeyboardInterrupt:
         found = so_far(plan, plan.study, plan.known(), command)
-        done = len(plan.study.runs()) - found.missing
+        done = len(plan.study.runs()) - found.missing + _done_in_other_worlds(plan)
         if found.results and not as_json:
             show(found.in_race())
         print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
@@ -146,6 +152,7 @@ def compare(
         found.save_report(report)
     _print_found(found, report, as_json)
     exit_if_failed(found, ledger)
+    _exit_if_worlds_failed(found, ledger)
     _exit_if_worse(found, fail_if)
 
 
@@ -182,6 +189,9 @@ def _print_found(found: Any, report: str | None, as_json: bool) -> None:
             print(
                 f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {found.ledger}"
             )
+        if worlds := [world["timing"] for world in found.more.get("worlds", ()) if world["timing"]]:
+            epochs, seconds = (sum(each[name] for each in worlds) for name in ("model_epochs", "wall_seconds"))
+            print(f"all worlds together: {epochs} model-epochs in {seconds:.0f} s")
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
 
@@ -220,7 +230,9 @@ def tune(
 
     The search tries placements on seeds of its own (1000 to 1002) and sees validation losses only: of each nine, the best three are
     trained beyond half of the epochs, and of all, the best three on two more seeds. The winner, as the variant tuned, is then
-    compared on --seeds and the test data. With --sweep, one rate is varied instead, and the losses are given as a smooth curve.
+    compared on --seeds and the test data. With --tune-baseline, the model without dropout has as many trials of its training, and
+    the winner is compared with what they find, none, tuned. With --sweep, one rate is varied instead, and the losses are given as a
+    smooth curve.
 
     The other options are those of compare, --keep-weights and --samples for the comparison's runs alone; --variant names what is
     compared with the winner and none, by default the model as it is published or built. In a study file, [space] has a text for
@@ -294,9 +306,28 @@ def _print_notes(plan: Any, asked: Any) -> None:
         print(sentence, file=sys.stderr)
 
 
+def _done_in_other_worlds(plan: Any) -> int:
+    """Return how many runs the ledger has of a plan's other worlds."""
+    from keras_dropout.bench import robustness
+
+    found = robustness.worlds(plan) if plan.settings["robust"] else []
+    return sum(len(world.plan.known()) for world in found if world.plan)
+
+
+def _exit_if_worlds_failed(found: Any, ledger: str) -> None:
+    failed = [
+        f"{world['failed']} run(s) of {world['name']} (study {world['study']})"
+        for world in found.more.get("worlds", ())
+        if world["failed"]
+    ]
+    if failed:
+        print(f"failed: {', '.join(failed)}. The other runs are kept in {ledger}. To try again:\n{again()}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
 def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
+    from keras_dropout.bench import robustness
     from keras_dropout.bench.compare import so_far
-    from keras_dropout.bench.execution.timing import estimate_seconds
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
     known = plan.known()
@@ -305,8 +336,10 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
+    worlds = robustness.worlds(plan) if plan.settings["robust"] else []
+    costs = robustness.costs(plan, worlds)
     with working("timing a run"):
-        seconds = estimate_seconds(plan, todo)
+        seconds = _estimated([plan, *(world.plan for world in worlds)], costs)
     told = forecast(plan)
     shown = {
         "target": study.target,
@@ -323,6 +356,8 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         "power": told,
         **_asked_before(asked),
     }
+    if worlds:
+        shown["worlds"] = costs
     if as_json:
         print(json.dumps(shown, indent=1))
         return
@@ -338,6 +373,8 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     print(
         f"{shown['in_ledger']} of {shown['runs']} runs are in the ledger, {len(todo)} to train on {plan.workers} worker(s){models}"
     )
+    for line in robustness.cost_sentences(costs) if worlds else ():
+        print(line)
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
     for sentence in forecast_sentences(len(study.seeds), told):
         print(sentence)
@@ -348,10 +385,21 @@ def _asked_before(asked: Any) -> dict[str, Any]:
     return {"looks": [look.document() for look in asked.looks], "placements_judged": asked.placements_judged}
 
 
+def _estimated(plans: Any, costs: Any) -> float:
+    """Estimate the seconds of a plan and those of its worlds, from a short training in the first that has runs left to train."""
+    from keras_dropout.bench.execution.timing import estimate_seconds
+
+    for plan, cost in zip(plans, costs):
+        if cost["to_train"]:
+            seconds = estimate_seconds(plan, plan.todo(plan.known(), plan.kept()))
+            return seconds * sum(each["model_epochs"] for each in costs) / cost["model_epochs"]
+    return 0.0
+
+
 def _print_search(search: Any, asked: Any, as_json: bool) -> None:
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
-    told = forecast(search.plan, len(search.plan.study.variants))  # the winner is one more
+    told = forecast(search.plan, len(search.plan.study.variants) + bool(search.baseline))  # the winners are more
     shown = search.document() | {"power": told} | _asked_before(asked)
     if as_json:
         print(json.dumps(shown, indent=1))
@@ -359,6 +407,9 @@ def _print_search(search: Any, asked: Any, as_json: bool) -> None:
     seconds, models = shown["estimated_seconds"], shown["model_epochs"] / search.plan.study.epochs
     print(f"{shown['target']}: {shown['trials']} trials by {shown['sampler']} of {shown['points']} points")
     print(f"  {shown['space']}")
+    if baseline := shown["baseline"]:
+        print(f"none, tuned: {shown['trials']} trials of {baseline['points']} points")
+        print(f"  {baseline['space']}")
     print(f"the search: {shown['model_epochs']} model-epochs, as many as {models:.1f} models; rungs at epochs {shown['rungs']}")
     print(f"then {', '.join(shown['variants'])} x {len(shown['seeds'])} seeds: {shown['comparison_model_epochs']} model-epochs")
     print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")

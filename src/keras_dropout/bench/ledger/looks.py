@@ -161,7 +161,12 @@ def _questions(connection: sqlite3.Connection, fingerprint: str) -> Iterator[_Qu
 
 def _question(said: _Said, known: Mapping[str, tuple[str, str, str]], ended: Mapping[str, str]) -> _Question:
     settings, model, baseline = known[said.baseline]
-    placements = {name: placement for name, (*_, placement) in known.items() if name != said.baseline}
+    # A variant with training settings of its own is another than one that is placed alike.
+    placements = {
+        name: placement if own == settings else f"{placement} {own}"
+        for name, (own, _, placement) in known.items()
+        if name != said.baseline
+    }
     names = {placement: name for name, placement in placements.items()}
     pairs = {
         (placements[name], seed): (key, said.keys[said.baseline, seed])

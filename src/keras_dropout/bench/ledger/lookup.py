@@ -59,11 +59,13 @@ def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]
 def latest_study(path: str | Path, target: str | None = None, number: int | None = None) -> dict[str, Any] | None:
     """Return the latest study in the ledger, the latest of a target, or the study with a number; None if there is none.
 
-    Changes nothing. The result has "id", "started", "target", "command", "versions", "machine", "document", "config", "placements"
-    and "runs". The runs, in the study's order, are {"key", "variant", "seed", "status", "model"}: "status" is None if the ledger
-    lacks the run, and "model" says whether its model is kept. The config comes from `details`, without placement and seed ("data"
-    is a fingerprint, "split" also has sizes); it is empty if no run has ended. The placements are those of the variants with an
-    ended run. The document is that of `put_study`, or None if an earlier version wrote the study.
+    If the latest study is a world of another, that other study is returned. Changes nothing.
+
+    The result has "id", "started", "target", "command", "versions", "machine", "document", "config", "placements" and "runs". The
+    runs, in the study's order, are {"key", "variant", "seed", "status", "model"}: "status" is None if the ledger lacks the run, and
+    "model" says whether its model is kept. The config comes from `details`, without placement and seed ("data" is a fingerprint,
+    "split" also has sizes); it is empty if no run has ended. The placements are those of the variants with an ended run. The
+    document is that of `put_study`, or None if an earlier version wrote the study.
     """
     if not check_readable(path):
         return None
@@ -87,6 +89,9 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
             configs = dict(select_keys(connection, "SELECT key, config FROM details WHERE key IN", one_each.values()))
             configs = {variant: read_object("config", configs[key]) for variant, key in one_each.items()}
         have = kept_in(connection, keys)
+    world = (large["document"] or {}).get("world")
+    if number is None and isinstance(world, dict) and isinstance(of := world.get("of"), int):
+        return latest_study(path, target, of) or latest_study(path, target, about[0])
     first: dict[str, Any] = next(iter(configs.values()), {})
     return {
         **dict(zip(("id", "started", "target", "command"), about)),

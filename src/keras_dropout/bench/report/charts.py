@@ -97,6 +97,31 @@ def paired_differences(comparisons: Sequence[Mapping[str, Any]], pairs: Pairs, m
     return _svg(chart.properties(width=330, height=alt.Step(46)), label)
 
 
+def worlds(found: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """Draw a forest plot for each variant: a row for each world, with the mean difference and its 95 % interval."""
+    charts = {}
+    names = [world["name"] for world in found if world["comparisons"]]
+    rows = [(world["name"], row) for world in found for row in world["comparisons"] if row["difference"] is not None]
+    for variant in dict.fromkeys(row["variant"] for _, row in rows):
+        chosen = [(name, row) for name, row in rows if row["variant"] == variant]
+        said = {name: f"{name}: {row['difference']:+.4g}{_between(row['interval'])}, {row['verdict']}" for name, row in chosen}
+        means = [{"world": name, "x": row["difference"], "color": _tone(row["verdict"]), "tip": said[name]} for name, row in chosen]
+        bars = [mean | dict(zip(("x", "end"), row["interval"])) for mean, (_, row) in zip(means, chosen) if row["interval"]]
+        metric, baseline = _title(chosen[0][1]["metric"]), _short(chosen[0][1]["baseline"])
+        towards = ("worse", "better") if chosen[0][1]["higher_is_better"] else ("better", "worse")
+        title = [f"{metric}, difference to {baseline}", f"← {towards[0]}\u2003\u2003{towards[1]} →"]
+        place = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=4))
+        line = alt.Y("world:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, domain=False))
+        tip, color = alt.Description("tip:N"), alt.Color("color:N", scale=None)
+        zero = _base([{"x": 0}]).mark_rule(color=_QUIET, aria=False).encode(x=place)
+        bar = _base(bars).mark_rule(strokeWidth=5, opacity=0.55).encode(y=line, x=place, x2="end:Q", color=color, description=tip)
+        mean = _base(means).mark_point(shape="diamond", filled=True, size=120, opacity=1)
+        chart = zero + bar + mean.encode(y=line, x=place, color=color, description=tip)
+        label = f"{variant} in other worlds, {metric} against {baseline}, with 95 % intervals. {'; '.join(said.values())}."
+        charts[variant] = _svg(chart.properties(width=330, height=alt.Step(26)), label)
+    return charts
+
+
 def arms(figures: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
     """Draw for each metric the runs of each arm of a reproduction as dots, with their mean and its 95 % interval."""
     several = len({row["part"] for row in figures}) > 1

@@ -11,7 +11,7 @@ from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.ledger.lookup import examples
 from keras_dropout.bench.metric_names import COVERAGE, EDGES, is_monte_carlo
 from keras_dropout.bench.records import Result
-from keras_dropout.bench.report.verdict import monte_carlo_sentences, seeds_sentences
+from keras_dropout.bench.report.verdict import monte_carlo_sentences, seeds_sentences, worlds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_or_none
 
 
@@ -32,6 +32,7 @@ def report_document(found: Comparison) -> dict[str, Any]:
         "curves": curves,
         "pairs": {metric: found.pairs(metric) for metric in found.own_metrics},
         "seeds_sentences": seeds_sentences(figures, found.deciding),
+        "worlds_sentences": worlds_sentences(found.more.get("worlds", ())),
         "sampled": sampled,
         "made": {"command": found.command, **(found.made or {"started": None, "versions": versions(), "machine": machine()})},
         **_test_examples(found),

@@ -20,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 
 from keras_dropout.bench.metric_names import plain_metric
+from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.report import charts, network, verdict
 from keras_dropout.characters import cleaned
 from keras_dropout.errors import refuse
@@ -35,8 +36,8 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
 
     Every value that the templates insert passes `cleaned`. The embedded document keeps names unchanged, escaped by JSON.
 
-    `document` comes from `ShownComparison.report_document`. The page leaves out each of "search", "sweep", "examples", "confusion",
-    "calibration", "network" and "reproduction" (the summary of an `Outcome`) that is None or missing.
+    `document` comes from `ShownComparison.report_document`. The page leaves out each of "search", "sweep", "worlds", "examples",
+    "confusion", "calibration", "network" and "reproduction" (the summary of an `Outcome`) that is None or missing.
     """
     check_report_path(path)
     environment = jinja2.Environment(
@@ -57,9 +58,10 @@ def write_page(path: Path, document: Mapping[str, Any]) -> Path:
         "called": _called,
         "mostly_wrong": _mostly_wrong,
         "race": verdict.race_words,
+        "training": training_text,
         "unbroken": lambda text: re.sub(r"(?<=\d) %", "\u00a0%", text),
     }
-    optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo")
+    optional = ("reproduction", "search", "sweep", "examples", "confusion", "calibration", "network", "monte_carlo", "worlds")
     absent: dict[str, Any] = dict.fromkeys(optional)
     document = absent | dict(document)
     # Without the last newline, as jinja inserts them into the page.
@@ -201,6 +203,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             if found
         },
         "arms": charts.arms(document["reproduction"]["figures"]) if document["reproduction"] else {},
+        "worlds": charts.worlds(document["worlds"]) if document["worlds"] else {},
         "trials": charts.trials(search["trials"]) if search else {},
         "expectation": _expectation(search["winner"], variants) if search else None,
     }

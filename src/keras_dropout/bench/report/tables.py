@@ -11,7 +11,7 @@ from rich.text import Text
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
 from keras_dropout.bench.power import MOST_PAIRS
-from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, race_words, seeds_sentences
+from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, race_words, seeds_sentences, worlds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
 _SHORT = {"ece_debiased": "less bias", "ms/example": "ms each"}  # eight columns must fit the page width
@@ -25,6 +25,8 @@ def comparison(found: Comparison) -> Group:
     parts += [_figures_table(figures)] if figures else []
     parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
+    if worlds := found.more.get("worlds"):
+        parts += [_worlds_table(worlds, found.deciding), *map(Text, worlds_sentences(worlds))]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
     return Group(*parts)
 
@@ -231,6 +233,31 @@ def _sampled_differences_table(found: Comparison) -> Table:
             words = metric.removeprefix("test_").replace("_", " ")
             table.add_row(Text("" if number else name), words, mean, interval, f"{each.p_adjusted:.3f}", each.verdict)
     return table
+
+
+def _worlds_table(worlds: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """Return a table with a row for each variant in each world."""
+    table = Table(title=f"{metric.replace('_', ' ')} in other worlds", title_justify="left")
+    for name in ("variant", "world", "study", "difference", "95 % interval", "verdict", "as asked"):
+        table.add_column(name, justify="left" if name in ("variant", "world", "verdict", "as asked") else "right")
+    for place, first in enumerate(worlds[0]["comparisons"]):
+        for number, world in enumerate(worlds):
+            cells = Text("" if number else first["variant"]), Text(_changed(world))
+            if not world["comparisons"]:
+                table.add_row(*cells, "", "", "", "left out", "")
+                continue
+            row = world["comparisons"][place]
+            interval = " to ".join(f"{end:+.4f}" for end in row["interval"]) if row["interval"] else "-"
+            difference = "-" if row["difference"] is None else f"{row['difference']:+.4f}"
+            stands = "" if not number else "not counted" if world["left_out"] else row["stands"] or ""
+            table.add_row(*cells, str(world["study"] or ""), difference, interval, row["verdict"], stands)
+    return table
+
+
+def _changed(world: Mapping[str, Any]) -> str:
+    """Return the name of a world, with the value of what is changed if the name does not say it."""
+    value = world["changed"].get("early_stopping") or world["changed"].get("weight_decay")
+    return world["name"] if not value else f"{world['name']} ({value:g})"
 
 
 def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:

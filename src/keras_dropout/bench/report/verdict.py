@@ -10,6 +10,7 @@ from typing import Any
 from keras_dropout import notation
 from keras_dropout.bench.looking import ordinal
 from keras_dropout.bench.metric_names import is_monte_carlo
+from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.racing import FUTILE
 from keras_dropout.bench.statistics import NO_DIFFERENCE, fewest_pairs
@@ -72,6 +73,8 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     study, deciding = document["study"], _deciding(document)
     baseline, variants = study["baseline"], {variant["name"]: variant for variant in document["variants"]}
     rows = {row["variant"]: row for row in document["comparisons"] if row["metric"] == deciding and _is_there(row)}
+    if variants[baseline].get("training"):  # another training without dropout is no placement
+        rows = {name: row for name, row in rows.items() if variants[name]["placement"] != {}} or rows
     unfinished = progress(document)
     if len(variants) < 2:
         return Verdict("open", f"Only {baseline} was trained.", unfinished, "There is nothing to compare; name a variant.")
@@ -94,6 +97,7 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     row, word = rows[name], rows[name]["verdict"]
     what, kind = (described(variants[name]), "placement") if study["epochs"] else (f"the variant {name}", "variant")
     headline = _headline(row, what, baseline) + _but(row, shown[name])
+    more += [text for text in worlds_sentences(document.get("worlds") or ()) if text.startswith(f"{name}, ")]
     more, alone = [*more, *unfinished], len(rows) == 1 or document.get("sweep")
     counts = f"if the {_words(deciding)} is what counts for you."
     if word.startswith("better"):
@@ -179,6 +183,8 @@ def decimals(*values: float) -> int:
 
 def described(variant: Mapping[str, Any]) -> str:
     """Describe a variant in a phrase: "Dropout 0.2 at hidden_1 and hidden_2"."""
+    if variant.get("training"):
+        return f"{described({**variant, 'training': None})}, trained with {training_text(variant['training'])},"
     placement = variant["placement"]
     if placement is None:
         return f"the model as it is built ({variant['name']})"
@@ -259,6 +265,40 @@ def seeds_between(row: Mapping[str, Any]) -> str:
         f"more than {MOST_PAIRS:,}" if n is None else str(n) for n in (row["pairs_needed"], *row["pairs_needed_interval"])
     )
     return f"{needed} seeds" + (f" (between {low} and {high}: the spread is uncertain)" if low != high else "")
+
+
+def worlds_sentences(worlds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say in how many worlds each verdict holds, one sentence for each variant, and what such a count is not."""
+    counted, found = [world for world in worlds if world["left_out"] is None], []
+    for place, as_asked in enumerate(worlds[0]["comparisons"] if worlds else ()):
+        stands: dict[str | None, list[str]] = {}
+        shown: dict[str, list[str]] = {}
+        for world in counted:
+            row = world["comparisons"][place]
+            stands.setdefault(row["stands"], []).append(world["name"])
+            shown.setdefault(row["verdict"].split()[0].strip(","), []).append(world["name"])
+        name, words, among = as_asked["variant"], _words(as_asked["metric"]), f"of {_number_of(len(counted), 'world')}"
+        if None not in stands:
+            parts = [f"{name}, {words}: {as_asked['verdict']} as asked, and this holds in {len(stands['holds'])} {among}"]
+            parts += [f"{text} in {len(each)} ({', '.join(each)})" for way, text in _OTHERWISE.items() if (each := stands.get(way))]
+        else:
+            parts = [f"{name}, {words}: {as_asked['verdict']} as asked"]
+            ways = [(way, each) for way in ("better", "worse") if (each := shown.get(way))]
+            parts += [f"{way} in {len(each)} {among} ({', '.join(each)})" for way, each in ways] or [f"nor in any {among}"]
+        found.append(f"{'; '.join(parts)}.")
+    left_out = [f"{world['name']} ({world['left_out']})" for world in worlds if world["left_out"] is not None]
+    found += [f"Not counted: {'; '.join(left_out)}."] if left_out else []
+    found += [f"{world['name']}: {world['note']}." for world in worlds if world["note"] and world["left_out"] is None]
+    if found:
+        found.append(
+            "Each world has the same seeds and test examples, and verdicts of its own, of which any is false in at most 5 of 100 "
+            "studies: over several worlds that is more. Not shown is not the opposite, and the worlds are no sample of all that "
+            "could be."
+        )
+    return found
+
+
+_OTHERWISE = {"not shown": "not shown", "opposite": "the opposite is shown"}
 
 
 def monte_carlo_sentences(samples: int | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -431,6 +471,8 @@ def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epo
 
 
 def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | None]:
+    if training := variants[baseline].get("training"):
+        return f"Leave dropout out, and train with {training_text(training)}. Without dropout:", code(variants[baseline], 1)
     if variants[baseline]["placement"] == {}:
         return "Leave dropout out. If your model has some, this takes it out:", code(variants[baseline], 1)
     return f"Stay with {baseline}.", code(variants[baseline], 1) if variants[baseline]["placement"] else None

@@ -44,7 +44,8 @@ class Plan:
 
     `notes` describe how the data were divided and what was found in them. The engine, the reason for the engine and the number of
     workers are chosen later: see `execution.engine_choice`. With `max_seeds` in the settings, seeds are added until there are
-    verdicts; `study.seeds` then lists the maximum.
+    verdicts; `study.seeds` then lists the maximum. `world` is set in the plan of a world, {"name": …, "of": number of the study}:
+    see `robustness`.
     """
 
     study: Study
@@ -54,6 +55,7 @@ class Plan:
     of_recipe: bool = False
     engine_reason: str = ""
     workers: int = 1
+    world: Mapping[str, Any] | None = None
 
     @property
     def ledger(self) -> Path:
@@ -63,7 +65,8 @@ class Plan:
     def document(self) -> dict[str, Any]:
         """Return the parts of the plan that a report shows besides the study, as plain values."""
         said = {name: self.settings[name] for name in ("max_seeds", "margin", "primary", "power")}
-        return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}}
+        world = {"world": dict(self.world)} if self.world else {}
+        return {"plan": {"engine_reason": self.engine_reason, **said, "notes": list(self.notes)}, **world}
 
     def round(self, race: "Race | None" = None) -> Study:
         """Return the study; with `max_seeds`, with the seeds of the next round of a race, or of one that has ended.
@@ -175,6 +178,11 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         refuse(
             f"early stopping needs validation data of their own; the split {split} trains on them.",
             f"Use --split {SPLITS[0]}.",
+        )
+    if found["robust"] and (found["seeds"] == "auto"):
+        refuse(
+            "robust asks again with the same seeds; got auto, which adds seeds until there is a verdict.",
+            "Use --seeds 6, or leave --robust out.",
         )
     variants = _read_variants(settings.get("variants"))
     names = [each if isinstance(each, str) else each.name for each in variants if each not in (BASELINE, Variant(BASELINE, {}))]

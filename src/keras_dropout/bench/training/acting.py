@@ -6,7 +6,7 @@ A study whose dropout does nothing compares a model with itself. So a run that f
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -41,7 +41,11 @@ def architecture(variant: Variant) -> str:
         }
         for site, spec in variant.placement.items()
     }
-    return json.dumps(placement, sort_keys=True, default=repr)
+    # A weight decay and a schedule of the learning rate are code; a constant learning rate is data, and so is early stopping.
+    coded = {name: value for name, value in (variant.training or {}).items() if name != "early_stopping"}
+    if not isinstance(coded.get("learning_rate", {}), Mapping):
+        coded["learning_rate"] = "a constant"
+    return json.dumps([placement, coded] if coded else placement, sort_keys=True, default=repr)
 
 
 class Acting:

@@ -68,5 +68,5 @@ def make(study: Study, variant: Variant) -> tuple[keras.Model, dict[keras.Layer,
             schedules = {layer: from_document(spec["schedule"]) for layer, spec in specs if "schedule" in spec}
         elif any(type(layer) is keras.layers.Dropout for layer in model._flatten_layers()):
             model = with_ours(model)
-        model.compile_from_config(copy.deepcopy(study.compiled))
+        model.compile_from_config(copy.deepcopy(study.of(variant).compiled))
     return model, schedules

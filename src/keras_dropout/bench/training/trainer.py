@@ -201,9 +201,8 @@ class _Stack:
     def __init__(self, trainer: Trainer, runs: Sequence[Run], size: int):
         self._started = time.perf_counter()
         self._trainer, self._runs, self._training = trainer, runs, trainer._begin(runs, size)
-        self._patience = trainer.study.early_stopping
         examples = arrays.count(trainer.parts["train"].y)
-        self._courses = [_Course(run, examples) for run in runs]
+        self._courses = [_Course(run, examples, trainer.study.of(run.variant).early_stopping) for run in runs]
         self._acting = trainer._acting_in(self._training.model, runs[0].variant)
         self._inactive = {number: why for number in range(len(runs)) if (why := self._refusal(number))}
         self._going = [number for number in range(len(runs)) if number not in self._inactive]
@@ -261,7 +260,7 @@ class _Stack:
                     continue
                 for name, value in now.items():
                     course.curves.setdefault(name, []).append(value)
-                if self._patience and now["validation_loss"] < course.best.loss:
+                if course.patience and now["validation_loss"] < course.best.loss:
                     course.best = Best(now["validation_loss"], course.epoch, self._training.snapshot(number))
                 if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(number):
                     yield Checkpointed(key, course.epoch, self._checkpoint(number))
@@ -297,16 +296,16 @@ class _Stack:
         return [log | found for log, (found, *_) in zip(logs, self._trainer._measure(self._training, "validation"))]
 
     def _is_over(self, number: int) -> bool:
-        course, patience = self._courses[number], self._patience
+        course = self._courses[number]
         return course.epoch >= self._trainer.study.epochs or bool(
-            patience and course.best.epoch and course.epoch - course.best.epoch >= patience
+            course.patience and course.best.epoch and course.epoch - course.best.epoch >= course.patience
         )
 
     def _set_aside(self, over: list[int]) -> None:
         """Take runs that are over out of the training, with the values to measure: if others go on, theirs would change."""
         self._going = [number for number in self._going if number not in over]
         for number in over:
-            best = self._courses[number].best.values if self._patience else None
+            best = self._courses[number].best.values if self._courses[number].patience else None
             self._trained[number] = best or (self._training.snapshot(number) if self._going else None)
 
     def _checkpoint(self, number: int) -> bytes:
@@ -332,8 +331,8 @@ class _Stack:
 class _Course:
     """The progress of a run, apart from the values of its model."""
 
-    def __init__(self, run: Run, examples: int):
-        self.run = run
+    def __init__(self, run: Run, examples: int, patience: int | None):
+        self.run, self.patience = run, patience
         self.epoch, self.seconds = 0, 0.0
         self.curves: dict[str, list[float]] = {}
         self.best = Best()

@@ -20,11 +20,13 @@ from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
 from keras_dropout.bench.ledger.schema import refusing
 from keras_dropout.bench.ledger.store import Ledger
+from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.settings import SearchSettings, Settings, complete, rows
 from keras_dropout.bench.study.planning import AS_BUILT, Plan, check_settings
-from keras_dropout.bench.tuning import spaces
+from keras_dropout.bench.tuning import spaces, training_space
 from keras_dropout.bench.tuning.spaces import Space
+from keras_dropout.bench.tuning.training_space import TrainingSpace
 from keras_dropout.errors import check_whole, refuse
 
 TRIALS = 18
@@ -35,6 +37,7 @@ FINAL_SEEDS = (1001, 1002)  # seeds of the finalists' further runs
 FINALISTS = 3
 OF_SEARCH = set(rows(SearchSettings)) - set(rows(Settings))  # settings of the search only, not of the study
 TUNED = "tuned"  # name of the winner's variant
+TUNED_BASELINE = f"{BASELINE}, tuned"  # name of the baseline with the training that its own search found
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Trial:
 
     @property
     def text(self) -> str:
-        """The placement as written after --variant NAME=; empty if nothing is dropped."""
+        """The placement as written after --variant NAME=, empty if nothing is dropped; of a trial of training, its settings."""
+        if self.variant.training is not None:
+            return training_text(self.variant.training) or "as it is"
         return str(self.variant).partition("=")[2]
 
     def document(self) -> dict[str, Any]:
@@ -71,6 +76,7 @@ class Trial:
         return {
             "number": self.number,
             "placement": self.variant.placement,
+            **({} if self.variant.training is None else {"training": dict(self.variant.training)}),
             "text": self.text,
             "epochs": max(self.losses, default=0),
             "validation_loss": self.loss if math.isfinite(self.loss) else None,
@@ -82,14 +88,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """A checked search: its space, sampler, number of trials, and the plan of the comparison that follows."""
+    """A checked search: its space, sampler, number of trials, and the plan of the comparison that follows.
+
+    `baseline` is the search for the training of the model without dropout, with as many trials, if there is one.
+    """
 
     plan: Plan
-    space: Space
+    space: Space | TrainingSpace
     sampler: str
     trials: int
     seed: int
     rungs: tuple[int, ...]
+    baseline: "Search | None" = None
 
     @property
     def study(self) -> Study:
@@ -98,13 +108,14 @@ class Search:
 
     @property
     def model_epochs(self) -> int:
-        """The cost of the search if the ledger has none of its runs and no run stops early."""
-        return _cost(self.trials, self.rungs)
+        """The cost of the search if the ledger has none of its runs and no run stops early, with that of the baseline's."""
+        return _cost(self.trials, self.rungs) * (1 if self.baseline is None else 2)
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain values, with the time for an empty ledger, estimated from a short training."""
         study = self.plan.study
-        after = (len(study.variants) + 1) * len(study.seeds) * study.epochs
+        added = [TUNED, *([TUNED_BASELINE] if self.baseline else [])]
+        after = (len(study.variants) + len(added)) * len(study.seeds) * study.epochs
         start, each = timing.time_runs(study, self.plan.data, study.runs()[:1])
         seconds = start + each * (self.model_epochs + after) / study.epochs / self.plan.workers
         return {
@@ -115,7 +126,8 @@ class Search:
             "trials": self.trials,
             "rungs": list(self.rungs),
             "model_epochs": self.model_epochs,
-            "variants": [*(variant.name for variant in study.variants), TUNED],
+            "baseline": self.baseline and {"space": str(self.baseline.space), "points": self.baseline.space.size},
+            "variants": [*(variant.name for variant in study.variants), *added],
             "seeds": list(study.seeds),
             "comparison_model_epochs": after,
             "workers": self.plan.workers,
@@ -143,10 +155,16 @@ def check_study(settings: Mapping[str, Any]) -> None:
     checked = check_settings(settings)
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
+    if checked["robust"]:
+        refuse(
+            "robust asks the question of a comparison again; got a search.",
+            "Leave --robust out, and give what is found to a comparison: keras-dropout compare TARGET --variant … --robust",
+        )
     if settings.get("seeds") == "auto" and settings.get("sweep") is not None:
         refuse("a sweep trains each rate with each seed; got auto.", "Give a number of seeds, for example 6.")
-    if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
-        refuse(f"the name {TUNED} is the winner's; got a variant with it.", "Give the variant another name.")
+    for name, of in ((TUNED, "the winner's"), (TUNED_BASELINE, "that of the baseline's own search")):
+        if any(isinstance(each, Variant) and each.name == name for each in checked["variants"]):
+            refuse(f"the name {name} is {of}; got a variant with it.", "Give the variant another name.")
     for seed in (SEARCH_SEED, *FINAL_SEEDS):
         if seed in checked["seeds"]:
             refuse(f"the seed {seed} is the search's own; got it among the seeds of the comparison.", "Use others: 0, 1, 2, …")
@@ -178,7 +196,12 @@ def plan_search(target: Any, data: Any = None, **settings: Any) -> Search:
             refuse(words, "Give more, or fewer epochs or points.")
         number = paid
     _load_optuna()
-    return Search(plan, space, sampler, number, asked["seed"], rungs)
+    found = Search(plan, space, sampler, number, asked["seed"], rungs)
+    if not asked["tune_baseline"]:
+        return found
+    # A grid of placements has no like among settings of training.
+    drawn = "random" if sampler == "grid" else sampler
+    return dataclasses.replace(found, baseline=dataclasses.replace(found, space=training_space.of_study(plan.study), sampler=drawn))
 
 
 def winner_of(trials: Sequence[Trial]) -> Trial:
@@ -187,17 +210,22 @@ def winner_of(trials: Sequence[Trial]) -> Trial:
     return min(finalists, key=lambda trial: trial.score)
 
 
-def carry_out_search(search: Search, quiet: bool, command: str) -> list[Trial]:
+def note_search(search: Search, command: str) -> None:
+    """Put the study of a search that begins into the ledger, still without its winner."""
+    with refusing(search.plan.ledger, "written"), Ledger(search.plan.ledger) as ledger:
+        ledger.put_study(search.plan.study, command, versions(), machine())
+
+
+def carry_out_search(search: Search, quiet: bool) -> list[Trial]:
     """Train the trials and return them. After an interrupt, finished runs stay in the ledger."""
     optuna = _load_optuna()
     plan, memory = search.plan, _memory(search)
     model = build(plan.study)
     trials: list[Trial] = []
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
-        ledger.put_study(plan.study, command, versions(), machine())
         for size in _rounds(search.trials):
             asked = [memory.ask() for _ in range(size)]
-            variants = [spaces.place(model, f"trial {each.number}", search.space.ask(each)) for each in asked]
+            variants = [search.space.suggest(each, model, f"trial {each.number}") for each in asked]
             for each, trial in zip(asked, _train_round(search, variants, len(trials), ledger, quiet)):
                 for epoch, loss in trial.losses.items():
                     if math.isfinite(loss):
@@ -224,7 +252,8 @@ def _memory(search: Search) -> Any:
         else:
             sampler = optuna.samplers.RandomSampler(seed=search.seed)
     memory = optuna.create_study(sampler=sampler, direction="minimize")
-    for point in search.space.points() if search.sampler == "grid" else ():
+    space = search.space
+    for point in space.points() if isinstance(space, Space) and search.sampler == "grid" else space.first:
         memory.enqueue_trial(point)
     return memory
 
@@ -301,7 +330,7 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
         losses = list(result.curves.get("validation_loss", ()))[:rung]
         diverged = result.status == "diverged" and (len(losses) < rung or rung == study.epochs)
         found[key] = [math.inf] if diverged else losses
-    return {key: min(losses) if study.early_stopping else losses[-1] for key, losses in found.items()}
+    return {key: min(losses) if study.of(keys[key].variant).early_stopping else losses[-1] for key, losses in found.items()}
 
 
 def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:

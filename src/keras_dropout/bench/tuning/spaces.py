@@ -80,6 +80,12 @@ class Space:
             placement[site] = chosen.at(indices)
         return placement
 
+    first = ()  # no point has to be tried first
+
+    def suggest(self, trial: Any, model: Any, name: str) -> Variant:
+        """Return the suggestion of an Optuna trial, as a variant of a model."""
+        return place(model, name, self.ask(trial))
+
     def points(self) -> Iterator[dict[str, Any]]:
         """Yield all points as parameters of an Optuna trial, with the names that `ask` uses."""
         for parts in itertools.product(*(list(_points(site, choices)) for site, choices in self.sites.items())):

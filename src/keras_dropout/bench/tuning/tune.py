@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.bench.compare import carry_out, keep
-from keras_dropout.bench.records import Run, Variant
+from keras_dropout.bench.records import BASELINE, Run, Variant
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.bench.settings import SearchSettings
@@ -30,13 +30,16 @@ from keras_dropout.bench.tuning.search import (
     OF_SEARCH,
     SEARCH_SEED,
     TUNED,
+    TUNED_BASELINE,
     Search,
     Trial,
     carry_out_search,
+    note_search,
     plan_search,
     winner_of,
 )
 from keras_dropout.bench.tuning.sweep import PlannedSweep, Sweep, carry_out_sweep, plan_sweep
+from keras_dropout.bench.tuning.training_space import TrainingSpace
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_path, refuse
 
@@ -51,6 +54,7 @@ class Tuning(Shown):
     trials: Sequence[Trial]
     comparison: ShownComparison
     timing: Mapping[str, Any]
+    baseline_trials: Sequence[Trial] = ()
 
     @property
     def winner(self) -> Trial:
@@ -67,9 +71,9 @@ class Tuning(Shown):
         """The runs of the comparison that failed, with their errors."""
         return self.comparison.failed
 
-    def fresh(self, metric: str) -> tuple[float | None, list[float] | None]:
+    def fresh(self, metric: str, name: str = TUNED) -> tuple[float | None, list[float] | None]:
         """Return the winner's mean of a metric over fresh seeds, and its 95 % interval."""
-        values = self.comparison.values(Variant(TUNED, self.winner.variant.placement), metric)
+        values = self.comparison.values(name, metric)
         values = values[np.isfinite(values)]
         interval = mean_interval(values)
         return (float(values.mean()) if len(values) else None), interval and list(interval)
@@ -87,10 +91,18 @@ class Tuning(Shown):
             row = self.comparison.differences("test_loss", other)[TUNED]
             if row.pairs:
                 found.append(f"Against {other}: test loss {row.mean:+.4f}{_between(row.interval, '+')}, {row.verdict}.")
-        if others:
+        if self.baseline_trials:
+            assert self.search.baseline is not None
+            assert isinstance(self.search.baseline.space, TrainingSpace)
+            varied = ", ".join(name.replace("_", " ") for name in self.search.baseline.space.choices)
+            found.append(
+                f"The winner had {len(self.trials)} trials, and so had {TUNED_BASELINE} ({varied}): "
+                f"{winner_of(self.baseline_trials).text}. The other variants had none."
+            )
+        elif others:
             found.append(
                 f"The winner had {len(self.trials)} trials, {' and '.join(others)} had none: what as many trials of the learning "
-                "rate, weight decay or early stopping would do without a new placement was not tried."
+                "rate, weight decay or early stopping would do without a new placement was not tried. --tune-baseline tries it."
             )
         again, interval = self.fresh("validation_loss")
         if again is not None:
@@ -138,13 +150,37 @@ class Tuning(Shown):
                 "optimistic": {"validation_loss": self.winner.score if math.isfinite(self.winner.score) else None},
                 "fresh": {metric: {"mean": mean, "interval": interval} for metric, (mean, interval) in fresh.items()},
             },
+            **self._baseline_document(),
             "sentences": self.sentences(),
             "timing": dict(self.timing),
         }
         return {"search": search}
 
+    def _baseline_document(self) -> dict[str, Any]:
+        """Return the baseline's own search, if there was one."""
+        if self.search.baseline is None:
+            return {}
+        winner = winner_of(self.baseline_trials)
+        fresh = {metric: self.fresh(metric, TUNED_BASELINE) for metric in ("validation_loss", "test_loss")}
+        baseline = {
+            "space": str(self.search.baseline.space),
+            "sampler": self.search.baseline.sampler,
+            "trials": [trial.document() for trial in self.baseline_trials],
+            "winner": {
+                "trial": winner.number,
+                "text": winner.text,
+                "training": dict(winner.variant.training or {}),
+                "chosen_by": "validation_loss",
+                "optimistic": {"validation_loss": winner.score if math.isfinite(winner.score) else None},
+                "fresh": {metric: {"mean": mean, "interval": interval} for metric, (mean, interval) in fresh.items()},
+            },
+        }
+        return {"baseline": baseline}
+
     def __rich__(self) -> Group:
-        return Group(_trials_table(self.trials), *map(Text, self.sentences()), Text(), self.comparison.__rich__())
+        tables = [_trials_table(self.trials)]
+        tables += [_trials_table(self.baseline_trials, f" of {TUNED_BASELINE}")] if self.baseline_trials else []
+        return Group(*tables, *map(Text, self.sentences()), Text(), self.comparison.__rich__())
 
 
 def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, command: str = "") -> Tuning | Sweep:
@@ -156,20 +192,25 @@ def carry_out_tuning(planned: Search | PlannedSweep, quiet: bool = False, comman
 
 def _search_and_compare(search: Search, quiet: bool, command: str) -> Tuning:
     started = time.perf_counter()
-    trials = carry_out_search(search, quiet, command)
+    note_search(search, command)
+    trials = carry_out_search(search, quiet)
+    of_baseline = carry_out_search(search.baseline, quiet) if search.baseline else []
     wall = time.perf_counter() - started
-    winner = Variant(TUNED, winner_of(trials).variant.placement)
     plan = search.plan
-    study = dataclasses.replace(plan.study, variants=(*plan.study.variants, winner))
+    added, baseline = [Variant(TUNED, winner_of(trials).variant.placement)], plan.study.baseline
+    if of_baseline:
+        added.append(Variant(TUNED_BASELINE, {}, winner_of(of_baseline).variant.training))
+        baseline = TUNED_BASELINE if baseline == BASELINE else baseline  # the fair one, unless another was named
+    study = dataclasses.replace(plan.study, variants=(*plan.study.variants, *added), baseline=baseline)
     comparison = carry_out(dataclasses.replace(plan, study=study), quiet=quiet, command=command)
-    spent = sum(max(trial.losses, default=0) + len(trial.finals) * study.epochs for trial in trials)
+    spent = sum(max(trial.losses, default=0) + len(trial.finals) * study.epochs for trial in (*trials, *of_baseline))
     timing = {
         "wall_seconds": round(wall, 2),
         "model_epochs": spent,
         "models": round(spent / study.epochs, 2),
         "comparison_model_epochs": len({run.key for run in comparison.study.runs()}) * study.epochs,
     }
-    found = Tuning(search, trials, comparison, timing)
+    found = Tuning(search, trials, comparison, timing, of_baseline)
     keep(comparison, found.own_document())
     return found
 
@@ -193,6 +234,10 @@ def tune(
     `bench.tuning.spaces`); by default rates of `kinds` (Dropout) at the groups input, hidden and last. `sampler` is "tpe",
     "random" or "grid"; `trials` is the number of placements to try (18; a grid: all), `budget` a limit in model-epochs, `seed` the
     sampler's seed. With `halving`, only the best third of each nine trials is trained beyond half of the epochs.
+
+    With `tune_baseline`, the model without dropout has as many trials on the same seeds: of the learning rate (a quarter to four
+    times), of a weight decay, and of early stopping. Its winner is the variant "none, tuned", which is the baseline of the
+    comparison unless another is named.
 
     `sweep` replaces the search: "hidden=0:0.6:13" trains each of these rates with each seed, and returns a `Sweep`.
 
@@ -221,13 +266,13 @@ def _between(interval: Sequence[float] | None, sign: str = "") -> str:
     return f" (95 % interval {interval[0]:{sign}.4f} to {interval[1]:{sign}.4f})" if interval else ""
 
 
-def _trials_table(trials: Sequence[Trial]) -> Table:
+def _trials_table(trials: Sequence[Trial], of: str = "") -> Table:
     shown = sorted(trials, key=lambda trial: (not trial.finals, not trial.done, trial.score))[:_SHOWN]
-    title = f"the best {len(shown)} of {len(trials)} trials, by validation loss"
+    title = f"the best {len(shown)} of {len(trials)} trials{of}, by validation loss"
     table = Table(title=title, title_justify="left")
     for name in ("trial", "epochs", "validation loss", "mean of the finalists' seeds"):
         table.add_column(name, justify="right")
-    table.add_column("placement", overflow="fold")
+    table.add_column("training" if of else "placement", overflow="fold")
     for trial in shown:
         loss = f"{trial.loss:.4f}" if math.isfinite(trial.loss) else "-"
         mean = "" if not trial.finals else f"{trial.score:.4f}" if math.isfinite(trial.score) else "-"
