@@ -330,13 +330,12 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     from keras_dropout.bench.compare import so_far
     from keras_dropout.bench.forecast import forecast, forecast_sentences
 
-    known = plan.known()
+    known, worlds = plan.known(), robustness.worlds(plan) if plan.settings["robust"] else []
     study = plan.at_most(so_far(plan, plan.study, known, "").race)
     plan = dataclasses.replace(plan, study=study)
     todo = plan.todo(known, plan.kept())
     again = sum(run.key in known and known[run.key].status == "done" for run in todo)
     runs = {run.key for run in study.runs()}
-    worlds = robustness.worlds(plan) if plan.settings["robust"] else []
     costs = robustness.costs(plan, worlds)
     with working("timing a run"):
         seconds = _estimated([plan, *(world.plan for world in worlds)], costs)
