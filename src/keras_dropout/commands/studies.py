@@ -94,6 +94,10 @@ def compare(
     judged. With --seeds auto each variant has race: seeds (that it was judged by) and stopped ("decided", "cannot win" or "all
     seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also
     monte_carlo: variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+    With --resample-split each seed divides the data anew: study has divisions, and overlap (test by training examples); interval
+    and detectable_difference allow for the overlap, interval_new_examples is null, and comparisons have interval_without_overlap,
+    p_overlap (adjusted), detectable_floor (no number of seeds shows less) and variance (of the loss: total, examples, seed,
+    division, whether that is floored at 0, fixed_seeds).
 
     With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
 
@@ -354,6 +358,7 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         "estimated_seconds": round(seconds, 1),
         "power": told,
         **_asked_before(asked),
+        **({} if study.divisions is None else {"resample_split": True}),
     }
     if worlds:
         shown["worlds"] = costs
@@ -363,7 +368,7 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     most = "at most " if shown["max_seeds"] else ""
     print(
         f"{study.target}: {len(study.variants)} variants x {most}{len(study.seeds)} seeds, "
-        f"{study.epochs} epochs each, {study.split} split"
+        f"{study.epochs} epochs each, {study.split if study.divisions is None else 'for each seed a new'} split"
     )
     for variant in study.variants:
         places = str(variant).partition("=")[2]

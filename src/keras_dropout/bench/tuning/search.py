@@ -160,6 +160,11 @@ def check_study(settings: Mapping[str, Any]) -> None:
             "robust asks the question of a comparison again; got a search.",
             "Leave --robust out, and give what is found to a comparison: keras-dropout compare TARGET --variant … --robust",
         )
+    if settings.get("resample_split"):
+        refuse(
+            "resample_split is for compare: a search chooses on validation data that other divisions test on.",
+            "Leave it out of tune, and compare placements that were not chosen on these data.",
+        )
     if settings.get("seeds") == "auto" and settings.get("sweep") is not None:
         refuse("a sweep trains each rate with each seed; got auto.", "Give a number of seeds, for example 6.")
     for name, of in ((TUNED, "the winner's"), (TUNED_BASELINE, "that of the baseline's own search")):
