@@ -12,7 +12,7 @@ backends noise
 layers companions catalogue testing
 models callbacks
 sampling moments thinning uncertainty ensemble
-bench.settings bench.records bench.metric_names bench.statistics bench.power bench.disagreement bench.scoring
+bench.settings bench.records bench.metric_names bench.statistics bench.variance bench.power bench.disagreement bench.scoring
 bench.data
 bench.ledger
 bench.study

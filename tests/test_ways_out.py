@@ -236,6 +236,11 @@ def planned(model, data=None, **settings):
     return make_plan(model, pair() if data is None else data, **settings)
 
 
+def divided_by_owner(**settings):
+    options = {"target": "kind", "group": "owner"}
+    return planned(net(), "owned.csv", data_options=options, resample_split=True, seeds=4, **settings)
+
+
 def predict(model, x=X[:8], **options):
     return uncertainty.predict(model, x, 2, **options)
 
@@ -494,6 +499,7 @@ def branched(**options):
 
 COMPARE = "compare model.keras --data x.npy,y.npy --engine reference --seeds 1 --epochs 1 --batch-size 8 --dry-run"
 PLAIN = f"{COMPARE} --variant hidden"
+WORDS = "compare model.py:words --data rare.txt --engine reference --epochs 1 --batch-size 8 --resample-split --dry-run"
 TUNE = PLAIN.replace("compare", "tune", 1)
 ENSEMBLE = "ensemble dropped.keras --data x.npy,y.npy --samples 2"
 UNCERTAIN = "--data x.npy,y.npy --samples 2"
@@ -589,6 +595,10 @@ def folder(tmp_path_factory):
         Path("a folder/latin1.csv.gz").write_bytes(gzip.compress("\n".join(lines).replace("kind", "größe").encode("latin1")))
         Path("a folder/latin1.csv").write_bytes("\n".join(lines).replace("kind", "größe").encode("latin1"))
         Path("a folder/latin1.txt").write_bytes("".join(f"{n % 3}\tgroß {n}\n" for n in range(90)).encode("latin1"))
+        owned = [f"{line},o{n % 9}" for n, line in enumerate(lines[1:])]
+        Path("owned.csv").write_text("\n".join([f"{lines[0]},owner", *owned]))
+        texts = (" ".join(f"w{(7 * n + m) % 90 if n < 55 else 9 * n + m}" for m in range(9)) for n in range(60))
+        Path("rare.txt").write_text("\n".join(f"{n % 3}\t{text}" for n, text in enumerate(texts)))
         Path("text.db").write_text("no ledger at all")
         Path("header.db").write_bytes(b"SQLite format 3\0" + b"no database" * 100)
         with contextlib.closing(sqlite3.connect("other.sqlite")) as other, other:
@@ -1422,6 +1432,33 @@ WAYS = [
             dropped(activation=None, loss=keras.losses.SparseCategoricalCrossentropy(**said.argument("from_logits")))
         ),
         lambda said: command(["uncertainty", "logits.keras", *shlex.split(UNCERTAIN), *said.words("(--logits)").split()]),
+    ),
+    Way(
+        "bench/study/redivision.py",
+        "for example --seeds 10; in Python seeds=10",
+        f"{PLAIN} --resample-split --seeds auto",
+        plus("--seeds"),
+        lambda said: planned(net(), (X, LABELS), resample_split=True, **said.argument("seeds")),
+    ),
+    Way(
+        "bench/study/redivision.py",
+        'Give the weights yourself: --class-weight "0=1, 1=5", in Python class_weight={0: 1, 1: 5}',
+        lambda: divided_by_owner(class_weight="balanced"),
+        lambda said: divided_by_owner(class_weight=ast.literal_eval(said.words("class_weight=(.*)[.]$"))),
+        lambda said: command([*shlex.split(PLAIN), "--resample-split", "--class-weight", said.words('weight "(.*?)"')]),
+    ),
+    Way(
+        "bench/study/redivision.py",
+        "Give one that all have: --vocabulary {}; in Python data_options={}",
+        f"{WORDS} --seeds 6",
+        plus("--vocabulary"),
+        lambda said: planned(
+            "model.py:words",
+            "rare.txt",
+            seeds=6,
+            resample_split=True,
+            data_options=ast.literal_eval(said.words("options=(.*)[.]$")),
+        ),
     ),
     Way(
         "bench/tuning/search.py",

@@ -532,6 +532,7 @@ def test_studies_are_listed_and_read_as_they_were_noted(tmp_path, monkeypatch):
         "variants": ["none"],
         "runs": 1,
         "done": 0,
+        "resample_split": False,
         "command": "first",
     }
     assert second == first | {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from keras_dropout.bench.power import detectable_difference, detectable_effect, pairs_needed, power, sd_interval
-from keras_dropout.bench.statistics import mean_interval, sign_flip_p, verdict
+from keras_dropout.bench.power import detectable_difference, detectable_effect, detectable_floor, pairs_needed, power, sd_interval
+from keras_dropout.bench.statistics import Row, compare_family, mean_interval, sign_flip_p, verdict
 
 
 def seen(effect, pairs, rows, studies=300):
@@ -81,3 +81,26 @@ def test_the_interval_of_the_spread_holds_it():
     low, high = sd_interval(1.0, 6)
     assert np.mean((low * draws <= 2) & (high * draws >= 2)) == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / 4000))
     assert pairs_needed(low, 1.0) < pairs_needed(1.0, 1.0) < pairs_needed(high, 1.0)
+
+
+@pytest.mark.parametrize(("pairs", "rows"), [(6, 1), (6, 4), (8, 2), (12, 1), (25, 3)])
+def test_the_power_with_overlap_is_that_of_its_rule(pairs, rows):
+    generator, studies, shown, overlap = np.random.default_rng([pairs, rows]), 800, 0, 0.28
+    effect = detectable_effect(pairs, rows, overlap=overlap)
+    assert effect > detectable_effect(pairs, rows)
+    for _ in range(studies):
+        table = generator.normal(size=(rows, pairs)) + np.sqrt(overlap) * generator.normal(size=(rows, 1))
+        table[0] += effect
+        shown += compare_family({n: Row(each, True, overlap=overlap) for n, each in enumerate(table)})[0].verdict == "better"
+    assert shown / studies == pytest.approx(0.8, abs=0.05)
+
+
+def test_with_overlap_no_number_of_pairs_shows_less_than_the_floor():
+    floor = detectable_floor(1.0, 0.25, rows=3)
+    effects = [detectable_effect(pairs, 3, overlap=0.25) for pairs in (10, 100, 1000, 10_000)]
+    assert np.all(np.diff(effects) < 0)
+    assert min(effects) > floor == pytest.approx(effects[-1], rel=0.01)
+    assert pairs_needed(1.0, 0.99 * floor, 3, overlap=0.25) is None
+    needed = pairs_needed(1.0, 1.1 * floor, 3, overlap=0.25)
+    assert detectable_effect(needed, 3, overlap=0.25) <= 1.1 * floor < detectable_effect(needed - 1, 3, overlap=0.25)
+    assert detectable_floor(1.0, 0.0) == 0.0

@@ -73,7 +73,7 @@ def plan_of(folder, **settings):
     folder.mkdir(exist_ok=True)
     (folder.parent / "model.py").write_text(MODEL)
     x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
-    data = (x[:40], x[:40, 0]), (x[40:], x[40:, 0])
+    data = (x, x[:, 0]) if settings.get("resample_split") else ((x[:40], x[:40, 0]), (x[40:], x[40:, 0]))
     options = {"variants": {"half": {"hidden": 0.5}}, "engine": "compiled", "epochs": 2}
     return make_plan(f"{folder.parent / 'model.py'}:build", data, ledger=folder / "r.db", **(options | settings))
 
@@ -171,6 +171,13 @@ def test_a_local_ray_gives_the_same_bytes_as_here(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_each_seed_has_its_own_division_on_ray_as_here(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    on_ray, _ = train(plan_of(tmp_path / "ray", seeds=3, workers=2, on="ray", resample_split=True))
+    here, _ = train(plan_of(tmp_path / "here", seeds=3, workers=1, resample_split=True))
+    assert_same_bytes(on_ray, here)
+
+
 def test_a_node_lost_in_mid_study_costs_no_run(tmp_path):
     """A raylet is killed with -9 when all runs of the first seed are under way: they go on elsewhere, from their checkpoints."""
     settings = {"seeds": 3, "epochs": 3000, "checkpoint_every": 100}

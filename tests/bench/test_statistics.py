@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from keras_dropout.bench.data.splits import divide
 from keras_dropout.bench.power import detectable_effect, pairs_needed
 from keras_dropout.bench.statistics import (
+    Row,
     claim,
     claim_of_figure,
+    compare_family,
     compare_paired,
     compare_with_best,
     crossed_interval,
@@ -24,6 +27,7 @@ from keras_dropout.bench.statistics import (
     first_look,
     holm,
     mean_interval,
+    overlapping_p,
     pairing_gain,
     pairing_gain_interval,
     sequential_verdict,
@@ -667,3 +671,61 @@ def test_the_rates_not_shown_to_be_worse_hold_the_best_as_often_as_they_say(shap
     assert found.mean() < 0.7
     if shape == "a step":
         assert np.mean([spanned_by_the_curve(x, values)[truth.argmin()] for values in draws[:40]]) < 0.8
+
+
+def overlapping(generator, variants, seeds, examples=100):
+    """Differences of least squares of features of their own, equally good by construction, on divisions of one drawn data set."""
+    x = np.concatenate([generator.normal(size=(variants + 1, examples, 2)), np.ones((variants + 1, examples, 1))], axis=2)
+    y = x[..., :2].sum(axis=(0, 2)) + generator.normal(size=examples)
+    losses = np.empty((variants + 1, seeds))
+    for seed in range(seeds):
+        split = divide(examples, seed=int(generator.integers(2**62)))
+        for number, each in enumerate(x):
+            fitted = np.linalg.lstsq(each[split.train], y[split.train], rcond=None)[0]
+            losses[number, seed] = np.mean((each[split.test] @ fitted - y[split.test]) ** 2)
+    return losses[1:] - losses[0], len(split.test) / len(split.train)
+
+
+@pytest.mark.parametrize(("variants", "seeds"), [(1, 6), (1, 20), (3, 10)])
+def test_verdicts_of_overlapping_divisions_are_false_in_five_percent_at_most(variants, seeds):
+    """The full simulation is benchmarks/resampling.py. Without the allowance for overlap far more are false."""
+    generator, studies, counts = np.random.default_rng([variants, seeds]), 400, {"usual": 0, "rule": 0}
+    for _ in range(studies):
+        differences, overlap = overlapping(generator, variants, seeds)
+        for name, allowed in (("usual", 0.0), ("rule", overlap)):
+            found = compare_family({n: Row(row, False, overlap=allowed) for n, row in enumerate(differences)})
+            counts[name] += any(each.verdict != "no difference shown" for each in found.values())
+    assert stats.binomtest(counts["rule"], studies, 0.05, "greater").pvalue > 0.01
+    assert stats.binomtest(counts["usual"], studies, 0.05, "greater").pvalue < 1e-3
+
+
+def test_overlap_widens_interval_p_and_equivalence_by_the_formula():
+    values, overlap = np.array([0.5, 0.7, 0.4, 0.9, 0.6, 0.8, 0.5]), 0.3
+    error = values.std(ddof=1) * np.sqrt(1 / 7 + overlap)
+    t = stats.t.isf(0.025, 6)
+    assert mean_interval(values, overlap) == pytest.approx((values.mean() - t * error, values.mean() + t * error))
+    assert overlapping_p(values, overlap) == pytest.approx(2 * stats.t.sf(values.mean() / error, 6))
+    assert overlapping_p(values, 0.0) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert [overlapping_p(np.full(4, each), overlap) for each in (0.0, 0.1)] == [1.0, 0.0]
+    assert overlapping_p(values[:1], overlap) == 1.0
+    found = compare_family({"a": Row(values, False, margin=1.0, overlap=overlap)})["a"]
+    assert found.equivalence.p == pytest.approx(stats.t.sf((1 - values.mean()) / error, 6))
+    assert found.p_overlap == pytest.approx(overlapping_p(values, overlap))
+    assert compare_family({"a": Row(values, False)})["a"].p_overlap is None
+
+
+def test_the_allowance_for_overlap_is_adjusted_for_the_family():
+    one = np.array([0.2, 0.9, 0.5, 1.1, 0.6, 1.3, 0.4, 1.2])
+    alone = compare_family({0: Row(one, True, overlap=0.25)})[0]
+    assert (alone.verdict, alone.p_overlap < 0.05) == ("better", True)
+    noise = np.random.default_rng(0).normal(size=(9, 8))
+    together = compare_family({n: Row(each, True, overlap=0.25) for n, each in enumerate([one, *noise])})[0]
+    assert together.p_overlap > 0.05 >= together.p_adjusted
+    assert together.verdict == "no difference shown"
+
+
+def test_within_a_margin_allows_for_overlap():
+    values = 0.3 * np.array([0.5, -0.7, 0.4, -0.9, 0.6, -0.8, 0.5, 0.2])
+    assert compare_family({0: Row(values, False, margin=0.2)})[0].verdict == "same within the margin"
+    assert compare_family({0: Row(values, False, margin=0.2, overlap=0.3)})[0].verdict == "no difference shown"
+    assert compare_family({0: Row(values, False, margin=0.9, overlap=0.3)})[0].verdict == "same within the margin"

@@ -92,7 +92,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint
-        if plan.settings["keep_examples"] and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
+        keep = plan.settings["keep_examples"] and plan.divisions is None  # otherwise each seed has test examples of its own
+        if keep and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
@@ -169,7 +170,9 @@ def compare(
     test_rmse, and test_mc_… of the mean of the passes, and for a classifier test_scaled_nll, the NLL after temperature scaling;
     all examples have equal weight there, and the model must have one output);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
-    frozen); split ("held-out" or "as-published", for recipes), validation_split (for your own data), data_dir, baseline;
+    frozen); split ("held-out" or "as-published", for recipes), resample_split (True to divide undivided data, or those of a recipe,
+    anew for each seed: verdicts then hold for other divisions too; see docs/statistics.md), validation_split (for your own data),
+    data_dir, baseline;
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
     stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
     convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:

@@ -23,6 +23,7 @@ from keras_dropout.bench.statistics import (
     mean_interval,
     smallest_p,
 )
+from keras_dropout.bench.variance import variance_parts
 from keras_dropout.errors import check_choice, refuse
 
 IDENTICAL = "identical"  # the verdict if two variants trained the same model
@@ -185,7 +186,10 @@ class Comparison:
         for metric, name in rows.keys() - found.keys():
             finite = rows[metric, name].differences[np.isfinite(rows[metric, name].differences)]
             found[metric, name] = dataclasses.replace(
-                found[self._once(metric), name], mean=finite_mean(finite), interval=mean_interval(finite), equivalence=None
+                found[self._once(metric), name],
+                mean=finite_mean(finite),
+                interval=mean_interval(finite, self.overlap),
+                equivalence=None,
             )
         return found
 
@@ -197,21 +201,28 @@ class Comparison:
         for name in (variant.name for variant in self.study.variants if variant.name != baseline):
             values = self.outcomes(name, metric)
             with np.errstate(invalid="ignore"):  # both diverged
-                found[name] = Row(values - base, higher, statistics.resolution(values, base, step), margin)
+                found[name] = Row(values - base, higher, statistics.resolution(values, base, step), margin, self.overlap)
         return found
 
     def _once(self, metric: str) -> str:
         """Return the metric that a metric repeats, or the metric itself."""
         return "test_loss" if metric in self.repeated else metric
 
-    def _step(self, metric: str) -> float:
-        """Return the share of one test example if the metric is an accuracy in such shares, else 0."""
-        examples = self.study.data.test
-        if not is_accuracy(metric) or not 0 < examples < 100_000:  # float32 does not resolve more
+    def _step(self, metric: str) -> np.ndarray | float:
+        """Return the share of one test example, for each seed, if the metric is an accuracy in such shares, else 0."""
+        examples = np.array([self.study.data_of(seed).test for seed in self.study.seeds])
+        if not is_accuracy(metric) or not 0 < examples.min() <= examples.max() < 100_000:  # float32 does not resolve more
             return 0.0
-        right = np.concatenate([self.values(variant, metric) for variant in self.study.variants]) * examples
-        right = right[np.isfinite(right)]
-        return 1 / examples if np.allclose(right, np.round(right), rtol=0, atol=1e-3 + 1e-6 * examples) else 0.0
+        right = np.array([self.values(variant, metric) for variant in self.study.variants]) * examples
+        off = np.abs(right - np.round(right)) > 1e-3 + 1e-6 * examples
+        return 0.0 if off[np.isfinite(right)].any() else 1 / examples
+
+    @property
+    def overlap(self) -> float:
+        """Test examples per training example, if each seed divides the data anew, else 0: see `statistics.overlapping_p`."""
+        if self.study.divisions is None:
+            return 0.0
+        return float(np.mean([each.test / each.train for each in map(self.study.data_of, self.study.seeds)]))
 
     def family_size(self, metric: str) -> int:
         """Return the number of differences that are tested together with those on a metric: see `differences`."""
@@ -244,7 +255,7 @@ class Comparison:
             for metric in self._of_samples if self.is_sampled(variant) else ():
                 pairs = self.values(variant, metric) - self.values(variant, plain_metric(metric))
                 pairs = pairs[np.isfinite(pairs)]
-                interval = mean_interval(pairs)
+                interval = mean_interval(pairs, self.overlap)
                 row = {"variant": variant.name, "metric": plain_metric(metric), "difference": finite_or_none(finite_mean(pairs))}
                 found.append(row | {"interval": interval and list(interval), "pairs": len(pairs)})
         return found
@@ -286,23 +297,58 @@ class Comparison:
             pairs = (values - base)[np.isfinite(values - base)]
             gain, gains = statistics.pairing_gain(values, base), statistics.pairing_gain_interval(values, base)
             wanted = self._wanted(metric, difference)
-            losses = self._loss_differences(name) if metric == "test_loss" else None
-            interval = None if losses is None else statistics.crossed_interval(losses)
+            losses = self._loss_differences(name) if metric == "test_loss" else []
+            common = np.array(losses) if losses and self.study.divisions is None else None  # the same examples in each run
+            interval = None if common is None else statistics.crossed_interval(common)
             found[name] = {
                 "effect_size": statistics.effect_size(pairs),
                 **self._by_seed(name, rows[name]),
                 "interval_new_examples": interval and list(interval),
                 "wanted_difference": finite_or_none(wanted),
-                **_seeds_needed(pairs, wanted, rows_tested),
+                **_seeds_needed(pairs, wanted, rows_tested, self.overlap),
                 "pairing_gain": gain,
                 "pairing_gain_interval": gains and list(gains),
                 "unpaired_seeds": None if gain is None else max(1, round(gain * len(pairs))),
                 "equivalence": difference.equivalence and dataclasses.asdict(difference.equivalence),
+                **({} if self.study.divisions is None else self._of_divisions(name, metric, pairs, difference, losses)),
             }
         adjusted = statistics.holm([each["wilcoxon_p"] for each in found.values()])
         for each, p in zip(found.values(), adjusted):
             each["wilcoxon_p_adjusted"] = p
         return found
+
+    def _of_divisions(
+        self, name: str, metric: str, pairs: np.ndarray, difference: Difference, losses: Sequence[np.ndarray]
+    ) -> dict[str, Any]:
+        """Return the figures of a study whose data are divided anew for each seed; the parts of the variance only of the loss."""
+        interval = mean_interval(pairs)
+        facts = self.study.data_of(self.study.seeds[0])
+        examples = [facts.train + facts.validation + facts.test] * len(losses)
+        parts = variance_parts(pairs, losses, examples, self._with_fixed_division(name, metric)) if losses else None
+        if parts and self.study.fixed_key(self._variant(name), self.study.seeds[0]) is None:
+            parts = dataclasses.replace(parts, fixed_seeds=None)
+        return {
+            "interval_without_overlap": interval and list(interval),
+            "p_overlap": difference.p_overlap,
+            "detectable_floor": power.detectable_floor(finite_sd(pairs), self.overlap, self.family_size(metric))
+            if len(pairs) > 1
+            else None,
+            "variance": parts and dataclasses.asdict(parts),
+        }
+
+    def _with_fixed_division(self, name: str, metric: str) -> np.ndarray:
+        """Return the differences to the baseline of the runs with the data divided once, as far as they are known."""
+        study, names = self.study, (name, self.study.baseline)
+        keys = {each: [study.fixed_key(self._variant(each), seed) or "" for seed in study.seeds] for each in names}
+        known = self.with_fixed_division([key for each in keys.values() for key in each])
+        ours, base = (
+            np.array([known[key].metrics.get(metric, np.nan) if key in known else np.nan for key in keys[n]]) for n in names
+        )
+        return ours - base
+
+    def with_fixed_division(self, keys: Collection[str]) -> Mapping[str, Result]:
+        """Return the known results among these runs of the same study with the data divided once."""
+        return self.results
 
     def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
         """Return the figures that count all seeds, also those of which a run diverged."""
@@ -339,12 +385,11 @@ class Comparison:
         done = {key: result for key, result in results.items() if result.status == "done"}
         return {name: [done.get(key) for key in each] for name, each in keys.items()}
 
-    def _loss_differences(self, name: str) -> np.ndarray | None:
-        """Return the differences in the loss of each test example, (pairs, examples), for seeds with both runs."""
+    def _loss_differences(self, name: str) -> list[np.ndarray]:
+        """Return the differences in the loss of each test example, for each seed with both runs."""
         found = self.of_each_example((name, self.study.baseline))
         losses = [[None if run is None else run.test_losses for run in runs] for runs in found.values()]
-        rows = [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
-        return np.array(rows) if rows else None
+        return [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
 
     def document(self) -> dict[str, Any]:
         """Return everything as plain values, as `--json` prints it. Numbers that do not exist are None."""
@@ -375,6 +420,7 @@ class Comparison:
                 "primary": self.primary,
                 "deciding": self.deciding,
                 "power": self.power,
+                **({} if study.divisions is None else self._divisions()),
             },
             "variants": [
                 {
@@ -394,6 +440,11 @@ class Comparison:
             "timing": self.timing,
         }
 
+    def _divisions(self) -> dict[str, Any]:
+        """Return how each seed divides the data."""
+        divisions = [{"seed": seed, **vars(self.study.data_of(seed))} for seed in self.study.seeds]
+        return {"resample_split": True, "overlap": self.overlap, "divisions": divisions}
+
     def warnings(self) -> list[str]:
         """Return warnings that a reader needs before trusting the table."""
         study, pairs = self.study, len(self.study.seeds)
@@ -410,6 +461,12 @@ class Comparison:
             found.append(
                 "Every run starts from the same given weights: seeds vary the order of the batches and the masks only, "
                 "not the initial weights, and say nothing about other pretrained weights."
+            )
+        if study.divisions is not None:
+            found.append(
+                "Each seed divides the data anew, and the divisions overlap: intervals, p overlap and verdicts allow for that "
+                "(docs/statistics.md), the p-values of the sign flips and of Wilcoxon do not. Each seed has test examples of its "
+                "own: there is no second interval for new examples, no confusion matrix, and no test example is shown."
             )
         if self.max_seeds is not None:
             found.append(
@@ -531,15 +588,16 @@ def _both(pair: Sequence[str | None]) -> bool:
     return all(status in ("done", "diverged") for status in pair)
 
 
-def _seeds_needed(pairs: np.ndarray, wanted: float, rows: int) -> dict[str, Any]:
+def _seeds_needed(pairs: np.ndarray, wanted: float, rows: int, overlap: float = 0.0) -> dict[str, Any]:
     """Return what as many seeds show, and the seeds that the `wanted` difference needs, with the interval of the spread."""
     if len(pairs) < 2:
         return {"detectable_difference": None, "pairs_needed": None, "pairs_needed_interval": None}
     sd = finite_sd(pairs)
+    needed = [power.pairs_needed(each, wanted, rows, overlap=overlap) for each in (sd, *power.sd_interval(sd, len(pairs)))]
     return {
-        "detectable_difference": power.detectable_difference(sd, len(pairs), rows),
-        "pairs_needed": power.pairs_needed(sd, wanted, rows),
-        "pairs_needed_interval": [power.pairs_needed(end, wanted, rows) for end in power.sd_interval(sd, len(pairs))],
+        "detectable_difference": power.detectable_difference(sd, len(pairs), rows, overlap=overlap),
+        "pairs_needed": needed[0],
+        "pairs_needed_interval": needed[1:],
     }
 
 

@@ -33,9 +33,9 @@ def forecast(plan: Plan, others: int | None = None) -> dict[str, Any] | None:
     spreads = [float(values.std(ddof=1)) for values in _differences(found, metric)]
     sd, seeds, wanted = math.sqrt(np.mean(np.square(spreads))), len(plan.study.seeds), plan.settings["power"]
     rows = max(1, len(plan.study.variants) - 1 if others is None else others) * (found.family_size(metric) // len(found.others))
-    ends = power.sd_interval(sd, pairs)
-    shown = [power.detectable_difference(each, seeds, rows) for each in (sd, *ends)]
-    needed = [wanted and power.pairs_needed(each, wanted, rows) for each in (sd, *ends)]
+    ends, overlap = power.sd_interval(sd, pairs), found.overlap
+    shown = [power.detectable_difference(each, seeds, rows, overlap=overlap) for each in (sd, *ends)]
+    needed = [wanted and power.pairs_needed(each, wanted, rows, overlap=overlap) for each in (sd, *ends)]
     return {
         "metric": metric,
         "study": found.number,
@@ -49,6 +49,7 @@ def forecast(plan: Plan, others: int | None = None) -> dict[str, Any] | None:
         "wanted_difference": wanted,
         "pairs_needed": needed[0],
         "pairs_needed_interval": wanted and needed[1:],
+        **({"detectable_floor": power.detectable_floor(sd, overlap, rows)} if overlap else {}),
     }
 
 
@@ -69,16 +70,22 @@ def forecast_sentences(seeds: int, found: Mapping[str, Any] | None) -> list[str]
         ]
     if found["wanted_difference"] is not None:
         said.append(f"a {metric} difference of {found['wanted_difference']:g} takes {seeds_between(found)}")
+    if "detectable_floor" in found:
+        said.append(
+            f"as new divisions of the same data overlap, no number of seeds shows a {metric} difference below "
+            f"{found['detectable_floor']:.4f}"
+        )
     return said
 
 
 def _like(plan: Plan) -> Iterator[Comparison]:
-    """Yield the latest studies of the same target on the same data."""
+    """Yield the latest studies of the same target on the same data, divided in the same way: once, or for each seed."""
     if check_readable(plan.ledger):
         numbers = [each["number"] for each in studies(plan.ledger) if each["target"] == plan.study.target and each["done"]]
         for number in numbers[: -_MOST_LOOKED_AT - 1 : -1]:
             found = retrieve(plan.ledger, number=number)
-            if found.study.data.fingerprint == plan.study.data.fingerprint:
+            resampled = [study.divisions is not None for study in (found.study, plan.study)]
+            if found.study.data.fingerprint == plan.study.data.fingerprint and resampled[0] == resampled[1]:
                 yield found
 
 

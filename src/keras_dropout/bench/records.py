@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,8 @@ class Run:
 class Study:
     """The full definition of a comparison, in plain values only, so that it can be stored and sent to a worker.
 
+    `data` describes the data as divided once. If they are divided anew for each seed, `divisions` describes each seed's division,
+    and `comparable` says whether a study with the data divided once has the same model.
     `model` and `compiled` are the output of Keras's serialisation; `seeds` lists the seeds themselves. `class_weight` maps classes
     to weights in training; `early_stopping` is the patience in epochs; `samples` is the number of stochastic forward passes for
     Monte-Carlo metrics on the test data. Every run starts from `weights`, in the order of the model's weights. A worker imports
@@ -172,6 +174,8 @@ class Study:
     class_weight: Mapping[int, float] | None = None
     early_stopping: int | None = None
     samples: int | None = None
+    divisions: Mapping[int, DataFacts] | None = field(default=None, repr=False)
+    comparable: bool = True
     weights: Sequence[np.ndarray] | None = field(default=None, repr=False, compare=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
     source: str | None = None
@@ -190,6 +194,10 @@ class Study:
         check_variant_names([variant.name for variant in self.variants], self.baseline)
         check_seeds(self.seeds)
 
+    def data_of(self, seed: int) -> DataFacts:
+        """Return the facts about the data of this seed's runs."""
+        return self.data if self.divisions is None else self.divisions[seed]
+
     def runs(self) -> list[Run]:
         """Return all runs, by seed and then by variant, so that complete pairs come early."""
         return [Run(self.key(variant, seed), variant, seed) for seed in self.seeds for variant in self.variants]
@@ -200,7 +208,7 @@ class Study:
         Names decide nothing, and Keras makes up new ones each time. Only names are replaced: in a layer named "relu", the
         activation "relu" stays.
         """
-        placement = variant.placement
+        placement, data = variant.placement, self.data_of(seed)
         class_weight = None if self.class_weight is None else {str(n): float(w) for n, w in self.class_weight.items()}
         # Included only where used, so that the keys of other studies do not change.
         options = {
@@ -217,8 +225,8 @@ class Study:
             "numeric_version": NUMERIC_VERSION,
             **self._architecture,
             "placement": placement and {self._path(site): _plain(spec) for site, spec in placement.items()},
-            "data": self.data.fingerprint,
-            "split": [self.split, self.data.train, self.data.validation],
+            "data": data.fingerprint,
+            "split": [self.split, data.train, data.validation],
             "backend": self.backend,
             "engine": self.engine,
             "epochs": self.epochs,
@@ -231,8 +239,16 @@ class Study:
         """Return the run's key: 32 hexadecimal digits of a hash of everything that decides its result."""
         return self._keys[variant.name, seed]
 
+    def fixed_key(self, variant: Variant, seed: int) -> str | None:
+        """Return the key of the run with the data as divided once; None if it is not known."""
+        return self._fixed_keys.get((variant.name, seed))
+
     def document(self) -> dict[str, Any]:
         """Describe the study in plain values: everything except the model and the weights."""
+        resampled = {
+            "divisions": [{"seed": seed, **vars(self.data_of(seed))} for seed in self.seeds],
+            "fixed_keys": [{"variant": name, "seed": seed, "key": key} for (name, seed), key in self._fixed_keys.items()],
+        }
         return {
             **{name: getattr(self, name) for name in _SAID},
             "data": dict(vars(self.data)),
@@ -241,6 +257,7 @@ class Study:
             "variants": [{"name": variant.name, "placement": variant.placement} for variant in self.variants],
             "class_weight": self.class_weight and {str(number): weight for number, weight in self.class_weight.items()},
             "from_weights": self.weights_hash,
+            **(resampled if self.divisions is not None else {}),
         }
 
     @classmethod
@@ -254,9 +271,16 @@ class Study:
             seeds=tuple(said["seeds"]),
             variants=tuple(Variant(**variant) for variant in said["variants"]),
             class_weight=said["class_weight"] and {int(number): weight for number, weight in said["class_weight"].items()},
+            divisions=_divisions(said["divisions"]) if "divisions" in said else None,
         )
-        vars(study).update(_keys=dict(keys), weights_hash=said["from_weights"])  # set in place of the cached properties
+        fixed = {(each["variant"], each["seed"]): each["key"] for each in said.get("fixed_keys", ())}
+        # Set in place of the cached properties.
+        vars(study).update(_keys=dict(keys), _fixed_keys=fixed, weights_hash=said["from_weights"])
         return study
+
+    @cached_property
+    def _fixed_keys(self) -> dict[tuple[str, int], str]:
+        return {} if self.divisions is None or not self.comparable else replace(self, divisions=None)._keys
 
     @cached_property
     def _position(self) -> dict[str, str]:
@@ -319,6 +343,11 @@ class Scores(Study):
     def key(self, variant: Variant, seed: Any) -> str:
         """Return a name of the run."""
         return json.dumps([variant.name, seed])
+
+
+def _divisions(rows: Sequence[Mapping[str, Any]]) -> dict[int, DataFacts]:
+    """Return the facts about each seed's division from a study's document."""
+    return {row["seed"]: DataFacts(**{name: row[name] for name in DataFacts.__dataclass_fields__}) for row in rows}
 
 
 _SAID = ("target", "split", "backend", "engine", "epochs", "batch_size", "baseline", "early_stopping", "samples")

@@ -281,6 +281,16 @@ class Settings(TypedDict, total=False):
             check=_one_of("split", SPLITS),
         ),
     ]
+    resample_split: Annotated[
+        bool,
+        Setting(
+            "Divide the data anew for each seed: differences then hold for other training and test data too.",
+            "true",
+            default=False,
+            check=lambda value: check_flag("resample_split", value),
+            kind=bool,
+        ),
+    ]
     data_dir: Annotated[
         str | None, Setting("Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.", '"data"', check=_check_folder)
     ]

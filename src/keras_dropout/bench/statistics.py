@@ -51,13 +51,15 @@ class Row:
 
     A difference is nan if a run is missing or both runs diverged, and infinite if one of them diverged. `resolution` is the
     smallest difference that counts, one number or one per seed: see `resolution`. A `margin` is the smallest difference that
-    matters.
+    matters. If the data were divided anew for each seed, `overlap` is the number of test examples over that of training examples:
+    see `overlapping_p`.
     """
 
     differences: np.ndarray
     higher_is_better: bool
     resolution: np.ndarray | float = 0.0
     margin: float | None = None
+    overlap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Difference:
 
     `mean` and `interval`, the 95 % interval of the mean by Student's t (None for fewer than two pairs), are over the `pairs` of
     which neither run diverged. `p` is the two-sided sign-flip p-value, and `p_adjusted` is p adjusted for the family. `verdict` is
-    the verdict in words. `equivalence` compares the mean difference with a margin, if one is given.
+    the verdict in words. `equivalence` compares the mean difference with a margin, if one is given. With new divisions of the data
+    for each pair, `interval` allows for their overlap, and `p_overlap` is `overlapping_p`, adjusted for the family by Holm.
     """
 
     mean: float
@@ -76,6 +79,7 @@ class Difference:
     pairs: int
     verdict: str
     equivalence: Equivalence | None = None
+    p_overlap: float | None = None
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -111,24 +115,64 @@ def compare_family(rows: Mapping[_Key, Row], max_pairs: int | None = None) -> di
     comes from one-sided sign flips of the distances to both ends of the margin, all variants as one family by the step-down maximum
     of t. So the chance of any false `same within the margin` is 5 % too.
 
+    New divisions of one data set share examples, so their differences are not independent, and flips of their signs alone find too
+    much. With `Row.overlap` a verdict also needs the interval and `p_overlap` that allow for it, and `same within the margin` its
+    one-sided tests with the same variance, adjusted by Holm: benchmarks/resampling.py.
+
     `max_pairs` is set if pairs are added until there are verdicts, up to this number. Then `sequential_verdicts` takes the place of
     the adjusted p and the interval, and `same within the margin` needs all `max_pairs` pairs.
     """
     words = _verdicts_of_looks(rows, max_pairs) if max_pairs is not None else {}
     table = {key: counted(row.differences, row.resolution) for key, row in rows.items()}
     same, found = _equivalences(rows), {}
+    of_overlap = _of_overlap(rows, table)
     for (key, row), p, p_adjusted in zip(rows.items(), *_sign_flips(list(table.values()))):
         ended = ~np.isnan(row.differences)
         pairs, finite = table[key][ended], row.differences[np.isfinite(row.differences)]
         mean = finite_mean(pairs)
-        word = words[key] if words else verdict(mean, mean_interval(pairs), p_adjusted, row.higher_is_better)
+        interval = mean_interval(pairs, row.overlap)
+        word = words[key] if words else verdict(mean, interval, p_adjusted, row.higher_is_better)
+        if of_overlap.get(key, 0.0) > LEVEL:
+            word = NO_DIFFERENCE
         if len(finite) == len(pairs) and abs(mean) < (1 - 1e-3) * mean_resolution(row):
             word = NO_DIFFERENCE
         word = qualified(word, row.differences, row.higher_is_better)
         if max_pairs is None or row.differences.size >= max_pairs:
             word = verdict_with_margin(word, same.get(key))
-        found[key] = Difference(finite_mean(finite), mean_interval(finite), p, p_adjusted, len(finite), word, same.get(key))
+        interval = mean_interval(finite, row.overlap)
+        found[key] = Difference(finite_mean(finite), interval, p, p_adjusted, len(finite), word, same.get(key), of_overlap.get(key))
     return found
+
+
+def _of_overlap(rows: Mapping[_Key, Row], table: Mapping[_Key, np.ndarray]) -> dict[_Key, float]:
+    """Return `overlapping_p` of the rows with an overlap, adjusted over them by Holm; runs that diverged count as in `table`."""
+    keys = [key for key, row in rows.items() if row.overlap]
+    alone = [overlapping_p(table[key][~np.isnan(table[key])], rows[key].overlap) for key in keys]
+    return dict(zip(keys, holm(alone)))
+
+
+def independent_pairs(pairs: int, overlap: float) -> float:
+    """Return as how many independent pairs so many overlapping ones count: 1 / (1/n + overlap), at most 1 / overlap."""
+    return pairs / (1 + pairs * overlap)
+
+
+def overlapping_p(values: np.ndarray, overlap: float) -> float:
+    """Return the two-sided p-value of a mean of 0, of differences from overlapping divisions of one data set.
+
+    Divisions into training and test data that are drawn anew from the same examples share most of them, so the mean of n
+    differences varies more than s^2 / n. Nadeau and Bengio (2003, Machine Learning 52: 239-281) estimate its variance by
+
+        (1/n + test examples / training examples) s^2,
+
+    with Student's t of n - 1 degrees of freedom; `overlap` is that quotient. 1 for fewer than two differences.
+    """
+    if len(values) < 2:
+        return 1.0
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return 0.0 if mean else 1.0
+    error = float(values.std(ddof=1)) / math.sqrt(independent_pairs(len(values), overlap))
+    return 2 * float(special.stdtr(len(values) - 1, -abs(mean) / error))
 
 
 def _verdicts_of_looks(rows: Mapping[_Key, Row], max_pairs: int) -> dict[_Key, str]:
@@ -143,10 +187,10 @@ def compare_paired(
     return compare_family({name: Row(values, higher_is_better, margin=margin) for name, values in differences.items()})
 
 
-def resolution(variant: np.ndarray, baseline: np.ndarray, step: float = 0.0) -> np.ndarray:
+def resolution(variant: np.ndarray, baseline: np.ndarray, step: np.ndarray | float = 0.0) -> np.ndarray:
     """Return the smallest difference of each pair that counts: the float32 rounding of the values, or `step` if that is larger.
 
-    `step` is the difference that one test example makes, for a metric that is a share of the test examples.
+    `step` is the difference that one test example makes, for a metric that is a share of the test examples: one or one per seed.
     """
     size = np.fmax(np.abs(variant), np.abs(baseline))
     return np.where(np.isfinite(size), np.maximum(_ROUNDING * size, step), step)
@@ -197,13 +241,16 @@ def opposing(towards: np.ndarray) -> int | None:
     return at if far or np.isneginf(towards[at]) else None
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean by Student's t; None for fewer than two values."""
+def mean_interval(values: np.ndarray, overlap: float = 0.0) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean by Student's t; None for fewer than two values.
+
+    With an `overlap` of the divisions of the data that the values come from, its variance is that of `overlapping_p`.
+    """
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(independent_pairs(len(values), overlap))
     half = _t_quantile(len(values) - 1, 1 - LEVEL / 2) * error
     return mean - half, mean + half
 
@@ -275,15 +322,18 @@ def _equivalences(rows: Mapping[_Key, Row]) -> dict[_Key, Equivalence]:
     found, able = {}, []
     for key, row in rows.items():
         finite = row.differences[np.isfinite(row.differences)]
-        each = None if row.margin is None else equivalence(finite, row.margin, row.higher_is_better, mean_resolution(row))
+        each = None
+        if row.margin is not None:
+            each = equivalence(finite, row.margin, row.higher_is_better, mean_resolution(row), row.overlap)
         if each is not None:
             found[key] = each
             if len(finite) >= fewest_pairs() and not np.isinf(row.differences).any():
                 able.append(key)
     distances = [rows[key].margin + side * rows[key].differences for side in (1, -1) for key in able]
     adjusted = _sign_flips(distances, two_sided=False)[1]
+    overlapping = dict(zip(able, holm([found[key].p if rows[key].overlap else 0.0 for key in able])))
     for key, *p in zip(able, adjusted[: len(able)], adjusted[len(able) :]):
-        found[key] = replace(found[key], p_adjusted=max(p))
+        found[key] = replace(found[key], p_adjusted=max(*p, overlapping[key]))
     return found
 
 
@@ -292,8 +342,10 @@ def mean_resolution(row: Row) -> float:
     return float(np.mean(np.broadcast_to(row.resolution, row.differences.shape))) if row.differences.size else 0.0
 
 
-def equivalence(values: np.ndarray, margin: float, higher_is_better: bool, resolution: float = 0.0) -> Equivalence | None:
-    """Compare the mean of paired differences with a margin; None for fewer than two pairs.
+def equivalence(
+    values: np.ndarray, margin: float, higher_is_better: bool, resolution: float = 0.0, overlap: float = 0.0
+) -> Equivalence | None:
+    """Compare the mean of paired differences with a margin; None for fewer than two pairs. `overlap` as in `mean_interval`.
 
     A standard deviation below the resolution counts as the resolution: equal rounded differences are no proof of no spread.
     """
@@ -302,7 +354,7 @@ def equivalence(values: np.ndarray, margin: float, higher_is_better: bool, resol
     mean, sd = float(values.mean()), float(values.std(ddof=1))
     if np.ptp(values) == 0:  # rounding may give a spread other than 0
         mean, sd = float(values[0]), 0.0
-    error = max(sd, resolution) / math.sqrt(len(values))
+    error = max(sd, resolution) / math.sqrt(independent_pairs(len(values), overlap))
     # Without spread the quotients are infinite; 0 / 0 means that the mean is on the margin, which is not within it.
     with np.errstate(divide="ignore", invalid="ignore"):
         sides = np.nan_to_num(np.array([-margin - mean, mean - margin]) / error, posinf=np.inf, neginf=-np.inf)

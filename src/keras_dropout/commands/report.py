@@ -22,7 +22,7 @@ def report(
     The page of a study that still runs shows what there is so far. A page that is there already is written over. With --json
     nothing is written: the fields are those of compare --json, and curves, pairs (differences to the baseline by metric, variant
     and seed), made, examples, confusion, calibration, network, search, sweep, null or missing where the study has none. Of --list:
-    number, started, target, variants, runs, done, command.
+    number, started, target, variants, runs, done, resample_split, command.
 
     Examples:
       keras-dropout report runs.db -o page.html
@@ -55,5 +55,6 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     for row in rows:
         started = row["started"][:16].replace("T", " ")
         runs = f"{row['done']} of {row['runs']}"
-        table.add_row(str(row["number"]), started, Text(row["target"]), Text(", ".join(row["variants"])), runs)
+        target = row["target"] + (", divided anew for each seed" if row["resample_split"] else "")
+        table.add_row(str(row["number"]), started, Text(target), Text(", ".join(row["variants"])), runs)
     return table

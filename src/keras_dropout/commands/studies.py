@@ -81,6 +81,10 @@ def compare(
     spread), pairing_gain (unpaired variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision),
     equivalence (with --margin, of the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the
     probabilities worse, within and better). What does not exist is null. docs/statistics.md says what they mean.
+    With --resample-split each seed divides the data anew: study has divisions, and overlap (test by training examples); interval
+    and detectable_difference allow for the overlap, interval_new_examples is null, and comparisons have interval_without_overlap,
+    p_overlap (adjusted), detectable_floor (no number of seeds shows less) and variance (of the loss: total, examples, seed,
+    division, whether that is floored at 0, fixed_seeds).
     unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo: variant,
     metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
 
@@ -303,6 +307,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "max_seeds": plan.settings["max_seeds"],
         "estimated_seconds": round(seconds, 1),
         "power": told,
+        **({} if study.divisions is None else {"resample_split": True}),
     }
     if as_json:
         print(json.dumps(shown, indent=1))
@@ -310,7 +315,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     most = "at most " if shown["max_seeds"] else ""
     print(
         f"{study.target}: {len(study.variants)} variants x {most}{len(study.seeds)} seeds, "
-        f"{study.epochs} epochs each, {study.split} split"
+        f"{study.epochs} epochs each, {study.split if study.divisions is None else 'for each seed a new'} split"
     )
     for variant in study.variants:
         places = str(variant).partition("=")[2]

@@ -1,6 +1,8 @@
 """Data sets: load, check, split and fingerprint them. Images stay uint8 until they are on the device."""
 
+import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -151,7 +153,7 @@ def from_arrays(
     check_repeatable(data)
     check_share("validation_split", validation_split)
     if is_part(data, arity):
-        return _divided(name, _part(data, "", rank), check_share("test_split", test_split), validation_split)
+        return whole_arrays(data, validation_split, name, rank, test_split)(0)
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         refuse(f"data must be a pair for training and one for testing, or (x, y); got {_described(data)}.", _FORM)
     train, test = (_part(part, role, rank) for part, role in zip(data, ("training ", "test ")))
@@ -163,16 +165,26 @@ def from_arrays(
     return Data(name, _rows(train._replace(x=each(mapped, train.x)), order), test, held_out)
 
 
-def _divided(name: str, whole: Part, test: float, validation: float) -> Data:
-    """Return data from undivided examples, divided in the same way as a file with x and y."""
+def whole_arrays(
+    data: Any, validation_split: float = 0.1, name: str = "arrays", rank: int | None = None, test_split: float = 0.2
+) -> Callable[[int], Data]:
+    """Return a function that divides undivided examples (x, y) by a seed; see `from_arrays`."""
+    check_repeatable(data)
+    check_share("validation_split", validation_split)
+    whole = _part(data, "", rank)
     whole = whole._replace(x=each(mapped, whole.x))
+    return functools.partial(_divided, name, whole, check_share("test_split", test_split), validation_split)
+
+
+def _divided(name: str, whole: Part, test: float, validation: float, seed: int) -> Data:
+    """Return data from undivided examples, divided in the same way as a file with x and y."""
     y, labels = whole.y, None
     if isinstance(y, np.ndarray) and y.dtype.kind in "biu" and y[:1].size == 1:
         labels = y.ravel() if 2 * len(np.unique(y)) <= len(y) else None  # otherwise they are quantities
     elif isinstance(y, np.ndarray) and is_one_hot(y):
         labels = y.argmax(axis=1)
-    found = splits.divide(count(y), test=test, validation=validation, classes=labels)
-    how = "by class, at random, seed 0" if labels is not None else "at random, seed 0"
+    found = splits.divide(count(y), test=test, validation=validation, seed=seed, classes=labels)
+    how = f"by class, at random, seed {seed}" if labels is not None else f"at random, seed {seed}"
     return Data(
         name,
         _rows(whole, np.concatenate([found.validation, found.train])),

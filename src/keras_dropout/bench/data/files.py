@@ -45,13 +45,18 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
     split. Bad input raises `BadInput`.
     """
+    return read_source(source, test_data=test_data, **options).divide()
+
+
+def read_source(source: str | Path, *, test_data: str | Path | None = None, **options: Any) -> "Source":
+    """Read the data in `source` without dividing them; arguments as for `load`."""
     chosen = Options(**options)
     raw = read(str(source), chosen)
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
         other = read(str(test_data), replace(chosen, task=task, group=None, time=None), raw.like)
         raw = _with_test(raw, other, str(test_data))
-    return _prepare(Path(str(source).partition(",")[0]).name, raw, chosen)
+    return Source(Path(str(source).partition(",")[0]).name, raw, chosen)
 
 
 def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data, Description]:
@@ -59,11 +64,16 @@ def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data,
 
     A pair may be a triple with weights; x and y may be dicts of arrays. `options` are those of `load`.
     """
+    return returned_source(value, name, **options).divide()
+
+
+def returned_source(value: Any, name: str = "data", **options: Any) -> "Source":
+    """Take data that a function returned without dividing them; arguments as for `from_returned`."""
     chosen = Options(**options)
     chosen.refuse_columns(name)
     form = "Return ((x, y), (x_test, y_test)), (x, y), or a dict with the names of an .npz."
     if isinstance(value, Mapping):
-        return _prepare(name, from_names(value, name), chosen)
+        return Source(name, from_names(value, name), chosen)
     if not isinstance(value, tuple | list) or len(value) not in (2, 3):
         refuse(f"{name} must give arrays; got {type(value).__name__}.", form)
     two_parts = len(value) == 2 and all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in value)
@@ -73,7 +83,31 @@ def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data,
             parts[part] = Examples(*map(_as_array, members))
         except ValueError:  # rows of different lengths
             refuse(f"{name}: the {part} data are not plain arrays.", form)
-    return _prepare(name, Raw("arrays", parts), chosen)
+    return Source(name, Raw("arrays", parts), chosen)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that are read and not yet divided."""
+
+    name: str
+    raw: Raw
+    options: Options
+
+    def divide(self, seed: int | None = None, features: tuple[str, ...] | None = None) -> tuple[Data, Description]:
+        """Divide the data, by default with the seed of the options, learn the encoding from training, and encode all parts.
+
+        With `features`, a table gets these columns: those that the training rows of this division lack are 0 in all its parts.
+        """
+        options = self.options if seed is None else replace(self.options, seed=seed)
+        return _prepare(self.name, self.raw, options, features)
+
+    def features(self) -> tuple[str, ...] | None:
+        """Return the columns that an undivided table's encoding has if it is learned from all rows; None for other data."""
+        if self.raw.kind != "table":
+            return None
+        (examples,) = self.raw.parts.values()
+        return self.raw.learn(examples.x)[1]["features"]
 
 
 def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
@@ -91,7 +125,7 @@ def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
     return replace(raw, parts={**raw.parts, "test": test}, notes=raw.notes + notes)
 
 
-def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
+def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | None = None) -> tuple[Data, Description]:
     """Check and divide the examples, learn the encoding from training, encode all parts and describe them."""
     parts = {
         part: _checked(f"{name}: the {'' if part == 'all' else part + ' '}data", examples, raw.kind == "arrays")
@@ -126,6 +160,9 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
         notes += [f"class {raw.classes[n] if raw.classes else n} has no training example" for n in lacking]
     encode, learned = raw.learn(learners.x)
     x, x_test = encode(train.x), encode(test.x)
+    if features is not None:
+        x, x_test = (_with_features(name, each, learned["features"], features) for each in (x, x_test))
+        learned["features"] = features
     _check_same(name, x, x_test)
     ways = {"by group": train.groups, "by time": train.times, "by class": classes}
     how = next((way for way, values in ways.items() if values is not None), "")
@@ -150,6 +187,20 @@ def _prepare(name: str, raw: Raw, options: Options) -> tuple[Data, Description]:
         columns=tuple(map(str, description.features)),
     )
     return found, description
+
+
+def _with_features(name: str, x: np.ndarray, own: tuple[str, ...], features: tuple[str, ...]) -> np.ndarray:
+    """Return encoded rows with all these columns; those that are not among the `own` ones are 0."""
+    if own == features:
+        return x
+    if strange := [each for each in own if each not in features]:
+        refuse(
+            f"{name}: the column {strange[0]!r} is learned in one division of the data and not from all rows together.",
+            "Leave that column out of the table, or group its rare values; or leave resample_split out.",
+        )
+    found = np.zeros((len(x), len(features)), x.dtype)
+    found[:, [features.index(each) for each in own]] = x
+    return found
 
 
 def _as_array(value: Any) -> Any:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
-from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.processes import Processes
 from keras_dropout.bench.execution.worker import Task
@@ -70,6 +70,7 @@ class Execution:
 
     def __init__(self, plan: Plan, ledger: Ledger, observer: Observer):
         self.plan, self.ledger, self.observer = plan, ledger, observer
+        self._holds: dict[Any, int] = {}  # the seed whose division each worker has
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -108,9 +109,10 @@ class Execution:
         while queue or any(busy.values()):
             self._check_interrupt()
             for worker in [worker for worker in place.workers if not busy.get(worker)]:
-                if given := tuple(queue.take() for _ in range(min(share, len(queue)))):
+                if given := queue.take_together(share, one_seed=plan.divisions is not None):
                     checkpoints = self.ledger.checkpoints([run.key for run in given])
-                    place.give(worker, Task(given, {key: state for key, (_, state) in checkpoints.items()}, until, plan.settings))
+                    states = {key: state for key, (_, state) in checkpoints.items()}
+                    place.give(worker, Task(given, states, until, plan.settings, parts=self._parts_for(worker, given[0].seed)))
                     busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
                     for run in given:
                         observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
@@ -124,6 +126,7 @@ class Execution:
                             lost = Result("failed", seconds, 0, error=told.why, log=told.printed)
                             yield from finish(worker, run, lost, versions(), machine())
                     busy.pop(worker, None)
+                    self._holds.pop(worker, None)
                     place.end(worker)
                     if queue:
                         place.start()
@@ -141,6 +144,14 @@ class Execution:
                         if isinstance(told, Paused):
                             del busy[worker][told.key]
                             observer.paused(worker.number, run)
+
+    def _parts_for(self, worker: Any, seed: int) -> dict[str, Part] | None:
+        """Return the parts of a seed's own division, unless the worker has them; None if the data are divided once."""
+        plan = self.plan
+        if plan.divisions is None or self._holds.get(worker, plan.first_seed) == seed:
+            return None
+        self._holds[worker] = seed
+        return plan.data_of(seed).parts(plan.study.split)
 
     def _store(self, run: Run, result: Result, facts: Sequence[dict[str, Any]]) -> Result:
         """Put a run into the ledger; return its result without arrays, so that memory does not grow with the number of runs."""
@@ -223,6 +234,16 @@ class _Queue:
         run = min(self._waiting, key=lambda run: (self._order[run.seed], -self._seconds.get(run.variant.name, 0)))
         self._waiting.remove(run)
         return run
+
+    def take_together(self, most: int, one_seed: bool) -> tuple[Run, ...]:
+        """Return at most so many runs for one task; with `one_seed`, all of the same seed."""
+        found: list[Run] = []
+        while len(self) and len(found) < most:
+            found.append(self.take())
+            if one_seed and found[-1].seed != found[0].seed:
+                self._waiting.insert(0, found.pop())
+                break
+        return tuple(found)
 
     def learn(self, run: Run, result: Result) -> None:
         if result.status == "done":

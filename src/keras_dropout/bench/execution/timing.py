@@ -19,6 +19,8 @@ def estimate_seconds(plan: Plan, todo: Sequence[Run]) -> float:
     if not todo:
         return 0.0
     tried = todo[: STACK if plan.study.engine == "stacked" else 1]
+    if plan.divisions is not None:  # runs are trained side by side only on the same division
+        tried = [run for run in tried if run.seed == tried[0].seed]
     start, each = time_runs(plan.study, plan.data, tried)
     return start + each * math.ceil(len(todo) / len(tried) / plan.workers)
 

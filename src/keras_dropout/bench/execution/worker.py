@@ -26,7 +26,8 @@ class Task:
     """Runs to train, with the bytes of their checkpoints if they have any.
 
     After `until` epochs a run that has not ended is handed back as a checkpoint. `settings` are the study's settings for
-    `Trainer.follow`. With `engines`, the worker instead times a step of the one run in each of these engines.
+    `Trainer.follow`. `parts` are the data of these runs, if they are others than those of the task before. With `engines`, the
+    worker instead times a step of the one run in each of these engines.
     """
 
     runs: tuple[Run, ...]
@@ -34,6 +35,7 @@ class Task:
     until: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     engines: tuple[str, ...] = ()
+    parts: Mapping[str, Part] | None = field(default=None, repr=False)
 
 
 class Worker:
@@ -52,6 +54,11 @@ class Worker:
         started = time.perf_counter()
         try:
             self._import_what_the_model_needs()
+            if task.parts is not None:
+                study, _, divide_by = self._given
+                self._given = study, dict(task.parts), divide_by
+                if self._trainer is not None:
+                    self._trainer.hold(dict(task.parts))
             if task.engines:
                 (run,) = task.runs
                 yield Timed(run.key, {engine: self._time_engine(run, engine) for engine in task.engines})

@@ -100,16 +100,19 @@ def latest_study(path: str | Path, target: str | None = None, number: int | None
 def studies(path: str | Path) -> list[dict[str, Any]]:
     """Return the studies in the ledger, the newest last. Changes nothing.
 
-    Each has "number", "started", "target", "variants", the number of its "runs", how many of them are "done", and its "command".
+    Each has "number", "started", "target", "variants", the number of its "runs", how many of them are "done", its "command", and
+    "resample_split": whether each seed divides the data anew.
     """
     with reading(path) as connection:
-        query = "SELECT id, started, target, command, runs FROM studies ORDER BY started, id"
+        resampled = "CASE WHEN json_valid(document) THEN json_type(document, '$.study.divisions') END IS NOT NULL"
+        query = f"SELECT id, started, target, command, {resampled}, runs FROM studies ORDER BY started, id"
         rows = [(*about, _asked(about[0], text)) for *about, text in connection.execute(query)]
         done = {key for (key,) in connection.execute("SELECT key FROM runs WHERE status != 'failed'")}
     found = []
-    for number, started, target, command, runs in rows:
+    for number, started, target, command, resampled, runs in rows:
         variants, keys = list(dict.fromkeys(run["variant"] for run in runs)), {run["key"] for run in runs}
         counts = {"variants": variants, "runs": len(keys), "done": len(keys & done)}
+        counts |= {"resample_split": bool(resampled)}
         found.append({"number": number, "started": started, "target": target, **counts, "command": command})
     return found
 

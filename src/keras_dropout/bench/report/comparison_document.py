@@ -11,6 +11,7 @@ from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.ledger.lookup import examples
 from keras_dropout.bench.metric_names import COVERAGE, EDGES, is_monte_carlo
 from keras_dropout.bench.records import Result
+from keras_dropout.bench.report import resampled
 from keras_dropout.bench.report.verdict import monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_or_none
 
@@ -20,7 +21,10 @@ def report_document(found: Comparison) -> dict[str, Any]:
     document, study = found.document(), found.study
     keys = {variant.name: [study.key(variant, seed) for seed in study.seeds] for variant in study.variants}
     curves = {name: [found.results[key].curves for key in each if key in found.results] for name, each in keys.items()}
-    figures = {row["variant"]: row for row in document["comparisons"] if row["metric"] == found.deciding}
+    by_metric = {
+        metric: {row["variant"]: row for row in document["comparisons"] if row["metric"] == metric} for metric in found.metrics
+    }
+    figures = by_metric.get(found.deciding, {})
     sampled = {
         "metrics": [metric for metric in found.sampled_metrics if is_monte_carlo(metric)],
         "repeated": found.repeated,
@@ -31,7 +35,10 @@ def report_document(found: Comparison) -> dict[str, Any]:
         **found.more,
         "curves": curves,
         "pairs": {metric: found.pairs(metric) for metric in found.own_metrics},
-        "seeds_sentences": seeds_sentences(figures, found.deciding),
+        "seeds_sentences": [
+            *seeds_sentences(figures, found.deciding),
+            *resampled.sentences(by_metric, found.deciding, found.command),
+        ],
         "sampled": sampled,
         "made": {"command": found.command, **(found.made or {"started": None, "versions": versions(), "machine": machine()})},
         **_test_examples(found),
@@ -44,7 +51,8 @@ def _test_examples(found: Comparison) -> dict[str, Any]:
     predictions = {name: [None if run is None else run.predictions for run in runs] for name, runs in by_variant.items()}
     losses = {name: [None if run is None else run.test_losses for run in runs] for name, runs in by_variant.items()}
     said: dict[str, Any] = {"examples": None, "confusion": None, "calibration": _calibration(by_variant)}
-    kept = None if found.ledger is None else examples(found.ledger, found.study.data.fingerprint)
+    own = found.study.divisions is not None  # each seed has test examples of its own
+    kept = None if found.ledger is None or own else examples(found.ledger, found.study.data.fingerprint)
     if kept is None or not any(each is not None for seeds in predictions.values() for each in seeds):
         return said
     about, arrays = kept

@@ -32,6 +32,10 @@ class ShownComparison(Shown, Comparison):
         """Return the results of these runs with the ledger's data of each test example."""
         return super().with_each_example(keys) if self.ledger is None else peek(self.ledger, keys)
 
+    def with_fixed_division(self, keys: Collection[str]) -> Mapping[str, Result]:
+        """Return the ledger's results among these runs."""
+        return super().with_fixed_division(keys) if self.ledger is None else peek(self.ledger, keys, each_example=False)
+
     def report_document(self) -> dict[str, Any]:
         """Return all that the report shows as plain values: `document`, curves, pairs, test examples and network."""
         return report_document(self)

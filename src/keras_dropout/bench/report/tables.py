@@ -11,6 +11,7 @@ from rich.text import Text
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
 from keras_dropout.bench.power import MOST_PAIRS
+from keras_dropout.bench.report import resampled
 from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, seeds_sentences
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
@@ -23,6 +24,7 @@ def comparison(found: Comparison) -> Group:
     figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
     parts: list[Any] = [*comparison_tables(found), *([_figures_table(figures)] if figures else [])]
     parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
+    parts += [Text(sentence) for sentence in resampled.sentences(figures, found.deciding, found.command)]
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
     return Group(*parts)
@@ -174,17 +176,21 @@ def _means_table(found: Comparison) -> Table:
 
 def _differences_table(found: Comparison, metric: str) -> Table:
     better = "higher" if found.higher_is_better(metric) else "lower"
-    title = f"{metric.replace('_', ' ')} against {found.study.baseline}, paired by seed ({better} is better)"
+    overlapping = found.study.divisions is not None
+    paired = "paired by seed and division of the data" if overlapping else "paired by seed"
+    title = f"{metric.replace('_', ' ')} against {found.study.baseline}, {paired} ({better} is better)"
     table = Table(title=Text(title), title_justify="left")
     differences = found.differences(metric)
     some = any(each.pairs < len(found.study.seeds) for each in differences.values())  # a run diverged, failed or is missing
-    for name in ("variant", *(["pairs"] if some else []), "difference", "95 % interval", "p", "p adjusted", "verdict"):
+    p = ("p", "p adjusted", *(["p overlap"] if overlapping else []))
+    for name in ("variant", *(["pairs"] if some else []), "difference", "95 % interval", *p, "verdict"):
         table.add_column(name, justify="left" if name in ("variant", "verdict") else "right")
     for name, each in differences.items():
         interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
         mean = f"{each.mean:+.4f}" if each.pairs else "-"
         pairs = [str(each.pairs)] if some else []
-        table.add_row(Text(name), *pairs, mean, interval, f"{each.p:.3f}", f"{each.p_adjusted:.3f}", each.verdict)
+        p = tuple(f"{value:.3f}" for value in (each.p, each.p_adjusted, each.p_overlap) if value is not None)
+        table.add_row(Text(name), *pairs, mean, interval, *p, each.verdict)
     return table
 
 
@@ -224,7 +230,9 @@ def _sampled_differences_table(found: Comparison) -> Table:
 
 def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     table = Table(title="How large, and how sure (docs/statistics.md)", title_justify="left")
-    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", "95 %, new examples too", "seeds needed"):
+    common = not any("detectable_floor" in each for by_name in figures.values() for each in by_name.values())  # test examples
+    new = ["95 %, new examples too"] if common else []
+    for name in ("variant", "metric", "d", "seeds better", "p Wilcoxon", *new, "seeds needed"):
         table.add_column(name, justify="left" if name in ("variant", "metric") else "right")
     for metric, by_name in figures.items():
         for name, each in by_name.items():
@@ -235,7 +243,7 @@ def _figures_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
                 "-" if d is None else f"{d:+.2f}",
                 "-" if share is None else f"{share:.0%}",
                 f"{each['wilcoxon_p']:.3f}",
-                f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-",
+                *([f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "-"] if common else []),
                 _seeds_needed(each),
             )
     return table
@@ -245,9 +253,8 @@ def _seeds_needed(each: Mapping[str, Any]) -> str:
     """Return the seeds that the difference needs, and their range."""
     if each["pairs_needed_interval"] is None:
         return "-"
-    needed, low, high = (
-        f">{MOST_PAIRS}" if end is None else str(end) for end in (each["pairs_needed"], *each["pairs_needed_interval"])
-    )
+    most = "none" if each.get("detectable_floor") else f">{MOST_PAIRS}"
+    needed, low, high = (most if end is None else str(end) for end in (each["pairs_needed"], *each["pairs_needed_interval"]))
     return needed if low == high else f"{needed} ({low}–{high})"
 
 

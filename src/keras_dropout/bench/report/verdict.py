@@ -211,6 +211,8 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECI
             said.append(f"as many seeds show a {_words(metric)} difference of {each['detectable_difference']:.4f} with 80 % power")
         if each["pairs_needed"] is not None:
             said.append(f"one of {each['wanted_difference']:.4f} takes {seeds_between(each)}")
+        elif each.get("detectable_floor") and each["wanted_difference"]:
+            said.append(f"one of {each['wanted_difference']:.4f} is shown by no number of seeds")
         if each["pairing_gain"] is not None:
             gain, low, high = (f"{float(f'{factor:.2g}'):g}" for factor in (each["pairing_gain"], *each["pairing_gain_interval"]))
             said.append(f"pairing divided the variance by {gain} (95 % interval {low} to {high})")
@@ -226,9 +228,8 @@ def seeds_sentences(figures: Mapping[str, Mapping[str, Any]], metric: str = DECI
 
 def seeds_between(row: Mapping[str, Any]) -> str:
     """Return the seeds that a difference needs with their range: "25 seeds (between 9 and 140: the spread is uncertain)"."""
-    needed, low, high = (
-        f"more than {MOST_PAIRS:,}" if n is None else str(n) for n in (row["pairs_needed"], *row["pairs_needed_interval"])
-    )
+    most = "infinitely many" if row.get("detectable_floor") else f"more than {MOST_PAIRS:,}"
+    needed, low, high = (most if n is None else str(n) for n in (row["pairs_needed"], *row["pairs_needed_interval"]))
     return f"{needed} seeds" + (f" (between {low} and {high}: the spread is uncertain)" if low != high else "")
 
 
@@ -378,6 +379,8 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: boo
     if abs(row["difference"]) < row.get("resolution", 0):
         return f"The difference is as small as the rounding of the figures, which is none: {stay}."
     needed, what = row["pairs_needed"], f"a difference of {row['wanted_difference']:.{decimals(row['wanted_difference'])}f}"
+    if needed is None and row.get("detectable_floor"):
+        return f"Undecided, and no number of new divisions of these data would often show {what}: that takes more data; {stay}."
     if needed is None:
         return f"Undecided, and a difference this small would take more than 10,000 seeds to show: {stay}."
     if needed <= row["pairs"]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.data import arrays, files
+from keras_dropout.bench.data import arrays, divisions, files
 from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
+from keras_dropout.bench.data.divisions import Divisions
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.ledger.lookup import latest_study, models
 from keras_dropout.bench.settings import SPLITS
@@ -104,6 +105,11 @@ def kept_models(ledger: str, variant: str | None) -> tuple[dict[int, Any], dict[
     study = latest_study(ledger)
     if study is None:
         refuse(f"there is no study in {ledger}.", "Make one: keras-dropout compare TARGET --keep-weights --ledger FILE")
+    if "divisions" in ((study["document"] or {}).get("study") or {}):
+        refuse(
+            f"the data were divided anew for each seed of the study in {ledger}: its models have no test data in common.",
+            "Make the study again with the data divided once.",
+        )
     names = list(dict.fromkeys(run["variant"] for run in study["runs"]))
     if variant not in names:
         said = "--variant is missing" if variant is None else f"the study has no variant {variant!r}"
@@ -139,16 +145,44 @@ def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data,
         return files.load(data, **options)
     if isinstance(data, str | Path):
         value = targets.call(str(data), {})
-        if not (is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))):
+        if not _holds_streams(value):
             return files.from_returned(value, Path(data).name, **options)
         data = value
+    rank, arity = _check_arrays(target, options)
+    if "test_split" in options and not is_part(data, arity):
+        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
+    return from_arrays(data, **options, rank=rank, arity=arity), None
+
+
+def load_divisions(target: Any, data: Any, options: Mapping[str, Any]) -> Divisions:
+    """Return the data, which any seed can divide; arguments as for `load_data`. Refuse data that come divided."""
+    if isinstance(data, Data):
+        divisions.refuse_divided("a Data has test data of its own")
+    if isinstance(data, str | Path) and not targets.is_function(str(data)):
+        return divisions.of_file(data, **options)
+    if isinstance(data, str | Path):
+        value = targets.call(str(data), {})
+        if not _holds_streams(value):
+            return divisions.of_returned(value, Path(data).name, **options)
+        data = value
+    rank, arity = _check_arrays(target, options)
+    if not is_part(data, arity):
+        from_arrays(data, options["validation_split"], rank=rank, arity=arity)  # refuses what are no data
+        divisions.refuse_divided("the test data are given")
+    return divisions.of_arrays(data, **options, rank=rank)
+
+
+def _holds_streams(value: Any) -> bool:
+    return is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))
+
+
+def _check_arrays(target: Any, options: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    """Refuse options that are not for arrays; return the rank of the model's first input, and its numbers of inputs and outputs."""
     if strange := [name for name in options if name not in ("validation_split", "test_split")]:
         refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
     inputs, outputs = getattr(target, "inputs", None), getattr(target, "outputs", None)
     arity = (len(inputs), len(outputs)) if inputs and outputs else None
-    if "test_split" in options and not is_part(data, arity):
-        refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
-    return from_arrays(data, **options, rank=len(inputs[0].shape) if inputs else None, arity=arity), None
+    return len(inputs[0].shape) if inputs else None, arity
 
 
 def load_model(target: str | Path, **facts: Any) -> Any:

@@ -17,13 +17,14 @@ import numpy as np
 
 import keras_dropout
 from keras_dropout.bench.data.dataset import Data
+from keras_dropout.bench.data.divisions import Divisions, pooled
 from keras_dropout.bench.ledger.lookup import kept, peek
 from keras_dropout.bench.ledger.schema import LARGEST
 from keras_dropout.bench.ledger.store import check_ledger_path
 from keras_dropout.bench.records import BASELINE, Result, Run, Study, Variant, check_seeds, check_variant_names
 from keras_dropout.bench.settings import SPLITS, Settings, complete
-from keras_dropout.bench.study import checks, own_classes
-from keras_dropout.bench.study.loading import facts_for_model, load_data, load_model, with_weights
+from keras_dropout.bench.study import checks, own_classes, redivision
+from keras_dropout.bench.study.loading import facts_for_model, load_data, load_divisions, load_model, with_weights
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS, check_backend
 from keras_dropout.models import targets
@@ -41,7 +42,8 @@ class Plan:
 
     `notes` describe how the data were divided and what was found in them. The engine, the reason for the engine and the number of
     workers are chosen later: see `execution.engine_choice`. With `max_seeds` in the settings, seeds are added until there are
-    verdicts; `study.seeds` then lists the maximum.
+    verdicts; `study.seeds` then lists the maximum. With `divisions`, each seed has a division of its own, and `data` is that of the
+    first seed.
     """
 
     study: Study
@@ -51,6 +53,16 @@ class Plan:
     of_recipe: bool = False
     engine_reason: str = ""
     workers: int = 1
+    divisions: Divisions | None = None
+
+    def data_of(self, seed: int) -> Data:
+        """Return the data of this seed's runs."""
+        return self.data if self.divisions is None else self.divisions.of(seed)[0]
+
+    @property
+    def first_seed(self) -> int:
+        """The seed whose division of the data is `data`, if each seed has its own."""
+        return self.settings["seeds"][0]
 
     @property
     def ledger(self) -> Path:
@@ -169,6 +181,8 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"early stopping needs validation data of their own; the split {split} trains on them.",
             f"Use --split {SPLITS[0]}.",
         )
+    if found["resample_split"]:
+        redivision.check_settings(found, found["seeds"])
     variants = _read_variants(settings.get("variants"))
     names = [each if isinstance(each, str) else each.name for each in variants if each not in (BASELINE, Variant(BASELINE, {}))]
     for each in variants:
@@ -222,6 +236,7 @@ class _Subject:
     epochs: int
     batch_size: int
     source: str | None = None  # the file of the function that made the model
+    divisions: Divisions | None = None
 
 
 def plan_study(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
@@ -249,11 +264,22 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
         made, placed, needed, more = _made_again(subject, begun, compiled, placed)
         notes += more
     loss, batch_size = compiled["loss"], asked["batch_size"] or subject.batch_size
-    notes += checks.check_data(model, subject.data, asked["split"], batch_size, loss)
-    train = subject.data.parts(asked["split"])["train"]
+
+    def check(data: Data) -> tuple[str, ...]:
+        return checks.check_data(model, data, asked["split"], batch_size, loss)
+
+    def weigh(data: Data) -> dict[int, float] | None:
+        return checks.resolve_class_weight(asked["class_weight"], data.parts(asked["split"])["train"], model, loss)
+
+    if subject.divisions is None:
+        notes += check(subject.data)
+    else:
+        needed["divisions"], more = redivision.facts_of(subject.divisions, asked["seeds"], check, weigh)
+        needed["comparable"] = subject.divisions.same_form
+        notes = (more[0], *notes, *more[1:])
     study = Study(
         target=subject.name,
-        data=subject.data.facts(asked["split"]),
+        data=subject.data.facts(asked["split"]) if subject.divisions is None else subject.divisions.facts,
         model=made,
         compiled=compiled,
         split=asked["split"],
@@ -264,13 +290,13 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
         seeds=asked["seeds"],
         variants=(ready[BASELINE], *placed),
         baseline=asked["baseline"],
-        class_weight=checks.resolve_class_weight(asked["class_weight"], train, model, loss),
+        class_weight=weigh(subject.data),
         early_stopping=asked["early_stopping"],
         samples=asked["samples"],
         weights=None if asked["from_weights"] is None else checks.weights_of(begun),
         **needed,
     )
-    return Plan(study, subject.data, asked, notes, of_recipe)
+    return Plan(study, subject.data, asked, notes, of_recipe, divisions=subject.divisions)
 
 
 def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
@@ -279,17 +305,22 @@ def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
 
     recipe = recipes.find(name)
     model, ready = recipe.model(), {variant.name: variant for variant in recipe.variants}
-    data, default = recipe.data(asked["data_dir"]), list(ready)
+    data, default, divisions = recipe.data(asked["data_dir"]), list(ready), None
     ready[AS_BUILT] = Variant(AS_BUILT, None)
-    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size)
+    if asked["resample_split"]:
+        divisions = pooled(data, recipe.drawn)
+        data, _ = divisions.of(asked["seeds"][0])
+    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size, divisions=divisions)
 
 
 def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
     """Return the subject for the user's model, or for a file or function that names a model."""
     options = {"validation_split": asked["validation_split"], **(asked["data_options"] or {})}
-    loaded, about = load_data(target, data, options)
+    divisions = load_divisions(target, data, options) if asked["resample_split"] else None
+    loaded, about = load_data(target, data, options) if divisions is None else divisions.of(asked["seeds"][0])
     given = load_model(target, **facts_for_model(loaded, about)) if isinstance(target, str) else target
     notes = (about.split, *about.notes) if about is not None else (loaded.division,) if loaded.division else ()
+    notes = () if divisions is not None else notes  # each division has notes of its own
     name = Path(target).name if isinstance(target, str) else getattr(given, "name", "")
     model = _opened(given)
     ready = {BASELINE: Variant(BASELINE, {}), AS_BUILT: Variant(AS_BUILT, None)}
@@ -301,7 +332,7 @@ def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
             'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
         )
     source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
-    return _Subject(name, given, model, loaded, notes, ready, default, 20, 32, source)
+    return _Subject(name, given, model, loaded, notes, ready, default, 20, 32, source, divisions)
 
 
 def _made_again(

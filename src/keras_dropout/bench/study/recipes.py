@@ -15,7 +15,10 @@ from keras_dropout.models.targets import check_recipe
 
 @dataclass(frozen=True)
 class Recipe:
-    """A ready study. `model` builds and compiles the model with the published dropout; `data` takes the value of --data-dir."""
+    """A ready study. `model` builds and compiles the model with the published dropout; `data` takes the value of --data-dir.
+
+    `drawn` says whether the test part was drawn at random by class, as new divisions are, or published.
+    """
 
     name: str
     title: str
@@ -26,6 +29,7 @@ class Recipe:
     variants: tuple[Variant, ...]
     published: Mapping[str, float]
     source: str
+    drawn: bool = False
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -96,6 +100,7 @@ RECIPES = {
             variants=_PLACEMENTS,
             published={},
             source="ours",
+            drawn=True,
         ),
     )
 }

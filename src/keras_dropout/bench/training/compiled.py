@@ -34,11 +34,16 @@ class CompiledPrograms:
     def __init__(self, parts: dict[str, Part], batch_size: int, divide_by: float):
         self.batch_size = batch_size
         self.divide_by = divide_by
+        self.hold(parts)
+        self._programs: dict[str, _Program] = {}
+
+    def hold(self, parts: dict[str, Part]) -> None:
+        """Put these data on the device, in place of those before; the programs stay."""
+        self._whole: dict[str, tuple] = {}  # frees the device's memory first
         # Keras's train_step takes (x, y) or (x, y, weights).
         data = {name: tuple(a for a in part if a is not None) for name, part in parts.items()}
         self._whole = {name: _to_device(part) for name, part in data.items() if arrays.size(part) <= ON_DEVICE}
         self._in_pieces = {name: part for name, part in data.items() if name not in self._whole}
-        self._programs: dict[str, _Program] = {}
 
     def start(
         self,

@@ -34,12 +34,18 @@ class Trainer:
 
     def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
         self.study = study
-        self.parts = {name: Part(*part) for name, part in parts.items()}
         self._divide_by = divide_by
-        self._start: Callable[..., Any] | None = None
+        self._start: Callable[..., Any] | None = None  # set once the engine holds the data
+        self._programs: Any = None
         self._stack_size: Callable[..., int] | None = None  # set if the engine trains several runs at once
         self._acting: dict[str, Acting] = {}  # by architecture
         self._sampled: dict[str, keras.Model] = {}  # by variant: its other seeds reuse the program compiled for its samples
+        self.hold(parts)
+
+    def hold(self, parts: dict[str, Part]) -> None:
+        """Train and measure on these parts of the data from now on; programs that are compiled stay."""
+        self.parts = {name: Part(*part) for name, part in parts.items()}
+        self._start = None
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
         """Return the training of the runs, before its first epoch; several runs share one architecture, in a stack of `size`."""
@@ -51,7 +57,7 @@ class Trainer:
         return _Alone(self._prepare(model)(model, variant, schedules, epochs))
 
     def _prepare(self, model: keras.Model) -> Callable[..., Any]:
-        """Return the function that starts a training. The first call converts the data for the model and its engine."""
+        """Return the function that starts a training. The first call with some data converts them for the model and its engine."""
         if self._start is not None:
             return self._start
         study = self.study
@@ -68,15 +74,23 @@ class Trainer:
         if study.engine == "stacked":
             from keras_dropout.bench.training.stacked import StackedPrograms
 
-            programs = StackedPrograms(*settings)
-            self._start, self._stack_size = programs.start_stack, programs.size
+            stacked = self._engine(StackedPrograms, settings)
+            self._start, self._stack_size = stacked.start_stack, stacked.size
         elif study.engine == "compiled":
             from keras_dropout.bench.training.compiled import CompiledPrograms
 
-            self._start = CompiledPrograms(*settings).start
+            self._start = self._engine(CompiledPrograms, settings).start
         else:
             self._start = lambda model, variant, *rates: ReferenceTraining(model, *settings, *rates)
         return self._start
+
+    def _engine(self, kind: Callable[..., Any], settings: tuple) -> Any:
+        """Return the compiled programs, which then hold the data in `settings`."""
+        if self._programs is None:
+            self._programs = kind(*settings)
+        else:
+            self._programs.hold(settings[0])
+        return self._programs
 
     def groups(self, runs: Sequence[Run]) -> list[list[Run]]:
         """Group the runs that may be trained at once: by architecture in the stacked engine, one by one in the others."""

@@ -143,6 +143,11 @@ def check_study(settings: Mapping[str, Any]) -> None:
     checked = check_settings(settings)
     if settings.get("split") == "as-published":
         refuse("the split as-published trains on the validation data; got a search that chooses by them.", "Use --split held-out.")
+    if settings.get("resample_split"):
+        refuse(
+            "resample_split is for compare: a search chooses on validation data that other divisions test on.",
+            "Leave it out of tune, and compare placements that were not chosen on these data.",
+        )
     if settings.get("seeds") == "auto":
         refuse("tuning compares on a number of seeds; got auto.", "Give a number, for example 6.")
     if any(isinstance(each, Variant) and each.name == TUNED for each in checked["variants"]):
