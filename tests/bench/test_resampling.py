@@ -1,7 +1,9 @@
 """Studies whose data are divided anew for each seed: runs, keys, training, what is computed of them, and what is said."""
 
+import contextlib
 import dataclasses
 import json
+import sqlite3
 
 import keras
 import numpy as np
@@ -221,6 +223,22 @@ def test_what_is_read_back_is_what_was_found(tmp_path, monkeypatch):
     assert a == b
     assert str(here) == str(there)
     assert there.study.divisions == {seed: here.study.data_of(seed) for seed in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("json_remove(document, '$.study.divisions[2]')", "cannot be read"),
+        ("json_set(document, '$.study.divisions[1].train', 'many')", "it has str where it should have int"),
+        ("json_remove(document, '$.study.fixed_keys')", "it has NoneType where it should have list"),
+    ],
+)
+def test_a_damaged_division_is_refused(change, why, tmp_path, monkeypatch):
+    trained(tmp_path, monkeypatch, noisy, seeds=6)
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as connection, connection:
+        connection.execute(f"UPDATE studies SET document = {change}")
+    with pytest.raises(BadInput, match=why):
+        retrieve(tmp_path / "r.db")
 
 
 def test_all_ways_of_showing_tell_that_each_seed_divides_anew(tmp_path, monkeypatch, capsys):

@@ -13,12 +13,13 @@ from keras_dropout.bench.report.shown_comparison import ShownComparison
 from keras_dropout.errors import BadInput, check_whole, refuse
 
 # Required fields of a document. `Study` itself checks counts and choices.
+_FACTS = {"name": str, "fingerprint": str, "train": int, "validation": int, "test": int}
 _DOCUMENT = {
     "study": {
         "target": str,
         "split": str,
         "baseline": str,
-        "data": {"name": str, "fingerprint": str, "train": int, "validation": int, "test": int},
+        "data": _FACTS,
         "compiled": dict,
         "seeds": [int],
         "variants": [{"name": str, "placement": dict | None}],
@@ -27,6 +28,8 @@ _DOCUMENT = {
     },
     "plan": {"engine_reason": str, "max_seeds": int | None, "margin": int | float | None, "primary": str | None, "notes": [str]},
 }
+
+_DIVIDED_ANEW = {"divisions": [{"seed": int, **_FACTS}], "fixed_keys": [{"variant": str, "seed": int, "key": str}]}
 
 
 def retrieve(path: str | Path, target: str | None = None, number: int | None = None) -> ShownComparison:
@@ -52,11 +55,14 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
     document = found["document"] or _document_before(found, path)
     try:
         check_shape(document, _DOCUMENT)
+        if "divisions" in document["study"]:
+            check_shape(document["study"], _DIVIDED_ANEW)
     except ValueError as error:  # `runs verify` does not check for this
         refuse(f"the ledger {path} is damaged: {where}: {error}.", "Go back to a copy of it, or name another --study.")
     with refusing(path, "read"), decoding(where):
         study, plan = Study.from_document(document["study"], keys), document["plan"]
         study.runs()  # each has a key
+        _ = [study.data_of(seed) for seed in study.seeds]  # each has a division, if they differ
         return ShownComparison(
             study,
             results,
