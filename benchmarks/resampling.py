@@ -28,6 +28,7 @@ from scipy import stats
 
 from keras_dropout.bench.data.splits import divide
 from keras_dropout.bench.power import detectable_effect
+from keras_dropout.bench.racing import sequential_verdicts
 from keras_dropout.bench.statistics import (
     LEVEL,
     NO_DIFFERENCE,
@@ -35,7 +36,6 @@ from keras_dropout.bench.statistics import (
     compare_family,
     holm,
     overlapping_p,
-    sequential_verdicts,
 )
 
 STUDIES = 100 if "--quick" in sys.argv else 2000

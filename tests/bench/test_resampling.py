@@ -19,6 +19,7 @@ from keras_dropout.bench.data.divisions import of_arrays
 from keras_dropout.bench.execution import scheduler, timing
 from keras_dropout.bench.forecast import forecast, forecast_sentences
 from keras_dropout.bench.ledger import lookup
+from keras_dropout.bench.ledger.looks import Asked
 from keras_dropout.bench.ledger.lookup import examples
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
@@ -268,9 +269,9 @@ def test_all_ways_of_showing_tell_that_each_seed_divides_anew(tmp_path, monkeypa
     assert {"p_overlap", "interval_without_overlap", "detectable_floor", "variance"} <= json_of["comparisons"][0].keys()
     monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.0)
     plan = planned(tmp_path, seeds=6)
-    studies._print_plan(plan, as_json=False)
+    studies._print_plan(plan, Asked(), as_json=False)
     assert "for each seed a new split" in capsys.readouterr().out
-    studies._print_plan(plan, as_json=True)
+    studies._print_plan(plan, Asked(), as_json=True)
     assert json.loads(capsys.readouterr().out)["resample_split"] is True
     assert "divided anew for each seed, by class, at random" in plan.notes[0]
 
