@@ -6,19 +6,15 @@ A rule reports what follows from the model's structure or was measured on it. If
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
-from rich.console import Group
-from rich.text import Text
 
 from keras_dropout import layers
-from keras_dropout.display import Shown
 from keras_dropout.errors import warn
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
-from keras_dropout.models.evidence import KNOWN
+from keras_dropout.models.evidence import KNOWN, Mistake, Mistakes
 from keras_dropout.models.graph import Call, differ
 from keras_dropout.models.inspection import (
     Inspection,
@@ -40,44 +36,7 @@ _SMALL_SHIFT = 0.1  # a measured variance ratio this near to 1 is no shift
 _OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
 _FEW_STEPS = 1000  # seeds further apart meet only in long trainings
 
-NOTHING = "no known mistake with dropout found"
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A mistake that was found.
-
-    `rule` is the rule's name in `RULES`, `layer` the layer's name after those of the models around it. `what` was found, with names
-    and numbers; `evidence` is what is known about it, published or measured, and `source` where that is from; `mend` is the fix.
-    """
-
-    rule: str
-    layer: str
-    what: str
-    evidence: str
-    source: str
-    mend: str
-
-    def document(self) -> dict[str, str]:
-        """Return the mistake as plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Fix: {self.mend}"
-
-
-class Mistakes(Shown, list[Mistake]):
-    """The mistakes found: a list that is shown as its texts."""
-
-    def __rich__(self) -> Group:
-        texts = [Text(str(mistake)) for mistake in self]
-        for text, mistake in zip(texts, self):
-            text.stylize("bold", 0, len(mistake.rule))
-        return Group(*texts[:1], *(part for text in texts[1:] for part in (Text(), text)), *([] if texts else [Text(NOTHING)]))
-
-    def __str__(self) -> str:
-        return "\n\n".join(map(str, self)) or NOTHING
 
 
 @graph.leaves_unchanged
