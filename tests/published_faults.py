@@ -214,7 +214,11 @@ class EfficientNet(keras.Model):
     def __init__(self, drop_connect_rate=0.0, mended=True, **options):
         super().__init__(**options)
         self.drop_connect_rate, self.mended = drop_connect_rate, mended
-        self.stem, self.blocks, self.pool = L.Conv2D(4, 3), [MBConvBlock(name=f"block_{n}") for n in range(2)], L.GlobalAveragePooling2D()
+        self.stem, self.blocks, self.pool = (
+            L.Conv2D(4, 3),
+            [MBConvBlock(name=f"block_{n}") for n in range(2)],
+            L.GlobalAveragePooling2D(),
+        )
 
     def call(self, x, training=None):
         x = self.stem(x)
@@ -239,9 +243,9 @@ class Attention(L.MultiHeadAttention):
         super().__init__(*args, **options)
         self.mended = mended
 
-    def call(self, query, value, use_causal_mask=False, training=None):
+    def call(self, query, value, key=None, use_causal_mask=False, training=None):
         causal = use_causal_mask and (self.mended or not self._dropout)
-        return super().call(query, value, use_causal_mask=causal, training=training)
+        return super().call(query, value, key, use_causal_mask=causal, training=training)
 
 
 def causal_mask_lost(mended):

@@ -6,7 +6,7 @@ without a fault is accused once in a million audits.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,7 @@ from keras_dropout.layers.adopted import TWINS, AdoptedCell, inside, own_class
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
 from keras_dropout.models.dropping import is_known, number, option_changed, own_options, rate_of
-from keras_dropout.models.evidence import AUDITED, Mistake, Mistakes
+from keras_dropout.models.evidence import AUDITED, NOTHING, Mistake, Mistakes
 from keras_dropout.models.measuring import (
     Counted,
     Record,
@@ -32,7 +32,6 @@ from keras_dropout.models.measuring import (
     arrays,
     batch,
     counted,
-    flag,
     is_mask,
     measured,
     rates_off,
@@ -42,6 +41,7 @@ from keras_dropout.models.measuring import (
 )
 
 ERROR = 1e-6
+_TOLD = 5  # findings of one rule that are told in words; the table has all
 _UNUSED = 64  # more dropout layers than this are not all tried for whether their outputs are used
 _PLAIN = (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.LockedDropout)
 _DROPS = (*_PLAIN, layers.StochasticDepth, keras.layers.Dropout, *kinds.KERAS_SPATIAL)
@@ -64,12 +64,12 @@ class Row:
     kind: str
     rate: float | None
     calls: int
-    share: float | None
-    low: float | None
-    high: float | None
-    factor: float | None
-    draws: int
-    verdict: str
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    factor: float | None = None
+    draws: int = 0
+    verdict: str = ""
 
 
 class Audit(Mistakes):
@@ -91,8 +91,14 @@ class Audit(Mistakes):
             share = "-" if row.share is None else f"{row.share:.4f}"
             figures = [_figure(row.rate), str(row.calls), share, _figure(row.factor, 3), f"{row.draws:,}" if row.draws else "-"]
             table.add_row(row.layer, row.kind, *figures, row.verdict)
-        first = table if self.layers else Text("no dropout layer found")
-        return Group(first, *(Text(f"Note: {note}") for note in self.notes), Text(), super().__rich__())
+        parts = [table if self.layers else Text("no dropout layer found"), *(Text(f"Note: {note}") for note in self.notes)]
+        for rule in dict.fromkeys(mistake.rule for mistake in self):
+            alike = [mistake for mistake in self if mistake.rule == rule]
+            told = [f"\n  {mistake.what}" for mistake in alike[:_TOLD]]
+            more = f"\n  … and {len(alike) - _TOLD} more: see the table." if len(alike) > _TOLD else ""
+            known = f"\n  {alike[0].evidence}\n  Source: {alike[0].source}\n  Fix: {alike[0].mend}"
+            parts += [Text(), Text.assemble((rule, "bold"), ":", *told, more, known)]
+        return Group(*parts, *([] if self else [Text(), Text(NOTHING)]))
 
     def __str__(self) -> str:
         return Mistakes.__repr__(self)
@@ -120,9 +126,14 @@ class Item:
         return own_class(self.layer).__name__
 
     @property
-    def runs(self) -> bool:
-        """Whether the layer was called and has a rate above 0, or one that is not known."""
-        return self.rate != 0 and self.training is not None and not self.training.error
+    def flags(self) -> list[Any]:
+        """The training flags of its calls in the training step; none for a recurrent cell, whose masks are measured."""
+        return self.training.training if self.training is not None and self.role != "cell" else []
+
+    @property
+    def called(self) -> bool:
+        """Whether the layer was called in training and did not fail."""
+        return bool(self.flags) and not (self.training and self.training.error)
 
     @cached_property
     def counted(self) -> Counted | None:
@@ -182,6 +193,11 @@ class Run:
     def layers(self) -> list[keras.Layer]:
         return list({id(each): each for each in self.model._flatten_layers()}.values())
 
+    @property
+    def fails(self) -> bool:
+        """Whether a layer fails in training, so that the model can only be run with that layer passed over."""
+        return any(call.error for call in self.seen.values())
+
     def outputs(self, x: Any, training: bool, off: bool = False, instead: tuple = ()) -> list[np.ndarray]:
         """Return the model's outputs, always with the same draws: with all rates at 0, or with other calls `instead` of layers'.
 
@@ -193,7 +209,11 @@ class Run:
             return lambda *args, **options: call(*args, **{**options, "training": False})
 
         norms = [each for each in self.layers if isinstance(each, keras.layers.BatchNormalization)]
-        with graph.called_as([*((each, still(each)) for each in norms), *instead]), same_draws(), rates_off(self.layers if off else ()):
+        with (
+            graph.called_as([*((each, still(each)) for each in norms), *instead]),
+            same_draws(),
+            rates_off(self.layers if off else ()),
+        ):
             return arrays(self.model(x, training=training))
 
 
@@ -281,11 +301,11 @@ def _role(layer: keras.Layer) -> str:
 
 
 def _rate(layer: keras.Layer) -> float | None:
-    if isinstance(layer, Stochastic) or is_known(own_class(layer).__module__):
-        return rate_of(layer) if not isinstance(layer, _DRAWING) else number(layer.dropout)
-    return max((*own_options(layer).values(), *([rate_of(layer) or 0.0] if hasattr(layer, "rate") else [])), default=None) if (
-        own_options(layer) or hasattr(layer, "rate")
-    ) else rate_of(layer)
+    """Return the largest rate of a layer; None if it has none that is known."""
+    if isinstance(layer, _DRAWING):
+        return number(layer.dropout)
+    found = [rate_of(layer), *(own_options(layer).values() if _is_foreign(layer) else ())]
+    return max((rate for rate in found if rate is not None), default=None)
 
 
 def _is_foreign(layer: keras.Layer) -> bool:
@@ -309,73 +329,64 @@ def dropout_fails(run: Run) -> Found:
 def dropout_never_called(run: Run) -> Found:
     """Find a dropout layer with a rate above 0 that a training step does not call."""
     for item in run.items:
-        if item.rate and item.training is None and item.role != "cell":
+        if item.rate and not item.flags and item.role != "cell":
             yield item.address, f"{_named(item)} is made and never called in a training step."
 
 
 def dropout_without_training(run: Run) -> Found:
     """Find a dropout layer that a training step calls only with training off."""
     for item in run.items:
-        if item.runs and item.role != "cell" and item.layer._call_has_training_arg and not any(map(_on, item.training.training)):
-            yield item.address, f"{_named(item)} is called in a training step, but with training={item.training.training[0]}."
+        if item.rate != 0 and item.called and item.layer._call_has_training_arg and not any(map(_on, item.flags)):
+            yield item.address, f"{_named(item)} is called in a training step, but with training={item.flags[0]}."
 
 
 def dropout_never_drops(run: Run) -> Found:
     """Find a dropout layer with a rate above 0 that drops nothing in training."""
     for item in run.items:
         found = item.counted
-        if not item.rate or (found is None and not item.runs):
+        if not item.rate:
             continue
-        if found is not None and item.role in ("drops", "alpha", "cell") and found.share == 0 and item.rate > found.high:
-            if not found.constant:
-                least, greatest = found.kept
-                yield (
-                    item.address,
-                    f"{_named(item)} multiplies by noise between {least:.3g} and {greatest:.3g}, of mean {found.mean:.3g}: of {found.draws:,} "
-                    "draws none was 0.",
-                )
-            else:
-                yield item.address, f"{_named(item)} multiplies by {found.mean:.3g}: of {found.draws:,} draws none was 0."
-        elif item.runs and (found is None or (item.role == "draws" and found.constant and found.share == 0)) and item.moves is False:
-            if not isinstance(item.layer, Stochastic):
+        if found is None or item.role == "draws":
+            still = found is None or (found.constant and found.share == 0)
+            if still and item.called and item.moves is False and not isinstance(item.layer, Stochastic):
                 yield item.address, f"{_named(item)} gives the same output in each call in training: nothing is dropped."
+        elif item.role != "noise" and found.never(item.rate):
+            least, greatest = found.kept
+            by = f"noise between {least:.3g} and {greatest:.3g}, of mean {found.mean:.3g}"
+            by = f"{found.mean:.3g}" if found.constant else by
+            yield item.address, f"{_named(item)} multiplies by {by}: of {found.draws:,} draws none was 0."
 
 
 def dropout_share(run: Run) -> Found:
     """Find a dropout layer whose share of drops is not its rate."""
-    for item, found in _counted(run, "drops", "cell", "alpha"):
-        if found.low <= item.rate <= found.high or (found.share == 0 and item.rate > found.high):
+    for item, rate, found in _counted(run, "drops", "cell", "alpha"):
+        if found.low <= rate <= found.high or found.never(rate):
             continue
         told = f"{_named(item)} drops {found.share:.4f} (between {found.low:.4f} and {found.high:.4f}, {found.draws:,} draws)"
-        kept = found.low <= 1 - item.rate <= found.high
+        kept = found.low <= 1 - rate <= found.high
         yield item.address, told + (", which is 1 - rate: the rate may be meant as what is kept." if kept else ".")
 
 
 def dropout_mean(run: Run) -> Found:
     """Find a dropout layer whose mean output in training is not its output at prediction."""
-    for item, found in _counted(run, "drops", "cell"):
+    for item, _, found in _counted(run, "drops", "cell"):
         if not found.constant or not 0 < found.share < 1:
             continue
-        ends = sorted(found.kept[1] * (1 - each) for each in (found.low, found.high))
+        least, most = sorted(found.kept[1] * (1 - each) for each in (found.low, found.high))
         allowed = found.near * abs(found.predicted)
-        if not ends[0] - allowed <= found.predicted <= ends[1] + allowed:
-            yield (
-                item.address,
-                f"the mean factor of {_named(item)} is {found.mean:.4g} in training and {found.predicted:.4g} at prediction; what is "
-                f"kept is multiplied by {found.kept[1]:.4g}.",
-            )
-    for item, found in _counted(run, "noise"):
-        expected = math.sqrt(item.rate / (1 - item.rate)) if item.rate < 1 else math.inf
+        if not least - allowed <= found.predicted <= most + allowed:
+            what = f"the mean factor of {_named(item)} is {found.mean:.4g} in training and {found.predicted:.4g} at prediction"
+            yield item.address, f"{what}; what is kept is multiplied by {found.kept[1]:.4g}."
+    for item, rate, found in _counted(run, "noise"):
+        expected = math.sqrt(rate / (1 - rate)) if rate < 1 else math.inf
         if abs(found.mean - 1) > 6 * found.deviation / math.sqrt(found.draws) or abs(found.deviation / expected - 1) > 0.1:
-            yield (
-                item.address,
-                f"{_named(item)} multiplies by noise of mean {found.mean:.4g} and deviation {found.deviation:.4g}; expected are 1 and "
-                f"{expected:.4g}.",
-            )
+            what = f"{_named(item)} multiplies by noise of mean {found.mean:.4g} and deviation {found.deviation:.4g}"
+            yield item.address, f"{what}; expected are 1 and {expected:.4g}."
 
 
 def dropout_at_prediction(run: Run) -> Found:
     """Find dropout that acts at prediction: outputs that differ from call to call, or that depend on a rate without making up."""
+    told = False
     for item in run.items:
         if item.role == "cell" or item.prediction is None or item.prediction.error or item.layer is run.model:
             continue
@@ -386,6 +397,7 @@ def dropout_at_prediction(run: Run) -> Found:
         except Exception:  # a layer that cannot be called once more
             continue
         if moves:
+            told = True
             said = f", and is called there with training={item.prediction.training[0]}" if on else ""
             yield item.address, f"{_named(item)} gives another output at each call at prediction{said}."
             continue
@@ -396,22 +408,28 @@ def dropout_at_prediction(run: Run) -> Found:
                     off = arrays(again(item.layer, item.prediction.args, item.prediction.options, False))
         except Exception:
             continue
-        if graph.differ(plain, off) and not _close(plain, off):
-            if item.counted is not None and abs(item.counted.predicted - 1) > item.counted.near and not _wrong_mean(run, item):
-                run.notes.append(
-                    f"{_named(item)} multiplies by {item.counted.predicted:.4g} at prediction, which is its mean in training: by design."
-                )
-            else:
-                yield item.address, f"at prediction the output of {_named(item)} depends on its rate."
+        if _close(plain, off) or isinstance(item.layer, Stochastic):  # ours that depend on their rate say so
+            continue
+        found = item.counted
+        if found is None:
+            unknown = "whether that makes up for what it drops was not measured."
+            run.notes.append(f"at prediction the output of {_named(item)} depends on its rate; {unknown}")
+        elif abs(found.predicted - 1) > found.near and not _wrong_mean(run, item):
+            run.notes.append(f"{_named(item)} multiplies by {found.predicted:.4g} at prediction, which is its mean in training.")
+        else:
+            yield item.address, f"at prediction the output of {_named(item)} depends on its rate."
     with same_draws():
         one, two = (arrays(run.model(run.x, training=False)) for _ in range(2))
-    if graph.differ(one, two):
+    if graph.differ(one, two) and not told:
         yield run.model.name, f"{type(run.model).__name__} {run.model.name!r} predicts something else each time."
 
 
 def dropout_output_unused(run: Run) -> Found:
     """Find a dropout layer that is called, and whose output reaches no output of the model."""
-    tried = [item for item in run.items if item.rate and item.runs and item.role in ("drops", "noise", "alpha")]
+    tried = [item for item in run.items if item.rate and item.called and item.role in ("drops", "noise", "alpha")]
+    if run.fails:
+        run.notes.append("whether outputs are used and masks hold was not measured: training fails.")
+        return
     if len(tried) > _UNUSED:
         run.notes.append(f"whether outputs are used was tried for the first {_UNUSED} of {len(tried)} dropout layers.")
     plain: list[np.ndarray] | None = None
@@ -431,7 +449,10 @@ def dropout_output_unused(run: Run) -> Found:
         except Exception:  # for example ids, which cannot be multiplied
             continue
         if unused and not run.model.losses:
-            yield item.address, f"{_named(item)} is called in a training step, and no output of the model depends on what it returns."
+            yield (
+                item.address,
+                f"{_named(item)} is called in a training step, and no output of the model depends on what it returns.",
+            )
 
 
 def dropout_option_unused(run: Run) -> Found:
@@ -441,18 +462,20 @@ def dropout_option_unused(run: Run) -> Found:
         if not _is_foreign(layer) or id(layer) in known:
             continue
         within = [item for item in run.items if any(item.layer is each for each in layer._flatten_layers(include_self=False))]
+        if any(item.rate and not item.flags and item.role != "cell" for item in within):
+            continue  # what it reaches is not called, and told already
         for option, value in own_options(layer).items():
             arrives = option_changed(layer, option)
-            if arrives is None:
+            if arrives is None:  # it cannot be made again
                 arrives = any(item.rate and (abs(item.rate - value) < 1e-6 or _is_path(option)) for item in within)
-            if not arrives and not any(item.rate for item in within if item.training is None) | _draws_itself(run, layer, within):
+            if not arrives and not _draws_itself(run, layer, within):
                 yield address, f"{type(layer).__name__} {layer.name!r} has {option}={value:g}, which reaches nothing that drops."
 
 
 def mask_lost(run: Run) -> Found:
     """Find a causal or padding mask that holds at rate 0 and not with dropout."""
     dropping = [item for item in run.items if item.rate]
-    if not dropping:
+    if not dropping or run.fails:
         return
     lost = False
     addresses = {id(layer): address for address, layer, _ in inside(run.model)}
@@ -484,11 +507,14 @@ def _leak(layer: keras.Layer, call: Record) -> str:
         with same_draws():
             args, options = keras.tree.map_structure(change, (call.args, call.options))
             found.append(arrays(again(layer, args, options, True))[0][:, : length // 2])
-    return _changed(*found, "later inputs change earlier outputs")
+    return _changed("later inputs change earlier outputs", found[0], found[1])
 
 
-def _changed(one: np.ndarray, two: np.ndarray, what: str) -> str:
-    one, two = (np.asarray(each, "float64") for each in (one, two))
+def _changed(what: str, one: np.ndarray | None, two: np.ndarray | None) -> str:
+    """Say how much outputs changed; "" if they did not, or are none."""
+    if one is None or two is None:
+        return ""
+    one, two = np.asarray(one, "float64"), np.asarray(two, "float64")
     largest, size = float(np.abs(one - two).max(initial=0)), float(np.abs(one).max(initial=0))
     return f"{what} by up to {largest:.3g} (outputs up to {size:.3g})." if largest > 1e-4 * max(size, 1e-6) else ""
 
@@ -517,27 +543,20 @@ def _lost_in_model(run: Run) -> Found:
     for place, positions, what in tests:
         changed = list(values)
         changed[place] = _other(values[place], positions)
-        x = keras.tree.pack_sequence_as(run.x, [ops.convert_to_tensor(each, dtype=given.dtype) for each, given in zip(changed, keras.tree.flatten(run.x))])
-        off = run.outputs(x, False, off=True)
+        like = keras.tree.flatten(run.x)
+        tensors = [ops.convert_to_tensor(each, dtype=given.dtype) for each, given in zip(changed, like)]
+        x = keras.tree.pack_sequence_as(run.x, tensors)
         padding = "padding" in what
-        holds = [
-            number
-            for number, (one, two) in enumerate(zip(plain[0], off))
-            if _kept(one, positions, padding) is not None
-            and not _changed(_kept(one, positions, padding), _kept(two, positions, padding), "x")
-            and (padding or graph.differ([one], [two]))
-        ]
-        if not holds:
-            continue
-        on = run.outputs(x, True)
-        for number_ in holds:
-            leak = _changed(_kept(plain[1][number_], positions, padding), _kept(on[number_], positions, padding), f"{what} change other outputs")
-            if leak:
+        off, on = run.outputs(x, False, off=True), run.outputs(x, True)
+        for still, trained, still_changed, changed_too in zip(*plain, off, on):
+            one, two, three, four = (_kept(each, positions, padding) for each in (still, still_changed, trained, changed_too))
+            holds = one is not None and not _changed("", one, two) and (padding or graph.differ([still], [still_changed]))
+            if holds and (leak := _changed(f"{what} change other outputs", three, four)):
                 yield run.model.name, f"at rate 0 the mask of {run.model.name!r} holds; in training with dropout {leak}"
 
 
 def _kept(output: np.ndarray, positions: np.ndarray, padding: bool) -> np.ndarray | None:
-    """Return the outputs that must not change: those of the other positions; a pooled output for padding; None if there are none."""
+    """Return the outputs that must not change: those of the other positions, or all if these are pooled and it is for padding."""
     if output.ndim >= 2 and output.shape[:2] == positions.shape:
         return output[~positions]
     return output if padding else None
@@ -568,53 +587,53 @@ RULES: dict[str, Callable[[Run], Found]] = {
 
 def _row(item: Item, mistakes: list[Mistake]) -> Row:
     """Return the row of a layer, whose verdict is the mistakes found in it, or what was measured."""
+    found = item.counted
     wrong = [mistake.rule for mistake in mistakes if mistake.layer == item.address]
-    found, calls = item.counted, len(item.training.training) if item.training else 0
-    if wrong:
-        verdict = ", ".join(wrong)
-    elif item.rate == 0:
-        verdict = "off: its rate is 0"
-    elif item.training is None and item.role != "cell":
-        verdict = "not measured: not called in a training step, and its rate is not known"
-    elif found is not None and item.role in ("drops", "cell"):
-        rare = found.low == 0 and found.share == 0
-        verdict = "not measured: too few draws for such a rate" if rare else "drops at its rate, mean kept"
-        verdict = "drops; its rate is not known" if item.rate is None else verdict
-    elif item.role == "noise" and found is not None:
-        verdict = "multiplies by noise of mean 1, as it should"
-    elif item.moves:
-        verdict = "acts at random in training; share not measured: " + (
-            "its values are made anew" if item.role == "alpha" else "not a share of units that are set to 0"
-        )
-    elif item.moves is None:
-        verdict = "not measured: its calls cannot be repeated"
-    else:
-        verdict = "draws nothing that shows" if item.rate is None else "not measured: too few draws for such a rate"
-    if found is not None and found.shared and not wrong and found.share:
+    verdict = ", ".join(wrong) or _verdict(item, found)
+    if found is not None and found.shared and found.share:
         verdict += "; one mask for the whole batch"
-    shown = found if found is not None and item.role in ("drops", "cell", "noise") or (found is not None and found.share) else None
-    return Row(
-        item.address,
-        item.kind,
-        item.rate,
-        calls,
-        *((shown.share, shown.low, shown.high, shown.mean, shown.draws) if shown and item.role != "noise" else (None, None, None, shown.mean if shown else None, shown.draws if shown else 0)),
-        verdict,
-    )
+    row = Row(item.address, item.kind, item.rate, len(item.training.training) if item.training else 0, verdict=verdict)
+    if found is None or (item.role == "draws" and not found.share):
+        return row
+    if item.role == "noise":
+        return replace(row, factor=found.mean, draws=found.draws)
+    factor = None if item.role == "alpha" else found.mean
+    return replace(row, share=found.share, low=found.low, high=found.high, factor=factor, draws=found.draws)
+
+
+def _verdict(item: Item, found: Counted | None) -> str:
+    if item.rate == 0:
+        return "off: its rate is 0"
+    if not item.flags and item.role != "cell":
+        return "not measured: not called in a training step, and its rate is not known"
+    if found is not None and item.role in ("drops", "cell", "alpha"):
+        if found.low == found.share == 0:
+            return "not measured: too few draws for such a rate"
+        drops = "drops at its rate" if item.rate else "drops; its rate is not known"
+        if item.role == "alpha":
+            return f"{drops}; the mean was not measured: what is dropped becomes another number"
+        return f"{drops}, mean kept" if found.constant else f"{drops}; the mean was not measured: what is kept has several factors"
+    if found is not None and item.role == "noise":
+        return "noise of the mean and deviation that its rate says"
+    if item.moves:
+        return "acts at random in training; not measured: which share it drops"
+    if item.moves is None:
+        return "not measured: its calls cannot be repeated"
+    return "draws nothing that shows" if item.rate is None else "not measured: too few draws for such a rate"
 
 
 def _notes(run: Run) -> Iterator[str]:
     for item in run.items:
-        if item.training is not None and item.counted is not None and item.counted.shared and item.counted.share:
+        if item.called and item.counted is not None and item.counted.shared and item.counted.share:
             yield f"{_named(item)} draws one mask for the whole batch."
-        if item.runs and item.layer._call_has_training_arg and item.role != "cell" and len({_on(each) for each in item.training.training}) > 1:
+        if item.called and item.rate != 0 and item.layer._call_has_training_arg and len(set(map(_on, item.flags))) > 1:
             yield f"{_named(item)} is called with training on and with training off in one training step."
 
 
-def _counted(run: Run, *roles: str) -> Iterator[tuple[Item, Counted]]:
+def _counted(run: Run, *roles: str) -> Iterator[tuple[Item, float, Counted]]:
     for item in run.items:
         if item.role in roles and item.rate and item.counted is not None:
-            yield item, item.counted
+            yield item, item.rate, item.counted
 
 
 def _wrong_mean(run: Run, item: Item) -> bool:

@@ -52,7 +52,8 @@ class Counted:
 
     `share` of the entries was dropped; its expectation lies between `low` and `high`. `draws` are the independent ones. `mean` is
     that of all factors, `kept` are the least and the greatest factor of what was not dropped, `predicted` is the factor at
-    prediction. `shared` says that all rows had the same mask, `rows` that all entries of a row did.
+    prediction. `deviation` is that of the factors. `shared` says that all rows had the same mask, and `near` within which relative
+    difference factors count as equal.
     """
 
     share: float
@@ -64,8 +65,11 @@ class Counted:
     deviation: float
     predicted: float
     shared: bool
-    rows: bool
     near: float
+
+    def never(self, rate: float) -> bool:
+        """Whether nothing was dropped, of so many draws that the rate says otherwise."""
+        return self.share == 0 and rate > self.high
 
     @property
     def constant(self) -> bool:
@@ -89,6 +93,7 @@ def _made_up(tensor: Any) -> Any:
     name, generator = graph.input_name(tensor).lower(), np.random.default_rng(0)
     length = IMAGE if len(tensor.shape) >= 4 else LENGTH
     shape = tuple(n or (length if axis else BATCH) for axis, n in enumerate(tensor.shape))
+    values: np.ndarray
     if "float" in tensor.dtype:
         values = generator.normal(size=shape)
     elif is_mask(name):
@@ -112,18 +117,18 @@ def same_draws() -> Iterator[None]:
 
     The seeds of Keras and the streams of ours are variables: their changes are discarded at the end.
     """
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that others may draw from
     before = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     try:
         random.seed(0)
-        np.random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
         global_seed_generator()  # which could not be made inside the scope
         with backends.current().seeded(), keras.StatelessScope():
             yield
     finally:
         global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, before)
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextlib.contextmanager
@@ -134,8 +139,7 @@ def rates_off(layers: Iterable[keras.Layer]) -> Iterator[None]:
         for layer in layers:
             if isinstance(layer, Stochastic):
                 for name in layer.free_rates() & vars(layer.state).keys():
-                    variable = getattr(layer.state, name)
-                    variable.assign(ops.zeros_like(variable))
+                    getattr(layer.state, name).assign(0.0)
             for name, off in rate_options(layer).items():
                 before.append((layer, name, vars(layer)[name]))
                 vars(layer)[name] = off
@@ -175,7 +179,7 @@ def record(model: keras.Model, layers: Iterable[keras.Layer], x: Any, training: 
 
 
 def _known(values: Any) -> Any:
-    """Return arguments with known values: inside a loop of a compiled function the values are not known, and ones take their place."""
+    """Return arguments with ones in the place of values that are not known, as inside a compiled loop."""
 
     def known(each: Any) -> Any:
         if not hasattr(each, "shape") or not hasattr(each, "dtype"):
@@ -228,25 +232,28 @@ def measured(
     become 0 but another number, always the same: that which is in the output most often.
     """
     args, options = call.args, call.options
-    first = args[0] if args else next(iter(options.values()), None)
+    first: Any = args[0] if args else next(iter(options.values()), None)
     pair = isinstance(first, (list, tuple)) and len(first) == 2
-    for place in (1, 0) if pair else (None,):
-        x = first[place] if pair else first
-        if not hasattr(x, "shape") or "float" not in keras.backend.standardize_dtype(x.dtype) or not len(x.shape):
+    for x, base, place in ((first[1], first[0], 1), (first[0], first[1], 0)) if pair else ((first, None, 0),):
+        dtype = keras.backend.standardize_dtype(x.dtype) if hasattr(x, "dtype") else ""
+        if "float" not in dtype or not x.shape:
             return None
         for shape in _shapes(tuple(x.shape), alone=not pair):
-            values = _without_zeros(shape, x.dtype)
-            other = _rows(first[1 - place], shape[0]) if pair else None
-            pairs = values if not pair else [other, values] if place else [values, other]
+            values, below = _without_zeros(shape, dtype), _rows(base, shape[0])
+            given = [values, below][:: 1 if place == 0 else -1] if pair else values
             try:
-                factors = _factors(layer, (pairs, *_rows(args[1:], shape[0])), _rows(options, shape[0]), values, other, bool(args))
-                predicted = factors(False)
+                factors = _factors(layer, (given, *_rows(args[1:], shape[0])), _rows(options, shape[0]), values, below, bool(args))
+                predicted, trained = factors(False), factors(True)
             except Exception:  # a layer may take no other shape than its own
                 continue
-            near = _NEAR.get(keras.backend.standardize_dtype(x.dtype), 1e-3)
-            if predicted is None or np.ptp(predicted) > near * abs(predicted).max():
+            near = _NEAR.get(dtype, 1e-3)
+            if predicted is None or trained is None or np.ptp(predicted) > near * abs(predicted).max():
                 break
-            draw = (lambda: _unlike_most(factors(True) * values_of(values))) if alpha else (lambda: factors(True))
+
+            def draw(factors: Callable = factors, values: Any = values) -> np.ndarray:
+                found = factors(True)
+                return _unlike_most(found * values_of(values)) if alpha else found
+
             return counted(draw, float(predicted.mean()), rate, error, near, units)
     return None
 
@@ -306,27 +313,30 @@ def counted(draw: Callable, predicted: float, rate: float, error: float, near: f
     total = squares = dropped = 0.0
     entries = calls = 0
     kept = [math.inf, -math.inf]
-    same: np.ndarray | None = None
-    shape: tuple[int, ...] = ()
-    while calls < _CALLS and entries < _WORK or calls < 32:
+    same: Any = True
+    while (calls < _CALLS and entries < _WORK) or calls < 32:
         factors = draw()
         zeros, shape = factors == 0, factors.shape
-        alike = np.array([n > 1 and bool((factors == factors.take([0], axis)).all()) for axis, n in enumerate(shape)])
-        same = alike if same is None else same & alike
+        alike = np.array([n > 1 and np.allclose(factors, factors.take([0], axis), near, 0) for axis, n in enumerate(shape)])
+        same = alike & same
         calls, entries = calls + 1, entries + factors.size
-        dropped, total, squares = dropped + zeros.sum(), total + factors.sum(dtype="float64"), squares + (factors.astype("float64") ** 2).sum()
+        dropped, total, squares = (
+            dropped + zeros.sum(),
+            total + factors.sum(dtype="float64"),
+            squares + (factors.astype("float64") ** 2).sum(),
+        )
         left = factors[~zeros]
         kept = [min(kept[0], left.min()), max(kept[1], left.max())] if left.size else kept
         if calls * (1 if same[0] else shape[0]) >= wanted:
             break
-    share, mean = dropped / entries, total / entries
-    free = math.prod(n for axis, n in enumerate(shape) if axis and not same[axis]) if same is not None else 1
+    share, mean = float(dropped / entries), float(total / entries)
+    free = math.prod(n for axis, n in enumerate(shape) if axis and not same[axis])
     shared = bool(same[0])
     draws = calls * (1 if shared else shape[0]) * (free if units else 1)
     low, high = interval(share, draws, error)
     deviation = math.sqrt(max(squares / entries - mean**2, 0))
     bounds = (float(kept[0]), float(kept[1])) if kept[0] <= kept[1] else (0.0, 0.0)
-    return Counted(float(share), low, high, draws, float(mean), bounds, deviation, predicted, shared, free == 1, near)
+    return Counted(share, low, high, draws, mean, bounds, deviation, predicted, shared, near)
 
 
 def interval(share: float, draws: int, error: float) -> tuple[float, float]:

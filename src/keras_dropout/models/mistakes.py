@@ -6,7 +6,7 @@ A rule reports what follows from the model's structure or was measured on it. If
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, overload
 
 import keras
 
@@ -14,6 +14,7 @@ from keras_dropout import layers
 from keras_dropout.errors import warn
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
+from keras_dropout.models.audit import Audit, audit
 from keras_dropout.models.evidence import KNOWN, Mistake, Mistakes
 from keras_dropout.models.graph import Call, differ
 from keras_dropout.models.inspection import (
@@ -39,9 +40,20 @@ _FEW_STEPS = 1000  # seeds further apart meet only in long trainings
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 
 
+@overload
+def check(model: keras.Model, data: Any = None, *, run: Literal[False] = False) -> Mistakes: ...
+
+
+@overload
+def check(model: keras.Model, data: Any = None, *, run: Literal[True]) -> Audit: ...
+
+
 @graph.leaves_unchanged
-def check(model: keras.Model, data: Any = None) -> Mistakes:
+def check(model: keras.Model, data: Any = None, *, run: bool = False) -> Mistakes:
     """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list if none is found.
+
+    With `run`, the model is run instead, on the data or on made-up inputs, and the result says of each dropout layer whether it
+    drops what its rate says: `layers` has a row for each, `notes` what else was seen. See docs/audit.md.
 
     `data` are inputs to measure on: an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used. At
     most 256 evenly spaced rows are used. Without data, what the structure does not show is measured on random inputs or
@@ -52,6 +64,8 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     >>> [(mistake.rule, mistake.layer) for mistake in check(model)]
     [('dropout-after-softmax', 'drop')]
     """
+    if run:
+        return audit(model, data)
     inspection = look(model, data)
     if inspection.reason:
         warn(f"only single layers were checked, not their order: {inspection.reason}")
