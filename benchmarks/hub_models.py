@@ -154,9 +154,9 @@ IMAGES: Builders = {
         image_shape=IMAGE,
     ),
     "ResNetBackbone": lambda: M.ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[8, 16],
+        stackwise_num_filters=[64, 64],  # the first cannot be another number
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",

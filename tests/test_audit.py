@@ -281,7 +281,7 @@ def test_a_model_that_cannot_be_run_is_refused():
 
     inputs = keras.Input((4,))
     model = keras.Model(inputs, Fails()(inputs))
-    with pytest.raises(BadInput, match="in training: ValueError: not today"):
+    with pytest.raises(BadInput, match="cannot be run on made-up inputs: ValueError: not today"):
         audit(model)
 
 

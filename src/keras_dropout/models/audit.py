@@ -4,6 +4,7 @@ A rule reports what was measured. The error of all its statistical statements ab
 without a fault is accused once in a million audits.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from keras_dropout.models.measuring import (
     Record,
     again,
     arrays,
-    batch,
+    batches,
     counted,
     is_mask,
     measured,
@@ -235,23 +236,25 @@ def audit(model: keras.Model, data: Any = None) -> Audit:
 
 def _run(model: keras.Model, data: Any) -> Run:
     graph.check_model(model)
-    x = batch(model, data)
     items = _items(model)
     watched = [item.layer for item in items if item.layer is not model]
     watched += [each for each in model._flatten_layers() if isinstance(each, kinds.ATTENTIONS)]
     watched += [each for _, each, _ in inside(model) if _is_foreign(each) and own_options(each)]
     watched = list({id(each): each for each in watched}.values())
-    runs = []
-    for training in (True, False):
+    reason = ""
+    for x in batches(model, data):
         try:
-            runs.append(record(model, watched, x, training)[0])
+            runs = [record(model, watched, x, training)[0] for training in (True, False)]
+            break
         except Exception as error:  # the user's code may raise anything
-            refuse(
-                f"the model {model.name!r} cannot be run on {'made-up inputs' if data is None else 'the data'} "
-                f"{'in training' if training else 'at prediction'}: {described(error)}",
-                "Give inputs that the model takes: check(model, data, run=True), --data with the command.",
-            )
-        runs[-1][id(model)] = Record((x,), {}, [training])
+            reason = reason or described(error)
+    else:
+        refuse(
+            f"the model {model.name!r} cannot be run on {'made-up inputs' if data is None else 'the data'}: {reason}",
+            "Give inputs that the model takes: check(model, data, run=True), --data with the command.",
+        )
+    for training, seen in zip((True, False), runs):
+        seen[id(model)] = Record((x,), {}, [training])
     for item in items:
         item.training, item.prediction = (seen.get(id(item.layer)) for seen in runs)
     return Run(model, x, items, runs[0], [])
@@ -464,12 +467,23 @@ def dropout_option_unused(run: Run) -> Found:
         within = [item for item in run.items if any(item.layer is each for each in layer._flatten_layers(include_self=False))]
         if any(item.rate and not item.flags and item.role != "cell" for item in within):
             continue  # what it reaches is not called, and told already
-        for option, value in own_options(layer).items():
-            arrives = option_changed(layer, option)
-            if arrives is None:  # it cannot be made again
-                arrives = any(item.rate and (abs(item.rate - value) < 1e-6 or _is_path(option)) for item in within)
-            if not arrives and not _draws_itself(run, layer, within):
-                yield address, f"{type(layer).__name__} {layer.name!r} has {option}={value:g}, which reaches nothing that drops."
+        options = own_options(layer)
+        arriving = {option: _arrives(layer, option, value, within) for option, value in options.items()}
+        taken = inspect.signature(own_class(layer).__init__).parameters
+        for option in (option for option in options if not arriving[option]):
+            same = any(arriving[other] and options[other] == options[option] for other in options)
+            if (same and option not in taken) or _draws_itself(run, layer, within):
+                continue  # the first is another name of what arrives
+            told = f"has {option}={options[option]:g}, which reaches nothing that drops."
+            yield address, f"{own_class(layer).__name__} {layer.name!r} {told}"
+
+
+def _arrives(layer: keras.Layer, option: str, value: float, within: list[Item]) -> bool:
+    """Return whether a dropout option reaches the dropout in a layer: if it is made again with another value, or as far as seen."""
+    changed = option_changed(layer, option)
+    if changed is None:
+        return any(item.rate and (abs(item.rate - value) < 1e-6 or _is_path(option)) for item in within)
+    return changed
 
 
 def mask_lost(run: Run) -> Found:

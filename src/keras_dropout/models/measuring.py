@@ -7,6 +7,7 @@ n independent numbers between 0 and 1 with expectation p is at least (or at most
 """
 
 import contextlib
+import functools
 import inspect
 import math
 import random
@@ -28,7 +29,7 @@ from keras_dropout.models.dropping import rate_options
 from keras_dropout.models.inspection import look
 
 BATCH = 4  # rows of a run of the model
-LENGTH, IMAGE = 8, 32  # of an axis whose length a model leaves open: in sequences, and in images
+SIZES = ((8, 32), (64, 128), (1024, 256))  # of axes whose length a model leaves open, in sequences and in images: what it takes
 _ROWS = 64  # of a repeated call
 _ENTRIES = 2**16  # of a repeated call, about
 _WORK = 2**26  # entries of all repeated calls of a layer
@@ -78,20 +79,23 @@ class Counted:
         return greatest - least <= self.near * max(abs(least), abs(greatest))
 
 
-def batch(model: keras.Model, data: Any = None) -> Any:
-    """Return inputs for a run of the model: some of the data, or made-up ones."""
+def batches(model: keras.Model, data: Any = None) -> Iterator[Any]:
+    """Yield inputs for a run of the model: some of the data; or made-up ones, shorter and longer ones if it leaves lengths open."""
     if data is None:
-        return keras.tree.map_structure(_made_up, graph.inputs_of(model))
+        inputs = graph.inputs_of(model)
+        is_open = any(None in each.shape[1:] for each in keras.tree.flatten(inputs))
+        for size in SIZES if is_open else SIZES[:1]:
+            yield keras.tree.map_structure(functools.partial(_made_up, size=size), inputs)
+        return
     seen = look(model, data)
-    return keras.tree.pack_sequence_as(
-        seen.structure if seen.top is None else seen.top.input, [each[: 4 * BATCH] for each in seen.data]
-    )
+    structure = seen.structure if seen.top is None else seen.top.input
+    yield keras.tree.pack_sequence_as(structure, [each[: 4 * BATCH] for each in seen.data])
 
 
-def _made_up(tensor: Any) -> Any:
+def _made_up(tensor: Any, size: tuple[int, int]) -> Any:
     """Return values for an input: small numbers for ids, ones for masks with a quarter of padding, normal numbers for others."""
     name, generator = graph.input_name(tensor).lower(), np.random.default_rng(0)
-    length = IMAGE if len(tensor.shape) >= 4 else LENGTH
+    length = size[len(tensor.shape) >= 4]
     shape = tuple(n or (length if axis else BATCH) for axis, n in enumerate(tensor.shape))
     values: np.ndarray
     if "float" in tensor.dtype:
