@@ -294,7 +294,7 @@ def _role(layer: keras.Layer) -> str:
         return "drops"
     if isinstance(layer, Stochastic):
         return "draws"
-    if is_known(kind.__module__):
+    if not _is_foreign(layer):
         return "draws" if isinstance(layer, _DRAWING) and layer.dropout else ""
     if kinds.RATED_CLASSES.search(kind.__name__):
         return "draws" if layer.weights or any(word in kind.__name__ for word in _OTHERWISE) else "drops"
@@ -312,7 +312,9 @@ def _rate(layer: keras.Layer) -> float | None:
 
 
 def _is_foreign(layer: keras.Layer) -> bool:
-    return not isinstance(layer, Stochastic) and not is_known(own_class(layer).__module__)
+    """Return whether a layer is of another library, or one of those in keras.applications that a few models share."""
+    module = own_class(layer).__module__
+    return not isinstance(layer, Stochastic) and (not is_known(module) or ".applications." in module)
 
 
 def _made_anew(layer: keras.Layer) -> keras.Layer | None:
