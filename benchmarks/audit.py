@@ -32,7 +32,8 @@ APPLICATIONS: dict[str, Callable[[], keras.Model]] = {
         "DenseNet121": {},
     }.items()
 }
-APPLICATIONS["ConvNeXt"] = lambda: ConvNeXt(depths=[1, 1, 2, 1], projection_dims=[4, 8, 8, 16], drop_path_rate=0.2, name="convnext", **_SMALL)
+_CONVNEXT = {"depths": [1, 1, 2, 1], "projection_dims": [4, 8, 8, 16], "drop_path_rate": 0.2, "name": "convnext"}
+APPLICATIONS["ConvNeXt"] = lambda: ConvNeXt(**_CONVNEXT, **_SMALL)
 
 
 def row(name: str, library: str, make: Callable[[], keras.Model]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from dropout_faults import FAULTS, FixedDropPath, Net, OwnDropout, called, uniform
 from keras import layers as L
 from keras import ops
-from published_faults import FAULTS, DropPath, uniform
 
 from keras_dropout import BadInput, catalogue
 from keras_dropout.models.audit import RULES, audit
@@ -42,24 +42,6 @@ def test_what_was_found_is_told_with_figures():
     assert "none was 0" in mistake.what
 
 
-class Own(L.Layer):
-    """Dropout of the user's own, with one thing changed."""
-
-    def __init__(self, rate, how="", **options):
-        super().__init__(**options)
-        self.drop_rate, self.how, self.seeds = rate, how, keras.random.SeedGenerator()
-
-    def call(self, x, training=None):
-        keep = 1 - self.drop_rate
-        if not (training or self.how == "always"):
-            return x * {"classic": keep, "twice": keep}.get(self.how, 1)
-        draw = keras.random.uniform(ops.shape(x), seed=self.seeds)
-        draw = draw[:1] if self.how == "batch" else draw
-        kept = draw < self.drop_rate if self.how == "keeps" else draw >= self.drop_rate
-        scale = 1 if self.how in ("classic", "unscaled") else 1 / keep
-        return x * ops.cast(kept, x.dtype) * scale
-
-
 class StochasticDepth(L.Layer):
     """Adds a branch to a shortcut, with the branch's mean at prediction, as in the paper."""
 
@@ -71,10 +53,6 @@ class StochasticDepth(L.Layer):
         shortcut, branch = inputs
         keep = 1 - self.rate
         return shortcut + branch * (ops.cast(uniform(branch, self.seeds) < keep, branch.dtype) if training else keep)
-
-
-class OwnDropout(Own):
-    pass
 
 
 def model_of(layer, *shape):
@@ -119,24 +97,9 @@ def test_a_mask_for_the_whole_batch_is_named():
     assert not any("whole batch" in note for note in audit(model_of(OwnDropout(0.3, name="own"))).notes)
 
 
-class Net(keras.Model):
-    """A model whose dropout is right, called without training, or called to no effect."""
-
-    def __init__(self, how):
-        super().__init__(name="net")
-        self.how, self.dense, self.drop, self.out = how, L.Dense(8), L.Dropout(0.4, name="drop"), L.Dense(2)
-
-    def call(self, x, training=None):
-        x = self.dense(x)
-        dropped = self.drop(x, training=False if self.how == "off" else training)
-        return self.out(x if self.how == "unused" else dropped)
-
-
 @pytest.mark.parametrize(("how", "rule"), [("", ""), ("off", "dropout-without-training"), ("unused", "dropout-output-unused")])
 def test_how_a_model_calls_its_dropout(how, rule):
-    model = Net(how)
-    model(np.zeros((2, 4), "float32"))
-    assert found(audit(model)) == ([(rule, "drop")] if rule else [])
+    assert found(audit(called(Net(how), 4))) == ([(rule, "drop")] if rule else [])
 
 
 class Tokens(keras.Model):
@@ -286,17 +249,7 @@ def test_a_model_that_cannot_be_run_is_refused():
 
 
 def test_a_drop_path_that_fails_in_training_is_told_and_measured_all_the_same():
-    class FixedDropPath(DropPath):
-        def build(self, shape):
-            self.shape = (shape[0], 1, 1)
-
-        def call(self, x, training=None):
-            if not training:
-                return x
-            return x / (1 - self.rate) * (1 - self.rate + keras.random.uniform(self.shape, seed=self.seeds))
-
-    inputs = keras.Input((6, 8))
-    result = audit(keras.Model(inputs, L.Dense(8)(FixedDropPath(0.2, name="drop")(inputs))))
+    result = audit(model_of(FixedDropPath(0.2, name="drop"), 6, 8))
     assert found(result) == [("dropout-fails", "drop"), ("dropout-never-drops", "drop")]
 
 

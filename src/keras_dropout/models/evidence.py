@@ -216,7 +216,7 @@ AUDITED = {
     "dropout-option-unused": Known(
         "An option that is not passed on does nothing, and nobody sees it. torchtune's LoRA dropout, RF-DETR's drop path and the "
         "drop connections of the first EfficientNet were never on, whatever their options said.",
-        "pytorch/torchtune#996; roboflow/rf-detr PR #762; tensorflow/tpu#381",
+        "meta-pytorch/torchtune#996; roboflow/rf-detr PR #762; tensorflow/tpu#381",
         "Pass the option on to the layers that are to drop, or take it out.",
     ),
     "mask-lost": Known(

@@ -1,4 +1,4 @@
-"""Eight published faults of dropout, rebuilt small in Keras: each with a twin in which it is mended."""
+"""Eight published faults of dropout, rebuilt small in Keras, each with a twin in which it is mended; and other faults."""
 
 import keras
 import numpy as np
@@ -264,3 +264,58 @@ FAULTS = {
     "tpu#381": (drop_connect, "dropout-option-unused", ["efficient_net"]),
     "keras#23038": (causal_mask_lost, "mask-lost", ["attention"]),
 }
+
+
+class OwnDropout(L.Layer):
+    """Dropout of the user's own, with one thing changed."""
+
+    def __init__(self, rate, how="", **options):
+        super().__init__(**options)
+        self.drop_rate, self.how, self.seeds = rate, how, keras.random.SeedGenerator()
+
+    def call(self, x, training=None):
+        keep = 1 - self.drop_rate
+        if not (training or self.how == "always"):
+            return x * {"classic": keep, "twice": keep}.get(self.how, 1)
+        draw = keras.random.uniform(ops.shape(x), seed=self.seeds)
+        draw = draw[:1] if self.how == "batch" else draw
+        kept = draw < self.drop_rate if self.how == "keeps" else draw >= self.drop_rate
+        scale = 1 if self.how in ("classic", "unscaled") else 1 / keep
+        return x * ops.cast(kept, x.dtype) * scale
+
+
+class FixedDropPath(DropPath):
+    """A drop path that keeps the size of the batch from when it was built, and lacks the floor."""
+
+    def build(self, shape):
+        self.shape = (shape[0], 1, 1)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        return x / (1 - self.rate) * (1 - self.rate + keras.random.uniform(self.shape, seed=self.seeds))
+
+
+class Net(keras.Model):
+    """A model whose dropout is right, called without training, or called to no effect."""
+
+    def __init__(self, how):
+        super().__init__(name="net")
+        self.how, self.dense, self.drop, self.out = how, L.Dense(8), L.Dropout(0.4, name="drop"), L.Dense(2)
+
+    def call(self, x, training=None):
+        x = self.dense(x)
+        dropped = self.drop(x, training=False if self.how == "off" else training)
+        return self.out(x if self.how == "unused" else dropped)
+
+
+class Counts(L.Layer):
+    """A layer that takes no negative numbers."""
+
+    def call(self, x):
+        if not isinstance(x, keras.KerasTensor) and float(ops.min(x)) < 0:
+            raise ValueError("a count is not negative")
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
