@@ -41,7 +41,8 @@ Each layer's own call is repeated, on values of the shape that it got in the mod
 the layer's own. If the outputs at prediction are a multiple of the inputs, or of one of two inputs of which the other is added,
 the factors in training are counted: how many are 0, how large the others are, and what all rows, or all of a row, have in
 common. The mean factor in training must be the factor at prediction: 1, or what a layer of the old kind multiplies by there. A
-mask that the whole batch shares is named in a note, and is no mistake.
+mask that the whole batch shares is named in the verdict, and is no mistake. Of a recurrent cell the masks are drawn and
+measured, since the cell itself is called in a loop.
 
 An option is tried by making its layer again with half of it: some dropout inside must change. If nothing does, and the layer's
 output does not vary either when all known dropout in it is off, the option reaches nothing. Whether masks hold is measured by
@@ -58,7 +59,7 @@ together at most 10⁻⁶. There are enough draws to tell a rate from its half a
 and from none down to about 0.001; for smaller ones the verdict says that there were too few. The mean is judged by the interval of the share and by the factor of
 what was kept, which must be equal to a thousandth.
 
-What it does not say, it says: a layer whose output is no multiple of its input (attention, weights that are dropped, layers
+What is not measured, it says: a layer whose output is no multiple of its input (attention, weights that are dropped, layers
 that do more) is only seen to act at random, and its share is "not measured". `alpha` dropout has its share measured, not its
 mean; Gaussian dropout its mean and deviation, within six standard errors and 10 %. An output that reaches only a loss added by
 the model itself counts as used. What a `train_step` of your own does beside calling the model is not run. A model is called

@@ -92,9 +92,8 @@ def with_two():
 def test_a_mask_for_the_whole_batch_is_named():
     result = audit(model_of(OwnDropout(0.3, "batch", name="own")))
     assert found(result) == []
-    assert any("one mask for the whole batch" in note for note in result.notes)
     assert "one mask for the whole batch" in result.layers[0].verdict
-    assert not any("whole batch" in note for note in audit(model_of(OwnDropout(0.3, name="own"))).notes)
+    assert "whole batch" not in audit(model_of(OwnDropout(0.3, name="own"))).layers[0].verdict
 
 
 @pytest.mark.parametrize(("how", "rule"), [("", ""), ("off", "dropout-without-training"), ("unused", "dropout-output-unused")])
@@ -168,7 +167,8 @@ def test_a_healthy_model_is_not_accused_and_each_layer_has_a_row():
         row = next(row for address, row in rows.items() if address.startswith(name))
         assert row.low <= row.rate <= row.high
         assert row.factor == pytest.approx(1, abs=0.1)
-        assert row.verdict == "drops at its rate, mean kept"
+        assert row.verdict.endswith("drops at its rate, mean kept")
+        assert row.calls == (6 if name == "each" else 1)  # one for each step
     assert rows["off"].verdict == "off: its rate is 0"
     assert rows["off"].share is None
     assert rows["noise"].factor == pytest.approx(1, abs=0.05)
@@ -212,6 +212,24 @@ def test_nothing_stays():
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x, training=False)), plain)
 
 
+class Unrolled(keras.Model):
+    """A model that makes a recurrent layer with dropout, and may not call it."""
+
+    def __init__(self, calls):
+        super().__init__(name="net")
+        self.calls, self.gru, self.out = calls, L.GRU(4, dropout=0.2, name="gru"), L.Dense(2)
+        self.gru.build((None, 6, 8))
+
+    def call(self, x, training=None):
+        return self.out(self.gru(x, training=training) if self.calls else x)
+
+
+@pytest.mark.parametrize("calls", [True, False])
+def test_a_recurrent_layer_that_is_never_called(calls):
+    result = found(audit(called(Unrolled(calls), 6, 8)))
+    assert result == ([] if calls else [("dropout-never-called", "gru/gru_cell (dropout)")])
+
+
 def test_what_cannot_be_measured_is_said():
     class Jitter(L.Layer):
         """Draws at random in training at no known rate."""
@@ -245,6 +263,13 @@ def test_a_model_that_cannot_be_run_is_refused():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, Fails()(inputs))
     with pytest.raises(BadInput, match="cannot be run on made-up inputs: ValueError: not today"):
+        audit(model)
+
+
+def test_a_model_of_strings_is_refused_without_data():
+    inputs = keras.Input((), dtype="string", name="words")
+    model = keras.Model(inputs, L.Identity()(inputs))
+    with pytest.raises(BadInput, match="cannot be run on made-up inputs: TypeError: the input 'words' takes strings"):
         audit(model)
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout import layers
-from keras_dropout.errors import described, refuse
+from keras_dropout.errors import BadInput, described, refuse
 from keras_dropout.layers.adopted import TWINS, AdoptedCell, inside, own_class
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
@@ -121,6 +121,7 @@ class Item:
     training: Record | None = None
     prediction: Record | None = None
     option: str = ""
+    within: Any = None  # the layer whose calls count: for a recurrent cell the layer that runs it
 
     @property
     def kind(self) -> str:
@@ -128,8 +129,8 @@ class Item:
 
     @property
     def flags(self) -> list[Any]:
-        """The training flags of its calls in the training step; none for a recurrent cell, whose masks are measured."""
-        return self.training.training if self.training is not None and self.role != "cell" else []
+        """The training flags of its calls in the training step."""
+        return self.training.training if self.training is not None else []
 
     @property
     def called(self) -> bool:
@@ -237,18 +238,21 @@ def audit(model: keras.Model, data: Any = None) -> Audit:
 def _run(model: keras.Model, data: Any) -> Run:
     graph.check_model(model)
     items = _items(model)
-    watched = [item.layer for item in items if item.layer is not model]
+    watched = [item.within or item.layer for item in items if item.layer is not model]
     watched += [each for each in model._flatten_layers() if isinstance(each, kinds.ATTENTIONS)]
     watched += [each for _, each, _ in inside(model) if _is_foreign(each) and own_options(each)]
     watched = list({id(each): each for each in watched}.values())
-    reason = ""
-    for x in batches(model, data):
+    given, reason, runs = batches(model, data), "", []
+    while not runs:
         try:
+            if (x := next(given, None)) is None:
+                break
             runs = [record(model, watched, x, training)[0] for training in (True, False)]
-            break
+        except BadInput:
+            raise
         except Exception as error:  # the user's code may raise anything
             reason = reason or described(error)
-    else:
+    if not runs:
         refuse(
             f"the model {model.name!r} cannot be run on {'made-up inputs' if data is None else 'the data'}: {reason}",
             "Give inputs that the model takes: check(model, data, run=True), --data with the command.",
@@ -256,7 +260,7 @@ def _run(model: keras.Model, data: Any) -> Run:
     for training, seen in zip((True, False), runs):
         seen[id(model)] = Record((x,), {}, [training])
     for item in items:
-        item.training, item.prediction = (seen.get(id(item.layer)) for seen in runs)
+        item.training, item.prediction = (seen.get(id(item.within or item.layer)) for seen in runs)
     return Run(model, x, items, runs[0], [])
 
 
@@ -275,7 +279,11 @@ def _items(model: keras.Model) -> list[Item]:
             role = _role(layer)
             found += [Item(address, layer, role, _rate(layer), ERROR)] if role else []
             continue
-        found += [Item(f"{address} ({name})", layer, "cell", rate, ERROR, option=name) for name, rate in rates.items() if rate]
+        found += [
+            Item(f"{address} ({name})", layer, "cell", rate, ERROR, option=name, within=owner)
+            for name, rate in rates.items()
+            if rate
+        ]
     for item in found:
         item.error = ERROR / (2 * len(found))
     return found
@@ -334,7 +342,7 @@ def dropout_fails(run: Run) -> Found:
 def dropout_never_called(run: Run) -> Found:
     """Find a dropout layer with a rate above 0 that a training step does not call."""
     for item in run.items:
-        if item.rate and not item.flags and item.role != "cell":
+        if item.rate and not item.flags:
             yield item.address, f"{_named(item)} is made and never called in a training step."
 
 
@@ -467,7 +475,7 @@ def dropout_option_unused(run: Run) -> Found:
         if not _is_foreign(layer) or id(layer) in known:
             continue
         within = [item for item in run.items if any(item.layer is each for each in layer._flatten_layers(include_self=False))]
-        if any(item.rate and not item.flags and item.role != "cell" for item in within):
+        if any(item.rate and not item.flags for item in within):
             continue  # what it reaches is not called, and told already
         options = own_options(layer)
         arriving = {option: _arrives(layer, option, value, within) for option, value in options.items()}
@@ -608,7 +616,7 @@ def _row(item: Item, mistakes: list[Mistake]) -> Row:
     verdict = ", ".join(wrong) or _verdict(item, found)
     if found is not None and found.shared and found.share:
         verdict += "; one mask for the whole batch"
-    row = Row(item.address, item.kind, item.rate, len(item.training.training) if item.training else 0, verdict=verdict)
+    row = Row(item.address, item.kind, item.rate, len(item.flags), verdict=verdict)
     if found is None or (item.role == "draws" and not found.share):
         return row
     if item.role == "noise":
@@ -620,12 +628,13 @@ def _row(item: Item, mistakes: list[Mistake]) -> Row:
 def _verdict(item: Item, found: Counted | None) -> str:
     if item.rate == 0:
         return "off: its rate is 0"
-    if not item.flags and item.role != "cell":
+    if not item.flags:
         return "not measured: not called in a training step, and its rate is not known"
     if found is not None and item.role in ("drops", "cell", "alpha"):
         if found.low == found.share == 0:
             return "not measured: too few draws for such a rate"
         drops = "drops at its rate" if item.rate else "drops; its rate is not known"
+        drops = f"its mask {drops}" if item.role == "cell" else drops
         if item.role == "alpha":
             return f"{drops}; the mean was not measured: what is dropped becomes another number"
         return f"{drops}, mean kept" if found.constant else f"{drops}; the mean was not measured: what is kept has several factors"
@@ -640,8 +649,6 @@ def _verdict(item: Item, found: Counted | None) -> str:
 
 def _notes(run: Run) -> Iterator[str]:
     for item in run.items:
-        if item.called and item.counted is not None and item.counted.shared and item.counted.share:
-            yield f"{_named(item)} draws one mask for the whole batch."
         if item.called and item.rate != 0 and item.layer._call_has_training_arg and len(set(map(_on, item.flags))) > 1:
             yield f"{_named(item)} is called with training on and with training off in one training step."
 

@@ -98,6 +98,8 @@ def _made_up(tensor: Any, size: tuple[int, int]) -> Any:
     length = size[len(tensor.shape) >= 4]
     shape = tuple(n or (length if axis else BATCH) for axis, n in enumerate(tensor.shape))
     values: np.ndarray
+    if tensor.dtype == "string":
+        raise TypeError(f"the input {name!r} takes strings")
     if "float" in tensor.dtype:
         values = generator.normal(size=shape)
     elif is_mask(name):
