@@ -56,8 +56,8 @@ and lie between 0 and 1. `low` and `high` are the least and the greatest expecta
 by Hoeffding's bound ([JASA 58:13-30](https://doi.org/10.1080/01621459.1963.10500830), theorem 1), which supposes nothing else;
 for dropout of single units by Keras or this library each unit counts. The errors of all these intervals in an audit are
 together at most 10⁻⁶. There are enough draws to tell a rate from its half and from its double, down to a rate of about 0.01,
-and from none down to about 0.001; for smaller ones the verdict says that there were too few. The mean is judged by the interval of the share and by the factor of
-what was kept, which must be equal to a thousandth.
+and from none down to about 0.001; for smaller ones the verdict says that there were too few. The mean is judged by the interval
+of the share and by the factor of what was kept, which must be equal to a thousandth.
 
 What is not measured, it says: a layer whose output is no multiple of its input (attention, weights that are dropped, layers
 that do more) is only seen to act at random, and its share is "not measured". `alpha` dropout has its share measured, not its

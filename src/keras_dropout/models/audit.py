@@ -242,7 +242,8 @@ def _run(model: keras.Model, data: Any) -> Run:
     watched += [each for each in model._flatten_layers() if isinstance(each, kinds.ATTENTIONS)]
     watched += [each for _, each, _ in inside(model) if _is_foreign(each) and own_options(each)]
     watched = list({id(each): each for each in watched}.values())
-    given, reason, runs = batches(model, data), "", []
+    given, reason = batches(model, data), ""
+    runs: list[dict[int, Record]] = []
     while not runs:
         try:
             if (x := next(given, None)) is None:
