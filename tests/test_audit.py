@@ -9,7 +9,7 @@ from dropout_faults import FAULTS, FixedDropPath, Net, OwnDropout, called, unifo
 from keras import layers as L
 from keras import ops
 
-from keras_dropout import BadInput, catalogue
+from keras_dropout import BadInput, catalogue, place
 from keras_dropout.models.audit import RULES, audit
 from keras_dropout.models.evidence import AUDITED
 from keras_dropout.models.measuring import interval
@@ -87,6 +87,15 @@ def test_scaling_at_prediction_is_no_mistake_and_is_told():
 def with_two():
     inputs = keras.Input((8,))
     return keras.Model(inputs, StochasticDepth(0.3, name="own")([inputs, L.Dense(8)(inputs)]))
+
+
+def test_options_are_old_rates_where_dropout_was_changed_in_place():
+    model = FAULTS["torchtune#996"][0](mended=True)
+    assert len([row for row in audit(model).layers if row.rate]) == 2
+    place(model, {}, in_place=True)
+    result = audit(model)
+    assert found(result) == []
+    assert not [row for row in result.layers if row.rate]
 
 
 def test_a_mask_for_the_whole_batch_is_named():

@@ -478,6 +478,8 @@ def dropout_option_unused(run: Run) -> Found:
         within = [item for item in run.items if any(item.layer is each for each in layer._flatten_layers(include_self=False))]
         if any(item.rate and not item.flags for item in within):
             continue  # what it reaches is not called, and told already
+        if any(isinstance(item.layer, Stochastic) for item in within):
+            continue  # its dropout was changed in place: the options are old rates
         options = own_options(layer)
         arriving = {option: _arrives(layer, option, value, within) for option, value in options.items()}
         taken = inspect.signature(own_class(layer).__init__).parameters
