@@ -97,21 +97,20 @@ def page(stored: Mapping[str, Any]) -> str:
     lines += ["", "## Published models", "", _summary(rows)]
     for library in dict.fromkeys(row["library"] for row in rows):
         lines += ["", f"### {library}", "", *_table([row for row in rows if row["library"] == library])]
-    cores, keras = stored["machine"]["cores"], stored["versions"]["keras"]
-    made = (
-        f"Made by `{stored['command']}`, {stored['date']}, commit {stored['commit']}, Keras {keras} on JAX, {cores} cores, no GPU."
-    )
+    machine = f"Keras {stored['versions']['keras']} on JAX, {stored['machine']['cores']} cores that did other work beside, no GPU"
+    made = f"Made by `{stored['command']}`, {stored['date']}, commit {stored['commit']}, {machine}."
     return "\n".join([*lines, "", made]) + "\n"
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     audited = [row for row in rows if "mistakes" in row]
     found = [row for row in audited if row["mistakes"]]
+    called = [each for row in audited for each in row["mistakes"] if each["rule"] == "dropout-never-called"]
     layers, measured = (sum(row[name] for row in audited) for name in ("layers", "measured"))
-    healthy = len(audited) - len(found)
+    healthy, uncalled = len(audited) - len(found), sum(len(each["layers"]) for each in called)
     return (
         f"{len(audited)} models, small and with random weights, with dropout on wherever a constructor takes a rate: {layers} "
-        f"dropout layers with a rate above 0, {measured} of them measured. {len(found)} models have mistakes, {healthy} have none. "
+        f"dropout layers with a rate above 0; {measured} of them were measured, {uncalled} are never called. {len(found)} models have mistakes, {healthy} have none. "
         "`layers` are those that are on; `measured` those of which the share or the noise was counted."
     )
 

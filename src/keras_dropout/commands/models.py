@@ -136,7 +136,7 @@ def check(
     if run:
         print(json.dumps(audited.document(), indent=1)) if as_json else show(audited)
         raise typer.Exit(1 if audited else 0)
-    with Working("looking for mistakes"):
+    with working("looking for mistakes"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = mistakes.check(loaded, inputs)
