@@ -110,8 +110,9 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     healthy, uncalled = len(audited) - len(found), sum(len(each["layers"]) for each in called)
     return (
         f"{len(audited)} models, small and with random weights, with dropout on wherever a constructor takes a rate: {layers} "
-        f"dropout layers with a rate above 0; {measured} of them were measured, {uncalled} are never called. {len(found)} models have mistakes, {healthy} have none. "
-        "`layers` are those that are on; `measured` those of which the share or the noise was counted."
+        f"dropout layers with a rate above 0; {measured} of them were measured, {uncalled} are never called. {len(found)} models "
+        f"have mistakes, {healthy} have none. `layers` are those that are on; `measured` those of which the share or the noise was "
+        "counted."
     )
 
 
