@@ -1,7 +1,8 @@
 """Write the pages and pictures that are made of something else: `make docs`.
 
 docs/layers.md, docs/reference/layers.md and docs/pictures from the docstrings and the layers, docs/commands.md from the command,
-the picture of the design from the imports, and docs/reproductions.md, docs/atlas.md and docs/methods.md from stored results.
+the picture of the design from the imports, and docs/reproductions.md, docs/atlas.md, docs/methods.md
+and docs/audit.md from stored results.
 
 The picture of a method is what its example makes of ones, one square a unit; a few methods, whose example says little on ones, are
 drawn from calls of their own in `SPECIAL`.
@@ -29,6 +30,7 @@ from keras_dropout.catalogue import Method
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import atlas_page  # noqa: E402 - files beside this one
+import audit_page  # noqa: E402
 import methods_page  # noqa: E402
 import module_picture  # noqa: E402
 import reproduction_page  # noqa: E402
@@ -36,6 +38,7 @@ from docstrings import escaped, markdown  # noqa: E402
 
 ATLAS = HERE.parent / "benchmarks" / "results" / "atlas.json"
 METHODS = ATLAS.with_name("methods.json")
+AUDIT = ATLAS.with_name("audit.json")
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
 
@@ -467,6 +470,7 @@ def main() -> None:
     (HERE / "commands.md").write_text(commands())
     (HERE / "reproductions.md").write_text(reproduction_page.page())
     (HERE / "methods.md").write_text(methods_page.page(json.loads(METHODS.read_text())))
+    (HERE / "audit.md").write_text(audit_page.page(json.loads(AUDIT.read_text())))
     (HERE / "atlas.md").write_text(atlas_page.page(json.loads(ATLAS.read_text())))
     (HERE / "pictures" / "design").mkdir(exist_ok=True)
     (HERE / "pictures" / "design" / "modules.svg").write_text(module_picture.svg())

@@ -21,6 +21,7 @@ import keras_dropout
 from keras_dropout import catalogue, cli, layers
 from keras_dropout.bench.data import public_sets
 from keras_dropout.models import atlas
+from keras_dropout.models.evidence import AUDITED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,6 +80,13 @@ def test_the_picture_of_the_modules_has_all_of_them():
 def test_the_page_of_methods_compared_is_fresh(generate):
     page = loaded("methods_page").page(json.loads(generate.METHODS.read_text()))
     assert (generate.HERE / "methods.md").read_text() == page, "run make docs"
+
+
+@jax_only
+def test_the_page_of_the_audit_is_fresh_and_has_all_rules(generate):
+    page = loaded("audit_page").page(json.loads(generate.AUDIT.read_text()))
+    assert (generate.HERE / "audit.md").read_text() == page, "run make docs"
+    assert all(f"| `{rule}` |" in page for rule in AUDITED)
 
 
 @jax_only

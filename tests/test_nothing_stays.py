@@ -121,6 +121,8 @@ CALLS = {
     "uncertainty.predict, precision": lambda m, x: uncertainty.predict(m, x, 3, outputs="classes", precision=1.0),
 }
 LONG = {
+    "check, run": lambda m, x: keras_dropout.check(m, x, run=True),
+    "check, run on made-up inputs": lambda m, x: keras_dropout.check(m, run=True),
     "strip": lambda m, x: keras_dropout.strip(m),
     "thin": lambda m, x: keras_dropout.thin(m),
     "make_plan": lambda m, x: make_plan(m, ((x, Y), (x, Y)), variants={"a": {"hidden": 0.2}}, epochs=1, batch_size=4),

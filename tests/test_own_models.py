@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -220,6 +221,40 @@ def test_init_keeps_what_was_said_of_the_data(here, monkeypatch, capsys):
     status, _, err = command(monkeypatch, capsys, "init", "model.py:regression", *options, "-o", "a.toml")
     assert status == 0, err
     assert study_file.read("a.toml")["data_options"] == {"target": ("who", "often")}
+
+
+def test_check_runs_a_model_and_says_whether_its_dropout_drops(here, monkeypatch, capsys):
+    make_data(here)
+    status, out, err = command(monkeypatch, capsys, "check", "model.py:classifier", "--data", "arrays.npz", "--run", "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["mistakes"] == []
+    assert all(row["low"] <= row["rate"] <= row["high"] for row in found["layers"])
+    Path("wrong.py").write_text(WRONG)
+    status, out, err = command(monkeypatch, capsys, "check", "wrong.py:model", "--run")
+    assert status == 1, err
+    assert "dropout-mean" in out
+    assert "drop" in out.splitlines()[1]
+
+
+WRONG = """
+import keras
+
+class Drop(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.drop_rate, self.seeds = 0.5, keras.random.SeedGenerator()
+
+    def call(self, x, training=None):
+        kept = keras.random.uniform(keras.ops.shape(x), seed=self.seeds) >= self.drop_rate
+        return x * keras.ops.cast(kept, x.dtype) if training else x
+
+class OwnDropout(Drop):
+    pass
+
+def model():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), OwnDropout(name="drop"), keras.layers.Dense(1)])
+"""
 
 
 def test_check_finds_mistakes_and_measures_them_on_the_data(here, monkeypatch, capsys):

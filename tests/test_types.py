@@ -23,6 +23,7 @@ model: keras.Model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8),
 placed = keras_dropout.place(model, {"hidden": 0.2, "input": Dropout(0.1), "last": {"kind": "GaussianDropout", "rate": 0.3}})
 names: list[str] = [site.name for site in keras_dropout.sites(placed)]
 rules: list[str] = [mistake.rule for mistake in keras_dropout.check(placed, np.zeros((2, 4)))]
+verdicts: list[str] = [row.verdict for row in keras_dropout.check(model, run=True).layers]
 schedule: schedules.Schedule = schedules.Linear(0.5, 0.0)
 callback = keras_dropout.RateScheduler(schedule)
 rates: list[float] = keras_dropout.linear_decay(0.2, 5)

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import dropout_faults as faults
 import keras
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ from keras_dropout.bench.study import loading, study_file
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import graph, targets
-from keras_dropout.models.evidence import KNOWN
+from keras_dropout.models.evidence import AUDITED, KNOWN
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the commands run on JAX by default")
 ROOT = Path(__file__).parents[1]
@@ -322,6 +323,18 @@ def mistake(rule, words, wrong, *right, data=None):
     return Way("models/evidence.py", words, lambda: look(rule, as_model(wrong())), *instead)
 
 
+def audited(rule, words, wrong, *right):
+    """A row: a model in which a run finds the mistake, and those made as its fix says, each a function of what was said."""
+
+    def run(model):
+        found = [mistake for mistake in keras_dropout.check(model, run=True) if mistake.rule == rule]
+        if found:
+            assert found[0].mend == AUDITED[rule].fix
+            refuse(found[0].what, found[0].mend)
+
+    return Way("models/evidence.py", words, lambda: run(wrong()), *(lambda said, each=each: run(each(said)) for each in right))
+
+
 def chain(*layers):
     inputs = layers[0] if isinstance(layers[0], keras.KerasTensor) else keras.Input((4,))
     return keras.Sequential([inputs, *(layers[1:] if layers[0] is inputs else layers)])
@@ -365,6 +378,69 @@ def trained(model):
 
 
 MISTAKES = [
+    audited(
+        "dropout-fails",
+        "Take the shape of the mask from the input of the call: keras.ops.shape(x)",
+        lambda: chain(keras.Input((6, 8)), faults.FixedDropPath(0.2), L.Dense(2)),
+        lambda said: chain(keras.Input((6, 8)), faults.DropPath(0.2), L.Dense(2)),
+    ),
+    audited(
+        "dropout-never-called",
+        "Call the layer, or take it and its option out",
+        lambda: faults.never_called(mended=False),
+        lambda said: faults.never_called(mended=True),
+        lambda said: chain(L.Dense(8), L.Dense(2)),
+    ),
+    audited(
+        "dropout-without-training",
+        "Pass the training argument of call() on",
+        lambda: faults.called(faults.Net("off"), 4),
+        lambda said: faults.called(faults.Net(""), 4),
+    ),
+    audited(
+        "dropout-never-drops",
+        "keras_dropout.StochasticDepth does so",
+        lambda: faults.no_floor(mended=False),
+        lambda said: faults.no_floor(mended=True),
+        lambda said: chain(named(said, "StochasticDepth")(0.2), L.Dense(2)),
+    ),
+    audited(
+        "dropout-share",
+        "keep where uniform >= rate",
+        lambda: chain(faults.OwnDropout(0.3, "keeps"), L.Dense(2)),
+        lambda said: chain(faults.OwnDropout(0.3), L.Dense(2)),
+    ),
+    audited(
+        "dropout-mean",
+        "Divide what is kept by 1 - rate in training, and pass the input on at prediction",
+        lambda: chain(faults.OwnDropout(0.3, "unscaled"), L.Dense(2)),
+        lambda said: chain(faults.OwnDropout(0.3), L.Dense(2)),
+    ),
+    audited(
+        "dropout-at-prediction",
+        "Return the input unless training is on",
+        lambda: chain(faults.OwnDropout(0.3, "always"), L.Dense(2)),
+        lambda said: chain(faults.OwnDropout(0.3), L.Dense(2)),
+    ),
+    audited(
+        "dropout-output-unused",
+        "Use what the layer returns: x = drop(x)",
+        lambda: faults.called(faults.Net("unused"), 4),
+        lambda said: faults.called(faults.Net(""), 4),
+    ),
+    audited(
+        "dropout-option-unused",
+        "Pass the option on to the layers that are to drop, or take it out",
+        lambda: faults.lora(mended=False),
+        lambda said: faults.lora(mended=True),
+        lambda said: faults.called(faults.LoRAModel(0.0, mended=False), 6, 8),
+    ),
+    audited(
+        "mask-lost",
+        "Apply the mask on the way of the computation that dropout takes too",
+        lambda: faults.causal_mask_lost(mended=False),
+        lambda said: faults.causal_mask_lost(mended=True),
+    ),
     mistake(
         "dropout-before-batch-normalisation",
         "Put the dropout behind the last batch normalisation, or use a smaller rate",
@@ -2047,6 +2123,14 @@ WAYS = [
         lambda: keras_dropout.check(Later()),
         lambda said: keras_dropout.check(keras.Sequential([said.call("keras.Input(", shape=(4,)), L.Dense(2)])),
         lambda said: keras_dropout.check(called_once(Later())),
+    ),
+    Way(
+        "models/audit.py",
+        "Give inputs that the model takes: check(model, data, run=True)",
+        lambda: keras_dropout.check(chain(faults.Counts(), L.Dropout(0.5), L.Dense(2)), run=True),
+        lambda said: said.call(
+            "check(", check=keras_dropout.check, model=chain(faults.Counts(), L.Dropout(0.5), L.Dense(2)), data=np.abs(X)
+        ),
     ),
     Way(
         "models/inspection.py",

@@ -5,6 +5,7 @@
     fold(state, number)                       the state of sub-stream `number` of one call
     recomputed(apply, x, tensors, **static)   apply(x, *tensors, **static); backward applies it again to the upstream gradient
     compiled(function, seldom=False)          the function, without gradients, compiled where the backend compiles; fast if `seldom`
+    seeded()                                  a context in which the backend's own generator starts anew, restored at its end
 
 `state` comes from `masks.Stream.next`. `recomputed` is for functions that multiply each element of x by a factor of the other
 tensors. Such a function is its own transpose, so that nothing of x's size is kept for backward. `pointwise` tells `recomputed`

@@ -4,6 +4,7 @@ Inside `shard_map`, an input that varies over mesh axes counts as split along it
 each position then has the mask that it has on one device. (With `check_vma=False` JAX does not say what varies.)
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import cache, partial
@@ -120,3 +121,8 @@ def _shard(axes: tuple[str, ...]) -> jax.Array:
     for axis in axes:
         index = index * jnp.uint32(jax.lax.axis_size(axis)) + jax.lax.axis_index(axis).astype(jnp.uint32)
     return index
+
+
+def seeded() -> contextlib.AbstractContextManager:
+    """See `keras_dropout.backends`."""
+    return contextlib.nullcontext()

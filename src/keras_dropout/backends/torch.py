@@ -5,8 +5,9 @@ stay in the cache. numpy does this, because its integers are unsigned and its ca
 mask goes over x by blocks, too. torch's own generator, which draws one number after the other, is slower.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,11 @@ class _InPlace:
 
 # A key consists of Python integers. They do not wrap, so they are cut to 32 bits where the upper bits would matter.
 _PLAIN_WORDS = Words(constant=int, shift_right=lambda x, n: (x % POSITIONS if isinstance(x, int) else x) >> n)
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """See `keras_dropout.backends`."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        yield

@@ -104,8 +104,9 @@ def check(
     model: Model,
     options: dict[str, Any],
     data: Data = None,
+    run: Annotated[bool, typer.Option("--run", help="Run the model instead: does its dropout drop?")] = False,
     backend: Backend = "jax",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout; with --run an object.")] = False,
 ) -> None:
     """Find known mistakes with dropout in a model. Exit status 1 when there are some.
 
@@ -113,8 +114,13 @@ def check(
     stands where to begin with dropout, by the nearest studies of the atlas (docs/atlas.md). The fields of --json: rule, layer,
     what, evidence, source, mend.
 
+    With --run, the model is run in training and at prediction, on --data or on made-up inputs, and each dropout layer is measured:
+    whether it drops, the share of its rate, the mean, whether predictions depend on it, and whether masks hold (docs/audit.md).
+    --json then has mistakes, layers (layer, kind, rate, calls, share, low, high, factor, draws, verdict) and notes.
+
     Examples:
       keras-dropout check model.keras
+      keras-dropout check model.keras --run
       keras-dropout check train.py:build --data x.npy,y.npy --json
     """
     with working("loading Keras and the model") as say:
@@ -124,7 +130,13 @@ def check(
         loaded, inputs, examples = loading.load_target(model, data, options)
         from keras_dropout.models import first_placement, mistakes
 
-        say("looking for mistakes")
+        if run:
+            say("running the model")
+            audited = mistakes.check(loaded, inputs, run=True)
+    if run:
+        print(json.dumps(audited.document(), indent=1)) if as_json else show(audited)
+        raise typer.Exit(1 if audited else 0)
+    with working("looking for mistakes"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = mistakes.check(loaded, inputs)

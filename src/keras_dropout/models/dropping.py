@@ -1,5 +1,6 @@
 """The dropout of a layer, ours, Keras's or another library's: whether it drops, its rate and options, and the layer without it."""
 
+import copy
 import fnmatch
 import math
 from collections.abc import Iterator, Mapping
@@ -153,6 +154,42 @@ def dropout_options(layer: keras.Layer) -> list[tuple[str, str, float]]:
 def has_option(layer: keras.Layer) -> bool:
     """Return whether a layer has an option that is known as dropout, even if it is 0."""
     return any(rate is not None for name, value in _config(layer).items() for rate in _rates(type(layer).__name__, name, value))
+
+
+def own_options(layer: keras.Layer) -> dict[str, float]:
+    """Return the dropout options above 0 of a layer itself, by name: those in its config, and attributes that hold one."""
+    plain = {name: value for name, value in vars(layer).items() if isinstance(value, float) and not name.startswith("_")}
+    kind = own_class(layer).__name__
+    named = [(name, max(_rates(kind, name, value), default=0.0)) for name, value in {**plain, **_config(layer)}.items()]
+    return {name: rate for name, rate in named if rate > 0}
+
+
+def rate_options(layer: keras.Layer) -> dict[str, float]:
+    """Return the attributes that hold a rate of a layer that is not ours, each with the value that turns it off."""
+    rated = is_dropout(layer) or kinds.RATED_CLASSES.search(own_class(layer).__name__)
+    found = {name: value for name, value in vars(layer).items() if isinstance(value, float) and not isinstance(layer, Stochastic)}
+    also = ("rate", "_rate") if rated else ()
+    on = [name for name, value in found.items() if any(_rates(own_class(layer).__name__, name, value, also))]
+    return {name: 1.0 if kinds.KEPT_OPTIONS.search(name.lower()) else 0.0 for name in on}
+
+
+def option_changed(layer: keras.Layer, option: str) -> bool | None:
+    """Return whether other dropout is in a layer that is made again with half of a dropout option; None if it cannot be made."""
+    config = _config(layer)
+    value = config.get(option)
+    if value is None:
+        return None
+    other = type(value)(each / 2 for each in value) if isinstance(value, (list, tuple)) else value / 2
+    found = []
+    try:
+        for given in (value, other):
+            made = own_class(layer).from_config({**copy.deepcopy(config), option: given})
+            if not made.built and layer.built:
+                made.build_from_config(layer.get_build_config())
+            found.append([rate_of(each) for each in made._flatten_layers(include_self=False)])
+    except Exception:  # a user's class may raise anything when it is made again
+        return None
+    return found[0] != found[1]
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:

@@ -3,11 +3,19 @@
 Numbers are published ones, or were measured with Keras 3.15.1 on JAX, TensorFlow and torch; the tests measure those again.
 """
 
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
+
+from rich.console import Group
+from rich.text import Text
+
+from keras_dropout.display import Shown
 
 _MEASURED = "measured with Keras 3.15.1 on JAX, TensorFlow and torch"
 _SRIVASTAVA = "Srivastava et al. 2014, JMLR 15:1929-1958"
 _KLAMBAUER = "Klambauer et al. 2017, arXiv:1706.02515"
+
+NOTHING = "no known mistake with dropout found"
 
 
 class Known(NamedTuple):
@@ -16,6 +24,42 @@ class Known(NamedTuple):
     evidence: str
     source: str
     fix: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake that was found.
+
+    `rule` is the rule's name in `RULES`, `layer` the layer's name after those of the models around it. `what` was found, with names
+    and numbers; `evidence` is what is known about it, published or measured, and `source` where that is from; `mend` is the fix.
+    """
+
+    rule: str
+    layer: str
+    what: str
+    evidence: str
+    source: str
+    mend: str
+
+    def document(self) -> dict[str, str]:
+        """Return the mistake as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Fix: {self.mend}"
+
+
+class Mistakes(Shown, list[Mistake]):
+    """The mistakes found: a list that is shown as its texts."""
+
+    def __rich__(self) -> Group:
+        texts = [Text(str(mistake)) for mistake in self]
+        for text, mistake in zip(texts, self):
+            text.stylize("bold", 0, len(mistake.rule))
+        return Group(*texts[:1], *(part for text in texts[1:] for part in (Text(), text)), *([] if texts else [Text(NOTHING)]))
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self)) or NOTHING
 
 
 KNOWN = {
@@ -121,5 +165,64 @@ KNOWN = {
         "Papers and TensorFlow 1 give the probability to keep, in the original 0.8 for inputs and 0.5 for hidden units.",
         f"{_SRIVASTAVA}; tf.nn.dropout of TensorFlow 1.15: rate = 1 - keep_prob",
         "If the number is what is to be kept, write 1 minus it; else try smaller rates as well: keras_dropout.compare.",
+    ),
+}
+
+# What `audit` finds by running a model: published models in which it was found, and how to fix it.
+AUDITED = {
+    "dropout-fails": Known(
+        "A rate above 0 then stops training at its first step. DropPath of DINOv2 and DINOv3 in KerasHub 0.32.0 keeps the size of "
+        f"the batch from when it was built, which is None ({_MEASURED}).",
+        "keras-hub, dinov2_layers.py and dinov3_layers.py",
+        "Take the shape of the mask from the input of the call: keras.ops.shape(x).",
+    ),
+    "dropout-never-called": Known(
+        "A layer that is made with a rate and left out of call() changes nothing. Hugging Face's DINOv2 made two drop paths in "
+        "each block and called none; TiRex made a Dropout in each residual block and never called it.",
+        "huggingface/transformers#29140; NX-AI/tirex#19",
+        "Call the layer, or take it and its option out.",
+    ),
+    "dropout-without-training": Known(
+        "A dropout layer that gets training=False passes its input on, in training too.",
+        "keras/src/layers/regularization/dropout.py",
+        "Pass the training argument of call() on, or leave it out: Keras then passes it on itself.",
+    ),
+    "dropout-never-drops": Known(
+        "DropPath of DINOv2 and DINOv3 in KerasHub 0.32.0 lacks the floor: with rate 0.5 it multiplies each example by a number "
+        "between 1 and 3 and never drops it. DALLE2-pytorch drew a mask for its conditions and did not apply it.",
+        "keras-hub, dinov2_layers.py and dinov3_layers.py; lucidrains/DALLE2-pytorch#235",
+        "Draw whether each unit is kept, multiply by that, and return the product: keras_dropout.StochasticDepth does so.",
+    ),
+    "dropout-share": Known(
+        "What is dropped is then another share than the one that was chosen, or tuned.",
+        "tf.nn.dropout of TensorFlow 1.15, whose keep_prob became rate = 1 - keep_prob",
+        "Compare what is drawn with the rate: keep where uniform >= rate.",
+    ),
+    "dropout-mean": Known(
+        "The layers behind see other values in training than at prediction: by a factor of 2 at rate 0.5.",
+        f"{_SRIVASTAVA}, section 10: the scale is applied once, in training or at prediction",
+        "Divide what is kept by 1 - rate in training, and pass the input on at prediction.",
+    ),
+    "dropout-at-prediction": Known(
+        "predict and evaluate then give other numbers each time, or others than the same weights without dropout.",
+        "keras-team/keras#18129",
+        "Return the input unless training is on; pass the layer's own training argument on.",
+    ),
+    "dropout-output-unused": Known(
+        "In a published EfficientNet the drop connection was called, and its result thrown away.",
+        "pytorch/ignite#2072",
+        "Use what the layer returns: x = drop(x).",
+    ),
+    "dropout-option-unused": Known(
+        "An option that is not passed on does nothing, and nobody sees it. torchtune's LoRA dropout, RF-DETR's drop path and the "
+        "drop connections of the first EfficientNet were never on, whatever their options said.",
+        "meta-pytorch/torchtune#996; roboflow/rf-detr PR #762; tensorflow/tpu#381",
+        "Pass the option on to the layers that are to drop, or take it out.",
+    ),
+    "mask-lost": Known(
+        "A model that sees what it has to predict looks better than it is. In a version of Keras, attention with dropout above 0 "
+        "lost its causal mask.",
+        "keras-team/keras#23038, fixed by PR #23040",
+        "Apply the mask on the way of the computation that dropout takes too; update Keras.",
     ),
 }

@@ -6,19 +6,16 @@ A rule reports what follows from the model's structure or was measured on it. If
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import keras
-from rich.console import Group
-from rich.text import Text
 
 from keras_dropout import layers
-from keras_dropout.display import Shown
 from keras_dropout.errors import warn
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
-from keras_dropout.models.evidence import KNOWN
+from keras_dropout.models.audit import Audit, audit
+from keras_dropout.models.evidence import KNOWN, Mistake, Mistakes
 from keras_dropout.models.graph import Call, differ
 from keras_dropout.models.inspection import (
     Inspection,
@@ -40,49 +37,23 @@ _SMALL_SHIFT = 0.1  # a measured variance ratio this near to 1 is no shift
 _OF_OUTPUTS = ("linear", "sigmoid", "hard_sigmoid", "log_softmax", "softplus", "exponential")
 _FEW_STEPS = 1000  # seeds further apart meet only in long trainings
 
-NOTHING = "no known mistake with dropout found"
 Found = Iterator[tuple[str, str]]  # (path of the layer, what was found)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A mistake that was found.
-
-    `rule` is the rule's name in `RULES`, `layer` the layer's name after those of the models around it. `what` was found, with names
-    and numbers; `evidence` is what is known about it, published or measured, and `source` where that is from; `mend` is the fix.
-    """
-
-    rule: str
-    layer: str
-    what: str
-    evidence: str
-    source: str
-    mend: str
-
-    def document(self) -> dict[str, str]:
-        """Return the mistake as plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.what}\n  {self.evidence}\n  Source: {self.source}\n  Fix: {self.mend}"
+@overload
+def check(model: keras.Model, data: Any = None, *, run: Literal[False] = False) -> Mistakes: ...
 
 
-class Mistakes(Shown, list[Mistake]):
-    """The mistakes found: a list that is shown as its texts."""
-
-    def __rich__(self) -> Group:
-        texts = [Text(str(mistake)) for mistake in self]
-        for text, mistake in zip(texts, self):
-            text.stylize("bold", 0, len(mistake.rule))
-        return Group(*texts[:1], *(part for text in texts[1:] for part in (Text(), text)), *([] if texts else [Text(NOTHING)]))
-
-    def __str__(self) -> str:
-        return "\n\n".join(map(str, self)) or NOTHING
+@overload
+def check(model: keras.Model, data: Any = None, *, run: Literal[True]) -> Audit: ...
 
 
 @graph.leaves_unchanged
-def check(model: keras.Model, data: Any = None) -> Mistakes:
+def check(model: keras.Model, data: Any = None, *, run: bool = False) -> Mistakes:
     """Return the known mistakes with dropout in a model, in the order of `RULES`; an empty list if none is found.
+
+    With `run`, the model is run instead, on the data or on made-up inputs, and the result says of each dropout layer whether it
+    drops what its rate says: `layers` has a row for each, `notes` what else was seen. See docs/audit.md.
 
     `data` are inputs to measure on: an array, a list of arrays or a dict by the inputs' names; or (x, y), of which x is used. At
     most 256 evenly spaced rows are used. Without data, what the structure does not show is measured on random inputs or
@@ -93,6 +64,8 @@ def check(model: keras.Model, data: Any = None) -> Mistakes:
     >>> [(mistake.rule, mistake.layer) for mistake in check(model)]
     [('dropout-after-softmax', 'drop')]
     """
+    if run:
+        return audit(model, data)
     inspection = look(model, data)
     if inspection.reason:
         warn(f"only single layers were checked, not their order: {inspection.reason}")
