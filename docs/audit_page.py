@@ -15,8 +15,8 @@ keras-dropout check train.py:build --run --data x.npy,y.npy --json
 
 ```python
 found = keras_dropout.check(model, run=True)
-print(found)          # a table with a row for each dropout layer, notes, and the mistakes
-found.layers[0]       # layer, kind, rate, calls, share, low, high, factor, draws, verdict
+print(found)  # a table with a row for each dropout layer, notes, and the mistakes
+found.layers[0]  # layer, kind, rate, calls, share, low, high, factor, draws, verdict
 ```
 
 The exit status is 1 if there are mistakes. The model stays as it is, with its weights, its seeds and the state of the
