@@ -296,6 +296,17 @@ def test_what_cannot_be_put_in_place_is_refused_and_nothing_changes(placement, w
     assert [type(layer) for layer in model._flatten_layers()] == kinds
 
 
+@pytest.mark.parametrize(
+    "layer", [keras_dropout.ConcreteDropout(0.2, L.Dense(8)), keras_dropout.PatchDropout(0.5)], ids=["learned", "shape"]
+)
+def test_dropout_that_cannot_be_turned_off_in_place_is_refused(layer):
+    model = keras.Sequential([keras.Input((6, 8)), layer, L.Dense(8, name="body"), L.GlobalAveragePooling1D(), L.Dense(1)])
+    with pytest.raises(BadInput, match="cannot be set to 0"):
+        strip(model, in_place=True)
+    bare = strip(model)
+    np.testing.assert_array_equal(outputs(bare, training=True), outputs(bare, training=True))
+
+
 def test_a_layer_behind_two_sites_is_refused():
     relu, inputs = L.ReLU(name="relu"), keras.Input((8,))
     x = relu(L.Dense(8, name="one")(inputs))

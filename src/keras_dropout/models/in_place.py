@@ -97,6 +97,12 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
             put.append((end, layer_for(value, derive=derive if len(chosen) * len(ends) > 1 else None)))
     if chosen and not put:
         refuse(f"in place, dropout can be put at none of the sites {', '.join(chosen)}.", "Leave in_place out, or name layers.")
+    for path, layer in rated(model):
+        if isinstance(layer, Stochastic) and "rate" not in layer.free_rates() and rate_of(layer) != 0:
+            refuse(
+                f"the rate of {path!r}, a {type(layer).__name__}, cannot be set to 0: it is learned or decides a shape.",
+                "Leave in_place out: the copy is made without it.",
+            )
     for layer in addresses.values():
         take_away(layer)
     silence(model)
