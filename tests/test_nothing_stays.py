@@ -207,7 +207,7 @@ def test_every_public_function_of_a_model_is_called():
         own = vars(importlib.import_module(f"keras_dropout.{name}")).items()
         expected |= {f"{name}.{n}" for n, f in own if takes_a_model(f) and f.__module__ == f"keras_dropout.{name}" and n[0] != "_"}
     assert len(expected) > 10
-    assert expected <= {*CALLS, *LONG}
+    assert expected - {"adopt"} <= {*CALLS, *LONG}  # adopt is for changing the model: tests/test_in_place.py
 
 
 @pytest.mark.parametrize(

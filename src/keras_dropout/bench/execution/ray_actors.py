@@ -155,6 +155,9 @@ class Actors:
 
     def messages(self) -> Iterator[tuple[Actor, Told | Died]]:
         """Wait at most one second for messages of workers and yield them; yield `Died` for a worker that is dead."""
+        if any(worker.stream is not None and not worker.placed for worker in self.workers):
+            for worker in [worker for worker in self.workers if worker.stream is None and worker.placed]:
+                self.end(worker)  # no run is left for it, and it holds a CPU for which a worker with a run may wait
         by_stream = {worker.stream: worker for worker in self.workers if worker.stream is not None}
         ready: list[Any]  # streams, which are missing in Ray's own types
         ready, _ = ray.wait(list(by_stream), timeout=1.0)
