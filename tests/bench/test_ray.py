@@ -122,13 +122,26 @@ def cluster_of(*cores):
     """A head without CPUs and a node with so many cores for each number: its address, the nodes, and what adds one more."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster()
+    handler, cluster = signal.getsignal(signal.SIGTERM), Cluster()
     try:
         cluster.add_node(num_cpus=0, include_dashboard=False)
         yield f"ray:{cluster.address}", [cluster.add_node(num_cpus=each) for each in cores], cluster.add_node
     finally:
         ray.shutdown()
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # a node sets its own
+
+
+def test_ray_leaves_the_handler_of_sigterm_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        during = []
+        observer = Observer(lambda *_: during.append(signal.getsignal(signal.SIGTERM)))
+        train(plan_of(tmp_path / "ray", seeds=1, workers=1, on="ray"), observer)
+        assert {*during, signal.getsignal(signal.SIGTERM)} == {signal.SIG_DFL}
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stat(pid):

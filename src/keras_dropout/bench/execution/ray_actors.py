@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,17 @@ def _ask_for_a_token() -> None:
     ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
+@contextlib.contextmanager
+def keeps_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces by its own for good, also after it is shut down."""
+    handler, here = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    finally:
+        if here and handler is not None:  # None is one that was not set in Python
+            signal.signal(signal.SIGTERM, handler)
+
+
 @dataclass(eq=False)
 class Actor:
     """A worker as seen by the process that the user started."""
@@ -113,7 +125,8 @@ class Actors:
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns of every fork once it is loaded
-                    ray.init(**where, **_QUIET)
+                    with keeps_sigterm():
+                        ray.init(**where, **_QUIET)
             except (OSError, RuntimeError, ValueError) as error:
                 refuse(f"Ray cannot be started: {one_line(error)}", "Try it alone: python -c 'import ray; ray.init()'")
         self._quiet = contextlib.redirect_stdout(_WithoutRay(sys.stdout))
