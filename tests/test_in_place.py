@@ -378,3 +378,14 @@ def test_a_task_is_studied_as_the_functional_model_in_it(tmp_path):
     assert len({float(found.values(name, "test_loss")[0]) for name in ("none", "inner", "body")}) == 3
     with pytest.raises(BadInput, match="prepares its data itself"):
         keras_dropout.compare(Task(preprocessor=len), (X, X[:, :1, 0]), quiet=True)
+
+
+def test_the_import_makes_no_layer_that_would_count_in_the_names_of_a_program():
+    program = """
+import keras, keras_dropout
+keras_dropout.adopt, keras_dropout.place
+inputs = keras.Input((2,))
+print(keras.Model(inputs, keras.layers.Dense(1)(inputs)).name, inputs._keras_history.operation.name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["functional", "input_layer"]

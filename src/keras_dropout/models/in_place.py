@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 from keras.src.backend import compute_output_spec  # it has no public name
+from keras.src.models.functional import Functional  # nor has this
 
 from keras_dropout.errors import BadInput, described, first_line, refuse, warn
 from keras_dropout.layers.adopted import (
@@ -32,7 +33,6 @@ from keras_dropout.models.randomness import warn_still_random
 from keras_dropout.models.survey import Place, Site, is_site, survey
 
 _COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
-_FUNCTIONAL: Any = type(keras.Model(each := keras.Input((1,)), each))
 _LENGTH = 8  # of an axis whose length a model leaves open, when it is traced
 
 
@@ -229,4 +229,4 @@ def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 def saves_layers(cls: Any) -> bool:
     """Return whether a class saves the layers in it one by one: Keras's Sequential and functional models do."""
-    return any(issubclass(cls, kind) and cls.get_config is kind.get_config for kind in (keras.Sequential, _FUNCTIONAL))
+    return any(issubclass(cls, kind) and cls.get_config is kind.get_config for kind in (keras.Sequential, Functional))
