@@ -179,7 +179,7 @@ def test_a_ledger_gives_one_value_a_seed(ledgers, run):
 def test_a_baseline_without_dropout_is_measured_as_it_is(ledgers, run, monkeypatch, capsys):
     document, _ = run("runs.db", "--variant", "none", "--data", "digits-mlp")
     assert [each["method"] for each in document["methods"]] == ["plain", "ensemble, plain"]
-    assert "no Monte-Carlo figures" in document["notes"][0]
+    assert "no figures of Monte-Carlo" in document["notes"][0]
     status, _, err = command(monkeypatch, capsys, "uncertainty", "runs.db", "--variant", "none", "-o", "none.csv")
     assert (status, "there is none in the model" in err) == (2, True)
     document, _ = run("runs.db", "--variant", "none", "--place", "last=0.2")
