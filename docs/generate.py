@@ -439,10 +439,12 @@ def commands() -> str:
     for words, command, context in _commands(root, typer.Context(root, info_name="keras-dropout"), ()):
         usage = " ".join(["keras-dropout", *words, *command.collect_usage_pieces(context)])
         parts += [f"## {' '.join(words)}", f"```text\n{usage}\n```"]
-        text, _, examples = "\n\n".join(filter(None, (command.help, command.epilog))).partition("\b\nExamples:\n")
+        text, _, examples = command.help.partition("\b\nExamples:\n")
         parts.append(markdown(text))
         if examples:
             parts.append("\n".join(["```", *(line.strip() for line in examples.splitlines() if line.strip()), "```"]))
+        if command.epilog:
+            parts.append(markdown(command.epilog))
         records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
         parts.append("\n".join(["| | |", "|---|---|", *(f"| {_option(left)} | {escaped(right)} |" for left, right in records)]))
     return "\n\n".join(parts) + "\n"

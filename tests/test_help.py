@@ -39,6 +39,22 @@ def examples(command):
     return [line.strip() for line in found[1].splitlines()] if found else []
 
 
+@pytest.mark.parametrize("name", ["compare", "tune"])
+def test_many_options_stand_in_parts_and_details_below_them(name):
+    shown = run(name, "--help").stdout
+    front, *parts = re.split(r"(?m)^(?=[A-Z][A-Za-z ]+:$)", shown)
+    titles = [part.partition(":")[0] for part in parts]
+    assert titles[0] == "Arguments"
+    assert "Options" not in titles
+    assert {"Data", "Evidence", "Training", "Where it runs", "What is kept", "Output"} < set(titles)
+    parts[-1] = parts[-1].partition("\n\n")[0]
+    told = re.findall(r"(?m)^  (--[a-z-]+)", "".join(parts))
+    wanted = [each.opts[0] for each in EVERY[name].params if each.param_type_name == "option"]
+    assert sorted(told) == sorted([*wanted, "--help"])
+    assert "fields of --json" not in front
+    assert len(front.splitlines()) < 30
+
+
 ALL_EXAMPLES = sorted({line for command in EVERY.values() for line in examples(command)})
 
 

@@ -16,7 +16,7 @@ from keras_dropout import __version__
 from keras_dropout.characters import CleanStream
 from keras_dropout.commands.ensemble import ensemble
 from keras_dropout.commands.models import check, init, layers, place, sites
-from keras_dropout.commands.options import help_of
+from keras_dropout.commands.options import InParts, help_of
 from keras_dropout.commands.output import again
 from keras_dropout.commands.report import report
 from keras_dropout.commands.reproductions import reproduce
@@ -78,9 +78,9 @@ def _keras_dropout(version: Annotated[bool, typer.Option("--version", help="Prin
         raise typer.Exit
 
 
-app.callback(invoke_without_command=True, help=help_of(_keras_dropout))(_keras_dropout)
+app.callback(invoke_without_command=True, **help_of(_keras_dropout))(_keras_dropout)
 for command in (compare, tune, report, sites, place, check, uncertainty, ensemble, init, layers, reproduce):
-    app.command(help=help_of(command))(command)
+    app.command(cls=InParts if command in (compare, tune) else None, **help_of(command))(command)
 app.add_typer(runs, name="runs")
 
 

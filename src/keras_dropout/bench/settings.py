@@ -153,6 +153,18 @@ def _read_size(text: str) -> tuple[int, ...]:
 class Settings(TypedDict, total=False):
     """The settings that `compare` and `tune` share. `compare` documents them."""
 
+    split: Annotated[
+        str,
+        Setting(
+            "Recipes: held-out, or as-published (validation examples are trained on too).",
+            '"held-out"',
+            default=SPLITS[0],
+            check=_one_of("split", SPLITS),
+        ),
+    ]
+    data_dir: Annotated[
+        str | None, Setting("Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.", '"data"', check=_check_folder)
+    ]
     baseline: Annotated[str, Setting("The variant that the others are compared with. Default: none.", '"none"', default="none")]
     seeds: Annotated[
         int | Sequence[int] | str,
@@ -193,6 +205,34 @@ class Settings(TypedDict, total=False):
             kind=float,
         ),
     ]
+    resample_split: Annotated[
+        bool,
+        Setting(
+            "Divide the data anew for each seed: differences then hold for other training and test data too.",
+            "true",
+            default=False,
+            check=lambda value: check_flag("resample_split", value),
+            kind=bool,
+        ),
+    ]
+    robust: Annotated[
+        bool,
+        Setting(
+            "The verdict again in six other worlds: learning rate and epochs ×½ and ×2, with early stopping, with weight decay.",
+            "true",
+            default=False,
+            check=lambda value: check_flag("robust", value),
+            kind=bool,
+        ),
+    ]
+    samples: Annotated[
+        int | None,
+        _count(
+            "samples",
+            "Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50.",
+            "50",
+        ),
+    ]
     epochs: Annotated[int | None, _count("epochs", "Default: the recipe's, or 20.", "20")]
     batch_size: Annotated[int | None, _count("batch size", "Default: the recipe's, or 32.", "32")]
     optimizer: Annotated[str | None, Setting("A Keras optimizer, for example adam. Default: the model's.", '"adam"')]
@@ -209,16 +249,6 @@ class Settings(TypedDict, total=False):
     ]
     early_stopping: Annotated[
         int | None, _count("early stopping", "Epochs to wait for a smaller validation loss; the best epoch is measured.", "5")
-    ]
-    robust: Annotated[
-        bool,
-        Setting(
-            "The verdict again in six other worlds: learning rate and epochs ×½ and ×2, with early stopping, with weight decay.",
-            "true",
-            default=False,
-            check=lambda value: check_flag("robust", value),
-            kind=bool,
-        ),
     ]
     class_weight: Annotated[
         Mapping[int, float] | str | None, Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight)
@@ -250,6 +280,15 @@ class Settings(TypedDict, total=False):
     on: Annotated[
         str, Setting("Where workers are: here (default), ray, or ray:HOST:PORT.", '"here"', default=HERE, check=_check_on)
     ]
+    ledger: Annotated[
+        str | Path,
+        Setting(
+            "SQLite file that keeps every run. Default: keras-dropout.db.",
+            '"keras-dropout.db"',
+            default=DEFAULT_LEDGER,
+            check=lambda value: Path(check_path("ledger", value, "runs.db")),
+        ),
+    ]
     checkpoint_every: Annotated[
         int | None, _count("checkpoint every", "Epochs between checkpoints, from which a run that was interrupted goes on.", "10")
     ]
@@ -272,45 +311,6 @@ class Settings(TypedDict, total=False):
             check=lambda value: check_flag("keep_examples", value),
             kind=bool,
             flag="--no-examples",
-        ),
-    ]
-    samples: Annotated[
-        int | None,
-        _count(
-            "samples",
-            "Stochastic forward passes on the test data: Monte-Carlo metrics beside the plain ones, for example 50.",
-            "50",
-        ),
-    ]
-    split: Annotated[
-        str,
-        Setting(
-            "Recipes: held-out, or as-published (validation examples are trained on too).",
-            '"held-out"',
-            default=SPLITS[0],
-            check=_one_of("split", SPLITS),
-        ),
-    ]
-    resample_split: Annotated[
-        bool,
-        Setting(
-            "Divide the data anew for each seed: differences then hold for other training and test data too.",
-            "true",
-            default=False,
-            check=lambda value: check_flag("resample_split", value),
-            kind=bool,
-        ),
-    ]
-    data_dir: Annotated[
-        str | None, Setting("Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.", '"data"', check=_check_folder)
-    ]
-    ledger: Annotated[
-        str | Path,
-        Setting(
-            "SQLite file that keeps every run. Default: keras-dropout.db.",
-            '"keras-dropout.db"',
-            default=DEFAULT_LEDGER,
-            check=lambda value: Path(check_path("ledger", value, "runs.db")),
         ),
     ]
     validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]

@@ -51,15 +51,15 @@ def ensemble(
     mean ± standard deviation over disjoint groups. With --thin alone no data are needed. A recipe is not trained: only its
     counts say something.
 
-    The fields of --json: model, examples, classes, samples, seed, masks, weight_scaling (error, nll), averages (networks, groups,
-    error, nll and their sd, members_nll, and geometric_ of each), networks (layers, decisions, log2_networks, networks,
-    coincidence), visited (draws, expected, lower, upper), notes; with --thin thinned (file, sample, before and after: layer, kind,
-    units, parameters). Fields that do not apply are null.
-
     Examples:
       keras-dropout ensemble model.keras --data digits.npz --divide-by 16
       keras-dropout ensemble model.keras --thin -o thinned.keras --sample 3
       keras-dropout ensemble digits-mlp --samples 10
+
+    The fields of --json: model, examples, classes, samples, seed, masks, weight_scaling (error, nll), averages (networks, groups,
+    error, nll and their sd, members_nll, and geometric_ of each), networks (layers, decisions, log2_networks, networks,
+    coincidence), visited (draws, expected, lower, upper), notes; with --thin thinned (file, sample, before and after: layer, kind,
+    units, parameters). Fields that do not apply are null.
     """
     check_whole("samples", samples, 1, "It is the number of thinned networks; 100 is a usual one.")
     check_whole("seed", seed, 0, "It is the seed of the masks.")

@@ -38,13 +38,13 @@ def sites(
 
     --data are for a function that asks for input_shape, outputs or vocabulary.
 
-    The fields of --json: name, kind (of layer), group (input, hidden, output, normalisation), last (feeds an output), shape
-    (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
-    there is: layer, kind, rate), methods (those of the catalogue that fit).
-
     Examples:
       keras-dropout sites model.keras
       keras-dropout sites train.py:build_model --json
+
+    The fields of --json: name, kind (of layer), group (input, hidden, output, normalisation), last (feeds an output), shape
+    (without the batch), dtype, parameters, behind (the activations and normalisations that dropout is put behind), dropout (what
+    there is: layer, kind, rate), methods (those of the catalogue that fit).
     """
     with working("loading Keras and the model"):
         choose_backend(backend)
@@ -189,12 +189,12 @@ def layers(
 ) -> None:
     """List every dropout method of the library, or show one in full.
 
-    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with
-    the library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
-
     Examples:
       keras-dropout layers
       keras-dropout layers DropBlock2D
+
+    The fields of --json: name, group, summary, reference, differs (from the paper and from other code), and example (a call, with
+    the library's names and keras), input_shape and input_dtype (a batch that it accepts): null for what is no layer.
     """
     if name is not None and name not in METHODS:
         refuse(f"unknown method {name!r}.", f"{meant(name, METHODS)}{again('layers')} lists all.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 import keras_dropout
 from keras_dropout.bench.settings import MASKS, Setting, rows
@@ -53,12 +54,46 @@ def _files(incomplete: str, endings: tuple[str, ...]) -> list[str]:
     return [f"{name}:" if name.endswith(".py") else name for name in shown]
 
 
-def help_of(command: Callable) -> str:
-    """The docstring as its help: lines below "Examples:" and "Try first:" stay lines of their own."""
+# The option with which each part of a long help begins.
+PARTS = {
+    "study": "Study",
+    "data": "Data",
+    "baseline": "Evidence",
+    "epochs": "Training",
+    "backend": "Where it runs",
+    "ledger": "What is kept",
+    "space": "Search",
+    "report": "Output",
+    "variant_column": "Scores of your own",
+}
+
+
+class InParts(TyperCommand):
+    """A command with many options: its help has them in parts."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        parts: dict[str, list] = {}
+        title = "Arguments"
+        for parameter in self.get_params(ctx):
+            title = PARTS.get(parameter.name or "", title)
+            if record := parameter.get_help_record(ctx):
+                parts.setdefault(title, []).append(record)
+        for title, records in parts.items():
+            with formatter.section(title):
+                formatter.write_dl(records, col_max=24)
+
+
+def help_of(command: Callable) -> dict[str, str]:
+    """Return a command's docstring as its help, and what stands behind the examples as its end, below the options.
+
+    Lines below "Examples:" and "Try first:" stay lines of their own.
+    """
     text = inspect.cleandoc(command.__doc__ or "")
     for head in ("Examples:", "Try first:"):
         text = text.replace(f"\n\n{head}\n", f"\n\n\b\n{head}\n")
-    return text
+    front, examples, rest = text.partition("\b\nExamples:\n")
+    shown, _, end = rest.partition("\n\n")
+    return {"help": front + examples + shown, "epilog": end}
 
 
 Model = Annotated[

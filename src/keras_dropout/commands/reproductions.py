@@ -39,16 +39,16 @@ def reproduce(
     (the contrary of one is shown) or undecided. Runs that the ledger has are not trained again; so the same command goes on after
     an interruption. The exit status does not depend on the verdict.
 
+    Examples:
+      keras-dropout reproduce --list
+      keras-dropout reproduce srivastava-rate --quick
+      keras-dropout reproduce tutorial-recipe --report tutorial.html
+
     The fields of --json: name, title, claim, source, differs (from what was published), changed (after a first run), verdict,
     sentence; measured, interval and published of the first expectation; expectations: says, published, above, below, figure,
     tolerance, measured, interval (95 %), p, runs
     (a number a seed), verdict; figures: part, variant, metric, mean, sd, runs; data, quick, seeds, timing, command, and studies,
     by part as compare --json has them. Of --list: name, title, claim, source, quick_seconds.
-
-    Examples:
-      keras-dropout reproduce --list
-      keras-dropout reproduce srivastava-rate --quick
-      keras-dropout reproduce tutorial-recipe --report tutorial.html
     """
     if show_list:
         with working("loading Keras"):

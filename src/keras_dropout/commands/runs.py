@@ -44,7 +44,7 @@ runs = typer.Typer(
 
 def _command(name: str | None = None) -> Callable[[Callable], Callable]:
     """A command with its docstring as help."""
-    return lambda function: runs.command(name, help=help_of(function))(function)
+    return lambda function: runs.command(name, **help_of(function))(function)
 
 
 _Ledger = Annotated[str, typer.Option(help="SQLite file that keeps every run.")]
@@ -73,13 +73,13 @@ def list_runs(
 ) -> None:
     """List runs, the newest last.
 
-    The fields of --json, a list of objects: key, target, variant, seed, backend, engine, status (done, diverged, failed),
-    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC),
-    model (whether the trained model is kept).
-
     Examples:
       keras-dropout runs list --variant hidden --since 2026-07-01
       keras-dropout runs list --status failed --json
+
+    The fields of --json, a list of objects: key, target, variant, seed, backend, engine, status (done, diverged, failed),
+    seconds, epochs, best_epoch (early stopping), metrics (an object; null for what is no finite number), error, finished (UTC),
+    model (whether the trained model is kept).
     """
     from keras_dropout.bench.ledger.lookup import reading
     from keras_dropout.bench.ledger.schema import LARGEST
@@ -108,12 +108,12 @@ def show_run(
 ) -> None:
     """Show everything that is known of one run.
 
-    The fields of --json, an object: those of `runs list`, and curves (metric -> one number an epoch), config (what the key is a
-    hash of), versions, machine, test_losses (count, mean; null where none are kept) and log.
-
     Examples:
       keras-dropout runs show 3f9a
       keras-dropout runs show 3f9a --log
+
+    The fields of --json, an object: those of `runs list`, and curves (metric -> one number an epoch), config (what the key is a
+    hash of), versions, machine, test_losses (count, mean; null where none are kept) and log.
     """
     from keras_dropout.bench.ledger.lookup import reading
     from keras_dropout.bench.ledger.selection import describe, find_key, finite

@@ -57,14 +57,24 @@ def compare(
     TARGET is a recipe, which brings its data, or a compiled model of yours with --data. A function may ask for input_shape,
     outputs and vocabulary, which the data tell. Sites are input, hidden, last, all, a class of layers, a layer's name, or a glob.
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
-    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption. With
-    --keep-weights, runs whose models it lacks are trained once more; keras-dropout runs model takes a model out. With --samples,
-    test_nll, test_brier and test_ece (of a regression test_rmse), and test_mc_… of the mean of so many stochastic passes, are
-    metrics too; without dropout both are the same. test_scaled_nll is the NLL after temperature scaling, fitted on validation
-    data that were not trained on: what dropout gains there is not calibration alone.
+    the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
 
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
+
+    Examples:
+      keras-dropout compare digits-mlp
+      keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
+      keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+      keras-dropout compare scores.csv --baseline plain
+
+    With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
+
+    With --samples, test_nll, test_brier and test_ece (of a regression test_rmse), and test_mc_… of the mean of so many stochastic
+    passes, are metrics too; without dropout both are the same. test_scaled_nll is the NLL after temperature scaling, fitted on
+    validation data that were not trained on: what dropout gains there is not calibration alone.
+
+    With --keep-weights, runs whose models the ledger lacks are trained once more; keras-dropout runs model takes a model out.
 
     --robust asks again in six other worlds, each a study of its own in the ledger with one training setting changed, and says in
     how many the verdict holds; the verdict and --fail-if are of the study as asked. Its --json has that as worlds: name, changed
@@ -78,34 +88,27 @@ def compare(
 
     The fields of --json: study, variants (placement, schedule, training if it has settings of its own, runs, mean and sd of each
     metric), warnings, timing, and comparisons: variant, baseline, metric, higher_is_better, difference, interval (95 %, new seeds
-    on these test examples), p
-    (exact sign flips), p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds (whose runs both ended,
-    which the verdict counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z), resolution (a smaller
-    difference is none), share_better and share_worse (of the seeds), contrary (seed and difference of a pair that contradicts,
-    far from all others), wilcoxon_p and wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and new test
-    examples; test loss only), detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show
-    wanted_difference: --power, else --margin, else as large as seen), pairs_needed_interval (from the 95 % interval of the
-    spread), anytime_p and anytime_p_adjusted (leading metric only; they hold however often one looks), pairing_gain (unpaired
-    variance over paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision), equivalence (with --margin, of
-    the test loss or the --primary metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and
-    better). What does not exist is null. docs/statistics.md says what they mean.
+    on these test examples), p (exact sign flips), p_adjusted (for all variants and metrics), pairs (of mean and interval), seeds
+    (whose runs both ended, which the verdict counts), diverged and baseline_diverged (of them), verdict; effect_size (d_z),
+    resolution (a smaller difference is none), share_better and share_worse (of the seeds), contrary (seed and difference of a pair
+    that contradicts, far from all others), wilcoxon_p and wilcoxon_p_adjusted (Holm), interval_new_examples (95 %, new seeds and
+    new test examples; test loss only), detectable_difference (shown by as many seeds with 80 % power), pairs_needed (that show
+    wanted_difference: --power, else --margin, else as large as seen), pairs_needed_interval (from the 95 % interval of the spread),
+    anytime_p and anytime_p_adjusted (leading metric only; they hold however often one looks), pairing_gain (unpaired variance over
+    paired), pairing_gain_interval (95 %), unpaired_seeds (of the same precision), equivalence (with --margin, of the test loss or
+    the --primary metric: margin, interval of 90 %, p, p_adjusted, and the probabilities worse, within and better). What does not
+    exist is null. docs/statistics.md says what they mean.
+
     looks: earlier studies in the ledger that asked the same question on fewer or other seeds (number, started, seeds, variants,
     max_seeds); chance_of_looks: of any false verdict in all of them together; placements_judged: how many this test part has
     judged. With --seeds auto each variant has race: seeds (that it was judged by) and stopped ("decided", "cannot win" or "all
-    seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also
-    monte_carlo: variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+    seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo:
+    variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+
     With --resample-split each seed divides the data anew: study has divisions, and overlap (test by training examples); interval
     and detectable_difference allow for the overlap, interval_new_examples is null, and comparisons have interval_without_overlap,
     p_overlap (adjusted), detectable_floor (no number of seeds shows less) and variance (of the loss: total, examples, seed,
     division, whether that is floored at 0, fixed_seeds).
-
-    With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
-
-    Examples:
-      keras-dropout compare digits-mlp
-      keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
-      keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
-      keras-dropout compare scores.csv --baseline plain
     """
     if fail_if is not None:
         check_choice("--fail-if", fail_if, ("worse",))
