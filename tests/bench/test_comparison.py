@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from made_up import made_up_execution
+from rich.console import Group
 
 import keras_dropout
 from keras_dropout.bench import power, statistics
@@ -21,9 +22,11 @@ from keras_dropout.bench.compare import carry_out, make_plan
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.report.shown_comparison import ShownComparison
+from keras_dropout.bench.report.tables import comparison_tables
 from keras_dropout.bench.report.verdict import verdict
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.training import trainer
+from keras_dropout.display import as_text
 from keras_dropout.errors import BadInput
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the comparison starts its own processes")
@@ -199,7 +202,28 @@ def test_a_margin_is_said_everywhere(tmp_path):
 
 
 def test_the_tables_fit_a_terminal(tmp_path):
-    assert max(map(len, str(with_losses(made_up(tmp_path))).splitlines())) <= 100
+    assert max(map(len, str(with_losses(made_up(tmp_path)).with_details()).splitlines())) <= 100
+
+
+def test_the_answer_is_the_last_thing_said(tmp_path):
+    found = with_losses(made_up(tmp_path))
+    said = verdict(found.document())
+    for shown in (found, found.with_details()):
+        assert " ".join(str(shown).split()).endswith(f"{said.headline} {said.advice}")
+    assert "seeds needed" not in str(found)
+    assert "seeds needed" in str(found.with_details())
+
+
+def test_a_running_study_has_no_verdict_before_all_seeds_have_ended(tmp_path):
+    found = with_losses(made_up(tmp_path))
+    for run in found.study.runs():
+        if run.variant.name == "hidden" and run.seed > 1:
+            del found.results[run.key]
+    total = len(found.study.seeds)
+    now, later = (as_text(Group(*comparison_tables(found, running))) for running in (True, False))
+    assert f"2 of {total} seeds" in now
+    assert f"2 of {total} seeds" not in later
+    assert not any("difference" in line for line in now.splitlines() if "2 of" in line)
 
 
 def sampled(tmp_path, **settings) -> ShownComparison:
@@ -460,7 +484,8 @@ def test_a_primary_metric_leads(tmp_path):
     assert document["study"]["primary"] == "test_accuracy"
     page = verdict(document)
     assert page.headline.startswith("Dropout 0.2 at hidden_1 and hidden_2 makes the test accuracy higher by")
-    assert "test accuracy difference of" in str(found)
+    assert "test accuracy difference of" not in str(found)
+    assert "test accuracy difference of" in str(found.with_details())
     assert "named before, is a family of its own" in found.save_report(tmp_path / "r.html").read_text()
     found.margin = 0.1
     assert found.verdicts["hidden"] == {"test_accuracy": "better, but within the margin", "test_loss": "better"}

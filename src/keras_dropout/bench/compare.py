@@ -91,7 +91,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
     found = so_far(plan, plan.study, {}, command)
 
     def table() -> Group:
-        return Group(*tables.comparison_tables(found))
+        return Group(*tables.comparison_tables(found, running=True))
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint

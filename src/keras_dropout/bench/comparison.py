@@ -417,7 +417,7 @@ class Comparison:
 
     def _by_seed(self, name: str, row: Row) -> dict[str, Any]:
         """Return the figures that count all seeds, also those of which a run diverged."""
-        seeds = self._divergence(name)["seeds"]
+        seeds = self.divergence(name)["seeds"]
         pairs = statistics.without_ties(row.differences, row.resolution)
         towards = pairs if row.higher_is_better else -pairs
         mean = finite_mean(statistics.counted(row.differences, row.resolution)) * (1 if row.higher_is_better else -1)
@@ -617,13 +617,13 @@ class Comparison:
                 "p": found.p,
                 "p_adjusted": found.p_adjusted,
                 "pairs": found.pairs,
-                **self._divergence(name),
+                **self.divergence(name),
                 "verdict": found.verdict,
             }
             for name, found in self.differences(metric).items()
         ]
 
-    def _divergence(self, name: str) -> dict[str, int]:
+    def divergence(self, name: str) -> dict[str, int]:
         """Return in how many seeds both runs ended, and in how many of them the variant's and the baseline's run diverged."""
         ended = [pair for pair in zip(self._ended(name), self._ended(self.study.baseline)) if _both(pair)]
         return {

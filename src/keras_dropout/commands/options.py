@@ -83,7 +83,7 @@ class InParts(TyperCommand):
                 formatter.write_dl(records, col_max=24)
 
 
-def help_of(command: Callable) -> dict[str, str]:
+def help_of(command: Callable) -> dict[str, Any]:
     """Return a command's docstring as its help, and what stands behind the examples as its end, below the options.
 
     Lines below "Examples:" and "Try first:" stay lines of their own.

@@ -12,6 +12,8 @@ from keras_dropout.commands.options import Data, choose_backend, complete_target
 from keras_dropout.commands.output import again, check_report, exit_if_failed, show, stored_command, working
 from keras_dropout.errors import check_choice, refuse
 
+Details = Annotated[bool, typer.Option("--details", help="Also effect sizes, other tests and power.")]
+
 
 @takes(DataOptions, into="data_options")
 @takes(Settings)
@@ -31,6 +33,7 @@ def compare(
     data: Data = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+    details: Details = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
     fail_if: Annotated[
@@ -124,7 +127,7 @@ def compare(
         if report is not None:
             check_report(report)
             found.save_report(report)
-        _print_found(found, report, as_json)
+        _print_found(found, report, as_json, details)
         _exit_if_worse(found, fail_if)
         return
     with working("loading Keras, the model and the data", quiet):
@@ -157,7 +160,7 @@ def compare(
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
-    _print_found(found, report, as_json)
+    _print_found(found, report, as_json, details)
     exit_if_failed(found, ledger)
     _exit_if_worlds_failed(found, ledger)
     _exit_if_worse(found, fail_if)
@@ -187,11 +190,10 @@ def _compared_scores(target: str, settings: dict[str, Any], of_scores: dict[str,
     return found
 
 
-def _print_found(found: Any, report: str | None, as_json: bool) -> None:
+def _print_found(found: Any, report: str | None, as_json: bool, details: bool) -> None:
     if as_json:
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
-        show(found)
         if (t := found.timing).get("model_epochs"):
             print(
                 f"{t['model_epochs']} model-epochs in {t['wall_seconds']:.0f} s on {t['workers']} worker(s), ledger {found.ledger}"
@@ -199,6 +201,7 @@ def _print_found(found: Any, report: str | None, as_json: bool) -> None:
         if worlds := [world["timing"] for world in found.more.get("worlds", ()) if world["timing"]]:
             epochs, seconds = (sum(each[name] for each in worlds) for name in ("model_epochs", "wall_seconds"))
             print(f"all worlds together: {epochs} model-epochs in {seconds:.0f} s")
+        show(found.with_details() if details else found)
     if report is not None:
         print(f"Report: {report}", file=sys.stderr)
 
@@ -229,6 +232,7 @@ def tune(
     data: Data = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on stdout.")] = False,
+    details: Details = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimated time; train nothing.")] = False,
     **settings: Any,
@@ -285,7 +289,7 @@ def tune(
     if as_json:
         print(json.dumps(found.document(), indent=1, allow_nan=False))
     else:
-        show(found)
+        show(dataclasses.replace(found, comparison=found.comparison.with_details()) if details else found)
     exit_if_failed(found, ledger)
 
 

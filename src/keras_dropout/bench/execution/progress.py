@@ -74,11 +74,12 @@ class Display:
         runs = len(given)
         label = f"worker {worker + 1}: " + (f"{run.variant.name}, seed {run.seed}" if runs == 1 else f"{runs} runs")
         if worker not in self._tasks:
-            self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs")
+            self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs; compiling")
         self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
         self._reach(worker, run, epoch)  # after the death of a worker this may be fewer epochs than before
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
+        self._bars.update(self._tasks[worker], unit="epochs")
         self._reach(worker, run, epoch)
 
     def paused(self, worker: int, run: Run) -> None:

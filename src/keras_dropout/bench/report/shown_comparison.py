@@ -1,8 +1,9 @@
 """A comparison that can be shown: as tables on the terminal, as HTML in a notebook, and as a page."""
 
+import copy
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Group
 
@@ -23,7 +24,9 @@ _COLORS = (
 
 # A subclass, so that `Comparison` imports nothing from the report, and an object can be shown wherever it is made or unpickled.
 class ShownComparison(Shown, Comparison):
-    """The results of a study. Prints as tables; `verdicts`, `to_frame()`, `document()` and `save_report(path)` give it as data.
+    """The results of a study. Prints as tables, and an answer; `verdicts`, `to_frame()` and `document()` give it as data.
+
+    `with_details()` prints more, and `save_report(path)` writes the page.
 
     The data of each test example are read from the `ledger`, if there is one, only when needed, so that memory does not grow with
     the runs.
@@ -56,8 +59,16 @@ class ShownComparison(Shown, Comparison):
         """Write the report, one HTML file that needs no network, and return its path."""
         return write_page(Path(path), self.report_document())
 
+    def with_details(self) -> Self:
+        """Return this comparison, which then also prints effect sizes, other tests and power."""
+        found = copy.copy(self)
+        found._has_details = True
+        return found
+
+    _has_details = False
+
     def __rich__(self) -> Group:
-        return tables.comparison(self)
+        return tables.comparison(self, self._has_details)
 
     def _repr_html_(self) -> str:
         """Return the tables and a chart of the differences in the deciding metric."""

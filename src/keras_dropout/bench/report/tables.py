@@ -12,31 +12,46 @@ from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
 from keras_dropout.bench.power import MOST_PAIRS
 from keras_dropout.bench.report import resampled
-from keras_dropout.bench.report.verdict import expected, monte_carlo_sentences, race_words, seeds_sentences, worlds_sentences
+from keras_dropout.bench.report.verdict import (
+    expected,
+    monte_carlo_sentences,
+    race_words,
+    seeds_sentences,
+    verdict,
+    worlds_sentences,
+)
 from keras_dropout.bench.statistics import finite_mean, finite_sd
 
 _SHORT = {"ece_debiased": "less bias", "ms/example": "ms each"}  # eight columns must fit the page width
 
 
-def comparison(found: Comparison) -> Group:
-    """Return the terminal output of `keras-dropout compare` for a `Comparison`."""
-    shown = dict.fromkeys((*found.own_metrics, *({found.deciding} & set(found.metrics))))
-    figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
+def comparison(found: Comparison, details: bool = False) -> Group:
+    """Return the terminal output of a `Comparison`: its tables, with `details` also effect sizes and power, and the answer last."""
     parts: list[Any] = [*comparison_tables(found), *([_race_table(found)] if found.max_seeds and found.others else [])]
-    parts += [_figures_table(figures)] if figures else []
-    parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
-    parts += [Text(sentence) for sentence in resampled.sentences(figures, found.deciding, found.command)]
+    parts += _details(found) if details or found.margin or found.power else []  # what is asked for is told
     parts += [Text(sentence) for sentence in monte_carlo_sentences(found.study.samples, found.monte_carlo())]
     if worlds := found.more.get("worlds"):
         parts += [_worlds_table(worlds, found.deciding), *map(Text, worlds_sentences(worlds))]
     parts += [Text(f"! {warning}", style="yellow") for warning in found.warnings()]
-    return Group(*parts)
+    said = verdict(found.document())
+    return Group(*parts, Text(f"{said.headline} {said.advice}", style="bold"))
 
 
-def comparison_tables(found: Comparison) -> list[Table]:
-    """Return the tables of means and differences, which are cheap enough to draw while a study runs."""
+def _details(found: Comparison) -> list[Any]:
+    shown = dict.fromkeys((*found.own_metrics, *({found.deciding} & set(found.metrics))))
+    figures = {metric: found.figures(metric) for metric in shown} if found.others else {}
+    parts: list[Any] = [_figures_table(figures)] if figures else []
+    parts += [Text(sentence) for sentence in seeds_sentences(figures.get(found.deciding, {}), found.deciding)]
+    return parts + [Text(sentence) for sentence in resampled.sentences(figures, found.deciding, found.command)]
+
+
+def comparison_tables(found: Comparison, running: bool = False) -> list[Table]:
+    """Return the tables of means and differences, which are cheap enough to draw while a study runs.
+
+    In a `running` study a variant has no p and no verdict before all of its seeds have ended.
+    """
     tables = [_means_table(found), *([_sampled_table(found)] if found.sampled_metrics else [])]
-    tables += [_differences_table(found, metric) for metric in found.own_metrics if found.others]
+    tables += [_differences_table(found, metric, running) for metric in found.own_metrics if found.others]
     return [*tables, *([_sampled_differences_table(found)] if found.sampled_metrics and found.others else [])]
 
 
@@ -177,7 +192,7 @@ def _means_table(found: Comparison) -> Table:
     return table
 
 
-def _differences_table(found: Comparison, metric: str) -> Table:
+def _differences_table(found: Comparison, metric: str, running: bool) -> Table:
     better = "higher" if found.higher_is_better(metric) else "lower"
     overlapping = found.study.divisions is not None
     paired = "paired by seed and division of the data" if overlapping else "paired by seed"
@@ -192,8 +207,12 @@ def _differences_table(found: Comparison, metric: str) -> Table:
         interval = f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}" if each.interval else "-"
         mean = f"{each.mean:+.4f}" if each.pairs else "-"
         pairs = [str(each.pairs)] if some else []
-        p = tuple(f"{value:.3f}" for value in (each.p, each.p_adjusted, each.p_overlap) if value is not None)
-        table.add_row(Text(name), *pairs, mean, interval, *p, each.verdict)
+        values = (each.p, each.p_adjusted, *([each.p_overlap] if overlapping else []))
+        seeds = len(found.study.seeds)
+        if running and (ended := found.divergence(name)["seeds"]) < seeds:
+            table.add_row(Text(name), *pairs, mean, interval, *("" for _ in values), f"{ended} of {seeds} seeds")
+            continue
+        table.add_row(Text(name), *pairs, mean, interval, *("-" if p is None else f"{p:.3f}" for p in values), each.verdict)
     return table
 
 
