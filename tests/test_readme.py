@@ -1,4 +1,4 @@
-"""The two READMEs: the same programs, figures, pictures and links; and each short program of them runs."""
+"""README and tutorial in two languages: the same programs, figures, pictures and links; and each short program of them runs."""
 
 import os
 import re
@@ -39,20 +39,26 @@ def figures(text):
 
 
 def links(text):
-    return [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("README")]
+    found = [target.replace(".zh-CN", "") for target in re.findall(r"\]\(([^)]+)\)", text)]
+    return [target for target in found if not target.startswith(("README", "tutorial"))]
 
 
-def test_both_have_the_same_code():
-    english, chinese = map(blocks, LANGUAGES.values())
+TUTORIAL = {name: (ROOT / "docs" / f"tutorial{end}.md").read_text(encoding="utf-8") for name, end in (("en", ""), ("zh", ".zh-CN"))}
+
+
+@pytest.mark.parametrize("pages", [LANGUAGES, TUTORIAL], ids=["readme", "tutorial"])
+def test_both_have_the_same_code(pages):
+    english, chinese = map(blocks, pages.values())
     assert len(english) >= 8
     assert english == chinese
 
 
-def test_both_have_the_same_figures_headings_and_links():
-    assert figures(LANGUAGES["en"]) == figures(LANGUAGES["zh"])
-    heads = [[len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in LANGUAGES.values()]
+@pytest.mark.parametrize("pages", [LANGUAGES, TUTORIAL], ids=["readme", "tutorial"])
+def test_both_have_the_same_figures_headings_and_links(pages):
+    assert figures(pages["en"]) == figures(pages["zh"])
+    heads = [[len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in pages.values()]
     assert heads[0] == heads[1]
-    assert links(LANGUAGES["en"]) == links(LANGUAGES["zh"])
+    assert links(pages["en"]) == links(pages["zh"])
 
 
 def test_another_figure_would_be_seen():
