@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "keras_dropout"
 # From the top; modules by the first part of their names below the package.
 PARTS = {
-    "the command": ("cli", "commands"),
+    "the command": ("__main__", "cli", "commands"),
     "published experiments": ("reproductions",),
     "the bench": ("bench",),
     "dropout at prediction": ("ensemble", "uncertainty", "thinning", "moments", "sampling"),

@@ -76,3 +76,66 @@ def test_a_configuration_that_says_nothing(tmp_path, config):
 
 def test_what_needs_no_keras_needs_no_backend(tmp_path):
     assert choose(tmp_path, "", name="metrics") == ["None"]
+
+
+WITHOUT_THE_BENCH = """
+import sys
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("altair", "cloudpickle", "jinja2", "scipy", "typer", "vl_convert"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def without_the_bench(program, *arguments, backend="jax"):
+    block = WITHOUT_THE_BENCH if backend != "jax" else WITHOUT_THE_BENCH.replace('"scipy", ', "")  # JAX itself needs SciPy
+    command, environment = [sys.executable, "-c", block + program, *arguments], os.environ | {"KERAS_BACKEND": backend}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_layers_and_models_need_no_bench(backend):
+    done = without_the_bench(
+        """
+import keras_dropout as kd
+import keras
+import numpy as np
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+kd.adopt(model)
+kd.set_rate(model, {"*": 0.25})
+print(kd.sites(model), kd.check(model))
+new = kd.place(kd.strip(model), {"hidden": 0.5})
+x = np.ones((3, 4), "float32")
+assert not np.array_equal(new(x, training=True), new(x, training=True))
+kd.RateScheduler(kd.schedules.Linear(0, 0.5))
+print(sorted(name for name in kd.__all__ if name[0].isupper() and getattr(kd, name)))
+""",
+        backend=backend,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Dropout 0.25" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["compare", "tune", "uncertainty", "ensemble", "metrics", "compare_scores", "reproduce"])
+def test_what_needs_the_bench_says_so(name):
+    done = without_the_bench(
+        f"""
+import keras_dropout
+try:
+    found = keras_dropout.{name}
+    found("tutorial-late")  # it is loaded on the first use
+except keras_dropout.BadInput as error:
+    print(error)
+""",
+        backend="torch",
+    )
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"keras_dropout.{name} needs ")
+    assert second == "pip install 'keras-dropout[bench]'"
+
+
+def test_the_command_without_the_bench_says_what_to_install():
+    done = without_the_bench("from keras_dropout.__main__ import main\nmain()", "layers")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "keras-dropout: the command needs typer, which is not installed.\npip install 'keras-dropout[bench]'\n"

@@ -26,6 +26,7 @@ bench.tuning
 reproductions
 commands
 cli
+__main__
 """
 FLOOR = {room: number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}
 OLD_PLACES = {"survey", "bench.lookup", "bench.spaces"}  # documented paths of 0.1.0, which lead on

@@ -34,9 +34,11 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES and name not in _HOME:
         raise AttributeError(f"module 'keras_dropout' has no attribute {name!r}")
     home = _HOME.get(name, name)
+    frameworks = importlib.import_module("keras_dropout.frameworks")
     if home not in _WITHOUT_KERAS:
-        importlib.import_module("keras_dropout.frameworks").choose()
-    module = importlib.import_module(f"keras_dropout.{home}")
+        frameworks.choose()
+    with frameworks.needing(f"keras_dropout.{name}"):
+        module = importlib.import_module(f"keras_dropout.{home}")
     return module if name in _MODULES else getattr(module, name)
 
 

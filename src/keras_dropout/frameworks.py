@@ -1,14 +1,17 @@
-"""Choice of Keras's backend before Keras is loaded: Keras fails to load if its configured backend is not installed."""
+"""What is installed: the backends, of which one is chosen before Keras is loaded, as Keras fails without, and the bench."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_dropout.errors import check_choice, refuse
 
 BACKENDS = ("jax", "tensorflow", "torch")
+_BENCH = ("altair", "cloudpickle", "jinja2", "scipy", "typer", "vl_convert")  # what the extra has beside what Keras brings
 
 
 def installed() -> list[str]:
@@ -54,3 +57,14 @@ def check_backend(backend: str) -> str:
         others = "".join(f", or --backend {each}, which is here" for each in installed()[:1])
         refuse(f"the backend {backend} is not installed.", f"pip install 'keras-dropout[{backend}]'{others}")
     return backend
+
+
+@contextlib.contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Import something that needs the extra `bench`; refuse if a package of it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (missing := (error.name or "").partition(".")[0]) not in _BENCH:
+            raise
+        refuse(f"{what} needs {missing}, which is not installed.", "pip install 'keras-dropout[bench]'")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keras_dropout.bench.settings import DEFAULT_LEDGER
 from keras_dropout.errors import refuse
+from keras_dropout.frameworks import needing
 
 if TYPE_CHECKING:  # shell completion needs the names and must not wait for a framework
     from keras_dropout.reproductions.framework import Outcome, Reproduction
@@ -55,7 +56,8 @@ def reproduce(
     of runs per variant; `data_dir` is the folder with the data files; `workers`, `on` and `checkpoint_every` are as in `compare`.
     Runs in the ledger are not trained again. Raises `BadInput`, before anything is trained, for invalid input.
     """
-    from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
+    with needing("keras_dropout.reproduce"):
+        from keras_dropout.reproductions.framework import carry_out_reproduction, plan_reproduction
 
     planned = plan_reproduction(
         find(name),
