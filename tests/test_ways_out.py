@@ -1217,6 +1217,24 @@ def with_lora(said):
     return layer
 
 
+def quantized(said):
+    layer = L.Dense(2, lora_rank=1)
+    layer.build((None, 4))
+    said.call("quantize(", quantize=layer.quantize)
+    return layer
+
+
+def standout():
+    return keras.Sequential([keras.Input((4,)), keras_dropout.Standout(L.Dense(2))])
+
+
+def quantized_since(model):
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.Dense):
+            layer.quantize("int8")
+    return model
+
+
 def kind(said):
     """What has the form Kind(rate, option=value)."""
     return (
@@ -2255,6 +2273,18 @@ WAYS = [
         lambda: keras_dropout.LoRADropout(0.2, L.Dense(2)),
         lambda said: called(keras_dropout.LoRADropout(0.2, L.Dense(2, **{said.words(r"(lora_rank)="): 1}))),
         lambda said: called(keras_dropout.LoRADropout(0.2, with_lora(said))),
+    ),
+    Way(
+        "layers/weights.py",
+        'Quantize the layer with quantize("int8")',
+        lambda: keras_dropout.LoRADropout(0.2, L.Dense(2, lora_rank=1, dtype=keras.dtype_policies.get("awq/4/128_from_float32"))),
+        lambda said: called(keras_dropout.LoRADropout(0.2, quantized(said))),
+    ),
+    Way(
+        "layers/learned.py",
+        "Train first, and quantize the trained model without its dropout: keras_dropout.strip(model)",
+        lambda: quantized_since(standout())(np.ones((2, 4), "float32"), training=True),
+        lambda said: quantized_since(said.call("keras_dropout.strip(", model=standout()))(np.ones((2, 4), "float32")),
     ),
     Way(
         "models/graph.py",

@@ -13,6 +13,7 @@ import pytest
 from keras import ops
 from scipy import integrate, stats
 
+import keras_dropout
 from keras_dropout import (
     BadInput,
     ConcreteDropout,
@@ -654,3 +655,25 @@ def test_published_figures_of_the_sparse_net_on_digits(tmp_path):
     assert whole["test_accuracy"] > plain["test_accuracy"] - 0.035
     counts = [row["weights"] for row in pruned]
     assert counts == sorted(counts), "less divergence, more weights"
+
+
+@pytest.mark.parametrize(
+    "name", ["ConcreteDropout", "VariationalDropout", "SparseVariationalDropout", "Standout", "TargetedDropout"]
+)
+def test_a_kernel_that_was_quantized_is_refused(name):
+    """Its numbers are 127 times those of the weights: with them the outputs would be wrong by as much."""
+    given = {"ConcreteDropout": {"rate": 0.1}, "TargetedDropout": {"rate": 0.1}, "Standout": {}}
+    options = given.get(name) or ({} if name == "Standout" else {"kl_weight": 0.0})
+    options |= {"rate": 0.1} if name == "VariationalDropout" else {}
+    layer = getattr(keras_dropout, name)(layer=keras.layers.Dense(6), **options)
+    infer(layer)
+    layer.layer.quantize("int8")
+    for call in (train, infer):
+        with pytest.raises(BadInput, match="floating-point kernel") as caught:
+            call(layer)
+        assert len(str(caught.value).splitlines()) == 2
+    again = keras.layers.Dense(6)
+    again.build(X.shape)
+    again.quantize("int8")
+    with pytest.raises(BadInput, match="floating-point kernel"):
+        train(getattr(keras_dropout, name)(layer=again, **options))
