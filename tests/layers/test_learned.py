@@ -13,7 +13,6 @@ import pytest
 from keras import ops
 from scipy import integrate, stats
 
-import keras_dropout
 from keras_dropout import (
     BadInput,
     ConcreteDropout,
@@ -658,22 +657,23 @@ def test_published_figures_of_the_sparse_net_on_digits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["ConcreteDropout", "VariationalDropout", "SparseVariationalDropout", "Standout", "TargetedDropout"]
+    "around",
+    [
+        lambda layer: ConcreteDropout(0.1, layer),
+        lambda layer: VariationalDropout(0.1, layer, kl_weight=0),
+        lambda layer: SparseVariationalDropout(layer, kl_weight=0),
+        Standout,
+        lambda layer: TargetedDropout(0.1, layer),
+    ],
 )
-def test_a_kernel_that_was_quantized_is_refused(name):
-    """Its numbers are 127 times those of the weights: with them the outputs would be wrong by as much."""
-    given = {"ConcreteDropout": {"rate": 0.1}, "TargetedDropout": {"rate": 0.1}, "Standout": {}}
-    options = given.get(name) or ({} if name == "Standout" else {"kl_weight": 0.0})
-    options |= {"rate": 0.1} if name == "VariationalDropout" else {}
-    layer = getattr(keras_dropout, name)(layer=keras.layers.Dense(6), **options)
+def test_a_kernel_that_was_quantized_is_refused(around):
+    """Its numbers are many times those of the weights: with them the outputs would be wrong by as much."""
+    layer = around(keras.layers.Dense(6))
     infer(layer)
     layer.layer.quantize("int8")
     for call in (train, infer):
         with pytest.raises(BadInput, match="floating-point kernel") as caught:
             call(layer)
         assert len(str(caught.value).splitlines()) == 2
-    again = keras.layers.Dense(6)
-    again.build(X.shape)
-    again.quantize("int8")
     with pytest.raises(BadInput, match="floating-point kernel"):
-        train(getattr(keras_dropout, name)(layer=again, **options))
+        train(around(layer.layer))
