@@ -253,6 +253,7 @@ class _Subject:
     batch_size: int
     source: str | None = None  # the file of the function that made the model
     divisions: Divisions | None = None
+    tuned: bool = False  # a recipe whose runs start from the model's own weights
 
 
 def plan_study(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
@@ -273,7 +274,8 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     compiled = _compile_settings(subject.given, asked["optimizer"], asked["learning_rate"])
     chosen = _choose(asked["variants"], ready, subject.default)
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
-    begun = with_weights(model, asked["from_weights"])
+    start = asked["from_weights"] or (True if subject.tuned else None)
+    begun = with_weights(model, start)
     made, notes = checks.settings_of(begun), subject.notes
     needed: dict[str, Any] = {}
     if not of_recipe:
@@ -309,7 +311,7 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
         class_weight=weigh(subject.data),
         early_stopping=asked["early_stopping"],
         samples=asked["samples"],
-        weights=None if asked["from_weights"] is None else checks.weights_of(begun),
+        weights=None if start is None else checks.weights_of(begun),
         **needed,
     )
     return Plan(study, subject.data, asked, notes, of_recipe, divisions=subject.divisions)
@@ -326,7 +328,9 @@ def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
     if asked["resample_split"]:
         divisions = pooled(data, recipe.drawn)
         data, _ = divisions.of(asked["seeds"][0])
-    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size, divisions=divisions)
+    return _Subject(
+        recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size, None, divisions, recipe.tuned
+    )
 
 
 def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
@@ -365,7 +369,7 @@ def _made_again(
     if subject.model is not subject.given:
         settings = checks.without_batch(settings)
     made, needed = checks.check_can_be_made_again(settings, compiled, subject.source, own_classes.of_model(subject.given))
-    settings = graph.with_frozen(settings, begun, made)
+    settings = graph.with_lost(settings, begun, made)
     checks.check_statistics(begun, made)
     checks.check_same(subject.model, subject.given, made)
     return settings, [_renamed(variant, subject.model, made) for variant in placed], needed, _still_random(made)

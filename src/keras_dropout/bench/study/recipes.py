@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_dropout.bench.data import public_sets
+from keras_dropout.bench.data import public_sets, reviews
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.records import BASELINE, Variant
+from keras_dropout.bench.study import pretrained
 from keras_dropout.layers import Dropout
 from keras_dropout.models.targets import check_recipe
 
@@ -17,7 +18,8 @@ from keras_dropout.models.targets import check_recipe
 class Recipe:
     """A ready study. `model` builds and compiles the model with the published dropout; `data` takes the value of --data-dir.
 
-    `drawn` says whether the test part was drawn at random by class, as new divisions are, or published.
+    `drawn` says whether the test part was drawn at random by class, as new divisions are, or published. If `tuned`, every run
+    starts from the model's own weights, which are pretrained.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Recipe:
     published: Mapping[str, float]
     source: str
     drawn: bool = False
+    tuned: bool = False
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -76,6 +79,11 @@ _PLACEMENTS = (
     Variant.of("last", {"last": 0.2}),
 )
 
+
+def _lora_dropout(rate: float) -> Variant:
+    return Variant.of(f"lora-{rate:g}", dict.fromkeys(("embedding", "features"), f"LoRADropout({rate:g})"))
+
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -101,6 +109,18 @@ RECIPES = {
             published={},
             source="ours",
             drawn=True,
+        ),
+        Recipe(
+            name="lora-reviews",
+            title="400 lines of film reviews, LoRA of rank 8 on two layers that were pretrained on other lines, Adam 0.003",
+            model=pretrained.adapted_classifier,
+            data=lambda data_dir: reviews.film_reviews(),
+            epochs=10,
+            batch_size=32,
+            variants=(Variant.of(BASELINE, {}), *map(_lora_dropout, (0.1, 0.3, 0.5))),
+            published={},
+            source="ours",
+            tuned=True,
         ),
     )
 }
