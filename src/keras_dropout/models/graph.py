@@ -297,7 +297,7 @@ def _carry_adapters(made: keras.Model, model: keras.Model) -> None:
     pairs = list(zip(made._flatten_layers(), model._flatten_layers()))
     for number, *_ in adapters:
         ours, theirs = pairs[number]
-        ours.set_weights(theirs.get_weights())
+        ours.set_weights([np.array(weight) for weight in theirs.get_weights()])  # a step on JAX gives its buffers away
 
 
 def begin_adapters(made: keras.Model, model: keras.Model) -> None:
@@ -309,7 +309,7 @@ def begin_adapters(made: keras.Model, model: keras.Model) -> None:
         if getattr(ours, "lora_enabled", False):
             (a, b), (begun, _) = (lora_weights(layer) for layer in (ours, theirs))
             if not any(np.any(keras.ops.convert_to_numpy(each)) for each in (a, b)):
-                a.assign(begun)
+                a.assign(np.array(keras.ops.convert_to_numpy(begun)))
 
 
 def lora_weights(layer: keras.Layer) -> list[keras.Variable]:

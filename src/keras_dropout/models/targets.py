@@ -20,6 +20,7 @@ from typing import Any
 from keras_dropout.errors import meant, refuse, refused
 
 RECIPES = ("fashion-mnist-mlp", "digits-mlp", "lora-reviews")  # kept here, because their module loads Keras
+TUNED = ("lora-reviews",)  # those whose runs start from the recipe's own weights, which are pretrained
 
 # Models that came from a file: their copies are made in safe mode, too.
 FROM_FILES: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -18,8 +18,7 @@ from keras_dropout.models.targets import check_recipe
 class Recipe:
     """A ready study. `model` builds and compiles the model with the published dropout; `data` takes the value of --data-dir.
 
-    `drawn` says whether the test part was drawn at random by class, as new divisions are, or published. If `tuned`, every run
-    starts from the model's own weights, which are pretrained.
+    `drawn` says whether the test part was drawn at random by class, as new divisions are, or published.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Recipe:
     published: Mapping[str, float]
     source: str
     drawn: bool = False
-    tuned: bool = False
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -120,7 +118,6 @@ RECIPES = {
             variants=(Variant.of(BASELINE, {}), *map(_lora_dropout, (0.1, 0.3, 0.5))),
             published={},
             source="ours",
-            tuned=True,
         ),
     )
 }
