@@ -4,7 +4,7 @@ Run: python benchmarks/fine_tuning.py lora [--ledger FILE] [--json FILE]
      python examples/bert.py; python benchmarks/fine_tuning.py bert [--ledger FILE] [--json FILE]    (needs KerasHub)
 
 lora   the recipe lora-reviews
-bert   examples/bert.py, from the weights that it has written into this folder: dropout inside of the encoder, or behind what is pooled
+bert   examples/bert.py, from the weights that it wrote into this folder: dropout inside of the encoder, or on the pooled output
 """
 
 import json

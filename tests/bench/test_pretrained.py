@@ -56,12 +56,12 @@ def test_each_run_starts_from_them_and_trains_the_adapters_and_the_last_layer(tm
         trained = sorted(variable.name for variable in built.trainable_variables)
         assert trained == ["bias", "kernel", "lora_embeddings_a", "lora_embeddings_b", "lora_kernel_a", "lora_kernel_b"]
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
-    losses = [trainer.train(run).test_loss for run in runs]
+    losses = [trainer.train(run).metrics["test_loss"] for run in runs]
     assert len(set(losses)) == len(runs)  # the dropout acts
 
 
 def test_a_recipe_with_weights_of_its_own_may_be_asked_for_them(tmp_path):
-    options = {"seeds": 1, "epochs": 1, "ledger": str(tmp_path / "l.db"), "variants": ["lora-0.1"]}
+    options = {"seeds": 1, "epochs": 1, "ledger": str(tmp_path / "l.db"), "variants": {"a": {"features": "LoRADropout(0.1)"}}}
     asked, usual = (plan_study("lora-reviews", **options, **more) for more in ({"from_weights": True}, {}))
     assert [run.key for run in asked.study.runs()] == [run.key for run in usual.study.runs()]
 

@@ -338,7 +338,7 @@ def test_adapters_are_tuned_from_where_they_are_with_their_scale_and_nothing_els
         assert [layer.lora_alpha for layer, *_ in adapters(built)] == [6.0, 6.0]
         assert len(built.trainable_weights) == len(model.trainable_weights)
     trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
-    losses = [trainer.train(run).test_loss for run in plan.study.runs()]
+    losses = [trainer.train(run).metrics["test_loss"] for run in plan.study.runs()]
     assert len({round(loss, 6) for loss in losses}) == 3
 
 
