@@ -1,10 +1,11 @@
 """What dropout does where pretrained text models are tuned: the studies of docs/where.md.
 
-Run: python benchmarks/fine_tuning.py lora [--ledger FILE] [--json FILE]
+Run: python benchmarks/fine_tuning.py lora|stopped [--ledger FILE] [--json FILE]
      python examples/bert.py; python benchmarks/fine_tuning.py bert [--ledger FILE] [--json FILE]    (needs KerasHub)
 
-lora   the recipe lora-reviews
-bert   examples/bert.py, from the weights that it wrote into this folder: dropout inside of the encoder, or on the pooled output
+lora     the recipe lora-reviews
+stopped  the same with early stopping
+bert     examples/bert.py, from the weights that it wrote into this folder: dropout inside of the encoder, or on the pooled output
 """
 
 import json
@@ -20,6 +21,7 @@ VARIANTS = {f"encoder-{rate}": INSIDE.format(rate) for rate in (0.1, 0.3)}
 VARIANTS |= {f"pooled-{rate}": f"*/pooled_dense={rate}" for rate in (0.1, 0.3)}
 STUDIES = {
     "lora": ["lora-reviews"],
+    "stopped": ["lora-reviews", "--early-stopping", "3"],
     "bert": [
         f"{EXAMPLE}:classifier",
         *("--data", f"{EXAMPLE}:lines", "--from-weights", "--epochs", "6", "--seeds", "6"),
@@ -33,7 +35,7 @@ def main() -> None:
     ledger = sys.argv[sys.argv.index("--ledger") + 1] if "--ledger" in sys.argv else f"{name}.db"
     command = [sys.executable, "-m", "keras_dropout.cli", "compare", *STUDIES[name], "--json", "--ledger", ledger]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    for variant in found["variants"]:
+    for variant in found["variants"]:  # the rest of each run is in the ledger
         variant["runs"] = [{name: run[name] for name in ("key", "seed", "status", "test_loss")} for run in variant["runs"]]
         print(variant["name"], {name: round(variant["mean"][name], 4) for name in ("test_loss", "test_accuracy", "train_loss")})
     for each in found["comparisons"]:
