@@ -386,7 +386,11 @@ CASES = {
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
             weights=5,
-            exempt={"saved_model_goes_on": MERGED},
+            exempt={
+                "saved_model_goes_on": MERGED,
+                "gradient_matches": "Keras rounds the inputs to int8, and its gradient passes through that",
+                "half_precision": "Keras has no int8 in float16",
+            },
         ),
     ],
     # steps
