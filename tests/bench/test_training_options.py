@@ -13,10 +13,12 @@ from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.data import dataset
 from keras_dropout.bench.data.arrays import Rows
 from keras_dropout.bench.ledger.checkpoints import Checkpoint
+from keras_dropout.bench.study import loading
 from keras_dropout.bench.training import compiled, reference
 from keras_dropout.bench.training.build import build
 from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.masks import derive_seed
+from keras_dropout.models import graph
 
 L = keras.layers
 ENGINES = ("compiled", "reference")
@@ -300,6 +302,58 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_frozen_layers(engine, tmp
             same = np.array_equal(after[name], variable.numpy())
             assert same == (layer.name == "frozen"), name
     assert trainer.train(runs[0]).curves["loss"] != trainer.train(runs[2]).curves["loss"]  # the order is the seed's
+
+
+def with_adapters(quantized=False):
+    """A trained network with LoRA in a Dense and inside of attention, where a config does not tell of it, and alpha of its own."""
+    inputs = keras.Input((5, 6), name="in")
+    attention = L.MultiHeadAttention(2, 3, name="attention")
+    hidden = L.Dense(6, "relu", name="hidden")(inputs)
+    x = L.Flatten(name="flat")(attention(hidden, hidden))
+    model = keras.Model(inputs, L.Dense(3, "softmax", name="out")(x))
+    adapted = [model.get_layer("hidden"), attention.query_dense]
+    if quantized:
+        adapted[0].quantize("int8")
+    for layer in adapted:
+        layer.enable_lora(2, lora_alpha=6.0, b_initializer="glorot_uniform")
+    model.get_layer("out").trainable = False
+    return compiled_with(model, "sparse_categorical_crossentropy", optimizer=keras.optimizers.Adam(0.01))
+
+
+def adapters(model):
+    return [(layer, *graph.lora_weights(layer)) for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_adapters_are_tuned_from_where_they_are_with_their_scale_and_nothing_else(quantized, tmp_path):
+    model = with_adapters(quantized)
+    x = np.random.default_rng(0).normal(size=(60, 5, 6)).astype("float32")
+    data = ((x[:40], CLASS[:40]), (x[40:], CLASS[40:60]))
+    variants = {"a": {"hidden": "LoRADropout(0.5)"}, "b": {"attention": 0.2}}
+    plan = planned((model, data, {}), tmp_path, "compiled", from_weights=True, variants=variants, seeds=1, epochs=2)
+    before = model.predict(x, verbose=0)
+    for run in plan.study.runs():
+        built = build(plan.study, run)[0]
+        np.testing.assert_allclose(built.predict(x, verbose=0), before, rtol=1e-5, atol=1e-6)
+        assert [layer.lora_alpha for layer, *_ in adapters(built)] == [6.0, 6.0]
+        assert len(built.trainable_weights) == len(model.trainable_weights)
+    trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
+    losses = [trainer.train(run).metrics["test_loss"] for run in plan.study.runs()]
+    assert len({round(loss, 6) for loss in losses}) == 3
+
+
+def test_a_copy_has_the_adapters_and_a_file_of_weights_begins_them_anew(tmp_path):
+    model = with_adapters()
+    for (_, *copied), (_, *given) in zip(adapters(graph.copy(model)), adapters(model), strict=True):
+        for ours, theirs in zip(copied, given, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    x = np.random.default_rng(0).normal(size=(8, 5, 6)).astype("float32")
+    model.save_weights(tmp_path / "w.weights.h5")
+    filled = loading.with_weights(model, tmp_path / "w.weights.h5")
+    np.testing.assert_allclose(filled.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    for _, a, b in adapters(filled):  # Keras loads zeros in both, and a gradient is the product with the other
+        assert np.abs(a.numpy()).max() > 0
+        assert not b.numpy().any()
 
 
 def test_files_of_weights_are_the_weights_they_hold(tmp_path):

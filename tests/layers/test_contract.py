@@ -34,9 +34,11 @@ def dense(layer, x, kernel=None):
 INPUT = keras.layers.InputLayer((3,))
 
 
-def with_lora(layer, shape):
+def with_lora(layer, shape, quantized=None):
     """The layer with an adapter that does something: Keras starts it at 0."""
     layer.build(shape)
+    if quantized:
+        layer.quantize(quantized)
     layer.enable_lora(3, b_initializer="glorot_uniform")
     return layer
 
@@ -377,6 +379,18 @@ CASES = {
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
             weights=3,
             exempt={"saved_model_goes_on": MERGED, "masking_is_passed_on": "EinsumDense does not"},
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": with_lora(keras.layers.Dense(16), SHAPE, "int8")},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=5,
+            exempt={
+                "saved_model_goes_on": MERGED,
+                "gradient_matches": "Keras rounds the inputs to int8, and its gradient passes through that",
+                "half_precision": "Keras has no int8 in float16",
+            },
         ),
     ],
     # steps

@@ -654,3 +654,26 @@ def test_published_figures_of_the_sparse_net_on_digits(tmp_path):
     assert whole["test_accuracy"] > plain["test_accuracy"] - 0.035
     counts = [row["weights"] for row in pruned]
     assert counts == sorted(counts), "less divergence, more weights"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda layer: ConcreteDropout(0.1, layer),
+        lambda layer: VariationalDropout(0.1, layer, kl_weight=0),
+        lambda layer: SparseVariationalDropout(layer, kl_weight=0),
+        Standout,
+        lambda layer: TargetedDropout(0.1, layer),
+    ],
+)
+def test_a_kernel_that_was_quantized_is_refused(around):
+    """Its numbers are many times those of the weights: with them the outputs would be wrong by as much."""
+    layer = around(keras.layers.Dense(6))
+    infer(layer)
+    layer.layer.quantize("int8")
+    for call in (train, infer):
+        with pytest.raises(BadInput, match="floating-point kernel") as caught:
+            call(layer)
+        assert len(str(caught.value).splitlines()) == 2
+    with pytest.raises(BadInput, match="floating-point kernel"):
+        train(around(layer.layer))

@@ -1,12 +1,14 @@
 """What layers that drop weights do to the weights, and what comes of it."""
 
 import math
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_dropout
 from keras_dropout import (
     BadInput,
     DropConnect,
@@ -264,6 +266,9 @@ def lora(layer, shape=(None, 5), alpha=None):
     return layer
 
 
+AWQ = keras.dtype_policies.get("awq/4/128_from_float32")
+
+
 def quantized(layer):
     layer.build((None, 4))
     layer.quantize("int8")
@@ -288,7 +293,7 @@ def quantized(layer):
         ("variable recurrent_kernel", lambda: WeightDrop(0.5, layers.RNN(Sum())).build((None, 2, 4))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Dense(3))),
         ("with LoRA", lambda: LoRADropout(0.5, layers.Conv2D(3, 3, lora_rank=2))),
-        ("with LoRA", lambda: LoRADropout(0.5, quantized(layers.Dense(4, lora_rank=2)))),
+        ("quantized by awq", lambda: LoRADropout(0.5, layers.Dense(4, lora_rank=2, dtype=AWQ))),
     ],
 )
 def test_layers_that_cannot_be_meant_are_refused_in_two_lines(words, make):
@@ -480,6 +485,114 @@ def test_a_saved_adapter_comes_back_merged(tmp_path):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
     assert loaded.layers[0].layer.lora_rank == 2
     np.testing.assert_array_equal(numpy(loaded.layers[0].stream.state), numpy(model.layers[0].stream.state))
+
+
+# LoRADropout on quantized layers, and on embeddings
+
+WITH_ADAPTER = {
+    "dense": (lambda: layers.Dense(6, "relu"), normal(8, 3, 6)),
+    "einsum": (lambda: layers.EinsumDense("btc,cd->btd", (None, 6), activation="relu", bias_axes="d"), normal(8, 3, 6)),
+    "embedding": (lambda: layers.Embedding(9, 6), np.arange(40).reshape(8, 5) % 9),
+}
+
+
+def of_adapter(inner, which):
+    """The adapter's first matrix or its second."""
+    return next(each for each in inner.variables if "lora" in each.name and each.name.endswith(which))
+
+
+def with_adapter(kind, mode, first="quantize"):
+    """A layer with an adapter that does something, in a model: quantized before the adapter was added, or after it was wrapped."""
+    keras.utils.set_random_seed(3)
+    make, x = WITH_ADAPTER[kind]
+    inner = make()
+    inner.build(x.shape)
+    if mode and first == "quantize":
+        inner.quantize(mode)
+    inner.enable_lora(2, lora_alpha=6.0, b_initializer="glorot_uniform")
+    inputs = keras.Input(x.shape[1:], dtype="int32" if kind == "embedding" else "float32")
+    model = keras.Sequential([inputs, LoRADropout(0.5, inner, seed=4)])
+    if mode and first == "wrap":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an input has nothing to quantize
+            model.quantize(mode)
+    assert inner.quantization_mode == mode
+    return model, inner, x
+
+
+@pytest.mark.parametrize("first", ["quantize", "wrap"])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("kind", WITH_ADAPTER)
+def test_on_a_quantized_layer_the_mask_acts_on_the_adapter_alone(kind, mode, first):
+    model, inner, x = with_adapter(kind, mode, first)
+    layer, with_all = model.layers[-1], numpy(inner(x))
+    half = numpy(layer(x, training=True))
+    layer.rate = 0.0
+    np.testing.assert_allclose(numpy(layer(x, training=True)), with_all, rtol=1e-5, atol=1e-6)
+    layer.rate = 1.0
+    without = numpy(layer(x, training=True))
+    b = of_adapter(inner, "_b")
+    b.assign(np.zeros(b.shape))
+    np.testing.assert_allclose(without, numpy(inner(x)), rtol=1e-5, atol=1e-5)  # the quantized kernel's part is untouched
+    assert min(np.abs(half - with_all).max(), np.abs(half - without).max(), np.abs(with_all - without).max()) > 0.05
+
+
+@pytest.mark.parametrize("kind", WITH_ADAPTER)
+def test_int8_is_the_float_layer_within_its_quantization(kind):
+    """With the same adapter and the same masks."""
+    (floats, _, x), (model, inner, _) = with_adapter(kind, None), with_adapter(kind, "int8", "wrap")
+    found, expected = (numpy(each.layers[-1](x, training=True)) for each in (model, floats))
+    scale = np.abs(expected).max()
+    assert 0 < np.abs(found - expected).max() < 0.03 * scale
+    assert np.abs(numpy(inner(x)) - expected).max() > 0.1 * scale  # that would be too lenient for another mask
+
+
+@pytest.mark.parametrize("kind", WITH_ADAPTER)
+def test_training_moves_the_adapter_of_an_int8_layer_alone(kind):
+    model, inner, x = with_adapter(kind, "int8")
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    before = {each.path: numpy(each) for each in inner.variables}
+    shape = numpy(model(x)).shape
+    losses = model.fit(x, np.ones(shape), epochs=6, verbose=0).history["loss"]
+    moved = {each.name for each in inner.variables if not np.array_equal(numpy(each), before[each.path])}
+    a, b = (of_adapter(inner, which).name for which in ("_a", "_b"))
+    assert {a, b} <= moved <= {a, b, "bias"}
+    assert losses[-1] < losses[0]
+
+
+def test_a_word_is_dropped_from_the_adapter_as_a_whole():
+    model, inner, _ = with_adapter("embedding", None)
+    layer, ids = model.layers[-1], np.tile(np.arange(9), (400, 1))
+    branch = numpy(layer(ids, training=True)) - numpy(inner._embeddings)[ids]
+    expected = 3.0 * (numpy(of_adapter(inner, "_a")) @ numpy(of_adapter(inner, "_b")))[ids]
+    dropped = np.abs(branch).max(-1) < 1e-5
+    np.testing.assert_allclose(branch, np.where(dropped[..., None], 0, 2 * expected), rtol=1e-3, atol=1e-5)
+    assert_share(dropped, 0.5)
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+@pytest.mark.parametrize("kind", WITH_ADAPTER)
+def test_a_loaded_adapter_has_its_scale_and_its_quantization(kind, mode, tmp_path):
+    model, _, x = with_adapter(kind, mode)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    again = loaded.layers[-1].layer
+    assert (again.lora_rank, again.lora_alpha, again.quantization_mode) == (2, 6.0, mode)
+    expected, scale = numpy(model(x)), np.abs(numpy(model(x))).max()
+    assert np.abs(numpy(loaded(x)) - expected).max() < (0.03 if mode else 1e-5) * scale
+    assert again.get_config()["lora_alpha"] == type(loaded.layers[-1]).from_config(loaded.layers[-1].get_config()).layer.lora_alpha
+
+
+def test_sites_and_rates_of_a_model_with_int8_adapters():
+    model, inner, x = with_adapter("dense", "int8")
+    (site,) = (each for each in keras_dropout.sites(model) if each.dropout)
+    assert [each["kind"] for each in site.dropout] == ["LoRADropout"]
+    before = numpy(model(x, training=True))
+    keras_dropout.set_rate(model, 0.0)
+    assert model.layers[-1].rate == 0.0
+    np.testing.assert_allclose(numpy(model(x, training=True)), numpy(inner(x)), rtol=1e-5, atol=1e-6)
+    assert np.abs(before - numpy(inner(x))).max() > 0.05
+    assert keras_dropout.adopt(model) == []
 
 
 # all of them

@@ -22,7 +22,7 @@ def compare(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (fashion-mnist-mlp, digits-mlp), a .keras file, file.py:function, or a table of scores.",
+            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function, or a table of scores.",
             autocompletion=complete_target,
         ),
     ] = None,

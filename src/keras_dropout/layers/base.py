@@ -181,7 +181,8 @@ class LayerWrapper(Stochastic, keras.layers.Wrapper):
                 "Write the rate first, where there is one, then the layer.",
             )
         if kwargs.get("dtype") is None:
-            kwargs["dtype"] = layer.dtype_policy
+            policy = layer.dtype_policy  # of a quantized layer, as in int8_from_float32, without the quantization
+            kwargs["dtype"] = policy.name.rpartition("_from_")[2] if policy.quantization_mode else policy
         super().__init__(layer, **kwargs)
 
     def call_layer(self, inputs: Any, training: bool, values: Iterable[tuple[keras.Variable, Any]] = (), **options: Any) -> Any:

@@ -61,6 +61,20 @@ class _OnKernel(LayerWrapper):
                 f"{type(self).__name__}: layer must have one variable `kernel`; {self.layer!r} has none.",
                 "Wrap a Dense, EinsumDense or convolution layer.",
             )
+        self.check_kernel()
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.built:
+            self.check_kernel()  # the layer may have been quantized since
+        return super().__call__(*args, **options)
+
+    def check_kernel(self) -> None:
+        """Refuse a quantized kernel: its numbers are those of the weights only up to a scale, and are not trained."""
+        if "float" not in (kind := keras.backend.standardize_dtype(self.layer.kernel.dtype)):
+            refuse(
+                f"{type(self).__name__}: layer must have a floating-point kernel; that of {self.layer!r} is {kind}.",
+                "Train first, and quantize the trained model without its dropout: keras_dropout.strip(model).",
+            )
 
     def add_numbers(self, name: str, shape: tuple, start: float, constraint: Any = None) -> keras.Variable:
         """Return a new weight of numbers that are learned in float32 and begin at `start`."""
@@ -74,6 +88,7 @@ class _OnKernel(LayerWrapper):
 
     def with_kernel(self, kernel: Any) -> keras.Layer:
         """Return a layer like the wrapped one, with another kernel."""
+        self.check_kernel()
         twin = type(self.layer).from_config(self.layer.get_config())
         twin.build_from_config(self.layer.get_build_config())
         twin.set_weights(self.layer.get_weights())

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, refuse
-from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating
+from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating, check_tensor
 
 __all__ = ["DropConnect", "LoRADropout", "WeightDrop"]
 
@@ -220,11 +220,14 @@ class LoRADropout(_WeightWrapper):
 
     Shapes:        those of the layer.
     Inference:     the layer as it is, y = a(x (W + alpha / rank * A B) + b).
-    Arguments:     rate: fraction of the adapter's inputs dropped, in [0, 1]. layer: Dense or EinsumDense with LoRA, by `lora_rank`
-                   or `enable_lora`. seed: whole number.
-    Source:        Hu et al. 2021, arXiv:2106.09685; as `lora_dropout` in PEFT.
-    Differs from:  Keras, which has no dropout in its adapters. Keras saves an adapter merged into the kernel and loads A = B = 0:
-                   a loaded model predicts the same, but its adapter has to be started anew before training goes on.
+    Arguments:     rate: fraction of the adapter's inputs dropped, in [0, 1]. layer: Dense, EinsumDense or Embedding with LoRA, by
+                   `lora_rank` or `enable_lora`; it may be quantized to int8 or int4, before or after. The inputs of an Embedding
+                   are one-hot: one draw per token. seed: whole number.
+    Source:        Hu et al. 2021, arXiv:2106.09685; as `lora_dropout` in PEFT. On quantized layers: Dettmers et al. 2023, "QLoRA",
+                   arXiv:2305.14314.
+    Differs from:  Keras, which has no dropout in its adapters; PEFT drops nothing in the adapter of an embedding. Keras saves an
+                   adapter merged into the kernel and loads A = B = 0: a loaded model predicts the same (a quantized one within its
+                   quantization), but its adapter has to be started anew before training goes on.
 
     >>> layer = LoRADropout(0.5, keras.layers.Dense(2, lora_rank=1), seed=0)
     >>> x = np.ones((4, 3), "float32")
@@ -234,33 +237,81 @@ class LoRADropout(_WeightWrapper):
 
     def __init__(self, rate: float, layer: keras.Layer, *, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, layer, seed=seed, **kwargs)
-        if not _is_plain(layer, keras.layers.Dense, keras.layers.EinsumDense) or not layer.lora_rank:
+        if not _calls_as(layer, keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding) or not layer.lora_rank:
             refuse(
-                f"LoRADropout: layer must be Dense or EinsumDense with LoRA, not quantized; got {layer!r}.",
+                f"LoRADropout: layer must be Dense, EinsumDense or Embedding with LoRA; got {layer!r}.",
                 "Make it with lora_rank=..., or call its enable_lora(rank) first.",
+            )
+        if isinstance(layer, keras.layers.Embedding):
+            self.autocast = False  # as in Embedding: ids in floating point would lose their last digits
+        self.check_quantization()
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "LayerWrapper":
+        made = super().from_config(config, custom_objects)
+        made.layer.lora_alpha = config["layer"]["config"]["lora_alpha"]  # a layer that Keras builds from its config loses it
+        return made
+
+    def build(self, input_shape: tuple) -> None:
+        alpha = self.layer.lora_alpha
+        super().build(input_shape)
+        self.layer.lora_alpha = alpha
+
+    def check_quantization(self) -> None:
+        """Refuse a quantization in which Keras leaves the adapter out. A layer may be quantized after it was wrapped."""
+        if self.layer.quantization_mode not in (None, "int8", "int4"):
+            refuse(
+                f"LoRADropout: Keras has no adapter on a layer quantized by {self.layer.quantization_mode}; got {self.layer!r}.",
+                'Quantize the layer with quantize("int8").',
             )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        check_floating("LoRADropout", inputs)
+        self.check_quantization()
+        tokens = isinstance(self.layer, keras.layers.Embedding)
+        (check_tensor if tokens else check_floating)("LoRADropout", inputs)
         if not training:
             return self.call_layer(inputs, training)
+        # The layer's own sum already has the adapter with all inputs, so add only the change that dropout makes.
+        values = self.before_activation(inputs)
+        values = values + ops.cast(self.layer.lora_alpha / self.layer.lora_rank * self.change(inputs), values.dtype)
+        return self.regularized(values) if tokens else self.activated(values)
+
+    def before_activation(self, inputs: Any) -> Any:
+        """Return what the layer computes, quantized or not, without its activation and without what a call of it adds as losses."""
         layer = self.layer
-        x = ops.cast(inputs, layer.compute_dtype)
-        # The kernel already contains the adapter, so add only the change that dropout makes.
-        change = noise.bernoulli_product(x, self.stream.next(), self.state.rate, tuple(ops.shape(x))) - x
-        a, b = (ops.cast(weight, x.dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
-        kernel = ops.cast(layer.kernel, x.dtype)
+        bare = object.__new__(type(layer))  # the same variables; a copy by Keras would have others
+        vars(bare).update(vars(layer), activation=None)
+        if not isinstance(layer, keras.layers.Embedding):
+            inputs = ops.cast(inputs, layer.compute_dtype)
+        return bare.quantized_call(inputs, training=True) if layer.quantization_mode else bare.call(inputs)
+
+    def change(self, inputs: Any) -> Any:
+        """Return how much dropout changes the adapter's outputs, before their scale alpha / rank."""
+        layer, dtype = self.layer, self.layer.compute_dtype
+        if isinstance(layer, keras.layers.Embedding):
+            a, b = (ops.cast(weight, dtype) for weight in (layer.lora_embeddings_a, layer.lora_embeddings_b))
+            rows = ops.take(a, ops.cast(inputs, "int32"), axis=0)
+            return ops.matmul(self.dropped(rows, (*ops.shape(inputs), 1)) - rows, b)
+        a, b = (ops.cast(weight, dtype) for weight in (layer.lora_kernel_a, layer.lora_kernel_b))
+        x = ops.cast(inputs, dtype)
+        difference = self.dropped(x, tuple(ops.shape(x))) - x
         if isinstance(layer, keras.layers.Dense):
-            values, adapted = ops.matmul(x, kernel), ops.matmul(ops.matmul(change, a), b)
-        else:
-            values, adapted = ops.einsum(layer.equation, x, kernel), ops.einsum(layer.equation, change, ops.matmul(a, b))
-        values = values + layer.lora_alpha / layer.lora_rank * adapted
-        return self.activated(values if layer.bias is None else values + ops.cast(layer.bias, x.dtype))
+            return ops.matmul(ops.matmul(difference, a), b)
+        return ops.einsum(layer.equation, difference, ops.matmul(a, b))
+
+    def dropped(self, values: Any, mask_shape: tuple) -> Any:
+        """Return values with a fresh mask of this shape."""
+        return noise.bernoulli_product(values, self.stream.next(), self.state.rate, mask_shape)
+
+
+def _calls_as(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
+    """Return whether the layer computes as one of `kinds` does, so that its computation can be repeated here."""
+    return any(type(layer).call is kind.call for kind in kinds)
 
 
 def _is_plain(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
-    """Return whether the layer computes as one of `kinds` does, so that its computation can be repeated here."""
-    return any(type(layer).call is kind.call for kind in kinds) and layer.quantization_mode is None
+    """Return whether the layer computes as one of `kinds` does, and is not quantized."""
+    return _calls_as(layer, *kinds) and layer.quantization_mode is None
 
 
 def _cells(layer: Any) -> list:

@@ -36,7 +36,7 @@ _AROUND = {
         "LoRADropout",
     ),
     "recurrent": ("VariationalRNNDropout", "RecurrentDropout", "WeightDrop", "Zoneout"),
-    "embedding": ("EmbeddingDropout",),
+    "embedding": ("EmbeddingDropout", "LoRADropout"),
     "attention": ("AttentionDropout", "DropKey", "DropHead"),
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input

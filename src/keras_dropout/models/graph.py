@@ -277,6 +277,7 @@ def copy(model: keras.Model) -> keras.Model:
                 "Its layers must be saved and loaded by Keras: give them get_config, and register their classes.",
             )
     _check_same(made, model)
+    _carry_adapters(made, model)
     freeze(made, trainable(model))
     _tell_apart(made, [variable.path for variable in model.variables])
     compile_like(made, model)
@@ -287,6 +288,47 @@ def copy(model: keras.Model) -> keras.Model:
     if model in FROM_FILES:
         FROM_FILES.add(made)
     return made
+
+
+def _carry_adapters(made: keras.Model, model: keras.Model) -> None:
+    """Give a copy the adapters (LoRA) of `model`: Keras merges them into the kernels that it saves, and loads zeros or none."""
+    adapters = _adapters(model)
+    _put_adapters(made, adapters)
+    pairs = list(zip(made._flatten_layers(), model._flatten_layers()))
+    for number, *_ in adapters:
+        ours, theirs = pairs[number]
+        ours.set_weights([np.array(weight) for weight in theirs.get_weights()])  # a step on JAX gives its buffers away
+
+
+def begin_adapters(made: keras.Model, model: keras.Model) -> None:
+    """After weights were loaded, give adapters (LoRA) of zeros, which no gradient reaches, the first matrix of those in `model`.
+
+    The second is 0, as at the beginning of every adapter: what the layers compute does not change.
+    """
+    for ours, theirs in zip(made._flatten_layers(), model._flatten_layers()):
+        if getattr(ours, "lora_enabled", False):
+            (a, b), (begun, _) = (lora_weights(layer) for layer in (ours, theirs))
+            if not any(np.any(keras.ops.convert_to_numpy(each)) for each in (a, b)):
+                a.assign(np.array(keras.ops.convert_to_numpy(begun)))
+
+
+def lora_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the two matrices of a layer's adapter (LoRA)."""
+    return [weight for weight in layer.weights if weight.name.startswith("lora_")]
+
+
+def _adapters(model: keras.Model) -> list[list[Any]]:
+    """Return (number, rank, alpha) of each layer with LoRA, numbered among all layers of the model."""
+    layers = enumerate(model._flatten_layers())
+    return [[n, layer.lora_rank, layer.lora_alpha] for n, layer in layers if getattr(layer, "lora_enabled", False)]
+
+
+def _put_adapters(model: keras.Model, adapters: Iterable[Iterable[Any]]) -> None:
+    layers = list(model._flatten_layers())
+    for number, rank, alpha in adapters:
+        if not layers[number].lora_enabled:
+            layers[number].enable_lora(rank)
+        layers[number].lora_alpha = alpha
 
 
 def own_objects(owner: Any) -> dict[str, Any]:
@@ -448,7 +490,7 @@ def make(settings: Mapping[str, Any]) -> keras.Model:
     Layers without a given name are named as in a process that has made no other model: sites have the same names in each run.
     """
     config = copying.deepcopy(dict(settings))  # Keras empties what it reads
-    flags = config.pop("trainable", ())
+    flags, adapters = config.pop("trainable", ()), config.pop("lora", ())
     before = global_state.get_global_attribute("object_name_uids") or {}
     global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
     try:
@@ -456,13 +498,21 @@ def make(settings: Mapping[str, Any]) -> keras.Model:
     finally:
         counts = global_state.get_global_attribute("object_name_uids")
         counts.update({name: max(count, counts.get(name, 0)) for name, count in before.items()})
+    _put_adapters(made, adapters)
     freeze(made, flags)
     _tell_apart(made, [variable.path for variable in made.variables])
     return made
 
 
-def with_frozen(settings: dict[str, Any], model: keras.Model, made: keras.Model) -> dict[str, Any]:
-    """Return the settings for `make`, with what is frozen in `model` if the model `made` from them differs."""
+def with_lost(settings: dict[str, Any], model: keras.Model, made: keras.Model) -> dict[str, Any]:
+    """Return the settings for `make`, with what Keras loses of `model`; the model `made` from the settings gets its adapters.
+
+    That is what is frozen, adapters (LoRA) inside of other layers, and the scale alpha of those of Dense and Embedding.
+    """
+    adapters = _adapters(model)
+    if adapters != _adapters(made):
+        settings = {**settings, "lora": adapters}
+        _put_adapters(made, adapters)
     here, there = trainable(model), trainable(made)
     return settings if here == there or len(here) != len(there) else {**settings, "trainable": here}
 

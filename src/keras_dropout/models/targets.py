@@ -19,7 +19,8 @@ from typing import Any
 
 from keras_dropout.errors import meant, refuse, refused
 
-RECIPES = ("fashion-mnist-mlp", "digits-mlp")  # kept here, because their module loads Keras
+RECIPES = ("fashion-mnist-mlp", "digits-mlp", "lora-reviews")  # kept here, because their module loads Keras
+TUNED = ("lora-reviews",)  # those whose runs start from the recipe's own weights, which are pretrained
 
 # Models that came from a file: their copies are made in safe mode, too.
 FROM_FILES: weakref.WeakSet[Any] = weakref.WeakSet()

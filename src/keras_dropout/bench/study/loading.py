@@ -217,4 +217,5 @@ def with_weights(model: Any, from_weights: Any) -> Any:
     except Exception as error:  # h5py, zipfile and Keras each raise their own errors
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         refuse(f"{from_weights} does not fit the model: {text}", "Give the weights of this model, in a file that is whole.")
+    graph.begin_adapters(filled, model)
     return filled

@@ -17,7 +17,7 @@ import numpy as np
 
 import keras_dropout
 from keras_dropout.bench.data.dataset import Data
-from keras_dropout.bench.data.divisions import Divisions, pooled
+from keras_dropout.bench.data.divisions import Divisions, pooled, refuse_divided
 from keras_dropout.bench.ledger.lookup import kept, peek
 from keras_dropout.bench.ledger.schema import LARGEST
 from keras_dropout.bench.ledger.store import check_ledger_path
@@ -220,7 +220,7 @@ def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
     if isinstance(target, str) and not targets.names_model(target):
         if data is not None or options:
             refuse(f"the recipe {target} has data of its own.", "Leave data out, or name a model: file.keras or file.py:function.")
-        if settings.get("from_weights") is True:
+        if settings.get("from_weights") is True and target not in targets.TUNED:
             refuse(f"the recipe {target} has no weights of its own.", "Name a file of weights, or leave from_weights out.")
         return
     if inspect.isroutine(target) or isinstance(target, type):
@@ -273,7 +273,8 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     compiled = _compile_settings(subject.given, asked["optimizer"], asked["learning_rate"])
     chosen = _choose(asked["variants"], ready, subject.default)
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
-    begun = with_weights(model, asked["from_weights"])
+    start = asked["from_weights"] or (True if of_recipe and target in targets.TUNED else None)
+    begun = with_weights(model, start)
     made, notes = checks.settings_of(begun), subject.notes
     needed: dict[str, Any] = {}
     if not of_recipe:
@@ -309,7 +310,7 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
         class_weight=weigh(subject.data),
         early_stopping=asked["early_stopping"],
         samples=asked["samples"],
-        weights=None if asked["from_weights"] is None else checks.weights_of(begun),
+        weights=None if start is None else checks.weights_of(begun),
         **needed,
     )
     return Plan(study, subject.data, asked, notes, of_recipe, divisions=subject.divisions)
@@ -324,9 +325,11 @@ def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
     data, default, divisions = recipe.data(asked["data_dir"]), list(ready), None
     ready[AS_BUILT] = Variant(AS_BUILT, None)
     if asked["resample_split"]:
+        if name in targets.TUNED:
+            refuse_divided(f"{name} is pretrained on films that are in no part, and divided by film", "Name another recipe, or")
         divisions = pooled(data, recipe.drawn)
         data, _ = divisions.of(asked["seeds"][0])
-    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size, divisions=divisions)
+    return _Subject(recipe.name, model, model, data, (), ready, default, recipe.epochs, recipe.batch_size, None, divisions)
 
 
 def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
@@ -365,7 +368,7 @@ def _made_again(
     if subject.model is not subject.given:
         settings = checks.without_batch(settings)
     made, needed = checks.check_can_be_made_again(settings, compiled, subject.source, own_classes.of_model(subject.given))
-    settings = graph.with_frozen(settings, begun, made)
+    settings = graph.with_lost(settings, begun, made)
     checks.check_statistics(begun, made)
     checks.check_same(subject.model, subject.given, made)
     return settings, [_renamed(variant, subject.model, made) for variant in placed], needed, _still_random(made)

@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_dropout.bench.data import public_sets
+from keras_dropout.bench.data import public_sets, reviews
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.records import BASELINE, Variant
+from keras_dropout.bench.study import pretrained
 from keras_dropout.layers import Dropout
 from keras_dropout.models.targets import check_recipe
 
@@ -76,6 +77,11 @@ _PLACEMENTS = (
     Variant.of("last", {"last": 0.2}),
 )
 
+
+def _lora_dropout(rate: float) -> Variant:
+    return Variant.of(f"lora-{rate:g}", dict.fromkeys(("embedding", "features"), f"LoRADropout({rate:g})"))
+
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -101,6 +107,17 @@ RECIPES = {
             published={},
             source="ours",
             drawn=True,
+        ),
+        Recipe(
+            name="lora-reviews",
+            title="400 lines of film reviews, LoRA of rank 8 on two layers that were pretrained on other lines, Adam 0.003",
+            model=pretrained.adapted_classifier,
+            data=lambda data_dir: reviews.film_reviews(),
+            epochs=10,
+            batch_size=32,
+            variants=(Variant.of(BASELINE, {}), *map(_lora_dropout, (0.1, 0.3, 0.5))),
+            published={},
+            source="ours",
         ),
     )
 }
