@@ -3,6 +3,8 @@
 See `layers.adopted` for how a layer is changed, and saved with its changes.
 """
 
+import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,7 +35,7 @@ from keras_dropout.models.randomness import warn_still_random
 from keras_dropout.models.survey import Place, Site, is_site, survey
 
 _COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
-_LENGTH = 8  # of an axis whose length a model leaves open, when it is traced
+_LENGTHS = 8, 1024  # of an axis whose length a model leaves open, when it is traced; strided convolutions of sound need many steps
 
 
 def adopt(model: keras.Model) -> list[str]:
@@ -51,7 +53,10 @@ def adopt(model: keras.Model) -> list[str]:
     ['drop']
     """
     graph.check_model(model)
-    return _adopt(model)
+    found = _adopt(model)
+    if found:
+        _finish_owners(model)
+    return found
 
 
 def _adopt(layer: keras.Layer) -> list[str]:
@@ -111,6 +116,7 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
     for layer, dropout in put:
         put_behind(layer, dropout)
     _finish(model)
+    _finish_owners(model)
 
 
 def put_at(model: keras.Model, address: str, dropout: keras.Layer) -> None:
@@ -149,7 +155,8 @@ def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
 def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
     """Return what the layers of a model return in a training step, by the id of the layer: (shape without the batch, dtype) a call.
 
-    The step is traced, not computed. Of several outputs, it is the first.
+    The step is traced, not computed. Of several outputs, it is the first. A functional model that cannot be traced as a whole has been
+    called layer by layer when it was made: a warning says that nothing is known of the layers inside its layers.
     """
     seen: dict[int, list[tuple[tuple, str]]] = {}
 
@@ -166,20 +173,24 @@ def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
 
         return watching
 
-    inputs = keras.tree.map_structure(
-        lambda each: keras.KerasTensor((2, *(size or _LENGTH for size in each.shape[1:])), each.dtype), graph.inputs_of(model)
-    )
     watching = [(layer, watched(layer)) for layer in model._flatten_layers() if layer is not model]
-    for training in (True, False):  # a model that cannot be trained can still predict
+    failed = ""
+    for training, length in itertools.product((True, False), _LENGTHS):  # a model that cannot be trained can still predict
         seen.clear()
+        inputs = keras.tree.map_structure(
+            lambda each, size=length: keras.KerasTensor((2, *(n or size for n in each.shape[1:])), each.dtype), graph.inputs_of(model)
+        )
         try:
             with graph.unchanged(model), graph.called_as(watching), keras.StatelessScope():
                 compute_output_spec(lambda x, on=training: model(x, training=on), inputs)
-            break
+            return seen
         except Exception as error:  # the layers' code may raise anything
-            if not training:
-                called = f"{type(model).__name__} {model.name!r}"
-                refuse(f"{called} cannot be called on its inputs: {described(error)}", "Call it on a batch of data first.")
+            failed = failed or described(error)
+    called = f"{type(model).__name__} {model.name!r}"
+    if not is_nested(model):
+        refuse(f"{called} cannot be called on its inputs: {failed}", "Call it on a batch of data first.")
+    warn(f"the layers inside the layers of {called} are not listed: it cannot be traced with all open lengths equal: {failed}")
+    seen.clear()
     return seen
 
 
@@ -214,6 +225,25 @@ def _finish(model: keras.Model) -> None:
         holder.__class__ = changed(type(holder))
     for layer in model._flatten_layers():
         vars(layer).update({name: None for name in _COMPILED if vars(layer).get(name) is not None})
+
+
+def _finish_owners(model: keras.Model) -> None:
+    """Do what `_finish` does for each layer that holds a model, at any depth: a GAN whose discriminator was changed, for example.
+
+    It would make the model again as it was when it is loaded. Keras keeps no link from a layer to the one that holds it, so that
+    Python's garbage collector is asked for all layers.
+    """
+    layers = [each for each in gc.get_objects() if issubclass(type(each), keras.Layer) and hasattr(each, "_layers")]
+    held, owners = {id(model)}, True
+    while owners:
+        owners = [
+            each
+            for each in layers
+            if id(each) not in held and any(id(one) in held for one in each._flatten_layers(include_self=False, recursive=False))
+        ]
+        for each in owners:
+            held.add(id(each))
+            _finish(each)
 
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:

@@ -13,7 +13,7 @@ import numpy as np
 from keras_dropout import notation
 from keras_dropout.errors import BadInput, check_rate, refuse, warn
 from keras_dropout.layers import Dropout
-from keras_dropout.layers.adopted import inside, is_adoptable, own_class
+from keras_dropout.layers.adopted import Changed, inside, is_adoptable, own_class
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
 from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for
@@ -248,7 +248,12 @@ class _Change:
 
 
 def _without_dropout(layer: Any) -> Any:
-    """Return a layer without its dropout: made again, or itself with the dropout inside adopted and off."""
+    """Return a layer without its dropout: made again, or itself with the dropout inside adopted and off.
+
+    A layer that was changed in place is saved with as many dropout layers as it has: without any it could not be made again.
+    """
+    if isinstance(layer, Changed) and silence(layer):
+        return layer
     try:
         return without_dropout(layer)
     except BadInput:
