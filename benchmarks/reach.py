@@ -187,11 +187,8 @@ def steps(make: Callable[[], Form]) -> Mapping[str, Callable[[], Any]]:
         new, part = anew()
         step = new.train_step
         # The last site of a model whose call cannot be followed may be its output.
-        where = (
-            {"hidden": 0.1}
-            if inner
-            else {site.name: 0.1 for site in keras_dropout.sites(part)[:-1] if site.group not in ("input", "draws")}
-        )
+        inside = [site.name for site in keras_dropout.sites(part)[:-1] if site.group == "inside"]
+        where = {"hidden": 0.1} if inner else dict.fromkeys(inside, 0.1)
         keras_dropout.place(part, where, in_place=True)
         expect(step.__func__ is new.train_step.__func__, "it trains in another way")
         return put(new, f"in place, in its {inner}" if inner else f"in place; a copy is refused: {why}")
