@@ -72,19 +72,35 @@ def goes_around(value: Any) -> bool:
     return isinstance(value, Mapping) and issubclass(class_of(value.get("kind")), keras.layers.Wrapper)
 
 
+def draws(site: Site) -> tuple[str, str]:
+    """Return why the dropout of a site of the group "draws" cannot be set, and what to do."""
+    return (
+        f"{site.kind} {site.name.rpartition('/')[0]!r} draws at random from a seed of its own: what it draws is only seen when it runs.",
+        "Where that is dropout, let the class hold a keras.layers.Dropout and call it: keras_dropout.adopt(model) gives it a rate.",
+    )
+
+
+def nearest(pattern: str, names: list[str]) -> list[str]:
+    """Return the names for a message: of many, those that are most like a pattern."""
+    if len(names) <= _MOST_NAMES:
+        return names
+    return [*(difflib.get_close_matches(pattern, names, _MOST_NAMES, cutoff=0.4) or names[:_MOST_NAMES]), "…"]
+
+
 def chosen_sites(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value for each site that a placement names; a later pattern overrides an earlier one."""
     resolved: dict[str, Any] = {}
     for pattern, value in placement.items():
         named = [site for site in known if site.matches(pattern)]
+        if named and all(site.group == "draws" for site in named):
+            refuse(*draws(named[0]))
         if not named:
-            names = [site.name for site in known]
-            if len(names) > _MOST_NAMES:
-                names = [*(difflib.get_close_matches(pattern, names, _MOST_NAMES, cutoff=0.4) or names[:_MOST_NAMES]), "…"]
+            names = nearest(pattern, [site.name for site in known if site.group != "draws"])
             refuse(
                 f"unknown site {pattern!r}: the model has no such site.",
                 f"Use one of the groups {', '.join(GROUPS)}, a class of layers, a glob, or a site: {', '.join(names)}.",
             )
+        named = [site for site in named if site.group != "draws"]
         method, exact = _method(value), [site for site in named if site.name == pattern]
         if exact or not isinstance(getattr(layers, method, None), type):
             chosen = exact or named

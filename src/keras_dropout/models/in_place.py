@@ -31,7 +31,7 @@ from keras_dropout.models import fitting, graph
 from keras_dropout.models.choice import chosen_sites, goes_around, layer_for
 from keras_dropout.models.dropping import is_dropout, is_known, rate_of, rated
 from keras_dropout.models.graph import is_nested
-from keras_dropout.models.randomness import warn_still_random
+from keras_dropout.models.randomness import drawing, warn_still_random
 from keras_dropout.models.survey import Place, Site, is_site, survey
 
 _COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
@@ -55,7 +55,7 @@ def adopt(model: keras.Model) -> list[str]:
     graph.check_model(model)
     found = _adopt(model)
     if found:
-        _finish_owners(model)
+        finish_owners(model)
     return found
 
 
@@ -64,7 +64,7 @@ def _adopt(layer: keras.Layer) -> list[str]:
     for _, each in found:
         become_ours(each)
     if found:
-        _finish(layer)
+        finish(layer)
     return [address for address, _ in found]
 
 
@@ -79,7 +79,8 @@ def silence(layer: keras.Layer) -> bool:
 
 def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
     """Do what `place` does in the model itself. Nothing changes if the placement is refused."""
-    places, inner = _places(model), inner_sites(model)
+    read, inner = _read(model), [*inner_sites(model), *drawing(model)]
+    places = survey(read) if read else []
     addresses = {address: layer for address, layer, _ in inside(model)}
     chosen = chosen_sites([*(each.site for each in places), *inner], placement)
     by_name = {each.site.name: each for each in places}
@@ -91,7 +92,7 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
                 "Leave in_place out: the copy has it around the layer. Or put a method that goes behind, such as Dropout.",
             )
         try:
-            ends = _ends(model, by_name[name]) if name in by_name else [addresses[name]]
+            ends = _ends(read, by_name[name]) if read and name in by_name else [addresses[name]]
         except BadInput as error:
             if name in placement:
                 raise
@@ -115,25 +116,25 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
         warn_still_random(model)
     for layer, dropout in put:
         put_behind(layer, dropout)
-    _finish(model)
-    _finish_owners(model)
+    finish(model)
+    finish_owners(model)
 
 
 def put_at(model: keras.Model, address: str, dropout: keras.Layer) -> None:
     """Put dropout behind the layer at an address inside a model."""
     put_behind({name: layer for name, layer, _ in inside(model)}[address], dropout)
-    _finish(model)
+    finish(model)
 
 
-def _places(model: keras.Model) -> list[Place]:
-    """Return the places of a model's graph; none if it has no graph, or one that cannot be followed."""
+def _read(model: keras.Model) -> graph.Graph | None:
+    """Return a model's graph; None if it has none, or one that cannot be followed."""
     try:
-        return survey(graph.read(model))
+        return graph.read(model)
     except BadInput:
-        return []
+        return None
 
 
-def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
+def _ends(read: graph.Graph, place: Place) -> list[keras.Layer]:
     """Return the layers behind which the dropout of a place goes."""
     name = place.site.name
     if place.behind_input or not place.behind:
@@ -143,7 +144,7 @@ def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
         )
     ends = list({id(call.layer): call.layer for call in place.behind}.values())
     nodes = {id(call.node) for call in place.behind}
-    for call in graph.read(model).calls:
+    for call in read.calls:
         if any(call.layer is end for end in ends) and id(call.node) not in nodes:
             refuse(
                 f"{call.path!r} is behind {name!r} and elsewhere too: dropout behind it would drop in both places.",
@@ -178,7 +179,8 @@ def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
     for training, length in itertools.product((True, False), _LENGTHS):  # a model that cannot be trained can still predict
         seen.clear()
         inputs = keras.tree.map_structure(
-            lambda each, size=length: keras.KerasTensor((2, *(n or size for n in each.shape[1:])), each.dtype), graph.inputs_of(model)
+            lambda each, size=length: keras.KerasTensor((2, *(n or size for n in each.shape[1:])), each.dtype),
+            graph.inputs_of(model),
         )
         try:
             with graph.unchanged(model), graph.called_as(watching), keras.StatelessScope():
@@ -219,7 +221,7 @@ def _inner_site(address: str, layer: keras.Layer, shape: tuple, dtype: str) -> S
     return Site(address, own_class(layer).__name__, "inside", False, shape, dtype, count, (), there, fits)
 
 
-def _finish(model: keras.Model) -> None:
+def finish(model: keras.Model) -> None:
     """Make the layers that hold changed dropout save it, and compiled functions be compiled again."""
     for holder in _holders(model):
         holder.__class__ = changed(type(holder))
@@ -227,8 +229,8 @@ def _finish(model: keras.Model) -> None:
         vars(layer).update({name: None for name in _COMPILED if vars(layer).get(name) is not None})
 
 
-def _finish_owners(model: keras.Model) -> None:
-    """Do what `_finish` does for each layer that holds a model, at any depth: a GAN whose discriminator was changed, for example.
+def finish_owners(model: keras.Model) -> None:
+    """Do what `finish` does for each layer that holds a model, at any depth: a GAN whose discriminator was changed, for example.
 
     It would make the model again as it was when it is loaded. Keras keeps no link from a layer to the one that holds it, so that
     Python's garbage collector is asked for all layers.
@@ -243,7 +245,7 @@ def _finish_owners(model: keras.Model) -> None:
         ]
         for each in owners:
             held.add(id(each))
-            _finish(each)
+            finish(each)
 
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:
