@@ -270,8 +270,8 @@ def changed(cls: Any) -> Any:
     return cls if issubclass(cls, Changed) else _subclass(cls)
 
 
-def own_class(layer: keras.Layer) -> type[keras.Layer]:
-    """Return the class that a layer had before it was changed in place."""
+def own_class(layer: Any) -> Any:
+    """Return the class that a layer had before it was changed in place; of anything else, its class."""
     return type(layer).__bases__[1] if isinstance(layer, Changed) else type(layer)
 
 

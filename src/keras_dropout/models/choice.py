@@ -74,8 +74,9 @@ def goes_around(value: Any) -> bool:
 
 def draws(site: Site) -> tuple[str, str]:
     """Return why the dropout of a site of the group "draws" cannot be set, and what to do."""
+    address = site.name.rpartition("/")[0]
     return (
-        f"{site.kind} {site.name.rpartition('/')[0]!r} draws at random from a seed of its own: what it draws is only seen when it runs.",
+        f"{site.kind} {address!r} draws at random from a seed of its own: what it draws is only seen when it runs.",
         "Where that is dropout, let the class hold a keras.layers.Dropout and call it: keras_dropout.adopt(model) gives it a rate.",
     )
 

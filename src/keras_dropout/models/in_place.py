@@ -156,8 +156,8 @@ def _ends(read: graph.Graph, place: Place) -> list[keras.Layer]:
 def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
     """Return what the layers of a model return in a training step, by the id of the layer: (shape without the batch, dtype) a call.
 
-    The step is traced, not computed. Of several outputs, it is the first. A functional model that cannot be traced as a whole has been
-    called layer by layer when it was made: a warning says that nothing is known of the layers inside its layers.
+    The step is traced, not computed. Of several outputs, it is the first. If a functional model cannot be traced as a whole, a
+    warning says that nothing is known of the layers inside its layers.
     """
     seen: dict[int, list[tuple[tuple, str]]] = {}
 
@@ -235,7 +235,8 @@ def finish_owners(model: keras.Model) -> None:
     It would make the model again as it was when it is loaded. Keras keeps no link from a layer to the one that holds it, so that
     Python's garbage collector is asked for all layers.
     """
-    layers = [each for each in gc.get_objects() if issubclass(type(each), keras.Layer) and hasattr(each, "_layers")]
+    kinds = set(_kinds_of(keras.Layer))
+    layers = [each for each in gc.get_objects() if type(each) in kinds and hasattr(each, "_layers")]
     held, owners = {id(model)}, True
     while owners:
         owners = [
@@ -246,6 +247,12 @@ def finish_owners(model: keras.Model) -> None:
         for each in owners:
             held.add(id(each))
             finish(each)
+
+
+def _kinds_of(cls: type) -> Iterator[type]:
+    yield cls
+    for each in cls.__subclasses__():
+        yield from _kinds_of(each)
 
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:

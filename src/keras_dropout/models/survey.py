@@ -26,8 +26,8 @@ class Site:
     """A place where dropout is or can be put: an input, behind what prepares it, or a layer with weights, behind its activation.
 
     `name` includes the names of nested models ("encoder/dense"). `kind` is the layer's class. `group` is "input", "hidden",
-    "output", "normalisation" for one that follows no layer with weights, "inside" for a layer inside another layer, or "draws" for a
-    seed in a layer of an unknown class: what it draws is only seen when it runs, and no dropout can be set there. `last` marks
+    "output", "normalisation" for one that follows no layer with weights, "inside" for a layer inside another layer, or "draws" for
+    a seed in a layer of an unknown class: what it draws is only seen when it runs, and no dropout can be set there. `last` marks
     the hidden sites that feed an output layer. `shape` is without the batch. `behind` are the activations and normalisations in
     front of the dropout. `dropout` is the existing dropout: {"layer", "kind", "rate"}. `methods` are the methods of the catalogue
     that fit, found on first use.
