@@ -703,6 +703,9 @@ TASKS: dict[str, Made] = {
 
 MODELS: dict[str, Made] = {**BACKBONES, **TASKS}
 
+_BASES = "Task CausalLM MaskedLM Seq2SeqLM TextClassifier TextEmbedder ImageClassifier ImageSegmenter ObjectDetector DepthEstimator"
 LEFT_OUT = {
     **dict.fromkeys(("Backbone", "FeaturePyramidBackbone"), "a base class"),
+    **dict.fromkeys(f"{_BASES} TextToImage ImageToImage Inpaint".split(), "a base class"),
+    "Gemma4AssistantCausalLM": "it has no keys and values of its own: it only runs beside a Gemma4CausalLM",
 }
