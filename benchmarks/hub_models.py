@@ -682,7 +682,7 @@ TASKS: dict[str, Made] = {
     **_tasks("TextEmbedder", "Bert XLMRoberta Qwen3"),
     **_task("Gemma3TextEmbedder", backbone=Made(M.Gemma3Backbone, **_DECODER, head_dim=8, image_size=16, is_embedding_model=False)),
     **_tasks("CausalLM", "GPT2 OPT Bloom GPTNeoX Gemma Gemma3 Gemma3n Gemma4 Llama Llama3 Mistral Mixtral GptOss Qwen QwenMoe"),
-    **_tasks("CausalLM", "Qwen3 Qwen3Moe Qwen3_5 Qwen3_5Moe Phi3 Falcon SmolLM3 RWKV7 PaliGemma BLIP2 PARSeq"),
+    **_tasks("CausalLM", "Qwen3 Qwen3Moe Qwen3_5 Qwen3_5Moe Phi3 Falcon SmolLM3 RWKV7 PaliGemma BLIP2"),
     **_tasks("Seq2SeqLM", "T5 T5Gemma T5Gemma2 Bart EdRec"),
     **_task("MoonshineAudioToText"),
     **_tasks(
@@ -707,5 +707,6 @@ _BASES = "Task CausalLM MaskedLM Seq2SeqLM TextClassifier TextEmbedder ImageClas
 LEFT_OUT = {
     **dict.fromkeys(("Backbone", "FeaturePyramidBackbone"), "a base class"),
     **dict.fromkeys(f"{_BASES} TextToImage ImageToImage Inpaint".split(), "a base class"),
+    "PARSeqCausalLM": "its constructor asks its preprocessor for a tokenizer",
     "Gemma4AssistantCausalLM": "it has no keys and values of its own: it only runs beside a Gemma4CausalLM",
 }

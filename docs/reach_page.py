@@ -5,15 +5,16 @@ from typing import Any
 
 HEAD = """# Which models it works on
 
-Models that others wrote, small and with random weights: families of `keras.applications`, backbones and tasks of KerasHub, and small models in
-the forms of keras.io's examples (among them a GAN, a VAE and a distillation with a `train_step` of their own). On each of them every step is
-tried, and what counts is the effect, as `benchmarks/reach.py` defines it: predictions equal bit for bit, other masks in each training call,
-none at rate 0, a saved file that is loaded with the same predictions, rates and masks.
+Models that others wrote, small and with random weights: families of `keras.applications`, backbones and tasks of KerasHub,
+and small models in the forms of keras.io's examples, among them a GAN, a VAE and a distillation with a `train_step` of their
+own. On each of them every step is tried, and what counts is the effect, as `benchmarks/reach.py` defines it: predictions
+equal bit for bit, other masks in each training call, none at rate 0, a saved file that is loaded with the same predictions,
+rates and masks.
 
 [How to change a pretrained model](how-to/pretrained.md) has the calls.
 
-- A number is the seconds of the processor where it worked, or the seconds of the clock where that is all that was stored. The machine did
-  other work beside.
+- A number says that it worked, in seconds: of the processor, or of the clock where the row has no others. The machine did other
+  work beside, so that those of the clock are many times too long.
 - *refused* means two lines: what is wrong, and a way out. The first is below the table.
 """
 STEPS = ("sites", "check", "adopt", "set_rate", "saved", "place", "strip", "uncertainty")
