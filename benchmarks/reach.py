@@ -180,8 +180,10 @@ def steps(make: Callable[[], Form]) -> Mapping[str, Callable[[], Any]]:
     def place() -> Any:
         try:
             if not inner:
+                start = time.process_time()
                 new = keras_dropout.place(model, {"hidden": 0.1})
-                return put(new, "" if isinstance(new, type(model)) else f"it is a {type(new).__name__} now")
+                said = f"the call itself: {time.process_time() - start:.1f} s of the processor"
+                return put(new, said if isinstance(new, type(model)) else f"it is a {type(new).__name__} now; {said}")
         except BadInput as error:
             why = str(error).splitlines()[0]
         new, part = anew()
