@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
@@ -72,12 +72,12 @@ def goes_around(value: Any) -> bool:
     return isinstance(value, Mapping) and issubclass(class_of(value.get("kind")), keras.layers.Wrapper)
 
 
-def draws(site: Site) -> tuple[str, str]:
-    """Return why the dropout of a site of the group "draws" cannot be set, and what to do."""
+def refuse_seed(site: Site) -> NoReturn:
+    """Refuse a site of the group "draws"."""
     address = site.name.rpartition("/")[0]
-    return (
+    refuse(
         f"{site.kind} {address!r} draws at random from a seed of its own: what it draws is only seen when it runs.",
-        "Where that is dropout, let the class hold a keras.layers.Dropout and call it: keras_dropout.adopt(model) gives it a rate.",
+        "Where that is dropout, call a keras.layers.Dropout in the class instead: keras_dropout.adopt(model) gives it a rate.",
     )
 
 
@@ -94,7 +94,7 @@ def chosen_sites(known: list[Site], placement: Mapping[str, Any]) -> dict[str, A
     for pattern, value in placement.items():
         named = [site for site in known if site.matches(pattern)]
         if named and all(site.group == "draws" for site in named):
-            refuse(*draws(named[0]))
+            refuse_seed(named[0])
         if not named:
             names = nearest(pattern, [site.name for site in known if site.group != "draws"])
             refuse(

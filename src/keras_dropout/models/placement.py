@@ -16,7 +16,7 @@ from keras_dropout.layers import Dropout
 from keras_dropout.layers.adopted import Changed, inside, is_adoptable, own_class
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
-from keras_dropout.models.choice import chosen_sites, class_of, draws, goes_around, layer_for, nearest
+from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for, nearest, refuse_seed
 from keras_dropout.models.dropping import inner_layer, is_foreign, named, passes, rated, without_dropout
 from keras_dropout.models.in_place import finish, inner_sites, place_in_place, put_at, saves_layers, silence
 from keras_dropout.models.randomness import drawing, outputs_of, warn_still_random
@@ -329,7 +329,7 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
         chosen = rated_by(model, found, pattern)
         if not chosen and (seeds := [site for site in drawing(model) if isinstance(pattern, str) and site.matches(pattern)]):
-            refuse(*draws(seeds[0]))
+            refuse_seed(seeds[0])
         if not chosen:
             what = f"no dropout layer {pattern!r}" if isinstance(pattern, str) else f"{pattern!r} is no dropout layer"
             refuse(f"{what} in the model.", f"Its dropout layers: {', '.join(nearest(str(pattern), [path for path, _ in found]))}.")
