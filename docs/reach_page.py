@@ -15,6 +15,7 @@ rates and masks.
 
 - A number says that it worked, in seconds: of the processor, or of the clock where the row has no others. The machine did other
   work beside, so that those of the clock are many times too long.
+- Rows are stored model by model: what is not listed has not been tried yet on that backend. XLA compiled without optimising.
 - *refused* means two lines: what is wrong, and a way out. The first is below the table.
 """
 STEPS = ("sites", "check", "adopt", "set_rate", "saved", "place", "strip", "uncertainty")
