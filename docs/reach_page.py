@@ -33,6 +33,13 @@ def page(stored: Mapping[str, Any]) -> str:
     for (group, backend), found in parts.items():
         counts = " | ".join(str(sum(_outcome(row, step) == "ok" for row in found)) for step in STEPS)
         lines.append(f"| {TITLES[group]}, {BACKENDS[backend]} | {len(found)} | {counts} |")
+    itself = [
+        f"{row['model']} ({row['place']['said']})" for row in rows if "the call itself" in row.get("place", {}).get("said", "")
+    ]
+    lines += [
+        "",
+        f"`place` in these tables is the call, two training calls, saving and loading. Timed apart: {', '.join(itself) or 'none'}.",
+    ]
     for (group, backend), found in parts.items():
         lines += ["", f"## {TITLES[group]}, {BACKENDS[backend]}", "", *_table(found)]
     commits = ", ".join(sorted({row["commit"] for row in rows}))
