@@ -33,12 +33,14 @@ import atlas_page  # noqa: E402 - files beside this one
 import audit_page  # noqa: E402
 import methods_page  # noqa: E402
 import module_picture  # noqa: E402
+import reach_page  # noqa: E402
 import reproduction_page  # noqa: E402
 from docstrings import escaped, markdown  # noqa: E402
 
 ATLAS = HERE.parent / "benchmarks" / "results" / "atlas.json"
 METHODS = ATLAS.with_name("methods.json")
 AUDIT = ATLAS.with_name("audit.json")
+REACH = ATLAS.with_name("reach.json")
 CELL, GAP, SPACE, TOP = 10, 2, 14, 18
 LEVELS = 5
 
@@ -473,6 +475,7 @@ def main() -> None:
     (HERE / "reproductions.md").write_text(reproduction_page.page())
     (HERE / "methods.md").write_text(methods_page.page(json.loads(METHODS.read_text())))
     (HERE / "audit.md").write_text(audit_page.page(json.loads(AUDIT.read_text())))
+    (HERE / "reach.md").write_text(reach_page.page(json.loads(REACH.read_text())))
     (HERE / "atlas.md").write_text(atlas_page.page(json.loads(ATLAS.read_text())))
     (HERE / "pictures" / "design").mkdir(exist_ok=True)
     (HERE / "pictures" / "design" / "modules.svg").write_text(module_picture.svg())

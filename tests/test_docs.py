@@ -83,6 +83,15 @@ def test_the_page_of_methods_compared_is_fresh(generate):
 
 
 @jax_only
+def test_the_page_of_the_reach_is_fresh_and_nothing_in_it_went_wrong(generate):
+    stored = json.loads(generate.REACH.read_text())
+    page = loaded("reach_page").page(stored)
+    assert (generate.HERE / "reach.md").read_text() == page, "run make docs"
+    tries = [each for row in stored["rows"] for each in row.values() if isinstance(each, dict)]
+    assert {each["outcome"] for each in tries} <= {"ok", "refused"}
+
+
+@jax_only
 def test_the_page_of_the_audit_is_fresh_and_has_all_rules(generate):
     page = loaded("audit_page").page(json.loads(generate.AUDIT.read_text()))
     assert (generate.HERE / "audit.md").read_text() == page, "run make docs"

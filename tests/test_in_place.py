@@ -278,6 +278,153 @@ def test_a_model_inside_another_keeps_its_place_and_its_weights():
     np.testing.assert_array_equal(outputs(pair, x, training=False), outputs(pair, x, training=False))
 
 
+@keras.saving.register_keras_serializable("in_place")
+class Adversaries(keras.Model):
+    """A model that makes its inner models itself, and would make them again as they were when it is loaded."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.maker = keras.Sequential([keras.Input((8,)), L.Dense(8, "relu"), L.Dropout(0.4, name="untouched"), L.Dense(8)])
+        critic = [keras.Input((8,)), L.Dense(32, "relu", name="wide"), L.Dropout(0.2, name="drop"), L.Dense(1)]
+        self.critic = keras.Sequential(critic, name="critic")
+
+    def call(self, x, training=None):
+        return self.critic(x, training=training)
+
+    def train_step(self, *args, **options):
+        return super().train_step(*args, **options)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize("change", ["adopt", "place"])
+def test_what_holds_a_changed_model_saves_the_change_and_is_compiled_again(change, tmp_path):
+    """Keras would load the model as its class makes it: without what was put in, and without a word."""
+    model = Adversaries(name="adversaries")
+    x, y = X[:, 0], X[:, 0, :1]
+    model(x)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.train_on_batch(x, y)  # the step is compiled with the dropout of before
+    if change == "adopt":
+        adopt(model.critic)
+        set_rate(model.critic, 0.0)
+        assert model.train_on_batch(x, y) == model.train_on_batch(x, y)
+        set_rate(model.critic, 0.75)
+    else:
+        place(model.critic, {"wide": 0.75}, in_place=True)
+    assert isinstance(model, Adversaries)
+    assert len({float(model.train_on_batch(x, y)) for _ in range(3)}) == 3
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(loaded, x, training=True), outputs(model, x, training=True))
+    ours = [[layer.name for layer in each._flatten_layers() if isinstance(layer, Stochastic)] for each in (loaded, model)]
+    assert ours[0] == ours[1]  # the dropout that was not changed is Keras's in both
+    assert type(loaded.maker.get_layer("untouched")) is L.Dropout
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Drawing(L.Layer):
+    """A layer that draws from a seed of its own, and has no option or name that is known as dropout."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seed_generator = keras.random.SeedGenerator(1, name="seed")
+
+    def call(self, x, training=None):
+        return x * keras.random.uniform(ops.shape(x), seed=self.seed_generator) if training else x
+
+
+def test_a_seed_of_a_foreign_layer_is_a_row_and_no_dropout_that_can_be_set():
+    inputs = keras.Input((8,))
+    x = L.Dense(8, "relu", name="body")(Drawing(name="drawing")(inputs))
+    model = keras.Model(inputs, L.Dense(1, name="out")(L.Dropout(0.2, name="drop")(x)))
+    rows = [(site.name, site.kind, site.group, site.dropout, site.methods) for site in sites(model)]
+    assert ("drawing/seed", "Drawing", "draws", (), ()) in rows
+    assert [name for name, _, group, *_ in rows if group == "draws"] == ["drawing/seed"]  # that of Keras's dropout is known
+    assert "only seen when" in str(sites(model))
+    adopt(model)
+    for act in (
+        lambda key: set_rate(model, {key: 0.1}),
+        lambda key: place(model, {key: 0.1}),
+        lambda key: place(model, {key: 0.1}, in_place=True),
+    ):
+        for key in ("drawing", "drawing/seed"):
+            with pytest.raises(BadInput, match="from a seed of its own"):
+                act(key)
+    set_rate(model, {"all": 0.3, "*": 0.4})
+    assert rates(model) == {"drop": 0.4}
+    with pytest.warns(UserWarning, match="'drawing' still draws"):
+        strip(model)
+
+
+@keras.saving.register_keras_serializable("in_place")
+class Followed(keras.Model):
+    """A subclassed model whose call can be followed."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.block, self.pool = Block(name="block"), L.GlobalAveragePooling1D(name="pool")
+        self.body, self.drop, self.out = L.Dense(12, "relu", name="body"), L.Dropout(0.3, name="drop"), L.Dense(1, name="out")
+
+    def call(self, x, training=None):
+        x = self.pool(self.block(x, training=training))
+        return self.out(self.drop(self.body(x), training=training))
+
+
+def test_a_subclass_that_can_be_followed_is_changed_in_place_and_copied_afterwards():
+    model = Followed(name="followed")
+    before = outputs(model)
+    place(model, {"hidden": 0.5}, in_place=True)
+    there = {site.name: [each["rate"] for each in site.dropout if each["rate"]] for site in sites(model)}
+    assert (there["block"], there["body"], there["out"]) == ([0.5], [0.5], [])
+    new = strip(model)
+    np.testing.assert_array_equal(outputs(new), before)
+    np.testing.assert_array_equal(outputs(new, training=True), before)
+    assert not np.array_equal(outputs(model, training=True), before)
+
+
+def test_a_copy_of_an_adopted_model_is_made_without_its_dropout():
+    """A layer that was changed in place is saved with as many dropout layers as it has: it cannot be made again without them."""
+    inputs = keras.Input((6, 8))
+    x = L.MultiHeadAttention(2, 4, dropout=0.3, name="attention")(inputs, inputs)
+    model = keras.Model(inputs, L.Dense(1, name="out")(L.LSTM(5, dropout=0.3, recurrent_dropout=0.3, name="lstm")(x)))
+    adopt(model)
+    before = outputs(model)
+    bare, new = strip(model), place(model, {"lstm": 0.5})
+    for made in (bare, new):
+        np.testing.assert_array_equal(outputs(made), before)
+    np.testing.assert_array_equal(outputs(bare, training=True), before)
+    assert [d["rate"] for site in sites(new) for d in site.dropout if d["rate"]] == [0.5]
+    assert sorted(rates(model).values()) == [0.3, 0.3]
+
+
+def test_an_address_that_is_not_there_names_the_nearest():
+    x = inputs = keras.Input((4,))
+    for number in range(40):
+        x = L.Dropout(0.1, name=f"drop_{number}")(L.Dense(4, name=f"wide_{number}")(x))
+    model = keras.Model(inputs, L.Dense(1)(x))
+    with pytest.raises(BadInput) as refused:
+        set_rate(model, {"dropp_17": 0.2})
+    assert "drop_17" in str(refused.value).split("layers: ")[1].split(", ")[:3]
+    with pytest.raises(BadInput) as refused:
+        place(model, {"widde_17": 0.2}, in_place=True)
+    assert "a site: wide_17" in str(refused.value)
+
+
+def test_a_layer_that_is_called_at_several_depths_has_one_address_and_drops_at_each():
+    inputs, block = keras.Input((6, 8)), Block(rate=0.0, name="block")
+    model = keras.Model(inputs, block(block(inputs)))
+    place(model, {"block/wide": 0.5}, in_place=True)
+    assert [site.name for site in sites(model) if site.dropout and site.group == "inside"] == ["block/wide"]
+    drop, seen = block.wide.dropout_behind, []
+    call = drop.call
+    drop.call = lambda x, training=None: seen.append(call(x, training=training)) or seen[-1]
+    outputs(model, np.ones((4, 6, 8), "float32"), training=True)
+    one, two = (ops.convert_to_numpy(each) == 0 for each in seen)
+    assert not np.array_equal(one, two)  # each depth has masks of its own
+
+
 @pytest.mark.parametrize(
     ("placement", "words"),
     [

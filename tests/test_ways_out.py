@@ -1088,6 +1088,19 @@ def adopted(said, model):
     return model
 
 
+class Drawing(L.Layer):
+    """A layer that drops by a draw from a seed of its own, or by Keras's dropout."""
+
+    def __init__(self, own, **options):
+        super().__init__(**options)
+        self.drop = keras.random.SeedGenerator(1) if own else L.Dropout(0.5)
+
+    def call(self, x, training=None):
+        if isinstance(self.drop, L.Dropout):
+            return self.drop(x, training=training)
+        return keras.random.dropout(x, 0.5, seed=self.drop) if training else x
+
+
 def of_patches():
     return keras.Sequential([keras.Input((9, 4)), L.Dense(4, name="d"), keras_dropout.PatchDropout(0.5), L.Flatten()])
 
@@ -2321,6 +2334,12 @@ WAYS = [
         "Make a new model: keras_dropout.place(model, {site: rate})",
         lambda: keras_dropout.set_rate(of_patches(), 0.3),
         lambda said: keras_dropout.set_rate(said.call("keras_dropout.place(", model=of_patches(), site="d", rate=0.5), 0.3),
+    ),
+    Way(
+        "models/choice.py",
+        "call a keras.layers.Dropout in the class instead: keras_dropout.adopt(model) gives it a rate",
+        lambda: keras_dropout.set_rate(net(Drawing(True, name="drawing")), {"drawing": 0.3}),
+        lambda said: keras_dropout.set_rate(adopted(said, net(Drawing(False, name="drawing"))), {"drawing": 0.3}),
     ),
     Way(
         "models/choice.py",

@@ -165,7 +165,7 @@ class Changed:
         put = [(number, layer, behind(layer)) for number, layer in enumerate(_made_by_class(self))]
         return {
             "layer": self._own_document(),
-            "adopted": [layer.get_config() for _, layer in dropout_in(self)],
+            "adopted": [layer.get_config() if is_adopted(layer) else None for _, layer in dropout_in(self)],
             "behind": [
                 {"number": number, "of": own_class(layer).__name__, "dropout": keras.saving.serialize_keras_object(dropout)}
                 for number, layer, dropout in put
@@ -240,7 +240,7 @@ def _change_again(layer: keras.Layer, config: Mapping[str, Any]) -> None:
     """Make the saved changes in a layer."""
     there = _made_by_class(layer)
     for (_, each), settings in zip(dropout_in(layer), config["adopted"]):
-        if is_adoptable(each):
+        if settings is not None and is_adoptable(each):  # None: it was not adopted
             become_ours(each, settings)
     for saved in config["behind"]:
         put_behind(there[saved["number"]], keras.saving.deserialize_keras_object(saved["dropout"]))
@@ -270,8 +270,8 @@ def changed(cls: Any) -> Any:
     return cls if issubclass(cls, Changed) else _subclass(cls)
 
 
-def own_class(layer: keras.Layer) -> type[keras.Layer]:
-    """Return the class that a layer had before it was changed in place."""
+def own_class(layer: Any) -> Any:
+    """Return the class that a layer had before it was changed in place; of anything else, its class."""
     return type(layer).__bases__[1] if isinstance(layer, Changed) else type(layer)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
@@ -72,19 +72,36 @@ def goes_around(value: Any) -> bool:
     return isinstance(value, Mapping) and issubclass(class_of(value.get("kind")), keras.layers.Wrapper)
 
 
+def refuse_seed(site: Site) -> NoReturn:
+    """Refuse a site of the group "draws"."""
+    address = site.name.rpartition("/")[0]
+    refuse(
+        f"{site.kind} {address!r} draws at random from a seed of its own: what it draws is only seen when it runs.",
+        "Where that is dropout, call a keras.layers.Dropout in the class instead: keras_dropout.adopt(model) gives it a rate.",
+    )
+
+
+def nearest(pattern: str, names: list[str]) -> list[str]:
+    """Return the names for a message: of many, those that are most like a pattern."""
+    if len(names) <= _MOST_NAMES:
+        return names
+    return [*(difflib.get_close_matches(pattern, names, _MOST_NAMES, cutoff=0.4) or names[:_MOST_NAMES]), "…"]
+
+
 def chosen_sites(known: list[Site], placement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value for each site that a placement names; a later pattern overrides an earlier one."""
     resolved: dict[str, Any] = {}
     for pattern, value in placement.items():
         named = [site for site in known if site.matches(pattern)]
+        if named and all(site.group == "draws" for site in named):
+            refuse_seed(named[0])
         if not named:
-            names = [site.name for site in known]
-            if len(names) > _MOST_NAMES:
-                names = [*(difflib.get_close_matches(pattern, names, _MOST_NAMES, cutoff=0.4) or names[:_MOST_NAMES]), "…"]
+            names = nearest(pattern, [site.name for site in known if site.group != "draws"])
             refuse(
                 f"unknown site {pattern!r}: the model has no such site.",
                 f"Use one of the groups {', '.join(GROUPS)}, a class of layers, a glob, or a site: {', '.join(names)}.",
             )
+        named = [site for site in named if site.group != "draws"]
         method, exact = _method(value), [site for site in named if site.name == pattern]
         if exact or not isinstance(getattr(layers, method, None), type):
             chosen = exact or named

@@ -22,6 +22,7 @@ import numpy as np
 from keras.src.backend.common import global_state  # the counts behind automatic names have no public name
 
 from keras_dropout.errors import BadInput, described, refuse, warn
+from keras_dropout.layers.adopted import own_class
 from keras_dropout.models.targets import FROM_FILES
 
 # Methods by which a class may change how a model is trained; a functional model loses these changes.
@@ -341,7 +342,7 @@ def own_objects(owner: Any) -> dict[str, Any]:
     except Exception:  # a user's class may raise anything
         saved = set()
     for part in (part for each in _layers(owner) or [owner] for part in (each, *_attributes(each))):
-        named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        named = part if inspect.isfunction(part) or inspect.isclass(part) else own_class(part)  # what is changed in place names it
         own = hasattr(named, "get_config") if inspect.isclass(named) else named.__name__ != "<lambda>"  # a lambda is saved as code
         if not own or str(named.__module__).startswith("keras."):
             continue

@@ -3,6 +3,8 @@
 See `layers.adopted` for how a layer is changed, and saved with its changes.
 """
 
+import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -29,11 +31,11 @@ from keras_dropout.models import fitting, graph
 from keras_dropout.models.choice import chosen_sites, goes_around, layer_for
 from keras_dropout.models.dropping import is_dropout, is_known, rate_of, rated
 from keras_dropout.models.graph import is_nested
-from keras_dropout.models.randomness import warn_still_random
+from keras_dropout.models.randomness import drawing, warn_still_random
 from keras_dropout.models.survey import Place, Site, is_site, survey
 
 _COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
-_LENGTH = 8  # of an axis whose length a model leaves open, when it is traced
+_LENGTHS = 8, 1024  # of an axis whose length a model leaves open, when it is traced; strided convolutions of sound need many steps
 
 
 def adopt(model: keras.Model) -> list[str]:
@@ -51,7 +53,10 @@ def adopt(model: keras.Model) -> list[str]:
     ['drop']
     """
     graph.check_model(model)
-    return _adopt(model)
+    found = _adopt(model)
+    if found:
+        finish_owners(model)
+    return found
 
 
 def _adopt(layer: keras.Layer) -> list[str]:
@@ -59,7 +64,7 @@ def _adopt(layer: keras.Layer) -> list[str]:
     for _, each in found:
         become_ours(each)
     if found:
-        _finish(layer)
+        finish(layer)
     return [address for address, _ in found]
 
 
@@ -74,7 +79,8 @@ def silence(layer: keras.Layer) -> bool:
 
 def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
     """Do what `place` does in the model itself. Nothing changes if the placement is refused."""
-    places, inner = _places(model), inner_sites(model)
+    read, inner = _read(model), [*inner_sites(model), *drawing(model)]
+    places = survey(read) if read else []
     addresses = {address: layer for address, layer, _ in inside(model)}
     chosen = chosen_sites([*(each.site for each in places), *inner], placement)
     by_name = {each.site.name: each for each in places}
@@ -86,7 +92,7 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
                 "Leave in_place out: the copy has it around the layer. Or put a method that goes behind, such as Dropout.",
             )
         try:
-            ends = _ends(model, by_name[name]) if name in by_name else [addresses[name]]
+            ends = _ends(read, by_name[name]) if read and name in by_name else [addresses[name]]
         except BadInput as error:
             if name in placement:
                 raise
@@ -110,24 +116,25 @@ def place_in_place(model: keras.Model, placement: Mapping[str, Any]) -> None:
         warn_still_random(model)
     for layer, dropout in put:
         put_behind(layer, dropout)
-    _finish(model)
+    finish(model)
+    finish_owners(model)
 
 
 def put_at(model: keras.Model, address: str, dropout: keras.Layer) -> None:
     """Put dropout behind the layer at an address inside a model."""
     put_behind({name: layer for name, layer, _ in inside(model)}[address], dropout)
-    _finish(model)
+    finish(model)
 
 
-def _places(model: keras.Model) -> list[Place]:
-    """Return the places of a model's graph; none if it has no graph, or one that cannot be followed."""
+def _read(model: keras.Model) -> graph.Graph | None:
+    """Return a model's graph; None if it has none, or one that cannot be followed."""
     try:
-        return survey(graph.read(model))
+        return graph.read(model)
     except BadInput:
-        return []
+        return None
 
 
-def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
+def _ends(read: graph.Graph, place: Place) -> list[keras.Layer]:
     """Return the layers behind which the dropout of a place goes."""
     name = place.site.name
     if place.behind_input or not place.behind:
@@ -137,7 +144,7 @@ def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
         )
     ends = list({id(call.layer): call.layer for call in place.behind}.values())
     nodes = {id(call.node) for call in place.behind}
-    for call in graph.read(model).calls:
+    for call in read.calls:
         if any(call.layer is end for end in ends) and id(call.node) not in nodes:
             refuse(
                 f"{call.path!r} is behind {name!r} and elsewhere too: dropout behind it would drop in both places.",
@@ -149,7 +156,8 @@ def _ends(model: keras.Model, place: Place) -> list[keras.Layer]:
 def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
     """Return what the layers of a model return in a training step, by the id of the layer: (shape without the batch, dtype) a call.
 
-    The step is traced, not computed. Of several outputs, it is the first.
+    The step is traced, not computed. Of several outputs, it is the first. If a functional model cannot be traced as a whole, a
+    warning says that nothing is known of the layers inside its layers.
     """
     seen: dict[int, list[tuple[tuple, str]]] = {}
 
@@ -166,20 +174,25 @@ def calls_in(model: keras.Model) -> dict[int, list[tuple[tuple, str]]]:
 
         return watching
 
-    inputs = keras.tree.map_structure(
-        lambda each: keras.KerasTensor((2, *(size or _LENGTH for size in each.shape[1:])), each.dtype), graph.inputs_of(model)
-    )
     watching = [(layer, watched(layer)) for layer in model._flatten_layers() if layer is not model]
-    for training in (True, False):  # a model that cannot be trained can still predict
+    failed = ""
+    for training, length in itertools.product((True, False), _LENGTHS):  # a model that cannot be trained can still predict
         seen.clear()
+        inputs = keras.tree.map_structure(
+            lambda each, size=length: keras.KerasTensor((2, *(n or size for n in each.shape[1:])), each.dtype),
+            graph.inputs_of(model),
+        )
         try:
             with graph.unchanged(model), graph.called_as(watching), keras.StatelessScope():
                 compute_output_spec(lambda x, on=training: model(x, training=on), inputs)
-            break
+            return seen
         except Exception as error:  # the layers' code may raise anything
-            if not training:
-                called = f"{type(model).__name__} {model.name!r}"
-                refuse(f"{called} cannot be called on its inputs: {described(error)}", "Call it on a batch of data first.")
+            failed = failed or described(error)
+    called = f"{type(model).__name__} {model.name!r}"
+    if not is_nested(model):
+        refuse(f"{called} cannot be called on its inputs: {failed}", "Call it on a batch of data first.")
+    warn(f"the layers inside the layers of {called} are not listed: it cannot be traced with all open lengths equal: {failed}")
+    seen.clear()
     return seen
 
 
@@ -208,12 +221,38 @@ def _inner_site(address: str, layer: keras.Layer, shape: tuple, dtype: str) -> S
     return Site(address, own_class(layer).__name__, "inside", False, shape, dtype, count, (), there, fits)
 
 
-def _finish(model: keras.Model) -> None:
+def finish(model: keras.Model) -> None:
     """Make the layers that hold changed dropout save it, and compiled functions be compiled again."""
     for holder in _holders(model):
         holder.__class__ = changed(type(holder))
     for layer in model._flatten_layers():
         vars(layer).update({name: None for name in _COMPILED if vars(layer).get(name) is not None})
+
+
+def finish_owners(model: keras.Model) -> None:
+    """Do what `finish` does for each layer that holds a model, at any depth: a GAN whose discriminator was changed, for example.
+
+    It would make the model again as it was when it is loaded. Keras keeps no link from a layer to the one that holds it, so that
+    Python's garbage collector is asked for all layers.
+    """
+    kinds = set(_kinds_of(keras.Layer))
+    layers = [each for each in gc.get_objects() if type(each) in kinds and hasattr(each, "_layers")]
+    held, owners = {id(model)}, True
+    while owners:
+        owners = [
+            each
+            for each in layers
+            if id(each) not in held and any(id(one) in held for one in each._flatten_layers(include_self=False, recursive=False))
+        ]
+        for each in owners:
+            held.add(id(each))
+            finish(each)
+
+
+def _kinds_of(cls: type) -> Iterator[type]:
+    yield cls
+    for each in cls.__subclasses__():
+        yield from _kinds_of(each)
 
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:

@@ -13,13 +13,13 @@ import numpy as np
 from keras_dropout import notation
 from keras_dropout.errors import BadInput, check_rate, refuse, warn
 from keras_dropout.layers import Dropout
-from keras_dropout.layers.adopted import inside, is_adoptable, own_class
+from keras_dropout.layers.adopted import Changed, inside, is_adoptable, own_class
 from keras_dropout.layers.base import LayerWrapper, Stochastic
 from keras_dropout.models import graph
-from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for
+from keras_dropout.models.choice import chosen_sites, class_of, goes_around, layer_for, nearest, refuse_seed
 from keras_dropout.models.dropping import inner_layer, is_foreign, named, passes, rated, without_dropout
-from keras_dropout.models.in_place import inner_sites, place_in_place, put_at, saves_layers, silence
-from keras_dropout.models.randomness import outputs_of, warn_still_random
+from keras_dropout.models.in_place import finish, inner_sites, place_in_place, put_at, saves_layers, silence
+from keras_dropout.models.randomness import drawing, outputs_of, warn_still_random
 from keras_dropout.models.survey import Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
@@ -49,8 +49,8 @@ def sites(model: keras.Model) -> Sites:
     except BadInput:
         if not getattr(model, "built", False) or not (inner := inner_sites(model)):
             raise
-        return Sites(inner)
-    return Sites(_in_order(found, inner_sites(model)))
+        return Sites([*inner, *drawing(model)])
+    return Sites(_in_order(found, [*inner_sites(model), *drawing(model)]))
 
 
 def _in_order(sites: list[Site], inner: list[Site]) -> Iterator[Site]:
@@ -129,6 +129,8 @@ def _placed_copy(model: keras.Model, placement: Mapping[str, Any]) -> keras.Mode
     """Return a new model, made from the graph of a model; see `place`."""
     resolve(model, placement)  # refuses before anything is copied
     source = graph.opened(model)
+    if source is not model:
+        finish(source)  # the layers of a subclass that was changed in place now save their changes themselves
     if source is not model and model.compiled:
         graph.compile_like(source, model)
         graph.carry_optimizer(model.optimizer, source)
@@ -248,7 +250,12 @@ class _Change:
 
 
 def _without_dropout(layer: Any) -> Any:
-    """Return a layer without its dropout: made again, or itself with the dropout inside adopted and off."""
+    """Return a layer without its dropout: made again, or itself with the dropout inside adopted and off.
+
+    A layer that was changed in place is saved with as many dropout layers as it has: without any it could not be made again.
+    """
+    if isinstance(layer, Changed) and silence(layer):
+        return layer
     try:
         return without_dropout(layer)
     except BadInput:
@@ -260,7 +267,9 @@ def _without_dropout(layer: Any) -> Any:
 def _inner_sites(model: keras.Model, placement: Mapping[str, Any]) -> list[Site]:
     """Return the sites inside the layers of a model, if a pattern names none of its graph."""
     known = [place.site for place in survey(graph.read(model))]
-    return [] if all(any(site.matches(pattern) for site in known) for pattern in placement) else inner_sites(model)
+    if all(any(site.matches(pattern) for site in known) for pattern in placement):
+        return []
+    return [*inner_sites(model), *drawing(model)]
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
@@ -319,9 +328,11 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     wanted: dict[int, float] = {}
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
         chosen = rated_by(model, found, pattern)
+        if not chosen and (seeds := [site for site in drawing(model) if isinstance(pattern, str) and site.matches(pattern)]):
+            refuse_seed(seeds[0])
         if not chosen:
             what = f"no dropout layer {pattern!r}" if isinstance(pattern, str) else f"{pattern!r} is no dropout layer"
-            refuse(f"{what} in the model.", f"Its dropout layers: {', '.join(path for path, _ in found)}.")
+            refuse(f"{what} in the model.", f"Its dropout layers: {', '.join(nearest(str(pattern), [path for path, _ in found]))}.")
         wanted |= dict.fromkeys(map(id, chosen), value)
     for path, layer in found:
         if id(layer) not in wanted:

@@ -7,10 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_dropout.errors import BadInput, warn
-from keras_dropout.layers.adopted import inside
+from keras_dropout.layers.adopted import inside, own_class
 from keras_dropout.layers.base import Stochastic
 from keras_dropout.models import graph, kinds
-from keras_dropout.models.dropping import has_option, is_foreign, passes, rate_of, rated
+from keras_dropout.models.dropping import has_option, is_foreign, is_known, passes, rate_of, rated
+from keras_dropout.models.survey import Site
 
 _NOISE = keras.layers.GaussianNoise
 
@@ -72,6 +73,17 @@ def warn_still_random(model: keras.Model, placed: Collection[keras.Layer] = ()) 
             f"{type(layer).__name__} {path!r} still draws at random in training: it has no option that is known as dropout. "
             "Where that is dropout, give the class an option drop_rate in its get_config that turns it off at 0."
         )
+
+
+def drawing(model: keras.Model) -> list[Site]:
+    """Return a site of the group "draws" for each seed in a layer of an unknown class, at any depth, that has no known dropout."""
+    known = {id(layer) for _, layer in rated(model)}
+    return [
+        Site(f"{address}/{seed.name}", own_class(layer).__name__, "draws", False, (), "", 0, (), (), {})
+        for address, layer, _ in inside(model)
+        if _draws(layer) and id(layer) not in known and not is_known(own_class(layer).__module__)
+        for seed in layer._seed_generators
+    ]
 
 
 def _draws(layer: keras.Layer) -> bool:

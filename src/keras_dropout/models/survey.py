@@ -26,7 +26,8 @@ class Site:
     """A place where dropout is or can be put: an input, behind what prepares it, or a layer with weights, behind its activation.
 
     `name` includes the names of nested models ("encoder/dense"). `kind` is the layer's class. `group` is "input", "hidden",
-    "output", "normalisation" for one that follows no layer with weights, or "inside" for a layer inside another layer. `last` marks
+    "output", "normalisation" for one that follows no layer with weights, "inside" for a layer inside another layer, or "draws" for
+    a seed in a layer of an unknown class: what it draws is only seen when it runs, and no dropout can be set there. `last` marks
     the hidden sites that feed an output layer. `shape` is without the batch. `behind` are the activations and normalisations in
     front of the dropout. `dropout` is the existing dropout: {"layer", "kind", "rate"}. `methods` are the methods of the catalogue
     that fit, found on first use.
@@ -62,6 +63,8 @@ class Site:
             return self.group in (("input", "hidden") if pattern == "all" else (pattern,))
         if pattern == self.name:
             return True
+        if self.group == "draws":
+            return pattern == self.name.rpartition("/")[0]
         if self.group == "normalisation":
             return pattern == self.kind
         return self.group != "output" and (pattern == self.kind or fnmatch.fnmatchcase(self.name, pattern))
@@ -92,7 +95,7 @@ class Sites(Shown, list[Site]):
                     table.add_row(Text(f"{'  ' * depth}{model}/", style="bold"))
             above = models
             dropout = ", ".join(d["kind"] + ("" if d["rate"] is None else f" {d['rate']:g}") for d in site.dropout)
-            group = "hidden, last" if site.last else site.group
+            group = {"draws": "draws: only seen when it runs"}.get(site.group, "hidden, last" if site.last else site.group)
             shape = " x ".join("?" if size is None else str(size) for size in site.shape)
             cells = (f"{'  ' * len(models)}{name}", site.kind, group, shape, f"{site.parameters:,}", dropout)
             table.add_row(*map(Text, cells), str(fits[site.methods]))

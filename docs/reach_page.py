@@ -1,0 +1,69 @@
+"""The page docs/reach.md: what works on models that others wrote (benchmarks/reach.py)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEAD = """# Which models it works on
+
+Models that others wrote, small and with random weights: families of `keras.applications`, backbones and tasks of KerasHub,
+and small models in the forms of keras.io's examples, among them a GAN, a VAE and a distillation with a `train_step` of their
+own. On each of them every step is tried, and what counts is the effect, as `benchmarks/reach.py` defines it: predictions
+equal bit for bit, other masks in each training call, none at rate 0, a saved file that is loaded with the same predictions,
+rates and masks.
+
+[How to change a pretrained model](how-to/pretrained.md) has the calls.
+
+- A number says that it worked, in seconds: of the processor, or of the clock where the row has no others. The machine did other
+  work beside, so that those of the clock are many times too long.
+- Rows are stored model by model: what is not listed has not been tried yet on that backend. XLA compiled without optimising.
+- *refused* means two lines: what is wrong, and a way out. The first is below the table.
+"""
+STEPS = ("sites", "check", "adopt", "set_rate", "saved", "place", "strip", "uncertainty")
+TITLES = {"applications": "keras.applications", "hub": "KerasHub", "forms": "The forms of keras.io's examples"}
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+
+
+def page(stored: Mapping[str, Any]) -> str:
+    """A table of counts, and for each library and backend a table of models with what was refused."""
+    rows = stored["rows"]
+    keys = [(group, backend) for group in TITLES for backend in BACKENDS]
+    parts = {key: [row for row in rows if (row["group"], row["backend"]) == key] for key in keys}
+    parts = {key: found for key, found in parts.items() if found}
+    lines = [HEAD, f"| | models | {' | '.join(STEPS)} |", f"|---|---:|{'---:|' * len(STEPS)}"]
+    for (group, backend), found in parts.items():
+        counts = " | ".join(str(sum(_outcome(row, step) == "ok" for row in found)) for step in STEPS)
+        lines.append(f"| {TITLES[group]}, {BACKENDS[backend]} | {len(found)} | {counts} |")
+    itself = [
+        f"{row['model']} ({row['place']['said']})" for row in rows if "the call itself" in row.get("place", {}).get("said", "")
+    ]
+    lines += [
+        "",
+        f"`place` in these tables is the call, two training calls, saving and loading. Timed apart: {', '.join(itself) or 'none'}.",
+    ]
+    for (group, backend), found in parts.items():
+        lines += ["", f"## {TITLES[group]}, {BACKENDS[backend]}", "", *_table(found)]
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    machine = f"Keras {stored['versions']['keras']}, {stored['machine']['cores']} cores that did other work beside, no GPU"
+    return "\n".join([*lines, "", f"Made by `{stored['command']}`, {stored['date']}, commits {commits}, {machine}."]) + "\n"
+
+
+def _outcome(row: Mapping[str, Any], step: str) -> str:
+    return row[step]["outcome"] if step in row else "not made"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [f"| model | {' | '.join(STEPS)} |", f"|---|{'---:|' * len(STEPS)}"]
+    for row in rows:
+        cells = [_cell(row[step]) if step in row else "not made" for step in STEPS]
+        lines.append(f"| {row['model']} | {' | '.join(cells)} |")
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        for step in ("made", *STEPS):
+            if step in row and row[step]["outcome"] != "ok":
+                text = f"{step} {row[step]['outcome']}: {row[step]['said']}"
+                said.setdefault(text.replace(row["model"], "the model"), []).append(row["model"])
+    return [*lines, "", *(f"- {', '.join(models)}: {text.replace('|', '/').replace('<', '&lt;')}" for text, models in said.items())]
+
+
+def _cell(tried: Mapping[str, Any]) -> str:
+    return f"{tried.get('cpu_seconds', tried['seconds']):g}" if tried["outcome"] == "ok" else tried["outcome"]
