@@ -24,12 +24,14 @@ def forecast(plan: Plan, others: int | None = None) -> dict[str, Any] | None:
     no better than from the `pairs` of one of them. Each interval comes from the 95 % interval of `sd`. `rows` are the
     differences that will be tested together: those of `others` variants, by default all but the baseline.
     """
-    metric = plan.settings["primary"] or "test_loss"
-    like = [(pairs, found) for found in _like(plan) if (pairs := _pairs(found, metric)) > 1]
+    like = []
+    for each in _like(plan):
+        each.primary = plan.settings["primary"]
+        like += [(count, each)] if (count := _pairs(each, each.deciding)) > 1 else []
     if not like:
         return None
     pairs, found = max(like, key=lambda each: (each[1].study.epochs == plan.study.epochs, each[0]))
-    found.primary = plan.settings["primary"]
+    metric = found.deciding
     spreads = [float(values.std(ddof=1)) for values in _differences(found, metric)]
     sd, seeds, wanted = math.sqrt(np.mean(np.square(spreads))), len(plan.study.seeds), plan.settings["power"]
     rows = max(1, len(plan.study.variants) - 1 if others is None else others) * (found.family_size(metric) // len(found.others))
