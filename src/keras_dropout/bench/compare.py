@@ -25,7 +25,7 @@ from keras_dropout.bench.records import FunctionStudy, Result, Study, Variant
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.report.shown_comparison import ShownComparison
-from keras_dropout.bench.settings import CompareSettings
+from keras_dropout.bench.settings import CompareSettings, Settings, rows
 from keras_dropout.bench.study.planning import (
     Plan,
     check_names,
@@ -86,7 +86,8 @@ def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings
     asked = check_settings({**settings, "variants": variants})
     check_sources(target, data, asked)
     cores = count_cores(asked["on"])
-    plan = plan_study(target, data, variants=variants, **settings)
+    of_model: Any = {name: value for name, value in settings.items() if name in rows(Settings)}
+    plan = plan_study(target, data, variants=variants, **of_model)
     if plan.study.samples is not None:
         from keras_dropout.bench.training.trainer import check_samples  # loads Keras
 

@@ -469,10 +469,8 @@ class Comparison:
         runs_of = self.of_each_example((name, self.study.baseline))
         losses = [[None if run is None else run.test_losses for run in runs] for runs in runs_of.values()]
         found = [(one, base) for one, base in zip(*losses) if one is not None and base is not None]
-        if (
-            isinstance(self.study, FunctionStudy) and len({len(each) for pair in found for each in pair}) > 1
-        ):  # not the same examples
-            return []
+        if isinstance(self.study, FunctionStudy) and len({len(each) for pair in found for each in pair}) > 1:
+            return []  # a function may return the losses of other examples in each run
         return [one.astype(float) - base for one, base in found]
 
     def document(self) -> dict[str, Any]:

@@ -66,9 +66,10 @@ def forecast_sentences(seeds: int, found: Mapping[str, Any] | None) -> list[str]
     said = [f"{seeds} seed(s) cannot show a difference, whatever it is; use 6 or more"]
     if shown is not None:
         low, high = found["detectable_difference_interval"]
+        epochs = f" of {found['epochs']} epoch(s)" if found["epochs"] else ""
         said = [
             f"with 80 % power {seeds} seeds show a {metric} difference of {shown:.4f} (between {low:.4f} and {high:.4f}, by the "
-            f"spread of {found['pairs']} pairs of {found['epochs']} epoch(s) in study {found['study']})"
+            f"spread of {found['pairs']} pairs{epochs} in study {found['study']})"
         ]
     if found["wanted_difference"] is not None:
         said.append(f"a {metric} difference of {found['wanted_difference']:g} takes {seeds_between(found)}")

@@ -425,7 +425,7 @@ class FunctionStudy(Study):
         return known_direction(metric)
 
     def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Return everything that is known to decide a run's result. Data that the function reads count only if `uses` names them."""
+        """Return all that is known to decide a run's result. Data that the function reads count only if `uses` names them."""
         options = {"source": self._source_hash, "objects": self.objects_hash, "epochs": self.epochs or None}
         return {
             "numeric_version": NUMERIC_VERSION,

@@ -124,9 +124,7 @@ def _check_uses(paths: Any) -> tuple[str, ...]:
     found = _check_names("uses", paths)
     for path in found:
         if not Path(path).exists():
-            refuse(
-                f"{path}, which the training function is said to use, does not exist.", "Name a file or folder, or leave it out."
-            )
+            refuse(f"{path}, which the training function uses, does not exist.", "Name a file or folder, or leave it out.")
     return found
 
 

@@ -404,8 +404,8 @@ def _estimated(plans: Any, costs: Any) -> float | None:
 
     if isinstance(plans[0].study, FunctionStudy):
         known, left = plans[0].known(), len(plans[0].todo(plans[0].known()))
-        seconds = [result.seconds for result in known.values() if result.status == "done"]
-        return 0.0 if not left else None if not seconds else sum(seconds) / len(seconds) * -(-left // plans[0].workers)
+        each = [result.seconds for result in known.values() if result.status == "done"]
+        return 0.0 if not left else None if not each else sum(each) / len(each) * -(-left // plans[0].workers)
     for plan, cost in zip(plans, costs):
         if cost["to_train"]:
             seconds = estimate_seconds(plan, plan.todo(plan.known(), plan.kept()))

@@ -21,8 +21,8 @@ class _Progress(Terminal):
 class Display:
     """An observer that draws on a terminal, prints one line per finished run elsewhere, and prints nothing if quiet.
 
-    `table` returns the table to draw below the bars; `metric` is printed for each run, or its first one. `epochs` is 0 if the number
-    of a run's epochs is not known: the bars then count runs.
+    `table` returns the table to draw below the bars; `metric` is printed for each run, or its first one. `epochs` is 0 if a
+    run's number of epochs is not known: the bars then count runs.
     """
 
     def __init__(self, epochs: int, quiet: bool, table: Callable[[], Any] | None = None, metric: str = "test_loss"):
@@ -80,9 +80,8 @@ class Display:
             unit = "epochs; compiling" if self._counts_epochs else self._unit
             self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit=unit)
         self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
-        self._reach(
-            worker, run, epoch if self._counts_epochs else 0
-        )  # after the death of a worker this may be fewer epochs than before
+        # After the death of a worker this may be fewer epochs than before.
+        self._reach(worker, run, epoch if self._counts_epochs else 0)
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
         if self._counts_epochs:

@@ -96,9 +96,8 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     else:
         name, more = _named(rows, worse), []
     if name == baseline:
-        return Verdict(
-            "worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants, study)
-        )
+        headline = f"The best rate is that of {baseline}."
+        return Verdict("worse", headline, [*more, *unfinished], *_leave_out(baseline, variants, study))
     row, word = rows[name], rows[name]["verdict"]
     what, kind = (described(variants[name]), "placement") if _is_trained(study) else (f"the variant {name}", "variant")
     headline = _headline(row, what, baseline) + _but(row, shown[name])

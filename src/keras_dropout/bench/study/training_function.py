@@ -23,8 +23,10 @@ from keras_dropout.frameworks import check_backend
 from keras_dropout.models import targets
 
 PARAMETER = "run"  # a function with this parameter is a training function
-TAKEN = ("baseline", "seeds", "max_seeds", "margin", "primary", "power", "epochs", "backend", "workers", "on", "ledger")
-TAKEN += ("uses", "higher_is_better", "lower_is_better")
+TAKEN = (
+    *("baseline", "seeds", "max_seeds", "margin", "primary", "power", "epochs", "backend", "workers", "on", "ledger"),
+    *("uses", "higher_is_better", "lower_is_better"),
+)
 _VARIANTS = 'Write {"dropout": {"encoder": 0.2}} for run.rate("encoder"), or {"dropout": {"hidden": 0.2}} for run.place(model).'
 
 
@@ -115,9 +117,10 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for each, row in table.items():
         given = settings.get(each)
         if each not in TAKEN and given is not None and given != row.default:
+            option = (row.flag or f"--{each.replace('_', '-')}") if row.help else each
             refuse(
-                f"{each} says how keras-dropout trains a model; {name} trains by itself.",
-                f"Leave {each} out, and do it in the function.",
+                f"{each} is for a model that keras-dropout trains; {name} trains by itself.",
+                f"Leave {option} out; what it does is for the function to do.",
             )
     taken = {each: settings[each] for each in TAKEN if each in settings}
     primary = taken.pop("primary", None)

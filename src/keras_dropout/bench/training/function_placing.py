@@ -46,10 +46,7 @@ def placed(model: Any, run: Run, part: str, number: int) -> tuple[keras.Model, s
     there = sites(model)
     own = {name: spec for name, spec in (placement or {}).items() if name.startswith(start)}
     own = {name: spec for name, spec in own.items() if any(site.matches(name.removeprefix(start)) for site in there)}
-    if placement is None:
-        new = model
-    else:
-        new = place(model, {name.removeprefix(start): spec for name, spec in own.items()})
+    new = model if placement is None else place(model, {name.removeprefix(start): spec for name, spec in own.items()})
     reseed(new, derive_seed(run.seed, "model", number) if number else run.seed)
     layers = [layer for layer in new._flatten_layers() if (isinstance(layer, Stochastic) or is_dropout(layer)) and rate_of(layer)]
     if layers and (why := _not_acting(new)):

@@ -25,7 +25,7 @@ from keras_dropout.bench.study import own_classes
 from keras_dropout.bench.study.training_function import PARAMETER
 from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Told
 from keras_dropout.characters import clean_line
-from keras_dropout.errors import BadInput, described, refuse
+from keras_dropout.errors import BadInput, described, meant, refuse
 from keras_dropout.masks import derive_seed
 from keras_dropout.models import targets
 from keras_dropout.schedules import from_document
@@ -112,9 +112,9 @@ class TrainingRun:
     def place(self, model: Any, part: str = "") -> Any:
         """Return a new Keras model with the dropout of the run's variant in it, and no other; the model as built for "as-built".
 
-        It is made and checked as `keras_dropout.place` does it: weights and compile settings are kept. `part` tells several models
-        of one training apart: with the part "generator", the site "generator.hidden" of a variant is the site "hidden" here. The run
-        fails if a layer that was placed does not act, or if the new model is not trained.
+        It is made as by `keras_dropout.place`: weights and compile settings are kept. `part` tells several models of one training
+        apart: with the part "generator", the site "generator.hidden" of a variant is the site "hidden" here. The run fails if a
+        layer that was placed does not act, or is never called in training.
         """
         self._check_loaded()
         from keras_dropout.bench.training.function_placing import placed  # loads Keras
@@ -204,7 +204,7 @@ class TrainingRun:
         found = []
         for value in values:
             value = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-            if value.dtype.hasobject or value.dtype.kind in "USV" and value.dtype.names:
+            if value.dtype.kind not in "biufc":
                 self._refuse(
                     f"run.checkpoint takes arrays of numbers; got one of {value.dtype}.",
                     "Turn what it holds into bytes or numbers.",
@@ -249,7 +249,8 @@ class TrainingRun:
             self._refuse(
                 f"the variant {self.variant!r} {what}, which the function did not use before its first run.log, run.checkpoint or "
                 f"its end: {asked}{models}.",
-                'Use run.rate("NAME") or run.place(model) before the first epoch, and name in the variant what they use.',
+                f"{meant(unused[0], self._names) if unused else ''}Name in the variant what run.rate and run.place use, and call "
+                "them before the first epoch.",
             )
         if self._study.epochs and not self._epochs_read:
             self._refuse(
@@ -427,7 +428,7 @@ def _set_seeds(seed: int) -> None:
     """Set the seeds of Python, NumPy and of the libraries that are loaded."""
     seed %= 2**32
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the function may draw from it
     if "keras" in sys.modules:
         from keras_dropout.bench.training.build import _set_random_seed
 
