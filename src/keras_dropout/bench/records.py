@@ -439,7 +439,7 @@ class FunctionStudy(Study):
 
     def document(self) -> dict[str, Any]:
         """Describe the study in plain values."""
-        own = {"name": self.function, "uses": dict(self.uses), "rising": list(self.rising), "falling": list(self.falling)}
+        own = {"name": self.target, "uses": dict(self.uses), "rising": list(self.rising), "falling": list(self.falling)}
         return super().document() | {"function": own}
 
     @classmethod
