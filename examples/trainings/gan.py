@@ -29,8 +29,8 @@ class GAN(keras.Model):
         noise = tf.random.normal((tf.shape(real)[0], NOISE))
         with tf.GradientTape() as tape:
             scores = self.discriminator(tf.concat([real, self.generator(noise, training=True)], 0), training=True)
-            answers = tf.concat([tf.ones_like(scores[: len(scores) // 2]), tf.zeros_like(scores[len(scores) // 2 :])], 0)
-            loss = self.loss_of(answers, scores)
+            of_real, of_drawn = tf.split(scores, 2)
+            loss = self.loss_of(tf.ones_like(of_real), of_real) + self.loss_of(tf.zeros_like(of_drawn), of_drawn)
         self.step(tape, loss, self.discriminator, self.optimizers[0])
         with tf.GradientTape() as tape:
             scores = self.discriminator(self.generator(noise, training=True), training=True)
