@@ -385,6 +385,12 @@ def test_the_key_is_of_code_variant_seed_and_named_files():
     assert key(function="train.py:train") != before
 
 
+def test_a_key_stays_what_it_is():
+    """That of a ledger of users: it is written anew only together with a new `NUMERIC_VERSION`."""
+    Path("train.py").write_text("def train(run):\n    return {'test_loss': run.rate('hidden')}\n")
+    assert key(function="train.py:train", backend="jax") == "f1e275f19af0fcf6381c9dc0f1635503"
+
+
 def finished(function, variants=WITH, seeds=6, **settings) -> ShownComparison:
     """A comparison, trained here."""
     from keras_dropout.bench.compare import check_metrics, so_far

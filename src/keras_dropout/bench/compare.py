@@ -212,6 +212,10 @@ def compare(
 ) -> ShownComparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
 
+    A training function of your own is a target too: `train(run)`, or "file.py:train". It is called with each variant and seed and
+    returns metrics, without `data`: see docs/how-to/own-training.md and `bench.training.function_trainer.TrainingRun`. Its own
+    settings are uses (files that it reads, as part of the runs' keys), higher_is_better and lower_is_better (metrics).
+
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
     that returns a compiled model. The function may take `input_shape`, `outputs` and `vocabulary`, which are read from the data.
     All targets except recipes need `data`: ((x_train, y_train), (x_test, y_test)); or (x, y), of which a fifth is split off for

@@ -22,7 +22,8 @@ def compare(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function, or a table of scores.",
+            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function (of a model, or one that trains: "
+            "train(run)), or a table of scores.",
             autocompletion=complete_target,
         ),
     ] = None,
@@ -56,6 +57,9 @@ def compare(
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
     the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
 
+    If TARGET is a function with a parameter run, file.py:train, it trains by itself: it is called with each variant and seed,
+    and returns metrics. A variant gives rates to the names that it asks for. See docs/how-to/own-training.md.
+
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
@@ -63,6 +67,7 @@ def compare(
       keras-dropout compare digits-mlp
       keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
       keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+      keras-dropout compare train.py:train --variant half="hidden=0.5"
       keras-dropout compare scores.csv --baseline plain
 
     With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
@@ -101,6 +106,9 @@ def compare(
     judged. With --seeds auto each variant has race: seeds (that it was judged by) and stopped ("decided", "cannot win" or "all
     seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo:
     variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
+
+    Of a training function study has function: name, uses (hashes of files), rising and falling (metrics whose better side was
+    given); epochs is null without --epochs, and estimated_seconds of --dry-run before its first run.
 
     With --resample-split each seed divides the data anew: study has divisions, and overlap (test by training examples); interval
     and detectable_difference allow for the overlap, interval_new_examples is null, and comparisons have interval_without_overlap,

@@ -135,11 +135,11 @@ def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
     return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
 
 
-def hash_of_value(value: Any, name: str, read: str | None = None) -> str:
-    """Return a hash of a function, called `name`, and of all that it uses; of an installed package's, a hash of its name."""
+def hash_of_value(value: Any, name: str, read: str | None = None) -> str | None:
+    """Return a hash of a function, called `name`, and of all that it uses, by the rules of `hash_of`; a package's counts by name."""
     code = _Code(read)
     code.follow(value, name)
-    return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
 
 
 class _Code:
