@@ -136,7 +136,7 @@ def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
 
 
 def hash_of_value(value: Any, name: str, read: str | None = None) -> str | None:
-    """Return a hash of a function, called `name`, and of all that it uses, by the rules of `hash_of`; a package's counts by name."""
+    """Return a hash of a function, called `name`, and of all that it uses; the rules are those of `hash_of`."""
     code = _Code(read)
     code.follow(value, name)
     return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
