@@ -273,8 +273,7 @@ def test_place_puts_the_variant_in_and_the_baseline_out():
         built = keras.Sequential([L.Input((4,)), L.Dense(8, "relu"), L.Dropout(0.9), L.Dense(1)])
         model = run.place(built)
         seen[run.variant] = [(type(layer), layer.rate) for layer in model.layers if hasattr(layer, "rate")]
-        model.compile("sgd", "mse")
-        model.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
+        model(np.ones((8, 4)), training=True)
         return {"test_loss": 1.0}
 
     variants = {"as-built": True, "dropout": {"hidden": 0.25}}
@@ -307,15 +306,16 @@ def test_dropout_that_does_not_act_fails(monkeypatch):
 
 
 def test_several_models_are_told_apart_by_their_parts():
-    masks = {}
+    masks = []
 
     def train(run):
         one, two = (run.place(net(), part) for part in ("one", "two"))
-        masks[run.variant] = [np.array(model(np.ones((2, 4)), training=True)) for model in (one, two)]
-        run.rate("hidden")
-        return {"test_loss": sum(isinstance(layer, keras_dropout.Dropout) for model in (one, two) for layer in model.layers)}
+        placed = [layer for model in (one, two) for layer in model.layers if isinstance(layer, keras_dropout.Dropout)]
+        masks[:] = [keras.ops.convert_to_numpy(layer(np.ones((9, 9)), training=True)) for layer in placed]
+        return {"test_loss": len(placed)}
 
     assert result(train, {"x": {"one.hidden": 0.5, "two.hidden": 0.5}}).metrics["test_loss"] == 2
+    assert not np.array_equal(*masks), "each model has masks of its own"
     assert result(train, {"x": {"two.hidden": 0.5}}).metrics["test_loss"] == 1
     assert "gives 'three.hidden'" in result(train, {"x": {"three.hidden": 0.5}}).error
     assert "takes a Keras model; got int" in result(lambda run: run.place(3)).error
@@ -544,6 +544,7 @@ def example(name):
         ("distillation", {"hidden": 0.2}, {"test_loss", "test_accuracy"}),
         ("gan", {"discriminator.hidden": 0.3, "generator.hidden": 0.3}, {"test_frechet_distance"}),
     ],
+    ids=["torch_loop", "vae", "distillation", "gan"],
 )
 def test_the_examples_train_and_their_dropout_acts(name, placement, metrics):
     pytest.importorskip("sklearn")

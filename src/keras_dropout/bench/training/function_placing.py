@@ -57,7 +57,7 @@ def placed(model: Any, run: Run, part: str, number: int) -> tuple[keras.Model, s
 def _not_acting(model: keras.Model) -> str | None:
     """Return two lines about the first layer that does not act on made-up inputs; None if all act, or no inputs can be made up."""
     try:
-        inputs = next(iter(measuring.batches(model)))
+        inputs = keras.tree.map_structure(keras.ops.convert_to_numpy, next(iter(measuring.batches(model))))
         graph.read(model)
     except Exception:  # a model whose inputs are not known; its layers are watched while it trains
         return None
