@@ -22,8 +22,8 @@ def compare(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function (of a model, or one that trains: "
-            "train(run)), or a table of scores.",
+            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function (of a model, or one "
+            "that trains: train(run)), or a table of scores.",
             autocompletion=complete_target,
         ),
     ] = None,
