@@ -11,9 +11,9 @@ from typing import Annotated
 from keras_dropout.bench import settings
 from keras_dropout.errors import check_whole
 
-# The row, in the table and in the one that goes on from it.
+# The row, in the table and in those that go on from it.
 row = settings.Setting("Epochs of patience.", "3", check=lambda n: check_whole("patience", n, 1, "Or 3."), kind=int)
-for table in (settings.Settings, settings.SearchSettings):
+for table in (settings.Settings, settings.CompareSettings, settings.SearchSettings):
     table.__annotations__["patience"] = Annotated[int | None, row]
 
 # The use: all that trains has the settings.

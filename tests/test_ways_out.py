@@ -34,7 +34,7 @@ import keras_dropout
 from keras_dropout import catalogue, cli, ensemble, frameworks, metrics, moments, sampling, uncertainty
 from keras_dropout.bench import retrieval
 from keras_dropout.bench.assessment import assess
-from keras_dropout.bench.compare import make_plan
+from keras_dropout.bench.compare import check_metrics, make_plan, so_far
 from keras_dropout.bench.data import files, scenes, shifts
 from keras_dropout.bench.data.dataset import Part, from_arrays
 from keras_dropout.bench.ledger.lookup import examples
@@ -43,6 +43,7 @@ from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.study import loading, study_file
+from keras_dropout.bench.training.function_trainer import TrainingRun
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import graph, targets
@@ -571,6 +572,51 @@ def branched(**options):
     return keras.Model(inputs, L.Dense(2)(L.Dropout(0.5)(L.Dense(6)(inputs), **options)))
 
 
+# Training functions.
+
+
+def its_training(run):
+    return {"distance": 1 - run.rate("a")}
+
+
+def own_run(placement):
+    plan = make_plan(its_training, variants={"x": placement} if placement else ["as-built"] if placement is None else {"x": {}})
+    return TrainingRun(plan.study, plan.study.runs()[1], None, lambda told: None)
+
+
+def distance(**settings):
+    """The comparison of a metric whose better side only its settings say."""
+    plan = make_plan(its_training, variants={"x": {"a": 0.5}}, seeds=1, **settings)
+    check_metrics(so_far(plan, plan.study, {run.key: Result("done", 0, 0, {"distance": 1.0}) for run in plan.study.runs()}, ""))
+
+
+def with_option(said, option):
+    said.argv = DRY_FUNCTION
+    command([*DRY_FUNCTION, *said.option(option)])
+
+
+def placed_in_torch(torch):
+    own_run({"encoder": 0.2}).place(torch.nn.Linear(2, 2))
+
+
+def kept_as_it_is(torch):
+    own_run({}).checkpoint(torch.nn.Linear(2, 2), 1)
+
+
+def state_as_bytes(said):
+    torch = sys.modules["torch"]
+    names = {"torch": torch, "io": io, "state": torch.nn.Linear(2, 2).state_dict()}
+    exec(said.words(r"where (file = .*?\(\)),"), names)
+    exec(said.words(r"with (torch.save\(.*?\)),"), names)
+    own_run({}).checkpoint(eval(said.words(r"and (file.getvalue\(\))"), names), 1)
+
+
+def trained_by_hand(train):
+    run, built = own_run({"hidden": 0.3}), net()
+    train(run.place(built), built)
+    run._result({"test_loss": 1.0})
+
+
 # Commands and files.
 
 COMPARE = "compare model.keras --data x.npy,y.npy --engine reference --seeds 1 --epochs 1 --batch-size 8 --dry-run"
@@ -578,6 +624,7 @@ PLAIN = f"{COMPARE} --variant hidden"
 WORDS = "compare model.py:words --data rare.txt --engine reference --epochs 1 --batch-size 8 --resample-split --dry-run"
 TUNE = PLAIN.replace("compare", "tune", 1)
 ENSEMBLE = "ensemble dropped.keras --data x.npy,y.npy --samples 2"
+DRY_FUNCTION = ("compare", "model.py:train", "--variant", "half=a=0.5", "--dry-run")
 UNCERTAIN = "--data x.npy,y.npy --samples 2"
 FUNCTIONS = """
 import keras, numpy as np
@@ -624,6 +671,9 @@ def filled():
 
 def plain():
     return keras.models.load_model("model.keras")
+
+def train(run):
+    return {"distance": 1 - run.rate("a")}
 """
 STUDY = """
 target = "model.keras"
@@ -1639,6 +1689,86 @@ WAYS = [
         "Write SITE=START:STOP:COUNT, for example hidden=0:0.6:13",
         f"{TUNE} --sweep 'hidden=0:0.6,last=0:0.6'",
         lambda said: command([*said.argv[:-1], said.words("for example (.*)[.]$")]),
+    ),
+    # Training functions.
+    Way(
+        "bench/compare.py",
+        "Use --higher-is-better {} or --lower-is-better {}; in Python higher_is_better=",
+        lambda: distance(),
+        lambda said: distance(**said.argument("higher_is_better")),
+        *(lambda said, option=option: with_option(said, option) for option in ("--higher-is-better", "--lower-is-better")),
+    ),
+    Way("models/targets.py", "Compare it without --data.", " ".join([*DRY_FUNCTION, "--data", "table.csv"]), without("--data")),
+    Way(
+        "bench/study/training_function.py",
+        "Compare some rates instead: keras-dropout compare, with a --variant for each.",
+        "tune model.py:train",
+        lambda said: command([*DRY_FUNCTION, "--variant", "more=a=0.2"]),
+    ),
+    Way(
+        "bench/study/training_function.py",
+        'Use one of {}, or NAME="NAME_OF_A_RATE=RATE, …".',
+        lambda: make_plan(its_training, variants=["hidden"]),
+        lambda said: make_plan(its_training, variants=["as-built"]),
+        lambda said: make_plan(its_training, variants=["half=a=0.5, b=0.2"]),
+    ),
+    Way(
+        "bench/study/training_function.py",
+        'Write {"dropout": {"encoder": 0.2}} for run.rate("encoder"), or {"dropout": {"hidden": 0.2}} for run.place(model).',
+        lambda: make_plan(its_training),
+        *(
+            lambda said, pattern=pattern: make_plan(its_training, variants=ast.literal_eval(said.words(pattern)))
+            for pattern in (r"Write (.*?) for run.rate", r"or (\{.*) for run.place")
+        ),
+    ),
+    Way(
+        "bench/training/function_placing.py",
+        'For other models set the rates of your own dropout: torch.nn.Dropout(run.rate("encoder")).',
+        lambda: placed_in_torch(pytest.importorskip("torch")),
+        lambda said: said.call("torch.nn.Dropout(", torch=sys.modules["torch"], run=own_run({"encoder": 0.2})),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "A state of PyTorch becomes bytes with torch.save(state, file), where file = io.BytesIO(), and file.getvalue().",
+        lambda: kept_as_it_is(pytest.importorskip("torch")),
+        lambda said: state_as_bytes(said),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "Ask anew in each epoch: run.rate({}, progress=epoch / epochs).",
+        lambda: own_run({"a": "linear(0.4, 0)"}).rate("a"),
+        lambda said: said.call("run.rate(", run=own_run({"a": "linear(0.4, 0)"}), epoch=1, epochs=4),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        'For example run.rate("encoder").',
+        lambda: own_run({"encoder": 0.2}).rate(3),
+        lambda said: said.call("run.rate(", run=own_run({"encoder": 0.2})),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "Give a rate, {}=0.2; other methods are for run.place(model).",
+        lambda: own_run({"hidden": "GaussianDropout(0.3)"}).rate("hidden"),
+        lambda said: own_run(said.argument("hidden")).rate("hidden"),
+        lambda said: said.call("run.place(", run=own_run({"hidden": "GaussianDropout(0.3)"}), model=net()),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "Give it as the second argument: run.rate({}, 0.5).",
+        lambda: own_run(None).rate("a"),
+        lambda said: said.call("run.rate(", run=own_run(None)),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "Give one number, as float(value).",
+        lambda: own_run({}).log({"loss": "0.5"}, 1),
+        lambda said: own_run({}).log({"loss": said.call("float(", value="0.5")}, 1),
+    ),
+    Way(
+        "bench/training/function_trainer.py",
+        "Train the model that run.place returns, with training=True in a loop of your own.",
+        lambda: trained_by_hand(lambda placed, built: built(X, training=True)),
+        lambda said: trained_by_hand(lambda placed, built: placed(X, training=said.argument("training")["training"])),
     ),
     # Scores of one's own.
     Way(

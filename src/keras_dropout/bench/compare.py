@@ -1,6 +1,7 @@
 """The public `compare`: plan the study, train the missing runs, compare."""
 
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Unpack
 from rich.console import Group
 
 from keras_dropout.bench import robustness
+from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.data.example_store import shown
 from keras_dropout.bench.execution.engine_choice import choose_engine
 from keras_dropout.bench.execution.machine import machine, versions
@@ -19,11 +21,11 @@ from keras_dropout.bench.execution.scheduler import Execution, count_cores
 from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.racing import Race
-from keras_dropout.bench.records import Result, Study, Variant
+from keras_dropout.bench.records import FunctionStudy, Result, Study, Variant
 from keras_dropout.bench.report import tables
 from keras_dropout.bench.report.page import check_report_path
 from keras_dropout.bench.report.shown_comparison import ShownComparison
-from keras_dropout.bench.settings import Settings
+from keras_dropout.bench.settings import CompareSettings, Settings, rows
 from keras_dropout.bench.study.planning import (
     Plan,
     check_names,
@@ -33,6 +35,7 @@ from keras_dropout.bench.study.planning import (
     plan_study,
     without_random_numbers,
 )
+from keras_dropout.bench.study.training_function import is_training_function, plan_function
 from keras_dropout.errors import check_path, refuse
 
 
@@ -58,14 +61,33 @@ def check_primary(primary: str, metrics: Sequence[str]) -> None:
         refuse(f"the study has no metric {primary}.", f"Use one of {', '.join(metrics)}.")
 
 
+def check_metrics(found: Comparison) -> None:
+    """Refuse a primary metric that the runs lack; and a training function's metric whose better side nobody said."""
+    if found.primary is not None:
+        check_primary(found.primary, found.metrics)
+    if isinstance(found.study, FunctionStudy):
+        for metric in found.metrics:
+            if found.study.direction(metric) is None:
+                quoted = shlex.quote(metric)
+                refuse(
+                    f"whether a higher or a lower {metric!r} is better is not known.",
+                    f"Use --higher-is-better {quoted} or --lower-is-better {quoted}; in Python higher_is_better=[{metric!r}]. "
+                    "The runs that ended are kept.",
+                )
+
+
 @leaves_target_unchanged
 @without_random_numbers()
-def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[Settings]) -> Plan:
-    """Plan a study with `plan_study`, and choose its engine, which may time short trainings."""
+def make_plan(target: Any, data: Any = None, *, variants: Any = None, **settings: Unpack[CompareSettings]) -> Plan:
+    """Plan a study, and choose its engine, which may time short trainings. A training function has no engine."""
+    if is_training_function(target, data):
+        plan = plan_function(target, data, variants=variants, **settings)
+        return dataclasses.replace(plan, workers=plan.settings["workers"] or count_cores(plan.settings["on"]))
     asked = check_settings({**settings, "variants": variants})
     check_sources(target, data, asked)
     cores = count_cores(asked["on"])
-    plan = plan_study(target, data, variants=variants, **settings)
+    of_model: Any = {name: value for name, value in settings.items() if name in rows(Settings)}
+    plan = plan_study(target, data, variants=variants, **of_model)
     if plan.study.samples is not None:
         from keras_dropout.bench.training.trainer import check_samples  # loads Keras
 
@@ -83,10 +105,8 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
     With `max_seeds`, seeds are added in rounds until no variant is racing: see `racing.race`. Decisions depend only on the results,
     so a repeated command continues where it stopped.
     """
-    from keras_dropout.bench.report.network_data import portrait  # loads Keras
-
     started = time.perf_counter()
-    more_of_it = plan.document() | {"network": portrait(plan.study)}
+    more_of_it = plan.document() | {"network": _portrait(plan.study)}
     trained: dict[str, Result] = {}
     found = so_far(plan, plan.study, {}, command)
 
@@ -106,13 +126,14 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                 keys = {run.key for run in study.runs()}
                 found = so_far(plan, study, ledger.get(keys, each_example=False), command)
                 found.number, found.more = number, {"network": more_of_it["network"]}
+                if isinstance(study, FunctionStudy):
+                    check_metrics(found)
                 todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
                 todo = [run for run in todo if run.key not in trained]  # only the next command tries failed runs again
                 display.expect(len(todo))
                 for run, result in execution.train(todo):
                     found.results[run.key] = trained[run.key] = result
-                    if found.primary is not None:
-                        check_primary(found.primary, found.metrics)
+                    check_metrics(found)
                 if (race := found.race) is not None and race.racing:
                     study = plan.round(race)
             if (kept := found.in_race()) is not found:
@@ -133,6 +154,15 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
     if plan.settings["robust"]:
         _ask_in_other_worlds(found, plan, quiet, command)
     return found
+
+
+def _portrait(study: Study) -> dict[str, Any] | None:
+    """Return the network of a study for its page; None for a training function, which has none that is known."""
+    if isinstance(study, FunctionStudy):
+        return None
+    from keras_dropout.bench.report.network_data import portrait  # loads Keras
+
+    return portrait(study)
 
 
 def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
@@ -178,9 +208,13 @@ def compare(
     variants: Mapping[str, Any] | Sequence[Variant | str] | None = None,
     report: str | Path | None = None,
     quiet: bool = False,
-    **settings: Unpack[Settings],
+    **settings: Unpack[CompareSettings],
 ) -> ShownComparison:
     """Train every variant of a study with every seed, and say which are better than the baseline.
+
+    A training function of your own is a target too: `train(run)`, or "file.py:train". It is called with each variant and seed and
+    returns metrics, without `data`: see docs/how-to/own-training.md and `bench.training.function_trainer.TrainingRun`. Its own
+    settings are uses (files that it reads, as part of the runs' keys), higher_is_better and lower_is_better (metrics).
 
     `target` is a recipe's name; a compiled Keras model; a `.keras` file; or "file.py:function" or "module:function", a function
     that returns a compiled model. The function may take `input_shape`, `outputs` and `vocabulary`, which are read from the data.
@@ -221,7 +255,7 @@ def compare(
 
     Raises `BadInput`, before anything is trained, for invalid input.
     """
-    check_names("compare", settings, Settings.__optional_keys__)
+    check_names("compare", settings, CompareSettings.__optional_keys__)
     if report is not None:
         check_report_path(check_path("report", report, "report.html"))
     plan = make_plan(target, data, variants=variants, **settings)

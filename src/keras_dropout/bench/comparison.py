@@ -11,9 +11,9 @@ import numpy as np
 from keras_dropout import schedules
 from keras_dropout.bench import looking, power, statistics
 from keras_dropout.bench.ledger.looks import Asked, Look
-from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_monte_carlo, is_sampled, plain_metric
+from keras_dropout.bench.metric_names import higher_is_better, is_accuracy, is_compared, is_monte_carlo, is_sampled, plain_metric
 from keras_dropout.bench.racing import Race, race
-from keras_dropout.bench.records import Result, Run, Scores, Study, Variant
+from keras_dropout.bench.records import FunctionStudy, Result, Run, Scores, Study, Variant
 from keras_dropout.bench.statistics import (
     Difference,
     Row,
@@ -61,14 +61,23 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics measured on test data, the loss first; of scores of one's own all, in the order of the table."""
+        """The metrics measured on test data, the loss first; of scores of one's own all, in the order of the table.
+
+        Of a training function, all that it returned except those of training and validation, in its order.
+        """
         if isinstance(self.study, Scores):
             return list(self.study.metrics)
+        if isinstance(self.study, FunctionStudy):
+            ordered = (self.results[run.key] for run in self.study.runs() if run.key in self.results)
+            returned = dict.fromkeys(name for result in ordered for name in result.metrics if is_compared(name))
+            return sorted(returned, key=lambda name: name != "test_loss")
         names = {name for result in self.results.values() for name in result.metrics if name.startswith("test_")}
         return sorted(names, key=lambda name: (name != "test_loss", name))
 
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a higher value of a metric is better."""
+        if isinstance(self.study, FunctionStudy):
+            return self.study.direction(metric) is True
         return metric in self.study.rising if isinstance(self.study, Scores) else higher_is_better(metric)
 
     @property
@@ -88,8 +97,12 @@ class Comparison:
 
     @property
     def deciding(self) -> str:
-        """The metric that leads the sentence, the power figures and the margin: `primary`, or the test loss."""
-        return self.primary or (self.study.metrics[0] if isinstance(self.study, Scores) else "test_loss")
+        """The metric that leads the sentence, the power figures and the margin: `primary`, or the test loss.
+
+        Of scores of one's own and of a training function, it is the first metric.
+        """
+        own = self.metrics if isinstance(self.study, Scores | FunctionStudy) else []
+        return self.primary or (own[0] if own else "test_loss")
 
     @property
     def diverged(self) -> list[str]:
@@ -453,9 +466,12 @@ class Comparison:
 
     def _loss_differences(self, name: str) -> list[np.ndarray]:
         """Return the differences in the loss of each test example, for each seed with both runs."""
-        found = self.of_each_example((name, self.study.baseline))
-        losses = [[None if run is None else run.test_losses for run in runs] for runs in found.values()]
-        return [one.astype(float) - base for one, base in zip(*losses) if one is not None and base is not None]
+        runs_of = self.of_each_example((name, self.study.baseline))
+        losses = [[None if run is None else run.test_losses for run in runs] for runs in runs_of.values()]
+        found = [(one, base) for one, base in zip(*losses) if one is not None and base is not None]
+        if isinstance(self.study, FunctionStudy) and len({len(each) for pair in found for each in pair}) > 1:
+            return []  # a function may return the losses of other examples in each run
+        return [one.astype(float) - base for one, base in found]
 
     def document(self) -> dict[str, Any]:
         """Return everything as plain values, as `--json` prints it. Numbers that do not exist are None."""
@@ -487,6 +503,7 @@ class Comparison:
                 "deciding": self.deciding,
                 "power": self.power,
                 **({} if study.divisions is None else self._divisions()),
+                **({"function": study.document()["function"]} if isinstance(study, FunctionStudy) else {}),
             },
             "variants": [
                 {
@@ -564,6 +581,8 @@ class Comparison:
             )
         if counts["failed"]:
             found.append(f"{counts['failed']} run(s) failed; their pairs are left out.")
+        if isinstance(study, FunctionStudy) and (lacking := self._lacking_metrics()):
+            found.append(f"{lacking} run(s) did not return all of {', '.join(self.metrics)}; their pairs are left out there.")
         if isinstance(study, Scores):
             cells = [self.outcomes(variant, metric) for variant in study.variants for metric in study.metrics]
             if missing := int(np.isnan(cells).sum()):
@@ -571,6 +590,11 @@ class Comparison:
         elif self.missing:
             found.append(f"{self.missing} run(s) are not finished yet.")
         return found
+
+    def _lacking_metrics(self) -> int:
+        """Return the number of finished runs of a training function that lack a metric that others have."""
+        done = [each for each in self.results.values() if each.status == "done"]
+        return sum(any(name not in each.metrics for name in self.metrics) for each in done)
 
     def _warnings_of_looks(self) -> list[str]:
         """Return what the ledger knows of earlier looks at this question, and of the other placements judged."""
@@ -684,8 +708,9 @@ class Comparison:
 
 
 def _known(facts: Mapping[str, Any], study: Study) -> dict[str, Any]:
-    """Return facts about a study's data; of scores of one's own, None for what they do not say."""
-    return {name: value or None for name, value in facts.items()} if isinstance(study, Scores) else dict(facts)
+    """Return facts about a study's data; of scores of one's own and of a training function, None for what is not known."""
+    is_own = isinstance(study, Scores | FunctionStudy)
+    return {name: value or None for name, value in facts.items()} if is_own else dict(facts)
 
 
 def _both(pair: Sequence[str | None]) -> bool:

@@ -24,12 +24,14 @@ def forecast(plan: Plan, others: int | None = None) -> dict[str, Any] | None:
     no better than from the `pairs` of one of them. Each interval comes from the 95 % interval of `sd`. `rows` are the
     differences that will be tested together: those of `others` variants, by default all but the baseline.
     """
-    metric = plan.settings["primary"] or "test_loss"
-    like = [(pairs, found) for found in _like(plan) if (pairs := _pairs(found, metric)) > 1]
+    like = []
+    for each in _like(plan):
+        each.primary = plan.settings["primary"]
+        like += [(count, each)] if (count := _pairs(each, each.deciding)) > 1 else []
     if not like:
         return None
     pairs, found = max(like, key=lambda each: (each[1].study.epochs == plan.study.epochs, each[0]))
-    found.primary = plan.settings["primary"]
+    metric = found.deciding
     spreads = [float(values.std(ddof=1)) for values in _differences(found, metric)]
     sd, seeds, wanted = math.sqrt(np.mean(np.square(spreads))), len(plan.study.seeds), plan.settings["power"]
     rows = max(1, len(plan.study.variants) - 1 if others is None else others) * (found.family_size(metric) // len(found.others))
@@ -64,9 +66,10 @@ def forecast_sentences(seeds: int, found: Mapping[str, Any] | None) -> list[str]
     said = [f"{seeds} seed(s) cannot show a difference, whatever it is; use 6 or more"]
     if shown is not None:
         low, high = found["detectable_difference_interval"]
+        epochs = f" of {found['epochs']} epoch(s)" if found["epochs"] else ""
         said = [
             f"with 80 % power {seeds} seeds show a {metric} difference of {shown:.4f} (between {low:.4f} and {high:.4f}, by the "
-            f"spread of {found['pairs']} pairs of {found['epochs']} epoch(s) in study {found['study']})"
+            f"spread of {found['pairs']} pairs{epochs} in study {found['study']})"
         ]
     if found["wanted_difference"] is not None:
         said.append(f"a {metric} difference of {found['wanted_difference']:g} takes {seeds_between(found)}")

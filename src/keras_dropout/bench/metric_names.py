@@ -85,3 +85,8 @@ def is_accuracy(metric: str) -> bool:
 def known_direction(metric: str) -> bool | None:
     """Return whether a higher value of a metric is better, or None if its name does not say which is better."""
     return higher_is_better(metric) or (False if _LOWER_IS_BETTER.search(metric.lower()) else None)
+
+
+def is_compared(metric: str) -> bool:
+    """Return whether a metric that a training function returned is compared: not if it is one of training or validation."""
+    return not metric.lower().startswith(("train_", "training_", "val_", "valid_", "validation_"))

@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_dropout import notation, schedules
 from keras_dropout.bench import own_training
+from keras_dropout.bench.metric_names import known_direction
 from keras_dropout.bench.settings import ENGINES
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import check_choice, check_whole, refuse
@@ -308,7 +309,9 @@ class Study:
     @classmethod
     def from_document(cls, said: Mapping[str, Any], keys: Mapping[tuple[str, int], str]) -> "Study":
         """Rebuild a finished study for reading: it has no model, and takes its keys, by (variant, seed), from `keys`."""
-        study = cls(
+        kind, more = (FunctionStudy, FunctionStudy.fields_from(said["function"])) if "function" in said else (cls, {})
+        study = kind(
+            **more,
             **{name: said[name] for name in _SAID},
             data=DataFacts(**said["data"]),
             model={},
@@ -394,6 +397,56 @@ class Scores(Study):
     def key(self, variant: Variant, seed: Any) -> str:
         """Return a name of the run."""
         return json.dumps([variant.name, seed])
+
+
+@dataclass(frozen=True)
+class FunctionStudy(Study):
+    """A study of a training function: the user's own training, which is called with each variant and seed. It has no model.
+
+    `function` names it as "file.py:function" or "module:function"; a function that was given in Python is in `objects`. `uses` maps
+    the files that it reads to hashes of their contents. `rising` and `falling` are the metrics whose better side the user said.
+    `epochs` is 0 if the user gave none.
+    """
+
+    function: str = ""
+    uses: Mapping[str, str] = field(default_factory=dict)
+    rising: tuple[str, ...] = ()
+    falling: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("backend", self.backend, BACKENDS)
+        check_variant_names([variant.name for variant in self.variants], self.baseline)
+        check_seeds(self.seeds)
+
+    def direction(self, metric: str) -> bool | None:
+        """Return whether a higher value of a metric is better: as the user said, else by its name; None if neither says it."""
+        if metric in self.rising or metric in self.falling:
+            return metric in self.rising
+        return known_direction(metric)
+
+    def deciding(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """Return all that is known to decide a run's result. Data that the function reads count only if `uses` names them."""
+        options = {"source": self._source_hash, "objects": self.objects_hash, "epochs": self.epochs or None}
+        return {
+            "numeric_version": NUMERIC_VERSION,
+            "function": self.function.rpartition(":")[2],
+            "uses": sorted(self.uses.values()),
+            "placement": variant.placement and {site: _plain(spec) for site, spec in variant.placement.items()},
+            "backend": self.backend,
+            "seed": seed,
+            **{name: value for name, value in options.items() if value is not None},
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Describe the study in plain values."""
+        own = {"name": self.target, "uses": dict(self.uses), "rising": list(self.rising), "falling": list(self.falling)}
+        return super().document() | {"function": own}
+
+    @classmethod
+    def fields_from(cls, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of its own from the entry "function" of a document."""
+        sides = {side: tuple(str(name) for name in own[side]) for side in ("rising", "falling")}
+        return {"function": str(own["name"]), "uses": dict(own["uses"]), **sides}
 
 
 def _divisions(rows: Sequence[Mapping[str, Any]]) -> dict[int, DataFacts]:

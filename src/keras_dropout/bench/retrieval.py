@@ -29,6 +29,7 @@ _DOCUMENT = {
     "plan": {"engine_reason": str, "max_seeds": int | None, "margin": int | float | None, "primary": str | None, "notes": [str]},
 }
 
+_FUNCTION = {"function": {"name": str, "uses": dict, "rising": [str], "falling": [str]}}
 _DIVIDED_ANEW = {"divisions": [{"seed": int, **_FACTS}], "fixed_keys": [{"variant": str, "seed": int, "key": str}]}
 
 
@@ -55,8 +56,9 @@ def retrieve(path: str | Path, target: str | None = None, number: int | None = N
     document = found["document"] or _document_before(found, path)
     try:
         check_shape(document, _DOCUMENT)
-        if "divisions" in document["study"]:
-            check_shape(document["study"], _DIVIDED_ANEW)
+        for name, shape in (("divisions", _DIVIDED_ANEW), ("function", _FUNCTION)):
+            if name in document["study"]:
+                check_shape(document["study"], shape)
     except ValueError as error:  # `runs verify` does not check for this
         refuse(f"the ledger {path} is damaged: {where}: {error}.", "Go back to a copy of it, or name another --study.")
     with refusing(path, "read"), decoding(where):

@@ -7,7 +7,7 @@ To add a setting, add a row and use the value: `Plan.settings` and the task of e
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
@@ -110,6 +110,22 @@ def _check_data_options(options: Any) -> Any:
     if not isinstance(options, Mapping):
         refuse(f"data_options must be a mapping; got {options!r}.", 'For example {"target": "price"}.')
     return options
+
+
+def _check_names(what: str, names: Any) -> tuple[str, ...]:
+    """Return names as a tuple; one alone may stand without a list."""
+    found = [names] if isinstance(names, str | Path) else names
+    if not isinstance(found, Collection) or isinstance(found, Mapping) or not all(isinstance(name, str | Path) for name in found):
+        refuse(f"{what} must be a list of names; got {names!r:.200}.", f'For example {what}=["a name"].')
+    return tuple(dict.fromkeys(map(str, found)))
+
+
+def _check_uses(paths: Any) -> tuple[str, ...]:
+    found = _check_names("uses", paths)
+    for path in found:
+        if not Path(path).exists():
+            refuse(f"{path}, which the training function uses, does not exist.", "Name a file or folder, or leave it out.")
+    return found
 
 
 def _check_primary(metric: Any) -> str:
@@ -315,6 +331,43 @@ class Settings(TypedDict, total=False):
     ]
     validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]
     data_options: Annotated[Mapping[str, Any] | None, Setting(check=_check_data_options)]
+
+
+class CompareSettings(Settings, total=False):
+    """The settings of `compare` that a search lacks. `compare` documents them."""
+
+    uses: Annotated[
+        Sequence[str],
+        Setting(
+            "Training function: a file or folder that it reads; runs of other contents are other runs. Repeatable.",
+            '["data.csv"]',
+            default=(),
+            check=_check_uses,
+            kind=list[str],
+        ),
+    ]
+    higher_is_better: Annotated[
+        Sequence[str],
+        Setting(
+            "Training function or own scores: a metric of which a higher value is better. Repeatable.",
+            '["bleu"]',
+            default=(),
+            check=functools.partial(_check_names, "higher_is_better"),
+            kind=list[str],
+            metavar="METRIC",
+        ),
+    ]
+    lower_is_better: Annotated[
+        Sequence[str],
+        Setting(
+            "Training function or own scores: a metric of which a lower value is better. Repeatable.",
+            '["latency"]',
+            default=(),
+            check=functools.partial(_check_names, "lower_is_better"),
+            kind=list[str],
+            metavar="METRIC",
+        ),
+    ]
 
 
 class SearchSettings(Settings, total=False):

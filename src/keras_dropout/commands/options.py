@@ -62,6 +62,7 @@ PARTS = {
     "epochs": "Training",
     "backend": "Where it runs",
     "ledger": "What is kept",
+    "uses": "Training function",
     "space": "Search",
     "report": "Output",
     "variant_column": "Scores of your own",

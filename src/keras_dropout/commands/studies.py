@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_dropout.bench.settings import DEFAULT_LEDGER, DataOptions, SearchSettings, Settings
+from keras_dropout.bench.settings import DEFAULT_LEDGER, CompareSettings, DataOptions, SearchSettings
 from keras_dropout.commands.options import Data, choose_backend, complete_target, takes
 from keras_dropout.commands.output import again, check_report, exit_if_failed, show, stored_command, working
 from keras_dropout.errors import check_choice, refuse
@@ -16,13 +16,14 @@ Details = Annotated[bool, typer.Option("--details", help="Also effect sizes, oth
 
 
 @takes(DataOptions, into="data_options")
-@takes(Settings)
+@takes(CompareSettings)
 def compare(
     data_options: dict[str, Any],
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function, or a table of scores.",
+            help="A recipe (fashion-mnist-mlp, digits-mlp, lora-reviews), a .keras file, file.py:function (of a model, or one "
+            "that trains: train(run)), or a table of scores.",
             autocompletion=complete_target,
         ),
     ] = None,
@@ -47,12 +48,6 @@ def compare(
         str | None, typer.Option(help="Scores of your own: the column of variants. Default: variant.")
     ] = None,
     seed_column: Annotated[str | None, typer.Option(help="Scores of your own: the column of seeds. Default: seed.")] = None,
-    higher_is_better: Annotated[
-        list[str] | None, typer.Option(help="Scores of your own: a metric of which a higher value is better. Repeatable.")
-    ] = None,
-    lower_is_better: Annotated[
-        list[str] | None, typer.Option(help="Scores of your own: a metric of which a lower value is better. Repeatable.")
-    ] = None,
     **settings: Any,
 ) -> None:
     """Train every variant with every seed, and say which are better than the baseline.
@@ -62,6 +57,9 @@ def compare(
     Ready variants: none, as-built, hidden, last; of recipes also as-published. What the command line says counts before what
     the study file says. Runs that the ledger has are not trained again; so the same command goes on after an interruption.
 
+    If TARGET is a function with a parameter run, file.py:train, it trains by itself: it is called with each variant and seed,
+    and returns metrics. A variant gives rates to the names that it asks for. See docs/how-to/own-training.md.
+
     If TARGET is a table of scores (.csv, .tsv or .parquet with the columns variant, seed and one for each metric) and there is no
     --data, nothing is trained: its runs are compared. See docs/how-to/own-scores.md.
 
@@ -69,6 +67,7 @@ def compare(
       keras-dropout compare digits-mlp
       keras-dropout compare fashion-mnist-mlp --variant half="hidden=0.5" --seeds 8
       keras-dropout compare model.py:build --data houses.csv --target price --early-stopping 10
+      keras-dropout compare train.py:train --variant half="hidden=0.5"
       keras-dropout compare scores.csv --baseline plain
 
     With --seeds auto, seeds go to the variants that are not decided yet, until each is shown to be better or worse, or cannot win.
@@ -108,6 +107,9 @@ def compare(
     seeds used"). unfinished_curves: variants whose validation loss still falls at the last epoch. With --samples also monte_carlo:
     variant, metric, difference (Monte-Carlo minus plain, paired by seed), interval, pairs.
 
+    Of a training function study has function: name, uses (hashes of files), rising and falling (metrics whose better side was
+    given); epochs is null without --epochs, and estimated_seconds of --dry-run before its first run.
+
     With --resample-split each seed divides the data anew: study has divisions, and overlap (test by training examples); interval
     and detectable_difference allow for the overlap, interval_new_examples is null, and comparisons have interval_without_overlap,
     p_overlap (adjusted), detectable_floor (no number of seeds shows less) and variance (of the loss: total, examples, seed,
@@ -116,14 +118,9 @@ def compare(
     if fail_if is not None:
         check_choice("--fail-if", fail_if, ("worse",))
     target, report, settings = _asked(settings, data_options, study, target=target, variants=variant, data=data, report=report)
-    of_scores = {
-        "variant_column": variant_column,
-        "seed_column": seed_column,
-        "higher_is_better": higher_is_better,
-        "lower_is_better": lower_is_better,
-    }
-    of_scores = {name: value for name, value in of_scores.items() if value}
-    if (found := _compared_scores(target, settings, of_scores, dry_run)) is not None:
+    columns = {"variant_column": variant_column, "seed_column": seed_column}
+    columns = {name: value for name, value in columns.items() if value}
+    if (found := _compared_scores(target, settings, columns, dry_run)) is not None:
         if report is not None:
             check_report(report)
             found.save_report(report)
@@ -133,10 +130,12 @@ def compare(
     with working("loading Keras, the model and the data", quiet):
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.study.planning import check_settings, check_sources
+        from keras_dropout.bench.study.training_function import is_training_function
 
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
-        check_settings(settings)
-        check_sources(target, settings.get("data"), settings)
+        if not is_training_function(target, settings.get("data")):
+            check_settings(settings)
+            check_sources(target, settings.get("data"), settings)
         check_report(report)
         from keras_dropout.bench.compare import carry_out, make_plan, so_far
         from keras_dropout.bench.ledger.looks import asked_before
@@ -166,26 +165,27 @@ def compare(
     _exit_if_worse(found, fail_if)
 
 
-def _compared_scores(target: str, settings: dict[str, Any], of_scores: dict[str, Any], dry_run: bool) -> Any:
+def _compared_scores(target: str, settings: dict[str, Any], columns: dict[str, Any], dry_run: bool) -> Any:
     """Return the comparison of a table of scores; None for a target that is to be trained."""
     from keras_dropout.bench.own_scores import compare_scores, is_scores
 
     if not is_scores(target, settings.get("data")):
-        if of_scores:
-            option = f"--{next(iter(of_scores)).replace('_', '-')}"
+        if columns:
+            option = f"--{next(iter(columns)).replace('_', '-')}"
             refuse(
                 f"{option} is for a table of scores; got the target {target}.",
                 f"Name a .csv, .tsv or .parquet file, or leave {option} out.",
             )
         return None
-    taken = {name: settings.pop(name) for name in ("baseline", "margin", "primary", "power") if name in settings}
+    shared = ("baseline", "margin", "primary", "power", "higher_is_better", "lower_is_better")
+    taken = {name: settings.pop(name) for name in shared if name in settings}
     if others := [*settings.pop("data_options", ()), *settings, *(["dry_run"] if dry_run else [])]:
         option = f"--{others[0].replace('_', '-').replace('variants', 'variant')}"
         refuse(
             f"{option} says how runs are trained, and {target} is a table of scores, of which nothing is trained.",
             f"Leave {option} out; or name a model as the target, with --data {target} if these are its data.",
         )
-    found = compare_scores(target, **taken, **of_scores)
+    found = compare_scores(target, **taken, **columns)
     found.command = stored_command()
     return found
 
@@ -261,8 +261,10 @@ def tune(
         choose_backend(settings.get("backend", "jax"))
         from keras_dropout.bench.ledger.looks import asked_before
         from keras_dropout.bench.study.planning import check_sources
+        from keras_dropout.bench.study.training_function import refuse_in_search
         from keras_dropout.bench.tuning.search import check_search, check_study
 
+        refuse_in_search(target, settings.get("data"))
         ledger = settings.setdefault("ledger", DEFAULT_LEDGER)
         check_study(settings)
         check_search(settings)
@@ -340,6 +342,7 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     from keras_dropout.bench import robustness
     from keras_dropout.bench.compare import so_far
     from keras_dropout.bench.forecast import forecast, forecast_sentences
+    from keras_dropout.bench.records import FunctionStudy
 
     known, worlds = plan.known(), robustness.worlds(plan) if plan.settings["robust"] else []
     study = plan.at_most(so_far(plan, plan.study, known, "").race)
@@ -355,14 +358,14 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         "target": study.target,
         "variants": {variant.name: variant.placement for variant in study.variants},
         "seeds": list(study.seeds),
-        "epochs": study.epochs,
+        "epochs": study.epochs or None,
         "workers": plan.workers,
         "runs": len(runs),
         "in_ledger": len(runs) - len(todo) + again,
         "to_train": len(todo),
         "to_train_for_model": again,
         "max_seeds": plan.settings["max_seeds"],
-        "estimated_seconds": round(seconds, 1),
+        "estimated_seconds": None if seconds is None else round(seconds, 1),
         "power": told,
         **_asked_before(asked),
         **({} if study.divisions is None else {"resample_split": True}),
@@ -373,10 +376,10 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
         print(json.dumps(shown, indent=1))
         return
     most = "at most " if shown["max_seeds"] else ""
-    print(
-        f"{study.target}: {len(study.variants)} variants x {most}{len(study.seeds)} seeds, "
-        f"{study.epochs} epochs each, {study.split if study.divisions is None else 'for each seed a new'} split"
-    )
+    trained = f"{study.epochs} epochs each, {study.split if study.divisions is None else 'for each seed a new'} split"
+    if isinstance(study, FunctionStudy):
+        trained = "trained by the function" + (f", {study.epochs} epochs each" if study.epochs else "")
+    print(f"{study.target}: {len(study.variants)} variants x {most}{len(study.seeds)} seeds, {trained}")
     for variant in study.variants:
         places = str(variant).partition("=")[2]
         print(f"  {variant.name}: {'as built' if variant.placement is None else places or 'no dropout'}")
@@ -386,7 +389,10 @@ def _print_plan(plan: Any, asked: Any, as_json: bool) -> None:
     )
     for line in robustness.cost_sentences(costs) if worlds else ():
         print(line)
-    print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
+    if seconds is None:
+        print("the time is not known before the ledger has a run of this function")
+    else:
+        print(f"estimated time: {seconds / 60:.1f} minutes" if seconds >= 60 else f"estimated time: {seconds:.0f} s")
     for sentence in forecast_sentences(len(study.seeds), told):
         print(sentence)
 
@@ -396,10 +402,18 @@ def _asked_before(asked: Any) -> dict[str, Any]:
     return {"looks": [look.document() for look in asked.looks], "placements_judged": asked.placements_judged}
 
 
-def _estimated(plans: Any, costs: Any) -> float:
-    """Estimate the seconds of a plan and those of its worlds, from a short training in the first that has runs left to train."""
-    from keras_dropout.bench.execution.timing import estimate_seconds
+def _estimated(plans: Any, costs: Any) -> float | None:
+    """Estimate the seconds of a plan and those of its worlds, from a short training in the first that has runs left to train.
 
+    The time of a training function is the mean of its runs in the ledger; None if there is none.
+    """
+    from keras_dropout.bench.execution.timing import estimate_seconds
+    from keras_dropout.bench.records import FunctionStudy
+
+    if isinstance(plans[0].study, FunctionStudy):
+        known, left = plans[0].known(), len(plans[0].todo(plans[0].known()))
+        each = [result.seconds for result in known.values() if result.status == "done"]
+        return 0.0 if not left else None if not each else sum(each) / len(each) * -(-left // plans[0].workers)
     for plan, cost in zip(plans, costs):
         if cost["to_train"]:
             seconds = estimate_seconds(plan, plan.todo(plan.known(), plan.kept()))

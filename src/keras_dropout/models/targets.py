@@ -136,6 +136,8 @@ def call(target: str, facts: Mapping[str, Any]) -> Any:
         parameters = inspect.signature(function).parameters
     needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     missing = [name for name in needed if name not in facts]
+    if missing == ["run"]:
+        refuse(f"{target} trains by itself: it takes run, and brings its own data.", "Compare it without --data.")
     if missing:
         refuse(
             f"{target} needs the argument(s) {', '.join(missing)}, which are not known here.",

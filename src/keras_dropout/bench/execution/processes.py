@@ -17,7 +17,7 @@ from typing import Any
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.execution.machine import worker_environment
 from keras_dropout.bench.execution.worker import LOG_LIMIT, Task, Worker
-from keras_dropout.bench.records import Study
+from keras_dropout.bench.records import FunctionStudy, Study
 from keras_dropout.bench.training.messages import Died, Told
 
 
@@ -56,7 +56,9 @@ class Processes:
         """Start one more worker."""
         ours, theirs = self._context.Pipe()
         log = tempfile.NamedTemporaryFile("r", dir=self._folder.name, errors="replace")  # noqa: SIM115 - `end` closes it
-        process = self._context.Process(target=_work, args=(theirs, log.name, self._folder.name), daemon=True)
+        # A daemon cannot have children, as a training function may: PyTorch's DataLoader begins some. `__exit__` ends each worker.
+        daemon = not isinstance(self._given[0], FunctionStudy)
+        process = self._context.Process(target=_work, args=(theirs, log.name, self._folder.name), daemon=daemon)
         with _main_out_of_sight():
             process.start()
         theirs.close()

@@ -21,7 +21,8 @@ class _Progress(Terminal):
 class Display:
     """An observer that draws on a terminal, prints one line per finished run elsewhere, and prints nothing if quiet.
 
-    `table` returns the table to draw below the bars; `metric` is printed for each run.
+    `table` returns the table to draw below the bars; `metric` is printed for each run, or its first one. `epochs` is 0 if a
+    run's number of epochs is not known: the bars then count runs.
     """
 
     def __init__(self, epochs: int, quiet: bool, table: Callable[[], Any] | None = None, metric: str = "test_loss"):
@@ -38,12 +39,14 @@ class Display:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
         )
-        self._all = self._bars.add_task("all runs", total=0, unit="epochs")
+        self._unit = "epochs" if epochs else "ended"
+        self._all = self._bars.add_task("all runs", total=0, unit=self._unit)
         self._tasks: dict[int, Any] = {}
         self._reached: dict[str, int] = {}  # run -> number of its epochs counted as done
         self._given: dict[int, list[str]] = {}  # worker -> its runs, until all have ended
         self._at: dict[str, int] = {}  # unfinished run -> its worker
-        self._epochs = epochs
+        self._counts_epochs = epochs > 0
+        self._epochs = epochs or 1
         self._total = 0
         self._done = 0
         self._make_table = table
@@ -74,13 +77,16 @@ class Display:
         runs = len(given)
         label = f"worker {worker + 1}: " + (f"{run.variant.name}, seed {run.seed}" if runs == 1 else f"{runs} runs")
         if worker not in self._tasks:
-            self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit="epochs; compiling")
+            unit = "epochs; compiling" if self._counts_epochs else self._unit
+            self._tasks[worker] = self._bars.add_task(label, total=self._epochs, unit=unit)
         self._bars.reset(self._tasks[worker], total=self._epochs * runs, description=label)
-        self._reach(worker, run, epoch)  # after the death of a worker this may be fewer epochs than before
+        # After the death of a worker this may be fewer epochs than before.
+        self._reach(worker, run, epoch if self._counts_epochs else 0)
 
     def epoch(self, worker: int, run: Run, epoch: int, logs: dict[str, float]) -> None:
-        self._bars.update(self._tasks[worker], unit="epochs")
-        self._reach(worker, run, epoch)
+        if self._counts_epochs:
+            self._bars.update(self._tasks[worker], unit="epochs")
+            self._reach(worker, run, epoch)
 
     def paused(self, worker: int, run: Run) -> None:
         self._done += 1
@@ -104,7 +110,8 @@ class Display:
             self._table = self._make_table and self._make_table()
             self._draw()
             return
-        loss = f"{self._metric.replace('_', ' ')} {result.metrics[self._metric]:.4f}" if result.metrics else None
+        metric = self._metric if self._metric in result.metrics else next(iter(result.metrics), "")
+        loss = f"{metric.replace('_', ' ')} {result.metrics[metric]:.4f}" if metric else None
         loss = loss or result.error or result.status
         self._console.print(
             f"{self._done}/{self._total}  {run.variant.name}, seed {run.seed}: {loss} ({result.seconds:.0f} s)",
@@ -113,7 +120,7 @@ class Display:
         )
 
     def _count(self) -> None:
-        self._bars.update(self._all, unit=f"epochs, {self._done} of {self._total} runs")
+        self._bars.update(self._all, unit=f"{self._unit}, {self._done} of {self._total} runs")
 
     def _draw(self) -> None:
         if self._live:

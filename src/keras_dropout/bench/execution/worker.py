@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_dropout.bench.data.dataset import Part
 from keras_dropout.bench.execution.machine import machine, versions
-from keras_dropout.bench.records import Result, Run, Study
+from keras_dropout.bench.records import FunctionStudy, Result, Run, Study
 from keras_dropout.bench.training.messages import Ended, Paused, Timed, Told
 from keras_dropout.models.targets import import_file
 
@@ -64,9 +64,7 @@ class Worker:
                 yield Timed(run.key, {engine: self._time_engine(run, engine) for engine in task.engines})
                 return
             if self._trainer is None:
-                from keras_dropout.bench.training.trainer import Trainer
-
-                self._trainer = Trainer(*self._given)
+                self._trainer = _trainer(*self._given)
             groups = self._trainer.groups(task.runs)
         except Exception as error:
             yield from self._failed(task.runs, started, error)
@@ -110,6 +108,17 @@ class Worker:
             return Trainer(dataclasses.replace(study, engine=engine), parts, divide_by).time_step(run)
         except Exception as error:  # the failure of this engine is a result too
             return _described(error)
+
+
+def _trainer(study: Study, parts: dict[str, Part], divide_by: float) -> Any:
+    """Return the trainer of a study's runs; each kind loads what it needs."""
+    if isinstance(study, FunctionStudy):
+        from keras_dropout.bench.training.function_trainer import FunctionTrainer
+
+        return FunctionTrainer(study)
+    from keras_dropout.bench.training.trainer import Trainer
+
+    return Trainer(study, parts, divide_by)
 
 
 class _Log:

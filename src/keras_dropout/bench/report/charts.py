@@ -209,6 +209,18 @@ def learning_curves(curves: Curves, metric: str) -> dict[str, Markup]:
     return found
 
 
+def logged_curves(curves: Curves) -> dict[str, Markup]:
+    """Draw each figure that a training function logged by epoch: means over seeds, bands from the lowest to the highest."""
+    names = dict.fromkeys(name for runs in curves.values() for run in runs for name in run)
+    found = {}
+    for name in names:
+        by_variant = {variant: values for variant, runs in curves.items() if (values := _values(runs, name)).size}
+        if by_variant:
+            ends = np.concatenate([values.ravel() for values in by_variant.values()])
+            found[name] = _curves(by_variant, _title(name), [float(ends.min()), float(ends.max())], among=list(curves))
+    return found
+
+
 def rates(variants: Sequence[Mapping[str, Any]], epochs: int) -> Markup:
     """Draw the rate over training for each variant's schedules; sites with the same schedule share a line."""
     rows, lines = [], {}

@@ -177,11 +177,7 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
             for name in metrics
             if name in compared
         },
-        "curves": {
-            name: found
-            for name in (metric.removeprefix("test_") for metric in metrics)
-            if (found := charts.learning_curves(curves, name))
-        },
+        "curves": _learning_curves(document, curves, metrics),
         "gap": _gap(variants),
         "rates": charts.rates(moving, document["study"]["epochs"]) if moving else None,
         "response": {name: charts.response(curve, name) for name, curve in (sweep or {"curves": {}})["curves"].items()},
@@ -207,6 +203,15 @@ def _figures(document: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, A
         "trials": charts.trials(search["trials"]) if search else {},
         "expectation": _expectation(search["winner"], variants) if search else None,
     }
+
+
+def _learning_curves(document: Mapping[str, Any], curves: charts.Curves, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the charts by metric and part; of a training function those of all that it logged."""
+    if "function" in document["study"]:
+        logged = charts.logged_curves(curves)
+        return {"logged": logged} if logged else {}
+    names = [metric.removeprefix("test_") for metric in metrics]
+    return {name: found for name in names if (found := charts.learning_curves(curves, name))}
 
 
 def _values(variants: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float | None]]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from keras_dropout.bench.comparison import Comparison
 from keras_dropout.bench.metric_names import SAMPLED, is_monte_carlo, plain_metric
 from keras_dropout.bench.power import MOST_PAIRS
+from keras_dropout.bench.records import FunctionStudy
 from keras_dropout.bench.report import resampled
 from keras_dropout.bench.report.verdict import (
     expected,
@@ -180,7 +181,8 @@ def _means_table(found: Comparison) -> Table:
     shown = [metric for metric in found.own_metrics if metric not in repeated]  # the repeated ones have a table
     for metric in shown:
         table.add_column(metric.replace("_", " "), justify="right")
-    trained = found.study.epochs > 0  # scores of one's own have no training loss
+    # Scores of one's own have no training loss, and a training function returns what it likes.
+    trained = found.study.epochs > 0 and not isinstance(found.study, FunctionStudy)
     for name in ("train loss", "gap (test - train loss)") if trained else ():
         table.add_column(name, justify="right")
     for variant in found.study.variants:

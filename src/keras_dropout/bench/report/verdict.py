@@ -81,11 +81,14 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     if not rows:
         return Verdict("open", "There is nothing to compare yet.", unfinished, "Let the study go on.")
     if not (rows := {name: row for name, row in rows.items() if row["verdict"] != "identical"}):
-        if study["epochs"] is None:
+        if not _is_trained(study):
             headline = f"All variants have exactly the scores of {baseline}."
             return Verdict("open", headline, unfinished, "Check the table: they are the same runs.")
         headline = f"All variants trained the same model as {baseline}: no figure of any run differs."
-        return Verdict("open", headline, unfinished, "The warnings say why; give a rate above 0 at a site of the model.")
+        fix = "give a rate above 0 at a site of the model."
+        if study.get("function"):
+            fix = "have the function use what run.rate and run.place return, and give rates above 0."
+        return Verdict("open", headline, unfinished, f"The warnings say why; {fix}")
     shown = {name: _shown(document, name) for name in rows}
     worse = {name: [each for each in others if each["verdict"].startswith("worse")] for name, others in shown.items()}
     if document.get("sweep") and (found := _of_sweep(document, variants, rows)):
@@ -93,9 +96,10 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
     else:
         name, more = _named(rows, worse), []
     if name == baseline:
-        return Verdict("worse", f"The best rate is that of {baseline}.", [*more, *unfinished], *_leave_out(baseline, variants))
+        headline = f"The best rate is that of {baseline}."
+        return Verdict("worse", headline, [*more, *unfinished], *_leave_out(baseline, variants, study))
     row, word = rows[name], rows[name]["verdict"]
-    what, kind = (described(variants[name]), "placement") if study["epochs"] else (f"the variant {name}", "variant")
+    what, kind = (described(variants[name]), "placement") if _is_trained(study) else (f"the variant {name}", "variant")
     headline = _headline(row, what, baseline) + _but(row, shown[name])
     more += [text for text in worlds_sentences(document.get("worlds") or ()) if text.startswith(f"{name}, ")]
     more, alone = [*more, *unfinished], len(rows) == 1 or document.get("sweep")
@@ -109,23 +113,23 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
             )
         if word.endswith("within the margin"):
             advice = f"It is better, but by less than the {study['margin']:g} that was said to matter. Take it or leave it."
-            return Verdict("same", headline, more, *_put_in(row, variants[name], advice, study["epochs"]))
+            return Verdict("same", headline, more, *_put_in(row, variants[name], advice, study))
         advice = f"Put it into your model {counts}" if worse[name] else _advice(word)
         tone = "open" if worse[name] and not study.get("primary") else "better"
-        return Verdict(tone, headline, more, *_put_in(row, variants[name], advice, study["epochs"]))
+        return Verdict(tone, headline, more, *_put_in(row, variants[name], advice, study))
     if all(each["verdict"].startswith("worse") for each in rows.values()):
         if len(rows) > 1:
             more.insert(0, f"Every {kind} is worse than {baseline}; this one is the least so.")
-        return Verdict("worse", headline, more, *_leave_out(baseline, variants))
+        return Verdict("worse", headline, more, *_leave_out(baseline, variants, study))
     if all(each["verdict"].startswith("worse") or worse[other] for other, each in rows.items()):
         if not alone:
             more.insert(
                 0,
                 f"Every {kind} is shown to be worse than {baseline} in some metric, and none better in the {_words(deciding)}.",
             )
-        return Verdict("worse", headline, more, *_leave_out(baseline, variants))
+        return Verdict("worse", headline, more, *_leave_out(baseline, variants, study))
     if all(each["verdict"] == "same within the margin" for each in rows.values()):
-        return Verdict("same", headline, more, *_leave_out(baseline, variants))
+        return Verdict("same", headline, more, *_leave_out(baseline, variants, study))
     if not alone:
         more.insert(0, f"No {kind} is shown to be better than {baseline}; this one came nearest.")
     if harmful := [other for other, each in rows.items() if each["verdict"].startswith("worse") or worse[other]]:
@@ -136,7 +140,7 @@ def _of_differences(document: Mapping[str, Any]) -> Verdict:
             "open",
             headline,
             more,
-            *_put_in(row, variants[name], f"Put it into your model if the {gained} counts.", study["epochs"]),
+            *_put_in(row, variants[name], f"Put it into your model if the {gained} counts.", study),
         )
     return Verdict("open", headline, more, _undecided(document, row, bool(harmful)))
 
@@ -145,9 +149,14 @@ def _deciding(document: Mapping[str, Any]) -> str:
     return document["study"].get("deciding") or DECIDING
 
 
+def _is_trained(study: Mapping[str, Any]) -> bool:
+    """Return whether the runs of a study were trained here; scores of one's own were trained elsewhere."""
+    return study["epochs"] is not None or bool(study.get("function"))
+
+
 def progress(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence on the progress of an unfinished study, else nothing."""
-    runs = [run for variant in document["variants"] for run in variant["runs"] if document["study"]["epochs"] is not None]
+    runs = [run for variant in document["variants"] for run in variant["runs"] if _is_trained(document["study"])]
     ended = sum(run["status"] != "missing" for run in runs)
     return [] if ended == len(runs) else [f"So far, {ended} of {len(runs)} runs have ended: all this may still change."]
 
@@ -433,7 +442,7 @@ def _seeds(row: Mapping[str, Any]) -> str:
 def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: bool) -> str:
     """Say what is needed to decide; not where other verdicts already advise against it."""
     baseline, fewest = document["study"]["baseline"], fewest_pairs()
-    trained = document["study"]["epochs"] is not None
+    trained = _is_trained(document["study"])
     stay = "leave dropout out for now" if baseline == "none" and trained else f"stay with {baseline} for now"
     if _count(row) < fewest:
         return (
@@ -461,19 +470,23 @@ def _undecided(document: Mapping[str, Any], row: Mapping[str, Any], harmful: boo
     return f"Undecided: {stay}. To show {what} takes {seeds_between(row)}, for 80 % power; these were {row['pairs']}."
 
 
-def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, epochs: int | None) -> tuple[str, str | None]:
+def _put_in(row: Mapping[str, Any], variant: Mapping[str, Any], advice: str, study: Mapping[str, Any]) -> tuple[str, str | None]:
     if row.get("diverged"):
         advice += f" With it, {row['diverged']} of {_number_of(_count(row), 'run')} diverged."
-    if epochs is None:  # scores of runs that were trained elsewhere
+    if not _is_trained(study):
         return advice.replace("Put it into your model", "Take it"), None
+    if study.get("function"):
+        return advice.replace("Put it into your model", "Train with it"), None
     if variant["placement"] is None:
         return "Leave the model as it is built: its dropout is worth having." if advice == _advice("better") else advice, None
-    if (text := code(variant, epochs)) is None:
+    if (text := code(variant, study["epochs"])) is None:
         return f"{advice} It is the placement that the command calls {variant['name']}.", None
     return advice, text
 
 
-def _leave_out(baseline: str, variants: Mapping[str, Any]) -> tuple[str, str | None]:
+def _leave_out(baseline: str, variants: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[str, str | None]:
+    if study.get("function"):  # of which no model is known
+        return "Leave dropout out." if variants[baseline]["placement"] == {} else f"Stay with {baseline}.", None
     if training := variants[baseline].get("training"):
         return f"Leave dropout out, and train with {training_text(training)}. Without dropout:", code(variants[baseline], 1)
     if variants[baseline]["placement"] == {}:

@@ -135,6 +135,13 @@ def hash_of(objects: Mapping[str, Any], read: str | None = None) -> str | None:
     return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
 
 
+def hash_of_value(value: Any, name: str, read: str | None = None) -> str | None:
+    """Return a hash of a function, called `name`, and of all that it uses; the rules are those of `hash_of`."""
+    code = _Code(read)
+    code.follow(value, name)
+    return hashlib.sha256("\n".join(code.texts).encode()).hexdigest()[:32] if code.texts else None
+
+
 class _Code:
     """A collector of source texts: of code, of the values it uses, and of the code of these values, at any depth."""
 

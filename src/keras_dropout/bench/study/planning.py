@@ -22,7 +22,7 @@ from keras_dropout.bench.ledger.lookup import kept, peek
 from keras_dropout.bench.ledger.schema import LARGEST
 from keras_dropout.bench.ledger.store import check_ledger_path
 from keras_dropout.bench.records import BASELINE, Result, Run, Study, Variant, check_seeds, check_variant_names
-from keras_dropout.bench.settings import SPLITS, Settings, complete
+from keras_dropout.bench.settings import SPLITS, CompareSettings, Settings, complete, rows
 from keras_dropout.bench.study import checks, own_classes, redivision
 from keras_dropout.bench.study.loading import facts_for_model, load_data, load_divisions, load_model, with_weights
 from keras_dropout.errors import BadInput, check_whole, refuse
@@ -183,6 +183,12 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Missing names get their defaults, and `settings` may hold other names. No framework is loaded.
     """
+    for name in rows(CompareSettings).keys() - rows(Settings).keys():
+        if settings.get(name):
+            refuse(
+                f"{name} is for a training function or for scores of your own; got a model.",
+                f"Leave {name} out; whether more of a metric is better is known by its name.",
+            )
     found = complete(settings, Settings)
     backend, engine, split = found["backend"] or _own_backend(), found["engine"], found["split"]
     if engine in ("compiled", "stacked") and backend != "jax":
@@ -225,7 +231,8 @@ def check_sources(target: Any, data: Any, settings: Mapping[str, Any]) -> None:
         return
     if inspect.isroutine(target) or isinstance(target, type):
         refuse(
-            f"expected a Keras model; got {target.__name__}, which was not called.", f"Give what it returns: {target.__name__}()."
+            f"expected a Keras model; got {target.__name__}, which was not called.",
+            f"Give what it returns: {target.__name__}(). A function that trains by itself takes run: def {target.__name__}(run).",
         )
     if any(cls.__module__.startswith(("tf_keras.", "tensorflow.python.keras.")) for cls in type(target).__mro__):
         refuse(

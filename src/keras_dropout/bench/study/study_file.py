@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_dropout.bench.settings import DataOptions, SearchSettings, Settings, by_class, rows
+from keras_dropout.bench.settings import CompareSettings, DataOptions, SearchSettings, Settings, by_class, rows
 from keras_dropout.characters import clean_line
 from keras_dropout.errors import meant, refuse
 from keras_dropout.models.atlas import Advice
 
 _SOURCE = '.npz, "x.npy,y.npy", .csv, .parquet, a folder or archive of class folders, file.py:function'
 # Setting -> its commented-out value in a fresh study file, and what it means.
-SETTINGS = {name: (row.in_file, row.help) for name, row in rows(Settings).items() if row.in_file}
+SETTINGS = {name: (row.in_file, row.help) for name, row in rows(CompareSettings).items() if row.in_file}
 SETTINGS["report"] = ('"report.html"', "The page to write.")
 DATA = {"source": ('"table.csv"', _SOURCE)} | {name: (row.in_file, row.help) for name, row in rows(DataOptions).items()}
 TUNE = tuple(name for name in rows(SearchSettings) if name not in (*rows(Settings), "space"))

@@ -24,6 +24,7 @@ from keras_dropout.bench.own_training import training_text
 from keras_dropout.bench.records import BASELINE, Run, Study, Variant
 from keras_dropout.bench.settings import SearchSettings, Settings, complete, rows
 from keras_dropout.bench.study.planning import AS_BUILT, Plan, check_settings
+from keras_dropout.bench.study.training_function import refuse_in_search
 from keras_dropout.bench.tuning import spaces, training_space
 from keras_dropout.bench.tuning.spaces import Space
 from keras_dropout.bench.tuning.training_space import TrainingSpace
@@ -341,6 +342,7 @@ def _reached(study: Study, ledger: Ledger, keys: Mapping[str, Run], rung: int) -
 def fresh_plan(target: Any, data: Any, settings: Mapping[str, Any]) -> Plan:
     """Return the plan of the comparison, still without the winner."""
     check_study(settings)
+    refuse_in_search(target, data)
     plan = make_plan(target, data, **{name: value for name, value in settings.items() if name not in OF_SEARCH})
     study = plan.study
     if not settings.get("variants"):
