@@ -237,7 +237,8 @@ def finish_owners(model: keras.Model) -> None:
     """
     kinds = set(_kinds_of(keras.Layer))
     layers = [each for each in gc.get_objects() if type(each) in kinds and hasattr(each, "_layers")]
-    held, owners = {id(model)}, [model]
+    held: set[int] = {id(model)}
+    owners: list[keras.Layer] = [model]
     while owners:
         owners = [
             each
