@@ -290,7 +290,15 @@ class Settings(TypedDict, total=False):
         ),
     ]
     checkpoint_every: Annotated[
-        int | None, _count("checkpoint every", "Epochs between checkpoints, from which a run that was interrupted goes on.", "10")
+        int | None,
+        Setting(
+            "Epochs between checkpoints, from which an interrupted run goes on; 0: none. Default: about every 30 seconds.",
+            "10",
+            check=lambda value: check_whole(
+                "checkpoint every", value, 0, "Leave it out for about every 30 seconds, or give epochs; 0: none.", 2**31 - 1
+            ),
+            kind=int,
+        ),
     ]
     keep_weights: Annotated[
         bool,
