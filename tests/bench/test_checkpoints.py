@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
-from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused
 from keras_dropout.bench.training import trainer as training
+from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused
 from keras_dropout.bench.training.trainer import Trainer, _Due
 
 L = keras.layers

@@ -215,8 +215,9 @@ def compare(
     stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
     convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:
     "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which an interrupted
-    run continues: None for one about every 30 seconds, 0 for none); keep_weights (True to keep each run's trained model in the ledger: get it with `keras-dropout runs model` or
-    `bench.ledger.lookup.models`), keep_examples (False to keep no test examples in the ledger: reports then show none).
+    run continues: None for one about every 30 seconds, 0 for none); keep_weights (True to keep each run's trained model in the
+    ledger: get it with `keras-dropout runs model` or `bench.ledger.lookup.models`), keep_examples (False to keep no test examples
+    in the ledger: reports then show none).
     Runs in the ledger are not trained again, unless their model is requested and missing.
 
     Raises `BadInput`, before anything is trained, for invalid input.

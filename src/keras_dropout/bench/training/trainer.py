@@ -133,8 +133,9 @@ class Trainer:
         """Train runs, each from its checkpoint if it has one, and yield messages about them.
 
         The messages of a run are `Epoch` after each epoch, `Checkpointed` after every `checkpoint_every` epochs (a setting; without
-        it after about `CHECKPOINT_SECONDS`, and with 0 never), and `Ended` last; or `Paused` if the run has not ended after `until` epochs. A run whose checkpoint cannot be used yields `Anew`
-        and starts over. With the setting keep_weights, the result of a finished run contains its model with the measured values.
+        it after about `CHECKPOINT_SECONDS`, and with 0 never), and `Ended` last; or `Paused` if the run has not ended after `until`
+        epochs. A run whose checkpoint cannot be used yields `Anew` and starts over. With the setting keep_weights, the result of a
+        finished run contains its model with the measured values.
 
         With early stopping, training ends when the validation loss has not decreased for that many epochs. The epoch with the
         smallest loss is measured, as with Keras's `EarlyStopping(restore_best_weights=True)`.
