@@ -386,6 +386,7 @@ class DataOptions(TypedDict, total=False):
     group: Annotated[str, Setting("Tables: a column; no group is in two parts.", '"patient"')]
     time: Annotated[str, Setting("Tables: a column; the test data are the latest.", '"date"')]
     weight: Annotated[str, Setting("Tables: a column with the weight of each example in the loss.", '"weight"')]
+    sheet: Annotated[str, Setting("Spreadsheets: the sheet to read, if there are several.", '"Sheet1"')]
     test_data: Annotated[str, Setting("Data to test on. Default: a part of --data.", '"test.csv"')]
     test_split: Annotated[float, Setting("Share of the data to test on. Default: 0.2.", "0.2", kind=float)]
     validation_split: Annotated[float, Setting("Share of the rest to validate on. Default: 0.1.", "0.1", kind=float)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, splits
+from keras_dropout.bench.data import arrays, splits, typed
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
 from keras_dropout.errors import refuse
@@ -34,16 +34,17 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     """Load the data in `source`, divide and encode them for training, and describe them.
 
     `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
-    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", whose inputs stay on disk; .csv, .tsv or .parquet with `target`; .txt
-    or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip,
-    maybe with train/, test/ and validation/ above the classes. A .csv, .tsv or .txt may be compressed: .gz, .bz2 or .xz.
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", whose inputs stay on disk; a table with `target`: .csv, .tsv, .parquet,
+    .feather, .jsonl (a JSON object on each line) or a spreadsheet (.xlsx, .xls, .xlsb, .ods); .txt or .tsv with lines
+    label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip, maybe with train/,
+    test/ and validation/ above the classes. A .csv, .tsv, .jsonl or .txt may be compressed: .gz, .bz2 or .xz.
 
     Options, each by name: `target` (a column, or several columns of numbers to predict), `text` (the column with the text), `group`
     (a column; no group is in two parts), `time` (a column; the test data are the latest), `weight` (a column with the weight of
-    each example in the loss), `test_split` (0.2; share of all examples, if `source` and `test_data` give no test data),
-    `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"), `image_size` (height, width),
-    `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
-    split. Bad input raises `BadInput`.
+    each example in the loss), `sheet` (of a spreadsheet with several), `test_split` (0.2; share of all examples, if `source` and
+    `test_data` give no test data), `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"),
+    `image_size` (height, width), `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in
+    words, `seed` (0) of the split. Bad input raises `BadInput`.
     """
     return read_source(source, test_data=test_data, **options).divide()
 
@@ -54,7 +55,8 @@ def read_source(source: str | Path, *, test_data: str | Path | None = None, **op
     raw = read(str(source), chosen)
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
-        other = read(str(test_data), replace(chosen, task=task, group=None, time=None), raw.like)
+        sheet = chosen.sheet if Path(test_data).suffix.lower() in typed.SHEETS else None
+        other = read(str(test_data), replace(chosen, task=task, group=None, time=None, sheet=sheet), raw.like)
         raw = _with_test(raw, other, str(test_data))
     return Source(Path(str(source).partition(",")[0]).name, raw, chosen)
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, columns, folders, opening, tables
+from keras_dropout.bench.data import arrays, columns, folders, opening, tables, typed
 from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("auto", "classification", "regression")
-_SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-_KNOWN = ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder of class folders, or such a folder as .tar, .tar.gz or .zip"
+_KNOWN = (
+    ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .feather, .jsonl, .xlsx, .txt, a folder of class folders, or such a folder as .tar, "
+    ".tar.gz or .zip"
+)
 _NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs), or x and y."
 
 
@@ -30,6 +32,7 @@ class Options:
     group: str | None = None
     time: str | None = None
     weight: str | None = None
+    sheet: str | None = None
     test_split: float = 0.2
     validation_split: float = 0.1
     task: str = "auto"
@@ -44,6 +47,8 @@ class Options:
         check_positive("divide_by", self.divide_by, "The model sees x / divide_by: 255 for images, 1 to leave them as they are.")
         for name in ("test_split", "validation_split"):
             object.__setattr__(self, name, check_share(name, getattr(self, name)))
+        if self.sheet is not None and not isinstance(self.sheet, str):
+            refuse(f"sheet must be the name of a sheet; got {self.sheet!r}.", 'Write it in quotes, for example "Sheet1".')
         for name in ("target", "text", "group", "time", "weight"):
             given = getattr(self, name)
             names = given if name == "target" and isinstance(given, list | tuple) else [given]
@@ -133,11 +138,12 @@ def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
         refuse(f"{path} does not exist.", "Give the path of a file or folder.")
     ending = path.suffix.lower()
     inner = opening.ending(path)
-    if inner == ".csv" or ending == ".parquet" or (inner == ".tsv" and (options.target or options.text)):
+    if options.sheet is not None and inner not in typed.SHEETS:
+        refuse(f"{path} has no sheets, so there is no sheet {options.sheet!r}.", "Leave sheet out.")
+    if inner == ".csv" or inner in typed.LINES or ending in typed.ENDINGS or (inner == ".tsv" and (options.target or options.text)):
         return _read_table(path, options, like)
-    if ending in _SHEETS:
-        sheet = f'pandas.read_excel({source!r}).to_csv("sheet.csv", index=False)'
-        refuse(f"{path} is a spreadsheet.", f"Export the sheet as .csv, in its program or in Python: {sheet}")
+    if ending == ".numbers":
+        refuse(f"{path} is a spreadsheet of Numbers.", "Export the sheet as .xlsx or .csv, in its program.")
     if path.is_dir() or path.name.lower().endswith(folders.ARCHIVES):
         options.refuse_columns(source)
         return _read_class_folders(path, options)
@@ -243,7 +249,7 @@ def _column_learner(train: "pd.DataFrame") -> tuple[Encode, dict[str, Any]]:
 
 def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     targets = [options.target] if isinstance(options.target, str) else list(options.target or ())
-    table, notes, call = tables.read_table(path, targets, like)
+    table, notes, call = tables.read_table(path, targets, like, options.sheet)
     rows = len(table)
     if not targets:
         fix = 'Name one with --target, or in Python with data_options={"target": NAME}'
@@ -326,7 +332,7 @@ def _read_numbers(
         for name in like.readings.keys() & set(table.columns):
             table[name] = like.readings[name].read(table[name], str(path))
         return like, notes
-    mark = columns.decimal_mark(table, texts_only=path.suffix.lower() == ".parquet")
+    mark = columns.decimal_mark(table, texts_only=opening.ending(path) in typed.ENDINGS)
     readings: dict[str, columns.Reading] = {}
     for name in texts:
         role = role_of.get(name)
