@@ -387,6 +387,12 @@ class DataOptions(TypedDict, total=False):
     time: Annotated[str, Setting("Tables: a column; the test data are the latest.", '"date"')]
     weight: Annotated[str, Setting("Tables: a column with the weight of each example in the loss.", '"weight"')]
     sheet: Annotated[str, Setting("Spreadsheets: the sheet to read, if there are several.", '"Sheet1"')]
+    window: Annotated[
+        int, Setting("Tables: an example is so many rows of a series, the latest for testing.", "24", kind=int, metavar="ROWS")
+    ]
+    horizon: Annotated[
+        int, Setting("Rows from the end of a window to the target to predict. Default: 1.", "1", kind=int, metavar="ROWS")
+    ]
     test_data: Annotated[str, Setting("Data to test on. Default: a part of --data.", '"test.csv"')]
     test_split: Annotated[float, Setting("Share of the data to test on. Default: 0.2.", "0.2", kind=float)]
     validation_split: Annotated[float, Setting("Share of the rest to validate on. Default: 0.1.", "0.1", kind=float)]

@@ -109,7 +109,8 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-AS_READ = ("target", "text", "task", "image_size", "divide_by", "vocabulary", "length")  # how data are read, and not divided
+# How data are read, and not divided; a series is always divided by time.
+AS_READ = ("target", "text", "time", "sheet", "window", "horizon", "task", "image_size", "divide_by", "vocabulary", "length")
 
 
 def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callable], Callable]:

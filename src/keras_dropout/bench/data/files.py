@@ -10,6 +10,7 @@ import numpy as np
 from keras_dropout.bench.data import arrays, splits, typed
 from keras_dropout.bench.data.dataset import Data, Part
 from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
+from keras_dropout.bench.data.windows import Windows
 from keras_dropout.errors import refuse
 
 Shape = tuple[int, ...]
@@ -41,8 +42,9 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
 
     Options, each by name: `target` (a column, or several columns of numbers to predict), `text` (the column with the text), `group`
     (a column; no group is in two parts), `time` (a column; the test data are the latest), `weight` (a column with the weight of
-    each example in the loss), `sheet` (of a spreadsheet with several), `test_split` (0.2; share of all examples, if `source` and
-    `test_data` give no test data), `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"),
+    each example in the loss), `sheet` (of a spreadsheet with several), `window` and `horizon` (1; an example is that many rows of a
+    series, and its answer is the target so many rows later), `test_split` (0.2; share of all examples, if `source` and `test_data`
+    give no test data), `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"),
     `image_size` (height, width), `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in
     words, `seed` (0) of the split. Bad input raises `BadInput`.
     """
@@ -56,7 +58,8 @@ def read_source(source: str | Path, *, test_data: str | Path | None = None, **op
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
         sheet = chosen.sheet if Path(test_data).suffix.lower() in typed.SHEETS else None
-        other = read(str(test_data), replace(chosen, task=task, group=None, time=None, sheet=sheet), raw.like)
+        time = chosen.time if chosen.window else None  # windows of the test data need an order, too
+        other = read(str(test_data), replace(chosen, task=task, group=None, time=time, sheet=sheet), raw.like)
         raw = _with_test(raw, other, str(test_data))
     return Source(Path(str(source).partition(",")[0]).name, raw, chosen)
 
@@ -165,15 +168,25 @@ def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | 
     if features is not None:
         x, x_test = (_with_features(name, each, learned["features"], features) for each in (x, x_test))
         learned["features"] = features
-    _check_same(name, x, x_test)
     ways = {"by group": train.groups, "by time": train.times, "by class": classes}
     how = next((way for way, values in ways.items() if values is not None), "")
+    sizes = len(train) - validation, validation, len(test)
+    if options.window is not None:
+        rows, sizes = sizes, (0, 0, 0)
+        x, train, x_test, test, validation = _cut(options, x, train, x_test, test, validation)
+        sizes = len(x) - validation, validation, len(x_test)
+        lost = [
+            f"{name} {before - after}" for name, before, after in zip(("training", "validation", "test"), rows, sizes) if before
+        ]
+        answer = f"each with its answer {options.horizon or 1} row(s) after it"
+        notes.append(f"windows of {options.window} rows, {answer}; none reaches into another part, which costs {', '.join(lost)}")
+    _check_same(name, x, x_test)
     description = Description(
         raw.kind,
         task,
         arrays.each(lambda array: array.shape[1:], x),
         outputs,
-        _sentence(how, parts, len(train) - validation, validation, len(test), options),
+        _sentence(how, parts, *sizes, options),
         raw.classes,
         learned.get("features", ()),
         learned.get("vocabulary", 0),
@@ -189,6 +202,30 @@ def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | 
         columns=tuple(map(str, description.features)),
     )
     return found, description
+
+
+def _cut(
+    options: Options, x: np.ndarray, train: Examples, x_test: np.ndarray, test: Examples, validation: int
+) -> tuple[np.ndarray, Examples, np.ndarray, Examples, int]:
+    """Return encoded rows and their answers as windows, each part by itself; training begins with the validation windows."""
+    assert train.times is not None  # the reader has ordered the rows
+    assert test.times is not None
+    if options.time is not None and test.times.min() <= train.times.max():
+        refuse(
+            f"the test data begin before the other rows end, by column {options.time!r}.",
+            "Give test data that are later, or leave them out: the latest rows are then kept for testing.",
+        )
+    cutter = Windows(options.window or 1, options.horizon or 1)
+
+    def cut(part: str, x: np.ndarray, rows: Examples, of: slice) -> tuple[np.ndarray, ...]:
+        y, weights = rows.y[of], None if rows.weights is None else rows.weights[of]
+        return cutter.cut(part, x[of], rows.times[of], y, weights)
+
+    pieces = [cut("validation", x, train, slice(validation))] if validation else []
+    pieces.append(cut("training", x, train, slice(validation, None)))
+    x, y, weights = (None if each[0] is None else np.concatenate(each) for each in zip(*pieces))
+    x_test, y_test, test_weights = cut("test", x_test, test, slice(None))
+    return x, Examples(x, y, weights), x_test, Examples(x_test, y_test, test_weights), len(pieces[0][0]) if validation else 0
 
 
 def _with_features(name: str, x: np.ndarray, own: tuple[str, ...], features: tuple[str, ...]) -> np.ndarray:

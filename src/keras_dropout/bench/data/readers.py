@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, columns, folders, opening, tables, typed
-from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, refuse
+from keras_dropout.bench.data import arrays, columns, folders, opening, tables, typed, windows
+from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, check_whole, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ class Options:
     time: str | None = None
     weight: str | None = None
     sheet: str | None = None
+    window: int | None = None
+    horizon: int | None = None
     test_split: float = 0.2
     validation_split: float = 0.1
     task: str = "auto"
@@ -54,14 +56,27 @@ class Options:
             names = given if name == "target" and isinstance(given, list | tuple) else [given]
             if not all(each is None or isinstance(each, str) for each in names):
                 refuse(f"{name} must be the name of a column; got {given!r}.", 'Write it in quotes, for example "price".')
+        for name in ("window", "horizon"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1, "It is a number of rows, for example 24.")
+        if self.horizon is not None and self.window is None:
+            refuse(f"horizon {self.horizon} is given without a window.", "Add --window ROWS, or leave it out.")
+        for name in ("text", "group") if self.window is not None else ():
+            if getattr(self, name) is not None:
+                refuse(
+                    f"windows are of one series of numbers and categories; got {name} {getattr(self, name)!r}.",
+                    f"Leave {name} out, with the rows of one series in the table; or leave window out.",
+                )
         if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
             refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
 
     def refuse_columns(self, source: str) -> None:
-        """Refuse options that name a column, for data without columns."""
+        """Refuse options of tables, for data without columns."""
         for name in ("target", "text", "group", "time", "weight"):
             if getattr(self, name) is not None:
                 refuse(f"{source} has no columns, so there is no {name} {getattr(self, name)!r}.", f"Leave {name} out.")
+        if self.window is not None:
+            refuse(f"{source} is no table; windows are cut from the rows of one.", "Leave window out.")
 
 
 @dataclass(frozen=True)
@@ -288,6 +303,7 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
     if trains:
         _check_classes(classes, len(table), f"target {targets[0]!r}")
     features = table.drop(columns=[*targets, *roles.values(), *numbered])
+    answers = table[targets]
     if trains and len(targets) == 1:
         copies, given_away = _giving_away(features, y, classes)
         features, notes = features.drop(columns=copies), notes + given_away
@@ -296,6 +312,19 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
         notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
     by_row, order = _by_row(table, roles, call)
     notes += order
+    if options.window is not None:
+        if len(table) < rows:
+            refuse(
+                f"{path}: the target is missing in {rows - len(table)} row(s); without them the series has holes.",
+                "Fill it in, or give the part of the series before or after them.",
+            )
+        if "times" in by_row:
+            notes += windows.check_times(by_row["times"], roles["time"])
+        else:
+            by_row["times"] = np.arange(len(table))
+            notes.append("the rows are taken in the order of the file; --time names a column that orders them")
+        features = features.join(answers)
+        notes.append(f"the past of {', '.join(targets)} is in the windows")
     if "text" in roles:
         notes += [f"column {name} is not used" for name in features.columns]
         texts = table[roles["text"]].astype(str).to_numpy(object)
