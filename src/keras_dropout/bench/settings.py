@@ -448,6 +448,10 @@ class AssessmentSettings(TypedDict, total=False):
             choices=TUNED_BY,
         ),
     ]
+    variance_head: Annotated[
+        bool,
+        Setting("Regression: the model gives means, and then the logarithms of their variances.", default=False, kind=bool),
+    ]
     precision: Annotated[
         float | None,
         Setting(

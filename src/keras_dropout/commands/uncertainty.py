@@ -68,6 +68,7 @@ def uncertainty(
     ece_of_calibrated, milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted,
     verdict), temperatures, precisions, moments_error, rates, ood, shifts, notes. ece_of_calibrated is the ECE that a calibrated
     model with the same probabilities has by chance. Fields that do not apply are null or empty.
+      keras-dropout uncertainty heat.keras --data heat.csv --target load --time at --window 24 --variance-head
     """
     asked = complete(settings, AssessmentSettings)
     check_masks(asked["masks"], backend)
@@ -112,7 +113,9 @@ def uncertainty(
         others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         regression = about is not None and about.task == "regression"
-        fitted = asked["temperature"] or asked["tune_rate"] or (asked["precision"] is None and regression)
+        fitted = (
+            asked["temperature"] or asked["tune_rate"] or (regression and asked["precision"] is None and not asked["variance_head"])
+        )
         if fitted and not (ledger and loading.held_out(study, loaded)):
             notes.append(
                 f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."
