@@ -100,9 +100,9 @@ class Uncertainty(Shown):
         table = Table(title=Text(str(self)), title_justify="left")
         for name in ("over the examples", "mean", "lowest 5 %", "median", "highest 5 %"):
             table.add_column(name, justify="left" if name == "over the examples" else "right")
-        of_values = ("predictive_variance", "variance", "noise_variance", "log_likelihood")
-        of_values = of_values if self.outputs == "gaussian" else ("predictive_variance", "log_likelihood")
-        of_classes = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
+        parts = ["variance", "noise_variance"] if self.outputs == "gaussian" else []
+        of_values = ["predictive_variance", *parts, "log_likelihood"]
+        of_classes = ["entropy", "expected_entropy", "mutual_information", "variation_ratio"]
         for name in of_values if self.outputs in _OF_NUMBERS else of_classes:
             if (values := getattr(self, name)) is not None:
                 figures = (values.mean(), *np.quantile(values, (0.05, 0.5, 0.95)))
@@ -177,7 +177,8 @@ def predict(
     reduce = _reduction(kind, logits, together)
     for rows, count, found in passes.run(arrays, samples, reduce, batch_size=batch_size, together=together):
         if together:
-            values, noise = found.pop("outputs"), precision
+            values = found.pop("outputs")
+            noise: Any = precision
             if kind == "gaussian":
                 values, log_variance = np.split(values.astype(float), 2, axis=-1)
                 noise = np.exp(-log_variance)

@@ -79,7 +79,7 @@ def test_test_data_of_their_own_are_windows_too_and_must_be_later(tmp_path):
     train, test = saved(tmp_path, SERIES[:150]), saved(tmp_path, SERIES[150:], "b.csv")
     data, _ = files.load(train, target="load", time="at", window=4, test_data=test)
     np.testing.assert_array_equal(data.test.y, SERIES["load"].to_numpy("float32")[154:])
-    with pytest.raises(BadInput, match="the test data begin before the other rows end"):
+    with pytest.raises(BadInput, match="the parts of the series overlap in time"):
         files.load(test, target="load", time="at", window=4, test_data=train)
 
 

@@ -1,5 +1,6 @@
 """Read, check, divide, encode and describe the user's own data."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, splits, typed
+from keras_dropout.bench.data import arrays, frames, splits, typed
 from keras_dropout.bench.data.dataset import Data, Part
-from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
+from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read, with_part
 from keras_dropout.bench.data.windows import Windows
 from keras_dropout.errors import refuse
 
@@ -60,14 +61,15 @@ def read_source(source: str | Path, *, test_data: str | Path | None = None, **op
         sheet = chosen.sheet if Path(test_data).suffix.lower() in typed.SHEETS else None
         time = chosen.time if chosen.window else None  # windows of the test data need an order, too
         other = read(str(test_data), replace(chosen, task=task, group=None, time=time, sheet=sheet), raw.like)
-        raw = _with_test(raw, other, str(test_data))
+        raw = with_part(raw, other, "test", str(test_data))
     return Source(Path(str(source).partition(",")[0]).name, raw, chosen)
 
 
 def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data, Description]:
     """Load data that a function returned, and describe them: ((x, y), (x_test, y_test)), (x, y), or a dict named as in an .npz.
 
-    A pair may be a triple with weights; x and y may be dicts of arrays. `options` are those of `load`.
+    A pair may be a triple with weights; x and y may be dicts of arrays. A DataFrame, or a Dataset or DatasetDict of Hugging Face,
+    is a table. `options` are those of `load`.
     """
     return returned_source(value, name, **options).divide()
 
@@ -75,6 +77,8 @@ def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data,
 def returned_source(value: Any, name: str = "data", **options: Any) -> "Source":
     """Take data that a function returned without dividing them; arguments as for `from_returned`."""
     chosen = Options(**options)
+    if frames.is_frame(value):
+        return Source(name, frames.read(value, name, chosen), chosen)
     chosen.refuse_columns(name)
     form = "Return ((x, y), (x_test, y_test)), (x, y), or a dict with the names of an .npz."
     if isinstance(value, Mapping):
@@ -113,21 +117,6 @@ class Source:
             return None
         (examples,) = self.raw.parts.values()
         return self.raw.learn(examples.x)[1]["features"]
-
-
-def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
-    if "test" in raw.parts or list(other.parts) != ["all"]:
-        refuse(f"the test data {source} are given beside parts, or have parts themselves.", "Give test data once, undivided.")
-    if raw.kind != other.kind:
-        refuse(f"the test data {source} are {other.kind}, and the others are {raw.kind}.", "Give both in one form.")
-    test = other.parts["all"]
-    if raw.classes:
-        unknown = [name for name in other.classes if name not in raw.classes]
-        if unknown:
-            refuse(f"{source}: the class {unknown[0]!r} is not in the training data.", f"They have {', '.join(raw.classes)}.")
-        test = replace(test, y=np.array([raw.classes.index(name) for name in other.classes], "int32")[test.y])
-    notes = tuple(f"test data: {note}" for note in other.notes if note not in raw.notes)
-    return replace(raw, parts={**raw.parts, "test": test}, notes=raw.notes + notes)
 
 
 def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | None = None) -> tuple[Data, Description]:
@@ -210,22 +199,25 @@ def _cut(
     """Return encoded rows and their answers as windows, each part by itself; training begins with the validation windows."""
     assert train.times is not None  # the reader has ordered the rows
     assert test.times is not None
-    if options.time is not None and test.times.min() <= train.times.max():
+    later = [train.times[validation:], train.times[:validation], test.times]
+    if options.time is not None and any(a.max() >= b.min() for a, b in itertools.pairwise(each for each in later if len(each))):
         refuse(
-            f"the test data begin before the other rows end, by column {options.time!r}.",
+            f"the parts of the series overlap in time, by column {options.time!r}; validation is later than training, and test last.",
             "Give test data that are later, or leave them out: the latest rows are then kept for testing.",
         )
     cutter = Windows(options.window or 1, options.horizon or 1)
 
-    def cut(part: str, x: np.ndarray, rows: Examples, of: slice) -> tuple[np.ndarray, ...]:
+    def cut(part: str, x: np.ndarray, rows: Examples, of: slice) -> tuple[Any, ...]:
+        assert rows.times is not None
         y, weights = rows.y[of], None if rows.weights is None else rows.weights[of]
         return cutter.cut(part, x[of], rows.times[of], y, weights)
 
     pieces = [cut("validation", x, train, slice(validation))] if validation else []
     pieces.append(cut("training", x, train, slice(validation, None)))
-    x, y, weights = (None if each[0] is None else np.concatenate(each) for each in zip(*pieces))
+    seen, y, weights = (None if each[0] is None else np.concatenate(each) for each in zip(*pieces))
+    assert seen is not None
     x_test, y_test, test_weights = cut("test", x_test, test, slice(None))
-    return x, Examples(x, y, weights), x_test, Examples(x_test, y_test, test_weights), len(pieces[0][0]) if validation else 0
+    return seen, Examples(seen, y, weights), x_test, Examples(x_test, y_test, test_weights), len(pieces[0][0]) if validation else 0
 
 
 def _with_features(name: str, x: np.ndarray, own: tuple[str, ...], features: tuple[str, ...]) -> np.ndarray:

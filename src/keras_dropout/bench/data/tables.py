@@ -153,7 +153,9 @@ def _keep_none(table: "pd.DataFrame", read: Callable[[], "pd.DataFrame"], target
     """
     found = table[[name for name in table if name in targets]]
     unclear = [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]
-    kept, notes = read() if unclear else None, []
+    if not unclear:
+        return []
+    kept, notes = read(), []
     for name in unclear:
         called_none = (kept[name] == "None").to_numpy()
         notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())

@@ -25,7 +25,7 @@ class Windows:
         """Return the number of windows of a part with so many rows."""
         return rows - self.length - self.horizon + 1
 
-    def cut(self, part: str, x: np.ndarray, times: np.ndarray, *by_row: Any) -> tuple[np.ndarray, ...]:
+    def cut(self, part: str, x: np.ndarray, times: np.ndarray, *by_row: Any) -> tuple[Any, ...]:
         """Return windows of shape (windows, length, columns), and `by_row` (None stays None) at their answers, in order of time."""
         count = self.count(len(x))
         if count < 1:
