@@ -63,12 +63,12 @@ def uncertainty(
       keras-dropout uncertainty model.keras --data digits-mlp --temperature
       keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation
       keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
+      keras-dropout uncertainty heat.keras --data heat.csv --target load --time at --window 24 --variance-head
 
     The fields of --json: target, data, task, examples, samples, masks, seeds, methods (method, values by metric, mean, interval,
     ece_of_calibrated, milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted,
     verdict), temperatures, precisions, moments_error, rates, ood, shifts, notes. ece_of_calibrated is the ECE that a calibrated
     model with the same probabilities has by chance. Fields that do not apply are null or empty.
-      keras-dropout uncertainty heat.keras --data heat.csv --target load --time at --window 24 --variance-head
     """
     asked = complete(settings, AssessmentSettings)
     check_masks(asked["masks"], backend)

@@ -202,7 +202,7 @@ def _cut(
     later = [train.times[validation:], train.times[:validation], test.times]
     if options.time is not None and any(a.max() >= b.min() for a, b in itertools.pairwise(each for each in later if len(each))):
         refuse(
-            f"the parts of the series overlap in time, by column {options.time!r}; validation is later than training, and test last.",
+            f"the parts of the series overlap in time, by column {options.time!r}; validation follows training, and test is last.",
             "Give test data that are later, or leave them out: the latest rows are then kept for testing.",
         )
     cutter = Windows(options.window or 1, options.horizon or 1)
