@@ -1,9 +1,10 @@
 """The public `compare`: plan the study, train the missing runs, compare."""
 
 import dataclasses
+import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from keras_dropout.bench.execution.engine_choice import choose_engine
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.execution.scheduler import Execution, count_cores
+from keras_dropout.bench.ledger import trackers
 from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.racing import Race
@@ -33,7 +35,7 @@ from keras_dropout.bench.study.planning import (
     plan_study,
     without_random_numbers,
 )
-from keras_dropout.errors import check_path, refuse
+from keras_dropout.errors import check_path, first_line, refuse
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> ShownComparison:
@@ -100,6 +102,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
+            log = _Log(plan, display)
             number, study = None, plan.round(_race_before(plan, ledger))
             while number is None or study.counts != found.study.counts:
                 number = ledger.put_study(study, command, versions(), machine(), more_of_it, number)
@@ -108,9 +111,11 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                 found.number, found.more = number, {"network": more_of_it["network"]}
                 todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
                 todo = [run for run in todo if run.key not in trained]  # only the next command tries failed runs again
+                log.write(found.results.keys() - {run.key for run in todo})
                 display.expect(len(todo))
                 for run, result in execution.train(todo):
                     found.results[run.key] = trained[run.key] = result
+                    log.write([run.key])
                     if found.primary is not None:
                         check_primary(found.primary, found.metrics)
                 if (race := found.race) is not None and race.racing:
@@ -133,6 +138,22 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
     if plan.settings["robust"]:
         _ask_in_other_worlds(found, plan, quiet, command)
     return found
+
+
+class _Log:
+    """Writes runs of the ledger where the setting `log` says. A place that fails is told, and left out from then on."""
+
+    def __init__(self, plan: Plan, display: Display):
+        self._ledger, self._places, self._display = plan.ledger, list(plan.settings["log"]), display
+
+    def write(self, keys: Iterable[str]) -> None:
+        for place in list(self._places):
+            try:
+                trackers.write(self._ledger, keys, place)
+            except Exception as error:  # the packages raise errors of their own, and of the network
+                self._places.remove(place)
+                again = shlex.join(["keras-dropout", "runs", "export", place, "--ledger", str(self._ledger)])
+                self._display.note(f"{place} takes no runs: {first_line(error)}. They are in the ledger; afterwards: {again}")
 
 
 def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
@@ -210,7 +231,8 @@ def compare(
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), resample_split (True to divide undivided data, or those of a recipe,
     anew for each seed: verdicts then hold for other divisions too; see docs/statistics.md), validation_split (for your own data),
-    data_dir, baseline;
+    data_dir, baseline; log (a place, or several, where each run is also written: "tensorboard:DIR", "mlflow", "mlflow:URI",
+    "wandb" or "wandb:PROJECT");
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
     stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
     convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:

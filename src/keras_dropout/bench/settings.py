@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
 
+from keras_dropout.bench.log_places import check_place
 from keras_dropout.bench.metric_names import TUNED_BY
 from keras_dropout.errors import check_choice, check_flag, check_path, check_positive, check_share, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
@@ -87,6 +88,12 @@ def _check_on(on: Any) -> str:
     return on
 
 
+def _check_log(places: Any) -> tuple[str, ...]:
+    if not isinstance(places, str | Sequence):
+        check_place(places)
+    return tuple(map(check_place, [places] if isinstance(places, str) else places))
+
+
 def _check_folder(folder: Any) -> Any:
     if not Path(check_path("data_dir", folder, "data")).is_dir():
         refuse(f"the data folder {folder} does not exist.", "Name a folder that holds the files of the data set, or leave it out.")
@@ -160,6 +167,17 @@ class Settings(TypedDict, total=False):
             '"held-out"',
             default=SPLITS[0],
             check=_one_of("split", SPLITS),
+        ),
+    ]
+    log: Annotated[
+        Sequence[str] | str,
+        Setting(
+            "Write each run to tensorboard:DIR, mlflow, mlflow:URI, wandb or wandb:PROJECT, too. Repeatable.",
+            '["tensorboard:logs"]',
+            default=(),
+            check=_check_log,
+            kind=list[str],
+            metavar="PLACE",
         ),
     ]
     data_dir: Annotated[
