@@ -169,17 +169,6 @@ class Settings(TypedDict, total=False):
             check=_one_of("split", SPLITS),
         ),
     ]
-    log: Annotated[
-        Sequence[str] | str,
-        Setting(
-            "Write each run to tensorboard:DIR, mlflow, mlflow:URI, wandb or wandb:PROJECT, too. Repeatable.",
-            '["tensorboard:logs"]',
-            default=(),
-            check=_check_log,
-            kind=list[str],
-            metavar="PLACE",
-        ),
-    ]
     data_dir: Annotated[
         str | None, Setting("Recipes: folder with the data files. Also: KERAS_DROPOUT_DATA.", '"data"', check=_check_folder)
     ]
@@ -337,6 +326,17 @@ class Settings(TypedDict, total=False):
             check=lambda value: check_flag("keep_examples", value),
             kind=bool,
             flag="--no-examples",
+        ),
+    ]
+    log: Annotated[
+        Sequence[str] | str,
+        Setting(
+            "Write each run to tensorboard:DIR, mlflow, mlflow:URI, wandb or wandb:PROJECT, too. Repeatable.",
+            '["tensorboard:logs"]',
+            default=(),
+            check=_check_log,
+            kind=list[str],
+            metavar="PLACE",
         ),
     ]
     validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from keras_dropout.bench.ledger.selection import Selection, describe, find
 from keras_dropout.bench.log_places import check_place
 from keras_dropout.errors import BadInput, first_line, refuse
 
-_KEY = "keras_dropout.key"
+_KEY = "keras-dropout.key"
 _PROJECT = "keras-dropout"
 _AT_ONCE = 1000  # metrics that MLflow takes in one call
 
@@ -123,7 +123,8 @@ def _write(runs: Sequence["Logged"], place: str) -> int:
 
 def _tracker(place: str) -> Tracker:
     kind, _, rest = check_place(place).partition(":")
-    return {"tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _Wandb}[kind](rest)
+    kinds: dict[str, Callable[[str], Tracker]] = {"tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _Wandb}
+    return kinds[kind](rest)
 
 
 class _TensorBoard:
@@ -193,7 +194,7 @@ class _MLflow:
         number = experiment.experiment_id if experiment else client.create_experiment(run.target)
         if client.search_runs([number], f"tags.`{_KEY}` = '{run.key}' and attributes.status != 'RUNNING'", max_results=1):
             return False
-        tags = {_KEY: run.key, **({"keras_dropout.error": run.error} if run.error else {})}
+        tags = {_KEY: run.key, **({"keras-dropout.error": run.error} if run.error else {})}
         begun = client.create_run(number, int(1000 * run.start), tags, run.name).info.run_id
         parameters = [Param(_allowed(name), str(value)[:500]) for name, value in run.parameters.items()]
         client.log_batch(begun, params=parameters)
