@@ -105,7 +105,8 @@ Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.", autocomp
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Your data: .npz, x.npy,y.npy, .csv, .tsv, .jsonl, .parquet, .feather, .xlsx, .txt, a folder or archive of class folders, or file.py:function.",
+        help="Your data: .npz, x.npy,y.npy, .csv, .tsv, .jsonl, .parquet, .feather, .xlsx, .txt, a folder or archive of "
+        "class folders, or file.py:function.",
         show_default=False,
     ),
 ]

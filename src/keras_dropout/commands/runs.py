@@ -177,7 +177,6 @@ def export(
 
     Examples:
       keras-dropout runs export runs.csv --status done
-      keras-dropout runs export tensorboard:logs
       keras-dropout runs export curves.parquet --curves
     """
     from keras_dropout.bench.ledger.export import ENDINGS, check_can_write, rows_of_epochs, rows_of_runs, write_rows
