@@ -1,5 +1,6 @@
 """The command as its users meet it: in a process of its own, on real data, with good and bad input, and killed."""
 
+import contextlib
 import errno
 import importlib.util
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -318,6 +320,78 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert shlex.split(err.splitlines()[-1]) == [*command(*DIGITS), "--epochs", "1000"]  # as this process was started
     assert "not finished yet" in out
     assert_gone(workers)
+
+
+SLOW = """
+import keras
+from keras_dropout.bench.training import trainer
+
+trainer.CHECKPOINT_SECONDS = 0.2  # half a minute is long for a test
+
+
+@keras.saving.register_keras_serializable()
+class Own(keras.layers.Dense):
+    "By it the workers read this file."
+
+
+def build(input_shape, outputs):
+    model = keras.Sequential(
+        [keras.Input(input_shape), Own(8, "relu"), keras.layers.Dense(outputs, "softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+"""
+
+
+def test_ctrl_c_in_the_first_run_keeps_its_epochs_without_an_option(tmp_path):
+    """Interrupted, gone on with by the very command that was printed, and the same to the last byte as without."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    x = np.random.default_rng(0).normal(size=(4000, 8)).astype("float32")
+    np.savez(tmp_path / "d.npz", x=x, y=(x[:, 0] > 0).astype("int32"))
+    study = [
+        "compare",
+        "slow.py:build",
+        "--data",
+        "d.npz",
+        "--seeds",
+        "1",
+        "--epochs",
+        "150",
+        "--variant",
+        "hidden",
+        "--workers",
+        "1",
+    ]
+    study += ["--engine", "compiled", "--json"]
+    process = subprocess.Popen(
+        command(*study, "--ledger", "runs.db"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while process.poll() is None and not (kept := checkpoints_in(tmp_path / "runs.db")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    kept = checkpoints_in(tmp_path / "runs.db")
+    assert kept
+    assert re.search(rf"0 finished run\(s\) and {len(kept)} checkpoint\(s\) of unfinished runs \(epochs of 150: ", err), err
+    for epoch in kept.values():
+        assert f", seed 0: {epoch}" in err
+    resumed = subprocess.run(shlex.split(err.splitlines()[-1]), cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = run(tmp_path, *study, "--ledger", "whole.db", "--checkpoint-every", "0")
+    assert json.loads(resumed.stdout)["timing"]["model_epochs"] == 300  # of the runs, also those before
+    assert without_timings(resumed.stdout) == without_timings(whole.stdout)
+    assert checkpoints_in(tmp_path / "runs.db") == {}
+
+
+def checkpoints_in(ledger):
+    """The epochs of the checkpoints in a ledger, by the key of the run."""
+    if not ledger.exists():
+        return {}
+    with contextlib.closing(sqlite3.connect(ledger)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        return dict(connection.execute("SELECT key, epoch FROM checkpoints"))
+    return {}
 
 
 def test_sigterm_to_all_keeps_what_is_finished_and_leaves_nothing_in_the_temporary_folder(tmp_path):

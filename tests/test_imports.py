@@ -12,6 +12,7 @@ backends noise
 layers companions catalogue testing
 models callbacks
 sampling moments thinning uncertainty ensemble
+bench.log_places
 bench.settings bench.own_training bench.records bench.metric_names bench.statistics bench.racing bench.looking bench.variance
 bench.power bench.disagreement bench.scoring
 bench.data

@@ -455,3 +455,66 @@ def test_samples_that_differ_by_rounding_are_the_same():
     with pytest.warns(UserWarning, match="All 5 samples are the same: what hardly drops does not reach the outputs") as found:
         assert 0 < predict(model, X, 5).variance.max() < 1e-10
     assert __file__ in [each.filename for each in found]
+
+
+def halves(passes):
+    return passes[..., : passes.shape[-1] // 2], passes[..., passes.shape[-1] // 2 :]
+
+
+@pytest.mark.parametrize("units", [2, 6])
+def test_a_variance_head(units):
+    """Var[mean] + E[exp s], the likelihood of a mixture and its quantiles, as SciPy has them."""
+    model = network(units)
+    y = rng.normal(size=(30, units // 2))
+    means, log_variances = halves(raw_passes(model, samples=205))
+    levels = [0.025, 0.5, 0.9]
+    found = predict(model, X, 205, y=y, outputs="gaussian", quantiles=levels)
+    np.testing.assert_allclose(found.mean, means.mean(0), atol=1e-4)
+    np.testing.assert_allclose(found.variance, means.var(0), rtol=1e-3)
+    np.testing.assert_allclose(found.noise_variance, np.exp(log_variances).mean(0), rtol=1e-3)
+    np.testing.assert_allclose(found.predictive_variance, means.var(0) + np.exp(log_variances).mean(0), rtol=1e-3)
+    sd = np.exp(log_variances / 2)
+    each = norm.logpdf(y, means, sd).sum(-1)
+    np.testing.assert_allclose(found.log_likelihood, logsumexp(each, axis=0) - np.log(205), atol=1e-3)
+    for level in levels:
+        np.testing.assert_allclose(norm.cdf(found.quantiles[level], means, sd).mean(0), level, atol=1e-4)
+    plain = predict(model, X, 205, outputs="gaussian")  # without what keeps all passes
+    np.testing.assert_allclose(plain.predictive_variance, found.predictive_variance, rtol=1e-5)
+    assert "predictive variance" in str(found)
+    assert found.to_frame()["sd"].to_numpy() == pytest.approx(np.sqrt(found.predictive_variance).mean(-1), rel=1e-5)
+
+
+def test_a_variance_head_with_one_noise_is_a_precision():
+    """A head that gives the same variance everywhere says what a precision says; the quantiles of its ends have no bounds."""
+    body = network(1)
+    out = keras.layers.Concatenate()([body.outputs[0], body.outputs[0] * 0 + np.log(0.25).astype("float32")])
+    model = keras.Model(body.inputs, out)
+    y = rng.normal(size=30)
+    head = predict(model, X, 50, y=y, outputs="gaussian", quantiles=[0, 1])
+    fixed = predict(body, X, 50, y=y, precision=4.0)
+    np.testing.assert_allclose(head.log_likelihood, fixed.log_likelihood, rtol=1e-4)
+    np.testing.assert_allclose(head.predictive_variance, fixed.predictive_variance, rtol=1e-4)
+    assert np.isneginf(head.quantiles[0]).all()
+    assert np.isposinf(head.quantiles[1]).all()
+
+
+OF_A_HEAD = {
+    "an odd number of outputs": (3, {}, "an even number of outputs; got 3"),
+    "a precision, too": (2, {"precision": 2.0}, "gives the variance of the noise itself"),
+    "logits": (2, {"logits": True}, "logits are of classes"),
+    "answers of two": (2, {"y": np.zeros((30, 2))}, r"y must have shape \(30, 1\)"),
+}
+
+
+@pytest.mark.parametrize("case", OF_A_HEAD)
+def test_what_does_not_go_with_a_variance_head_is_refused(case):
+    units, options, said = OF_A_HEAD[case]
+    with pytest.raises(BadInput, match=said):
+        predict(network(units), X, 5, outputs="gaussian", **options)
+
+
+def test_a_head_that_is_no_logarithm_is_refused_and_one_that_is_not_named_is_pointed_at():
+    with pytest.raises(BadInput, match="is not finite"):
+        predict(network(2, scale=300.0), X, 5, outputs="gaussian")
+    with pytest.raises(BadInput, match='a mean and a log-variance, say outputs="gaussian"'):
+        predict(network(2), X, 5, y=np.zeros(30), precision=1.0)

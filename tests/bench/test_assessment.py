@@ -371,3 +371,55 @@ def test_refused_of_other_models(models, digits, regression, diabetes):
         assess(models[0], few, ood={"two": {"a": few.x, "b": few.x}})
     with pytest.raises(BadInput, match=r"takes examples of shape \(8, 8\)"):
         assess(models[0], Part(few.x[:, :7], few.y))
+
+
+@pytest.fixture(scope="module")
+def fan():
+    """A line whose noise grows with x, and a model that gives mean and log-variance, by the likelihood as its loss."""
+    x = np.random.default_rng(0).uniform(0, 2, (900, 1)).astype("float32")
+    y = (x + np.random.default_rng(1).normal(size=x.shape) * (0.05 + 0.5 * x)).astype("float32")
+
+    def likelihood(y, out):
+        return keras.ops.mean(out[:, 1:] + keras.ops.square(y - out[:, :1]) * keras.ops.exp(-out[:, 1:]))
+
+    model = trained((1,), 2, None, likelihood, x[:500], y[:500], epochs=40, rate=0.05)
+    return model, Part(x[500:700], y[500:700]), Part(x[700:], y[700:])
+
+
+def test_a_variance_head_is_measured_without_fitting(fan):
+    model, validation, test = fan
+    found = assess(model, test, samples=SAMPLES, variance_head=True)  # without validation data: nothing is fitted
+    out = keras.ops.convert_to_numpy(model(test.x))
+    by_hand = metrics.regression(out[:, :1], np.exp(out[:, 1:]), test.y)
+    for name, value in by_hand.items():
+        assert found.values["plain"][name] == [pytest.approx(value, rel=1e-4)], name
+    u = uncertainty.predict(model, test.x, SAMPLES, y=test.y, outputs="gaussian")
+    assert found.values["Monte-Carlo"]["nll"] == [pytest.approx(-u.log_likelihood.mean(), rel=1e-4)]
+    assert found.task == "regression"
+    assert found.precisions == []
+    means = keras.Model(model.inputs, model.outputs[0][:, :1])
+    flat = assess(means, test, validation, samples=SAMPLES)  # the same noise for all
+    assert found.values["plain"]["nll"][0] < flat.values["plain"]["nll"][0] - 0.1
+    assert found.values["plain"]["rmse"][0] == pytest.approx(flat.values["plain"]["rmse"][0], rel=1e-4)
+
+
+def test_a_variance_head_is_refused_where_it_does_not_fit(fan, digits, models):
+    model, validation, test = fan
+    with pytest.raises(BadInput, match=r"do not fit the model's outputs.*\nIf the model gives means and log-variances, say so"):
+        assess(model, test, validation)
+    with pytest.raises(BadInput, match="got a precision, too"):
+        assess(model, test, validation, variance_head=True, precision=1.0)
+    with pytest.raises(BadInput, match="this is a regression"):
+        assess(model, test, validation, variance_head=True, temperature=True)
+    with pytest.raises(BadInput, match="variance_head must be"):
+        assess(model, test, validation, variance_head="yes")
+    with pytest.raises(BadInput, match="the task is classification"):
+        assess(models[0], digits["test"], task="classification", variance_head=True)
+    two = keras.Model(model.inputs, [model.outputs[0][:, :1], model.outputs[0][:, 1:]])
+    with pytest.raises(BadInput, match="has 2 outputs") as caught:
+        assess(two, test, variance_head=True)
+    joined = eval(str(caught.value).partition("means first: ")[2].removesuffix("."), {"keras": keras, "model": two})
+    assert (
+        assess(joined, test, samples=5, variance_head=True).values["plain"]
+        == assess(model, test, samples=5, variance_head=True).values["plain"]
+    )

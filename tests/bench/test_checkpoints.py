@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as arrays
 
 from keras_dropout.bench.compare import make_plan
 from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
+from keras_dropout.bench.training import trainer as training
 from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused
-from keras_dropout.bench.training.trainer import Trainer
+from keras_dropout.bench.training.trainer import Trainer, _Due
 
 L = keras.layers
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -209,3 +210,45 @@ def same(one, other):
     assert one.curves == other.curves
     assert (one.epochs, one.best_epoch, one.status) == (other.epochs, other.best_epoch, other.status)
     np.testing.assert_array_equal(one.test_losses, other.test_losses)
+
+
+def test_without_a_setting_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(60, 6)).astype("float32")
+    settings = {
+        "variants": {"a": {"hidden": 0.2}},
+        "backend": keras.backend.backend(),
+        "engine": "reference",
+        "epochs": 5,
+        "seeds": 1,
+    }
+    plan = make_plan(a_model("sgd"), (x, np.arange(60) % 3), ledger=tmp_path / "r", **settings)
+    trainer = Trainer(plan.study, plan.data.parts("held-out"), 1.0)
+
+    def epochs_with_a_checkpoint(every):
+        told = trainer.follow(plan.study.runs()[1:], settings={"checkpoint_every": every})
+        return [each.epoch for each in told if isinstance(each, Checkpointed)]
+
+    assert epochs_with_a_checkpoint(None) == []  # it is over in less than half a minute
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_CHECKPOINT_SHARE", 1e9)
+    assert epochs_with_a_checkpoint(plan.settings["checkpoint_every"]) == [1, 2, 3, 4]  # none of the last epoch
+    assert epochs_with_a_checkpoint(3) == [3]
+    assert epochs_with_a_checkpoint(0) == []
+
+
+def test_checkpoints_by_the_clock_take_a_fiftieth_of_the_time(monkeypatch):
+    """Epochs of ten seconds; what a checkpoint takes decides how many go by until the next."""
+    now = 0.0
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now)
+    for cost, gap in ((0.1, 30), (0.6, 30), (4.0, 200), (30.0, 1500)):
+        due, taken = _Due(None), []
+        for epoch in range(1, 600):
+            now += 10
+            due.look()
+            if due(epoch):
+                with due.timed():
+                    now += cost
+                taken.append(now)
+        gaps = np.diff(taken)
+        assert gap <= gaps.min() <= gaps.max() <= gap + 10 + cost, cost
+        assert len(taken) * cost / taken[-1] <= 0.0205, cost

@@ -18,7 +18,7 @@ from keras_dropout.bench.settings import AssessmentSettings, complete
 from keras_dropout.bench.statistics import Row, compare_family, mean_interval
 from keras_dropout.bench.study.planning import check_names
 from keras_dropout.display import Shown
-from keras_dropout.errors import BadInput, refuse
+from keras_dropout.errors import BadInput, check_flag, refuse
 from keras_dropout.models import graph, placement
 from keras_dropout.sampling import Passes, as_trained, check_examples
 
@@ -116,7 +116,8 @@ def assess(
     `settings`: samples (stochastic forward passes, by default 100); seed and masks of the samples ("independent" or "shared");
     logits (whether the model ends without its softmax or sigmoid; by default by its loss); temperature and use_moments (True to
     measure temperature scaling, and moment propagation, too); tune_rate (the metric that chooses one rate for all dropout layers on
-    the validation data); precision (the noise precision of a regression, also for plain predictions; by default each is fitted).
+    the validation data); variance_head (True for a regression whose model gives means and then the logarithms of their variances);
+    precision (the noise precision of a regression, also for plain predictions; by default each is fitted).
     """
     models = dict(models) if isinstance(models, Mapping) else {0: models}
     check_names("assess", settings, AssessmentSettings.__optional_keys__)
@@ -124,12 +125,18 @@ def assess(
     temperature, use_moments, precision, tune_rate = (asked[n] for n in ("temperature", "use_moments", "precision", "tune_rate"))
     if test.y is None or isinstance(test.y, (dict, tuple)):
         refuse("metrics need one answer for each test example.", "Give labels, and a model with one output.")
-    kind, logits, shape = _outputs(next(iter(models.values())), test, task, asked["logits"])
-    passes = {name: asked[name] for name in ("samples", "masks", "seed")} | {"outputs": kind, "logits": logits}
+    head = check_flag("variance_head", asked["variance_head"])
+    kind, logits, shape = _outputs(next(iter(models.values())), test, task, asked["logits"], head)
+    passes = {name: asked[name] for name in ("samples", "masks", "seed")} | {
+        "outputs": "gaussian" if head else kind,
+        "logits": logits,
+    }
     if kind == "values" and (ood or shifts or temperature or use_moments or tune_rate):
         refuse("temperature, moments, rates, other data and shifts are for classes; this is a regression.", "Leave them out.")
     if kind != "values" and precision is not None:
         refuse("the precision of the noise is for a regression; the outputs are probabilities.", "Leave it out.")
+    if head and precision is not None:
+        refuse("the model gives the variance of the noise itself; got a precision, too.", "Leave precision out.")
     if shifts:  # refused before anything is measured
         _check_images(test.x)
         for name in shifts:
@@ -137,7 +144,7 @@ def assess(
     ood = {name: _other_inputs(x, test.x) for name, x in (ood or {}).items()}
     if len(models) == 1 and tune_rate is None:
         Passes.of(next(iter(models.values())))  # refuses a model in which nothing is random
-    wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None}
+    wanted = {"temperature": temperature, "tune-rate": tune_rate, "precision": kind == "values" and precision is None and not head}
     if validation is None and any(wanted.values()):
         refuse(f"{next(n for n, on in wanted.items() if on)} needs validation data.", "Give data that were not trained on.")
     test = test._replace(y=answers(test.y, kind, shape))
@@ -193,7 +200,8 @@ class _Measured:
         use_moments: bool,
         precision: float | None,
     ):
-        self.model, self.settings, self.kind = as_trained(model), settings, settings["outputs"]
+        self.head = settings["outputs"] == "gaussian"  # a regression whose model gives the variance of the noise
+        self.model, self.settings, self.kind = as_trained(model), settings, "values" if self.head else settings["outputs"]
         self.stochastic = stochastic(self.model)
         self.temperature: float | None = None
         self.precision: float | None = None
@@ -202,7 +210,7 @@ class _Measured:
         self.methods = ["plain", *(["Monte-Carlo"] if self.stochastic else [])]
         if self.kind == "values" and precision is not None:
             self.precision, self.plain_variance = precision, 1 / precision
-        elif self.kind == "values":
+        elif self.kind == "values" and not self.head:
             assert validation is not None  # `assess` has checked this
             y = validation.y
             self.plain_variance = float(np.mean(np.square(self._plain(validation.x) - y)))
@@ -248,9 +256,13 @@ class _Measured:
             found = metrics.classification(p, y)
             return {name: found[name] for name in CLASSIFICATION}, p
         if method == "plain":
-            assert self.plain_variance is not None  # for a regression it is given or fitted
             mean = self._plain(x)
-            variance = np.full(mean.shape, self.plain_variance)
+            if self.head:
+                mean, log_variance = np.split(mean, 2, axis=-1)
+                variance = np.exp(log_variance)
+            else:
+                assert self.plain_variance is not None  # given or fitted
+                variance = np.full(mean.shape, self.plain_variance)
             each = _per_example(metrics.gaussian_nll_each(mean, variance, y))
         else:
             self.latest = u = self.sampled(x, y=y, precision=self.precision)
@@ -268,13 +280,18 @@ class _Measured:
         return predictions(p, self.kind, logits=False)
 
 
-def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None) -> tuple[str, bool, tuple]:
-    """Return the result of `uncertainty.find_outputs`, and the outputs' shape without the axis of examples.
+def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | None, head: bool) -> tuple[str, bool, tuple]:
+    """Return the result of `uncertainty.find_outputs`, and the answers' shape without the axis of examples.
 
     If the model's loss does not decide it, `task` distinguishes the outputs of a classifier from values.
     """
-    _check_fit(model, test.x)
+    _check_fit(model, test.x, head)
     shown = plain(model, keras.tree.map_structure(lambda x: x[:_LOOK], test.x))
+    if head:
+        if task == "classification":
+            refuse("a variance head is for a regression; the task is classification.", "Leave variance_head out.")
+        uncertainty.find_outputs(model, lambda: shown, "gaussian", logits)
+        return "values", False, (*shown.shape[1:-1], shown.shape[-1] // 2)
     told = "values" if task == "regression" else None
     kind, logits = uncertainty.find_outputs(model, lambda: shown, told, logits)
     if task == "classification" and kind == "values":
@@ -282,16 +299,17 @@ def _outputs(model: keras.Model, test: Part, task: str | None, logits: bool | No
     return kind, logits, shown.shape[1:]
 
 
-def _check_fit(model: keras.Model, x: Any) -> None:
+def _check_fit(model: keras.Model, x: Any, head: bool = False) -> None:
     """Refuse a model with several outputs, and inputs that do not fit the model."""
     try:
         read = graph.read(as_trained(model))
     except BadInput:  # a subclass whose call cannot be traced
         return
     if len(read.outputs) != 1:
-        refuse(
-            f"the model {model.name!r} has {len(read.outputs)} outputs.", "Choose one: keras.Model(model.inputs, model.outputs[0])."
-        )
+        fix = "Choose one: keras.Model(model.inputs, model.outputs[0])."
+        if head:
+            fix = "Join them, means first: keras.Model(model.inputs, keras.layers.Concatenate()(model.outputs))."
+        refuse(f"the model {model.name!r} has {len(read.outputs)} outputs.", fix)
     check_examples([(name, shape, dtype) for name, _, shape, dtype in read.inputs], x)
 
 

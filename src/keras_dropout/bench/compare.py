@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +18,7 @@ from keras_dropout.bench.execution.engine_choice import choose_engine
 from keras_dropout.bench.execution.machine import machine, versions
 from keras_dropout.bench.execution.progress import Display
 from keras_dropout.bench.execution.scheduler import Execution, count_cores
+from keras_dropout.bench.ledger import trackers
 from keras_dropout.bench.ledger.schema import NotStored, refusing
 from keras_dropout.bench.ledger.store import Ledger
 from keras_dropout.bench.racing import Race
@@ -36,7 +37,7 @@ from keras_dropout.bench.study.planning import (
     without_random_numbers,
 )
 from keras_dropout.bench.study.training_function import is_training_function, plan_function
-from keras_dropout.errors import check_path, refuse
+from keras_dropout.errors import check_path, first_line, refuse
 
 
 def so_far(plan: Plan, study: Study, results: Mapping[str, Result], command: str) -> ShownComparison:
@@ -120,6 +121,7 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
         with Display(plan.study.epochs, quiet, table) as display, Execution(plan, ledger, display) as execution:
+            log = _Log(plan, display)
             number, study = None, plan.round(_race_before(plan, ledger))
             while number is None or study.counts != found.study.counts:
                 number = ledger.put_study(study, command, versions(), machine(), more_of_it, number)
@@ -130,9 +132,11 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
                     check_metrics(found)
                 todo = dataclasses.replace(plan, study=study).todo(found.results, ledger.kept(keys))
                 todo = [run for run in todo if run.key not in trained]  # only the next command tries failed runs again
+                log.write(found.results.keys() - {run.key for run in todo})
                 display.expect(len(todo))
                 for run, result in execution.train(todo):
                     found.results[run.key] = trained[run.key] = result
+                    log.write([run.key])
                     check_metrics(found)
                 if (race := found.race) is not None and race.racing:
                     study = plan.round(race)
@@ -163,6 +167,22 @@ def _portrait(study: Study) -> dict[str, Any] | None:
     from keras_dropout.bench.report.network_data import portrait  # loads Keras
 
     return portrait(study)
+
+
+class _Log:
+    """Writes runs of the ledger where the setting `log` says. A place that fails is told, and left out from then on."""
+
+    def __init__(self, plan: Plan, display: Display):
+        self._ledger, self._places, self._display = plan.ledger, list(plan.settings["log"]), display
+
+    def write(self, keys: Iterable[str]) -> None:
+        for place in list(self._places):
+            try:
+                trackers.write(self._ledger, keys, place)
+            except Exception as error:  # the packages raise errors of their own, and of the network
+                self._places.remove(place)
+                again = shlex.join(["keras-dropout", "runs", "export", place, "--ledger", str(self._ledger)])
+                self._display.note(f"{place} takes no runs: {first_line(error)}. They are in the ledger; afterwards: {again}")
 
 
 def _race_before(plan: Plan, ledger: Ledger) -> Race | None:
@@ -244,13 +264,15 @@ def compare(
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
     frozen); split ("held-out" or "as-published", for recipes), resample_split (True to divide undivided data, or those of a recipe,
     anew for each seed: verdicts then hold for other divisions too; see docs/statistics.md), validation_split (for your own data),
-    data_dir, baseline;
+    data_dir, baseline; log (a place, or several, where each run is also written: "tensorboard:DIR", "mlflow", "mlflow:URI",
+    "wandb" or "wandb:PROJECT");
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
     stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
     convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:
     "here", "ray" or "ray:HOST:PORT"; see docs/ray.md), checkpoint_every (epochs between checkpoints, from which an interrupted
-    run continues); keep_weights (True to keep each run's trained model in the ledger: get it with `keras-dropout runs model` or
-    `bench.ledger.lookup.models`), keep_examples (False to keep no test examples in the ledger: reports then show none).
+    run continues: None for one about every 30 seconds, 0 for none); keep_weights (True to keep each run's trained model in the
+    ledger: get it with `keras-dropout runs model` or `bench.ledger.lookup.models`), keep_examples (False to keep no test examples
+    in the ledger: reports then show none).
     Runs in the ledger are not trained again, unless their model is requested and missing.
 
     Raises `BadInput`, before anything is trained, for invalid input.

@@ -42,10 +42,10 @@ def answers(y: Any, kind: str, outputs: tuple[int, ...]) -> np.ndarray:
             y = y[..., 0] if y.shape[-1] == 1 else y.argmax(-1)
         fits = y.ndim == len(shape) - 1
     if not fits:
-        refuse(
-            f"the answers do not fit the model's outputs, {outputs} an example ({kind}): got {y.shape[1:]} an example.",
-            "Give those that the model was trained on; of logits say so, in the loss (from_logits=True) or by --logits.",
-        )
+        fix = "Give those that the model was trained on; of logits say so, in the loss (from_logits=True) or by --logits."
+        if kind == "values" and 2 * y[0].size == np.prod(outputs):
+            fix = "If the model gives means and log-variances, say so to uncertainty: --variance-head, variance_head=True."
+        refuse(f"the answers do not fit the model's outputs, {outputs} an example ({kind}): got {y.shape[1:]} an example.", fix)
     if kind == "values":
         return y.reshape(shape)
     if (y != np.round(y)).any():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
 
+from keras_dropout.bench.log_places import check_place
 from keras_dropout.bench.metric_names import TUNED_BY
 from keras_dropout.errors import check_choice, check_flag, check_path, check_positive, check_share, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS
@@ -85,6 +86,12 @@ def _check_on(on: Any) -> str:
     if on != HERE:
         ray_address(on)
     return on
+
+
+def _check_log(places: Any) -> tuple[str, ...]:
+    if not isinstance(places, str | Sequence):
+        check_place(places)
+    return tuple(map(check_place, [places] if isinstance(places, str) else places))
 
 
 def _check_folder(folder: Any) -> Any:
@@ -306,7 +313,15 @@ class Settings(TypedDict, total=False):
         ),
     ]
     checkpoint_every: Annotated[
-        int | None, _count("checkpoint every", "Epochs between checkpoints, from which a run that was interrupted goes on.", "10")
+        int | None,
+        Setting(
+            "Epochs between checkpoints, from which an interrupted run goes on; 0: none. Default: about every 30 seconds.",
+            "10",
+            check=lambda value: check_whole(
+                "checkpoint every", value, 0, "Leave it out for about every 30 seconds, or give epochs; 0: none.", 2**31 - 1
+            ),
+            kind=int,
+        ),
     ]
     keep_weights: Annotated[
         bool,
@@ -327,6 +342,17 @@ class Settings(TypedDict, total=False):
             check=lambda value: check_flag("keep_examples", value),
             kind=bool,
             flag="--no-examples",
+        ),
+    ]
+    log: Annotated[
+        Sequence[str] | str,
+        Setting(
+            "Write each run to tensorboard:DIR, mlflow, mlflow:URI, wandb or wandb:PROJECT, too. Repeatable.",
+            '["tensorboard:logs"]',
+            default=(),
+            check=_check_log,
+            kind=list[str],
+            metavar="PLACE",
         ),
     ]
     validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]
@@ -431,6 +457,13 @@ class DataOptions(TypedDict, total=False):
     group: Annotated[str, Setting("Tables: a column; no group is in two parts.", '"patient"')]
     time: Annotated[str, Setting("Tables: a column; the test data are the latest.", '"date"')]
     weight: Annotated[str, Setting("Tables: a column with the weight of each example in the loss.", '"weight"')]
+    sheet: Annotated[str, Setting("Spreadsheets: the sheet to read, if there are several.", '"Sheet1"')]
+    window: Annotated[
+        int, Setting("Tables: an example is so many rows of a series, the latest for testing.", "24", kind=int, metavar="ROWS")
+    ]
+    horizon: Annotated[
+        int, Setting("Rows from the end of a window to the target to predict. Default: 1.", "1", kind=int, metavar="ROWS")
+    ]
     test_data: Annotated[str, Setting("Data to test on. Default: a part of --data.", '"test.csv"')]
     test_split: Annotated[float, Setting("Share of the data to test on. Default: 0.2.", "0.2", kind=float)]
     validation_split: Annotated[float, Setting("Share of the rest to validate on. Default: 0.1.", "0.1", kind=float)]
@@ -485,6 +518,10 @@ class AssessmentSettings(TypedDict, total=False):
             check=_one_of("metric to tune the rate by", TUNED_BY),
             choices=TUNED_BY,
         ),
+    ]
+    variance_head: Annotated[
+        bool,
+        Setting("Regression: the model gives means, and then the logarithms of their variances.", default=False, kind=bool),
     ]
     precision: Annotated[
         float | None,

@@ -26,7 +26,7 @@ from keras_dropout.errors import meant, refuse
 from keras_dropout.models import targets
 
 
-@takes(DataOptions, "target", "text", into="options")
+@takes(DataOptions, "target", "text", "time", "sheet", "window", "horizon", into="options")
 def sites(
     model: Model,
     options: dict[str, Any],
@@ -152,7 +152,7 @@ def check(
         raise typer.Exit(1)
 
 
-@takes(DataOptions, "target", "text", into="options")
+@takes(DataOptions, "target", "text", "time", "sheet", "window", "horizon", into="options")
 def init(
     target: Annotated[str, typer.Argument(help="A recipe, a .keras file, or file.py:function.", autocompletion=complete_target)],
     options: dict[str, Any],

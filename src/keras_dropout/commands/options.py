@@ -106,11 +106,13 @@ Backend = Annotated[str, typer.Option(help="jax, tensorflow or torch.", autocomp
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Your data: .npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder or archive of class folders, or file.py:function.",
+        help="Your data: .npz, x.npy,y.npy, .csv, .tsv, .jsonl, .parquet, .feather, .xlsx, .txt, a folder or archive of "
+        "class folders, or file.py:function.",
         show_default=False,
     ),
 ]
-AS_READ = ("target", "text", "task", "image_size", "divide_by", "vocabulary", "length")  # how data are read, and not divided
+# How data are read, and not divided; a series is always divided by time.
+AS_READ = ("target", "text", "time", "sheet", "window", "horizon", "task", "image_size", "divide_by", "vocabulary", "length")
 
 
 def takes(table: Any, *names: str, into: str | None = None) -> Callable[[Callable], Callable]:

@@ -83,7 +83,7 @@ def reproduce(
     try:
         found = carry_out_reproduction(planned, quiet=quiet, command=stored_command())
     except KeyboardInterrupt:
-        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
+        print(f"Interrupted: finished runs and checkpoints are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     pages = [] if report is None else found.save_report(report)
     print(json.dumps(found.document(), indent=1, allow_nan=False)) if as_json else show(found)

@@ -7,10 +7,11 @@ from typing import Annotated, Any, TypedDict
 import typer
 from typer.core import TyperGroup
 
+from keras_dropout.bench.log_places import check_place, is_place
 from keras_dropout.bench.settings import Setting
 from keras_dropout.commands.options import help_of, takes
 from keras_dropout.commands.output import check_output_path, show, working
-from keras_dropout.errors import check_whole
+from keras_dropout.errors import check_whole, refuse
 
 _SHOWN = 100  # rows of the table, unless --limit says otherwise
 
@@ -157,17 +158,22 @@ def take_model(
 @_command()
 @takes(_Filters, into="filters")
 def export(
-    file: Annotated[str, typer.Argument(help="The .csv, .parquet or .json file to write.")],
+    file: Annotated[
+        str, typer.Argument(help="The .csv, .parquet or .json file to write; or tensorboard:DIR, mlflow[:URI], wandb[:PROJECT].")
+    ],
     filters: dict[str, Any],
     ledger: _Ledger = "keras-dropout.db",
     curves: Annotated[bool, typer.Option("--curves", help="One row for each epoch of each run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write runs to a file for other programs, one row a run.
+    """Write runs to a file for other programs, one row a run, or to TensorBoard, MLflow or Weights & Biases, one run each.
 
     The columns are the fields of `runs list` with one column for each metric; with --curves key, target, variant, seed, status,
     epoch (from 1) and one column for each curve. Numbers have all their digits. Parquet needs the extra tables. In CSV a name that
     a spreadsheet would compute, one that begins with = + - or @, stands behind an apostrophe.
+
+    In a place that is no file, a run has its variant, seed, placement and rates as parameters, its metrics, and its curves by
+    epoch. Runs that are there already, and those that failed, are left out.
 
     Examples:
       keras-dropout runs export runs.csv --status done
@@ -177,9 +183,19 @@ def export(
     from keras_dropout.bench.ledger.lookup import reading
     from keras_dropout.bench.ledger.selection import Selection
 
+    chosen = Selection(**filters)
+    if is_place(file):
+        from keras_dropout.bench.ledger import trackers
+
+        if curves or force:
+            refuse(f"--{'curves' if curves else 'force'} is for files; got {file}.", "Leave it out: a run there has its curves.")
+        check_place(file)
+        with working(f"writing to {file}"), reading(ledger) as connection:
+            new, old = trackers.export(connection, chosen, file)
+        print(f"{file}: {new} run(s)" + (f"; {old} were there" if old else ""))
+        return
     path = check_output_path(file, ENDINGS, force)
     check_can_write(path)
-    chosen = Selection(**filters)
     with working(f"reading {ledger}") as say:
         with reading(ledger) as connection:
             rows = (rows_of_epochs if curves else rows_of_runs)(connection, chosen)

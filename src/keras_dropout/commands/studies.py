@@ -13,6 +13,7 @@ from keras_dropout.commands.output import again, check_report, exit_if_failed, s
 from keras_dropout.errors import check_choice, refuse
 
 Details = Annotated[bool, typer.Option("--details", help="Also effect sizes, other tests and power.")]
+_MOST_SAID = 4  # checkpoints that are named after an interruption
 
 
 @takes(DataOptions, into="data_options")
@@ -155,7 +156,8 @@ def compare(
         done = len(plan.study.runs()) - found.missing + _done_in_other_worlds(plan)
         if found.results and not as_json:
             show(found.in_race())
-        print(f"Interrupted: {done} finished run(s) are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
+        kept = f"{done} finished run(s){_checkpoints(plan)} are kept in {ledger}"
+        print(f"Interrupted: {kept}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
@@ -283,7 +285,7 @@ def tune(
     try:
         found = carry_out_tuning(planned, quiet=quiet, command=command)
     except KeyboardInterrupt:
-        print(f"Interrupted: finished runs are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
+        print(f"Interrupted: finished runs and checkpoints are kept in {ledger}. To go on:\n{again()}", file=sys.stderr)
         raise typer.Exit(130) from None
     if report is not None:
         found.save_report(report)
@@ -325,6 +327,17 @@ def _done_in_other_worlds(plan: Any) -> int:
 
     found = robustness.worlds(plan) if plan.settings["robust"] else []
     return sum(len(world.plan.known()) for world in found if world.plan)
+
+
+def _checkpoints(plan: Any) -> str:
+    """Say from which epochs the unfinished runs of a plan go on."""
+    from keras_dropout.bench.ledger.lookup import in_progress
+
+    runs = {run.key: run for run in plan.study.runs()}
+    said = [f"{runs[key].variant.name}, seed {runs[key].seed}: {epoch}" for key, epoch in in_progress(plan.ledger, runs).items()]
+    more = f" and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
+    shown = "; ".join(said[:_MOST_SAID]) + more
+    return f" and {len(said)} checkpoint(s) of unfinished runs (epochs of {plan.study.epochs}: {shown})" if said else ""
 
 
 def _exit_if_worlds_failed(found: Any, ledger: str) -> None:

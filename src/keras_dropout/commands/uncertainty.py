@@ -63,6 +63,7 @@ def uncertainty(
       keras-dropout uncertainty model.keras --data digits-mlp --temperature
       keras-dropout uncertainty runs.db --variant hidden --ood digits-mlp --shift rotation
       keras-dropout uncertainty bare.keras --data x.npy,y.npy --place "last=0.2" --tune-rate nll
+      keras-dropout uncertainty heat.keras --data heat.csv --target load --time at --window 24 --variance-head
 
     The fields of --json: target, data, task, examples, samples, masks, seeds, methods (method, values by metric, mean, interval,
     ece_of_calibrated, milliseconds an example), differences to plain (method, metric, difference, interval, p, p_adjusted,
@@ -112,7 +113,9 @@ def uncertainty(
         others = {each: loading.as_seen_parts(loading.named_data(each, {}, data_dir)[0])["test"].x for each in ood or ()}
         notes = []
         regression = about is not None and about.task == "regression"
-        fitted = asked["temperature"] or asked["tune_rate"] or (asked["precision"] is None and regression)
+        fitted = (
+            asked["temperature"] or asked["tune_rate"] or (regression and asked["precision"] is None and not asked["variance_head"])
+        )
         if fitted and not (ledger and loading.held_out(study, loaded)):
             notes.append(
                 f"What is fitted on the {len(parts['validation'].y)} validation examples holds only where they were not trained on."

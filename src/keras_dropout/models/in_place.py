@@ -245,9 +245,9 @@ def finish_owners(model: keras.Model) -> None:
             for each in layers
             if id(each) not in held and any(id(one) in held for one in each._flatten_layers(include_self=False, recursive=False))
         ]
-        for each in owners:
-            held.add(id(each))
-            finish(each)
+        for owner in owners:
+            held.add(id(owner))
+            finish(owner)
 
 
 def _kinds_of(cls: type) -> Iterator[type]:

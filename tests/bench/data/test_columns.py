@@ -492,15 +492,24 @@ def save(folder, name, content):
     return folder / name
 
 
+def written(folder, name, write):
+    write(folder / name)
+    return folder / name
+
+
 CSV = PLAIN.to_csv(index=False).encode()
+JSON = PLAIN.to_json(orient="records", lines=True, double_precision=15).encode()
 FORMS = {  # the same table, written in other ways; words of the note
     "semicolons": (semicolons, "separated by semicolons"),
     "tabs": (lambda f: save(f, "a.csv", CSV.replace(b",", b"\t")), "separated by tabs"),
     "vertical bars": (lambda f: save(f, "a.csv", CSV.replace(b",", b"|")), "separated by vertical bars"),
-    "gzip": (lambda f: save(f, "a.csv.gz", gzip.compress(CSV)), None),
+    "gzip": (lambda f: save(f, "a.csv.gz", gzip.compress(CSV)), "unpacked from .gz"),
     "bzip2": (lambda f: save(f, "a.csv.bz2", bz2.compress(CSV)), None),
     "xz": (lambda f: save(f, "a.csv.xz", lzma.compress(CSV)), None),
     "tabs, gzip": (lambda f: save(f, "a.tsv.gz", gzip.compress(CSV.replace(b",", b"\t"))), None),
+    "feather": (lambda f: written(f, "a.feather", PLAIN.to_feather), None),
+    "JSON lines": (lambda f: save(f, "a.jsonl", JSON), None),
+    "JSON lines, gzip": (lambda f: save(f, "a.jsonl.gz", gzip.compress(JSON)), "unpacked from .gz"),
     "a mark of UTF-8": (lambda f: save(f, "a.csv", b"\xef\xbb\xbf" + CSV), None),
     "UTF-16": (lambda f: save(f, "a.csv", CSV.decode().encode("utf-16")), None),
     "Windows lines": (lambda f: save(f, "a.csv", CSV.replace(b"\n", b"\r\n")), None),
@@ -537,7 +546,12 @@ BROKEN = {
         "3 column names, and rows of 4 cells",
     ),
     "spaces": (lambda f: save(f, "a.csv", CSV.replace(b",", b"  ")), "y", "has one column"),
-    "a spreadsheet": (lambda f: save(f, "a.xlsx", b"PK\x03\x04"), "y", "is a spreadsheet"),
+    "a spreadsheet": (lambda f: save(f, "a.xlsx", b"PK\x03\x04"), "y", "a.xlsx"),
+    "half of JSON lines": (lambda f: save(f, "a.jsonl", JSON[:-20]), "y", "cannot be read"),
+    "JSON lines of numbers": (lambda f: save(f, "a.jsonl", b"[1, 2]\n[3, 4]\n"), "y", "no JSON object in line 1"),
+    "nothing": (lambda f: save(f, "a.csv", b""), "y", "cannot be read"),
+    "no lines of JSON": (lambda f: save(f, "a.jsonl", b""), "y", "has no rows"),
+    "no feather": (lambda f: save(f, "a.feather", CSV), "y", "cannot be read"),
     "a spreadsheet called csv": (lambda f: save(f, "a.csv", b"PK\x03\x04" + bytes(90)), "y", "is no text"),
     "half of a gzip": (lambda f: save(f, "a.csv.gz", gzip.compress(CSV)[:-20]), "y", "is broken"),
     "no gzip": (lambda f: save(f, "a.csv.gz", CSV), "y", "is broken"),

@@ -65,6 +65,8 @@ def _of_source(source: Source) -> Divisions:
         refuse_divided(
             f"by time, {source.options.time}, the test data are always the latest", "Leave time out to divide at random; or"
         )
+    if source.options.window is not None:
+        refuse_divided("in windows of a series, the test data are always the latest", "Leave window out to divide at random; or")
     if given := [part for part in source.raw.parts if part not in ("all", "train")]:
         refuse_divided(f"{source.name} has {' and '.join(given)} data of its own", "Give all examples together, undivided; or")
     if source.raw.kind == "images":

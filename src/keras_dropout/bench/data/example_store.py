@@ -27,7 +27,7 @@ def shown(data: Data) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
             return None
         y = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
     classes = y.dtype.kind in "iub" and int(y.min(initial=0)) >= 0  # a negative number is a quantity
-    kind = _kind(x)
+    kind = "none" if data.columns and x.ndim > 2 else _kind(x)  # windows of a table's rows are no pictures
     about = {
         "kind": kind,
         "names": list(data.classes) if classes else [],

@@ -1,5 +1,6 @@
 """Read, check, divide, encode and describe the user's own data."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, splits
+from keras_dropout.bench.data import arrays, frames, splits, typed
 from keras_dropout.bench.data.dataset import Data, Part
-from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read
+from keras_dropout.bench.data.readers import Examples, Options, Raw, from_names, named, read, with_part
+from keras_dropout.bench.data.windows import Windows
 from keras_dropout.errors import refuse
 
 Shape = tuple[int, ...]
@@ -34,16 +36,18 @@ def load(source: str | Path, *, test_data: str | Path | None = None, **options: 
     """Load the data in `source`, divide and encode them for training, and describe them.
 
     `source` is one of: .npz with x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs)
-    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", whose inputs stay on disk; .csv, .tsv or .parquet with `target`; .txt
-    or .tsv with lines label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip,
-    maybe with train/, test/ and validation/ above the classes. A .csv, .tsv or .txt may be compressed: .gz, .bz2 or .xz.
+    or x and y; "x.npy,y.npy" or "x.npy,y.npy,weights.npy", whose inputs stay on disk; a table with `target`: .csv, .tsv, .parquet,
+    .feather, .jsonl (a JSON object on each line) or a spreadsheet (.xlsx, .xls, .xlsb, .ods); .txt or .tsv with lines
+    label<TAB>text; a folder of class folders of images or .txt files, or such a folder as .tar, .tar.gz or .zip, maybe with train/,
+    test/ and validation/ above the classes. A .csv, .tsv, .jsonl or .txt may be compressed: .gz, .bz2 or .xz.
 
     Options, each by name: `target` (a column, or several columns of numbers to predict), `text` (the column with the text), `group`
     (a column; no group is in two parts), `time` (a column; the test data are the latest), `weight` (a column with the weight of
-    each example in the loss), `test_split` (0.2; share of all examples, if `source` and `test_data` give no test data),
-    `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"), `image_size` (height, width),
-    `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in words, `seed` (0) of the
-    split. Bad input raises `BadInput`.
+    each example in the loss), `sheet` (of a spreadsheet with several), `window` and `horizon` (1; an example is that many rows of a
+    series, and its answer is the target so many rows later), `test_split` (0.2; share of all examples, if `source` and `test_data`
+    give no test data), `validation_split` (0.1; share of the rest), `task` ("auto", "classification" or "regression"),
+    `image_size` (height, width), `divide_by` (1; the model sees x / divide_by), `vocabulary` (10000) and `length` (200) of texts in
+    words, `seed` (0) of the split. Bad input raises `BadInput`.
     """
     return read_source(source, test_data=test_data, **options).divide()
 
@@ -54,15 +58,18 @@ def read_source(source: str | Path, *, test_data: str | Path | None = None, **op
     raw = read(str(source), chosen)
     if test_data is not None:
         task = chosen.task if raw.kind == "arrays" else "classification" if raw.classes else "regression"
-        other = read(str(test_data), replace(chosen, task=task, group=None, time=None), raw.like)
-        raw = _with_test(raw, other, str(test_data))
+        sheet = chosen.sheet if Path(test_data).suffix.lower() in typed.SHEETS else None
+        time = chosen.time if chosen.window else None  # windows of the test data need an order, too
+        other = read(str(test_data), replace(chosen, task=task, group=None, time=time, sheet=sheet), raw.like)
+        raw = with_part(raw, other, "test", str(test_data))
     return Source(Path(str(source).partition(",")[0]).name, raw, chosen)
 
 
 def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data, Description]:
     """Load data that a function returned, and describe them: ((x, y), (x_test, y_test)), (x, y), or a dict named as in an .npz.
 
-    A pair may be a triple with weights; x and y may be dicts of arrays. `options` are those of `load`.
+    A pair may be a triple with weights; x and y may be dicts of arrays. A DataFrame, or a Dataset or DatasetDict of Hugging Face,
+    is a table. `options` are those of `load`.
     """
     return returned_source(value, name, **options).divide()
 
@@ -70,6 +77,8 @@ def from_returned(value: Any, name: str = "data", **options: Any) -> tuple[Data,
 def returned_source(value: Any, name: str = "data", **options: Any) -> "Source":
     """Take data that a function returned without dividing them; arguments as for `from_returned`."""
     chosen = Options(**options)
+    if frames.is_frame(value):
+        return Source(name, frames.read(value, name, chosen), chosen)
     chosen.refuse_columns(name)
     form = "Return ((x, y), (x_test, y_test)), (x, y), or a dict with the names of an .npz."
     if isinstance(value, Mapping):
@@ -110,21 +119,6 @@ class Source:
         return self.raw.learn(examples.x)[1]["features"]
 
 
-def _with_test(raw: Raw, other: Raw, source: str) -> Raw:
-    if "test" in raw.parts or list(other.parts) != ["all"]:
-        refuse(f"the test data {source} are given beside parts, or have parts themselves.", "Give test data once, undivided.")
-    if raw.kind != other.kind:
-        refuse(f"the test data {source} are {other.kind}, and the others are {raw.kind}.", "Give both in one form.")
-    test = other.parts["all"]
-    if raw.classes:
-        unknown = [name for name in other.classes if name not in raw.classes]
-        if unknown:
-            refuse(f"{source}: the class {unknown[0]!r} is not in the training data.", f"They have {', '.join(raw.classes)}.")
-        test = replace(test, y=np.array([raw.classes.index(name) for name in other.classes], "int32")[test.y])
-    notes = tuple(f"test data: {note}" for note in other.notes if note not in raw.notes)
-    return replace(raw, parts={**raw.parts, "test": test}, notes=raw.notes + notes)
-
-
 def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | None = None) -> tuple[Data, Description]:
     """Check and divide the examples, learn the encoding from training, encode all parts and describe them."""
     parts = {
@@ -163,15 +157,25 @@ def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | 
     if features is not None:
         x, x_test = (_with_features(name, each, learned["features"], features) for each in (x, x_test))
         learned["features"] = features
-    _check_same(name, x, x_test)
     ways = {"by group": train.groups, "by time": train.times, "by class": classes}
     how = next((way for way, values in ways.items() if values is not None), "")
+    sizes = len(train) - validation, validation, len(test)
+    if options.window is not None:
+        rows, sizes = sizes, (0, 0, 0)
+        x, train, x_test, test, validation = _cut(options, x, train, x_test, test, validation)
+        sizes = len(x) - validation, validation, len(x_test)
+        lost = [
+            f"{name} {before - after}" for name, before, after in zip(("training", "validation", "test"), rows, sizes) if before
+        ]
+        answer = f"each with its answer {options.horizon or 1} row(s) after it"
+        notes.append(f"windows of {options.window} rows, {answer}; none reaches into another part, which costs {', '.join(lost)}")
+    _check_same(name, x, x_test)
     description = Description(
         raw.kind,
         task,
         arrays.each(lambda array: array.shape[1:], x),
         outputs,
-        _sentence(how, parts, len(train) - validation, validation, len(test), options),
+        _sentence(how, parts, *sizes, options),
         raw.classes,
         learned.get("features", ()),
         learned.get("vocabulary", 0),
@@ -187,6 +191,33 @@ def _prepare(name: str, raw: Raw, options: Options, features: tuple[str, ...] | 
         columns=tuple(map(str, description.features)),
     )
     return found, description
+
+
+def _cut(
+    options: Options, x: np.ndarray, train: Examples, x_test: np.ndarray, test: Examples, validation: int
+) -> tuple[np.ndarray, Examples, np.ndarray, Examples, int]:
+    """Return encoded rows and their answers as windows, each part by itself; training begins with the validation windows."""
+    assert train.times is not None  # the reader has ordered the rows
+    assert test.times is not None
+    later = [train.times[validation:], train.times[:validation], test.times]
+    if options.time is not None and any(a.max() >= b.min() for a, b in itertools.pairwise(each for each in later if len(each))):
+        refuse(
+            f"the parts of the series overlap in time, by column {options.time!r}; validation follows training, and test is last.",
+            "Give test data that are later, or leave them out: the latest rows are then kept for testing.",
+        )
+    cutter = Windows(options.window or 1, options.horizon or 1)
+
+    def cut(part: str, x: np.ndarray, rows: Examples, of: slice) -> tuple[Any, ...]:
+        assert rows.times is not None
+        y, weights = rows.y[of], None if rows.weights is None else rows.weights[of]
+        return cutter.cut(part, x[of], rows.times[of], y, weights)
+
+    pieces = [cut("validation", x, train, slice(validation))] if validation else []
+    pieces.append(cut("training", x, train, slice(validation, None)))
+    seen, y, weights = (None if each[0] is None else np.concatenate(each) for each in zip(*pieces))
+    assert seen is not None
+    x_test, y_test, test_weights = cut("test", x_test, test, slice(None))
+    return seen, Examples(seen, y, weights), x_test, Examples(x_test, y_test, test_weights), len(pieces[0][0]) if validation else 0
 
 
 def _with_features(name: str, x: np.ndarray, own: tuple[str, ...], features: tuple[str, ...]) -> np.ndarray:

@@ -5,19 +5,22 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench.data import arrays, columns, folders, opening, tables
-from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, refuse
+from keras_dropout.bench.data import arrays, columns, folders, opening, tables, typed, windows
+from keras_dropout.errors import BadInput, check_choice, check_positive, check_share, check_whole, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("auto", "classification", "regression")
-_SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
-_KNOWN = ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .txt, a folder of class folders, or such a folder as .tar, .tar.gz or .zip"
+_KNOWN = (
+    ".npz, x.npy,y.npy, .csv, .tsv, .parquet, .feather, .jsonl, .xlsx, .txt, a folder of class folders, or such a folder as .tar, "
+    ".tar.gz or .zip"
+)
 _NPZ = "Name them x_train, y_train, x_test, y_test (also x_val, y_val, w_train; x_train_NAME for several inputs), or x and y."
 
 
@@ -30,6 +33,9 @@ class Options:
     group: str | None = None
     time: str | None = None
     weight: str | None = None
+    sheet: str | None = None
+    window: int | None = None
+    horizon: int | None = None
     test_split: float = 0.2
     validation_split: float = 0.1
     task: str = "auto"
@@ -44,19 +50,34 @@ class Options:
         check_positive("divide_by", self.divide_by, "The model sees x / divide_by: 255 for images, 1 to leave them as they are.")
         for name in ("test_split", "validation_split"):
             object.__setattr__(self, name, check_share(name, getattr(self, name)))
+        if self.sheet is not None and not isinstance(self.sheet, str):
+            refuse(f"sheet must be the name of a sheet; got {self.sheet!r}.", 'Write it in quotes, for example "Sheet1".')
         for name in ("target", "text", "group", "time", "weight"):
             given = getattr(self, name)
             names = given if name == "target" and isinstance(given, list | tuple) else [given]
             if not all(each is None or isinstance(each, str) for each in names):
                 refuse(f"{name} must be the name of a column; got {given!r}.", 'Write it in quotes, for example "price".')
+        for name in ("window", "horizon"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1, "It is a number of rows, for example 24.")
+        if self.horizon is not None and self.window is None:
+            refuse(f"horizon {self.horizon} is given without a window.", "Add --window ROWS, or leave it out.")
+        for name in ("text", "group") if self.window is not None else ():
+            if getattr(self, name) is not None:
+                refuse(
+                    f"windows are of one series of numbers and categories; got {name} {getattr(self, name)!r}.",
+                    f"Leave {name} out, with the rows of one series in the table; or leave window out.",
+                )
         if self.image_size is not None and (not isinstance(self.image_size, tuple | list) or len(self.image_size) != 2):
             refuse(f"image_size must be height and width in pixels; got {self.image_size!r}.", "For example (32, 32).")
 
     def refuse_columns(self, source: str) -> None:
-        """Refuse options that name a column, for data without columns."""
+        """Refuse options of tables, for data without columns."""
         for name in ("target", "text", "group", "time", "weight"):
             if getattr(self, name) is not None:
                 refuse(f"{source} has no columns, so there is no {name} {getattr(self, name)!r}.", f"Leave {name} out.")
+        if self.window is not None:
+            refuse(f"{source} is no table; windows are cut from the rows of one.", "Leave window out.")
 
 
 @dataclass(frozen=True)
@@ -79,13 +100,20 @@ class Examples:
 
     def after(self, first: "Examples") -> "Examples":
         """Return the examples of `first` followed by these."""
-        pairs = ((first.x, self.x), (first.y, self.y), (first.weights, self.weights))
+        pairs = ((first.x, self.x), (first.y, self.y), (first.weights, self.weights), (None, None), (first.times, self.times))
         if any(named(theirs).keys() != named(ours).keys() for theirs, ours in pairs):
             refuse("the training and validation data have different inputs, outputs or weights.", "Give each part the same names.")
 
         def join(theirs: Any, ours: Any) -> Any:
             if isinstance(ours, dict):
                 return {name: join(theirs[name], ours[name]) for name in ours}
+            if hasattr(ours, "iloc"):
+                import pandas as pd
+
+                lacking = [name for name in ours.columns if name not in theirs]
+                if lacking:
+                    refuse(f"the validation data have no column {lacking[0]!r}.", "Give all parts the same columns.")
+                return pd.concat([theirs[list(ours.columns)], ours])
             if theirs.shape[1:] != ours.shape[1:]:
                 refuse(
                     f"validation data of shape {theirs.shape} do not fit training data of {ours.shape}.",
@@ -133,11 +161,12 @@ def read(source: str, options: Options, like: tables.Like | None = None) -> Raw:
         refuse(f"{path} does not exist.", "Give the path of a file or folder.")
     ending = path.suffix.lower()
     inner = opening.ending(path)
-    if inner == ".csv" or ending == ".parquet" or (inner == ".tsv" and (options.target or options.text)):
+    if options.sheet is not None and inner not in typed.SHEETS:
+        refuse(f"{path} has no sheets, so there is no sheet {options.sheet!r}.", "Leave sheet out.")
+    if inner == ".csv" or inner in typed.LINES or ending in typed.ENDINGS or (inner == ".tsv" and (options.target or options.text)):
         return _read_table(path, options, like)
-    if ending in _SHEETS:
-        sheet = f'pandas.read_excel({source!r}).to_csv("sheet.csv", index=False)'
-        refuse(f"{path} is a spreadsheet.", f"Export the sheet as .csv, in its program or in Python: {sheet}")
+    if ending == ".numbers":
+        refuse(f"{path} is a spreadsheet of Numbers.", "Export the sheet as .xlsx or .csv, in its program.")
     if path.is_dir() or path.name.lower().endswith(folders.ARCHIVES):
         options.refuse_columns(source)
         return _read_class_folders(path, options)
@@ -188,6 +217,22 @@ def _read_mapped(paths: list[Path]) -> Raw:
     x, *others = (_load(path, mapped=True) for path in paths)
     y, *weights = map(np.array, others)
     return Raw("arrays", {"all": Examples(x, y, *weights)})
+
+
+def with_part(raw: Raw, other: Raw, part: str, source: str) -> Raw:
+    """Return the examples with another part of the data, such as "test", which were read like those to train on."""
+    if part in raw.parts or list(other.parts) != ["all"]:
+        refuse(f"the {part} data {source} are given beside parts, or have parts themselves.", f"Give {part} data once, undivided.")
+    if raw.kind != other.kind:
+        refuse(f"the {part} data {source} are {other.kind}, and the others are {raw.kind}.", "Give both in one form.")
+    examples = other.parts["all"]
+    if raw.classes:
+        unknown = [name for name in other.classes if name not in raw.classes]
+        if unknown:
+            refuse(f"{source}: the class {unknown[0]!r} is not in the training data.", f"They have {', '.join(raw.classes)}.")
+        examples = replace(examples, y=np.array([raw.classes.index(name) for name in other.classes], "int32")[examples.y])
+    notes = tuple(f"{part} data: {note}" for note in other.notes if note not in raw.notes)
+    return replace(raw, parts={**raw.parts, part: examples}, notes=raw.notes + notes)
 
 
 def from_names(given: Mapping[str, Any], source: str) -> Raw:
@@ -241,10 +286,33 @@ def _column_learner(train: "pd.DataFrame") -> tuple[Encode, dict[str, Any]]:
     return encode, {"features": tuple(names), "notes": tuple(notes)}
 
 
+def _targets(options: Options) -> list[str]:
+    return [options.target] if isinstance(options.target, str) else list(options.target or ())
+
+
 def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
-    targets = [options.target] if isinstance(options.target, str) else list(options.target or ())
-    table, notes, call = tables.read_table(path, targets, like)
-    rows = len(table)
+    table, notes, call = tables.read_table(path, _targets(options), like, options.sheet)
+    with_types = opening.ending(path) in typed.ENDINGS
+    return from_table(table, str(path), options, like, notes=notes, call=call, with_types=with_types)
+
+
+def from_table(
+    table: "pd.DataFrame",
+    path: str,
+    options: Options,
+    like: tables.Like | None = None,
+    *,
+    notes: list[str],
+    call: str,
+    with_types: bool = True,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Raw:
+    """Sort the columns of a table into inputs, answers and what is known of each row.
+
+    `path` names the table and `call` is the pandas call that reads it. With `with_types`, only texts may be numbers written in
+    several ways. `labels` are the names of the classes 0, 1, … of a target that holds their numbers.
+    """
+    targets, rows = _targets(options), len(table)
     if not targets:
         fix = 'Name one with --target, or in Python with data_options={"target": NAME}'
         refuse(f"{path} is a table, and no target column is named.", f"{fix}: {', '.join(table.columns)}.")
@@ -262,7 +330,7 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
         if len(others) > 1:
             refuse(f"the column {name!r} is named as {' and '.join(others)}.", "A column has one meaning.")
     trains = like is None
-    like, read_as_numbers = _read_numbers(table, path, call, like, {name: role for role, name in taken}, options.task)
+    like, read_as_numbers = _read_numbers(table, path, call, like, {name: role for role, name in taken}, options.task, with_types)
     notes += read_as_numbers
     # The training file has decided which columns of a test file are left out.
     others = [name for name in table.columns if trains and name not in [*targets, *roles.values()]]
@@ -278,18 +346,37 @@ def _read_table(path: Path, options: Options, like: tables.Like | None) -> Raw:
             table = table[~missing]
     if not len(table):
         refuse(f"{path}: {'; '.join(notes)}.", "Is it the right column?")
-    y, classes = _answers(table[targets], options.task, some_missing=len(table) < rows)
-    if trains:
+    if named_classes := labels.get(targets[0], ()) if len(targets) == 1 else ():
+        y, classes = table[targets[0]].to_numpy("int32"), tuple(named_classes)
+        if not ((y >= 0) & (y < len(classes))).all():
+            refuse(f"{path}: {int((y < 0).sum())} example(s) have no label.", "Leave these out: dataset.filter(…).")
+    else:
+        y, classes = _answers(table[targets], options.task, some_missing=len(table) < rows)
+    if trains and not named_classes:
         _check_classes(classes, len(table), f"target {targets[0]!r}")
     features = table.drop(columns=[*targets, *roles.values(), *numbered])
+    answers = table[targets]
     if trains and len(targets) == 1:
         copies, given_away = _giving_away(features, y, classes)
         features, notes = features.drop(columns=copies), notes + given_away
-    if len(targets) == 1 and tables.is_number(table[targets[0]]):
+    if len(targets) == 1 and not named_classes and tables.is_number(table[targets[0]]):
         chosen = f"taken as {len(classes)} classes" if classes else "taken as a quantity"
         notes.append(f"target {targets[0]} is a number: {chosen}; task says otherwise")
     by_row, order = _by_row(table, roles, call)
     notes += order
+    if options.window is not None:
+        if len(table) < rows:
+            refuse(
+                f"{path}: the target is missing in {rows - len(table)} row(s); without them the series has holes.",
+                "Fill it in, or give the part of the series before or after them.",
+            )
+        if "times" in by_row:
+            notes += windows.check_times(by_row["times"], roles["time"])
+        else:
+            by_row["times"] = np.arange(len(table))
+            notes.append("the rows are taken in the order of the file; --time names a column that orders them")
+        features = features.join(answers)
+        notes.append(f"the past of {', '.join(targets)} is in the windows")
     if "text" in roles:
         notes += [f"column {name} is not used" for name in features.columns]
         texts = table[roles["text"]].astype(str).to_numpy(object)
@@ -315,18 +402,24 @@ def _by_row(table: "pd.DataFrame", roles: Mapping[str, str], call: str) -> tuple
 
 
 def _read_numbers(
-    table: "pd.DataFrame", path: Path, call: str, like: tables.Like | None, role_of: Mapping[str, str], task: str
+    table: "pd.DataFrame",
+    path: str,
+    call: str,
+    like: tables.Like | None,
+    role_of: Mapping[str, str],
+    task: str,
+    with_types: bool,
 ) -> tuple[tables.Like, list[str]]:
     """Convert text columns of numbers to numbers, in place; return the properties that a test file must share, and notes."""
     notes: list[str] = []
     texts = [name for name in table.columns if columns.is_text(table[name])]
     if like is not None:
         for name in like.whole.intersection(texts):
-            columns.check_scale(table[name], str(path), call)
+            columns.check_scale(table[name], path, call)
         for name in like.readings.keys() & set(table.columns):
-            table[name] = like.readings[name].read(table[name], str(path))
+            table[name] = like.readings[name].read(table[name], path)
         return like, notes
-    mark = columns.decimal_mark(table, texts_only=path.suffix.lower() == ".parquet")
+    mark = columns.decimal_mark(table, texts_only=with_types)
     readings: dict[str, columns.Reading] = {}
     for name in texts:
         role = role_of.get(name)
@@ -335,11 +428,11 @@ def _read_numbers(
         if role == "target" and columns.dates(list(table[name].dropna().unique())):
             refuse(f"{path}: the target column {name!r} holds dates.", "Write them as numbers, such as days since the first.")
         exact, order = role in ("target", "weight"), role == "time"
-        reading, said = columns.find_reading(table[name], str(path), call, exact, mark, order)
+        reading, said = columns.find_reading(table[name], path, call, exact, mark, order)
         notes += said
         if reading is not None:
             readings[name] = reading
-            table[name] = reading.read(table[name], str(path))
+            table[name] = reading.read(table[name], path)
     whole = [name for name in table.columns if mark != "." and _is_whole(table[name])]
     return tables.Like(frozenset(texts), frozenset(whole), readings), notes
 

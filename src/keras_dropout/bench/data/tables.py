@@ -1,8 +1,6 @@
 """Turn tables and texts into arrays. Means, categories and words are learned from training examples only."""
 
 import csv
-import datetime
-import decimal
 import difflib
 import functools
 import io
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_dropout.bench.data import columns, opening
+from keras_dropout.bench.data import columns, opening, typed
 from keras_dropout.errors import BadInput, check_whole, first_line, refuse
 
 if TYPE_CHECKING:
@@ -40,33 +38,43 @@ class Like:
     readings: Mapping[str, columns.Reading] = field(default_factory=dict)
 
 
-def read_table(path: Path, targets: Sequence[str], like: Like | None = None) -> tuple["pd.DataFrame", list[str], str]:
-    """Return the table in a .csv, .tsv or .parquet file, notes, and the pandas call that reads the file.
+def read_table(
+    path: Path, targets: Sequence[str], like: Like | None = None, sheet: str | None = None
+) -> tuple["pd.DataFrame", list[str], str]:
+    """Return the table in a file, notes on what was found in it, and the pandas call that reads the file.
 
-    In a target column of texts, the text None is kept as a class; pandas would read it as a missing value.
+    In a target column of texts, the text None is kept as a class; pandas would read it as a missing value. `sheet` names the sheet
+    of a spreadsheet.
     """
     try:
-        import pandas as pd
+        import pandas as pd  # noqa: F401
     except ImportError:
         refuse(f"{path} is a table, and pandas is not installed.", "pip install 'keras-dropout[tables]'")
     opening.check_regular(path)
+    ending = opening.ending(path)
     try:
-        if path.suffix.lower() == ".parquet":
-            table, notes, call = *_plain(pd.read_parquet(path)), f"pandas.read_parquet({str(path)!r})"
+        if ending in typed.SHEETS:
+            table, notes, call, header = typed.read_sheet(path, sheet, functools.partial(_keep_none, targets=targets))
+            _check_header(path, header, table, call)
+            notes += _twice(header)
+        elif ending in (*typed.ARROW, *typed.LINES):
+            table, notes, call = typed.read_lines(path) if ending in typed.LINES else typed.read_arrow(path)
         else:
             table, notes, call = _read_csv(path, targets, like)
     except ImportError:
-        refuse(f"{path} is a Parquet file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
+        refuse(f"{path} is a Parquet or Feather file, and pyarrow is not installed.", "pip install 'keras-dropout[tables]'")
     except UnicodeDecodeError as error:
         refuse(f"{path} is not UTF-8 text: byte {error.start} does not decode.", _to_utf8(path))
     except BadInput:
         raise
     except (ValueError, OSError) as error:  # pandas raises ValueError for a malformed file
-        refuse(
-            f"{path} cannot be read: {first_line(error)}",
-            f"It must be a whole {opening.ending(path)} file with a line of column names.",
-        )
+        names = "" if ending in typed.ENDINGS else " with a line of column names"
+        refuse(f"{path} cannot be read: {first_line(error)}", f"It must be a whole {ending} file{names}.")
+    notes = [f"unpacked from {path.suffix}"] * (ending != path.suffix.lower()) + notes
     table = table.reset_index(drop=True).rename(columns=str)
+    if ending in typed.ENDINGS and like is not None:  # the same column in the training file is of texts
+        for name in like.texts.intersection(table.columns):
+            table[name] = table[name].map(str, na_action="ignore")
     if not len(table):
         refuse(f"{path} has no rows.", "It must have a line of column names and one line for each example.")
     return table, notes, call
@@ -120,8 +128,7 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
             f'If spaces do, in Python: {call[:-1]}, sep=r"\\s+").to_csv("clean.csv", index=False)',
         )
     _check_header(path, header, table, call)
-    twice = [name for name, count in Counter(header).items() if count > 1 and name]
-    notes += [f"{header.count(name)} columns are called {name}: the second is {name}.1" for name in twice]
+    notes += _twice(header)
     as_texts = functools.cache(lambda: read(**options | {"dtype": str}))
 
     def unique(name: str) -> Any:
@@ -135,14 +142,30 @@ def _read_csv(path: Path, targets: Sequence[str], like: Like | None) -> tuple["p
         open_mark = separator == ";" and kind == "f" and (like is None or name in like.whole)
         if codes or (open_mark and columns.may_group(unique(name))):
             table[name] = as_texts()[name]
-    found = table[[name for name in table if name in targets]]
-    if unclear := [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]:
-        kept = read(**options, keep_default_na=False)  # "None" is a class; NA, nan and null mean a missing answer
-        for name in unclear:
-            called_none = (kept[name] == "None").to_numpy()
-            notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
-            table.loc[called_none, name] = "None"
+    notes += _keep_none(table, lambda: read(**options, keep_default_na=False), targets)
     return table, notes, call
+
+
+def _keep_none(table: "pd.DataFrame", read: Callable[[], "pd.DataFrame"], targets: Sequence[str]) -> list[str]:
+    """Put the text None back into target columns of texts, where pandas has read it as missing; return notes.
+
+    `read` reads the table again, with all texts as they are. NA, nan and null mean a missing answer.
+    """
+    found = table[[name for name in table if name in targets]]
+    unclear = [name for name in found if found[name].isna().any() and found[name].map(type).eq(str).any()]
+    if not unclear:
+        return []
+    kept, notes = read(), []
+    for name in unclear:
+        called_none = (kept[name] == "None").to_numpy()
+        notes += [f"target {name}: None is taken as a class; NA and empty cells are missing"] * bool(called_none.any())
+        table.loc[called_none, name] = "None"
+    return notes
+
+
+def _twice(header: Sequence[str]) -> list[str]:
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    return [f"{header.count(name)} columns are called {name}: the second is {name}.1" for name in twice]
 
 
 _HEAD = 1 << 20  # bytes of a file that are read to detect its format
@@ -203,29 +226,6 @@ def _check_header(path: Path, header: list[str], table: "pd.DataFrame", call: st
             f"the first line of {path} is no header: it holds values, such as {(with_numbers or among)[0]!r}.",
             f"Add names, in Python: {named}. The columns are then called c0, c1, …",
         )
-
-
-def _plain(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
-    """Return a Parquet table with decimals as floats and dates as dates, without columns of nested or binary values, and notes."""
-    import pandas as pd
-
-    notes = []
-    for name in list(table.columns):
-        values = table[name]
-        if isinstance(values, pd.DataFrame):
-            refuse(f"two columns are called {name!r}.", "Give each column a name of its own.")
-        kinds = set(values.dropna().map(type)) if pd.api.types.is_object_dtype(values) else set()
-        if pd.api.types.is_timedelta64_dtype(values):
-            table[name] = values.dt.total_seconds()
-            notes.append(f"column {name} is read as seconds")
-        elif kinds and kinds <= {decimal.Decimal, int, float}:
-            table[name] = pd.to_numeric(values.map(float, na_action="ignore"))
-        elif kinds and kinds <= {datetime.date, datetime.datetime}:
-            table[name] = pd.to_datetime(values)
-        elif any(issubclass(kind, list | tuple | dict | set | bytes | np.ndarray) for kind in kinds):
-            table = table.drop(columns=[name])
-            notes.append(f"column {name} holds no plain values: left out")
-    return table, notes
 
 
 def column(table: "pd.DataFrame", name: str, role: str) -> "pd.Series":

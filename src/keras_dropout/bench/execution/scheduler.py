@@ -71,6 +71,7 @@ class Execution:
     def __init__(self, plan: Plan, ledger: Ledger, observer: Observer):
         self.plan, self.ledger, self.observer = plan, ledger, observer
         self._holds: dict[Any, int] = {}  # the seed whose division each worker has
+        self._unkept: set[str] = set()  # runs of which a checkpoint could not be stored
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -172,7 +173,9 @@ class Execution:
         try:
             self.ledger.put_checkpoint(run.key, told.epoch, told.state)
         except NotStored as error:  # the run itself is not lost
-            self.observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
+            if run.key not in self._unkept:  # the next one comes in half a minute, of a run that may take a day
+                self.observer.note(f"{_named(run)}: the checkpoint of epoch {told.epoch} is not stored: {error}")
+            self._unkept.add(run.key)
 
 
 def execute(plan: Plan, runs: Sequence[Run], ledger: Ledger, observer: Observer, until: int | None = None) -> list[Result]:

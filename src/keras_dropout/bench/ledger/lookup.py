@@ -47,6 +47,14 @@ def kept(path: str | Path, keys: Iterable[str]) -> set[str]:
         return kept_in(connection, keys)
 
 
+def in_progress(path: str | Path, keys: Iterable[str]) -> dict[str, int]:
+    """Return the epochs at which those of these runs that are not finished have a checkpoint, by key. Changes nothing."""
+    if not check_readable(path):
+        return {}
+    with reading(path) as connection:
+        return dict(select_keys(connection, "SELECT key, epoch FROM checkpoints WHERE key IN", keys))
+
+
 def models(path: str | Path, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Yield (key, bytes of a .keras file) for each of these runs whose model is kept, in this order. Changes nothing."""
     if not check_readable(path):

@@ -9,6 +9,7 @@ from typing import Any
 from keras_dropout.bench.data import arrays, divisions, files
 from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
 from keras_dropout.bench.data.divisions import Divisions
+from keras_dropout.bench.data.frames import is_frame
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.ledger.lookup import latest_study, models
 from keras_dropout.bench.settings import SPLITS
@@ -148,6 +149,8 @@ def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data,
         if not _holds_streams(value):
             return files.from_returned(value, Path(data).name, **options)
         data = value
+    if is_frame(data):
+        return files.from_returned(data, type(data).__name__, **options)
     rank, arity = _check_arrays(target, options)
     if "test_split" in options and not is_part(data, arity):
         refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
@@ -165,6 +168,8 @@ def load_divisions(target: Any, data: Any, options: Mapping[str, Any]) -> Divisi
         if not _holds_streams(value):
             return divisions.of_returned(value, Path(data).name, **options)
         data = value
+    if is_frame(data):
+        return divisions.of_returned(data, type(data).__name__, **options)
     rank, arity = _check_arrays(target, options)
     if not is_part(data, arity):
         from_arrays(data, options["validation_split"], rank=rank, arity=arity)  # refuses what are no data

@@ -1,5 +1,6 @@
 """Train one run: build the model under the run's seed, add the variant's dropout, train, measure with dropout off."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -27,6 +28,8 @@ from keras_dropout.errors import described
 from keras_dropout.masks import derive_seed
 
 _LOOK = 256  # test examples for checking the outputs before training
+CHECKPOINT_SECONDS = 30.0  # of training between checkpoints, where no number of epochs is set
+_CHECKPOINT_SHARE = 0.02  # of the time that these checkpoints may take
 
 
 class Trainer:
@@ -129,9 +132,10 @@ class Trainer:
     ) -> Iterator[Told]:
         """Train runs, each from its checkpoint if it has one, and yield messages about them.
 
-        The messages of a run are `Epoch` after each epoch, `Checkpointed` after every `checkpoint_every` epochs (a setting), and
-        `Ended` last; or `Paused` if the run has not ended after `until` epochs. A run whose checkpoint cannot be used yields `Anew`
-        and starts over. With the setting keep_weights, the result of a finished run contains its model with the measured values.
+        The messages of a run are `Epoch` after each epoch, `Checkpointed` after every `checkpoint_every` epochs (a setting; without
+        it after about `CHECKPOINT_SECONDS`, and with 0 never), and `Ended` last; or `Paused` if the run has not ended after `until`
+        epochs. A run whose checkpoint cannot be used yields `Anew` and starts over. With the setting keep_weights, the result of a
+        finished run contains its model with the measured values.
 
         With early stopping, training ends when the validation loss has not decreased for that many epochs. The epoch with the
         smallest loss is measured, as with Keras's `EarlyStopping(restore_best_weights=True)`.
@@ -253,6 +257,7 @@ class _Stack:
         for number, why in self._inactive.items():
             yield self._failed(number, why)
         masks = {number: self._acting.masks(self._training.values(number)) for number in self._going}
+        due = _Due(checkpoint_every)
         while True:
             self._set_aside([number for number in self._going if self._is_over(number)])
             for number in [number for number in self._going if until is not None and self._courses[number].epoch >= until]:
@@ -261,6 +266,7 @@ class _Stack:
             if not self._going:
                 return
             logs = self._epoch()
+            due.look()
             for number in list(self._going):
                 course, key, now = self._courses[number], self._runs[number].key, logs[number]
                 if number in masks and (unused := self._unused(number, masks.pop(number))):
@@ -276,8 +282,9 @@ class _Stack:
                     course.curves.setdefault(name, []).append(value)
                 if course.patience and now["validation_loss"] < course.best.loss:
                     course.best = Best(now["validation_loss"], course.epoch, self._training.snapshot(number))
-                if checkpoint_every and course.epoch % checkpoint_every == 0 and not self._is_over(number):
-                    yield Checkpointed(key, course.epoch, self._checkpoint(number))
+                if due(course.epoch) and not self._is_over(number):
+                    with due.timed():
+                        yield Checkpointed(key, course.epoch, self._checkpoint(number))
 
     def measure(self, keep_weights: bool | None) -> Iterator[Told]:
         """Measure the runs that were trained to their ends, with dropout off, and yield their results."""
@@ -340,6 +347,32 @@ class _Stack:
         if losses is None or not all(map(math.isfinite, metrics.values())):
             return Result("diverged", self._seconds(number), course.epoch, {}, course.curves, **facts)
         return Result("done", self._seconds(number), course.epoch, metrics, course.curves, losses, **facts)
+
+
+class _Due:
+    """Decides after which epochs the runs of a stack have a checkpoint: each `every` epochs, or by the time if that is None.
+
+    By the time, checkpoints take at most a fiftieth of it: a large model has them less often. The sending of a checkpoint counts.
+    """
+
+    def __init__(self, every: int | None):
+        self._every, self._cost, self._now = every, 0.0, False
+        self._since = time.perf_counter()
+
+    def look(self) -> None:
+        """Look at the clock after an epoch; `due(epoch)` then holds for all runs or for none."""
+        if due := time.perf_counter() - self._since >= max(CHECKPOINT_SECONDS, self._cost / _CHECKPOINT_SHARE):
+            self._since, self._cost = time.perf_counter(), 0.0
+        self._now = due
+
+    def __call__(self, epoch: int) -> bool:
+        return self._now if self._every is None else bool(self._every) and epoch % self._every == 0
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._cost += time.perf_counter() - started
 
 
 class _Course:

@@ -259,6 +259,11 @@ def plan_tuning(target: Any, data: Any = None, *, sweep: str | None = None, **se
         return plan_search(target, data, **settings)
     if together := [name for name in OF_SEARCH if settings.get(name) is not None]:
         refuse(f"sweep and {', '.join(sorted(together))} together.", "A sweep trains all its rates; leave one of them out.")
+    if settings.get("log"):
+        refuse(
+            "log is for comparisons; the runs of a sweep are in the ledger.",
+            "Leave it out; afterwards: keras-dropout runs export PLACE",
+        )
     return plan_sweep(target, data, sweep=sweep, **settings)
 
 
