@@ -677,6 +677,22 @@ def plain():
 
 def train(run):
     return {"distance": 1 - run.rate("a")}
+def stopped():
+    return [keras.callbacks.TerminateOnNaN()]
+
+def pairs(size=16, batched=True):
+    x, y = np.load("x.npy"), np.load("y.npy").astype("int32")
+    cut = [slice(n, n + size) for n in range(0, 48, size)] if batched else range(48)
+    return (lambda: ((x[each], y[each]) for each in cut)), (x[48:64], y[48:64]), (x[64:], y[64:])
+
+def streams():
+    return pairs()
+
+def resized(batch_size=16):
+    return pairs(batch_size)
+
+def single():
+    return pairs(batched=False)
 """
 STUDY = """
 target = "model.keras"
@@ -687,6 +703,21 @@ batch_size = 8
 [data]
 source = "x.npy,y.npy"
 """
+
+
+STREAMED = "model.keras --data model.py:streams --epochs 1 --seeds 1 --variant hidden --dry-run"
+
+
+def streamed(name, **settings):
+    return make_plan(net(), f"model.py:{name}", variants=["hidden"], **settings)
+
+
+class Noisy(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return X[:16] + _rng.random(), LABELS[:16]
 
 
 @pytest.fixture(scope="module")
@@ -2736,6 +2767,50 @@ WAYS = [
         lambda: targets.load_model("model.h5"),
         lambda said: (said.call("model.save(", model=net()), targets.load_model(said.words('"(.*)"'))),
         to_function,
+    ),
+    Way("bench/data/live.py", "dataset.batch(32)", lambda: streamed("single"), lambda said: streamed("streams")),
+    Way(
+        "bench/data/streams.py",
+        "Have a function return (train, validation, test), and give that: data=function, or --data file.py:function",
+        lambda: from_arrays((Noisy(), (X, LABELS))),
+        lambda said: make_plan(
+            net(), **{said.words("(data)=function"): lambda: (Noisy(), (X[:9], LABELS[:9]), (X[9:], LABELS[9:]))}
+        ),
+        lambda said: streamed("streams"),
+    ),
+    Way(
+        "bench/settings.py",
+        "For example callbacks=[keras.callbacks.ReduceLROnPlateau()]; on the command line --callbacks FILE.PY:FUNCTION",
+        lambda: make_plan(net(), (X, LABELS), callbacks=3),
+        lambda said: make_plan(net(), (X, LABELS), callbacks=[said.call("keras.callbacks.ReduceLROnPlateau(")]),
+        lambda said: command(["compare", *shlex.split(STREAMED), "--callbacks", "model.py:stopped"]),
+    ),
+    Way(
+        "bench/study/planning.py",
+        "Leave --batch-size out, or have the function take batch_size=",
+        lambda: streamed("streams", batch_size=8),
+        lambda said: streamed("streams"),
+        lambda said: streamed("resized", batch_size=8),
+    ),
+    Way(
+        "bench/study/planning.py",
+        "Leave --checkpoint-every out, or the callbacks",
+        lambda: streamed("streams", callbacks="model.py:stopped", checkpoint_every=1),
+        lambda said: streamed("streams", callbacks="model.py:stopped"),
+        lambda said: streamed("streams", checkpoint_every=1),
+    ),
+    Way(
+        "bench/study/planning.py",
+        "Leave --engine out, or leave out the callbacks",
+        lambda: make_plan(net(), (X, LABELS), callbacks="model.py:stopped", engine="compiled"),
+        lambda said: make_plan(net(), (X, LABELS), callbacks="model.py:stopped"),
+        lambda said: make_plan(net(), (X, LABELS), engine="compiled"),
+    ),
+    Way(
+        "bench/study/planning.py",
+        "Leave --engine out: a study of streams",
+        lambda: streamed("streams", engine="compiled"),
+        lambda said: streamed("streams"),
     ),
     Way(
         "models/targets.py",

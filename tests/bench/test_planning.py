@@ -665,8 +665,8 @@ def test_a_function_or_class_is_told_to_be_called(target, tmp_path):
 
 def test_arguments_of_fit_are_told_what_stands_for_them(tmp_path):
     with pytest.raises(BadInput, match="argument of fit") as refused:
-        keras_dropout.compare(perceptron(), (X, LABELS), validation_data=(X, LABELS), ledger=tmp_path / "r.db")
-    assert "((x, y), (x_test, y_test))" in str(refused.value)
+        keras_dropout.compare(perceptron(), (X, LABELS), sample_weight=LABELS, ledger=tmp_path / "r.db")
+    assert "(x, y, weights)" in str(refused.value)
     with pytest.raises(BadInput, match="report must be a path"):
         keras_dropout.compare(perceptron(), (X, LABELS), report=5, ledger=tmp_path / "r.db")
 

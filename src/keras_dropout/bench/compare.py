@@ -116,7 +116,9 @@ def carry_out(plan: Plan, quiet: bool = False, command: str = "") -> ShownCompar
 
     with refusing(plan.ledger, "written"), Ledger(plan.ledger) as ledger:
         fingerprint = plan.study.data.fingerprint
-        keep = plan.settings["keep_examples"] and plan.divisions is None  # otherwise each seed has test examples of its own
+        keep = (
+            plan.settings["keep_examples"] and plan.divisions is None and plan.data.whole
+        )  # otherwise each seed has test examples of its own
         if keep and not ledger.has_examples(fingerprint) and (some := shown(plan.data)):
             with suppress(NotStored):  # the runs matter more
                 ledger.put_examples(fingerprint, *some)
@@ -242,7 +244,9 @@ def compare(
     testing; or the path of a file or folder; or "file.py:function", a function that returns arrays. `data_options` are the options
     of `bench.data.files.load`, such as {"target": "price"}; for (x, y) "test_split". x and y may be dicts or tuples of arrays for
     several inputs and outputs. Each pair may have sample weights as a third member. A tf.data.Dataset, torch DataLoader or Keras
-    PyDataset may replace a pair, if it yields the same examples in each pass (see `bench.data.from_arrays`).
+    PyDataset may replace a pair, if it yields the same examples in each pass (see `bench.data.from_arrays`). A function, or its
+    name, may return (train, validation, test) instead: streams that each run asks for with its seed, and that Keras's `fit`
+    iterates anew in each epoch; see docs/how-to/streams.md.
 
     `variants` maps names to placements {site: rate, schedule, their text or dropout layer}, or to their text, such as
     "hidden=0.2, last=0.5". A site is "input", "hidden", "last", "all", a class of layers, a layer's name or a glob. None means the
@@ -262,10 +266,12 @@ def compare(
     robust (True to ask again in other worlds, each a study of its own: learning rate and epochs halved and doubled, with early
     stopping, with weight decay; see docs/statistics.md);
     from_weights (True to start every run from the model's own weights, or a .weights.h5 or .keras file; frozen layers stay
-    frozen); split ("held-out" or "as-published", for recipes), resample_split (True to divide undivided data, or those of a recipe,
-    anew for each seed: verdicts then hold for other divisions too; see docs/statistics.md), validation_split (for your own data),
-    data_dir, baseline; log (a place, or several, where each run is also written: "tensorboard:DIR", "mlflow", "mlflow:URI",
-    "wandb" or "wandb:PROJECT");
+    frozen); validation_data ((x, y), beside arrays); callbacks (a list of Keras callbacks, or a function that returns one for
+    each run and may take seed and variant; Keras's `fit` calls them); steps_per_epoch (training batches of an epoch; the next one
+    goes on from there); split ("held-out" or "as-published", for recipes), resample_split (True to divide undivided data, or those
+    of a recipe, anew for each seed: verdicts then hold for other divisions too; see docs/statistics.md), validation_split (for your
+    own data), data_dir, baseline; log (a place, or several, where each run is also written: "tensorboard:DIR", "mlflow",
+    "mlflow:URI", "wandb" or "wandb:PROJECT");
     backend ("jax", "tensorflow", "torch"), engine ("compiled", "reference", "stacked": many runs at once on a GPU, or "auto":
     stacked if JAX has a GPU or TPU; otherwise a few steps of your own model are timed in the other engines, for a model with
     convolutions also on TensorFlow, unless a backend is given); workers, on (the place of the workers:

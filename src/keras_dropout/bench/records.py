@@ -166,7 +166,8 @@ class Study:
     to weights in training; `early_stopping` is the patience in epochs; `samples` is the number of stochastic forward passes for
     Monte-Carlo metrics on the test data. Every run starts from `weights`, in the order of the model's weights. A worker imports
     `modules` and the Python file `source` before it makes the model; `objects` are the classes and functions sent to it. In a race,
-    `counts` says how many of the seeds each variant gets.
+    `counts` says how many of the seeds each variant gets. `steps_per_epoch` are the training batches of an epoch, if they are not
+    all; `callbacks` (a `bench.data.live.Given`) makes the callbacks of each run.
     """
 
     target: str
@@ -192,6 +193,8 @@ class Study:
     objects: bytes | None = field(default=None, repr=False)
     objects_hash: str | None = field(default=None, repr=False)
     counts: Mapping[str, int] | None = None
+    steps_per_epoch: int | None = None
+    callbacks: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None:
@@ -247,6 +250,8 @@ class Study:
             "weights": self.weights_hash,
             "source": self._source_hash,
             "objects": self.objects_hash,
+            "steps_per_epoch": self.steps_per_epoch,
+            "callbacks": None if self.callbacks is None else self.callbacks.code,
             # Early versions did not weight test losses; this gives the runs different keys.
             "weighted_loss": True if self.compiled.get("loss_weights") is not None else None,
         }

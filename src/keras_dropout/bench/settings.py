@@ -135,6 +135,16 @@ def _check_uses(paths: Any) -> tuple[str, ...]:
     return found
 
 
+def _check_callbacks(callbacks: Any) -> Any:
+    listed = isinstance(callbacks, list | tuple) and callbacks and all(hasattr(each, "on_epoch_end") for each in callbacks)
+    if not (isinstance(callbacks, str) and re.search(r".:[^\W\d]\w*$", callbacks)) and not callable(callbacks) and not listed:
+        refuse(
+            f"callbacks must be a list of Keras callbacks, or a function that returns one; got {callbacks!r:.200}.",
+            "For example callbacks=[keras.callbacks.ReduceLROnPlateau()]; on the command line --callbacks FILE.PY:FUNCTION",
+        )
+    return callbacks
+
+
 def _check_primary(metric: Any) -> str:
     if not isinstance(metric, str) or not re.fullmatch(r"test_\S+", metric):
         refuse(f"primary must name a metric on the test data; got {metric!r:.200}.", "For example test_loss.")
@@ -273,6 +283,18 @@ class Settings(TypedDict, total=False):
     early_stopping: Annotated[
         int | None, _count("early stopping", "Epochs to wait for a smaller validation loss; the best epoch is measured.", "5")
     ]
+    steps_per_epoch: Annotated[
+        int | None, _count("steps per epoch", "Training batches of an epoch; the next one goes on from there. Default: all.", "100")
+    ]
+    callbacks: Annotated[
+        Any,
+        Setting(
+            "file.py:function, which returns the Keras callbacks of a run; it may take seed and variant. Needs Keras's fit.",
+            '"model.py:callbacks"',
+            check=_check_callbacks,
+            metavar="FILE.PY:FUNCTION",
+        ),
+    ]
     class_weight: Annotated[
         Mapping[int, float] | str | None, Setting('balanced, or "CLASS=WEIGHT, …".', '"balanced"', read=_read_class_weight)
     ]
@@ -356,6 +378,7 @@ class Settings(TypedDict, total=False):
         ),
     ]
     validation_split: Annotated[float, Setting(default=0.1, check=functools.partial(check_share, "validation_split"))]
+    validation_data: Annotated[Any, Setting()]
     data_options: Annotated[Mapping[str, Any] | None, Setting(check=_check_data_options)]
 
 

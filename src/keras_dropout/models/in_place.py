@@ -236,7 +236,7 @@ def finish_owners(model: keras.Model) -> None:
     Python's garbage collector is asked for all layers.
     """
     kinds = set(_kinds_of(keras.Layer))
-    layers = [each for each in gc.get_objects() if type(each) in kinds and hasattr(each, "_layers")]
+    layers: list[Any] = [each for each in gc.get_objects() if type(each) in kinds and hasattr(each, "_layers")]
     held: set[int] = {id(model)}
     owners: list[keras.Layer] = [model]
     while owners:
@@ -250,10 +250,10 @@ def finish_owners(model: keras.Model) -> None:
             finish(owner)
 
 
-def _kinds_of(cls: type) -> Iterator[type]:
+def _kinds_of(cls: Any) -> Iterator[Any]:
     yield cls
-    for each in cls.__subclasses__():
-        yield from _kinds_of(each)
+    for below in cls.__subclasses__():
+        yield from _kinds_of(below)
 
 
 def _holders(layer: keras.Layer) -> Iterator[keras.Layer]:

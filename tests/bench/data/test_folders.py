@@ -2,16 +2,20 @@
 
 import io
 import os
+import pickle
 import tarfile
 import threading
 import tracemalloc
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image, features
 
-from keras_dropout.bench.data import files, folders, opening
+from keras_dropout.bench.compare import make_plan
+from keras_dropout.bench.data import arrays, files, folders, opening
+from keras_dropout.bench.training.trainer import Trainer
 from keras_dropout.errors import BadInput
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(ran) print\n%%EOF\n"
@@ -197,3 +201,41 @@ def test_lines_of_text_may_be_compressed(tmp_path):
 def test_each_ending_has_its_format():
     Image.init()
     assert {Image.EXTENSION[ending] for ending in folders.IMAGES} <= set(folders._FORMATS)
+
+
+def test_many_images_of_a_folder_are_read_batch_by_batch_and_are_the_same(folder, monkeypatch):
+    whole, about = files.load(folder)
+    opened = []
+    monkeypatch.setattr(folders, "DECODED_ONCE", 0)
+    monkeypatch.setattr(folders, "_opened", lambda file, plain=folders._opened: opened.append(file) or plain(file))
+    parts, same = files.load(folder)
+    assert same == about
+    assert parts.fingerprint() == whole.fingerprint()
+    assert not isinstance(parts.train.x, np.ndarray)
+    opened.clear()
+    some = parts.train.take(np.array([3, 1]))
+    np.testing.assert_array_equal(some.x, whole.train.x[[3, 1]])
+    assert len(opened) == 2
+    sent = pickle.loads(pickle.dumps(parts.train.x))
+    assert not len(opened) - 2  # the paths are sent, not the pixels
+    np.testing.assert_array_equal(np.asarray(sent), whole.train.x)
+    Image.new("RGB", (5, 4)).save(folder / "ape" / "1.png")
+    with pytest.raises(BadInput, match="different sizes"):
+        files.load(folder)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_run_on_images_read_batch_by_batch_is_that_on_decoded_ones(folder, monkeypatch, tmp_path, engine):
+    made = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(4, "relu"), keras.layers.Dense(2)])
+    made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    monkeypatch.setattr(arrays, "DECODED", 1)  # pieces of one batch
+    found = []
+    for most in (2**26, 0):
+        monkeypatch.setattr(folders, "DECODED_ONCE", most)
+        settings = {"engine": engine, "backend": "jax", "epochs": 2, "batch_size": 4, "variants": {"v": "hidden=0.5"}}
+        plan = make_plan(made, folder, **settings, data_options={"divide_by": 255}, ledger=tmp_path / "l.db")
+        run = plan.study.runs()[1]
+        found.append((run.key, Trainer(plan.study, plan.data.sent("held-out"), plan.data.divide_by).train(run)))
+    (key, whole), (same_key, parts) = found
+    assert key == same_key
+    assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)

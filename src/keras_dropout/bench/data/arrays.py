@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+DECODED = 2**24  # bytes of rows that are decoded on access to have in memory at once
 _BLOCK = 2**26  # bytes read at once from an array that may be larger than memory
 
 
 class Rows:
-    """Rows of an array mapped from a file, in any order; they are read on access.
+    """Rows of an array mapped from a file, or of image files (`folders.Images`), in any order; they are read on access.
 
     When pickled for another process, it sends the location in the file, not the contents.
     """
 
-    def __init__(self, array: np.ndarray, order: np.ndarray):
+    def __init__(self, array: Any, order: np.ndarray):
         self._array = array
         self._order = order
         self.dtype = array.dtype
@@ -41,7 +42,14 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self._array[self._order], dtype)
 
+    @property
+    def decoded(self) -> bool:
+        """Whether reading a row takes memory of this process for as long as it is used, and no longer."""
+        return not isinstance(self._array, np.ndarray)
+
     def __getstate__(self) -> tuple:
+        if self.decoded:
+            return self._array, self._order
         root: Any = self._array
         while isinstance(root.base, np.memmap):
             root = root.base
@@ -106,6 +114,16 @@ def rearrange(arrays: Any, index: Any) -> Any:
 def size(arrays: Any) -> int:
     """Return the total size of all arrays in bytes."""
     return sum(array.nbytes for array in leaves(arrays))
+
+
+def rows_at_once(arrays: Any, most: int) -> int:
+    """Return the examples to have in memory at once: `most`, or fewer of those that are decoded on access, by their size."""
+    return most if fits(arrays, 2**63) else max(1, min(most, DECODED * count(arrays) // size(arrays)))
+
+
+def fits(arrays: Any, most: int) -> bool:
+    """Return whether all arrays together may be in memory: not more than `most` bytes, and none that is decoded on access."""
+    return size(arrays) <= most and not any(isinstance(array, Rows) and array.decoded for array in leaves(arrays))
 
 
 def classes(y: np.ndarray) -> np.ndarray:

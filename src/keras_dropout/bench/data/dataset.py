@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Data:
     columns: tuple[str, ...] = ()
     division: str = ""
 
+    whole: ClassVar[bool] = True  # whether `train` and `test` hold all examples
+
     def __post_init__(self) -> None:
         for name in ("train", "test"):
             part = Part(*getattr(self, name))
@@ -65,6 +67,10 @@ class Data:
         start = self.validation if split == "held-out" else 0
         train, validation = (_rows(self.train, rows) for rows in (slice(start, None), slice(self.validation)))
         return {"train": train, "validation": validation, "test": self.test}
+
+    def sent(self, split: str) -> Any:
+        """Return what a worker gets as its data: the parts."""
+        return self.parts(split)
 
     def first(self, train: int | None = None, test: int | None = None) -> "Data":
         """Keep the first `train` training examples, a tenth for validation, and the first `test` test examples; None keeps all."""
@@ -138,6 +144,7 @@ def from_arrays(
     rank: int | None = None,
     test_split: float = 0.2,
     arity: tuple[int, int] | None = None,
+    validation_data: Any = None,
 ) -> Data:
     """Return data from ((x_train, y_train), (x_test, y_test)), or from (x, y), of which a share `test_split` is the test part.
 
@@ -148,9 +155,12 @@ def from_arrays(
     examples is refused. `rank` is the number of axes of a batch of inputs; `arity` gives the numbers of the model's inputs and
     outputs.
 
-    A share `validation_split` of the training examples, drawn at random with a fixed seed, is held out as validation data.
+    A share `validation_split` of the training examples, drawn at random with a fixed seed, is held out as validation data; with
+    `validation_data`, a pair like that for training, these are the validation data, and none is held out.
     """
     check_repeatable(data)
+    if validation_data is not None:
+        return _with_validation(data, validation_data, name, rank, test_split, arity)
     check_share("validation_split", validation_split)
     if is_part(data, arity):
         return whole_arrays(data, validation_split, name, rank, test_split)(0)
@@ -163,6 +173,44 @@ def from_arrays(
         refuse("no training example is left beside the validation data.", "Pass more data or a smaller validation_split.")
     order = np.random.default_rng(0).permutation(number)
     return Data(name, _rows(train._replace(x=each(mapped, train.x)), order), test, held_out)
+
+
+def _with_validation(data: Any, validation: Any, name: str, rank: int | None, test_split: float, arity: Any) -> Data:
+    """Return data with these validation data; the test part is given, or divided off."""
+    if is_part(data, arity):
+        whole = _part(data, "", rank)
+        found = _divided(name, whole, check_share("test_split", test_split), 0.0, 0)
+        train, test = found.train, found.test
+    elif isinstance(data, tuple | list) and len(data) == 2:
+        train, test = (_part(part, role, rank) for part, role in zip(data, ("training ", "test ")))
+    else:
+        refuse(f"data must be a pair for training and one for testing, or (x, y); got {_described(data)}.", _FORM)
+    held = _part(validation, "validation ", rank)
+    trees = [[None if a is None else each(lambda b: (b.shape[1:], b.dtype.kind), a) for a in part] for part in (train, held)]
+    if trees[0] != trees[1]:
+        refuse(
+            f"the validation data have the form {trees[1]}; the training data have {trees[0]}.",
+            "Give both in the same form: shapes, kinds of numbers, names, and weights in both or in neither.",
+        )
+    if any(isinstance(array, np.memmap) for part in (train, held) for array in leaves(part.x)):
+        refuse(
+            "validation_data are put in front of the training data, which stay in a file.",
+            "Put both into one file, and name its share: validation_split.",
+        )
+    joined = (None if a is None else _joined(b, a) for a, b in zip(train, held))
+    division = (
+        f"{count(train.y):,} training, {count(held.y):,} validation and {count(test.y):,} test examples: validation data as given"
+    )
+    return Data(name, Part(*joined), test, count(held.y), division=division)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Return the examples of `first` and then those of `second`."""
+    if isinstance(first, dict):
+        return {name: _joined(first[name], second[name]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(map(_joined, first, second))
+    return np.concatenate([first, second])
 
 
 def whole_arrays(

@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import math
 import os
 import tarfile
 import zipfile
@@ -15,11 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_dropout.bench.data import opening
+from keras_dropout.bench.data.arrays import Rows
 from keras_dropout.cores import usable_cores
 from keras_dropout.errors import BadInput, check_whole, refuse
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+DECODED_ONCE = 2**26  # bytes of images to decode at once and keep; more of them, in a folder, are decoded batch by batch
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, for which Pillow runs Ghostscript
 _PARTS = {
     "train": "train",
@@ -228,53 +231,90 @@ def _in_zip(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
             yield steps, None if member.is_dir() else archive.read(member) if wanted else b""
 
 
-def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callable[[Sequence[File]], np.ndarray]:
+def learn_images(train: Sequence[File], size: tuple[int, int] | None) -> Callable[[Sequence[File]], Any]:
     """Return encode, learned from the training files; encode(files) gives uint8 (files, height, width, channels).
+
+    More than `DECODED_ONCE` bytes of images in a folder are not decoded: encode gives `Rows`, which read a batch when it is needed.
 
     There is one channel if all training images are grey, otherwise red, green and blue. Each image is resized bilinearly to `size`
     (height, width). Without `size`, all images must have the size of the first training image.
     """
     try:
-        from PIL import Image
+        import PIL  # noqa: F401
     except ImportError:
         refuse("images need Pillow, which is not installed.", "pip install 'keras-dropout[images]'")
     if size is not None:
         fix = "It is height and width in pixels: for example (32, 32)."
         size = check_whole("image_size", size[0], 1, fix), check_whole("image_size", size[1], 1, fix)
 
-    def opened(file: File) -> Image.Image:
-        image = Image.open(io.BytesIO(file.read()), formats=_FORMATS)
-        if image.mode[0] in "IF":
-            refuse(f"{file.name} has {image.mode} pixels, not 8 bits a channel.", "Convert it to 8 bits, or give arrays.")
-        return image
+    mode = "L" if all(_readable(_opened, file).mode in ("1", "L", "LA") for file in train) else "RGB"
+    height, width = size or _readable(_opened, train[0]).size[::-1]
 
-    def readable(act: Callable[[File], Any], file: File) -> Any:
-        try:
-            return act(file)
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            refuse(f"{file.name} is no image that can be read: {error}.", "Get a whole copy, or delete it.")
+    def encode(files: Sequence[File]) -> Any:
+        images = Images(np.asarray(files, object), (height, width), mode, resized=size is not None)
+        on_disk = all(isinstance(file.content, Path) for file in files)
+        if on_disk and images.nbytes > DECODED_ONCE:
+            for start in range(0, len(files), 1024):  # each is read once now: a broken one is refused before anything is trained
+                images[np.arange(start, min(start + 1024, len(files)))]
+            return Rows(images, np.arange(len(files)))
+        if images.nbytes > opening.most():
+            refuse(
+                f"{len(files):,} images of {width}x{height} need {images.nbytes / 1e9:.1f} GB of memory.",
+                "Unpack the archive and name its folder, or give a smaller image_size.",
+            )
+        return images[np.arange(len(files))]
 
-    mode = "L" if all(readable(opened, file).mode in ("1", "L", "LA") for file in train) else "RGB"
-    height, width = size or readable(opened, train[0]).size[::-1]
+    return encode
 
-    def pixels(file: File) -> np.ndarray:
-        image = opened(file).convert(mode)
+
+class Images:
+    """Image files as an array (files, height, width, channels) of uint8; what an index asks for is read and decoded each time."""
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, files: np.ndarray, size: tuple[int, int], mode: str, resized: bool):
+        self._files, self._size, self._mode, self._resized = files, size, mode, resized
+        self.shape = (len(files), *size, len(mode))
+        self.nbytes = math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        files = self._files[index]
+        images = np.empty((len(files), *self.shape[1:]), np.uint8)
+        with ThreadPoolExecutor(min(8, usable_cores())) as threads:
+            for start in range(0, len(files), 1024):  # in pieces, so that only one piece is in memory twice
+                for n, image in enumerate(threads.map(partial(_readable, self._pixels), files[start : start + 1024]), start):
+                    images[n] = image
+        return images
+
+    def _pixels(self, file: File) -> np.ndarray:
+        from PIL import Image
+
+        height, width = self._size
+        image = _opened(file).convert(self._mode)
         if image.size != (width, height):
-            if size is None:
+            if not self._resized:
                 sizes = f"{width}x{height} and {image.width}x{image.height}"
                 refuse(f"{file.name}: the images are of different sizes, {sizes} (width x height).", "Give image_size.")
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(height, width, -1)
 
-    def encode(files: Sequence[File]) -> np.ndarray:
-        needed = len(files) * height * width * len(mode)
-        if needed > opening.most():
-            refuse(f"{len(files):,} images of {width}x{height} need {needed / 1e9:.1f} GB of memory.", "Give a smaller image_size.")
-        images = np.empty((len(files), height, width, len(mode)), np.uint8)
-        with ThreadPoolExecutor(min(8, usable_cores())) as threads:
-            for start in range(0, len(files), 1024):  # in pieces, so that only one piece is in memory twice
-                for n, image in enumerate(threads.map(partial(readable, pixels), files[start : start + 1024]), start):
-                    images[n] = image
-        return images
 
-    return encode
+def _opened(file: File) -> Any:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(file.read()), formats=_FORMATS)
+    if image.mode[0] in "IF":
+        refuse(f"{file.name} has {image.mode} pixels, not 8 bits a channel.", "Convert it to 8 bits, or give arrays.")
+    return image
+
+
+def _readable(act: Callable[[File], Any], file: File) -> Any:
+    from PIL import Image
+
+    try:
+        return act(file)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        refuse(f"{file.name} is no image that can be read: {error}.", "Get a whole copy, or delete it.")

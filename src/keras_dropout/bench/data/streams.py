@@ -15,8 +15,8 @@ from keras_dropout.errors import first_line, refuse
 
 _FORM = "It must give (x, y) or (x, y, weights), as for Keras's fit."
 _SAME = (
-    "Give arrays, or a stream without augmentation that keeps the last batch of a shuffle. Put the augmentation into the model as "
-    "layers, for example keras.layers.RandomFlip: they act anew in every epoch."
+    "Have a function return (train, validation, test), and give that: data=function, or --data file.py:function. Each run then "
+    "asks for the streams itself, and each epoch iterates them anew."
 )
 
 
@@ -25,12 +25,18 @@ def is_stream(data: Any) -> bool:
     return _is_tf(data) or _is_torch(data) or _is_keras(data)
 
 
+def kind_of(data: Any) -> str | None:
+    """Return "tf", "torch" or "keras" for one of these three kinds of streams, and None for anything else."""
+    return "tf" if _is_tf(data) else "torch" if _is_torch(data) else "keras" if _is_keras(data) else None
+
+
 def check_repeatable(data: Any) -> None:
     """Refuse a generator or another iterator: it gives its examples only once, so a second pass cannot be checked."""
     if hasattr(data, "__next__") and not is_stream(data):
         refuse(
             f"a {type(data).__name__} gives its examples only once.",
-            "Give arrays, or a tf.data.Dataset, DataLoader or PyDataset of batches (x, y), which can be read again.",
+            "Give arrays, or a tf.data.Dataset, DataLoader or PyDataset of batches (x, y), which can be read again; or a function "
+            "that returns (train, validation, test).",
         )
 
 

@@ -29,6 +29,9 @@ def choose_engine(plan: Plan, cores: int) -> Plan:
 
 def _chosen(plan: Plan) -> tuple[Study, str]:
     study, data, recipe, asked = plan.study, plan.data, plan.of_recipe, plan.settings["engine"]
+    if not data.whole or study.callbacks is not None:
+        why = "Keras's fit calls the callbacks" if data.whole else "Keras's fit iterates the streams"
+        return dataclasses.replace(study, engine="reference"), f"reference: {why}"
     if study.backend != "jax":
         return dataclasses.replace(study, engine="reference"), f"reference: the only engine on {study.backend}"
     if asked != "auto":

@@ -38,7 +38,9 @@ class Processes:
 
     def __init__(self, study: Study, data: Data):
         self._context = multiprocessing.get_context("spawn")
-        self._given = (study, data.parts(study.split), data.divide_by)  # sent once to each worker, not with every task
+        self._given = (study, data.sent(study.split), data.divide_by)  # sent once to each worker, not with every task
+        # Streams and training functions may start processes, which a daemon may not. `__exit__` ends each worker.
+        self._daemon = data.whole and not isinstance(study, FunctionStudy)
         self.workers: list[Process] = []
 
     def __enter__(self) -> "Processes":
@@ -56,9 +58,9 @@ class Processes:
         """Start one more worker."""
         ours, theirs = self._context.Pipe()
         log = tempfile.NamedTemporaryFile("r", dir=self._folder.name, errors="replace")  # noqa: SIM115 - `end` closes it
-        # A daemon cannot have children, as a training function may: PyTorch's DataLoader begins some. `__exit__` ends each worker.
-        daemon = not isinstance(self._given[0], FunctionStudy)
-        process = self._context.Process(target=_work, args=(theirs, log.name, self._folder.name), daemon=daemon)
+        process = self._context.Process(
+            target=_work, args=(theirs, log.name, self._folder.name, multiprocessing.get_start_method()), daemon=self._daemon
+        )
         with _main_out_of_sight():
             process.start()
         theirs.close()
@@ -114,8 +116,9 @@ def _main_out_of_sight() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(connection: Connection, log: str, folder: str) -> None:
+def _work(connection: Connection, log: str, folder: str, start_method: str) -> None:
     """Run a worker process: receive the study, then do each task until None arrives."""
+    multiprocessing.set_start_method(start_method, force=True)  # streams start processes as they would in the user's program
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # these signals reach the worker too; its parent handles them
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -110,7 +110,7 @@ class Actors:
         # Without the folder of JAX's cache, which each node chooses itself.
         given = worker_environment(study.backend, study.engine).items()
         self._environment = {name: value for name, value in given if name != "JAX_COMPILATION_CACHE_DIR"}
-        self._given = (study, {run.key for run in study.runs()}, data.parts(study.split), data.divide_by)
+        self._given = (study, {run.key for run in study.runs()}, data.sent(study.split), data.divide_by)
         self._unfit: dict[str, str] = {}  # nodes that cannot train the study, and why
         self.workers: list[Actor] = []
         # Runs lost with a node may succeed on another one. Ray may use the lost node again before it notices the loss.

@@ -44,7 +44,7 @@ class Worker:
     Its process must have the environment of `machine.worker_environment` before a framework is loaded.
     """
 
-    def __init__(self, study: Study, parts: dict[str, Part], divide_by: float, log: str | Path | None = None):
+    def __init__(self, study: Study, parts: Any, divide_by: float, log: str | Path | None = None):
         self._given = study, parts, divide_by
         self._log = _Log(log)
         self._trainer: Any = None

@@ -262,19 +262,8 @@ def _find_spec(module: str) -> Any:
 def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -> tuple[str, ...]:
     """Return notes; refuse data that do not fit the model, its loss or the batch size, or that leave nothing to learn."""
     notes: list[str] = []
-    parts = {"training": data.train, "test": data.test}
-    for role, part in parts.items():
-        for name, x in arrays.named(part.x):
-            _check_finite(f"the {role} inputs{name and f' {name!r}'}", x)
-        for name, y in arrays.named(part.y):
-            _check_finite(f"the {role} targets{name and f' {name!r}'}", y)
-        _check_weights(role, part)
-        outputs = _check_inputs(model, role, part)
-        for name, y, output, one_loss in _by_output(model, role, part.y, outputs, loss):
-            what = f"the {role} targets{name and f' of output {name!r}'}"
-            _check_targets(what, y, output, one_loss, role == "training")
-            classes = data.classes if isinstance(part.y, np.ndarray) else ()
-            notes += _check_output(what, f"the output{name and f' {name!r}'}", y, output, one_loss, classes)
+    for role, part in {"training": data.train, "test": data.test}.items():
+        notes += check_part(model, role, part, loss, data.classes, data.whole and role == "training")
     rows = arrays.count(data.parts(split)["train"].y)
     if rows < batch_size:
         refuse(
@@ -282,6 +271,23 @@ def check_data(model: Any, data: Data, split: str, batch_size: int, loss: Any) -
             f"Use a batch size of at most {rows}, or more data.",
         )
     return tuple(dict.fromkeys(notes))
+
+
+def check_part(
+    model: Any, role: str, part: Part, loss: Any, classes: tuple[str, ...] = (), must_differ: bool = False
+) -> Iterator[str]:
+    """Yield notes on examples; refuse those that do not fit the model or its loss, or with `must_differ` have the same answer."""
+    for name, x in arrays.named(part.x):
+        _check_finite(f"the {role} inputs{name and f' {name!r}'}", x)
+    for name, y in arrays.named(part.y):
+        _check_finite(f"the {role} targets{name and f' {name!r}'}", y)
+    _check_weights(role, part)
+    outputs = _check_inputs(model, role, part)
+    for name, y, output, one_loss in _by_output(model, role, part.y, outputs, loss):
+        what = f"the {role} targets{name and f' of output {name!r}'}"
+        _check_targets(what, y, output, one_loss, must_differ)
+        own = classes if isinstance(part.y, np.ndarray) else ()
+        yield from _check_output(what, f"the output{name and f' {name!r}'}", y, output, one_loss, own)
 
 
 def _check_finite(what: str, array: Any) -> None:

@@ -1,5 +1,6 @@
 """Load models, data, and the trained models of a ledger by name."""
 
+import hashlib
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,10 +11,12 @@ from keras_dropout.bench.data import arrays, divisions, files
 from keras_dropout.bench.data.dataset import Data, Part, from_arrays, is_part
 from keras_dropout.bench.data.divisions import Divisions
 from keras_dropout.bench.data.frames import is_frame
+from keras_dropout.bench.data.live import Given, is_live, live_data, parameters
 from keras_dropout.bench.data.streams import is_stream
 from keras_dropout.bench.ledger.lookup import latest_study, models
 from keras_dropout.bench.settings import SPLITS
-from keras_dropout.errors import refuse
+from keras_dropout.bench.study import own_classes
+from keras_dropout.errors import BadInput, refuse
 from keras_dropout.models import targets
 
 
@@ -25,7 +28,7 @@ def load_target(target: str, data: str | None, data_options: Mapping[str, Any]) 
     targets.check(target)
     if data is None and data_options:
         refuse(f"{', '.join(data_options)} say how data are read, and there are none.", "Add --data FILE.")
-    loaded, about = (None, None) if data is None else load_data(None, data, {"validation_split": 0.1, **data_options})
+    loaded, about = (None, None) if data is None else _load_whole(data, data_options)
     if targets.names_model(target):
         model = load_model(target, **({} if loaded is None else facts_for_model(loaded, about)))
     else:
@@ -81,10 +84,21 @@ def named_data(
     if data is None:
         refuse("there are no data to measure the model on.", "Add --data FILE, with labels, or --data RECIPE.")
     if "," in data or targets.names_model(data):
-        return load_data(None, data, {"validation_split": 0.1, **data_options})
+        return _load_whole(data, data_options)
     if data_options:
         refuse(f"{', '.join(data_options)} say how files are read; {data} is a recipe.", "Leave them out.")
     return recipe_data(data, data_dir), None
+
+
+def _load_whole(data: str, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
+    """Return the data of a file or function, with a description; refuse streams, of which only the first batches are known."""
+    loaded, about = load_data(None, data, {"validation_split": 0.1, **options})
+    if not loaded.whole:
+        refuse(
+            f"{loaded.name} gives streams, which only compare and tune iterate.",
+            "Have a function return arrays: the examples to measure on, ((x, y), (x_test, y_test)).",
+        )
+    return loaded, about
 
 
 def recipe_data(name: str, data_dir: str | None = None) -> Data:
@@ -138,19 +152,31 @@ def held_out(study: Mapping[str, Any], loaded: Data) -> bool:
     return (study["config"].get("data"), study["config"].get("split")) == (facts.fingerprint, split)
 
 
-def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data, files.Description | None]:
-    """Return the data, and a description if they came from files or a function."""
+def load_data(
+    target: Any, data: Any, options: Mapping[str, Any], steps: int | None = None, batch_size: int | None = None
+) -> tuple[Data, files.Description | None]:
+    """Return the data, and a description if they came from files or a function; `steps` and `batch_size` are for live streams."""
     if isinstance(data, Data):
         return data, None
+    if "validation_data" in options and (isinstance(data, str | Path) or is_live(data) or _is_function(data)):
+        refuse(
+            "validation_data are for arrays; a file or function gives validation data itself.",
+            "An .npz has x_val and y_val; a folder val/; a function returns (train, validation, test).",
+        )
     if isinstance(data, str | Path) and not targets.is_function(str(data)):
         return files.load(data, **options)
-    if isinstance(data, str | Path):
-        value = targets.call(str(data), {})
+    if isinstance(data, str | Path) or _is_function(data):
+        source, value, batch_size = _asked_once(data, batch_size)
+        if is_live(value):
+            return live_data(source, value, steps, batch_size), None
         if not _holds_streams(value):
-            return files.from_returned(value, Path(data).name, **options)
+            return files.from_returned(value, source.name, **options)
         data = value
     if is_frame(data):
         return files.from_returned(data, type(data).__name__, **options)
+    if is_live(data):
+        source = _by_value("streams", data)
+        return live_data(source, source.get(), steps, None), None
     rank, arity = _check_arrays(target, options)
     if "test_split" in options and not is_part(data, arity):
         refuse("test_split is for data that are not divided; the test part is given.", "Leave it out, or pass (x, y).")
@@ -159,12 +185,16 @@ def load_data(target: Any, data: Any, options: Mapping[str, Any]) -> tuple[Data,
 
 def load_divisions(target: Any, data: Any, options: Mapping[str, Any]) -> Divisions:
     """Return the data, which any seed can divide; arguments as for `load_data`. Refuse data that come divided."""
+    if "validation_data" in options or is_live(data):
+        divisions.refuse_divided("validation data are given")
     if isinstance(data, Data):
         divisions.refuse_divided("a Data has test data of its own")
     if isinstance(data, str | Path) and not targets.is_function(str(data)):
         return divisions.of_file(data, **options)
-    if isinstance(data, str | Path):
-        value = targets.call(str(data), {})
+    if isinstance(data, str | Path) or _is_function(data):
+        source, value, _ = _asked_once(data, None)
+        if is_live(value):
+            divisions.refuse_divided(f"{source.name} gives its parts itself")
         if not _holds_streams(value):
             return divisions.of_returned(value, Path(data).name, **options)
         data = value
@@ -177,13 +207,62 @@ def load_divisions(target: Any, data: Any, options: Mapping[str, Any]) -> Divisi
     return divisions.of_arrays(data, **options, rank=rank)
 
 
+def _is_function(data: Any) -> bool:
+    return callable(data) and not is_stream(data) and not isinstance(data, type)
+
+
+def _asked_once(data: Any, batch_size: int | None) -> tuple[Given, Any, int | None]:
+    """Return a function that gives data, what it returned, and the batch size if it takes one.
+
+    A function that must have a seed gets 0.
+    """
+    source = shipped(data, getattr(data, "__name__", type(data).__name__))
+    taken = parameters(targets.load_function(source.target) if source.target else data)
+    batch_size = batch_size if "batch_size" in taken else None
+    facts = {} if batch_size is None else {"batch_size": batch_size}
+    if "seed" in taken and taken["seed"].default is taken["seed"].empty:
+        facts["seed"] = 0
+    return source, source.get(**facts), batch_size
+
+
+def shipped(value: Any, name: str) -> Given:
+    """Return a function or an object of the user's for other processes; a text names a function: file.py:function."""
+    if not isinstance(value, str | Path):
+        return _by_value(name, value)
+    target = str(value)
+    file = targets.file_of(target)
+    where, _, name = target.rpartition(":")
+    code = own_classes.hash_of({name: targets.load_function(target)}, read=file and targets.module_name(file)) or ""
+    if file is not None:
+        code += hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        target = f"{file}:{name}"
+    return Given(f"{Path(where).name}:{name}", code, target=target)
+
+
+def _by_value(name: str, value: Any) -> Given:
+    """Return an object of the user's program for other processes, by value."""
+    try:
+        packed = own_classes.packed({name: value})
+    except BadInput as error:
+        if callable(value) and not is_stream(value):
+            raise
+        kinds = sorted({type(each).__name__ for each in (value.values() if isinstance(value, Mapping) else value)})
+        refuse(
+            f"{' and '.join(kinds)} cannot be sent to the processes that train: {str(error).splitlines()[0]:.200}",
+            f"Have a function make the {name}, and give that function.",
+        )
+    parts = value if isinstance(value, Mapping) else {name: value} if callable(value) else dict(enumerate(value))
+    code = own_classes.hash_of({str(part): each for part, each in parts.items() if hasattr(each, "__module__")})
+    return Given(name, code or "", packed=packed)
+
+
 def _holds_streams(value: Any) -> bool:
     return is_stream(value) or (isinstance(value, tuple | list) and any(map(is_stream, value)))
 
 
 def _check_arrays(target: Any, options: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
     """Refuse options that are not for arrays; return the rank of the model's first input, and its numbers of inputs and outputs."""
-    if strange := [name for name in options if name not in ("validation_split", "test_split")]:
+    if strange := [name for name in options if name not in ("validation_split", "test_split", "validation_data")]:
         refuse(f"{', '.join(strange)}: options for files; the data are arrays.", "Leave them out, or give the path of a file.")
     inputs, outputs = getattr(target, "inputs", None), getattr(target, "outputs", None)
     arity = (len(inputs), len(outputs)) if inputs and outputs else None

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 import numpy as np
 
 import keras_dropout
+from keras_dropout.bench.data import arrays
 from keras_dropout.bench.data.dataset import Data
 from keras_dropout.bench.data.divisions import Divisions, pooled, refuse_divided
+from keras_dropout.bench.data.live import LiveData
 from keras_dropout.bench.ledger.lookup import kept, peek
 from keras_dropout.bench.ledger.schema import LARGEST
 from keras_dropout.bench.ledger.store import check_ledger_path
 from keras_dropout.bench.records import BASELINE, Result, Run, Study, Variant, check_seeds, check_variant_names
 from keras_dropout.bench.settings import SPLITS, CompareSettings, Settings, complete, rows
 from keras_dropout.bench.study import checks, own_classes, redivision
-from keras_dropout.bench.study.loading import facts_for_model, load_data, load_divisions, load_model, with_weights
+from keras_dropout.bench.study.loading import facts_for_model, load_data, load_divisions, load_model, shipped, with_weights
 from keras_dropout.errors import BadInput, check_whole, refuse
 from keras_dropout.frameworks import BACKENDS, check_backend
 from keras_dropout.models import targets
@@ -157,12 +159,9 @@ def _own_backend() -> str:
 
 
 _OF_FIT = {  # arguments of Keras's fit, and their replacements here
-    "validation_data": "Data to test on stand beside those to train on: ((x, y), (x_test, y_test)). From (x, y) a share is divided "
-    "off to validate on, validation_split=0.1.",
     "x": "Give both together: (x, y).",
     "y": "Give both together: (x, y).",
     "sample_weight": "Give it as a third member: (x, y, weights).",
-    "callbacks": "Use early_stopping=5 to stop early; a schedule of the learning rate goes into the optimizer.",
     "verbose": "Use quiet=True to print nothing.",
 }
 
@@ -198,6 +197,18 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"early stopping needs validation data of their own; the split {split} trains on them.",
             f"Use --split {SPLITS[0]}.",
         )
+    if found["validation_data"] is not None and found["validation_split"] != 0.1:
+        refuse("validation_split is for data without validation data; validation_data are given.", "Leave one of the two out.")
+    if found["callbacks"] is not None:
+        if engine in ("compiled", "stacked"):
+            refuse(
+                f"callbacks are called by Keras's fit; got the engine {engine}.", "Leave --engine out, or leave out the callbacks."
+            )
+        if found["checkpoint_every"] is not None:
+            refuse(
+                "a run with callbacks cannot go on from a checkpoint, which lacks their state.",
+                "Leave --checkpoint-every out, or the callbacks.",
+            )
     if found["robust"] and (found["seeds"] == "auto"):
         refuse(
             "robust asks again with the same seeds; got auto, which adds seeds until there is a verdict.",
@@ -280,6 +291,7 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     compiled = _compile_settings(subject.given, asked["optimizer"], asked["learning_rate"])
     chosen = _choose(asked["variants"], ready, subject.default)
     placed = [Variant(variant.name, _resolve(model, variant)) for variant in chosen if variant != ready[BASELINE]]
+    check_live(subject.data, asked)
     start = asked["from_weights"] or (True if of_recipe and target in targets.TUNED else None)
     begun = with_weights(model, start)
     made, notes = checks.settings_of(begun), subject.notes
@@ -295,12 +307,21 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
     def weigh(data: Data) -> dict[int, float] | None:
         return checks.resolve_class_weight(asked["class_weight"], data.parts(asked["split"])["train"], model, loss)
 
-    if subject.divisions is None:
+    if isinstance(subject.data, LiveData):
+        notes += check(subject.data)
+        looked = subject.data.looked(lambda role, batch: list(checks.check_part(model, role, batch, loss)))
+        subject, notes = dataclasses.replace(subject, data=looked), (*notes, *looked.notes)
+    elif subject.divisions is None:
         notes += check(subject.data)
     else:
         needed["divisions"], more = redivision.facts_of(subject.divisions, asked["seeds"], check, weigh)
         needed["comparable"] = subject.divisions.same_form
         notes = (more[0], *notes, *more[1:])
+    callbacks = None if asked["callbacks"] is None else shipped(asked["callbacks"], "callbacks")
+    if callbacks is not None:
+        notes += (f"each run has callbacks of its own: {callbacks.name}",)
+    if asked["steps_per_epoch"] is not None:
+        notes += (f"an epoch is {asked['steps_per_epoch']:,} training batches",)
     study = Study(
         target=subject.name,
         data=subject.data.facts(asked["split"]) if subject.divisions is None else subject.divisions.facts,
@@ -318,6 +339,8 @@ def plan_study(target: Any, data: Any = None, *, variants: Any = None, **setting
         early_stopping=asked["early_stopping"],
         samples=asked["samples"],
         weights=None if start is None else checks.weights_of(begun),
+        steps_per_epoch=asked["steps_per_epoch"],
+        callbacks=callbacks,
         **needed,
     )
     return Plan(study, subject.data, asked, notes, of_recipe, divisions=subject.divisions)
@@ -342,8 +365,11 @@ def _recipe(name: str, asked: Mapping[str, Any]) -> _Subject:
 def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
     """Return the subject for the user's model, or for a file or function that names a model."""
     options = {"validation_split": asked["validation_split"], **(asked["data_options"] or {})}
+    if asked["validation_data"] is not None:
+        options["validation_data"] = asked["validation_data"]
     divisions = load_divisions(target, data, options) if asked["resample_split"] else None
-    loaded, about = load_data(target, data, options) if divisions is None else divisions.of(asked["seeds"][0])
+    to_stream = asked["steps_per_epoch"], asked["batch_size"]
+    loaded, about = load_data(target, data, options, *to_stream) if divisions is None else divisions.of(asked["seeds"][0])
     given = load_model(target, **facts_for_model(loaded, about)) if isinstance(target, str) else target
     notes = (about.split, *about.notes) if about is not None else (loaded.division,) if loaded.division else ()
     notes = () if divisions is not None else notes  # each division has notes of its own
@@ -358,7 +384,34 @@ def _own_model(target: Any, data: Any, asked: Mapping[str, Any]) -> _Subject:
             'Name a place, for example the input: variants={"input": {"input": 0.2}}.',
         )
     source = targets.file_of(target) if isinstance(target, str) and targets.is_function(target) else None
-    return _Subject(name, given, model, loaded, notes, ready, default, 20, 32, source, divisions)
+    batch_size = 32 if loaded.whole else arrays.count(loaded.train.y)
+    return _Subject(name, given, model, loaded, notes, ready, default, 20, batch_size, source, divisions)
+
+
+def check_live(data: Data, asked: Mapping[str, Any]) -> None:
+    """Refuse settings that live streams cannot have."""
+    if not isinstance(data, LiveData):
+        return
+    assert data.live is not None
+    refused = {
+        "class_weight": (asked["class_weight"], "Give sample weights in the stream: (x, y, weights)."),
+        "samples": (asked["samples"], "Keep the models, --keep-weights, and measure them with keras-dropout uncertainty."),
+        "validation_split": (asked["validation_split"] != 0.1, "Divide in the function that gives the streams."),
+        "data_options": (asked["data_options"], "Do that in the function that gives the streams."),
+    }
+    for name, (value, fix) in refused.items():
+        if value:
+            refuse(f"{name} is for data in memory; {data.name} gives streams, which a run only iterates.", fix)
+    if asked["engine"] in ("compiled", "stacked"):
+        refuse(
+            f"streams are iterated by Keras's fit; got the engine {asked['engine']}.",
+            "Leave --engine out: a study of streams is trained by fit.",
+        )
+    if asked["batch_size"] is not None and data.live.batch_size is None:
+        refuse(
+            f"the streams of {data.name} make batches themselves; got the batch size {asked['batch_size']}.",
+            "Leave --batch-size out, or have the function take batch_size=.",
+        )
 
 
 def _made_again(

@@ -42,7 +42,7 @@ class CompiledPrograms:
         self._whole: dict[str, tuple] = {}  # frees the device's memory first
         # Keras's train_step takes (x, y) or (x, y, weights).
         data = {name: tuple(a for a in part if a is not None) for name, part in parts.items()}
-        self._whole = {name: _to_device(part) for name, part in data.items() if arrays.size(part) <= ON_DEVICE}
+        self._whole = {name: _to_device(part) for name, part in data.items() if arrays.fits(part, ON_DEVICE)}
         self._in_pieces = {name: part for name, part in data.items() if name not in self._whole}
 
     def start(
@@ -80,7 +80,8 @@ class CompiledPrograms:
             return
         data = self._in_pieces[part]
         row = -(-arrays.size(data) // arrays.count(data)) * math.prod(order.shape[1:])
-        step = max(1, ON_DEVICE // (row * multiple)) * multiple
+        most = ON_DEVICE if arrays.fits(data[0], 2**63) else arrays.DECODED
+        step = max(1, most // (row * multiple)) * multiple
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             yield np.arange(rows.size, dtype="int32").reshape(rows.shape), _to_device(arrays.take(data, rows.ravel()))
@@ -88,6 +89,10 @@ class CompiledPrograms:
     def examples(self, part: str) -> int:
         """Return the number of examples in a part."""
         return arrays.count((self._whole.get(part) or self._in_pieces[part])[0])
+
+    def evaluated_at_once(self, part: str) -> int:
+        """Return the examples of a part to predict at once."""
+        return EVALUATION_BATCH if part in self._whole else arrays.rows_at_once(self._in_pieces[part][0], EVALUATION_BATCH)
 
     def _seen(self, data: tuple) -> tuple:
         """Return the data with the inputs scaled for the model."""
@@ -240,7 +245,7 @@ class ValuesInTraining:
     def _predict(self, part: str) -> Iterator[Any]:
         """Yield the predictions on a part, in pieces."""
         whole = np.arange(self._programs.examples(part))
-        for _, data in self._programs.feed(part, whole, EVALUATION_BATCH):
+        for _, data in self._programs.feed(part, whole, self._programs.evaluated_at_once(part)):
             yield self._program.predict(self._state[:2], data[0])
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from keras_dropout.bench.data import arrays
 from keras_dropout.bench.data.arrays import as_seen
 from keras_dropout.bench.data.dataset import Data, Part
+from keras_dropout.bench.data.live import Live
 from keras_dropout.bench.ledger.checkpoints import Best, Checkpoint
 from keras_dropout.bench.records import Result, Run, Study, Variant
 from keras_dropout.bench.scoring import check_monte_carlo, check_passes, monte_carlo
@@ -22,9 +23,10 @@ from keras_dropout.bench.training import measures
 from keras_dropout.bench.training.acting import Acting, architecture
 from keras_dropout.bench.training.archives import archive
 from keras_dropout.bench.training.build import _assign, build, make
+from keras_dropout.bench.training.live import LiveTraining
 from keras_dropout.bench.training.messages import Anew, Checkpointed, Ended, Epoch, Paused, Told
 from keras_dropout.bench.training.reference import ReferenceTraining
-from keras_dropout.errors import described
+from keras_dropout.errors import described, refuse
 from keras_dropout.masks import derive_seed
 
 _LOOK = 256  # test examples for checking the outputs before training
@@ -35,7 +37,7 @@ _CHECKPOINT_SHARE = 0.02  # of the time that these checkpoints may take
 class Trainer:
     """A trainer for the runs of one study in this process. Later runs reuse the programs compiled for earlier ones."""
 
-    def __init__(self, study: Study, parts: dict[str, Part], divide_by: float):
+    def __init__(self, study: Study, parts: dict[str, Part] | Live, divide_by: float):
         self.study = study
         self._divide_by = divide_by
         self._start: Callable[..., Any] | None = None  # set once the engine holds the data
@@ -45,9 +47,13 @@ class Trainer:
         self._sampled: dict[str, keras.Model] = {}  # by variant: its other seeds reuse the program compiled for its samples
         self.hold(parts)
 
-    def hold(self, parts: dict[str, Part]) -> None:
-        """Train and measure on these parts of the data from now on; programs that are compiled stay."""
-        self.parts = {name: Part(*part) for name, part in parts.items()}
+    def hold(self, parts: dict[str, Part] | Live) -> None:
+        """Train and measure on these parts of the data from now on; programs that are compiled stay.
+
+        Of live streams `parts` are the first batches.
+        """
+        self._live = parts if isinstance(parts, Live) else None
+        self.parts = {name: Part(*part) for name, part in (parts.samples if isinstance(parts, Live) else parts).items()}
         self._start = None
 
     def _begin(self, runs: Sequence[Run], size: int = 1) -> Any:
@@ -57,18 +63,21 @@ class Trainer:
             assert self._start is not None  # `_prepare` sets both
             return self._start((build(self.study, run) for run in runs), variant, size, epochs)
         model, schedules = build(self.study, runs[0])
-        return _Alone(self._prepare(model)(model, variant, schedules, epochs))
+        training: Any
+        if self._live is not None:
+            training = LiveTraining(model, self._live, runs[0].seed, _for_model, schedules, epochs)
+        else:
+            training = self._prepare(model)(model, variant, schedules, epochs)
+        if self.study.callbacks is not None:
+            training.call(own_callbacks(self.study, runs[0]))
+        return _Alone(training)
 
     def _prepare(self, model: keras.Model) -> Callable[..., Any]:
         """Return the function that starts a training. The first call with some data converts them for the model and its engine."""
         if self._start is not None:
             return self._start
         study = self.study
-        for name, (x, y, weights) in self.parts.items():
-            y, weights = (_in_order(model, arrays.each(_labels, y)), _in_order(model, weights))
-            if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
-                weights = _for_each_output(weights, y)
-            self.parts[name] = Part(x, y, weights)
+        self.parts = {name: _for_model(model, part) for name, part in self.parts.items()}
         train = self.parts["train"]
         if study.class_weight:  # Keras's `fit` also turns them into sample weights; measurements are unweighted
             train = train._replace(weights=class_weights(train.y, study.class_weight))
@@ -219,16 +228,20 @@ class _Stack:
     def __init__(self, trainer: Trainer, runs: Sequence[Run], size: int):
         self._started = time.perf_counter()
         self._trainer, self._runs, self._training = trainer, runs, trainer._begin(runs, size)
-        examples = arrays.count(trainer.parts["train"].y)
-        self._courses = [_Course(run, examples, trainer.study.of(run.variant).early_stopping) for run in runs]
+        examples, study = arrays.count(trainer.parts["train"].y), trainer.study
+        steps = study.steps_per_epoch * study.batch_size if study.steps_per_epoch and trainer._live is None else None
+        self._courses = [_Course(run, examples, study.of(run.variant).early_stopping, steps) for run in runs]
         self._acting = trainer._acting_in(self._training.model, runs[0].variant)
         self._inactive = {number: why for number in range(len(runs)) if (why := self._refusal(number))}
         self._going = [number for number in range(len(runs)) if number not in self._inactive]
         self._trained: dict[int, Sequence[Any] | None] = {}  # the values to measure; None where the training holds them
 
     def _refusal(self, number: int) -> str | None:
-        first = self._trainer.parts["train"].take(self._courses[number].first(self._acting.rows))
-        inputs = as_seen(first.x, self._trainer._divide_by)
+        if self._trainer._live is not None:
+            inputs = self._training.first(self._acting.rows)
+        else:
+            first = self._trainer.parts["train"].take(self._courses[number].first(self._acting.rows))
+            inputs = as_seen(first.x, self._trainer._divide_by)
         return self._acting.refusal(self._training.values(number), inputs)
 
     def _unused(self, number: int, masks: list[list[np.ndarray]]) -> str | None:
@@ -282,7 +295,8 @@ class _Stack:
                     course.curves.setdefault(name, []).append(value)
                 if course.patience and now["validation_loss"] < course.best.loss:
                     course.best = Best(now["validation_loss"], course.epoch, self._training.snapshot(number))
-                if due(course.epoch) and not self._is_over(number):
+                resumable = self._trainer.study.callbacks is None  # the state of the user's callbacks is not in a checkpoint
+                if resumable and due(course.epoch) and not self._is_over(number):
                     with due.timed():
                         yield Checkpointed(key, course.epoch, self._checkpoint(number))
 
@@ -314,12 +328,17 @@ class _Stack:
         for number in self._going:
             self._courses[number].begin_epoch()
         logs = self._training.epoch([course.order for course in self._courses])
-        return [log | found for log, (found, *_) in zip(logs, self._trainer._measure(self._training, "validation"))]
+        logs = [log | found for log, (found, *_) in zip(logs, self._trainer._measure(self._training, "validation"))]
+        if self._trainer.study.callbacks is not None:
+            self._courses[0].stopped = self._training.end_epoch(logs[0])
+        return logs
 
     def _is_over(self, number: int) -> bool:
         course = self._courses[number]
-        return course.epoch >= self._trainer.study.epochs or bool(
-            course.patience and course.best.epoch and course.epoch - course.best.epoch >= course.patience
+        return (
+            course.stopped
+            or course.epoch >= self._trainer.study.epochs
+            or bool(course.patience and course.best.epoch and course.epoch - course.best.epoch >= course.patience)
         )
 
     def _set_aside(self, over: list[int]) -> None:
@@ -378,21 +397,30 @@ class _Due:
 class _Course:
     """The progress of a run, apart from the values of its model."""
 
-    def __init__(self, run: Run, examples: int, patience: int | None):
+    def __init__(self, run: Run, examples: int, patience: int | None, an_epoch: int | None = None):
         self.run, self.patience = run, patience
+        self.stopped = False  # by a callback of the user's
         self.epoch, self.seconds = 0, 0.0
         self.curves: dict[str, list[float]] = {}
         self.best = Best()
         self.order = np.arange(examples, dtype="int32")
+        self._examples = examples
         self._generator = np.random.default_rng(derive_seed(run.seed, "order"))
+        self._an_epoch = an_epoch  # examples of an epoch; None: each example once
+        self._left = self.order[:0]
 
     def first(self, rows: int) -> np.ndarray:
         """Return the first `rows` examples of the first epoch."""
-        return copy.deepcopy(self._generator).permutation(len(self.order))[:rows]
+        return copy.deepcopy(self._generator).permutation(self._examples)[:rows]
 
     def begin_epoch(self) -> None:
         self.epoch += 1
-        self.order = self._generator.permutation(len(self.order)).astype("int32")
+        if self._an_epoch is None:
+            self.order = self._generator.permutation(self._examples).astype("int32")
+            return
+        while len(self._left) < self._an_epoch:  # as in fit, an epoch goes on where the last one ended
+            self._left = np.concatenate([self._left, self._generator.permutation(self._examples).astype("int32")])
+        self.order, self._left = self._left[: self._an_epoch], self._left[self._an_epoch :]
 
     def go_on(self, past: Checkpoint) -> None:
         for _ in range(past.epoch):
@@ -423,6 +451,8 @@ class _Alone:
         return [logs]
 
     def measure(self, name: str, part: Part) -> list[tuple[dict[str, float], np.ndarray, np.ndarray | None]]:
+        if isinstance(self._training, LiveTraining):
+            return [self._training.measure(name)]
         model, (_, y, weights) = self._training.model, part
         predictions = self._training.predict(name)
         losses = measures.losses(model, y, predictions, weights)
@@ -430,6 +460,12 @@ class _Alone:
         seen = keras.tree.map_structure(keras.ops.convert_to_tensor, predictions)
         found = measures.together(model, losses, measures.metrics(model, y, seen, weights))
         return [(*found, measures.decisions(model, predictions) if name == "test" else None)]
+
+    def first(self, rows: int) -> Any:
+        return self._training.first(rows)
+
+    def end_epoch(self, logs: Mapping[str, float]) -> bool:
+        return self._training.end_epoch(logs)
 
     def snapshot(self, run: int) -> Sequence[Any]:
         return self._training.snapshot()
@@ -451,6 +487,27 @@ def class_weights(y: np.ndarray, by_class: Mapping[int, float]) -> np.ndarray:
     for number, weight in by_class.items():
         weights[classes == number] = weight
     return weights
+
+
+def _for_model(model: keras.Model, part: Part) -> Part:
+    """Return examples with answers and weights in the order of the model's outputs, and answers of a type that it takes."""
+    y, weights = (_in_order(model, arrays.each(_labels, part.y)), _in_order(model, part.weights))
+    if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
+        weights = _for_each_output(weights, y)
+    return Part(part.x, y, weights)
+
+
+def own_callbacks(study: Study, run: Run) -> list[keras.callbacks.Callback]:
+    """Return the user's callbacks for a run, made anew."""
+    assert study.callbacks is not None
+    found = study.callbacks.get(seed=run.seed, variant=run.variant.name)
+    found = list(found) if isinstance(found, list | tuple) else [found]
+    if strange := [each for each in found if not isinstance(each, keras.callbacks.Callback)]:
+        refuse(
+            f"{study.callbacks.name} gave {type(strange[0]).__name__} where a callback of Keras is expected.",
+            "Return a list of keras.callbacks.Callback.",
+        )
+    return found
 
 
 def _for_each_output(weights: Any, y: Any) -> Any:

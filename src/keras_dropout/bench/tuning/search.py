@@ -161,6 +161,11 @@ def check_study(settings: Mapping[str, Any]) -> None:
             "robust asks the question of a comparison again; got a search.",
             "Leave --robust out, and give what is found to a comparison: keras-dropout compare TARGET --variant … --robust",
         )
+    if checked["callbacks"] is not None:
+        refuse(
+            "callbacks are for compare: a search stops runs and goes on with them, and a checkpoint lacks the state of callbacks.",
+            "Leave callbacks out of tune, and compare what it finds with them.",
+        )
     if settings.get("resample_split"):
         refuse(
             "resample_split is for compare: a search chooses on validation data that other divisions test on.",
