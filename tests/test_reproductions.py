@@ -293,6 +293,16 @@ def test_the_list_says_what_there_is(tmp_path):
     assert [word for word in table if word in reproductions.names()] == reproductions.names()
 
 
+def test_a_dry_run_says_what_is_left_to_train(tmp_path, monkeypatch, capsys):
+    from keras_dropout.bench.execution import timing
+    from keras_dropout.commands.reproductions import _print_plan
+
+    monkeypatch.setattr(timing, "estimate_seconds", lambda plan, todo: 1.5 * len(todo))
+    _print_plan(plan_reproduction(small(), seeds=2, ledger=tmp_path / "r.db"), as_json=True)
+    part = json.loads(capsys.readouterr().out)["parts"][0]
+    assert (part["runs"], part["to_train"], part["estimated_seconds"]) == (4, 4, 6.0)
+
+
 def test_an_unknown_name_is_two_lines_with_the_nearest(tmp_path):
     done = command(tmp_path, "srivastva-rate")
     assert done.returncode == 2

@@ -1408,6 +1408,10 @@ def to_function(said):
     return targets.load_model(said.words("(file.py:function)").replace("file.py:function", "model.py:plain"))
 
 
+def thinned(**options):
+    return keras_dropout.ThinnedStack(0.5, keras.Sequential([L.Dense(8), L.Dense(2)]), **options)
+
+
 ONE_LAYER = [keras.Input((4,)), L.Dense(3, "softmax")]
 CHOOSE_ONE = "Choose one: keras.Model(model.inputs, model.outputs[0])"
 PUT_LAST = "keras_dropout.place(model, {'last': 0.2})"
@@ -2600,6 +2604,19 @@ WAYS = [
         "Train first, and quantize the trained model without its dropout: keras_dropout.strip(model)",
         lambda: quantized_since(standout())(np.ones((2, 4), "float32"), training=True),
         lambda said: quantized_since(said.call("keras_dropout.strip(", model=standout()))(np.ones((2, 4), "float32")),
+    ),
+    Way(
+        "layers/stacks.py",
+        "Write the rate first, then keras.Sequential([Dense(…), Dense(…)])",
+        lambda: keras_dropout.ThinnedStack(0.5, L.Dense(8)),
+        lambda said: called(keras_dropout.ThinnedStack(0.5, keras.Sequential([L.Dense(8), L.Dense(2)]))),
+    ),
+    Way(
+        "layers/stacks.py",
+        "Write block_size={}, or leave it out",
+        lambda: thinned(block_size=3),
+        lambda said: called(thinned(block_size=int(said.words(r"=(\d+)")))),
+        lambda said: called(thinned()),
     ),
     Way(
         "models/graph.py",

@@ -53,6 +53,13 @@ EXAMPLES = {
         Example("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
         Example("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
     ),
+    "stacks": (
+        Example(
+            "ThinnedStack(0.5, keras.Sequential([keras.layers.Dense(32, activation='relu'), keras.layers.Dense(24)]), "
+            "block_size=4, seed=1)",
+            (8, 16),
+        ),
+    ),
     "steps": (
         Example("LockedDropout(0.3, seed=1)", (3, 7, 12)),
         Example("VariationalRNNDropout(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
@@ -63,6 +70,7 @@ EXAMPLES = {
         Example("EmbeddingDropout(0.3, keras.layers.Embedding(100, 12), seed=1)", (8, 24), "int32"),
         Example("WordDropout(0.3, unknown=2, seed=1)", (8, 24), "int32"),
         Example("TokenDropout(0.3, seed=1)", (3, 7, 12)),
+        Example("RandomLTD(0.5, keras.layers.Dense(12, activation='relu'), seed=1)", (3, 7, 12)),
     ),
     "attention": (
         Example("AttentionDropout(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),

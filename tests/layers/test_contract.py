@@ -245,7 +245,19 @@ CASES = {
                 "mean_is_kept": "the method does not scale what it keeps",
                 "wrong_inputs_are_refused": "what may come in is the wrapped layer's affair",
             },
-        )
+        ),
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Rescaling(3.0), "skip": keras.backend.backend() != "torch", "scaled": True},
+            (16, 4),
+            drops="other",
+            inference=lambda layer, x: 3 * x,
+            exempt={
+                "wrong_inputs_are_refused": "what may come in is the wrapped layer's affair",
+                "units_share_draws": "where the layer is skipped the factor is 1; tests/layers/test_paths.py has both",
+                "finite_at_rate_one": "the scale is that of no layer that runs",
+            },
+            bad=({"skip": 1}, {"scaled": "yes"}),
+        ),
     ],
     # tokens
     "EmbeddingDropout": [
@@ -279,6 +291,20 @@ CASES = {
         Case({"rate": 0.3}, (64, 8, 5), shared=(2,), bad=({"scale": "mean"},)),
         Case({"rate": 0.5, "scale": "kept"}, (64, 8, 5), shared=(2,), drops="other"),
         Case({"rate": 0.3, "scale": "none"}, (64, 8, 5), shared=(2,), drops="other", exempt={"mean_is_kept": "nothing is scaled"}),
+    ],
+    "RandomLTD": [
+        Case(
+            lambda: {"rate": 0.5, "layer": keras.layers.Rescaling(3.0), "prefix": 1},
+            (32, 9, 4),
+            shared=(2,),
+            drops="other",
+            inference=lambda layer, x: 3 * x,
+            exempt={
+                "mean_is_kept": "what passes by is not scaled",
+                "rate_can_change_while_compiled": "the rate decides a shape",
+            },
+            bad=(ONE_LESS, {"prefix": -1}, {"layer": 0.5}),
+        )
     ],
     # attention
     "AttentionDropout": [
@@ -392,6 +418,32 @@ CASES = {
                 "half_precision": "Keras has no int8 in float16",
             },
         ),
+    ],
+    # stacks
+    "ThinnedStack": [
+        Case(
+            lambda options=options: {
+                "rate": 0.5,
+                "layer": keras.Sequential([keras.layers.Dense(32, "tanh", bias_initializer="normal"), keras.layers.Dense(16)]),
+                "block_size": 4,
+                **options,
+            },
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=4,
+            exempt={"rate_can_change_while_compiled": "the rate decides a shape"},
+            bad=(
+                ONE_LESS,
+                {"block_size": 0},
+                {"block_size": 5},
+                {"block_size": 32},
+                {"groups": 0},
+                {"layer": keras.layers.Dense(16)},
+                {"layer": keras.Sequential([keras.layers.Dense(16)])},
+            ),
+        )
+        for options in ({}, {"groups": 4})
     ],
     # steps
     "LockedDropout": [Case({"rate": 0.3}, SHAPE, shared=(1,)), Case({"rate": 0.3}, (32, 4, 3, 8), shared=(1,))],
@@ -524,7 +576,7 @@ def test_every_layer_has_a_case():
 # On the other backends make test has one layer of each kind: what a backend decides is the draws, the gradient and the compiled
 # step, which the layers of a kind share. make test-all has all rows there too.
 OF_EACH_KIND = {"Dropout", "GaussianDropout", "SpatialDropout2D", "DropBlock2D", "StochasticDepth", "WordDropout", "DropKey"}
-OF_EACH_KIND |= {"LockedDropout", "RecurrentDropout", "DropConnect", "ConcreteDropout"}
+OF_EACH_KIND |= {"LockedDropout", "RecurrentDropout", "DropConnect", "ThinnedStack", "ConcreteDropout"}
 ALWAYS = set(CASES) if keras.backend.backend() == "jax" else OF_EACH_KIND
 ROWS = [
     pytest.param(name, number, marks=[] if name in ALWAYS and (number == 0 or ALWAYS > OF_EACH_KIND) else [pytest.mark.slow])

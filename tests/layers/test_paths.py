@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+import keras_dropout
 from keras_dropout import BadInput, DropPath, LayerDrop, ScheduledDropPath, ShakeDrop, StochasticDepth, linear_decay
 from keras_dropout.testing import backend
 
@@ -227,6 +228,72 @@ def test_a_layer_that_changes_the_shape_is_refused():
     for several in ([ONES, ONES], [keras.Input((3,)), keras.Input((3,))]):
         with pytest.raises(BadInput, match="must be one tensor"):
             LayerDrop(0.5, keras.layers.Add())(several)
+
+
+class Block(keras.layers.Layer):
+    """A residual block with batch statistics, dropout of its own and a penalty, that notes how often it is computed."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [keras.layers.Dense(6, "tanh", activity_regularizer="l2"), keras.layers.BatchNormalization(momentum=0.5)]
+        self.drop = keras_dropout.Dropout(0.3, seed=4)
+        self.computed = self.add_weight((), "zeros", trainable=False, name="computed")
+
+    def build(self, shape):
+        for each in self.inner:
+            each.build(shape)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x, training=False):
+        self.computed.assign_add(1.0)
+        return x + self.drop(self.inner[1](self.inner[0](x), training=training), training=training)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="refused there")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_is_skipped_is_not_computed_and_a_step_is_that_of_the_layer_alone(scaled):
+    """Against the block itself where it runs, and nothing where it does not: outputs, gradients, statistics, penalties."""
+    x, y = (np.random.default_rng(n).normal(size=(16, 6)).astype("float32") for n in (0, 1))
+    kinds = {"skipped": 0, "run": 0}
+    for seed in range(6):
+        keras.utils.set_random_seed(7)
+        inputs = keras.Input((6,))
+        block = Block()
+        layer = LayerDrop(0.5, block, skip=True, scaled=scaled, seed=seed)
+        model = keras.Model(inputs, layer(inputs))
+        block.computed.assign(0.0)
+        keras.utils.set_random_seed(7)
+        alone = Block()
+        plain = alone(inputs)
+        twin = keras.Model(inputs, inputs + (plain - inputs) * 2 if scaled else plain)
+        alone.computed.assign(0.0)
+        twin.set_weights(model.get_weights())
+        found = []
+        for each in (model, twin):
+            before = each.get_weights()
+            each.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=keras.backend.backend() != "torch")
+            history = each.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+            found.append((history.history["loss"][0], [new - old for old, new in zip(before, each.get_weights())]))
+        runs = float(ops.convert_to_numpy(block.computed))
+        assert runs in (0, 1)
+        kinds["run" if runs else "skipped"] += 1
+        (loss, ours), (plain_loss, theirs) = found
+        if runs:
+            np.testing.assert_allclose(loss, plain_loss, rtol=1e-4)
+            for one, other in zip(ours, theirs):
+                np.testing.assert_allclose(one, other, atol=1e-5)
+        else:
+            np.testing.assert_allclose(loss, ((x - y) ** 2).mean(), rtol=1e-4)
+            assert not any(each.any() for each in ours)
+    assert min(kinds.values()) > 0, kinds
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="refused there")
+def test_the_skipping_is_in_the_config_only_where_it_is_used():
+    assert not {"skip", "scaled"} & LayerDrop(0.2, keras.layers.ReLU()).get_config().keys()
+    assert LayerDrop.from_config(LayerDrop(0.2, keras.layers.ReLU(), skip=True).get_config()).skip
 
 
 # linear_decay

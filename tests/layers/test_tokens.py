@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import BadInput, EmbeddingDropout, TokenDropout, WordDropout
+from keras_dropout import BadInput, EmbeddingDropout, RandomLTD, TokenDropout, WordDropout
+from keras_dropout.testing import backend
 
 WORDS, FEATURES = 300, 4
 IDS = np.random.default_rng(0).integers(0, WORDS, (40, 60)).astype("int32")
@@ -220,3 +221,60 @@ def test_padding_is_left_out_of_the_count_in_a_model():
     ids = np.where(np.arange(60) < 3, 7, 0)[None].repeat(50, 0)
     table = numpy(model.layers[1].embeddings)
     np.testing.assert_allclose(numpy(model(ids, training=True)), table[7][None].repeat(50, 0), rtol=1e-5)
+
+
+# RandomLTD
+
+
+def test_a_block_gets_the_kept_tokens_alone_and_the_others_pass_by():
+    """Against the block on the tokens that changed: attention among them, and nothing of the others."""
+    x = np.random.default_rng(0).normal(size=(4, 9, 6)).astype("float32")
+    inputs = keras.Input((None, 6))
+    block = keras.Model(inputs, inputs + keras.layers.MultiHeadAttention(2, 3)(inputs, inputs))
+    layer = RandomLTD(0.5, block, prefix=1, seed=3)
+    y = ops.convert_to_numpy(layer(x, training=True))
+    changed = (y != x).any(axis=-1)
+    assert changed[:, 0].all()
+    assert (changed.sum(axis=1) == 1 + 4).all()
+    assert len({tuple(row) for row in changed}) > 1
+    for row, kept, found in zip(x, changed, y):
+        np.testing.assert_allclose(found[kept], ops.convert_to_numpy(block(row[None, kept]))[0], atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(block(x)), atol=1e-6)
+
+
+def test_gradients_of_what_passes_by_are_ones_and_padding_goes_with_its_tokens():
+    layer = RandomLTD(0.5, keras.layers.Rescaling(3.0), seed=3)
+    x = np.ones((2, 8, 3), "float32")
+    before = ops.convert_to_numpy(layer.stream.state).copy()
+    y = ops.convert_to_numpy(layer(x, training=True))
+    layer.stream.state.assign(before)
+    np.testing.assert_allclose(backend.gradient(layer, x, np.ones_like(x)), y)
+    seen = []
+
+    class Looks(keras.layers.Layer):
+        def call(self, x, mask=None):
+            seen.append((ops.convert_to_numpy(x)[..., 0], ops.convert_to_numpy(mask)))
+            return x
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    table = np.arange(9, dtype="float32")[:, None]
+    words = np.array([[5, 6, 7, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 8]])
+    embedding = keras.layers.Embedding(9, 1, mask_zero=True)
+    embedding.build()
+    embedding.set_weights([table])
+    RandomLTD(0.5, Looks(), seed=3)(embedding(words), training=True)
+    values, mask = seen[-1]
+    assert values.shape == (2, 4)
+    np.testing.assert_array_equal(values > 0, mask)
+
+
+def test_blocks_and_inputs_that_cannot_be_meant_are_refused():
+    for layer, shape, words in (
+        (RandomLTD(0.5, keras.layers.Dense(2)), (2, 6, 3), "keep the shape"),
+        (RandomLTD(0.5, keras.layers.Dense(3), prefix=6), (2, 6, 3), "above the prefix"),
+        (RandomLTD(0.5, keras.layers.Dense(3)), (6, 3), "batch, tokens, features"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            layer(np.ones(shape, "float32"), training=True)

@@ -105,11 +105,13 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 def _print_plan(planned: Any, as_json: bool) -> None:
+    from keras_dropout.bench.execution.timing import estimate_seconds
+
     parts = []
     for name, plan in planned.plans.items():
         todo = plan.todo(plan.known(), plan.kept())
         with working(f"timing a run of {name}"):
-            seconds = plan.estimate_seconds(todo)
+            seconds = estimate_seconds(plan, todo)
         study = plan.study
         parts.append(
             {

@@ -7,7 +7,7 @@ from keras import ops
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_range, check_rate, check_whole, refuse
+from keras_dropout.errors import check_choice, check_flag, check_range, check_rate, check_whole, refuse
 from keras_dropout.layers.base import MaskLayer, MaskWrapper, Stochastic, check_floating, check_tensor
 
 __all__ = ["DropEdge", "DropPath", "LayerDrop", "ScheduledDropPath", "ShakeDrop", "ShakeShake", "StochasticDepth", "linear_decay"]
@@ -253,15 +253,29 @@ class LayerDrop(MaskWrapper):
 
     Shapes:        those of the layer, whose outputs have the shape of its inputs.
     Inference:     y = layer(x).
-    Arguments:     rate: probability in [0, 1] of a skip; 0.2 in the paper. layer: the layer, or a model. seed: whole number.
-    Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556.
-    Differs from:  stochastic depth: a kept layer is not scaled, and the shortcut is inside `layer`. The layer is always computed
-                   and its output then kept or discarded, so that compiled programs keep their shape: skipping saves no time.
+    Arguments:     rate: probability in [0, 1] of a skip; 0.2 in the paper. layer: the layer, or a model. skip: whether a skipped
+                   layer is not computed, which saves its time. scaled: whether y = x + (layer(x) - x) / (1 - rate) where the layer
+                   runs, which is StochasticDepth per batch if `layer` is a residual block. seed: whole number.
+    Source:        Fan, Grave and Joulin 2019, arXiv:1909.11556; scaled, Huang et al. 2016, arXiv:1603.09382.
+    Differs from:  stochastic depth: a kept layer is not scaled unless asked for, and the shortcut is inside `layer`. Without `skip`
+                   the layer is always computed, its statistics included, and its output then kept or discarded.
 
     >>> layer = LayerDrop(0.5, keras.layers.Rescaling(3.0), seed=0)
     >>> {float(np.asarray(layer(np.ones((1, 1), "float32"), training=True)).sum()) for _ in range(20)} == {1.0, 3.0}
     True
     """
+
+    def __init__(
+        self, rate: float, layer: keras.Layer, *, skip: bool = False, scaled: bool = False, seed: int | None = None, **kwargs: Any
+    ):
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        if skip is True and keras.backend.backend() == "torch":
+            refuse("LayerDrop: skip is for JAX and TensorFlow; on torch the gradients of the layer are lost.", "Leave skip out.")
+        self.skip, self.scaled = check_flag("LayerDrop: skip", skip), check_flag("LayerDrop: scaled", scaled)
+
+    def get_config(self) -> dict:
+        # Only what is used: the keys of runs with this layer were made without these.
+        return super().get_config() | {name: True for name in ("skip", "scaled") if getattr(self, name)}
 
     def compute_output_spec(self, inputs: Any, *args: Any, **options: Any) -> Any:
         check_tensor("LayerDrop", inputs)  # already when a model is made, not only when it runs
@@ -269,18 +283,62 @@ class LayerDrop(MaskWrapper):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         check_tensor("LayerDrop", inputs)
-        outputs = self.call_layer(inputs, training)
+        if not training:
+            return self._same_shape(self.call_layer(inputs, training), inputs)
+        runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
+        if self.skip:
+            return self._only_if(ops.reshape(runs, ()), inputs)
+        outputs = self._same_shape(self.call_layer(inputs, training), inputs)
+        chosen = ops.where(runs, self._grown(outputs, inputs), ops.cast(inputs, outputs.dtype))
+        set_keras_mask(chosen, get_keras_mask(outputs))  # only this tells a model which padding mask to pass on
+        return chosen
+
+    def _grown(self, outputs: Any, inputs: Any) -> Any:
+        """Return the outputs of a layer that runs, scaled if asked for."""
+        if not self.scaled:
+            return outputs
+        inputs = ops.cast(inputs, outputs.dtype)
+        return inputs + (outputs - inputs) * ops.cast(noise.scale(ops.convert_to_tensor(self.state.rate)), outputs.dtype)
+
+    def _only_if(self, runs: Any, inputs: Any) -> Any:
+        """Return the layer's outputs if it runs, else its inputs, and compute it only then.
+
+        What a run of the layer changes, statistics and seeds, comes out of the condition as values: compiled programs need that.
+        """
+        changing = [each for each in self.inner_variables() if not each.trainable]
+        before = [ops.convert_to_tensor(each) for each in changing]
+        dtype, penalties = self.layer.compute_dtype, []
+
+        def run() -> tuple:
+            with keras.StatelessScope([(each, each.value) for each in self.inner_variables()], collect_losses=True) as scope:
+                options = {"training": True} if self.layer._call_has_training_arg else {}
+                outputs = self._same_shape(self.layer(inputs, **options), inputs)
+            penalties.extend(scope.losses)
+            losses = sum((ops.cast(each, "float32") for each in scope.losses), ops.zeros((), "float32"))
+            now = [ops.convert_to_tensor(scope.get_current_value(each)) for each in changing]
+            return ops.cast(self._grown(outputs, inputs), dtype), losses, now
+
+        def pass_on() -> tuple:
+            # The sum of no entry of each weight: its gradient is 0 and not missing, so that optimizers do the same on each backend.
+            nothing = sum(ops.sum(ops.reshape(ops.cast(each, dtype), (-1,))[:0]) for each in self.layer.trainable_variables)
+            return ops.cast(inputs, dtype) + nothing, ops.zeros((), "float32"), before
+
+        outputs, loss, now = ops.cond(runs, run, pass_on)
+        for variable, value in zip(changing, now):
+            variable.assign(value)
+        if penalties:
+            self.add_loss(loss)
+        passes = all(each.supports_masking for each in self.layer._flatten_layers())
+        set_keras_mask(outputs, get_keras_mask(inputs) if passes else None)
+        return outputs
+
+    def _same_shape(self, outputs: Any, inputs: Any) -> Any:
         if tuple(outputs.shape) != tuple(inputs.shape):
             refuse(
                 f"LayerDrop: the layer must keep the shape; it makes {tuple(outputs.shape)} of {tuple(inputs.shape)}.",
                 "Wrap a residual block or a layer of the same width.",
             )
-        if not training:
-            return outputs
-        runs = noise.kept(self.stream.next(), self.state.rate, (1,) * len(inputs.shape))
-        chosen = ops.where(runs, outputs, ops.cast(inputs, outputs.dtype))
-        set_keras_mask(chosen, get_keras_mask(outputs))  # only this tells a model which padding mask to pass on
-        return chosen
+        return outputs
 
 
 def linear_decay(rate: float, depth: int, *, first: float | None = None) -> list[float]:

@@ -6,12 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask  # they have no public names
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_whole, refuse
-from keras_dropout.layers.base import MaskLayer, MaskWrapper, check_tensor
+from keras_dropout.errors import check_choice, check_rate, check_whole, refuse
+from keras_dropout.layers.base import LayerWrapper, MaskLayer, MaskWrapper, check_floating, check_tensor
 
-__all__ = ["EmbeddingDropout", "TokenDropout", "WordDropout"]
+__all__ = ["EmbeddingDropout", "RandomLTD", "TokenDropout", "WordDropout"]
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -147,3 +148,75 @@ class TokenDropout(MaskLayer):
         kept = ops.logical_and(noise.kept_in_part(state, self.state.rate, (batch, tokens), present), present)
         present, left = (ops.sum(ops.cast(each, "float32"), axis=1, keepdims=True) for each in (present, kept))
         return noise.masked(inputs, ops.expand_dims(kept, -1), ops.expand_dims(present / ops.maximum(left, 1), -1))
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class RandomLTD(LayerWrapper):
+    """Let random tokens pass by a layer in training: it computes only the others, and all tokens go on in their order.
+
+        y[kept] = layer(x[kept]),    y[others] = x[others],    k of the tokens kept, each subset equally likely
+
+    k = tokens - round(rate * tokens), at least 1, of the tokens behind the prefix, for each example a subset of its own. The layer
+    sees a shorter sequence, which saves its time; unlike PatchDropout, no token is lost to the layers behind.
+
+    Shapes:        (batch, tokens, features) -> the same, as the layer's.
+    Inference:     y = layer(x).
+    Arguments:     rate: fraction of tokens that pass by, in [0, 1). layer: a layer or block that keeps the shape, with its shortcut
+                   inside. prefix: leading tokens that the layer always gets (a class token). seed: whole number.
+    Source:        Yao et al. 2022, arXiv:2211.11586: all but the first and the last layer of a transformer.
+    Differs from:  the paper by a rate that stays: there it falls to 0 over training. A layer that looks at absolute positions gets
+                   those of the shorter sequence. The rate decides a shape, so a new rate needs a new layer.
+
+    >>> layer = RandomLTD(0.5, keras.layers.Rescaling(3.0), seed=0)
+    >>> y = np.asarray(layer(np.ones((1, 6, 1), "float32"), training=True))
+    >>> sorted(float(v) for v in y.ravel())
+    [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+    """
+
+    in_config = ("rate", "prefix")
+
+    def __init__(self, rate: float, layer: keras.Layer, *, prefix: int = 0, seed: int | None = None, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self._rate = check_rate("RandomLTD", rate, one_is="the layer would get no token")
+        self.start(seed)
+        self.prefix = check_whole("RandomLTD: prefix", prefix, 0, "It is the number of leading tokens that never pass by.")
+
+    @property
+    def rate(self) -> float:
+        """The fraction of tokens that pass by the layer in training."""
+        return self._rate
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        check_floating("RandomLTD", inputs)
+        if len(inputs.shape) != 3 or inputs.shape[1] is None or inputs.shape[1] <= self.prefix:
+            refuse(
+                f"RandomLTD: inputs must be (batch, tokens, features) with a known number of tokens above the prefix of "
+                f"{self.prefix}; got shape {tuple(inputs.shape)}.",
+                "Give the number of tokens in the model's Input.",
+            )
+        if not training or self.rate == 0:
+            return self._same_shape(self.call_layer(inputs, training), inputs)
+        batch, free = ops.shape(inputs)[0], inputs.shape[1] - self.prefix
+        order = ops.cast(ops.argsort(noise.uniform(self.stream.next(), (batch, free), inputs), axis=1), "int32")
+        count = max(1, free - round(self.rate * free))
+        kept, others = (ops.sort(each, axis=1) + self.prefix for each in (order[:, :count], order[:, count:]))
+        first = ops.broadcast_to(ops.arange(self.prefix, dtype="int32"), (batch, self.prefix))
+        kept = ops.concatenate([first, kept], axis=1)
+        given, mask = _at(inputs, kept), get_keras_mask(inputs)
+        if mask is not None:
+            set_keras_mask(given, ops.take_along_axis(mask, kept, axis=1))
+        outputs = self._same_shape(self.call_layer(given, training), given)
+        outputs = ops.concatenate([outputs, ops.cast(_at(inputs, others), outputs.dtype)], axis=1)
+        return _at(outputs, ops.cast(ops.argsort(ops.concatenate([kept, others], axis=1), axis=1), "int32"))
+
+    def _same_shape(self, outputs: Any, inputs: Any) -> Any:
+        if tuple(outputs.shape) != tuple(inputs.shape):
+            refuse(
+                f"RandomLTD: the layer must keep the shape; it makes {tuple(outputs.shape)} of {tuple(inputs.shape)}.",
+                "Wrap a residual block or a layer of the same width.",
+            )
+        return outputs
+
+
+def _at(values: Any, tokens: Any) -> Any:
+    return ops.take_along_axis(values, ops.expand_dims(tokens, -1), axis=1)

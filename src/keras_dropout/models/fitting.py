@@ -40,8 +40,11 @@ _AROUND = {
     "attention": ("AttentionDropout", "DropKey", "DropHead"),
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
-_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake")  # they take other inputs, or change the shape
-_LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(*_BY_RANK.values(), *_AROUND.values())
+_STACKS = ("ThinnedStack",)  # from a layer to the one that takes its units
+_NOWHERE = ("DropEdge", "PatchDropout", "RandomLTD", "ShakeShake")  # they take other inputs or blocks, or change the shape
+_LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_STACKS, *_NOWHERE}.union(
+    *_BY_RANK.values(), *_AROUND.values()
+)
 # Arguments for making a method, to see whether it can wrap a layer.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "DropConnect": {"rate": 0.1, "per": "batch"},

@@ -5,6 +5,7 @@ A placement describes the dropout of a model completely: applying one first remo
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from keras_dropout.models.choice import chosen_sites, class_of, goes_around, lay
 from keras_dropout.models.dropping import inner_layer, is_foreign, named, passes, rated, without_dropout
 from keras_dropout.models.in_place import finish, inner_sites, place_in_place, put_at, saves_layers, silence
 from keras_dropout.models.randomness import drawing, outputs_of, warn_still_random
+from keras_dropout.models.stacks import dropout_of, is_stack, joined, unstacked
 from keras_dropout.models.survey import Place, Site, Sites, makes_mask, mask_calls, survey
 from keras_dropout.schedules import Schedule
 
@@ -45,7 +47,9 @@ def sites(model: keras.Model) -> Sites:
     [('d', 'hidden', (8,)), ('out', 'output', (1,))]
     """
     try:
-        found = [place.site for place in survey(graph.read(model))]
+        stacked = dropout_of(model)
+        found = [place.site for place in survey(graph.read(unstacked(model)))]
+        found = [replace(site, dropout=(*site.dropout, stacked[site.name])) if site.name in stacked else site for site in found]
     except BadInput:
         if not getattr(model, "built", False) or not (inner := inner_sites(model)):
             raise
@@ -69,7 +73,9 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
     A group, a class of layers or a glob names those of its sites where the method fits; a name names its site. Layers that cannot
     be made, or cannot follow their schedule, are refused.
     """
-    places = survey(graph.read(model))
+    model = unstacked(model)
+    read = graph.read(model)
+    places = survey(read)
     inner = [Place(site) for site in _inner_sites(model, placement)]
     chosen = chosen_sites([each.site for each in (*places, *inner)], placement)
     for each in (*places, *inner):
@@ -81,7 +87,30 @@ def resolve(model: keras.Model, placement: Mapping[str, Any]) -> dict[str, Any]:
             )
         if value is not None and not (each.calls and goes_around(value)):
             layer_for(value)
+    for _, calls, value in _stacks(read, places, chosen):
+        layer_for(value, keras.Sequential([_without_dropout(call.layer) for call in calls]))
     return chosen
+
+
+def _stacks(read: graph.Graph, places: list[Place], chosen: Mapping[str, Any]) -> list[tuple[list[str], list[graph.Call], Any]]:
+    """Return the thinned stacks that a placement asks for."""
+    asked = {each.site.name: each for each in places if is_stack(chosen.get(each.site.name))}
+    for name, each in asked.items():
+        if not each.site.fits("ThinnedStack"):
+            refuse(
+                f"ThinnedStack does not fit {name!r}: its units must go, each alone, into one Dense or Conv layer alone.",
+                f"Put an ordinary dropout there: {{{name!r}: 0.2}}.",
+            )
+    found = joined(read, {name: (each.calls[0], chosen[name]) for name, each in asked.items()})
+    for names, calls, _ in found:
+        wrapped = [each.site.name for each in places if each.calls and each.calls[0] is calls[-1]]
+        for name in wrapped:
+            if name in chosen and goes_around(chosen[name]):
+                refuse(
+                    f"{chosen[name]['kind']} around {name!r} cannot be in the ThinnedStack of {', '.join(names)}.",
+                    f"Put a dropout behind it: {{{name!r}: 0.2}}.",
+                )
+    return found
 
 
 def place(model: keras.Model, placement: Mapping[str, Any], *, in_place: bool = False) -> keras.Model:
@@ -161,7 +190,7 @@ def rewire(model: keras.Model, placement: Mapping[str, Any]) -> tuple[keras.Mode
 
     The new model has the layers of `model`, which must not be used again. It is not compiled.
     """
-    model = graph.opened(model)
+    model = unstacked(graph.opened(model))
     read = graph.read(model)
     inner = _inner_sites(model, placement)
     chosen = chosen_sites([*(place.site for place in survey(read)), *inner], placement)
@@ -193,15 +222,24 @@ class _Change:
         left = {id(call.layer): call.layer for call in read.calls if id(call.node) not in out}
         bare = {number: _without_dropout(layer) for number, layer in left.items()}
         self._instead = {number: layer for number, layer in bare.items() if layer is not left[number]}  # by layer
-        for each in survey(read):
-            if each.site.name in chosen:
+        places = survey(read)
+        for each in places:
+            if each.site.name in chosen and not is_stack(chosen[each.site.name]):
                 self._put(each, chosen[each.site.name], several=len(chosen) > 1)
+        self._stacks: dict[int, keras.Layer] = {}  # by the last node
+        found = _stacks(read, places, chosen)
+        for names, calls, value in found:
+            stack = keras.Sequential([self._instead.get(id(call.layer), call.layer) for call in calls])
+            layer = layer_for(value, stack, derive=names[0] if len(found) > 1 else None)
+            self.placed |= dict.fromkeys(names, layer)
+            self._stacks[id(calls[-1].node)] = layer
+            out |= {id(call.node) for call in calls[:-1]}
         # A layer that makes a padding mask gets its input before dropout, because dropped padding is no padding any more. The data
         # that it passes on are dropped behind it.
         makers = (call for call in read.calls if makes_mask(call) and id(call.node) in self._after)
         self._masks = {id(call.node) for call in (*mask_calls(read), *makers)}
         self._whole: dict[int, tuple[Any, Any]] = {}  # (dropped, original) by the id of the dropped tensor
-        changed = {*out, *self._after}
+        changed = {*out, *self._after, *self._stacks}
         self.touched = [c.node for c in read.calls if id(c.node) in changed or id(c.layer) in self._instead]
 
     def _put(self, place: Place, value: Any, several: bool) -> None:
@@ -231,8 +269,8 @@ class _Change:
             return graph.first_input(args, kwargs)
         if id(node) in self._masks:
             args, kwargs = keras.tree.map_structure(lambda tensor: self._whole.get(id(tensor), (None, tensor))[1], (args, kwargs))
-        result = self._instead.get(id(layer), layer)(*args, **kwargs)
-        if id(layer) in self._instead:
+        result = (self._stacks.get(id(node)) or self._instead.get(id(layer), layer))(*args, **kwargs)
+        if id(layer) in self._instead and id(node) not in self._stacks:
             _take_over(inner_layer(self._instead[id(layer)]), inner_layer(layer))
         if id(node) not in self._after:
             return result

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_dropout.display import Shown
-from keras_dropout.models import fitting, kinds
+from keras_dropout.models import fitting, kinds, stacks
 from keras_dropout.models.dropping import inner_layer, own_dropout, passes, rate_of
 from keras_dropout.models.graph import Call, Graph
 
@@ -210,9 +210,14 @@ class _Survey:
             inner.count_params() if inner.built else 0,
             tuple(dict.fromkeys(call.path for _, way in ways for call in way)),
             _unique(found),
-            fitting.at_layer(inner, to_fit, around=not mixed),
+            {**fitting.at_layer(inner, to_fit, around=not mixed), **self._of_stack(own, group)},
         )
         return Place(site, own, behind, output=group == "output" or mixed, unused=all(users is None for *_, users in to_fit))
+
+    def _of_stack(self, own: tuple[Call, ...], group: str) -> fitting.Fits:
+        if group != "hidden" or len(own) != 1 or not stacks.following(self._read, own[0]):
+            return {}
+        return {stacks.KIND: fitting.always}
 
     def _uses(self, call: Call) -> list[Call] | None:
         """Return the calls that use a call's output, not its states; None if nothing does and it is no output of the model."""
