@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import AlphaDropout, BadInput, Dropout, FeatureAlphaDropout, GaussianDropout, WordDropout
+from keras_dropout import (
+    AlphaDropout,
+    BadInput,
+    Dropout,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    WordDropout,
+)
 from keras_dropout.testing import backend
 
 X = np.random.default_rng(0).uniform(1, 2, (64, 5, 16)).astype("float32")
@@ -13,6 +22,10 @@ X = np.random.default_rng(0).uniform(1, 2, (64, 5, 16)).astype("float32")
 
 def train(layer, x=X):
     return ops.convert_to_numpy(layer(x, training=True))
+
+
+def train_at(layer, x, rates):
+    return ops.convert_to_numpy(layer(x, training=True, rate=rates.astype("float32")))
 
 
 # Dropout
@@ -85,6 +98,98 @@ def test_setting_a_bad_rate_is_refused_and_changes_nothing(layer):
         with pytest.raises(BadInput):
             layer.rate = rate
     assert layer.rate == 0.5
+
+
+# Rates at the call
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "rates"),
+    [
+        (Dropout, (5, 4000), np.array([[0], [0.1], [0.3], [0.7], [1]])),  # per example
+        (Dropout, (50, 80, 5), np.array([[[0, 0.1, 0.3, 0.7, 1]]])),  # per channel
+        (Dropout, (400, 5, 10), np.linspace(0, 1, 5)[None, :, None]),  # per token
+        (SpatialDropout1D, (4000, 2, 3), np.array([[[0.2, 0.5, 0.9]]])),
+        (SpatialDropout2D, (4, 2, 2, 4000), np.array([0, 0.4, 0.8, 1])[:, None, None, None]),
+    ],
+)
+def test_each_draw_has_the_rate_that_it_is_given(layer, shape, rates):
+    y = train_at(layer(0.5, seed=3), np.ones(shape, "float32"), rates)
+    each = np.broadcast_to(rates.astype("float32"), shape)
+    np.testing.assert_allclose(y[y != 0], (1 / np.maximum(1 - each, 1e-9))[y != 0], rtol=1e-5)
+    along = tuple(axis for axis, n in enumerate(rates.shape) if n == 1)
+    spatial = shape[1:-1] if layer is not Dropout else ()
+    draws = np.prod(shape) / rates.size / np.prod(spatial)
+    off = np.abs((y == 0).mean(axis=along, keepdims=True) - rates)
+    assert (off <= 5 * np.sqrt(rates * (1 - rates) / draws)).all(), off
+
+
+@pytest.mark.parametrize("layer", [Dropout, SpatialDropout1D])
+def test_rates_at_the_call_meet_the_draws_of_the_layers_own(layer):
+    same = np.full((1, 1, 16), 0.3)
+    np.testing.assert_array_equal(train_at(layer(0.9, seed=2), X, same), train(layer(0.3, seed=2)))
+    low, high = (train_at(layer(0.9, seed=2), X, same + more) != 0 for more in (0, 0.4))
+    assert (low | ~high).all()
+    assert low.sum() > high.sum()
+    used = layer(0.3, seed=2)
+    train_at(used, X, same)  # a step of the same sequence
+    expected = layer(0.3, seed=2)
+    train(expected)
+    np.testing.assert_array_equal(train(used), train(expected))
+
+
+class GivenRates(keras.layers.Layer):
+    """Drops ones at the rates that come in, or what comes in at fixed rates."""
+
+    def __init__(self, values=None, rates=None):
+        super().__init__()
+        self.values, self.rates, self.drop = values, rates, Dropout(0.5, seed=4)
+        self.build((64, 20))
+
+    def call(self, inputs, training=False):
+        if self.values is None:
+            return self.drop(inputs, training=training, rate=self.rates)
+        return self.drop(self.values, training=training, rate=inputs)
+
+
+def test_no_gradient_goes_into_the_rates_and_that_of_the_values_is_the_factor():
+    rates = np.random.default_rng(0).uniform(0.1, 0.9, (64, 20)).astype("float32")
+    ones = np.ones_like(rates)
+    assert train(GivenRates(values=ones), rates).std() > 0.5
+    np.testing.assert_array_equal(backend.gradient(GivenRates(values=ones), rates, ones), 0 * ones)
+    factor = train(GivenRates(rates=rates), ones)
+    np.testing.assert_allclose(backend.gradient(GivenRates(rates=rates), ones, 3 * ones), 3 * factor, rtol=1e-6)
+
+
+def test_rates_at_the_call_are_obeyed_in_a_compiled_step():
+    layer = GivenRates(rates=np.array([[0.0], [1.0]] * 32, "float32"))
+    y = backend.compiled_training(layer)(np.ones((64, 20), "float32"))
+    np.testing.assert_array_equal(y, np.array([[1.0], [0.0]] * 32) * np.ones((64, 20)))
+
+
+def test_a_rate_outside_of_0_to_1_makes_nan_of_what_it_is_for():
+    y = train_at(Dropout(0.5), np.ones((4, 6), "float32"), np.array([[0.0], [-0.1], [1.1], [np.nan]]))
+    assert np.isnan(y).all(axis=1).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (np.full(16, 0.5), "rate at the call must have, for each axis of"),
+        (np.full((64, 1), 0.5), "its size or 1; got shape"),
+        (np.full((1, 1, 5), 0.5), "its size or 1; got shape"),
+        (1.5, r"rate must be a number in \[0, 1\]"),
+        ("0.5", "rate must be a number"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_rates_that_stand_for_no_draws_are_refused(rates, said, training):
+    with pytest.raises(BadInput, match=said):
+        Dropout(0.5)(X, training=training, rate=rates if isinstance(rates, (str, float)) else rates.astype("float32"))
+    with pytest.raises(BadInput, match="its size or 1; got shape"):  # one draw for all steps
+        SpatialDropout1D(0.5)(X, training=training, rate=np.full((1, 5, 1), 0.5, "float32"))
+    with pytest.raises(BadInput, match="must be floating point"):
+        Dropout(0.5)(X, training=training, rate=np.ones((1, 1, 16), "int32"))
 
 
 # GaussianDropout

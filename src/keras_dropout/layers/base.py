@@ -171,6 +171,32 @@ class MaskLayer(Stochastic, keras.Layer):
         return input_shape
 
 
+class RateAtCall(MaskLayer):
+    """A mask layer that takes a tensor of rates at the call, one for each draw of its mask. It comes first among the bases."""
+
+    def call(self, inputs: Any, training: bool = False, rate: Any = None) -> Any:
+        if rate is None:
+            return super().call(inputs, training=training)
+        self.check_inputs(inputs)
+        shape = self.mask_shape(tuple(ops.shape(inputs)))
+        self.check_rates(rate, shape)
+        return noise.bernoulli_product_at(inputs, self.stream.next(), rate, shape) if training else inputs
+
+    def check_rates(self, rates: Any, shape: tuple) -> None:
+        """Refuse rates that do not stand for the draws of a mask of `shape`. Fewer axes would be taken for the last ones."""
+        given = tuple(rates.shape) if hasattr(rates, "shape") else ()
+        off = any(isinstance(n, int) and n != 1 and isinstance(m, int) and n != m for n, m in zip(given, shape))
+        if given and (off or len(given) != len(shape)):
+            refuse(
+                f"{type(self).__name__}: rate at the call must have, for each axis of {shape}, its size or 1; got shape {given}.",
+                "One rate per example is (batch, 1, ...), one per unit of the last axis (1, ..., units).",
+            )
+        if not hasattr(rates, "shape"):
+            self.__class__.rate.check(self, rates)
+        elif "float" not in (kind := keras.backend.standardize_dtype(rates.dtype)):
+            refuse(f"{type(self).__name__}: rate at the call must be floating point; got {kind}.", "Cast it.")
+
+
 class LayerWrapper(Stochastic, keras.layers.Wrapper):
     """A layer that wraps another one and changes its computation. A subclass calls `start`."""
 

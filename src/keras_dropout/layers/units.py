@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import refuse
-from keras_dropout.layers.base import ChannelLayer, MaskLayer, Rate
+from keras_dropout.layers.base import ChannelLayer, MaskLayer, Rate, RateAtCall
 
 __all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
 
@@ -37,7 +37,7 @@ class _UnitLayer(MaskLayer):
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class Dropout(_UnitLayer):
+class Dropout(RateAtCall, _UnitLayer):
     """Drop single units at random in training, and scale the others up so that the mean is kept.
 
         y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per unit
@@ -47,6 +47,10 @@ class Dropout(_UnitLayer):
     Arguments:     rate: fraction of units dropped, in [0, 1]; 1 gives zeros. noise_shape: shape of the mask, None on an axis
                    for the input's own size, 1 to share one draw along it; leading axes that it lacks count as 1. seed: whole
                    number; layers with the same seed draw the same masks in the same order.
+    At call:       rate, a tensor of rates instead of the layer's own, one for each draw: (batch, 1) for one per example of
+                   (batch, units), (1, units) for one per unit, or the full shape. The draws are the same, each unit is scaled by
+                   its own 1 / (1 - rate), no gradient goes into the rates, and one outside of [0, 1] makes nan. In mixed
+                   precision Keras first rounds them to the compute type.
     Source:        Hinton et al. 2012, arXiv:1207.0580; Srivastava et al. 2014, JMLR 15:1929-1958.
     Differs from:  keras.layers.Dropout in that `rate` can be changed at any time, also from 0, without compiling again; the
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask
@@ -55,6 +59,9 @@ class Dropout(_UnitLayer):
     >>> y = Dropout(0.5, seed=0)(np.ones((4, 8), "float32"), training=True)
     >>> sorted({float(v) for v in np.asarray(y).ravel()})
     [0.0, 2.0]
+    >>> y = Dropout(0.5, seed=0)(np.ones((2, 4), "float32"), training=True, rate=np.array([[0.0], [1.0]], "float32"))
+    >>> np.asarray(y).tolist()
+    [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
 
 
