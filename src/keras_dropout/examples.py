@@ -38,6 +38,10 @@ EXAMPLES = {
         Example("RandomErasing(0.8, seed=1)", (5, 12, 12, 3)),
         Example("PatchDropout(0.5, prefix=1, seed=1)", (4, 17, 8)),
     ),
+    "spectrograms": (
+        Example("FrequencyMasking(1, size=6, seed=1)", (3, 24, 12)),
+        Example("TimeMasking(1, size=8, count=2, seed=1)", (3, 24, 12)),
+    ),
     "paths": (
         Example("StochasticDepth(0.4, seed=1)", (8, 24)),
         Example("DropPath(0.4, seed=1)", (8, 24)),

@@ -20,6 +20,8 @@ BLOCKS = {
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
 }
 ONE_LESS = {"rate": 1}
+UNSCALED = {"mean_is_kept": "the method does not scale what is left"}
+BANDS_BAD = ({"size": 0}, {"count": 0}, {"share": 0}, {"share": 1.1}, {"share": True}, {"value": float("inf")}, {"axis": 0})
 
 
 def signs(shape):
@@ -149,7 +151,7 @@ CASES = {
             (64, 9, 8, 3),
             shared=(3,),
             drops="other",
-            exempt={"mean_is_kept": "the method does not scale what is left"},
+            exempt=UNSCALED,
             bad=({"size": 0},),
         )
     ],
@@ -159,7 +161,7 @@ CASES = {
             shape,
             shared=shared,
             drops="other",
-            exempt={"mean_is_kept": "the method does not scale what is left"},
+            exempt=UNSCALED,
             bad=({"scale": (0, 0.3)}, {"scale": (0.3, 1.1)}, {"ratio": (2, 1)}, {"ratio": 1}, {"value": "noise"}),
         )
         for more, shape, shared in (({}, (64, 9, 8, 3), (3,)), ({"data_format": "channels_first"}, (64, 3, 9, 8), (1,)))
@@ -177,6 +179,14 @@ CASES = {
             },
             bad=(ONE_LESS, {"prefix": -1}, {"ordered": 1}),
         )
+    ],
+    # spectrograms
+    "TimeMasking": [
+        Case({"rate": 0.7, "size": 4, "count": 2}, (64, 9, 8), shared=(2,), drops="other", exempt=UNSCALED, bad=BANDS_BAD),
+        Case({"rate": 1, "size": 9, "axis": 2}, (64, 3, 9, 2), shared=(1, 3), drops="other", exempt=UNSCALED),
+    ],
+    "FrequencyMasking": [
+        Case({"rate": 0.7, "size": 4, "share": 0.4}, (64, 5, 9), shared=(1,), drops="other", exempt=UNSCALED, bad=BANDS_BAD)
     ],
     # paths
     "StochasticDepth": [

@@ -7,6 +7,7 @@ from keras_dropout.layers.attention import *
 from keras_dropout.layers.learned import *
 from keras_dropout.layers.paths import *
 from keras_dropout.layers.regions import *
+from keras_dropout.layers.spectrograms import *
 from keras_dropout.layers.steps import *
 from keras_dropout.layers.tokens import *
 from keras_dropout.layers.units import *

@@ -22,6 +22,7 @@ _BY_RANK = {  # without the batch
     4: ("SpatialDropout3D", "DropBlock3D"),
 }
 _IMAGES = ("Cutout", "RandomErasing")
+_SPECTROGRAMS = ("TimeMasking", "FrequencyMasking")
 _IDS = ("WordDropout",)
 _SELU = ("AlphaDropout", "FeatureAlphaDropout")
 _ON_PATHS = ("StochasticDepth", "DropPath", "ScheduledDropPath", "ShakeDrop")
@@ -41,7 +42,9 @@ _AROUND = {
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
 _NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake")  # they take other inputs, or change the shape
-_LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(*_BY_RANK.values(), *_AROUND.values())
+_LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(
+    *_BY_RANK.values(), *_AROUND.values()
+)
 # Arguments for making a method, to see whether it can wrap a layer.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "DropConnect": {"rate": 0.1, "per": "batch"},
@@ -61,8 +64,8 @@ def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
     """Return the methods for an input of this shape, without the batch, that these calls use."""
     if "int" in dtype and any(isinstance(inner_layer(user.layer), keras.layers.Embedding) for user in users):
         return dict.fromkeys(_IDS, always)
-    images = _IMAGES if "float" in dtype and len(shape) == 3 else ()
-    return dict.fromkeys((*on_values(shape, dtype), *images), always)
+    more = {2: _SPECTROGRAMS, 3: _IMAGES}.get(len(shape), ()) if "float" in dtype else ()
+    return dict.fromkeys((*on_values(shape, dtype), *more), always)
 
 
 def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], around: bool) -> Fits:
