@@ -54,6 +54,7 @@ EXAMPLES = {
     ),
     "weights": (
         Example("DropConnect(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
+        Example("Mixout(0.3, keras.layers.Dense(24), origin='zero', seed=1)", (8, 16)),
         Example("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
         Example("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
     ),
@@ -65,8 +66,13 @@ EXAMPLES = {
     ),
     "tokens": (
         Example("EmbeddingDropout(0.3, keras.layers.Embedding(100, 12), seed=1)", (8, 24), "int32"),
+        Example("NEFTune(5.0, seed=1)", (3, 7, 12)),
         Example("WordDropout(0.3, unknown=2, seed=1)", (8, 24), "int32"),
         Example("TokenDropout(0.3, seed=1)", (3, 7, 12)),
+    ),
+    "inputs": (
+        Example("ConditionDropout(0.3, seed=1)", (8, 24)),
+        Example("ModalityDropout(0.4, seed=1)", (8, 4, 6)),
     ),
     "attention": (
         Example("AttentionDropout(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),

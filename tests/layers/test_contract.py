@@ -290,6 +290,15 @@ CASES = {
         Case({"rate": 0.5, "scale": "kept"}, (64, 8, 5), shared=(2,), drops="other"),
         Case({"rate": 0.3, "scale": "none"}, (64, 8, 5), shared=(2,), drops="other", exempt={"mean_is_kept": "nothing is scaled"}),
     ],
+    "NEFTune": [Case({"alpha": 5.0}, (64, 8, 5), drops="other", exempt=RATELESS, bad=({"alpha": -1}, {"alpha": "a"}))],
+    # inputs
+    "ConditionDropout": [
+        Case({"rate": 0.3}, (512, 5, 4), shared=(1, 2), exempt=UNSCALED, bad=({"each": 2}, {"null": "mean"})),
+        Case({"rate": 0.3, "null": "learned"}, (512, 4), shared=(1,), weights=1, exempt=UNSCALED),
+    ],
+    "ModalityDropout": [
+        Case({"rate": 0.4}, (256, 4, 6), shared=(2,), drops="other", exempt=UNSCALED, bad=({"presence": 1},)),
+    ],
     # attention
     "AttentionDropout": [
         Case(
@@ -349,6 +358,24 @@ CASES = {
         ),
         Case(
             lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "per": "batch"},
+            (8, 6, 5, 3),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=2,
+            exempt=UNMASKED,
+        ),
+    ],
+    "Mixout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Dense(16, bias_initializer="normal"), "origin": "zero"},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=2,
+            bad=({"origin": "weights"}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "origin": "zero"},
             (8, 6, 5, 3),
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),

@@ -14,6 +14,11 @@ from keras_dropout import (
     SpatialDropout1D,
     SpatialDropout2D,
     WordDropout,
+    ensemble,
+    moments,
+    sampling,
+    sites,
+    thinning,
 )
 from keras_dropout.testing import backend
 
@@ -190,6 +195,18 @@ def test_rates_that_stand_for_no_draws_are_refused(rates, said, training):
         SpatialDropout1D(0.5)(X, training=training, rate=np.full((1, 5, 1), 0.5, "float32"))
     with pytest.raises(BadInput, match="must be floating point"):
         Dropout(0.5)(X, training=training, rate=np.ones((1, 1, 16), "int32"))
+
+
+def test_what_reads_a_layers_rate_knows_that_calls_give_others():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(Dropout(0.0, name="d")(inputs, rate=keras.ops.sigmoid(inputs))))
+    x = np.ones((3, 6), "float32")
+    for read in (lambda: moments.propagate(model, x), lambda: thinning.thin(model), lambda: ensemble.networks(model)):
+        with pytest.raises(BadInput, match="Dropout"):
+            read()
+    (_, _, found), *_ = sampling.Passes.of(model).run(x, 20, lambda outputs: {"outputs": outputs})
+    assert found["outputs"].std(axis=0).max() > 1e-3
+    assert [each["rate"] for site in sites(model) for each in site.dropout] == [None]
 
 
 # GaussianDropout

@@ -47,10 +47,10 @@ class Dropout(RateAtCall, _UnitLayer):
     Arguments:     rate: fraction of units dropped, in [0, 1]; 1 gives zeros. noise_shape: shape of the mask, None on an axis
                    for the input's own size, 1 to share one draw along it; leading axes that it lacks count as 1. seed: whole
                    number; layers with the same seed draw the same masks in the same order.
-    At call:       rate, a tensor of rates instead of the layer's own, one for each draw: (batch, 1) for one per example of
-                   (batch, units), (1, units) for one per unit, or the full shape. The draws are the same, each unit is scaled by
-                   its own 1 / (1 - rate), no gradient goes into the rates, and one outside of [0, 1] makes nan. In mixed
-                   precision Keras first rounds them to the compute type.
+    At call:       rate, a tensor of rates instead of the layer's own, which then has no effect; one for each draw: (batch, 1) for
+                   one per example of (batch, units), (1, units) for one per unit, or the full shape. The draws are the same,
+                   each unit is scaled by its own 1 / (1 - rate), no gradient goes into the rates, and one outside of [0, 1]
+                   makes nan. In mixed precision Keras first rounds them to the compute type.
     Source:        Hinton et al. 2012, arXiv:1207.0580; Srivastava et al. 2014, JMLR 15:1929-1958.
     Differs from:  keras.layers.Dropout in that `rate` can be changed at any time, also from 0, without compiling again; the
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask

@@ -11,7 +11,7 @@ import keras
 from keras_dropout.errors import refuse
 from keras_dropout.layers import PatchDropout
 from keras_dropout.layers.adopted import own_class
-from keras_dropout.layers.base import LayerWrapper, MaskLayer, Stochastic
+from keras_dropout.layers.base import LayerWrapper, MaskLayer, RateAtCall, Stochastic
 from keras_dropout.models import kinds
 from keras_dropout.models.graph import Call, made_again
 
@@ -71,6 +71,8 @@ def _drops(layer: keras.Layer) -> bool:
 def rate_of(layer: Any) -> float | None:
     """Return the rate of a dropout layer: `rate`, else the largest of its dropout options; None if it drops at an unknown rate."""
     layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    if isinstance(layer, RateAtCall) and layer.rates_given:
+        return None
     rate = number(attribute(layer, "rate"))
     rate = rate or number(attribute(layer, "recurrent_rate")) or rate
     if rate or not isinstance(layer, keras.Layer) or not is_foreign(layer):

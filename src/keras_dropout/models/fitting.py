@@ -24,11 +24,13 @@ _BY_RANK = {  # without the batch
 _IMAGES = ("Cutout", "RandomErasing")
 _SPECTROGRAMS = ("TimeMasking", "FrequencyMasking")
 _IDS = ("WordDropout",)
+_EMBEDDED = ("NEFTune",)
 _SELU = ("AlphaDropout", "FeatureAlphaDropout")
 _ON_PATHS = ("StochasticDepth", "DropPath", "ScheduledDropPath", "ShakeDrop")
 _AROUND = {
     "kernel": (
         "DropConnect",
+        "Mixout",
         "ConcreteDropout",
         "VariationalDropout",
         "SparseVariationalDropout",
@@ -41,8 +43,9 @@ _AROUND = {
     "attention": ("AttentionDropout", "DropKey", "DropHead"),
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
-_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake")  # they take other inputs, or change the shape
-_LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(
+# They take other inputs, change the shape, or belong to an input of a certain meaning.
+_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake", "ConditionDropout", "ModalityDropout")
+_LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_EMBEDDED, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(
     *_BY_RANK.values(), *_AROUND.values()
 )
 # Arguments for making a method, to see whether it can wrap a layer.
@@ -105,6 +108,8 @@ def _behind(layer: Any, behind: Call, users: list[Call] | None) -> tuple[str, ..
     if "selu" in (_activation(layer), _activation(behind.layer)):
         selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # dropout of features only where there are channels
         found = (*_VALUES, *selu, *found[len(_VALUES) :])
+    if isinstance(inner_layer(layer), keras.layers.Embedding) and len(behind.shape) == 2:
+        found += _EMBEDDED
     if len(users) == 1 and type(users[0].layer).__name__ == "Add" and len(users[0].inputs) > 1:
         found += _ON_PATHS
     return found
