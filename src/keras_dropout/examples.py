@@ -26,6 +26,8 @@ EXAMPLES = {
         Example("GaussianDropout(0.3, seed=1)", (8, 24)),
         Example("AlphaDropout(0.3, seed=1)", (8, 24)),
         Example("FeatureAlphaDropout(0.3, seed=1)", (3, 7, 12)),
+        Example("Masksembles(4, 2.0, seed=1)", (8, 24)),
+        Example("NestedDropout(0.1, seed=1)", (8, 24)),
     ),
     "regions": (
         Example("SpatialDropout1D(0.3, seed=1)", (3, 7, 12)),

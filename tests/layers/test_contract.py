@@ -20,6 +20,7 @@ BLOCKS = {
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
 }
 ONE_LESS = {"rate": 1}
+FIXED = {"fresh_mask_each_call": "the masks are fixed", **RATELESS}
 UNSCALED = {"mean_is_kept": "the method does not scale what is left"}
 BANDS_BAD = ({"size": 0}, {"count": 0}, {"share": 0}, {"share": 1.1}, {"share": True}, {"value": float("inf")}, {"axis": 0})
 
@@ -126,6 +127,28 @@ CASES = {
             exempt=ALPHA,
             bad=(ONE_LESS, {"data_format": "last"}),
         )
+    ],
+    "Masksembles": [
+        Case(
+            {"masks": 4, "scale": 2.0},
+            (64, 16),
+            drops="other",
+            inference=lambda layer, x: x * ops.convert_to_numpy(layer.state.table).mean(axis=0),
+            exempt=FIXED,
+            bad=({"masks": 1}, {"masks": 2.0}, {"scale": 0.5}, {"scale": "a"}),
+        ),
+        Case(
+            {"masks": 3, "scale": 1.5},
+            (64, 3, 16),
+            shared=(1,),
+            drops="other",
+            inference=lambda layer, x: x * ops.convert_to_numpy(layer.state.table).mean(axis=0),
+            exempt=FIXED,
+        ),
+    ],
+    "NestedDropout": [
+        Case({"rate": 0.2}, (256, 16), drops="other", exempt=UNSCALED),
+        Case({"rate": 0.2}, (64, 3, 16), shared=(1,), drops="other", exempt=UNSCALED),
     ],
     # regions
     "SpatialDropout1D": [Case({"rate": 0.3}, (64, 4, 16), shared=(1,))],

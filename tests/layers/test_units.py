@@ -11,6 +11,8 @@ from keras_dropout import (
     Dropout,
     FeatureAlphaDropout,
     GaussianDropout,
+    Masksembles,
+    NestedDropout,
     SpatialDropout1D,
     SpatialDropout2D,
     WordDropout,
@@ -303,3 +305,104 @@ def test_features_are_dropped_as_a_whole(rank, data_format, channel):
     gone = np.isclose(first, -1.236160, atol=1e-5)
     assert abs(gone.mean() - 0.2) < 5 * np.sqrt(0.16 / 1000)
     assert not np.array_equal(gone, gone[:1].repeat(40, axis=0))
+
+
+# NestedDropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_the_length_of_the_prefix_is_geometric(rate):
+    y = train(NestedDropout(rate, seed=1), np.ones((20_000, 6), "float32"))
+    assert set(np.unique(y)) == {0.0, 1.0}
+    assert (np.diff(y, axis=1) <= 0).all()  # a prefix
+    length = y.sum(axis=1)
+    for b in range(1, 7):
+        expected = (1 - rate) ** (b - 1) * (rate if b < 6 else 1)
+        assert abs((length == b).mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / len(y))
+
+
+def test_nested_dropout_at_rate_1_keeps_the_first_unit_alone():
+    np.testing.assert_array_equal(train(NestedDropout(1.0), X), X * (np.arange(16) == 0))
+
+
+def test_nested_dropout_orders_a_linear_code_by_variance():
+    """The autoencoder of the paper: with it the first units of the code hold what principal components hold."""
+    keras.utils.set_random_seed(0)
+    scales = np.array([4, 2, 1, 0.5], "float32")
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0].astype("float32")
+    x = (np.random.default_rng(0).normal(size=(512, 4)) * scales).astype("float32") @ basis
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), NestedDropout(0.4, seed=1), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    model.fit(x, x, epochs=60, batch_size=64, verbose=0)
+    code = ops.convert_to_numpy(model.layers[0](x))
+    first = ops.convert_to_numpy(model.layers[-1](code * (np.arange(4) == 0)))
+    assert np.square(first - x).mean() < 1.3 * np.square(scales[1:]).sum() / 4
+
+
+# Masksembles
+
+
+@pytest.mark.parametrize(("masks", "scale", "units"), [(4, 2.0, 16), (4, 1.5, 128), (8, 3.0, 64), (3, 1.0, 10), (2, 2.0, 7)])
+def test_masks_have_equal_sizes_leave_no_unit_out_and_overlap_as_stated(masks, scale, units):
+    tables = []
+    for seed in range(30):
+        layer = Masksembles(masks, scale, seed=seed)
+        y = train(layer, np.ones((masks, units), "float32"))
+        assert len(set(y.sum(axis=1))) == 1
+        assert (y.max(axis=0) == 1).all()
+        assert layer.rate == pytest.approx(1 - y[0].mean())
+        tables.append(y)
+    ones = tables[0][0].sum()
+    assert abs(ones - units / (scale * (1 - (1 - 1 / scale) ** masks))) <= 0.5
+    shared = np.array([y[0] @ y[1] / ones for y in tables])
+    assert abs(shared.mean() - 1 / scale) < 5 * shared.std() / np.sqrt(30) + 1.5 / ones
+    assert scale == 1 or any((tables[0] != other).any() for other in tables)
+
+
+def test_masks_that_there_are_not_are_refused():
+    with pytest.raises(BadInput, match="there are no 8 masks of 3 units at scale 50"):
+        Masksembles(8, 50.0).build((None, 3))
+
+
+def ensemble_of_two_layers():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(16, "relu"),
+        Masksembles(4, 2.0, seed=1),
+        keras.layers.Dense(12, "relu"),
+        Masksembles(4, 2.0, seed=2),
+    ]
+    return keras.Sequential([keras.Input((5,)), *layers, keras.layers.Dense(3)])
+
+
+def network(model, x, number):
+    """The outputs of one network, with the mask of that number in each layer."""
+    for layer in model.layers:
+        x = (
+            x * ops.convert_to_numpy(layer.state.table)[number]
+            if isinstance(layer, Masksembles)
+            else ops.convert_to_numpy(layer(x))
+        )
+    return x
+
+
+def test_samples_are_the_networks_one_after_the_other():
+    model, x = ensemble_of_two_layers(), np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    (_, _, found), *_ = sampling.Passes.of(model).run(x, 6, lambda outputs: {"outputs": outputs})
+    for sample in range(6):
+        np.testing.assert_allclose(found["outputs"][sample], network(model, x, sample % 4), rtol=1e-4, atol=1e-5)
+    assert np.abs(found["outputs"][0] - found["outputs"][1]).max() > 1e-3
+
+
+def test_in_training_an_example_goes_through_one_network():
+    model, x = ensemble_of_two_layers(), np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
+    y = ops.convert_to_numpy(model(x, training=True))
+    for row in range(7):
+        np.testing.assert_allclose(y[row], network(model, x[row : row + 1], row % 4)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_masks_are_saved_with_the_model(tmp_path):
+    model, x = keras.Sequential([keras.Input((16,)), Masksembles(4, 2.0)]), np.ones((4, 16), "float32")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x, training=True)), ops.convert_to_numpy(model(x, training=True)))

@@ -43,8 +43,8 @@ _AROUND = {
     "attention": ("AttentionDropout", "DropKey", "DropHead"),
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
-# They take other inputs, change the shape, or belong to an input of a certain meaning.
-_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake", "ConditionDropout", "ModalityDropout")
+# They take other inputs, change the shape, or belong to values of a certain meaning.
+_NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake", "ConditionDropout", "ModalityDropout", "NestedDropout", "Masksembles")
 _LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_EMBEDDED, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(
     *_BY_RANK.values(), *_AROUND.values()
 )
