@@ -177,6 +177,11 @@ def mixout() -> Picture:
     return Picture([[("", kernel)]], "rows: inputs, columns: outputs of a Dense layer; light: the weights of the start")
 
 
+def dare() -> Picture:
+    (left,) = kd.dare([np.ones((8, 24))], [np.zeros((8, 24))], 0.5, seed=1)
+    return Picture([[("", left)]], "what is left of the change of a kernel; rows: inputs, columns: units")
+
+
 def targeted() -> Picture:
     keras.utils.set_random_seed(1)
     layer = kd.TargetedDropout(0.66, dense(kernel="random_uniform"), targeted=0.75, seed=1)
@@ -320,6 +325,7 @@ SPECIAL: dict[str, Callable[[], Picture]] = {
     "linear_decay": linear_decay,
     "DropConnect": drop_connect,
     "Mixout": mixout,
+    "dare": dare,
     "WeightDrop": weight_drop,
     "LoRADropout": lora,
     "VariationalRNNDropout": variational_rnn,

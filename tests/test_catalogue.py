@@ -64,6 +64,7 @@ def test_examples_run_in_training_and_at_inference(name):
 
 def test_examples_that_are_no_layers_run():
     assert METHODS["linear_decay"].make()[-1] == 0.5
+    assert set(np.unique(METHODS["dare"].make()[0])) == {0.0, 2.0}
     kernel = METHODS["MaxNorm"].make()(ops.ones((100, 2)))
     np.testing.assert_allclose(np.linalg.norm(ops.convert_to_numpy(kernel), axis=0), 3, rtol=1e-5)
 

@@ -44,6 +44,10 @@ EXAMPLES = {
         Example("FrequencyMasking(1, size=6, seed=1)", (3, 24, 12)),
         Example("TimeMasking(1, size=8, count=2, seed=1)", (3, 24, 12)),
     ),
+    "activations": (
+        Example("DropActivation(0.3, seed=1)", (8, 24)),
+        Example("RReLU(seed=1)", (8, 24)),
+    ),
     "paths": (
         Example("StochasticDepth(0.4, seed=1)", (8, 24)),
         Example("DropPath(0.4, seed=1)", (8, 24)),
@@ -59,6 +63,7 @@ EXAMPLES = {
         Example("Mixout(0.3, keras.layers.Dense(24), origin='zero', seed=1)", (8, 16)),
         Example("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
         Example("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
+        Example("dare([keras.ops.ones((8, 24))], [keras.ops.zeros((8, 24))], 0.5)"),
     ),
     "steps": (
         Example("LockedDropout(0.3, seed=1)", (3, 7, 12)),

@@ -211,6 +211,28 @@ CASES = {
     "FrequencyMasking": [
         Case({"rate": 0.7, "size": 4, "share": 0.4}, (64, 5, 9), shared=(1,), drops="other", exempt=UNSCALED, bad=BANDS_BAD)
     ],
+    # activations
+    "DropActivation": [
+        Case(
+            {"rate": 0.3},
+            (64, 16),
+            drops="other",
+            inputs=signs((64, 16)),
+            inference=lambda layer, x: (1 - layer.rate) * np.maximum(x, 0) + layer.rate * x,
+            bad=({"activation": "nothing"},),
+        )
+    ],
+    "RReLU": [
+        Case(
+            {"slopes": (0.1, 0.5)},
+            (64, 16),
+            drops="other",
+            inputs=signs((64, 16)),
+            inference=lambda layer, x: np.where(x < 0, 0.3 * x, x),
+            exempt=RATELESS,
+            bad=({"slopes": (1, 0)}, {"slopes": 0.1}),
+        )
+    ],
     # paths
     "StochasticDepth": [
         Case({"rate": 0.3}, (512, 5, 4), shared=(1, 2), bad=({"mode": "column"},)),
@@ -574,7 +596,7 @@ CASES = {
         for by in ("weights", "units")
     ],
 }
-NO_LAYERS = {"DropPath", "linear_decay"}
+NO_LAYERS = {"DropPath", "dare", "linear_decay"}
 
 
 def test_every_layer_has_a_case():

@@ -19,6 +19,7 @@ from keras_dropout import (
     TargetedDropout,
     VariationalDropout,
     WeightDrop,
+    dare,
     noise,
     place,
     sampling,
@@ -383,6 +384,27 @@ def test_mixout_around_a_trained_layer_goes_back_to_it_also_when_saved(tmp_path)
         passes = sampling.Passes.of(each)  # which begin with step 0 again
         (_, _, found), *_ = passes.run(inputs, 20, lambda outputs: {"outputs": outputs})
         assert found["outputs"].std(axis=0).max() > 1e-3
+
+
+# dare
+
+
+def test_dare_keeps_the_mean_of_the_change_and_leaves_what_did_not_change():
+    base, change = [normal(300, 200), normal(200, seed=1), np.arange(3)], normal(300, 200, seed=2)
+    kernel, bias, counts = dare([base[0] + change, base[1], np.arange(3) + 5], base, 0.9, seed=4)
+    gone = kernel == base[0]
+    assert_share(gone, 0.9)
+    np.testing.assert_allclose((kernel - base[0])[~gone], 10 * change[~gone], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(bias, base[1])
+    np.testing.assert_array_equal(counts, np.arange(3) + 5)
+    other = dare([base[0] + change], base[:1], 0.9, seed=5)[0] == base[0]
+    assert abs((gone & other).mean() - 0.81) < 0.01
+
+
+@pytest.mark.parametrize(("weights", "rate"), [([np.ones(3)], 1.0), ([np.ones(4)], 0.5), ([np.ones(3)] * 2, 0.5)])
+def test_dare_refuses_other_shapes_and_rate_1(weights, rate):
+    with pytest.raises(BadInput, match="dare: "):
+        dare(weights, [np.zeros(3)], rate)
 
 
 # WeightDrop

@@ -3,6 +3,7 @@
 
 from keras_dropout.examples import LAYERS as _LAYERS
 from keras_dropout.layers import adopted as _adopted  # noqa: F401 - registers what saved models name
+from keras_dropout.layers.activations import *
 from keras_dropout.layers.attention import *
 from keras_dropout.layers.inputs import *
 from keras_dropout.layers.learned import *

@@ -151,6 +151,7 @@ class MaskLayer(Stochastic, keras.Layer):
 
     rate = Rate()
     ranks: range | None = None  # of the inputs, if not all are accepted
+    at_prediction = False  # whether it is part of the network at prediction too, so that it cannot be left out
     layout = ""  # the axes of the inputs, for the message about a wrong rank
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):

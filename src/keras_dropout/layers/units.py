@@ -162,7 +162,8 @@ class Masksembles(NoiseLayer):
                    to 4 in the paper. seed: whole number. The masks are saved with the model; `rate` is the share that one drops.
     Source:        Durasov et al. 2021, arXiv:2012.08334.
     Differs from:  the authors' code, where a batch is cut into as many parts as there are masks, at prediction too, so that its
-                   size must be a multiple. Ours takes any, and predicts by the mean mask unless it is asked for samples.
+                   size must be a multiple. Ours takes any, and predicts by the mean mask unless it is asked for samples. It is
+                   part of the network at prediction too, so `strip` leaves it in.
 
     >>> layer = Masksembles(4, 2.0, seed=0)
     >>> y = np.asarray(layer(np.ones((8, 16), "float32"), training=True))
@@ -171,6 +172,7 @@ class Masksembles(NoiseLayer):
     """
 
     in_config = ("masks", "scale")
+    at_prediction = True
 
     def __init__(self, masks: int = 4, scale: float = 2.0, *, seed: int | None = None, **kwargs: Any):
         super(MaskLayer, self).__init__(**kwargs)

@@ -1,6 +1,7 @@
-"""Layers that drop weights, or replace them."""
+"""What drops weights, or replaces them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,10 +9,11 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_flag, refuse
+from keras_dropout.errors import check_choice, check_flag, check_rate, check_whole, refuse
 from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating, check_tensor
+from keras_dropout.masks import LEVELS, derive_seed, numpy_draws, seed_words
 
-__all__ = ["DropConnect", "LoRADropout", "Mixout", "WeightDrop"]
+__all__ = ["DropConnect", "LoRADropout", "Mixout", "WeightDrop", "dare"]
 
 
 class _WeightWrapper(MaskWrapper):
@@ -373,6 +375,38 @@ class LoRADropout(_WeightWrapper):
 def _calls_as(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
     """Return whether the layer computes as one of `kinds` does, so that its computation can be repeated here."""
     return any(type(layer).call is kind.call for kind in kinds)
+
+
+def dare(weights: Sequence, base: Sequence, rate: float, *, seed: int = 0) -> list[np.ndarray]:
+    """Return weights with most of what fine-tuning changed dropped, and the rest scaled up, to merge models by adding changes.
+
+        w' = base + m (w - base) / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per weight
+
+    Shapes:        lists of arrays, as `model.get_weights()` gives them -> the same. What is no floating point comes from `weights`.
+    Arguments:     weights: of the fine-tuned model. base: of the model before that. rate: in [0, 1); 0.9 and more in the paper.
+                   seed: whole number; another one for each model that is merged.
+    Source:        Yu et al. 2024, arXiv:2311.03099.
+    Differs from:  Mixout, which does this in each training step and keeps w at prediction: here it is done once, after training.
+
+    >>> w = dare([np.full((2, 8), 1.5, "float32")], [np.ones((2, 8), "float32")], 0.75, seed=3)
+    >>> sorted(set(w[0].ravel().tolist()))
+    [1.0, 3.0]
+    """
+    rate = check_rate("dare", rate, one_is="nothing of the change is left")
+    check_whole("dare: seed", seed, 0, "It is the seed of the mask.")
+    pairs = [tuple(np.asarray(ops.convert_to_numpy(each)) for each in pair) for pair in zip(weights, base)]
+    if len(weights) != len(base) or any(new.shape != old.shape for new, old in pairs):
+        refuse("dare: weights and base must be arrays of the same shapes, in the same order.", "Take both from one architecture.")
+    found = []
+    for number, (new, old) in enumerate(pairs):
+        if "float" not in str(new.dtype):
+            found.append(new)
+            continue
+        draws = numpy_draws(seed_words(derive_seed(seed, "dare", number)), 0, new.size).reshape(new.shape)
+        level = round(float(np.float32(rate)) * LEVELS)
+        change = (new.astype("float32") - old.astype("float32")) * np.float32(LEVELS / max(LEVELS - level, 1))
+        found.append(np.where(draws >= level, old + change, old).astype(new.dtype))
+    return found
 
 
 def _is_plain(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:

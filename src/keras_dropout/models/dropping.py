@@ -20,7 +20,9 @@ def is_dropout(layer: Any) -> bool:
     """Return whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
-    return isinstance(layer, (MaskLayer, PatchDropout, *kinds.KERAS_DROPOUT)) or _is_named_so(layer)
+    if isinstance(layer, MaskLayer):
+        return not layer.at_prediction
+    return isinstance(layer, (PatchDropout, *kinds.KERAS_DROPOUT)) or _is_named_so(layer)
 
 
 def _is_named_so(layer: Any) -> bool:
@@ -30,7 +32,7 @@ def _is_named_so(layer: Any) -> bool:
 def passes(call: Call) -> bool:
     """Return whether a call is one of a dropout layer that can be left out. Some layers named StochasticDepth add two inputs."""
     if not _is_named_so(call.layer):
-        return is_dropout(call.layer)
+        return is_dropout(call.layer) and len(call.outputs) <= len(call.inputs)  # one more says what was dropped
     before = call.node.input_tensors
     return len(before) == 1 and tuple(before[0].shape[1:]) == call.shape
 

@@ -45,7 +45,8 @@ _AROUND = {
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
 # They take other inputs, change the shape, or belong to values of a certain meaning.
 _NOWHERE = ("DropEdge", "PatchDropout", "ShakeShake", "ConditionDropout", "ModalityDropout", "NestedDropout", "Masksembles")
-_LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_EMBEDDED, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE}.union(
+_ACTIVATIONS = ("DropActivation", "RReLU")  # in the place of an activation, not behind one
+_LISTED = {*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_EMBEDDED, *_SELU, *_ON_PATHS, *_RESIDUAL, *_NOWHERE, *_ACTIVATIONS}.union(
     *_BY_RANK.values(), *_AROUND.values()
 )
 # Arguments for making a method, to see whether it can wrap a layer.
