@@ -192,7 +192,7 @@ class MaskLayer(Stochastic, keras.Layer):
 class NoiseLayer(MaskLayer):
     """A layer like these, without a rate: other numbers than a rate, or none, say what it does."""
 
-    rate: Any = None  # type: ignore[assignment]
+    rate: Any = None
 
     def __init__(self, seed: int | None, **options: Any):
         values = {name: options.pop(name) for name in self.free_rates()}
