@@ -378,7 +378,7 @@ def _calls_as(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
 
 
 def dare(weights: Sequence, base: Sequence, rate: float, *, seed: int = 0) -> list[np.ndarray]:
-    """Return weights with most of what fine-tuning changed dropped, and the rest scaled up, to merge models by adding changes.
+    """Drop most of what fine-tuning changed in the weights, and scale the rest up, to merge models by adding the changes.
 
         w' = base + m (w - base) / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per weight
 
