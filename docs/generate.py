@@ -74,7 +74,8 @@ def of_ones(method: Method) -> Picture:
     if y.ndim == 2:
         return Picture([[("", y)]], "rows: examples, columns: units")
     if y.ndim == 3:
-        axes = {"DropEdge": "nodes, columns: nodes", "TokenDropout": "tokens, columns: features"}
+        axes = {"DropEdge": "nodes, columns: nodes", "ModalityDropout": "modalities, columns: features"}
+        axes |= dict.fromkeys(("TokenDropout", "NEFTune"), "tokens, columns: features")
         return Picture([numbered("example", y)], f"rows: {axes.get(method.name, 'steps, columns: channels')}")
     if (y == y[..., :1]).all():
         return Picture([numbered("example", y[..., 0])], "rows: height, columns: width, all channels alike")
@@ -158,13 +159,27 @@ def kernel_of(layer: keras.Layer, inputs: int = 8) -> np.ndarray:
     return array(layer(np.eye(inputs, dtype="float32"), training=True))
 
 
-def dense(units: int = 24, kernel: str = "ones") -> keras.layers.Dense:
+def dense(units: int = 24, kernel: str | keras.initializers.Initializer = "ones") -> keras.layers.Dense:
     return keras.layers.Dense(units, kernel_initializer=kernel, use_bias=False)
 
 
 def drop_connect() -> Picture:
     kernel = kernel_of(kd.DropConnect(0.3, dense(), per="batch", seed=1))
     return Picture([[("", kernel)]], 'a kernel, per="batch"; rows: inputs, columns: units')
+
+
+def mixout() -> Picture:
+    """A kernel of ones that was 0.4 in the first step."""
+    layer = kd.Mixout(0.3, dense(kernel=keras.initializers.Constant(0.4)), seed=1)
+    kernel_of(layer)
+    layer.layer.set_weights([np.ones((8, 24))])
+    kernel = kernel_of(layer)
+    return Picture([[("", kernel)]], "rows: inputs, columns: outputs of a Dense layer; light: the weights of the start")
+
+
+def dare() -> Picture:
+    (left,) = kd.dare([np.ones((8, 24))], [np.zeros((8, 24))], 0.5, seed=1)
+    return Picture([[("", left)]], "what is left of the change of a kernel; rows: inputs, columns: units")
 
 
 def targeted() -> Picture:
@@ -309,6 +324,8 @@ SPECIAL: dict[str, Callable[[], Picture]] = {
     "LayerDrop": layer_drop,
     "linear_decay": linear_decay,
     "DropConnect": drop_connect,
+    "Mixout": mixout,
+    "dare": dare,
     "WeightDrop": weight_drop,
     "LoRADropout": lora,
     "VariationalRNNDropout": variational_rnn,

@@ -64,6 +64,7 @@ def test_examples_run_in_training_and_at_inference(name):
 
 def test_examples_that_are_no_layers_run():
     assert METHODS["linear_decay"].make()[-1] == 0.5
+    assert set(np.unique(METHODS["dare"].make()[0])) == {0.0, 2.0}
     kernel = METHODS["MaxNorm"].make()(ops.ones((100, 2)))
     np.testing.assert_allclose(np.linalg.norm(ops.convert_to_numpy(kernel), axis=0), 3, rtol=1e-5)
 
@@ -125,8 +126,8 @@ def test_a_layer_is_added_by_its_class_and_a_row(tmp_path):
     source = tmp_path / "src" / "keras_dropout"
     shutil.copytree(ROOT / "src" / "keras_dropout", source, ignore=shutil.ignore_patterns("__pycache__"))
     units, rows = source / "layers" / "units.py", source / "examples.py"
-    units.write_text(units.read_text().replace('"GaussianDropout"]', '"GaussianDropout", "Toy"]', 1) + TOY)
-    last = 'Example("FeatureAlphaDropout(0.3, seed=1)", (3, 7, 12)),\n'
+    units.write_text(units.read_text().replace('"NestedDropout"]', '"NestedDropout", "Toy"]', 1) + TOY)
+    last = 'Example("NestedDropout(0.1, seed=1)", (8, 24)),\n'
     rows.write_text(rows.read_text().replace(last, f'{last}        Example("Toy(0.3, seed=1)", (8, 24)),\n', 1))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source.parent), str(ROOT / "docs")])}
     done = subprocess.run([sys.executable, "-c", USES], env=environment, capture_output=True, text=True)

@@ -93,6 +93,14 @@ def check_positive(name: str, value: object, fix: str) -> float:
     refuse(f"{name} must be a number above 0; got {value!r}.", fix)
 
 
+def check_number(name: str, value: object, fix: str) -> float:
+    """Return `value` as a finite float, or refuse it."""
+    number = _as_float(value)
+    if math.isfinite(number):
+        return number
+    refuse(f"{name} must be a finite number; got {value!r:.30}.", fix)
+
+
 def check_share(name: str, value: object) -> float:
     """Return `value` as a float between 0 and 1, or refuse it."""
     number = _as_float(value)

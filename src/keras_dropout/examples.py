@@ -26,6 +26,8 @@ EXAMPLES = {
         Example("GaussianDropout(0.3, seed=1)", (8, 24)),
         Example("AlphaDropout(0.3, seed=1)", (8, 24)),
         Example("FeatureAlphaDropout(0.3, seed=1)", (3, 7, 12)),
+        Example("Masksembles(4, 2.0, seed=1)", (8, 24)),
+        Example("NestedDropout(0.1, seed=1)", (8, 24)),
     ),
     "regions": (
         Example("SpatialDropout1D(0.3, seed=1)", (3, 7, 12)),
@@ -37,6 +39,14 @@ EXAMPLES = {
         Example("Cutout(0.8, size=6, seed=2)", (5, 12, 12, 3)),
         Example("RandomErasing(0.8, seed=1)", (5, 12, 12, 3)),
         Example("PatchDropout(0.5, prefix=1, seed=1)", (4, 17, 8)),
+    ),
+    "spectrograms": (
+        Example("FrequencyMasking(1, size=6, seed=1)", (3, 24, 12)),
+        Example("TimeMasking(1, size=8, count=2, seed=1)", (3, 24, 12)),
+    ),
+    "activations": (
+        Example("DropActivation(0.3, seed=1)", (8, 24)),
+        Example("RReLU(seed=1)", (8, 24)),
     ),
     "paths": (
         Example("StochasticDepth(0.4, seed=1)", (8, 24)),
@@ -50,8 +60,10 @@ EXAMPLES = {
     ),
     "weights": (
         Example("DropConnect(0.3, keras.layers.Dense(24), seed=1)", (8, 16)),
+        Example("Mixout(0.3, keras.layers.Dense(24), origin='zero', seed=1)", (8, 16)),
         Example("WeightDrop(0.3, keras.layers.LSTM(12), seed=1)", (8, 7, 16)),
         Example("LoRADropout(0.3, keras.layers.Dense(24, lora_rank=4), seed=1)", (8, 16)),
+        Example("dare([keras.ops.ones((8, 24))], [keras.ops.zeros((8, 24))], 0.5)"),
     ),
     "stacks": (
         Example(
@@ -68,9 +80,14 @@ EXAMPLES = {
     ),
     "tokens": (
         Example("EmbeddingDropout(0.3, keras.layers.Embedding(100, 12), seed=1)", (8, 24), "int32"),
+        Example("NEFTune(5.0, seed=1)", (3, 7, 12)),
         Example("WordDropout(0.3, unknown=2, seed=1)", (8, 24), "int32"),
         Example("TokenDropout(0.3, seed=1)", (3, 7, 12)),
         Example("RandomLTD(0.5, keras.layers.Dense(12, activation='relu'), seed=1)", (3, 7, 12)),
+    ),
+    "inputs": (
+        Example("ConditionDropout(0.3, seed=1)", (8, 24)),
+        Example("ModalityDropout(0.4, seed=1)", (8, 4, 6)),
     ),
     "attention": (
         Example("AttentionDropout(0.3, keras.layers.MultiHeadAttention(num_heads=4, key_dim=4), seed=1)", (8, 7, 16)),

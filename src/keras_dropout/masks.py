@@ -64,6 +64,15 @@ def draws(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any
     return words.shift_right(bits(low, key, words, high), 8)
 
 
+_NUMPY = Words(constant=np.uint32, shift_right=lambda x, n: x >> np.uint32(n))
+
+
+def numpy_draws(words: tuple[int, int], step: int, count: int) -> np.ndarray:
+    """Return `count` draws of a stream's call number `step` in numpy, for what is decided once, when a layer is built."""
+    state = tuple(np.array([word], np.uint32) for word in (*words, step))
+    return draws(np.arange(count, dtype=np.uint32), call_key(state, _NUMPY), _NUMPY)
+
+
 def bits(low: Any, key: tuple[Any, Any], words: Words, high: Any = None) -> Any:
     """Return the 32 random bits of each position. Only the upper 24 are used."""
     a, b = key

@@ -260,6 +260,8 @@ def _obstacle(call: graph.Call, is_last: bool) -> str | None:
         return ", whose units are not dropped one by one" if is_dropout(layer) else ""
     if is_dropout(layer) and not drops(layer):
         return None
+    if getattr(layer, "rates_given", False):
+        return ", which is given its rates at the call"
     if any(n is not None for n in getattr(layer, "noise_shape", None) or ()):
         return ", whose units share a mask (noise_shape)"
     inner = layer.layer if type(layer) is layers.DropConnect else layer

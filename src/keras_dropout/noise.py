@@ -26,6 +26,14 @@ def bernoulli_product(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bo
     return product(_bernoulli, x, state, rate, shape, pointwise=True, scaled=scaled)
 
 
+def bernoulli_product_at(x: Any, state: Any, rates: Any, shape: tuple) -> Any:
+    """Return `bernoulli_product` with a rate for each draw: `rates` broadcasts to `shape`, and gets no gradient.
+
+    Where a rate is not in [0, 1], the result is nan: in a compiled step nobody could be told otherwise.
+    """
+    return product(_bernoulli_at, x, state, rates, shape)
+
+
 def gaussian_product(x: Any, state: Any, rate: Any, shape: tuple) -> Any:
     """Return x * e with e ~ N(1, rate / (1 - rate)) of `shape`, rate < 1; the backward pass keeps nothing of x's size."""
     return product(_gaussian, x, state, rate, shape, pointwise=True)
@@ -109,6 +117,12 @@ def _bernoulli(x: Any, state: Any, rate: Any, shape: tuple, *, scaled: bool) -> 
         real = keras.backend.result_type(x.dtype, "float32")
         x = ops.cast(ops.cast(x, real) * scale(rate, real), x.dtype)
     return ops.where(kept, x, ops.zeros((), x.dtype))
+
+
+def _bernoulli_at(x: Any, state: Any, rates: Any, shape: tuple) -> Any:
+    valid = ops.logical_and(rates >= 0, rates <= 1)
+    product = _bernoulli(x, state, ops.where(valid, rates, 0.0), shape, scaled=True)
+    return ops.where(valid, product, ops.full((), float("nan"), x.dtype))
 
 
 def _gaussian(x: Any, state: Any, rate: Any, shape: tuple) -> Any:

@@ -478,6 +478,8 @@ def random_states(holder: keras.Layer, twins: Mapping[int, keras.Layer]) -> tupl
         layer = twins.get(id(layer), layer)
         if isinstance(layer, Stochastic):
             states[id(layer.stream.state)] = layer.stream.state
+        if isinstance(layer, layers.Masksembles):
+            states[id(layer.state.member)] = layer.state.member
         for generator in getattr(layer, "_seed_generators", ()):
             generators[id(generator)] = generator
             states[id(generator.state)] = generator.state
@@ -495,6 +497,8 @@ def _words(seed: int, states: list[keras.Variable], clocks: Collection[int] = ()
 
 def _first_state(words: Any, sample: Any, example: Any, variable: keras.Variable) -> Any:
     """Return the value of the state `variable` at the first call in one sample of one example."""
+    if variable.name == "member":  # of Masksembles: the k-th sample is that of the k-th network
+        return ops.reshape(ops.cast(sample, variable.dtype), (1,))
     fold = backends.current().fold
     start = ops.concatenate([ops.cast(words[:2], "uint32"), ops.zeros((1,), "uint32")])
     return ops.cast(fold(fold(fold(start, sample), example), words[2])[: variable.shape[0]], variable.dtype)

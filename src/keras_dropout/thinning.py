@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_dropout.errors import check_whole, refuse
-from keras_dropout.layers.base import MaskLayer
+from keras_dropout.layers.base import MaskLayer, RateAtCall
 from keras_dropout.layers.units import Select
 from keras_dropout.masks import POSITIONS
 from keras_dropout.models import graph, kinds
@@ -67,7 +67,8 @@ def thin(model: keras.Model, seed: int = 0, sample: int = 0) -> keras.Model:
 
 def is_mask(layer: Any) -> bool:
     """Return whether our layer multiplies by an independent keep-or-drop decision for each entry of its mask, and does no more."""
-    return isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop and type(layer).call is MaskLayer.call
+    plain = isinstance(layer, MaskLayer) and type(layer).drop is MaskLayer.drop
+    return plain and type(layer).call in (MaskLayer.call, RateAtCall.call) and not getattr(layer, "rates_given", False)
 
 
 def mask_shape(layer: MaskLayer, shape: tuple, where: str) -> tuple:

@@ -20,6 +20,9 @@ BLOCKS = {
     "mean_is_kept": "blocks leave the border out more often than the middle; the sum of a map is kept exactly",
 }
 ONE_LESS = {"rate": 1}
+FIXED = {"fresh_mask_each_call": "the masks are fixed", **RATELESS}
+UNSCALED = {"mean_is_kept": "the method does not scale what is left"}
+BANDS_BAD = ({"size": 0}, {"count": 0}, {"share": 0}, {"share": 1.1}, {"share": True}, {"value": float("inf")}, {"axis": 0})
 
 
 def signs(shape):
@@ -125,6 +128,28 @@ CASES = {
             bad=(ONE_LESS, {"data_format": "last"}),
         )
     ],
+    "Masksembles": [
+        Case(
+            {"masks": 4, "scale": 2.0},
+            (64, 16),
+            drops="other",
+            inference=lambda layer, x: x * ops.convert_to_numpy(layer.state.table).mean(axis=0),
+            exempt=FIXED,
+            bad=({"masks": 1}, {"masks": 2.0}, {"scale": 0.5}, {"scale": "a"}),
+        ),
+        Case(
+            {"masks": 3, "scale": 1.5},
+            (64, 3, 16),
+            shared=(1,),
+            drops="other",
+            inference=lambda layer, x: x * ops.convert_to_numpy(layer.state.table).mean(axis=0),
+            exempt=FIXED,
+        ),
+    ],
+    "NestedDropout": [
+        Case({"rate": 0.2}, (256, 16), drops="other", exempt=UNSCALED),
+        Case({"rate": 0.2}, (64, 3, 16), shared=(1,), drops="other", exempt=UNSCALED),
+    ],
     # regions
     "SpatialDropout1D": [Case({"rate": 0.3}, (64, 4, 16), shared=(1,))],
     "SpatialDropout2D": [
@@ -149,7 +174,7 @@ CASES = {
             (64, 9, 8, 3),
             shared=(3,),
             drops="other",
-            exempt={"mean_is_kept": "the method does not scale what is left"},
+            exempt=UNSCALED,
             bad=({"size": 0},),
         )
     ],
@@ -159,7 +184,7 @@ CASES = {
             shape,
             shared=shared,
             drops="other",
-            exempt={"mean_is_kept": "the method does not scale what is left"},
+            exempt=UNSCALED,
             bad=({"scale": (0, 0.3)}, {"scale": (0.3, 1.1)}, {"ratio": (2, 1)}, {"ratio": 1}, {"value": "noise"}),
         )
         for more, shape, shared in (({}, (64, 9, 8, 3), (3,)), ({"data_format": "channels_first"}, (64, 3, 9, 8), (1,)))
@@ -176,6 +201,36 @@ CASES = {
                 "masking_is_passed_on": "the tokens of a padding mask would be others",
             },
             bad=(ONE_LESS, {"prefix": -1}, {"ordered": 1}),
+        )
+    ],
+    # spectrograms
+    "TimeMasking": [
+        Case({"rate": 0.7, "size": 4, "count": 2}, (64, 9, 8), shared=(2,), drops="other", exempt=UNSCALED, bad=BANDS_BAD),
+        Case({"rate": 1, "size": 9, "axis": 2}, (64, 3, 9, 2), shared=(1, 3), drops="other", exempt=UNSCALED),
+    ],
+    "FrequencyMasking": [
+        Case({"rate": 0.7, "size": 4, "share": 0.4}, (64, 5, 9), shared=(1,), drops="other", exempt=UNSCALED, bad=BANDS_BAD)
+    ],
+    # activations
+    "DropActivation": [
+        Case(
+            {"rate": 0.3},
+            (64, 16),
+            drops="other",
+            inputs=signs((64, 16)),
+            inference=lambda layer, x: (1 - layer.rate) * np.maximum(x, 0) + layer.rate * x,
+            bad=({"activation": "nothing"},),
+        )
+    ],
+    "RReLU": [
+        Case(
+            {"slopes": (0.1, 0.5)},
+            (64, 16),
+            drops="other",
+            inputs=signs((64, 16)),
+            inference=lambda layer, x: np.where(x < 0, 0.3 * x, x),
+            exempt=RATELESS,
+            bad=({"slopes": (1, 0)}, {"slopes": 0.1}),
         )
     ],
     # paths
@@ -306,6 +361,15 @@ CASES = {
             bad=(ONE_LESS, {"prefix": -1}, {"layer": 0.5}),
         )
     ],
+    "NEFTune": [Case({"alpha": 5.0}, (64, 8, 5), drops="other", exempt=RATELESS, bad=({"alpha": -1}, {"alpha": "a"}))],
+    # inputs
+    "ConditionDropout": [
+        Case({"rate": 0.3}, (512, 5, 4), shared=(1, 2), exempt=UNSCALED, bad=({"each": 2}, {"null": "mean"})),
+        Case({"rate": 0.3, "null": "learned"}, (512, 4), shared=(1,), weights=1, exempt=UNSCALED),
+    ],
+    "ModalityDropout": [
+        Case({"rate": 0.4}, (256, 4, 6), shared=(2,), drops="other", exempt=UNSCALED, bad=({"presence": 1},)),
+    ],
     # attention
     "AttentionDropout": [
         Case(
@@ -365,6 +429,24 @@ CASES = {
         ),
         Case(
             lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "per": "batch"},
+            (8, 6, 5, 3),
+            drops="other",
+            inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
+            weights=2,
+            exempt=UNMASKED,
+        ),
+    ],
+    "Mixout": [
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Dense(16, bias_initializer="normal"), "origin": "zero"},
+            SHAPE,
+            drops="other",
+            inference=lambda layer, x: dense(layer, x),
+            weights=2,
+            bad=({"origin": "weights"}, {"layer": 0.5}),
+        ),
+        Case(
+            lambda: {"rate": 0.3, "layer": keras.layers.Conv2D(3, 3, padding="same"), "origin": "zero"},
             (8, 6, 5, 3),
             drops="other",
             inference=lambda layer, x: ops.convert_to_numpy(layer.layer(x)),
@@ -566,7 +648,7 @@ CASES = {
         for by in ("weights", "units")
     ],
 }
-NO_LAYERS = {"DropPath", "linear_decay"}
+NO_LAYERS = {"DropPath", "dare", "linear_decay"}
 
 
 def test_every_layer_has_a_case():

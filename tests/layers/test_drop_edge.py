@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import BadInput, DropEdge
+from keras_dropout import BadInput, DropEdge, Dropout
 
 RNG = np.random.default_rng(0)
 NODES = 30
@@ -79,3 +79,18 @@ def test_one_graph_without_a_batch():
 def test_what_is_no_adjacency_matrix_is_refused(shape):
     with pytest.raises(BadInput, match="DropEdge: inputs must be adjacency matrices"):
         DropEdge(0.5)(np.ones(shape, "float32"), training=True)
+
+
+def test_nodes_edges_and_messages_are_dropped_by_noise_shapes():
+    """DropNode and DropEdge as cases of DropMessage: element by element, with the draws of a node or of an edge shared."""
+    messages = np.ones((2, 40, 40, 6), "float32")  # from node j to node i
+
+    def kept(noise_shape):
+        return ops.convert_to_numpy(Dropout(0.3, noise_shape, seed=1)(messages, training=True)) != 0
+
+    for noise_shape, shared in ((None, ()), ((None, None, None, 1), (3,)), ((None, 1, None, 1), (1, 3))):
+        found = kept(noise_shape)
+        for axis in range(4):
+            assert (found == found.take([0], axis)).all() == (axis in shared)
+        draws = found.take([0], 1) if 1 in shared else found
+        assert abs(found.mean() - 0.7) < 5 * np.sqrt(0.21 * (6 if 3 in shared else 1) / draws.size)

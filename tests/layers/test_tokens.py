@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import BadInput, EmbeddingDropout, RandomLTD, TokenDropout, WordDropout
+from keras_dropout import BadInput, EmbeddingDropout, NEFTune, RandomLTD, TokenDropout, WordDropout, place, sites
 from keras_dropout.testing import backend
 
 WORDS, FEATURES = 300, 4
@@ -278,3 +278,51 @@ def test_blocks_and_inputs_that_cannot_be_meant_are_refused():
     ):
         with pytest.raises(BadInput, match=words):
             layer(np.ones(shape, "float32"), training=True)
+
+
+# NEFTune
+
+
+@pytest.mark.parametrize(("tokens", "features"), [(10, 40), (40, 40), (10, 160)])
+def test_the_noise_is_uniform_and_of_the_stated_size(tokens, features):
+    noise = ops.convert_to_numpy(NEFTune(5.0, seed=1)(np.zeros((100, tokens, features), "float32"), training=True))
+    size = 5 / np.sqrt(tokens * features)
+    shares = np.histogram(noise, 10, (-size, size))[0] / noise.size
+    assert np.abs(noise).max() <= size
+    assert (np.abs(shares - 0.1) < 5 * np.sqrt(0.09 / noise.size)).all()
+    norms = np.square(noise).sum(axis=(1, 2))
+    assert abs(norms.mean() - 25 / 3) < 5 * norms.std() / 10
+
+
+def test_padding_does_not_make_the_noise_smaller():
+    x = np.zeros((2, 40, 8), "float32")
+    mask = ops.convert_to_tensor(np.stack([np.arange(40) < 10, np.ones(40, bool)]))
+    noise = ops.convert_to_numpy(NEFTune(2.0, seed=1)(x, training=True, mask=mask))
+    np.testing.assert_allclose(np.abs(noise).max(axis=(1, 2)), [2 / np.sqrt(10 * 8), 2 / np.sqrt(40 * 8)], rtol=0.05)
+
+
+def test_the_size_of_the_noise_can_change_in_a_compiled_step():
+    layer = NEFTune(0.0, seed=1)
+    x = np.zeros((4, 5, 6), "float32")
+    step = backend.compiled_training(layer)
+    assert not step(x).any()
+    layer.alpha = 3.0
+    assert step(x).any()
+    assert step.traces() <= 1
+
+
+def test_it_is_offered_behind_embeddings_and_put_there():
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(20, 4, name="e"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(2, name="d"),
+        ]
+    )
+    fits = {site.name: site.methods for site in sites(model)}
+    assert "NEFTune" in fits["e"]
+    assert "NEFTune" not in fits["d"]
+    placed = place(model, {"e": {"kind": "NEFTune", "alpha": 5.0}})
+    layer = next(layer for layer in placed.layers if isinstance(layer, NEFTune))
+    assert layer.alpha == 5.0

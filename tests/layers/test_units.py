@@ -5,7 +5,23 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_dropout import AlphaDropout, BadInput, Dropout, FeatureAlphaDropout, GaussianDropout, WordDropout
+from keras_dropout import (
+    AlphaDropout,
+    BadInput,
+    Dropout,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    Masksembles,
+    NestedDropout,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    WordDropout,
+    ensemble,
+    moments,
+    sampling,
+    sites,
+    thinning,
+)
 from keras_dropout.testing import backend
 
 X = np.random.default_rng(0).uniform(1, 2, (64, 5, 16)).astype("float32")
@@ -13,6 +29,10 @@ X = np.random.default_rng(0).uniform(1, 2, (64, 5, 16)).astype("float32")
 
 def train(layer, x=X):
     return ops.convert_to_numpy(layer(x, training=True))
+
+
+def train_at(layer, x, rates):
+    return ops.convert_to_numpy(layer(x, training=True, rate=rates.astype("float32")))
 
 
 # Dropout
@@ -85,6 +105,110 @@ def test_setting_a_bad_rate_is_refused_and_changes_nothing(layer):
         with pytest.raises(BadInput):
             layer.rate = rate
     assert layer.rate == 0.5
+
+
+# Rates at the call
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "rates"),
+    [
+        (Dropout, (5, 4000), np.array([[0], [0.1], [0.3], [0.7], [1]])),  # per example
+        (Dropout, (50, 80, 5), np.array([[[0, 0.1, 0.3, 0.7, 1]]])),  # per channel
+        (Dropout, (400, 5, 10), np.linspace(0, 1, 5)[None, :, None]),  # per token
+        (SpatialDropout1D, (4000, 2, 3), np.array([[[0.2, 0.5, 0.9]]])),
+        (SpatialDropout2D, (4, 2, 2, 4000), np.array([0, 0.4, 0.8, 1])[:, None, None, None]),
+    ],
+)
+def test_each_draw_has_the_rate_that_it_is_given(layer, shape, rates):
+    y = train_at(layer(0.5, seed=3), np.ones(shape, "float32"), rates)
+    each = np.broadcast_to(rates.astype("float32"), shape)
+    np.testing.assert_allclose(y[y != 0], (1 / np.maximum(1 - each, 1e-9))[y != 0], rtol=1e-5)
+    along = tuple(axis for axis, n in enumerate(rates.shape) if n == 1)
+    spatial = shape[1:-1] if layer is not Dropout else ()
+    draws = np.prod(shape) / rates.size / np.prod(spatial)
+    off = np.abs((y == 0).mean(axis=along, keepdims=True) - rates)
+    assert (off <= 5 * np.sqrt(rates * (1 - rates) / draws)).all(), off
+
+
+@pytest.mark.parametrize("layer", [Dropout, SpatialDropout1D])
+def test_rates_at_the_call_meet_the_draws_of_the_layers_own(layer):
+    same = np.full((1, 1, 16), 0.3)
+    np.testing.assert_array_equal(train_at(layer(0.9, seed=2), X, same), train(layer(0.3, seed=2)))
+    low, high = (train_at(layer(0.9, seed=2), X, same + more) != 0 for more in (0, 0.4))
+    assert (low | ~high).all()
+    assert low.sum() > high.sum()
+    used = layer(0.3, seed=2)
+    train_at(used, X, same)  # a step of the same sequence
+    expected = layer(0.3, seed=2)
+    train(expected)
+    np.testing.assert_array_equal(train(used), train(expected))
+
+
+class GivenRates(keras.layers.Layer):
+    """Drops ones at the rates that come in, or what comes in at fixed rates."""
+
+    def __init__(self, values=None, rates=None):
+        super().__init__()
+        self.values, self.rates, self.drop = values, rates, Dropout(0.5, seed=4)
+        self.build((64, 20))
+
+    def call(self, inputs, training=False):
+        if self.values is None:
+            return self.drop(inputs, training=training, rate=self.rates)
+        return self.drop(self.values, training=training, rate=inputs)
+
+
+def test_no_gradient_goes_into_the_rates_and_that_of_the_values_is_the_factor():
+    rates = np.random.default_rng(0).uniform(0.1, 0.9, (64, 20)).astype("float32")
+    ones = np.ones_like(rates)
+    assert train(GivenRates(values=ones), rates).std() > 0.5
+    np.testing.assert_array_equal(backend.gradient(GivenRates(values=ones), rates, ones), 0 * ones)
+    factor = train(GivenRates(rates=rates), ones)
+    np.testing.assert_allclose(backend.gradient(GivenRates(rates=rates), ones, 3 * ones), 3 * factor, rtol=1e-6)
+
+
+def test_rates_at_the_call_are_obeyed_in_a_compiled_step():
+    layer = GivenRates(rates=np.array([[0.0], [1.0]] * 32, "float32"))
+    y = backend.compiled_training(layer)(np.ones((64, 20), "float32"))
+    np.testing.assert_array_equal(y, np.array([[1.0], [0.0]] * 32) * np.ones((64, 20)))
+
+
+def test_a_rate_outside_of_0_to_1_makes_nan_of_what_it_is_for():
+    y = train_at(Dropout(0.5), np.ones((4, 6), "float32"), np.array([[0.0], [-0.1], [1.1], [np.nan]]))
+    assert np.isnan(y).all(axis=1).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (np.full(16, 0.5), "rate at the call must have, for each axis of"),
+        (np.full((64, 1), 0.5), "its size or 1; got shape"),
+        (np.full((1, 1, 5), 0.5), "its size or 1; got shape"),
+        (1.5, r"rate must be a number in \[0, 1\]"),
+        ("0.5", "rate must be a number"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_rates_that_stand_for_no_draws_are_refused(rates, said, training):
+    with pytest.raises(BadInput, match=said):
+        Dropout(0.5)(X, training=training, rate=rates if isinstance(rates, (str, float)) else rates.astype("float32"))
+    with pytest.raises(BadInput, match="its size or 1; got shape"):  # one draw for all steps
+        SpatialDropout1D(0.5)(X, training=training, rate=np.full((1, 5, 1), 0.5, "float32"))
+    with pytest.raises(BadInput, match="must be floating point"):
+        Dropout(0.5)(X, training=training, rate=np.ones((1, 1, 16), "int32"))
+
+
+def test_what_reads_a_layers_rate_knows_that_calls_give_others():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(Dropout(0.0, name="d")(inputs, rate=keras.ops.sigmoid(inputs))))
+    x = np.ones((3, 6), "float32")
+    for read in (lambda: moments.propagate(model, x), lambda: thinning.thin(model), lambda: ensemble.networks(model)):
+        with pytest.raises(BadInput, match="Dropout"):
+            read()
+    (_, _, found), *_ = sampling.Passes.of(model).run(x, 20, lambda outputs: {"outputs": outputs})
+    assert found["outputs"].std(axis=0).max() > 1e-3
+    assert [each["rate"] for site in sites(model) for each in site.dropout] == [None]
 
 
 # GaussianDropout
@@ -181,3 +305,104 @@ def test_features_are_dropped_as_a_whole(rank, data_format, channel):
     gone = np.isclose(first, -1.236160, atol=1e-5)
     assert abs(gone.mean() - 0.2) < 5 * np.sqrt(0.16 / 1000)
     assert not np.array_equal(gone, gone[:1].repeat(40, axis=0))
+
+
+# NestedDropout
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_the_length_of_the_prefix_is_geometric(rate):
+    y = train(NestedDropout(rate, seed=1), np.ones((20_000, 6), "float32"))
+    assert set(np.unique(y)) == {0.0, 1.0}
+    assert (np.diff(y, axis=1) <= 0).all()  # a prefix
+    length = y.sum(axis=1)
+    for b in range(1, 7):
+        expected = (1 - rate) ** (b - 1) * (rate if b < 6 else 1)
+        assert abs((length == b).mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / len(y))
+
+
+def test_nested_dropout_at_rate_1_keeps_the_first_unit_alone():
+    np.testing.assert_array_equal(train(NestedDropout(1.0), X), X * (np.arange(16) == 0))
+
+
+def test_nested_dropout_orders_a_linear_code_by_variance():
+    """The autoencoder of the paper: with it the first units of the code hold what principal components hold."""
+    keras.utils.set_random_seed(0)
+    scales = np.array([4, 2, 1, 0.5], "float32")
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0].astype("float32")
+    x = (np.random.default_rng(0).normal(size=(512, 4)) * scales).astype("float32") @ basis
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), NestedDropout(0.4, seed=1), keras.layers.Dense(4)])
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    model.fit(x, x, epochs=60, batch_size=64, verbose=0)
+    code = ops.convert_to_numpy(model.layers[0](x))
+    first = ops.convert_to_numpy(model.layers[-1](code * (np.arange(4) == 0)))
+    assert np.square(first - x).mean() < 1.3 * np.square(scales[1:]).sum() / 4
+
+
+# Masksembles
+
+
+@pytest.mark.parametrize(("masks", "scale", "units"), [(4, 2.0, 16), (4, 1.5, 128), (8, 3.0, 64), (3, 1.0, 10), (2, 2.0, 7)])
+def test_masks_have_equal_sizes_leave_no_unit_out_and_overlap_as_stated(masks, scale, units):
+    tables = []
+    for seed in range(30):
+        layer = Masksembles(masks, scale, seed=seed)
+        y = train(layer, np.ones((masks, units), "float32"))
+        assert len(set(y.sum(axis=1))) == 1
+        assert (y.max(axis=0) == 1).all()
+        assert layer.rate == pytest.approx(1 - y[0].mean())
+        tables.append(y)
+    ones = tables[0][0].sum()
+    assert abs(ones - units / (scale * (1 - (1 - 1 / scale) ** masks))) <= 0.5
+    shared = np.array([y[0] @ y[1] / ones for y in tables])
+    assert abs(shared.mean() - 1 / scale) < 5 * shared.std() / np.sqrt(30) + 1.5 / ones
+    assert scale == 1 or any((tables[0] != other).any() for other in tables)
+
+
+def test_masks_that_there_are_not_are_refused():
+    with pytest.raises(BadInput, match="there are no 8 masks of 3 units at scale 50"):
+        Masksembles(8, 50.0).build((None, 3))
+
+
+def ensemble_of_two_layers():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(16, "relu"),
+        Masksembles(4, 2.0, seed=1),
+        keras.layers.Dense(12, "relu"),
+        Masksembles(4, 2.0, seed=2),
+    ]
+    return keras.Sequential([keras.Input((5,)), *layers, keras.layers.Dense(3)])
+
+
+def network(model, x, number):
+    """The outputs of one network, with the mask of that number in each layer."""
+    for layer in model.layers:
+        x = (
+            x * ops.convert_to_numpy(layer.state.table)[number]
+            if isinstance(layer, Masksembles)
+            else ops.convert_to_numpy(layer(x))
+        )
+    return x
+
+
+def test_samples_are_the_networks_one_after_the_other():
+    model, x = ensemble_of_two_layers(), np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    (_, _, found), *_ = sampling.Passes.of(model).run(x, 6, lambda outputs: {"outputs": outputs})
+    for sample in range(6):
+        np.testing.assert_allclose(found["outputs"][sample], network(model, x, sample % 4), rtol=1e-4, atol=1e-5)
+    assert np.abs(found["outputs"][0] - found["outputs"][1]).max() > 1e-3
+
+
+def test_in_training_an_example_goes_through_one_network():
+    model, x = ensemble_of_two_layers(), np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
+    y = ops.convert_to_numpy(model(x, training=True))
+    for row in range(7):
+        np.testing.assert_allclose(y[row], network(model, x[row : row + 1], row % 4)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_masks_are_saved_with_the_model(tmp_path):
+    model, x = keras.Sequential([keras.Input((16,)), Masksembles(4, 2.0)]), np.ones((4, 16), "float32")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x, training=True)), ops.convert_to_numpy(model(x, training=True)))

@@ -13,12 +13,16 @@ from keras_dropout import (
     BadInput,
     DropConnect,
     LoRADropout,
+    Mixout,
     SparseVariationalDropout,
     Standout,
     TargetedDropout,
     VariationalDropout,
     WeightDrop,
+    dare,
     noise,
+    place,
+    sampling,
 )
 from keras_dropout.masks import Stream
 
@@ -312,6 +316,97 @@ class Sum(keras.Layer):
         return x + states[0], [x + states[0]]
 
 
+# Mixout
+
+
+def mixed(w, w0, rate, seed=0, steps=1):
+    """The outputs for the unit matrix, the kernel itself, in the step behind `steps` that see w0."""
+    layer = Mixout(rate, dense(w0), seed=seed)
+    eye = np.eye(len(w), dtype="float32")
+    for _ in range(steps):
+        np.testing.assert_allclose(numpy(layer(eye, training=True)), w0, rtol=1e-6)  # nothing else to replace it by
+    layer.layer.set_weights([w])
+    return layer, numpy(layer(eye, training=True))
+
+
+def test_mixout_replaces_weights_by_those_of_the_start_and_keeps_the_mean():
+    w, w0 = normal(80, 50), normal(80, 50, seed=1)
+    layer, y = mixed(w, w0, 0.7)
+    replaced = np.isclose(y, w0)
+    assert_share(replaced, 0.7)
+    np.testing.assert_allclose(y[~replaced], (w0 + (w - w0) / 0.3)[~replaced], rtol=1e-3, atol=1e-4)
+    calls = np.mean([numpy(layer(np.eye(80, dtype="float32"), training=True)) for _ in range(200)], axis=0)
+    spread = np.abs(w - w0) * math.sqrt(0.7 / 0.3 / 200)
+    assert (np.abs(calls - w) < 5.5 * spread + 1e-4).all()
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, 1)])
+def test_mixout_at_rate_0_is_the_layer_and_at_rate_1_that_of_the_start(rate, expected):
+    both = normal(8, 5), normal(8, 5, seed=1)
+    np.testing.assert_allclose(mixed(*both, rate)[1], both[expected], rtol=1e-5, atol=1e-6)
+
+
+def test_mixout_from_zero_is_drop_connect_with_a_mask_for_the_batch():
+    w, eye = normal(30, 20), np.eye(30, dtype="float32")
+    one = Mixout(0.4, dense(w), origin="zero", seed=5)
+    other = DropConnect(0.4, dense(w), per="batch", drop_bias=False, seed=5)
+    for _ in range(3):
+        np.testing.assert_array_equal(numpy(one(eye, training=True)), numpy(other(eye, training=True)))
+
+
+def test_mixout_starts_again_when_told_and_only_then():
+    w, eye = normal(8, 5), np.eye(8, dtype="float32")
+    layer, _ = mixed(w, normal(8, 5, seed=1), 1.0, steps=3)
+    assert not np.allclose(numpy(layer(eye, training=True)), w)
+    layer.restart()
+    np.testing.assert_allclose(numpy(layer(eye, training=True)), w, rtol=1e-6)
+    layer.layer.set_weights([0 * w])
+    np.testing.assert_allclose(numpy(layer(eye, training=True)), w, rtol=1e-6)
+
+
+def test_mixout_around_a_trained_layer_goes_back_to_it_also_when_saved(tmp_path):
+    keras.utils.set_random_seed(0)
+    trained = keras.Sequential([keras.Input((4,)), layers.Dense(6, "relu", name="h"), layers.Dense(2)])
+    w0 = trained.get_weights()[0]
+    model = place(trained, {"h": {"kind": "Mixout", "rate": 0.5, "seed": 1}})
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    x = normal(64, 4)
+    model.fit(x, x[:, :2], epochs=3, verbose=0)
+    model.save(tmp_path / "m.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "m.keras")):
+        mixout = next(layer for layer in each.layers if isinstance(layer, Mixout))
+        assert np.abs(numpy(mixout.layer.kernel) - w0).max() > 0.01
+        mixout.rate = 1.0
+        inputs = normal(3, 4, seed=2)
+        expected = np.maximum(inputs @ w0 + numpy(mixout.layer.bias), 0)
+        np.testing.assert_allclose(numpy(mixout(inputs, training=True)), expected, rtol=1e-4, atol=1e-5)
+        mixout.rate = 0.5
+        passes = sampling.Passes.of(each)  # which begin with step 0 again
+        (_, _, found), *_ = passes.run(inputs, 20, lambda outputs: {"outputs": outputs})
+        assert found["outputs"].std(axis=0).max() > 1e-3
+
+
+# dare
+
+
+def test_dare_keeps_the_mean_of_the_change_and_leaves_what_did_not_change():
+    base, change = [normal(300, 200), normal(200, seed=1), np.arange(3)], normal(300, 200, seed=2)
+    kernel, bias, counts = dare([base[0] + change, base[1], np.arange(3) + 5], base, 0.9, seed=4)
+    gone = kernel == base[0]
+    assert_share(gone, 0.9)
+    np.testing.assert_allclose((kernel - base[0])[~gone], 10 * change[~gone], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(bias, base[1])
+    np.testing.assert_array_equal(counts, np.arange(3) + 5)
+    other = dare([base[0] + change], base[:1], 0.9, seed=5)[0] == base[0]
+    assert abs((gone & other).mean() - 0.81) < 0.01
+
+
+@pytest.mark.parametrize(("weights", "rate"), [([np.ones(3)], 1.0), ([np.ones(4)], 0.5), ([np.ones(3)] * 2, 0.5)])
+def test_dare_refuses_other_shapes_and_rate_1(weights, rate):
+    with pytest.raises(BadInput, match="dare: "):
+        dare(weights, [np.zeros(3)], rate)
+
+
 # WeightDrop
 
 
@@ -602,6 +697,7 @@ EVERY = {
     "gaussian": lambda **options: DropConnect(0.3, layers.Dense(4, "tanh", **options), inference="gaussian", seed=0),
     "batch": lambda **options: DropConnect(0.3, layers.Conv1D(4, 3, **options), per="batch", seed=0),
     "weights": lambda **options: WeightDrop(0.3, layers.LSTM(4, recurrent_initializer="he_normal", **options), seed=0),
+    "mixout": lambda **options: Mixout(0.3, layers.Conv1D(4, 3, **options), seed=0),
     "lora": lambda **options: LoRADropout(0.3, layers.Dense(4, lora_rank=2, **options), seed=0),
 }
 

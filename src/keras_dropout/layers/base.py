@@ -1,5 +1,6 @@
 """The shared parts of the layers: rates and a stream of masks as state, saved and configured once for all of them."""
 
+import math
 import numbers
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -61,6 +62,21 @@ class Rate:
         return rate
 
 
+class Number(Rate):
+    """An attribute held in a variable like a `Rate`: a finite number, of at least `least` if that is given."""
+
+    def __init__(self, fix: str, least: float = -math.inf):
+        super().__init__()
+        self.fix, self.least = fix, least
+
+    def check(self, layer: Any, value: Any) -> float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if real and math.isfinite(value) and value >= self.least:
+            return float(value)
+        range_ = "" if self.least == -math.inf else f" of at least {self.least:g}"
+        refuse(f"{type(layer).__name__}: {self.name} must be a finite number{range_}; got {value!r}.", self.fix)
+
+
 # To a type checker, a mixin of a layer is a layer.
 if TYPE_CHECKING:
     from keras import Layer as _Mixin
@@ -95,14 +111,15 @@ class Stochastic(_Mixin):
     @classmethod
     def free_rates(cls) -> set[str]:
         """Return the names of the rates that can be changed without compiling again."""
-        return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, Rate)}
+        return {name for base in cls.__mro__ for name in vars(base) if isinstance(getattr(cls, name, None), Rate)}
 
     @property
     def variables(self) -> list[keras.Variable]:
         return [*super().variables, *vars(self.state).values()]
 
     def get_config(self) -> dict:
-        rates = {name: getattr(type(self), name).own(self) for name in vars(self.state) if name != "stream"}
+        held = {name: getattr(type(self), name, None) for name in vars(self.state)}
+        rates = {name: rate.own(self) for name, rate in held.items() if isinstance(rate, Rate)}
         more = (name for cls in reversed(type(self).__mro__) for name in vars(cls).get("in_config", ()))
         return {**super().get_config(), **rates, "seed": self.seed, **{name: getattr(self, name) for name in more}}
 
@@ -134,6 +151,7 @@ class MaskLayer(Stochastic, keras.Layer):
 
     rate = Rate()
     ranks: range | None = None  # of the inputs, if not all are accepted
+    at_prediction = False  # whether it is part of the network at prediction too, so that it cannot be left out
     layout = ""  # the axes of the inputs, for the message about a wrong rank
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
@@ -169,6 +187,52 @@ class MaskLayer(Stochastic, keras.Layer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
+
+
+class NoiseLayer(MaskLayer):
+    """A layer like these, without a rate: other numbers than a rate, or none, say what it does."""
+
+    rate: Any = None
+
+    def __init__(self, seed: int | None, **options: Any):
+        values = {name: options.pop(name) for name in self.free_rates()}
+        super(MaskLayer, self).__init__(**options)
+        self.start(seed, **values)
+        self._build_at_init()
+
+
+class RateAtCall(MaskLayer):
+    """A mask layer that takes a tensor of rates at the call, one for each draw of its mask. It comes first among the bases."""
+
+    rates_given = False  # whether a call gave it some, so that its own rate says nothing
+
+    def call(self, inputs: Any, training: bool = False, rate: Any = None) -> Any:
+        if rate is None:
+            return super().call(inputs, training=training)
+        self.check_inputs(inputs)
+        shape = self.mask_shape(tuple(ops.shape(inputs)))
+        self.take_rates(rate, shape)
+        return noise.bernoulli_product_at(inputs, self.stream.next(), rate, shape) if training else inputs
+
+    def compute_output_spec(self, inputs: Any, training: bool = False, rate: Any = None) -> Any:
+        if rate is not None:
+            self.take_rates(rate, self.mask_shape(tuple(inputs.shape)))  # already when a model is made, as `check_inputs`
+        return super().compute_output_spec(inputs, training=training)
+
+    def take_rates(self, rates: Any, shape: tuple) -> None:
+        """Refuse rates that do not stand for the draws of a mask of `shape`. Fewer axes would be taken for the last ones."""
+        given = tuple(rates.shape) if hasattr(rates, "shape") else ()
+        off = any(isinstance(n, int) and n != 1 and isinstance(m, int) and n != m for n, m in zip(given, shape))
+        if given and (off or len(given) != len(shape)):
+            refuse(
+                f"{type(self).__name__}: rate at the call must have, for each axis of {shape}, its size or 1; got shape {given}.",
+                "One rate per example is (batch, 1, ...), one per unit of the last axis (1, ..., units).",
+            )
+        if not hasattr(rates, "shape"):
+            self.__class__.rate.check(self, rates)
+        elif "float" not in (kind := keras.backend.standardize_dtype(rates.dtype)):
+            refuse(f"{type(self).__name__}: rate at the call must be floating point; got {kind}.", "Cast it.")
+        self.rates_given = True
 
 
 class LayerWrapper(Stochastic, keras.layers.Wrapper):

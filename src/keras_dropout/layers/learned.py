@@ -15,28 +15,11 @@ from keras import ops
 
 from keras_dropout import noise
 from keras_dropout.errors import check_choice, check_flag, check_positive, check_rate, refuse
-from keras_dropout.layers.base import LayerWrapper, Rate, check_floating
+from keras_dropout.layers.base import LayerWrapper, Number, Rate, check_floating
 
 __all__ = ["ConcreteDropout", "SparseVariationalDropout", "Standout", "TargetedDropout", "VariationalDropout"]
 
 _EPSILON = 1e-8  # under a square root or in a logarithm
-
-
-class Number(Rate):
-    """An attribute held in a variable like a `Rate`: a finite number, of at least `least` if that is given."""
-
-    def __init__(self, fix: str, least: float = -math.inf):
-        super().__init__()
-        self.fix, self.least = fix, least
-
-    def check(self, layer: Any, value: Any) -> float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if real and math.isfinite(value) and value >= self.least:
-            return float(value)
-        range_ = "" if self.least == -math.inf else f" of at least {self.least:g}"
-        refuse(f"{type(layer).__name__}: {self.name} must be a finite number{range_}; got {value!r}.", self.fix)
-
-
 _KL_WEIGHT = "1 / N for a mean loss over N training examples; 0 switches it off."
 
 

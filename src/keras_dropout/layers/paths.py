@@ -197,7 +197,10 @@ class DropEdge(MaskLayer):
     Inference:     y = D^(-1/2) A D^(-1/2): all edges, normalised in the same way.
     Arguments:     rate: fraction of edges dropped, in [0, 1]; 1 leaves the self-loops. normalize: "symmetric" as above,
                    "row" for D^(-1) (A * m), or "none", where another layer does it. seed: whole number.
-    Source:        Rong et al. 2020, arXiv:1907.10903. Add the identity to A first, as graph convolutions do.
+    Source:        Rong et al. 2020, arXiv:1907.10903. Add the identity to A first, as graph convolutions do. To drop nodes
+                   (DropNode, Do et al. 2020, arXiv:2008.12578) use Dropout with noise_shape (None, None, 1) on the features,
+                   (batch, nodes, features); to drop messages (DropMessage, Fang et al. 2022, arXiv:2204.10037), of which edges
+                   and nodes are cases, Dropout on (batch, nodes, nodes, features), with 1 in noise_shape for what is shared.
     Differs from:  PyTorch Geometric's dropout_edge: the shape stays (a shorter edge list would change every compiled program),
                    both directions of an undirected edge are dropped together, and self-loops are neither dropped nor doubled. A
                    node without edges gets zeros, not nan. In a directed graph i -> j and j -> i are dropped together.

@@ -12,7 +12,7 @@ from keras import ops
 from keras_dropout import noise
 from keras_dropout.backends import current
 from keras_dropout.errors import check_choice, check_flag, check_range, check_rate, check_whole, refuse
-from keras_dropout.layers.base import ChannelLayer, Stochastic, check_floating
+from keras_dropout.layers.base import ChannelLayer, RateAtCall, Stochastic, check_floating
 
 __all__ = [
     "Cutout",
@@ -46,6 +46,7 @@ _SPATIAL = """Drop whole channels at random in training, and scale the others up
     Inference:     y = x.
     Arguments:     rate: fraction of channels dropped, in [0, 1]; 1 gives zeros. data_format: "channels_last" or
                    "channels_first"; Keras's setting if left out. seed: whole number.
+    At call:       rate, a tensor of rates as in Dropout, one for each draw: 1 on each spatial axis.
     Source:        Tompson et al. 2015, arXiv:1411.4280.
     Differs from:  keras.layers.{name} as Dropout differs from Keras's; its dtype policy and `trainable` survive a round trip; and
                    SpatialDropout1D can have channels first too.
@@ -57,13 +58,13 @@ _SPATIAL = """Drop whole channels at random in training, and scale the others up
 
 
 @_of_rank(3, "(batch, steps, channels)", _SPATIAL)
-class SpatialDropout1D(ChannelLayer):
+class SpatialDropout1D(RateAtCall, ChannelLayer):
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None, **kwargs: Any):
         kwargs.setdefault("data_format", "channels_last")  # Keras's layer knows no other
         super().__init__(rate, seed=seed, name=name, dtype=dtype, **kwargs)
 
 
-class _SpatialDropout(ChannelLayer):
+class _SpatialDropout(RateAtCall, ChannelLayer):
     def __init__(
         self,
         rate: float,

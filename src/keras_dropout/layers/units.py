@@ -1,16 +1,18 @@
-"""Layers that drop single units."""
+"""Layers that drop single units, each anew, by fixed masks, or from a place on."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_dropout import noise
-from keras_dropout.errors import refuse
-from keras_dropout.layers.base import ChannelLayer, MaskLayer, Rate
+from keras_dropout.errors import check_number, check_whole, refuse
+from keras_dropout.layers.base import ChannelLayer, MaskLayer, NoiseLayer, Rate, RateAtCall
+from keras_dropout.masks import numpy_draws
 
-__all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout"]
+__all__ = ["AlphaDropout", "Dropout", "FeatureAlphaDropout", "GaussianDropout", "Masksembles", "NestedDropout"]
 
 
 class _UnitLayer(MaskLayer):
@@ -37,7 +39,7 @@ class _UnitLayer(MaskLayer):
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
-class Dropout(_UnitLayer):
+class Dropout(RateAtCall, _UnitLayer):
     """Drop single units at random in training, and scale the others up so that the mean is kept.
 
         y = x * m / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per unit
@@ -47,6 +49,10 @@ class Dropout(_UnitLayer):
     Arguments:     rate: fraction of units dropped, in [0, 1]; 1 gives zeros. noise_shape: shape of the mask, None on an axis
                    for the input's own size, 1 to share one draw along it; leading axes that it lacks count as 1. seed: whole
                    number; layers with the same seed draw the same masks in the same order.
+    At call:       rate, a tensor of rates instead of the layer's own, which then has no effect; one for each draw: (batch, 1) for
+                   one per example of (batch, units), (1, units) for one per unit, or the full shape. The draws are the same,
+                   each unit is scaled by its own 1 / (1 - rate), no gradient goes into the rates, and one outside of [0, 1]
+                   makes nan. In mixed precision Keras first rounds them to the compute type.
     Source:        Hinton et al. 2012, arXiv:1207.0580; Srivastava et al. 2014, JMLR 15:1929-1958.
     Differs from:  keras.layers.Dropout in that `rate` can be changed at any time, also from 0, without compiling again; the
                    position in the sequence of masks is saved with the model; a dropped nan or inf becomes 0; and the mask
@@ -55,6 +61,9 @@ class Dropout(_UnitLayer):
     >>> y = Dropout(0.5, seed=0)(np.ones((4, 8), "float32"), training=True)
     >>> sorted({float(v) for v in np.asarray(y).ravel()})
     [0.0, 2.0]
+    >>> y = Dropout(0.5, seed=0)(np.ones((2, 4), "float32"), training=True, rate=np.array([[0.0], [1.0]], "float32"))
+    >>> np.asarray(y).tolist()
+    [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
 
 
@@ -108,6 +117,109 @@ class Select(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "indices": self.indices}
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class NestedDropout(MaskLayer):
+    """Keep the first units of a code, up to a random one, so that they come to be ordered by what they are worth.
+
+        y_j = x_j where j <= b, else 0,    P(b >= j) = (1 - rate)^(j - 1), j = 1 .. units, one draw b per example
+
+    Shapes:        (batch, ..., units) -> the same.
+    Inference:     y = x. For a shorter code take the first units, y[..., :b].
+    Arguments:     rate: probability in [0, 1] that a unit is dropped where the one before it is kept: b is geometric, and 1 keeps
+                   the first unit alone, which always stays. seed: whole number.
+    Source:        Rippel, Gelbart and Adams 2014, arXiv:1402.0915.
+    Differs from:  Dropout in that nothing is scaled, as in the paper. The paper also stops the training of units that have
+                   converged ("unit sweeping"), which is not here.
+
+    >>> y = np.asarray(NestedDropout(0.2, seed=0)(np.ones((4, 8), "float32"), training=True)).astype(int)
+    >>> ["".join(map(str, row)) for row in y.tolist()]
+    ['11111100', '11110000', '11111100', '11111100']
+    """
+
+    def drop(self, inputs: Any, state: Any) -> Any:
+        shape = tuple(ops.shape(inputs))
+        draws = noise.uniform(state, (shape[0],) + (1,) * (len(shape) - 1), inputs)
+        reach = ops.power(1 - ops.convert_to_tensor(self.state.rate), ops.cast(ops.arange(shape[-1]), "float32"))
+        return ops.where(draws < reach, inputs, ops.zeros((), inputs.dtype))
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class Masksembles(NoiseLayer):
+    """Make a model an ensemble of some networks that share weights, by masks that are drawn once.
+
+        y = x * M_k,    k = example mod masks in training,    M_k in {0, 1}^units fixed, each with the same number of ones
+
+    The layers of a model belong together: the k-th network has the k-th mask in each of them. In the mean two masks have a share
+    1 / scale of their ones in common, and every unit is in one of them at least: each keeps
+    units / (scale (1 - (1 - 1 / scale)^masks)) units.
+
+    Shapes:        (batch, ..., units) -> the same.
+    Inference:     y = x * mean of the masks. `keras-dropout uncertainty --samples N` and `predict_samples` go through the
+                   networks themselves, sample after sample: N = masks gives each of them once.
+    Arguments:     masks: number of networks; 4 in the paper. scale: 1 and all masks are alike, the more the less they overlap; 1.5
+                   to 4 in the paper. seed: whole number. The masks are saved with the model; `rate` is the share that one drops.
+    Source:        Durasov et al. 2021, arXiv:2012.08334.
+    Differs from:  the authors' code, where a batch is cut into as many parts as there are masks, at prediction too, so that its
+                   size must be a multiple. Ours takes any, and predicts by the mean mask unless it is asked for samples. It is
+                   part of the network at prediction too, so `strip` leaves it in.
+
+    >>> layer = Masksembles(4, 2.0, seed=0)
+    >>> y = np.asarray(layer(np.ones((8, 16), "float32"), training=True))
+    >>> bool((y[:4] == y[4:]).all()), sorted(set(y.sum(axis=1).tolist())), layer.rate
+    (True, [9.0], 0.4375)
+    """
+
+    in_config = ("masks", "scale")
+    at_prediction = True
+
+    def __init__(self, masks: int = 4, scale: float = 2.0, *, seed: int | None = None, **kwargs: Any):
+        super(MaskLayer, self).__init__(**kwargs)
+        self.start(seed)
+        self.masks = check_whole("Masksembles: masks", masks, 2, "It is the number of networks; 4 is usual.")
+        self.scale = check_number("Masksembles: scale", scale, "It is 1.5 to 4 in the paper.")
+        if self.scale < 1:
+            refuse(f"Masksembles: scale must be at least 1; got {scale!r}.", "At 1 all masks are alike; 1.5 to 4 in the paper.")
+
+    def build(self, input_shape: tuple) -> None:
+        table = _overlapping(self.stream._seed_words, self.masks, input_shape[-1], self.scale)
+        # Position -1 is by example; samples at prediction set another one.
+        for name, value in {"table": table.astype("float32"), "member": np.array([-1], "int32")}.items():
+            variable = keras.Variable("zeros", value.shape, str(value.dtype), trainable=False, autocast=False, name=name)
+            variable.assign(value)
+            setattr(self.state, name, variable)
+        self.rate = float(1 - table[0].mean())
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        self.check_inputs(inputs)
+        table = ops.convert_to_tensor(self.state.table)
+        if not training:
+            return inputs * ops.cast(ops.mean(table, axis=0), inputs.dtype)
+        self.stream.next()  # a call in training is a step here too
+        shape, member = tuple(ops.shape(inputs)), ops.convert_to_tensor(self.state.member)
+        by_example = ops.cast(ops.arange(shape[0]), "int32")
+        rows = ops.take(table, ops.mod(ops.where(member < 0, by_example, member), self.masks), axis=0)
+        rows = ops.reshape(rows, (shape[0],) + (1,) * (len(shape) - 2) + (shape[-1],))
+        return inputs * ops.cast(rows, inputs.dtype)
+
+
+def _overlapping(words: tuple[int, int], masks: int, units: int, scale: float) -> np.ndarray:
+    """Return (masks, units) of which each has as many ones, at random places of which none is left out."""
+    ones = max(1, round(units / (scale * (1 - (1 - 1 / scale) ** masks))))
+    for attempt in range(2000):  # draw from some places more, until as many as there are units are used
+        places = max(ones, round(ones * scale) + (0, 1, -1, 2, -2)[attempt % 5])
+        order = numpy_draws(words, attempt, masks * places).reshape(masks, places).argsort(axis=1, kind="stable")
+        found = np.zeros((masks, places), bool)
+        np.put_along_axis(found, order[:, :ones], True, axis=1)
+        found = found[:, found.any(axis=0)]
+        if found.shape[1] == units:
+            return found
+    refuse(
+        f"Masksembles: there are no {masks} masks of {units} units at scale {scale:g}.",
+        f"Use a smaller scale or more masks: each has {ones} ones.",
+    )
 
 
 SATURATION = -1.0507009873554805 * 1.6732632423543772  # what selu(x) tends to for x -> -inf

@@ -1,6 +1,7 @@
-"""Layers that drop weights."""
+"""What drops weights, or replaces them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,10 +9,11 @@ import numpy as np
 from keras import ops
 
 from keras_dropout import noise
-from keras_dropout.errors import check_choice, check_flag, refuse
+from keras_dropout.errors import check_choice, check_flag, check_rate, check_whole, refuse
 from keras_dropout.layers.base import LayerWrapper, MaskWrapper, Rate, check_floating, check_tensor
+from keras_dropout.masks import LEVELS, derive_seed, numpy_draws, seed_words
 
-__all__ = ["DropConnect", "LoRADropout", "WeightDrop"]
+__all__ = ["DropConnect", "LoRADropout", "Mixout", "WeightDrop", "dare"]
 
 
 class _WeightWrapper(MaskWrapper):
@@ -20,6 +22,16 @@ class _WeightWrapper(MaskWrapper):
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
         self.input_spec = self.layer.input_spec
+
+    def kernel(self) -> keras.Variable:
+        """Return the layer's kernel, which must be one variable."""
+        kernel = getattr(self.layer, "kernel", None)
+        if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
+            refuse(
+                f"{type(self).__name__}: layer must have a kernel that is one floating-point variable; got {self.layer!r}.",
+                "Wrap a layer such as Dense, EinsumDense or Conv2D; for recurrent layers use WeightDrop, with LoRA LoRADropout.",
+            )
+        return kernel
 
     def masked(self, weight: Any, state: Any) -> Any:
         """Return the weight with a mask of its own shape."""
@@ -98,12 +110,7 @@ class DropConnect(_WeightWrapper):
 
     def dropped_weights(self) -> list[keras.Variable]:
         """Return the layer's kernel, and its bias if that is dropped too."""
-        kernel, bias = getattr(self.layer, "kernel", None), getattr(self.layer, "bias", None)
-        if not isinstance(kernel, keras.Variable) or "float" not in keras.backend.standardize_dtype(kernel.dtype):
-            refuse(
-                f"DropConnect: layer must have a kernel that is one floating-point variable; got {self.layer!r}.",
-                "Wrap a layer such as Dense, EinsumDense or Conv2D; for recurrent layers use WeightDrop, with LoRA LoRADropout.",
-            )
+        kernel, bias = self.kernel(), getattr(self.layer, "bias", None)
         return [kernel, bias] if self.drop_bias and isinstance(bias, keras.Variable) else [kernel]
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -146,6 +153,67 @@ class DropConnect(_WeightWrapper):
             variance = variance + ops.square(bias) if self.drop_bias else variance
         rate = ops.cast(self.state.rate, real)
         return self.regularized(_normal_mean(layer.activation, mean, variance * rate / (1 - rate)))
+
+
+_NEVER = -1  # the number of no step
+
+
+@keras.saving.register_keras_serializable("keras_dropout")
+class Mixout(_WeightWrapper):
+    """Replace single weights of a layer at random in training by those that it began with, and keep their mean.
+
+        y = layer(x) with w0 + M (w - w0) / (1 - rate),    M ~ Bernoulli(1 - rate), one draw per weight, for the whole batch
+
+    w0 are the weights of the pretrained layer: those that it has in its first training step. They are saved with the model.
+
+    Shapes:        those of the layer.
+    Inference:     y = layer(x).
+    Arguments:     rate: fraction of weights replaced, in [0, 1]; 0.7 to 0.9 in the paper; 1 gives w0. layer: any layer with a
+                   `kernel`; a bias is left alone. origin: "start", as above, or "zero", which is DropConnect with a mask per
+                   batch. seed: whole number. `restart()` takes the present weights for w0, as after other ones were loaded.
+    Source:        Lee, Cho and Kang 2020, arXiv:1909.11299.
+    Differs from:  the authors' code in the gradient of w, which is that of the formula, M / (1 - rate), and there M. In the first
+                   step nothing is replaced, since w = w0.
+
+    >>> layer = Mixout(0.5, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones"), seed=0)
+    >>> y = layer(np.eye(6, dtype="float32"), training=True)  # the first step
+    >>> layer.layer.set_weights([np.full((6, 1), 4.0, "float32")])
+    >>> sorted(set(np.asarray(layer(np.eye(6, dtype="float32"), training=True)).ravel().tolist()))  # w0, and w0 + (w - w0) / 0.5
+    [1.0, 7.0]
+    """
+
+    in_config = ("origin",)
+
+    def __init__(self, rate: float, layer: keras.Layer, *, origin: str = "start", seed: int | None = None, **kwargs: Any):
+        super().__init__(rate, layer, seed=seed, **kwargs)
+        self.origin = check_choice("origin for Mixout", origin, ("start", "zero"))
+
+    def build(self, input_shape: tuple) -> None:
+        super().build(input_shape)
+        for name, shape, dtype in (("w0", self.kernel().shape, "float32"), ("takes_w0", (), "int32")):
+            variable = keras.Variable("zeros", tuple(shape), dtype, trainable=False, autocast=False, name=name)
+            setattr(self.state, name, variable)
+        if self.origin == "zero":
+            self.state.takes_w0.assign(_NEVER)
+
+    def restart(self) -> None:
+        """Take the weights of the next training step for w0."""
+        self.state.takes_w0.assign(ops.cast(self.state.stream[2], "int32"))
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        check_floating("Mixout", inputs)
+        if not training:
+            return self.call_layer(inputs, training)
+        kernel = ops.convert_to_tensor(self.kernel())
+        state = self.stream.next()
+        # In the step of that number, and once: samples at prediction begin with step 0 again.
+        held, number = ops.convert_to_tensor(self.state.w0), ops.convert_to_tensor(self.state.takes_w0)
+        now = ops.equal(ops.cast(state[2], "int32"), number)
+        w0 = ops.where(now, ops.cast(ops.stop_gradient(kernel), "float32"), held)
+        self.state.w0.assign(w0)
+        self.state.takes_w0.assign(ops.where(now, _NEVER, number))
+        w0 = ops.cast(w0, kernel.dtype)
+        return self.call_layer(inputs, training, [(self.kernel(), w0 + self.masked(kernel - w0, noise.fold(state, 0)))])
 
 
 @keras.saving.register_keras_serializable("keras_dropout")
@@ -307,6 +375,38 @@ class LoRADropout(_WeightWrapper):
 def _calls_as(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:
     """Return whether the layer computes as one of `kinds` does, so that its computation can be repeated here."""
     return any(type(layer).call is kind.call for kind in kinds)
+
+
+def dare(weights: Sequence, base: Sequence, rate: float, *, seed: int = 0) -> list[np.ndarray]:
+    """Drop most of what fine-tuning changed in the weights, and scale the rest up, to merge models by adding the changes.
+
+        w' = base + m (w - base) / (1 - rate),    m ~ Bernoulli(1 - rate), one draw per weight
+
+    Shapes:        lists of arrays, as `model.get_weights()` gives them -> the same. What is no floating point comes from `weights`.
+    Arguments:     weights: of the fine-tuned model. base: of the model before that. rate: in [0, 1); 0.9 and more in the paper.
+                   seed: whole number; another one for each model that is merged.
+    Source:        Yu et al. 2024, arXiv:2311.03099.
+    Differs from:  Mixout, which does this in each training step and keeps w at prediction: here it is done once, after training.
+
+    >>> w = dare([np.full((2, 8), 1.5, "float32")], [np.ones((2, 8), "float32")], 0.75, seed=3)
+    >>> sorted(set(w[0].ravel().tolist()))
+    [1.0, 3.0]
+    """
+    rate = check_rate("dare", rate, one_is="nothing of the change is left")
+    check_whole("dare: seed", seed, 0, "It is the seed of the mask.")
+    pairs = [tuple(np.asarray(ops.convert_to_numpy(each)) for each in pair) for pair in zip(weights, base)]
+    if len(weights) != len(base) or any(new.shape != old.shape for new, old in pairs):
+        refuse("dare: weights and base must be arrays of the same shapes, in the same order.", "Take both from one architecture.")
+    found = []
+    for number, (new, old) in enumerate(pairs):
+        if "float" not in str(new.dtype):
+            found.append(new)
+            continue
+        draws = numpy_draws(seed_words(derive_seed(seed, "dare", number)), 0, new.size).reshape(new.shape)
+        level = round(float(np.float32(rate)) * LEVELS)
+        change = (new.astype("float32") - old.astype("float32")) * np.float32(LEVELS / max(LEVELS - level, 1))
+        found.append(np.where(draws >= level, old + change, old).astype(new.dtype))
+    return found
 
 
 def _is_plain(layer: keras.Layer, *kinds: type[keras.Layer]) -> bool:

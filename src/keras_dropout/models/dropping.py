@@ -11,7 +11,7 @@ import keras
 from keras_dropout.errors import refuse
 from keras_dropout.layers import PatchDropout
 from keras_dropout.layers.adopted import own_class
-from keras_dropout.layers.base import LayerWrapper, MaskLayer, Stochastic
+from keras_dropout.layers.base import LayerWrapper, MaskLayer, RateAtCall, Stochastic
 from keras_dropout.models import kinds
 from keras_dropout.models.graph import Call, made_again
 
@@ -20,7 +20,9 @@ def is_dropout(layer: Any) -> bool:
     """Return whether `layer` is a dropout layer, ours, one of Keras's or one with a known name."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return is_dropout(layer.layer)
-    return isinstance(layer, (MaskLayer, PatchDropout, *kinds.KERAS_DROPOUT)) or _is_named_so(layer)
+    if isinstance(layer, MaskLayer):
+        return not layer.at_prediction
+    return isinstance(layer, (PatchDropout, *kinds.KERAS_DROPOUT)) or _is_named_so(layer)
 
 
 def _is_named_so(layer: Any) -> bool:
@@ -30,7 +32,7 @@ def _is_named_so(layer: Any) -> bool:
 def passes(call: Call) -> bool:
     """Return whether a call is one of a dropout layer that can be left out. Some layers named StochasticDepth add two inputs."""
     if not _is_named_so(call.layer):
-        return is_dropout(call.layer)
+        return is_dropout(call.layer) and len(call.outputs) <= len(call.inputs)  # one more says what was dropped
     before = call.node.input_tensors
     return len(before) == 1 and tuple(before[0].shape[1:]) == call.shape
 
@@ -71,6 +73,8 @@ def _drops(layer: keras.Layer) -> bool:
 def rate_of(layer: Any) -> float | None:
     """Return the rate of a dropout layer: `rate`, else the largest of its dropout options; None if it drops at an unknown rate."""
     layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    if isinstance(layer, RateAtCall) and layer.rates_given:
+        return None
     rate = number(attribute(layer, "rate"))
     rate = rate or number(attribute(layer, "recurrent_rate")) or rate
     if rate or not isinstance(layer, keras.Layer) or not is_foreign(layer):

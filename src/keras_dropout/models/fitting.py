@@ -22,12 +22,15 @@ _BY_RANK = {  # without the batch
     4: ("SpatialDropout3D", "DropBlock3D"),
 }
 _IMAGES = ("Cutout", "RandomErasing")
+_SPECTROGRAMS = ("TimeMasking", "FrequencyMasking")
 _IDS = ("WordDropout",)
+_EMBEDDED = ("NEFTune",)
 _SELU = ("AlphaDropout", "FeatureAlphaDropout")
 _ON_PATHS = ("StochasticDepth", "DropPath", "ScheduledDropPath", "ShakeDrop")
 _AROUND = {
     "kernel": (
         "DropConnect",
+        "Mixout",
         "ConcreteDropout",
         "VariationalDropout",
         "SparseVariationalDropout",
@@ -41,10 +44,16 @@ _AROUND = {
 }
 _RESIDUAL = ("LayerDrop",)  # around a layer whose output is like its input
 _STACKS = ("ThinnedStack",)  # from a layer to the one that takes its units
-_NOWHERE = ("DropEdge", "PatchDropout", "RandomLTD", "ShakeShake")  # they take other inputs or blocks, or change the shape
-_LISTED = {*_VALUES, *_IMAGES, *_IDS, *_SELU, *_ON_PATHS, *_RESIDUAL, *_STACKS, *_NOWHERE}.union(
-    *_BY_RANK.values(), *_AROUND.values()
+# They take other inputs or blocks, change the shape, or belong to values of a certain meaning.
+_NOWHERE = (
+    *("DropEdge", "PatchDropout", "RandomLTD", "ShakeShake"),
+    *("ConditionDropout", "ModalityDropout", "NestedDropout", "Masksembles"),
 )
+_ACTIVATIONS = ("DropActivation", "RReLU")  # in the place of an activation, not behind one
+_LISTED = {
+    *(*_VALUES, *_IMAGES, *_SPECTROGRAMS, *_IDS, *_EMBEDDED, *_SELU, *_ON_PATHS),
+    *(*_RESIDUAL, *_STACKS, *_NOWHERE, *_ACTIVATIONS),
+}.union(*_BY_RANK.values(), *_AROUND.values())
 # Arguments for making a method, to see whether it can wrap a layer.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "DropConnect": {"rate": 0.1, "per": "batch"},
@@ -64,8 +73,8 @@ def at_input(shape: tuple, dtype: str, users: list[Call]) -> Fits:
     """Return the methods for an input of this shape, without the batch, that these calls use."""
     if "int" in dtype and any(isinstance(inner_layer(user.layer), keras.layers.Embedding) for user in users):
         return dict.fromkeys(_IDS, always)
-    images = _IMAGES if "float" in dtype and len(shape) == 3 else ()
-    return dict.fromkeys((*on_values(shape, dtype), *images), always)
+    more = {2: _SPECTROGRAMS, 3: _IMAGES}.get(len(shape), ()) if "float" in dtype else ()
+    return dict.fromkeys((*on_values(shape, dtype), *more), always)
 
 
 def at_layer(layer: Any, ways: list[tuple[Call, Call, list[Call] | None]], around: bool) -> Fits:
@@ -105,6 +114,8 @@ def _behind(layer: Any, behind: Call, users: list[Call] | None) -> tuple[str, ..
     if "selu" in (_activation(layer), _activation(behind.layer)):
         selu = _SELU if len(behind.shape) > 1 else _SELU[:1]  # dropout of features only where there are channels
         found = (*_VALUES, *selu, *found[len(_VALUES) :])
+    if isinstance(inner_layer(layer), keras.layers.Embedding) and len(behind.shape) == 2:
+        found += _EMBEDDED
     if len(users) == 1 and type(users[0].layer).__name__ == "Add" and len(users[0].inputs) > 1:
         found += _ON_PATHS
     return found

@@ -25,14 +25,14 @@ class _Fault(Dropout):
 class OnByDefault(_Fault):
     """Drops unless the caller says that it is not training."""
 
-    def call(self, inputs: Any, training: bool = True) -> Any:
-        return super().call(inputs, training=training)
+    def call(self, inputs: Any, training: bool = True, rate: Any = None) -> Any:
+        return super().call(inputs, training=training, rate=rate)
 
 
 class DrawsAtInference(_Fault):
     """Takes a mask from its stream even if it needs none: an evaluation changes the training after it."""
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, rate: Any = None) -> Any:
         self.check_inputs(inputs)
         state = self.stream.next()
         return self.drop(inputs, state) if training else inputs
@@ -97,7 +97,7 @@ class SeedAndStepAdded(_Fault):
 class ConstantMask(_Fault):
     """Draws from a stream that never moves, like a whole number given as seed to `keras.random`."""
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Any, training: bool = False, rate: Any = None) -> Any:
         self.check_inputs(inputs)
         return self.drop(inputs, self.stream.state * 1) if training else inputs
 

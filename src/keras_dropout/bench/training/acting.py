@@ -186,7 +186,7 @@ _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 
 def _free_rates(layer: Any) -> list[str]:
     """Return the names of a layer's rates that are variables, the main one first."""
-    names = layer.free_rates() if isinstance(layer, Stochastic) else set()
+    names = layer.free_rates() if isinstance(layer, Stochastic) and not getattr(layer, "rates_given", False) else set()
     return (
         sorted((name for name in names if name.endswith("rate")), key=lambda name: (name != "rate", name))
         if "rate" in names
