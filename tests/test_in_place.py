@@ -12,7 +12,7 @@ from keras import ops
 
 import keras_dropout
 from keras_dropout import BadInput, RateScheduler, adopt, place, set_rate, sites, strip
-from keras_dropout.layers.adopted import dropout_in
+from keras_dropout.layers.adopted import dropout_in, put_behind, take_away
 from keras_dropout.layers.base import Stochastic
 
 X = np.random.default_rng(0).normal(size=(64, 6, 8)).astype("float32")
@@ -536,3 +536,15 @@ print(keras.Model(inputs, keras.layers.Dense(1)(inputs)).name, inputs._keras_his
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["functional", "input_layer"]
+
+
+def test_what_was_put_behind_a_layer_is_gone_when_it_is_taken_away_or_put_anew():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="d"), keras.layers.Dense(2)])
+    dense = model.get_layer("d")
+    for rate in (0.1, 0.2):
+        put_behind(dense, keras_dropout.Dropout(rate))
+        (found,) = [each for each in model._flatten_layers() if isinstance(each, keras_dropout.Dropout)]
+        assert found.rate == rate
+    take_away(dense)
+    assert not [each for each in model._flatten_layers() if isinstance(each, keras_dropout.Dropout)]
+    assert not keras_dropout.adopt(model)

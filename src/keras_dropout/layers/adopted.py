@@ -145,8 +145,9 @@ def _set_behind(layer: keras.Layer, dropout: keras.Layer | None) -> None:
     locked = layer._tracker.locked
     layer._tracker.unlock()
     try:
-        if hasattr(layer, _BEHIND):
+        if (old := getattr(layer, _BEHIND, None)) is not None:
             delattr(layer, _BEHIND)
+            layer._tracker.untrack(old)  # Keras keeps it among the layers
         if dropout is not None:
             setattr(layer, _BEHIND, dropout)
     finally:
