@@ -14,6 +14,14 @@ keras-dropout check train.py:build --run --data x.npy,y.npy --json
 ```
 
 ```python
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # before Keras is imported; or "tensorflow", "torch"
+
+import keras
+import keras_dropout
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
 found = keras_dropout.check(model, run=True)
 print(found)  # a table with a row for each dropout layer, notes, and the mistakes
 found.layers[0]  # layer, kind, rate, calls, share, low, high, factor, draws, verdict

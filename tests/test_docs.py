@@ -169,6 +169,8 @@ pages, found = json.load(sys.stdin), {}
 os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])  # a study starts a worker for each core
 for page, programs in pages.items():
     names, found[page] = {"__name__": "__main__"}, []
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()  # layers are named as in a program of its own
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for number, program in enumerate(programs):
             where, printed = f"{page}, program {number + 1}", io.StringIO()

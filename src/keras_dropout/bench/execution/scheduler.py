@@ -113,7 +113,9 @@ class Execution:
                 if given := queue.take_together(share, one_seed=plan.divisions is not None):
                     checkpoints = self.ledger.checkpoints([run.key for run in given])
                     states = {key: state for key, (_, state) in checkpoints.items()}
-                    place.give(worker, Task(given, states, until, plan.settings, parts=self._parts_for(worker, given[0].seed)))
+                    # What the study and the data have is sent once; objects of the caller's program cannot be sent so.
+                    settings = {name: each for name, each in plan.settings.items() if name not in ("callbacks", "validation_data")}
+                    place.give(worker, Task(given, states, until, settings, parts=self._parts_for(worker, given[0].seed)))
                     busy[worker], since[worker] = {run.key: run for run in given}, time.perf_counter()
                     for run in given:
                         observer.started(worker.number, run, checkpoints[run.key][0] if run.key in checkpoints else 0)
