@@ -234,14 +234,14 @@ def test_every_method_that_fits_can_be_put_there():
         "VariationalDropout": {"kl_weight": 0.1},
         "SparseVariationalDropout": {"kl_weight": 0.1},
     }
-    options |= {"DropConnect": {"per": "batch"}, "ScheduledDropPath": {"steps": 9}}
+    options |= {"NEFTune": {"alpha": 5}, "DropConnect": {"per": "batch"}, "ScheduledDropPath": {"steps": 9}}
     options |= {"DropBlock2D": {"block_size": 2}, "DropBlock1D": {"block_size": 2}, "Cutout": {"size": 2}}
     count = 0
     for model in (images, strip(text_model())):
         called = set()
         for site in sites(model):
             for method in site.methods:
-                rate = {} if method in ("Standout", "SparseVariationalDropout") else {"rate": 0.2}
+                rate = {} if method in ("NEFTune", "Standout", "SparseVariationalDropout") else {"rate": 0.2}
                 made, _ = rewire(copy(model), {site.name: {"kind": method, **rate, **options.get(method, {})}})
                 found = next(s for s in sites(made) if s.name == site.name).dropout
                 assert [each["kind"] for each in found] == [getattr(keras_dropout, method).__name__]
@@ -527,7 +527,9 @@ def test_what_cannot_be_done_is_refused(words):
 
 IN_TRAINING = """site 'a': a rate that changes over training or depth belongs to a training, not to a model.
 Place a rate, and train with keras_dropout.RateScheduler; or use keras_dropout.compare."""
-ON_VECTORS = "Dropout, GaussianDropout, DropConnect, ConcreteDropout, VariationalDropout, SparseVariationalDropout, Standout"
+ON_VECTORS = (
+    "Dropout, GaussianDropout, DropConnect, Mixout, ConcreteDropout, VariationalDropout, SparseVariationalDropout, Standout"
+)
 KINDS = sorted(name for name in keras_dropout.layers.__all__ if isinstance(getattr(keras_dropout.layers, name), type))
 MESSAGES = [
     (lambda: place(perceptron(), {"a": "linear(0.1, 0.2)"}), IN_TRAINING),
@@ -583,7 +585,7 @@ MESSAGES = [
     ),
     (
         lambda: place(perceptron(), {"hidden": {"kind": "SpatialDropout2D", "rate": 0.1}}),
-        f"SpatialDropout2D fits no site of 'hidden'.\nAt a fit: {ON_VECTORS}, TargetedDropout.",
+        f"SpatialDropout2D fits no site of 'hidden'.\nAt a fit: {ON_VECTORS}, TargetedDropout, ThinnedStack.",
     ),
     (
         lambda: place(convolutional(), {"d*": {"kind": "SpatialDropout2D", "rate": 0.1}}),

@@ -1408,6 +1408,10 @@ def to_function(said):
     return targets.load_model(said.words("(file.py:function)").replace("file.py:function", "model.py:plain"))
 
 
+def without_a_condition(shape, null):
+    return keras_dropout.ConditionDropout(0.1, null=null)(keras.Input(shape))
+
+
 def thinned(**options):
     return keras_dropout.ThinnedStack(0.5, keras.Sequential([L.Dense(8), L.Dense(2)]), **options)
 
@@ -1532,7 +1536,7 @@ WAYS = [
         "bench/assessment.py",
         CHOOSE_ONE,
         lambda: measured(two()),
-        lambda said: assessed_values(said.call("keras.Model(", model=two())),
+        lambda said: measured(said.call("keras.Model(", model=two())),
     ),
     Way(
         "bench/execution/engine_choice.py",
@@ -2538,6 +2542,12 @@ WAYS = [
         lambda said: predict(said.call("keras_dropout.place(", model=called_once(Aside()))),
     ),
     Way(
+        "layers/inputs.py",
+        'Give the size in the Input of the model, or write null="zeros"',
+        lambda: without_a_condition((None, 4), null="learned"),
+        lambda said: without_a_condition((None, 4), **said.argument("null")),
+    ),
+    Way(
         "layers/attention.py",
         "Make it with dropout=0",
         lambda: called(keras_dropout.AttentionDropout(0.2, L.MultiHeadAttention(2, 4, dropout=0.1)), 5, 4),
@@ -2974,7 +2984,7 @@ def test_every_option_in_a_way_out_is_one(said):
     """Also where no command is named beside it."""
     for module, text in said.ways:
         for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text.partition("ray start")[0]):
-            assert option in OPTIONS | {"--help", "--version"}, f"{module}: {text}"
+            assert option in OPTIONS | {"--help", "--version", "--no-deps"}, f"{module}: {text}"  # the last is pip's
 
 
 @pytest.mark.parametrize(

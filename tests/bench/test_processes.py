@@ -14,7 +14,7 @@ def parts(split):
     return {}
 
 study = types.SimpleNamespace(split="", backend="jax", engine="compiled")
-with Processes(study, types.SimpleNamespace(parts=parts, divide_by=1.0)) as place:
+with Processes(study, types.SimpleNamespace(sent=parts, whole=True, divide_by=1.0)) as place:
     workers = [place.start(), place.start()]
     print(place._folder.name, flush=True)
     sys.stdin.readline()

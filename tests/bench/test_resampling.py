@@ -210,7 +210,7 @@ def test_a_difference_that_only_independent_pairs_would_show_gets_no_verdict(tmp
     assert difference.p_adjusted <= 0.05
     assert min(found.figures("test_loss")["hidden"]["interval_without_overlap"]) > 0
     assert difference.verdict == "no difference shown"
-    assert "no number of new divisions" in found.report_document()["seeds_sentences"][0] or "no number" in str(found)
+    assert "no number of new divisions" in found.report_document()["seeds_sentences"][0] or "no number" in str(found.with_details())
     without = dataclasses.replace(found.study, divisions=None)
     vars(without).update(_keys={(run.variant.name, run.seed): run.key for run in found.study.runs()})
     assert dataclasses.replace(found, study=without).verdicts["hidden"]["test_loss"] == "worse"
@@ -244,7 +244,7 @@ def test_a_damaged_division_is_refused(change, why, tmp_path, monkeypatch):
 
 def test_all_ways_of_showing_tell_that_each_seed_divides_anew(tmp_path, monkeypatch, capsys):
     found = trained(tmp_path, monkeypatch, noisy, seeds=6)
-    text = " ".join(str(found).split())
+    text = " ".join(str(found.with_details()).split())
     for said in (
         "paired by seed and division of the data",
         "p overlap",
@@ -311,7 +311,7 @@ def test_the_variance_is_divided_into_examples_seed_and_division(tmp_path, monke
     assert parts["seed"] is None
     assert parts["total"] == pytest.approx(parts["examples"] + parts["division"])
     assert 0.5 < parts["examples"] / (0.04 / 24 * 0.8) < 2
-    text = " ".join(str(found).split())
+    text = " ".join(str(found.with_details()).split())
     assert "seed and division together" in text
     assert (
         "To tell seed and division apart, train at least 3 seeds with one division: keras-dropout compare m.py:f --seeds 8" in text
@@ -323,7 +323,7 @@ def test_the_variance_is_divided_into_examples_seed_and_division(tmp_path, monke
     pairs = plain.values("hidden", "test_loss") - plain.values("none", "test_loss")
     assert parts["fixed_seeds"] == 8
     assert parts["seed"] == pytest.approx(pairs.var(ddof=1))
-    text = " ".join(str(found).split())
+    text = " ".join(str(found.with_details()).split())
     assert "from the seed and" in text
     assert "(the seed's from 8 seeds with one division)" in text
     assert "together" not in text
@@ -351,7 +351,7 @@ def test_where_the_plain_table_has_other_columns_its_runs_are_no_measure_of_the_
     made_up_execution(monkeypatch, lambda run: {"test_loss": noisy(run.variant.name, run.seed, False), "test_accuracy": 0.5})
     found = with_losses(carry_out(plan, quiet=True), 0.2)
     assert found.figures("test_loss")["hidden"]["variance"]["fixed_seeds"] is None
-    assert "cannot be told apart here" in " ".join(str(found).split())
+    assert "cannot be told apart here" in " ".join(str(found.with_details()).split())
     assert retrieve(tmp_path / "r.db").study.fixed_key(plan.study.variants[0], 0) is None
 
 

@@ -361,13 +361,14 @@ def set_rate(model: keras.Model, rate: float | Mapping[str, float]) -> None:
     """
     graph.check_model(model, "Pass the model whose rates are to be set.")
     found = rated(model)
-    if not found:
-        refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
     wanted: dict[int, float] = {}
     for pattern, value in (rate if isinstance(rate, Mapping) else {"*": rate}).items():
         chosen = rated_by(model, found, pattern)
-        if not chosen and (seeds := [site for site in drawing(model) if isinstance(pattern, str) and site.matches(pattern)]):
+        named = isinstance(rate, Mapping) and isinstance(pattern, str) and not chosen
+        if named and (seeds := [site for site in drawing(model) if site.matches(pattern)]):
             refuse_seed(seeds[0])
+        if not found:
+            refuse(f"the model {model.name!r} has no dropout layer.", "Put some in: keras_dropout.place(model, {'hidden': 0.2}).")
         if not chosen:
             what = f"no dropout layer {pattern!r}" if isinstance(pattern, str) else f"{pattern!r} is no dropout layer"
             refuse(f"{what} in the model.", f"Its dropout layers: {', '.join(nearest(str(pattern), [path for path, _ in found]))}.")

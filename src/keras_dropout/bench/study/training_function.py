@@ -119,7 +119,7 @@ def _check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if each not in TAKEN and given is not None and given != row.default:
             option = (row.flag or f"--{each.replace('_', '-')}") if row.help else each
             refuse(
-                f"{each} is for a model that keras-dropout trains; {name} trains by itself.",
+                f"{each} is for a model that is trained here; {name} trains by itself.",
                 f"Leave {option} out; what it does is for the function to do.",
             )
     taken = {each: settings[each] for each in TAKEN if each in settings}
