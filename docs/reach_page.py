@@ -17,8 +17,8 @@ rates and masks.
   work beside, so that those of the clock are many times too long.
 - Rows are stored model by model: what is not listed has not been tried yet on that backend. XLA compiled without optimising.
 - *refused* means two lines: what is wrong, and a way out. The first is below the table.
-- *WRONG* means that something else happened, and nothing said so: what is below the table. A model that holds values in no variable,
-  which its own library's file loses, is also copied without them by `place` and `strip`; changed in place it keeps them.
+- *WRONG* means that something else happened, and nothing said so: see below the table. A model that holds values in no variable,
+  so that its own library's file loses them, loses them in the copies of `place` and `strip` too.
 """
 STEPS = ("sites", "check", "adopt", "set_rate", "saved", "place", "strip", "uncertainty")
 TITLES = {"applications": "keras.applications", "hub": "KerasHub", "forms": "The forms of keras.io's examples"}
