@@ -1,5 +1,6 @@
 """The page docs/reach.md: what works on models that others wrote (benchmarks/reach.py)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,12 +36,12 @@ def page(stored: Mapping[str, Any]) -> str:
     for (group, backend), found in parts.items():
         counts = " | ".join(str(sum(_outcome(row, step) == "ok" for row in found)) for step in STEPS)
         lines.append(f"| {TITLES[group]}, {BACKENDS[backend]} | {len(found)} | {counts} |")
-    itself = [
-        f"{row['model']} ({row['place']['said']})" for row in rows if "the call itself" in row.get("place", {}).get("said", "")
-    ]
+    said = {row["model"]: row.get("place", {}).get("said", "") for row in parts.get(("applications", "jax"), [])}
+    itself = {name: found[1] for name, text in said.items() if (found := re.search(r"the call itself: ([0-9.]+) s", text))}
     lines += [
         "",
-        f"`place` in these tables is the call, two training calls, saving and loading. Timed apart: {', '.join(itself) or 'none'}.",
+        "`place` in these tables is the call, two training calls, saving and loading. The call alone, seconds of the processor on "
+        f"JAX: {', '.join(f'{name} {seconds}' for name, seconds in itself.items())}.",
     ]
     for (group, backend), found in parts.items():
         lines += ["", f"## {TITLES[group]}, {BACKENDS[backend]}", "", *_table(found)]
