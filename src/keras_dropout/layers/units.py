@@ -156,8 +156,8 @@ class Masksembles(NoiseLayer):
     units / (scale (1 - (1 - 1 / scale)^masks)) units.
 
     Shapes:        (batch, ..., units) -> the same.
-    Inference:     y = x * mean of the masks. `keras-dropout uncertainty --samples N` and `predict_samples` go through the
-                   networks themselves, sample after sample: N = masks gives each of them once.
+    Inference:     y = x * mean of the masks. `keras-dropout uncertainty` and `predict_samples` go through the
+                   networks themselves, sample after sample: as many samples as masks give each of them once.
     Arguments:     masks: number of networks; 4 in the paper. scale: 1 and all masks are alike, the more the less they overlap; 1.5
                    to 4 in the paper. seed: whole number. The masks are saved with the model; `rate` is the share that one drops.
     Source:        Durasov et al. 2021, arXiv:2012.08334.
