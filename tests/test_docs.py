@@ -83,13 +83,15 @@ def test_the_page_of_methods_compared_is_fresh(generate):
 
 
 @jax_only
-def test_the_page_of_the_reach_is_fresh_and_nothing_in_it_went_wrong(generate):
+def test_the_page_of_the_reach_is_fresh_and_its_faults_are_the_known_ones(generate):
     stored = json.loads(generate.REACH.read_text())
     page = loaded("reach_page").page(stored)
     assert (generate.HERE / "reach.md").read_text() == page, "run make docs"
-    outcomes = {row["model"]: {each["outcome"] for each in row.values() if isinstance(each, dict)} for row in stored["rows"]}
+    outcomes: dict[str, set] = {}
+    for row in stored["rows"]:
+        outcomes.setdefault(row["model"], set()).update(each["outcome"] for each in row.values() if isinstance(each, dict))
     assert set().union(*outcomes.values()) <= {"ok", "refused", "WRONG"}
-    wrong = {row["model"] for row in stored["rows"] if any(isinstance(e, dict) and e["outcome"] == "WRONG" for e in row.values())}
+    wrong = {model for model, found in outcomes.items() if "WRONG" in found}
     assert wrong == {"DeiTImageClassifier", "Gemma3nCausalLM", "StableDiffusion3Backbone"}  # to be mended: docs/limits.md
 
 

@@ -1,4 +1,4 @@
-"""What is installed: the backends, of which one is chosen before Keras is loaded, as Keras fails without, and the bench."""
+"""Find what is installed: the backends, of which one is chosen before Keras is loaded, as it fails without; and the bench."""
 
 import contextlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What drops weights, or replaces them."""
+"""Layers that drop weights, or replace them."""
 
 import math
 from collections.abc import Sequence

@@ -74,7 +74,7 @@ class Row:
 
 
 class Audit(Mistakes):
-    """What a run showed: the mistakes, a row for each dropout layer (`layers`), and what else there is to say (`notes`)."""
+    """Hold what a run showed: the mistakes, a row for each dropout layer (`layers`), and what else there is to say (`notes`)."""
 
     def __init__(self, mistakes: list[Mistake], rows: list[Row], notes: list[str]):
         super().__init__(mistakes)
@@ -134,12 +134,12 @@ class Item:
 
     @property
     def called(self) -> bool:
-        """Whether the layer was called in training and did not fail."""
+        """Say whether the layer was called in training and did not fail."""
         return bool(self.flags) and not (self.training and self.training.error)
 
     @cached_property
     def counted(self) -> Counted | None:
-        """What the repeated calls of the layer show."""
+        """Give what the repeated calls of the layer show."""
         if self.role == "cell":
             return self._cell()
         if self.rate == 0 or self.training is None:

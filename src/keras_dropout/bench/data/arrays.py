@@ -44,7 +44,7 @@ class Rows:
 
     @property
     def decoded(self) -> bool:
-        """Whether reading a row takes memory of this process for as long as it is used, and no longer."""
+        """Say whether reading a row takes memory of this process for as long as it is used, and no longer."""
         return not isinstance(self._array, np.ndarray)
 
     def __getstate__(self) -> tuple:
